@@ -1,0 +1,68 @@
+/* base.h: what every part of the core shares: the id type, the status codes, and two bit tricks
+ * with a portable spelling. It leaves everything else to others. */
+#ifndef FG_BASE_H
+#define FG_BASE_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A node's position on the tape. Renumbered by collection, so it is never kept across a call that
+ * may collect. Id 0 is the tape's sentinel and never a user's node. */
+typedef uint32_t fg_id;
+
+#define FG_MAX_ID ((fg_id)0xFFFFFFF0u)
+
+/* Every function that can fail returns one of these; success is >= 0. */
+typedef enum fg_status {
+    FG_OK = 0,
+    FG_E_MEMORY = -1,        /* an allocation failed */
+    FG_E_FULL = -2,          /* more nodes or operands than 32-bit ids can count */
+    FG_E_ZERO_DIVISION = -3, /* Python's ZeroDivisionError */
+    FG_E_OVERFLOW = -4,      /* Python's OverflowError: finite operands, infinite result */
+    FG_E_DOMAIN = -5         /* Python's ValueError: outside the operation's real domain */
+} fg_status;
+
+#if defined(__GNUC__) || defined(__clang__)
+#define FG_LIKELY(c) __builtin_expect(!!(c), 1)
+#define FG_UNLIKELY(c) __builtin_expect(!!(c), 0)
+#else
+#define FG_LIKELY(c) (c)
+#define FG_UNLIKELY(c) (c)
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#endif
+
+/* Position (0..63) of the highest set bit of w. Precondition: w != 0. */
+static inline unsigned fg_bits_top(uint64_t w)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    return 63u - (unsigned)__builtin_clzll(w);
+#elif defined(_MSC_VER) && (defined(_M_X64) || defined(_M_ARM64))
+    unsigned long top;
+    _BitScanReverse64(&top, w);
+    return (unsigned)top;
+#else
+    unsigned top = 0;
+    for (unsigned step = 32; step; step >>= 1)
+        if (w >> step) {
+            w >>= step;
+            top += step;
+        }
+    return top;
+#endif
+}
+
+/* Number of set bits of w. The builtin is a library call on x86-64 without POPCNT, so this is the
+ * branch-free sum by halves, which compilers turn into the instruction where they may use it. */
+static inline unsigned fg_bits_count(uint64_t w)
+{
+    w -= (w >> 1) & 0x5555555555555555u;
+    w = (w & 0x3333333333333333u) + ((w >> 2) & 0x3333333333333333u);
+    w = (w + (w >> 4)) & 0x0F0F0F0F0F0F0F0Fu;
+    return (unsigned)((w * 0x0101010101010101u) >> 56);
+}
+
+#endif

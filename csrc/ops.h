@@ -1,0 +1,166 @@
+/* ops.h: opcodes, what there is to know about each, and their forward rules. All of it is read off
+ * ops.def; the reverse rules are in sweep.c. */
+#ifndef FG_OPS_H
+#define FG_OPS_H
+
+#include <math.h>
+
+#include "base.h"
+
+/* Ordered by how the operands are kept: none, one or two inline, then those in the operand pool. */
+typedef enum fg_op {
+    FG_LEAF = 0, /* no operands: a parameter, an input or a constant */
+#define FG_UNARY(ID, ...) FG_##ID,
+#include "ops.def"
+    FG_UNARY_END, /* a boundary and the first opcode after it are the same number */
+    FG_UNARY_LAST = FG_UNARY_END - 1,
+#define FG_BINARY(ID, ...) FG_##ID,
+#include "ops.def"
+    FG_BINARY_END,
+    FG_BINARY_LAST = FG_BINARY_END - 1,
+#define FG_TERNARY(ID, ...) FG_##ID,
+#include "ops.def"
+    FG_CUSTOM, /* any number of operands, and no rule of ours */
+    FG_OPS     /* how many opcodes there are */
+} fg_op;
+
+typedef struct fg_op_info {
+    const char *id;       /* the row's ID */
+    const char *name;     /* Python name */
+    const char *operands; /* their names, as in a signature */
+    const char *symbol;   /* Value._op */
+    const char *domain;   /* what the operands have to be; "" if anything goes */
+    const char *formula;  /* one line of documentation */
+    const char *edge;     /* values at kinks and domain edges; "" if there are none */
+    int arity;            /* operands; -1: as many as its pool record has */
+    int parents;          /* leading operands that _prev shows; -1: all */
+    int is_public;        /* 1: a function of the package */
+} fg_op_info;
+
+extern const fg_op_info fg_op_table[FG_OPS];
+
+/* An opcode's operands are in the pool (from a, b of them) and not inline. */
+static inline int fg_op_is_pooled(int op)
+{
+    return op >= FG_BINARY_END;
+}
+
+/* Inline operands, 0 to 2. Precondition: not pooled. */
+static inline int fg_op_inline_arity(int op)
+{
+    return (op != FG_LEAF) + (op >= FG_UNARY_END);
+}
+
+/* ---- the functions that rows of ops.def call ---- */
+
+static inline double fg_sigmoid(double x)
+{
+    if (x >= 0.0)
+        return 1.0 / (1.0 + exp(-x));
+    const double e = exp(x); /* <= 1, so neither side overflows */
+    return e / (1.0 + e);
+}
+
+static inline double fg_sign(double x)
+{
+    return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0 * x; /* 0 * nan is nan */
+}
+
+static inline double fg_powi(double x, int32_t k)
+{
+    return k == 2 ? x * x : k == -1 ? 1.0 / x : pow(x, (double)k);
+}
+
+static inline double fg_dpow_dx(double x, double y)
+{
+    return y == 0.0 ? 0.0 : y == 2.0 ? 2.0 * x : y == 3.0 ? 3.0 * (x * x) : y * pow(x, y - 1.0);
+}
+
+static inline double fg_dpow_dy(double x, double y, double z)
+{
+    return x == 0.0 && y >= 0.0 ? 0.0 : z * log(x);
+}
+
+static inline double fg_maximum(double x, double y)
+{
+    return x >= y ? x : x < y ? y : x + y; /* the last: either is nan */
+}
+
+static inline double fg_minimum(double x, double y)
+{
+    return x <= y ? x : x > y ? y : x + y;
+}
+
+/* The gradient that flows to x from z = max(x, y). nan on either side: all of it, as in PyTorch. */
+static inline double fg_dmaximum(double x, double y, double dz)
+{
+    return x < y ? 0.0 : x == y ? 0.5 * dz : dz;
+}
+
+static inline int fg_overflow_status(double x, double z)
+{
+    return isinf(z) && isfinite(x) ? FG_E_OVERFLOW : FG_OK;
+}
+
+/* Python's rules for float ** float, told from operands and result. */
+static inline int fg_pow_status(double x, double y, double z)
+{
+    if (isfinite(z) || !isfinite(x) || !isfinite(y))
+        return isnan(z) && !isnan(x) && !isnan(y) ? FG_E_DOMAIN : FG_OK;
+    if (isnan(z))
+        return FG_E_DOMAIN; /* a negative base with a fractional exponent: complex in Python */
+    return x == 0.0 ? FG_E_ZERO_DIVISION : FG_E_OVERFLOW;
+}
+
+/* ---- forward: *z and the row's status. With a constant op these fold to the one expression ---- */
+
+static inline int fg_op_unary(int op, double x, int32_t k, double *out)
+{
+    double z;
+    (void)k;
+    switch (op) {
+#define FG_UNARY(ID, name, public, symbol, forward, dx, status, ...) \
+    case FG_##ID:                                                    \
+        z = (forward);                                               \
+        *out = z;                                                    \
+        return (status);
+#include "ops.def"
+    default:
+        assert(!"fg_op_unary: not a unary opcode");
+        return FG_E_DOMAIN;
+    }
+}
+
+static inline int fg_op_binary(int op, double x, double y, double *out)
+{
+    double z;
+    switch (op) {
+#define FG_BINARY(ID, name, public, symbol, parents, forward, dx, dy, status, ...) \
+    case FG_##ID:                                                                  \
+        z = (forward);                                                             \
+        *out = z;                                                                  \
+        return (status);
+#include "ops.def"
+    default:
+        assert(!"fg_op_binary: not a binary opcode");
+        return FG_E_DOMAIN;
+    }
+}
+
+static inline int fg_op_ternary(int op, double x, double y, double w, double *out)
+{
+    double z;
+    switch (op) {
+#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx, dy, dw, status, ...) \
+    case FG_##ID:                                                              \
+        z = (forward);                                                         \
+        *out = z;                                                              \
+        return (status);
+#include "ops.def"
+    default:
+        assert(!"fg_op_ternary: not a ternary opcode");
+        return FG_E_DOMAIN;
+    }
+}
+
+#endif

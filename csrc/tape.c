@@ -1,0 +1,352 @@
+/* tape.c: see tape.h. The order here: growth, appending, popping, collection, checking. */
+#include "tape.h"
+
+#include <string.h>
+
+enum {
+    MIN_CAPACITY = 4096,    /* nodes; also where the tape starts */
+    MIN_COLLECT = 65536,    /* nodes; below this nothing is ever collected: 2 MB, fits in L2 */
+    DOUBLE_UNTIL = 1 << 20, /* nodes; beyond, grow by a quarter: at most 25 % of slack */
+    IDLE_POPS = 1024        /* pops that must find the tape 8 times too large before it shrinks */
+};
+
+static fg_id min_id(fg_id x, fg_id y)
+{
+    return x < y ? x : y;
+}
+
+static fg_id max_id(fg_id x, fg_id y)
+{
+    return x > y ? x : y;
+}
+
+/* ---- growth ---- */
+
+/* Resize every per-node array, or none. */
+static int resize_nodes(fg_tape *t, fg_id to)
+{
+    const fg_id from = t->capacity;
+    const size_t words = FG_MARKS_WORDS(from), to_words = FG_MARKS_WORDS(to);
+    const size_t sums = FG_MARKS_WORDS(words), to_sums = FG_MARKS_WORDS(to_words);
+    struct {
+        void **array;
+        size_t from, to, size;
+    } const arrays[] = {
+        {(void **)&t->op, from, to, sizeof *t->op},
+        {(void **)&t->args, from, to, sizeof *t->args},
+        {(void **)&t->data, from, to, sizeof *t->data},
+        {(void **)&t->grad, from, to, sizeof *t->grad},
+        {(void **)&t->owner, from, to, sizeof *t->owner},
+        {(void **)&t->marks.word, words, to_words, sizeof *t->marks.word},
+        {(void **)&t->marks.summary, sums, to_sums, sizeof *t->marks.summary},
+        {(void **)&t->rank, words, to_words, sizeof *t->rank},
+    };
+    enum { N = sizeof arrays / sizeof arrays[0] };
+
+    for (size_t k = 0; k < N; k++) {
+        const int status =
+            fg_mem_resize(&t->mem, arrays[k].array, arrays[k].from, arrays[k].to, arrays[k].size);
+        if (status < 0) {
+            while (k-- > 0) /* we were growing, and going back down cannot fail */
+                (void)fg_mem_resize(&t->mem, arrays[k].array, arrays[k].to, arrays[k].from,
+                                    arrays[k].size);
+            return status;
+        }
+    }
+    if (to_words > words)
+        memset(t->marks.word + words, 0, (to_words - words) * sizeof *t->marks.word);
+    if (to_sums > sums)
+        memset(t->marks.summary + sums, 0, (to_sums - sums) * sizeof *t->marks.summary);
+    t->capacity = to;
+    return FG_OK;
+}
+
+static void set_room(fg_tape *t)
+{
+    /* A sweep that is under way forbids collection, so only the arrays limit it. */
+    t->room = t->busy ? t->capacity : min_id(t->capacity, t->collect_at);
+}
+
+static void set_collect_at(fg_tape *t)
+{
+    t->collect_at = max_id(MIN_COLLECT, t->n > FG_MAX_ID / 2 ? FG_MAX_ID : 2 * t->n);
+    t->pool_collect_at =
+        max_id(8 * MIN_COLLECT, t->npool > FG_MAX_ID / 2 ? FG_MAX_ID : 2 * t->npool);
+    set_room(t);
+}
+
+/* The next capacity from `capacity` that holds `needed`. */
+static fg_id grown(fg_id capacity, fg_id needed)
+{
+    const uint64_t next = capacity < DOUBLE_UNTIL ? 2 * (uint64_t)capacity
+                                                  : capacity + (uint64_t)capacity / 4;
+    return max_id(needed, next > FG_MAX_ID ? FG_MAX_ID : (fg_id)next);
+}
+
+int fg_tape_init(fg_tape *t)
+{
+    memset(t, 0, sizeof *t);
+    fg_mem_init(&t->mem);
+    const int status = resize_nodes(t, MIN_CAPACITY);
+    if (status < 0)
+        return status;
+    set_collect_at(t);
+    fg_tape_push_leaf(t, 0.0);
+    t->owner[0] = &t->sentinel;
+    return FG_OK;
+}
+
+void fg_tape_free(fg_tape *t)
+{
+    (void)fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, 0, sizeof *t->pool);
+    (void)resize_nodes(t, 0);
+}
+
+int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
+{
+    const uint64_t n = (uint64_t)t->n + nodes, npool = (uint64_t)t->npool + operands;
+    if (!t->busy && (n > t->collect_at || npool > t->pool_collect_at))
+        fg_tape_collect(t);
+
+    const uint64_t need = (uint64_t)t->n + nodes, need_pool = (uint64_t)t->npool + operands;
+    if (need > FG_MAX_ID || need_pool > FG_MAX_ID)
+        return FG_E_FULL;
+    if (need_pool > t->pool_capacity) {
+        const fg_id to = grown(max_id(t->pool_capacity, MIN_CAPACITY / 2), (fg_id)need_pool);
+        const int status = fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, to,
+                                         sizeof *t->pool);
+        if (status < 0)
+            return status;
+        t->pool_capacity = to;
+    }
+    if (need > t->capacity) {
+        const int status = resize_nodes(t, grown(t->capacity, (fg_id)need));
+        if (status < 0)
+            return status;
+    }
+    t->collect_at = max_id(t->collect_at, (fg_id)need);
+    t->pool_collect_at = max_id(t->pool_collect_at, (fg_id)need_pool);
+    set_room(t);
+    return FG_OK;
+}
+
+/* ---- appending ---- */
+
+fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count, double data)
+{
+    assert(fg_op_is_pooled(op) && count <= t->pool_capacity - t->npool);
+    const fg_id offset = t->npool;
+    for (fg_id k = 0; k < count; k++) {
+        assert(operands[k] < t->n);
+        t->pool[offset + k] = operands[k];
+    }
+    t->npool = offset + count;
+    return fg_tape_push(t, op, offset, count, data);
+}
+
+fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg_id **operands)
+{
+    const fg_args args = t->args[i];
+    if (fg_op_is_pooled(t->op[i])) {
+        *operands = t->pool + args.a;
+        return args.b;
+    }
+    inline_pair[0] = args.a;
+    inline_pair[1] = args.b;
+    *operands = inline_pair;
+    return (fg_id)fg_op_inline_arity(t->op[i]);
+}
+
+/* ---- boxes ---- */
+
+fg_box *fg_tape_box(fg_tape *t, fg_id i)
+{
+    if (fg_owner_is_box(t->owner[i]))
+        return fg_owner_box(t->owner[i]);
+    void *box = NULL;
+    if (fg_mem_resize(&t->mem, &box, 0, 1, sizeof(fg_box)) < 0)
+        return NULL;
+    *(fg_box *)box = (fg_box){.holder = t->owner[i]};
+    t->owner[i] = (fg_id *)((uintptr_t)box + 1u);
+    return box;
+}
+
+void fg_tape_box_free(fg_tape *t, fg_box *box)
+{
+    void *array = box;
+    (void)fg_mem_resize(&t->mem, &array, 1, 0, sizeof *box);
+}
+
+/* The node is going; its box, if it has one, joins the dead. */
+static void bury_box(fg_tape *t, fg_id i)
+{
+    fg_id *owner = t->owner[i];
+    if (FG_UNLIKELY(fg_owner_is_box(owner))) {
+        fg_box *box = fg_owner_box(owner);
+        box->next = t->dead;
+        t->dead = box;
+    }
+}
+
+/* ---- popping ---- */
+
+/* Called when a pop, from `before` nodes, left the tape at less than an eighth of its capacity.
+ * A training loop does that every step, so memory goes back only if many pops in a row find that
+ * the tape has not come near its capacity again. */
+static void relax(fg_tape *t, fg_id before)
+{
+    if (before > t->capacity / 4)
+        t->idle = 0;
+    else if (++t->idle >= IDLE_POPS) {
+        t->idle = 0;
+        (void)resize_nodes(t, max_id(MIN_CAPACITY, t->capacity / 4));
+        const fg_id pool = max_id(t->npool, t->pool_capacity / 4);
+        if (pool > 0 && fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, pool,
+                                      sizeof *t->pool) == FG_OK)
+            t->pool_capacity = pool;
+        set_collect_at(t);
+    }
+}
+
+void fg_tape_pop(fg_tape *t)
+{
+    if (t->busy)
+        return;
+    const fg_id before = t->n;
+    fg_id i = before - 1;
+    while (!fg_tape_holder(t, i)) { /* stops at 0, which is always held */
+        bury_box(t, i);
+        if (fg_op_is_pooled(t->op[i]))
+            t->npool = t->args[i].a; /* pool records are in node order */
+        i--;
+    }
+    t->n = i + 1;
+    if (FG_UNLIKELY(t->n < t->capacity / 8 && t->capacity > MIN_COLLECT))
+        relax(t, before);
+}
+
+/* ---- collection ---- */
+
+/* Mark what is held and what a marked node needs. Ids being topological, one scan from the top
+ * settles it. Writes marks.word only; the summary stays clear. */
+static void mark_living(fg_tape *t)
+{
+    uint64_t *word = t->marks.word;
+    for (fg_id i = t->n; i-- > 0;) {
+        const uint64_t bit = (uint64_t)1 << (i & 63u);
+        if (!(word[i >> 6] & bit)) {
+            if (!fg_tape_holder(t, i))
+                continue;
+            word[i >> 6] |= bit;
+        }
+        fg_id pair[2];
+        const fg_id *operands;
+        const fg_id count = fg_tape_operands(t, i, pair, &operands);
+        for (fg_id k = 0; k < count; k++)
+            word[operands[k] >> 6] |= (uint64_t)1 << (operands[k] & 63u); /* operand < i */
+    }
+}
+
+/* Where a living node goes: the number of living nodes before it. */
+static fg_id renumber(const fg_tape *t, fg_id i)
+{
+    const uint64_t before = ((uint64_t)1 << (i & 63u)) - 1u;
+    return t->rank[i >> 6] + fg_bits_count(t->marks.word[i >> 6] & before);
+}
+
+/* Move node i, living, down to j <= i and its operands' ids with it; *npool is where the pool ends. */
+static void slide(fg_tape *t, fg_id i, fg_id j, fg_id *npool)
+{
+    const int op = t->op[i];
+    fg_args args = t->args[i];
+    if (fg_op_is_pooled(op)) {
+        const fg_id offset = *npool;
+        for (fg_id k = 0; k < args.b; k++)
+            t->pool[offset + k] = renumber(t, t->pool[args.a + k]);
+        *npool = offset + args.b;
+        args.a = offset;
+    } else if (op != FG_LEAF) {
+        args.a = renumber(t, args.a);
+        if (fg_op_inline_arity(op) == 2)
+            args.b = renumber(t, args.b);
+    }
+    t->op[j] = (uint8_t)op;
+    t->args[j] = args;
+    t->data[j] = t->data[i];
+    t->grad[j] = t->grad[i];
+    t->owner[j] = t->owner[i];
+    fg_id *holder = fg_tape_holder(t, j);
+    if (holder)
+        *holder = j;
+}
+
+fg_id fg_tape_collect(fg_tape *t)
+{
+    if (t->busy)
+        return 0;
+    const fg_id n = t->n, words = (fg_id)FG_MARKS_WORDS(n);
+    uint64_t *word = t->marks.word;
+    mark_living(t);
+
+    fg_id living = 0, first = n; /* first: nothing below it moves */
+    for (fg_id w = 0; w < words; w++) {
+        t->rank[w] = living;
+        if (first == n && ~word[w])
+            first = w << 6;
+        living += fg_bits_count(word[w]);
+    }
+    if (living < n) {
+        /* Pool records below `first` stay; the ones above start where its first record does. */
+        fg_id npool = 0, j = t->rank[first >> 6];
+        for (fg_id i = first; i-- > 0;)
+            if (fg_op_is_pooled(t->op[i])) {
+                npool = t->args[i].a + t->args[i].b;
+                break;
+            }
+        for (fg_id i = first; i < n; i++) {
+            if (fg_marks_has(&t->marks, i))
+                slide(t, i, j++, &npool);
+            else
+                bury_box(t, i);
+        }
+        assert(j == living);
+        t->n = living;
+        t->npool = npool;
+    }
+    memset(word, 0, words * sizeof *word);
+    t->collections++;
+    set_collect_at(t);
+    return n - living;
+}
+
+/* ---- checking ---- */
+
+int fg_tape_check(const fg_tape *t)
+{
+    if (t->n < 1 || t->n > t->capacity || t->room > t->capacity || t->npool > t->pool_capacity)
+        return 0;
+    if (t->op[0] != FG_LEAF || t->owner[0] != &t->sentinel || t->sentinel != 0)
+        return 0;
+    fg_id npool = 0;
+    for (fg_id i = 0; i < t->n; i++) {
+        fg_id pair[2];
+        const fg_id *operands;
+        const fg_id count = fg_tape_operands(t, i, pair, &operands);
+        for (fg_id k = 0; k < count; k++)
+            if (operands[k] >= i)
+                return 0;
+        if (fg_op_is_pooled(t->op[i])) {
+            if (t->args[i].a != npool)
+                return 0;
+            npool += count;
+        }
+        if (fg_tape_holder(t, i) && *fg_tape_holder(t, i) != i)
+            return 0;
+    }
+    if (npool != t->npool)
+        return 0;
+    for (size_t w = 0; !t->busy && w < FG_MARKS_WORDS(t->capacity); w++)
+        if (t->marks.word[w] || t->marks.summary[w >> 6])
+            return 0;
+    return 1;
+}

@@ -1,0 +1,132 @@
+/* tape.h: the live graph as flat arrays of nodes, and how nodes come and go.
+ *
+ * It promises: append order is topological; an error changes nothing; a node lives while a holder
+ * or a living node needs it. It leaves gradients to sweep.h and everything about Python to its
+ * caller, who holds nodes through an address that the tape keeps up to date.
+ */
+#ifndef FG_TAPE_H
+#define FG_TAPE_H
+
+#include "base.h"
+#include "marks.h"
+#include "mem.h"
+#include "ops.h"
+
+typedef struct fg_args {
+    fg_id a, b; /* operands' ids, smaller than the node's own; a pooled opcode: offset and count in
+                   the pool; FG_POWI: b is the exponent's bits */
+} fg_args;
+
+/* What the caller keeps for a node beyond its numbers. A node without one costs nothing. */
+typedef struct fg_box {
+    fg_id *holder;       /* the holder's copy of the id, or NULL */
+    void *extra;         /* the caller's, who gets it back through fg_tape.dead */
+    struct fg_box *next; /* among the dead */
+} fg_box;
+
+typedef struct fg_tape {
+    fg_id n;        /* slots in use: 0 (the sentinel) to n - 1 */
+    fg_id room;     /* fg_tape_push may take n up to this: min(capacity, collect_at) */
+    fg_id capacity; /* elements in each of the arrays that follow */
+    fg_id npool;    /* operand ids in use in the pool */
+
+    uint8_t *op;    /* [capacity] fg_op */
+    fg_args *args;  /* [capacity] */
+    double *data;   /* [capacity] */
+    double *grad;   /* [capacity] */
+    fg_id **owner;  /* [capacity] NULL: nobody holds the node. Else where its holder keeps the id
+                       (renumbering writes there), or an fg_box with the lowest bit set */
+    fg_marks marks; /* all clear between calls, but for a sweep that is under way */
+    fg_id *rank;    /* [FG_MARKS_WORDS(capacity)] collection: marks in all the words before */
+    fg_id *pool;    /* [pool_capacity] operand ids of pooled nodes, in node order */
+    fg_id pool_capacity;
+
+    fg_id collect_at;      /* collect when n or ... */
+    fg_id pool_collect_at; /* ... npool would pass this: twice what the last collection left */
+    fg_id idle;            /* pops in a row that found the tape far too large */
+    int busy;              /* sweeps under way: no popping, no collection, ids stay */
+    fg_box *dead;          /* boxes of nodes that are gone, for the caller to dispose of */
+    uint64_t collections;  /* how many there have been */
+    fg_id sentinel;        /* what owner[0] points to: id 0 is always held, so popping stops there */
+    fg_mem mem;
+} fg_tape;
+
+/* FG_OK, or FG_E_MEMORY with the tape freed. */
+int fg_tape_init(fg_tape *t);
+void fg_tape_free(fg_tape *t);
+
+/* Make room for `nodes` more nodes and `operands` more pool entries, by collecting or growing.
+ * Ids may change, so read them afterwards. On an error nothing has changed but ids. */
+int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands);
+
+/* Append a node; returns its id. Preconditions: room, operand ids < n. */
+static inline fg_id fg_tape_push(fg_tape *t, int op, fg_id a, fg_id b, double data)
+{
+    const fg_id i = t->n;
+    assert(i < t->room);
+    t->op[i] = (uint8_t)op;
+    t->args[i].a = a;
+    t->args[i].b = b;
+    t->data[i] = data;
+    t->grad[i] = 0.0;
+    t->owner[i] = NULL;
+    t->n = i + 1;
+    return i;
+}
+
+static inline fg_id fg_tape_push_leaf(fg_tape *t, double data)
+{
+    return fg_tape_push(t, FG_LEAF, 0, 0, data);
+}
+
+/* Append a pooled node with `count` operands. Preconditions: room for it and for its operands in
+ * the pool, operand ids < n. */
+fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count, double data);
+
+/* The node's operands in *operands; returns how many. `inline_pair` is scratch for the caller to
+ * provide. Valid until the tape changes. */
+fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg_id **operands);
+
+static inline int fg_owner_is_box(const fg_id *owner)
+{
+    return (int)((uintptr_t)owner & 1u);
+}
+
+static inline fg_box *fg_owner_box(const fg_id *owner)
+{
+    return (fg_box *)((uintptr_t)owner - 1u);
+}
+
+/* The address where the node's holder keeps the id, or NULL. */
+static inline fg_id *fg_tape_holder(const fg_tape *t, fg_id i)
+{
+    fg_id *owner = t->owner[i];
+    return fg_owner_is_box(owner) ? fg_owner_box(owner)->holder : owner;
+}
+
+/* From now on `holder` (NULL: nobody) holds node i. */
+static inline void fg_tape_hold(fg_tape *t, fg_id i, fg_id *holder)
+{
+    if (FG_UNLIKELY(fg_owner_is_box(t->owner[i])))
+        fg_owner_box(t->owner[i])->holder = holder;
+    else
+        t->owner[i] = holder;
+}
+
+/* The node's box, made if it has none; NULL if memory is short, and then nothing has changed. */
+fg_box *fg_tape_box(fg_tape *t, fg_id i);
+
+/* Free a box taken from t->dead, whose `extra` the caller has disposed of. */
+void fg_tape_box_free(fg_tape *t, fg_box *box);
+
+/* Drop the nodes at the top that nobody holds. */
+void fg_tape_pop(fg_tape *t);
+
+/* Drop every node that neither a holder nor a living node needs, slide the rest down, tell the
+ * holders. Returns how many went. Cannot fail. Does nothing while a sweep is under way. */
+fg_id fg_tape_collect(fg_tape *t);
+
+/* Whether every invariant of the structure holds; for tests and assertions. */
+int fg_tape_check(const fg_tape *t);
+
+#endif

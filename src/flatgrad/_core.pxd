@@ -1,0 +1,107 @@
+# _core.pxd: the C core as Cython sees it. The only place where csrc/ is declared.
+from cpython.object cimport PyObject
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "tape.h" nogil:
+    ctypedef uint32_t fg_id
+
+    enum:
+        FG_MAX_ID
+        FG_OK
+        FG_E_MEMORY
+        FG_E_FULL
+        FG_E_ZERO_DIVISION
+        FG_E_OVERFLOW
+        FG_E_DOMAIN
+
+        FG_LEAF
+        FG_NEG
+        FG_POWI
+        FG_RELU
+        FG_ABS
+        FG_ADD
+        FG_SUB
+        FG_MUL
+        FG_DIV
+        FG_POW
+        FG_POWC
+        FG_UNARY_END
+        FG_BINARY_END
+        FG_CUSTOM
+        FG_OPS
+
+    ctypedef struct fg_op_info:
+        const char *id
+        const char *name
+        const char *operands
+        const char *symbol
+        const char *domain
+        const char *formula
+        const char *edge
+        int arity
+        int parents
+        int is_public
+
+    const fg_op_info fg_op_table[]
+
+    int fg_op_unary(int op, double x, int32_t k, double *out)
+    int fg_op_binary(int op, double x, double y, double *out)
+    int fg_op_ternary(int op, double x, double y, double w, double *out)
+
+    ctypedef struct fg_args:
+        fg_id a
+        fg_id b
+
+    ctypedef struct fg_mem:
+        size_t bytes
+        int64_t fail_after
+
+    ctypedef struct fg_box:
+        fg_id *holder
+        void *extra
+        fg_box *next
+
+    ctypedef struct fg_tape:
+        fg_id n
+        fg_id room
+        fg_id capacity
+        fg_id npool
+        fg_id pool_capacity
+        uint8_t *op
+        fg_args *args
+        double *data
+        double *grad
+        fg_id **owner
+        fg_id collect_at
+        int busy
+        fg_box *dead
+        uint64_t collections
+        fg_mem mem
+
+    int fg_tape_init(fg_tape *t)
+    int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
+    fg_id fg_tape_push(fg_tape *t, int op, fg_id a, fg_id b, double data)
+    fg_id fg_tape_push_leaf(fg_tape *t, double data)
+    fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count, double data)
+    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
+    bint fg_owner_is_box(const fg_id *owner)
+    fg_box *fg_owner_box(const fg_id *owner)
+    fg_id *fg_tape_holder(const fg_tape *t, fg_id i)
+    void fg_tape_hold(fg_tape *t, fg_id i, fg_id *holder)
+    fg_box *fg_tape_box(fg_tape *t, fg_id i)
+    void fg_tape_box_free(fg_tape *t, fg_box *box)
+    void fg_tape_pop(fg_tape *t)
+    fg_id fg_tape_collect(fg_tape *t)
+    bint fg_tape_check(const fg_tape *t)
+
+
+cdef extern from "sweep.h" nogil:
+    void fg_sweep_begin(fg_tape *t, fg_id output)
+    int fg_sweep_run(fg_tape *t, fg_id words)
+    void fg_sweep_cancel(fg_tape *t)
+
+
+cdef class Value:
+    cdef fg_id id                # where the node is; the tape renumbers it through owner[]
+    cdef object __weakref__

@@ -1,0 +1,1003 @@
+"""The compiled core: ``Value`` and what works on the tape directly.
+
+The only border between Python and C. Here arguments are checked and converted, Python objects are
+tied to nodes, and the core's status codes become exceptions. Everything about the tape itself is in
+``csrc/``.
+
+Three rules keep it sound. Convert operands first (that can run Python code), then make room (that
+can renumber), then read ids. Nothing that runs Python code comes between reading an id and using it.
+And a node is appended only when nothing after it can fail.
+"""
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
+from cpython.object cimport PyObject
+
+import sys
+
+
+cdef extern from "Python.h":
+    ctypedef void *destructor
+    ctypedef void *vectorcallfunc
+    ctypedef struct PyNumberMethods:
+        void *nb_add
+        void *nb_multiply
+    ctypedef struct PyTypeObject:
+        destructor tp_dealloc
+        void (*tp_free)(PyObject *o)
+        void *tp_init
+        void *tp_new
+        object (*tp_call)(PyObject *tp, object args, object kwargs)
+        vectorcallfunc tp_vectorcall
+        PyNumberMethods *tp_as_number
+    PyTypeObject PyType_Type
+    PyObject *PyType_GenericAlloc(PyTypeObject *tp, Py_ssize_t nitems) except NULL
+    void PyObject_ClearWeakRefs(PyObject *o)
+    # By pointer: a dying object must not be touched by automatic reference counting.
+    PyTypeObject *Py_TYPE(PyObject *o)
+    Py_ssize_t Py_REFCNT(PyObject *o)
+    void Py_INCREF(PyObject *o)
+    void Py_DECREF(PyObject *o)
+    void Py_SET_REFCNT(PyObject *o, Py_ssize_t count)
+    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
+    ctypedef void *PyCFunction
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        PyCFunction ml_meth
+        int ml_flags
+        const char *ml_doc
+    Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
+    PyObject **PySequence_Fast_ITEMS(object sequence)
+    int METH_NOARGS
+    int METH_FASTCALL
+    object PyDescr_NewMethod(PyTypeObject *tp, PyMethodDef *definition)
+    object PyCFunction_NewEx(PyMethodDef *definition, object self, object module)
+    void *PyMem_Calloc(size_t count, size_t size)
+
+
+cdef extern from *:
+    """
+    /* A Python method or function is a C function of its own, so each row of ops.def makes one
+     * that only adds its opcode. */
+    typedef PyObject *(*fg_apply_method)(int op, PyObject *self);
+    typedef PyObject *(*fg_apply_function)(int op, PyObject **args, Py_ssize_t count);
+    static fg_apply_method fg_method_hook;
+    static fg_apply_function fg_function_hook;
+
+    #define FG_ROW_FUNCTION(ID)                                                              \\
+        static PyObject *fg_function_##ID(PyObject *m, PyObject *const *args, Py_ssize_t n)  \\
+        {                                                                                    \\
+            (void)m;                                                                         \\
+            return fg_function_hook(FG_##ID, (PyObject **)args, n);                          \\
+        }
+    #define FG_UNARY(ID, ...)                                                                \\
+        FG_ROW_FUNCTION(ID)                                                                  \\
+        static PyObject *fg_method_##ID(PyObject *self, PyObject *unused)                    \\
+        {                                                                                    \\
+            (void)unused;                                                                    \\
+            return fg_method_hook(FG_##ID, self);                                            \\
+        }
+    #define FG_BINARY(ID, ...) FG_ROW_FUNCTION(ID)
+    #define FG_TERNARY(ID, ...) FG_ROW_FUNCTION(ID)
+    #include "ops.def"
+
+    static PyCFunction const fg_methods[FG_OPS] = {
+    #define FG_UNARY(ID, ...) [FG_##ID] = fg_method_##ID,
+    #include "ops.def"
+    };
+    static PyCFunction const fg_functions[FG_OPS] = {
+    #define FG_UNARY(ID, ...) [FG_##ID] = (PyCFunction)(void (*)(void))fg_function_##ID,
+    #define FG_BINARY(ID, ...) [FG_##ID] = (PyCFunction)(void (*)(void))fg_function_##ID,
+    #define FG_TERNARY(ID, ...) [FG_##ID] = (PyCFunction)(void (*)(void))fg_function_##ID,
+    #include "ops.def"
+    };
+
+    /* The memory of a Value, for code that must not count references. */
+    typedef struct fg_handle {
+        PyObject_HEAD
+        fg_id id;
+        PyObject *weak_references;
+    } fg_handle;
+
+    /* A pointer that we own, handed to Cython as a reference that it owns from then on. */
+    #define FG_GIVE(pointer) (pointer)
+    """
+    ctypedef object (*fg_apply_method)(int, PyObject *)
+    ctypedef object (*fg_apply_function)(int, PyObject **, Py_ssize_t)
+    fg_apply_method fg_method_hook
+    fg_apply_function fg_function_hook
+    const PyCFunction fg_methods[]
+    const PyCFunction fg_functions[]
+    object FG_GIVE(PyObject *pointer)
+    ctypedef struct fg_handle:
+        fg_id id
+        PyObject *weak_references
+
+
+# ---- the tape, and errors ----
+
+cdef fg_tape tape            # the one live tape; the GIL guards it
+cdef bint draining = False   # drain() is under way further up the stack
+
+if fg_tape_init(&tape) < 0:
+    raise MemoryError("flatgrad: no memory for the tape")
+
+
+cdef int drain() noexcept:
+    """Dispose of what dead nodes had attached. Runs Python code; nested calls leave it to the first,
+    so that a long chain of such nodes does not recurse."""
+    global draining
+    cdef fg_box *box
+    cdef PyObject *extra
+    if draining:
+        return 0
+    draining = True
+    while tape.dead != NULL:
+        box = tape.dead
+        tape.dead = box.next
+        extra = <PyObject *>box.extra
+        fg_tape_box_free(&tape, box)
+        if extra != NULL:
+            Py_DECREF(extra)
+    draining = False
+    return 0
+
+
+cdef int raise_status(int status) except -1:
+    """The exception for a status that has nothing to do with numbers."""
+    if status == FG_E_FULL:
+        raise MemoryError(f"flatgrad: the tape is full: {tape.n - 1} nodes and {tape.npool} "
+                          f"operands of at most {FG_MAX_ID}")
+    raise MemoryError(f"flatgrad: no memory for more than {tape.capacity} nodes")
+
+
+cdef int raise_operation(int status, int op, tuple operands) except -1:
+    """The exception for an operation outside its domain. Names the operation and its operands."""
+    cdef str symbol = fg_op_table[op].symbol.decode()
+    cdef str what
+    if fg_op_table[op].is_public:
+        what = f"{fg_op_table[op].name.decode()}({', '.join([repr(x) for x in operands])})"
+    else:
+        what = f" {symbol} ".join([repr(x) for x in operands])
+    cdef str expected = f"expected {fg_op_table[op].domain.decode()}"
+    if status == FG_E_ZERO_DIVISION:
+        raise ZeroDivisionError(f"division by zero: {what}; {expected}")
+    if status == FG_E_OVERFLOW:
+        raise OverflowError(f"result too large: {what}; {expected}")
+    raise ValueError(f"math domain error: {what}; {expected}")
+
+
+cdef int reserve(fg_id nodes, fg_id operands) except -1:
+    """Make room on the tape. Ids may change, and Python code may run."""
+    cdef int status
+    while True:
+        status = fg_tape_reserve(&tape, nodes, operands)
+        if status < 0:
+            raise_status(status)
+        if tape.dead == NULL or draining:
+            return 0
+        drain()
+
+
+cdef inline int reserve_few(fg_id nodes) except -1:
+    """reserve(nodes, 0) for nodes < 16, where the sum cannot wrap: FG_MAX_ID leaves 16 ids."""
+    if tape.n + nodes > tape.room:
+        reserve(nodes, 0)
+    return 0
+
+
+# ---- handles ----
+
+cdef enum:
+    FREE_MAX = 256
+
+cdef PyObject *free_list[FREE_MAX]   # dead handles of exactly type Value, each with its reference
+                                     # to the type, for reuse
+cdef int free_count = 0
+
+
+cdef inline fg_handle *new_handle() except NULL:
+    """A new Value that is no node's handle yet. Runs no Python code: Value is not GC-tracked."""
+    global free_count
+    if free_count > 0:
+        free_count -= 1
+        Py_SET_REFCNT(free_list[free_count], 1)
+        return <fg_handle *>free_list[free_count]
+    return <fg_handle *>PyType_GenericAlloc(<PyTypeObject *>Value, 0)
+
+
+cdef inline object give(fg_handle *handle, fg_id i):
+    """Tie a new handle to node i, which has none and no box, and hand it to the caller."""
+    handle.id = i
+    tape.owner[i] = &handle.id
+    return FG_GIVE(<PyObject *>handle)
+
+
+cdef object handle_of(fg_id i):
+    """The canonical handle of node i, made if there is none."""
+    cdef fg_id *holder = fg_tape_holder(&tape, i)
+    cdef PyObject *o
+    cdef fg_handle *handle
+    if holder != NULL:
+        o = <PyObject *>(<char *>holder - sizeof(PyObject))   # `id` follows the object's head
+        if Py_REFCNT(o) > 0:
+            return <object>o
+        holder[0] = 0   # it is being destroyed; from now on it holds the sentinel, that is nothing
+    handle = new_handle()
+    handle.id = i
+    fg_tape_hold(&tape, i, &handle.id)
+    return FG_GIVE(<PyObject *>handle)
+
+
+cdef void value_dealloc(PyObject *o) noexcept:
+    """tp_dealloc of Value. Lets go of the node first: what runs later must not find this handle."""
+    global free_count
+    cdef fg_handle *handle = <fg_handle *>o
+    cdef fg_id i = handle.id
+    cdef PyTypeObject *tp = Py_TYPE(o)
+    if fg_tape_holder(&tape, i) == &handle.id:
+        fg_tape_hold(&tape, i, NULL)
+        if i + 1 == tape.n:
+            fg_tape_pop(&tape)
+    if handle.weak_references != NULL:
+        PyObject_ClearWeakRefs(o)
+    if tp == <PyTypeObject *>Value and free_count < FREE_MAX:
+        free_list[free_count] = o
+        free_count += 1
+    else:
+        tp.tp_free(o)
+        Py_DECREF(<PyObject *>tp)
+    if tape.dead != NULL:
+        drain()
+
+
+# ---- numbers ----
+
+cdef object numpy_module():
+    """NumPy if it has been imported, else None: before that nobody can hand us its objects."""
+    return sys.modules.get("numpy")
+
+
+cdef str describe(object x):
+    """A value for an error message, with its type."""
+    cdef str text = repr(x)
+    return f"{type(x).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+cdef inline bint small_int(object x, double *out) noexcept:
+    """1 and *out if the int is within 2**53 of 0. Runs no Python code."""
+    cdef int overflow
+    cdef long long small = PyLong_AsLongLongAndOverflow(x, &overflow)
+    out[0] = <double>small
+    return overflow == 0 and -(1LL << 53) <= small <= (1LL << 53)
+
+
+cdef int int_to_double(object x, double *out) except -1:
+    """1, or ValueError if float64 does not hold the int exactly."""
+    if small_int(x, out):
+        return 1
+    try:
+        out[0] = float(x)
+    except OverflowError:
+        out[0] = 0.0
+    if int(out[0]) != x:
+        raise ValueError("expected a number that float64 holds exactly, got the int "
+                         + (str(x) if x.bit_length() < 200 else f"of {x.bit_length()} bits")
+                         + "; convert it with float() to round it")
+    return 1
+
+
+cdef int to_double(object x, double *out) except -1:
+    """1 and *out for a real number: float, int, bool, their subclasses, a NumPy scalar.
+    0 for anything else. May run Python code."""
+    if PyFloat_Check(x):   # np.float64 as well
+        out[0] = PyFloat_AS_DOUBLE(x)
+        return 1
+    if PyLong_Check(x):    # bool as well
+        return int_to_double(x, out)
+    np = numpy_module()
+    if np is not None and isinstance(x, np.generic):
+        if isinstance(x, np.integer):
+            return int_to_double(int(x), out)
+        if isinstance(x, (np.floating, np.bool_)):
+            out[0] = float(x)
+            return 1
+    return 0
+
+
+cdef double to_data(str name, object x) except? -1.0:
+    """The float64 for the argument `name`; also takes a one-element array. May run Python code."""
+    cdef double out = 0.0
+    try:
+        if to_double(x, &out):
+            return out
+        np = numpy_module()
+        if np is not None and isinstance(x, np.ndarray) and x.size == 1 and x.dtype.kind in "biuf":
+            to_double(x.reshape(-1)[0], &out)
+            return out
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if isinstance(x, Value):
+        raise TypeError(f"{name}: expected a real number, got a Value; use its .data")
+    raise TypeError(f"{name}: expected a real number, got {describe(x)}")
+
+
+# ---- operations ----
+
+cdef inline object binary_values(int op, object left, object right):
+    """left op right, both Values."""
+    cdef double z = 0.0
+    cdef int status
+    cdef fg_id a, b
+    cdef fg_handle *handle
+    reserve_few(1)
+    a = (<Value>left).id
+    b = (<Value>right).id
+    status = fg_op_binary(op, tape.data[a], tape.data[b], &z)
+    if status < 0:
+        raise_operation(status, op, (tape.data[a], tape.data[b]))
+    handle = new_handle()
+    return give(handle, fg_tape_push(&tape, op, a, b, z))
+
+
+cdef inline object value_number(int op, object left, double y):
+    """left op y: a constant leaf and the operation."""
+    cdef double z = 0.0
+    cdef int status
+    cdef fg_id a, b
+    cdef fg_handle *handle
+    reserve_few(2)
+    a = (<Value>left).id
+    status = fg_op_binary(op, tape.data[a], y, &z)
+    if status < 0:
+        raise_operation(status, op, (tape.data[a], y))
+    handle = new_handle()
+    b = fg_tape_push_leaf(&tape, y)
+    return give(handle, fg_tape_push(&tape, op, a, b, z))
+
+
+cdef inline object number_value(int op, double x, object right):
+    """x op right: a constant leaf and the operation."""
+    cdef double z = 0.0
+    cdef int status
+    cdef fg_id a, b
+    cdef fg_handle *handle
+    reserve_few(2)
+    b = (<Value>right).id
+    status = fg_op_binary(op, x, tape.data[b], &z)
+    if status < 0:
+        raise_operation(status, op, (x, tape.data[b]))
+    handle = new_handle()
+    a = fg_tape_push_leaf(&tape, x)
+    return give(handle, fg_tape_push(&tape, op, a, b, z))
+
+
+cdef object unary(int op, object x, int32_t k):
+    """op of a Value, with the row's immediate k (0 if it has none)."""
+    cdef double z = 0.0
+    cdef int status
+    cdef fg_id a
+    cdef fg_handle *handle
+    reserve_few(1)
+    a = (<Value>x).id
+    status = fg_op_unary(op, tape.data[a], k, &z)
+    if status < 0:
+        operands = (tape.data[a],)
+        raise_operation(status, op, operands + (k,) if op == FG_POWI else operands)
+    handle = new_handle()
+    return give(handle, fg_tape_push(&tape, op, a, <fg_id>k, z))
+
+
+cdef object elementwise(int op, object left, object right):
+    """An ndarray on one side: an object array of Values, each made by the operator itself."""
+    np = numpy_module()
+    ufunc = {FG_ADD: np.add, FG_SUB: np.subtract, FG_MUL: np.multiply, FG_DIV: np.true_divide,
+             FG_POW: np.power}[op]
+    if isinstance(left, np.ndarray):
+        return ufunc(left.astype(object), right)
+    return ufunc(left, right.astype(object))
+
+
+cdef object binary_slow(int op, object left, object right):
+    """Every other pair of operands: subclasses, ints, NumPy scalars and arrays, the unknown."""
+    cdef double number = 0.0
+    cdef bint left_is_value = isinstance(left, Value)
+    cdef int overflow
+    cdef long long k
+    if left_is_value and isinstance(right, Value):
+        return binary_values(op, left, right)
+    other = right if left_is_value else left
+    if not to_double(other, &number):
+        np = numpy_module()
+        if np is not None and isinstance(other, np.ndarray):
+            return elementwise(op, left, right)
+        return NotImplemented
+    if not left_is_value:
+        return number_value(op, number, right)
+    if op != FG_POW:
+        return value_number(op, left, number)
+    if PyLong_Check(other):
+        k = PyLong_AsLongLongAndOverflow(other, &overflow)
+        if overflow == 0 and -(1LL << 31) <= k < (1LL << 31):
+            return unary(FG_POWI, left, <int32_t>k)
+    return value_number(FG_POWC, left, number)
+
+
+cdef inline object binary(int op, object left, object right):
+    """The common pairs of operands, here so that each operator has its own copy with op folded in."""
+    cdef double number = 0.0
+    if type(left) is Value:
+        if type(right) is Value:
+            return binary_values(op, left, right)
+        if op != FG_POW:
+            if type(right) is float:
+                return value_number(op, left, PyFloat_AS_DOUBLE(right))
+            if type(right) is int and small_int(right, &number):
+                return value_number(op, left, number)
+    elif type(right) is Value:
+        if type(left) is float:
+            return number_value(op, PyFloat_AS_DOUBLE(left), right)
+        if type(left) is int and small_int(left, &number):
+            return number_value(op, number, right)
+    return binary_slow(op, left, right)
+
+
+cdef object apply_method(int op, PyObject *self):
+    return unary(op, <object>self, 0)
+
+
+cdef object apply_function(int op, PyObject **args, Py_ssize_t count):
+    """flatgrad.<op>(...) of Values and numbers."""
+    cdef const fg_op_info *info = &fg_op_table[op]
+    cdef double[3] x = [0.0, 0.0, 0.0]
+    cdef double z = 0.0
+    cdef bint[3] is_value
+    cdef fg_id[3] ids = [0, 0, 0]
+    cdef int k, status
+    cdef fg_handle *handle
+    if count != info.arity:
+        raise TypeError(f"{info.name.decode()}() takes {info.arity} operand"
+                        f"{'s' if info.arity > 1 else ''} ({info.operands.decode()}), got {count}")
+    for k in range(info.arity):
+        is_value[k] = isinstance(<object>args[k], Value)
+        if not is_value[k]:
+            x[k] = to_data(f"{info.name.decode()}(): {info.operands.decode().split(', ')[k]}",
+                           <object>args[k])
+    reserve(1 + info.arity, info.arity)
+    for k in range(info.arity):
+        if is_value[k]:
+            ids[k] = (<Value>args[k]).id
+            x[k] = tape.data[ids[k]]
+    if info.arity == 1:
+        status = fg_op_unary(op, x[0], 0, &z)
+    elif info.arity == 2:
+        status = fg_op_binary(op, x[0], x[1], &z)
+    else:
+        status = fg_op_ternary(op, x[0], x[1], x[2], &z)
+    if status < 0:
+        raise_operation(status, op, tuple([x[k] for k in range(info.arity)]))
+    handle = new_handle()
+    for k in range(info.arity):
+        if not is_value[k]:
+            ids[k] = fg_tape_push_leaf(&tape, x[k])
+    if info.arity == 3:
+        return give(handle, fg_tape_push_pooled(&tape, op, ids, 3, z))
+    return give(handle, fg_tape_push(&tape, op, ids[0], ids[1], z))
+
+
+cdef int become_custom(Value self, double number, list children, str op) except -1:
+    """Make self the handle of a new node with these operands, and of its old one no more."""
+    cdef fg_id count = <fg_id>len(children)
+    cdef Py_ssize_t k
+    cdef fg_id i
+    cdef fg_id *ids
+    cdef fg_box *box
+    cdef dict extra = {"_op": op}
+    for k, child in enumerate(children):
+        if not isinstance(child, Value):
+            raise TypeError(f"_children[{k}]: expected a Value, got {describe(child)}")
+    scratch = bytearray((count + 1) * sizeof(fg_id))
+    ids = <fg_id *><char *>scratch
+    reserve(1, count)
+    for k in range(count):
+        ids[k] = (<Value>children[k]).id
+    i = fg_tape_push_pooled(&tape, FG_CUSTOM, ids, count, number)
+    box = fg_tape_box(&tape, i)
+    if box == NULL:
+        fg_tape_pop(&tape)   # nobody holds the new node
+        raise_status(FG_E_MEMORY)
+    Py_INCREF(<PyObject *>extra)
+    box.extra = <void *>extra
+    box.holder = &self.id
+    if fg_tape_holder(&tape, self.id) == &self.id:
+        fg_tape_hold(&tape, self.id, NULL)
+    self.id = i
+    return 0
+
+
+cdef enum:
+    SWEEP_WORDS = 1 << 18   # 16 million nodes, some 50 ms, between two checks for an interrupt
+
+
+@cython.auto_pickle(False)
+cdef class Value:
+    """A scalar and its gradient: a node of the graph that operations on Values build.
+
+    Parameters
+    ----------
+    data : real number
+        The value, kept as float64: a float, int, bool, NumPy scalar, or an array of one element.
+    _children : iterable of Value, optional
+        What the value was computed from, for operations that flatgrad does not know.
+    _op : str, optional
+        The name of that operation.
+
+    Attributes
+    ----------
+    data : float
+        The value. Assignable.
+    grad : float
+        The derivative of the last output that `backward` was called on, with respect to this
+        value; backward passes add to it. Assignable; 0 at first.
+
+    Raises
+    ------
+    TypeError
+        If `data` is not a real number, or a child is not a Value.
+    ValueError
+        If `data` is an int that float64 cannot hold exactly.
+
+    Notes
+    -----
+    Equality and hash are by identity, as in micrograd; ``< <= > >=`` compare the data.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> a, b = Value(-4.0), Value(2.0)
+    >>> c = a * b + b**3
+    >>> c.backward()
+    >>> c
+    Value(data=0.0, grad=1.0)
+    >>> a.grad, b.grad
+    (2.0, 8.0)
+    """
+    __array_priority__ = 1000.0   # NumPy scalars and arrays leave binary operators to us
+
+    def __cinit__(self):
+        # The object exists, so nothing after this can fail; __init__ sets the number.
+        reserve_few(1)
+        self.id = fg_tape_push_leaf(&tape, 0.0)
+        tape.owner[self.id] = &self.id
+
+    def __init__(self, data, _children=(), _op=""):
+        cdef double number = to_data("data", data)
+        if not isinstance(_op, str):
+            raise TypeError(f"_op: expected a str, got {describe(_op)}")
+        children = list(_children)
+        if (not children and _op == "" and tape.op[self.id] == FG_LEAF):
+            tape.data[self.id] = number
+            tape.grad[self.id] = 0.0
+        else:
+            become_custom(self, number, children, str(_op))
+
+    @property
+    def data(self):
+        return tape.data[self.id]
+
+    @data.setter
+    def data(self, value):
+        cdef double number = to_data("data", value)
+        tape.data[self.id] = number
+
+    @property
+    def grad(self):
+        return tape.grad[self.id]
+
+    @grad.setter
+    def grad(self, value):
+        cdef double number = to_data("grad", value)
+        tape.grad[self.id] = number
+
+    @property
+    def _prev(self):
+        cdef set parents = set()
+        cdef fg_id[2] pair
+        cdef const fg_id *operands = NULL
+        cdef fg_id count, k = 0
+        cdef int shown
+        while True:
+            # Making a handle or growing the set may renumber, so start from self each time.
+            count = fg_tape_operands(&tape, self.id, pair, &operands)
+            shown = fg_op_table[tape.op[self.id]].parents
+            if k >= (count if shown < 0 else <fg_id>shown):
+                return parents
+            parents.add(handle_of(operands[k]))
+            k += 1
+
+    @property
+    def _op(self):
+        cdef int op = tape.op[self.id]
+        cdef fg_id *owner = tape.owner[self.id]
+        cdef dict extra
+        if op == FG_CUSTOM:
+            extra = <dict>fg_owner_box(owner).extra
+            return extra["_op"]
+        if op == FG_POWI:
+            return f"**{<int32_t>tape.args[self.id].b}"
+        if op == FG_POWC:
+            return f"**{tape.data[tape.args[self.id].b]}"
+        return fg_op_table[op].symbol.decode()
+
+    def backward(self):
+        """Add to the gradients of all that this value depends on.
+
+        Raises
+        ------
+        RuntimeError
+            If another backward pass is under way.
+        KeyboardInterrupt
+            If interrupted; the gradients added until then stay.
+
+        Notes
+        -----
+        Sets this value's own gradient to 1. Each operand's gradient then grows by the partial
+        derivative, evaluated at the operands' present `data`, times the gradient of the result:
+        reverse-mode differentiation [1]_. Nothing is set to zero first, here or elsewhere, so a
+        second call adds to the gradients of the first, inner ones included, as in micrograd.
+
+        References
+        ----------
+        .. [1] S. Linnainmaa, "Taylor expansion of the accumulated rounding error",
+           BIT Numerical Mathematics 16 (1976).
+
+        Examples
+        --------
+        >>> from flatgrad import Value
+        >>> x = Value(3.0)
+        >>> y = x * x
+        >>> y.backward()
+        >>> x.grad
+        6.0
+        """
+        if tape.busy:
+            raise RuntimeError("backward(): another backward pass is under way")
+        fg_sweep_begin(&tape, self.id)
+        while fg_sweep_run(&tape, SWEEP_WORDS):
+            try:
+                PyErr_CheckSignals()
+            except BaseException:
+                fg_sweep_cancel(&tape)
+                raise
+        if tape.dead != NULL:
+            drain()
+
+    def __repr__(self):
+        return f"Value(data={self.data}, grad={self.grad})"
+
+    def __hash__(self):
+        return object.__hash__(self)
+
+    def __add__(left, right):
+        return binary(FG_ADD, left, right)
+
+    def __sub__(left, right):
+        return binary(FG_SUB, left, right)
+
+    def __mul__(left, right):
+        return binary(FG_MUL, left, right)
+
+    def __truediv__(left, right):
+        return binary(FG_DIV, left, right)
+
+    def __pow__(left, right, modulus):
+        if modulus is not None:
+            return NotImplemented
+        return binary(FG_POW, left, right)
+
+    def __neg__(self):
+        return unary(FG_NEG, self, 0)
+
+    def __pos__(self):
+        return self
+
+    def __abs__(self):
+        return unary(FG_ABS, self, 0)
+
+    def __lt__(self, other):
+        return self.data < (other.data if isinstance(other, Value) else other)
+
+    def __le__(self, other):
+        return self.data <= (other.data if isinstance(other, Value) else other)
+
+    def __gt__(self, other):
+        return self.data > (other.data if isinstance(other, Value) else other)
+
+    def __ge__(self, other):
+        return self.data >= (other.data if isinstance(other, Value) else other)
+
+    def __float__(self):
+        return self.data
+
+    def __int__(self):
+        return int(self.data)
+
+    def __round__(self, ndigits=None):
+        return round(self.data, ndigits)
+
+    def __format__(self, spec):
+        return format(self.data, spec) if spec else repr(self)
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("a Value cannot be copied or pickled; take its .data")
+
+
+# ---- the type, finished by hand ----
+#
+# Cython's own tp_dealloc keeps a dying object alive around user code and gives its memory back; ours
+# needs neither, and that is a fifth of the cost of an operation.
+
+if (Value.__basicsize__ != sizeof(fg_handle) or Value.__weakrefoffset__ <= 0
+        or <size_t>Value.__weakrefoffset__ != sizeof(fg_handle) - sizeof(PyObject *)):
+    raise SystemError("flatgrad: a Value is not laid out as fg_handle says")
+
+cdef object value_vectorcall(PyObject *tp, PyObject **args, size_t flags, PyObject *names):
+    """Value(...): one number needs no argument tuple; all else goes the ordinary way."""
+    cdef Py_ssize_t count = PyVectorcall_NARGS(flags), k
+    cdef double number = 0.0
+    cdef fg_handle *handle
+    if (count == 1 and names == NULL and tp == <PyObject *>Value
+            and (<PyTypeObject *>tp).tp_init == our_init
+            and (<PyTypeObject *>tp).tp_new == our_new):
+        number = to_data("data", <object>args[0])
+        reserve_few(1)
+        handle = new_handle()
+        return give(handle, fg_tape_push_leaf(&tape, number))
+    positional = tuple([<object>args[k] for k in range(count)])
+    keywords = {}
+    if names != NULL:
+        keywords = {name: <object>args[count + k] for k, name in enumerate(<tuple>names)}
+    return PyType_Type.tp_call(tp, positional, keywords)
+
+
+# What Value has been given here; users may put methods of their own in their place.
+cdef void *our_init = (<PyTypeObject *>Value).tp_init
+cdef void *our_new = (<PyTypeObject *>Value).tp_new
+
+(<PyTypeObject *>Value).tp_dealloc = <destructor>value_dealloc
+(<PyTypeObject *>Value).tp_vectorcall = <vectorcallfunc>value_vectorcall
+fg_method_hook = apply_method
+fg_function_hook = apply_function
+
+__all__ = ["Value", "collect", "stats"]
+
+
+cdef str row_doc(const fg_op_info *info, bint is_method):
+    """The numpydoc page of an operation, from its row; the first lines are its signature."""
+    cdef str name = info.name.decode(), operands = info.operands.decode()
+    cdef str domain = info.domain.decode(), edge = info.edge.decode()
+    cdef list names = operands.split(", ")
+    cdef str call
+    doc = [f"{name}({'$self' if is_method else operands}, /)", "--", ""]
+    doc += [f"{info.formula.decode()}, as one node of the graph"
+            f"{'; x is this value' if is_method else ''}.", ""]
+    if not is_method:
+        doc += ["Parameters", "----------"]
+        doc += [f"{operands} : Value or real number",
+                "    Dimensionless scalars. A number becomes a constant leaf.", ""]
+    doc += ["Returns", "-------", "Value", f"    The result, with `_op` '{info.symbol.decode()}'.", ""]
+    if domain:
+        doc += ["Raises", "------", "ValueError, ArithmeticError", f"    Unless: {domain}.", ""]
+    if edge:
+        doc += ["Notes", "-----", edge, ""]
+    arguments = ", ".join([f"Value({k + 0.5})" for k in range(info.arity)])
+    call = f"Value(0.5).{name}()" if is_method else f"flatgrad.{name}({arguments})"
+    doc += ["Examples", "--------", ">>> import flatgrad", ">>> from flatgrad import Value",
+            f">>> z = {call}", ">>> z._op, len(z._prev)",
+            f"('{info.symbol.decode()}', {info.parents})", ""]
+    return "\n".join(doc)
+
+
+cdef list kept_alive = []   # the bytes that method definitions point into
+
+
+cdef PyMethodDef *row_definition(const fg_op_info *info, PyCFunction function, int flags, bint is_method):
+    cdef PyMethodDef *definition = <PyMethodDef *>PyMem_Calloc(1, sizeof(PyMethodDef))
+    cdef bytes doc = row_doc(info, is_method).encode()
+    if definition == NULL:
+        raise MemoryError()
+    kept_alive.append(doc)
+    definition.ml_name = info.name
+    definition.ml_meth = function
+    definition.ml_flags = flags
+    definition.ml_doc = doc
+    return definition
+
+
+cdef int publish_operations() except -1:
+    """Every public row of ops.def becomes a function, and with one operand a method as well."""
+    cdef const fg_op_info *info
+    cdef int op
+    for op in range(FG_OPS):
+        info = &fg_op_table[op]
+        if not info.is_public:
+            continue
+        name = info.name.decode()
+        globals()[name] = PyCFunction_NewEx(
+            row_definition(info, fg_functions[op], METH_FASTCALL, False), None, __name__)
+        __all__.append(name)
+        if info.arity == 1:
+            setattr(Value, name, PyDescr_NewMethod(
+                <PyTypeObject *>Value, row_definition(info, fg_methods[op], METH_NOARGS, True)))
+    return 0
+
+
+publish_operations()
+
+
+# ---- what nn builds on ----
+
+cdef void *our_add = (<PyTypeObject *>Value).tp_as_number.nb_add
+cdef void *our_multiply = (<PyTypeObject *>Value).tp_as_number.nb_multiply
+
+
+def weighted_sum(w not None, x not None, b):
+    """b + w[0] * x[0] + w[1] * x[1] + ..., node for node as the operators would build it.
+
+    Parameters
+    ----------
+    w, x : list or tuple of Value or real number
+        Weights and inputs, equally many.
+    b : Value or real number
+        Where the sum starts.
+
+    Returns
+    -------
+    Value
+        The last sum; `b` itself if there is nothing to add. Only it gets a handle, so this costs
+        a fraction of the same expression in Python.
+
+    Raises
+    ------
+    ValueError
+        If `w` and `x` differ in length.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad._core import weighted_sum
+    >>> weighted_sum([Value(2.0), Value(3.0)], [10.0, 100.0], Value(1.0)).data
+    321.0
+    """
+    cdef Py_ssize_t count, k
+    cdef PyObject **ws
+    cdef PyObject **xs
+    cdef fg_id xi, product, total
+    cdef double xd, wd, sum
+    cdef fg_handle *handle
+    if not isinstance(w, (list, tuple)):
+        w = list(w)
+    if not isinstance(x, (list, tuple)):
+        x = list(x)
+    count = len(w)
+    if len(x) != count:
+        raise ValueError(f"x: expected {count} inputs, one for each weight, got {len(x)}")
+    if count == 0:
+        return b
+    if count >= FG_MAX_ID // 4:
+        raise MemoryError(f"w: {count} weights do not fit on the tape")
+    reserve(<fg_id>(3 * count), 0)
+    if not plain_terms(w, x, b, count):
+        for k in range(count):
+            b = b + w[k] * x[k]
+        return b
+    # No Python code runs from plain_terms() to the end: the lists and all ids stay as they are.
+    handle = new_handle()
+    ws = PySequence_Fast_ITEMS(w)
+    xs = PySequence_Fast_ITEMS(x)
+    total = (<Value>b).id
+    sum = tape.data[total]
+    for k in range(count):
+        if Py_TYPE(xs[k]) == <PyTypeObject *>Value:
+            xi = (<fg_handle *>xs[k]).id
+            xd = tape.data[xi]
+        else:
+            xd = PyFloat_AS_DOUBLE(<object>xs[k])
+            xi = fg_tape_push_leaf(&tape, xd)
+        wd = tape.data[(<fg_handle *>ws[k]).id] * xd
+        product = fg_tape_push(&tape, FG_MUL, (<fg_handle *>ws[k]).id, xi, wd)
+        sum += wd
+        total = fg_tape_push(&tape, FG_ADD, total, product, sum)
+    return give(handle, total)
+
+
+cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):
+    """Whether the operators of exactly Value would do all of b + sum(w * x)."""
+    cdef PyObject **ws = PySequence_Fast_ITEMS(w)
+    cdef PyObject **xs = PySequence_Fast_ITEMS(x)
+    cdef PyTypeObject *value = <PyTypeObject *>Value
+    cdef Py_ssize_t k
+    if (type(b) is not Value or PySequence_Fast_GET_SIZE(w) != count
+            or PySequence_Fast_GET_SIZE(x) != count
+            or value.tp_as_number.nb_add != our_add
+            or value.tp_as_number.nb_multiply != our_multiply):
+        return False
+    for k in range(count):
+        if Py_TYPE(ws[k]) != value or (Py_TYPE(xs[k]) != value
+                                       and Py_TYPE(xs[k]) != <PyTypeObject *>float):
+            return False
+    return True
+
+
+# ---- looking inside ----
+
+def stats():
+    """What the tape holds at the moment.
+
+    Returns
+    -------
+    dict
+        ``nodes``: nodes on it, dead ones that await collection included; ``capacity``: nodes that
+        fit before it grows; ``operands``: entries in the operand pool; ``bytes``: memory of all its
+        arrays; ``collections``: how often it has been collected; ``isa``: the instruction-set level
+        of the kernels.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> x = flatgrad.Value(1.0)
+    >>> flatgrad.stats()["nodes"] >= 1
+    True
+    """
+    return {
+        "nodes": tape.n - 1,
+        "capacity": tape.capacity,
+        "operands": tape.npool,
+        "bytes": tape.mem.bytes,
+        "collections": tape.collections,
+        "isa": "baseline",
+    }
+
+
+def collect():
+    """Reclaim all nodes that nothing uses any more, now rather than when the tape has doubled.
+
+    Returns
+    -------
+    int
+        How many nodes were reclaimed.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> x = flatgrad.Value(1.0)
+    >>> y = [x * 2.0, x * 3.0]
+    >>> y[0] = None
+    >>> flatgrad.collect() >= 2
+    True
+    """
+    cdef fg_id reclaimed = fg_tape_collect(&tape)
+    if tape.dead != NULL:
+        drain()
+    return reclaimed
+
+
+def _operations():
+    """The rows of ops.def, for the tests and for the type stubs."""
+    return [{"id": fg_op_table[op].id.decode(), "name": fg_op_table[op].name.decode(),
+             "operands": fg_op_table[op].operands.decode(), "symbol": fg_op_table[op].symbol.decode(),
+             "domain": fg_op_table[op].domain.decode(), "formula": fg_op_table[op].formula.decode(),
+             "edge": fg_op_table[op].edge.decode(), "arity": fg_op_table[op].arity,
+             "public": bool(fg_op_table[op].is_public)}
+            for op in range(FG_OPS)]
+
+
+def _check():
+    """Whether the tape's invariants hold. Reads all of it."""
+    return bool(fg_tape_check(&tape))
+
+
+def _fail_after(long long allocations):
+    """Let that many allocations of the core succeed and fail all others; negative: fail none."""
+    tape.mem.fail_after = allocations
