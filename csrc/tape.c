@@ -87,6 +87,7 @@ int fg_tape_init(fg_tape *t)
 {
     memset(t, 0, sizeof *t);
     fg_mem_init(&t->mem);
+    t->limit = FG_MAX_ID;
     const int status = resize_nodes(t, MIN_CAPACITY);
     if (status < 0)
         return status;
@@ -109,7 +110,7 @@ int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
         fg_tape_collect(t);
 
     const uint64_t need = (uint64_t)t->n + nodes, need_pool = (uint64_t)t->npool + operands;
-    if (need > FG_MAX_ID || need_pool > FG_MAX_ID)
+    if (need > t->limit || need_pool > t->limit)
         return FG_E_FULL;
     if (need_pool > t->pool_capacity) {
         const fg_id to = grown(max_id(t->pool_capacity, MIN_CAPACITY / 2), (fg_id)need_pool);

@@ -28,6 +28,7 @@ typedef struct fg_tape {
     fg_id n;        /* slots in use: 0 (the sentinel) to n - 1 */
     fg_id room;     /* fg_tape_push may take n up to this: min(capacity, collect_at) */
     fg_id capacity; /* elements in each of the arrays that follow */
+    fg_id limit;    /* neither n nor npool passes this: FG_MAX_ID, or less in a test */
     fg_id npool;    /* operand ids in use in the pool */
 
     uint8_t *op;    /* [capacity] fg_op */

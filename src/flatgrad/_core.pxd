@@ -66,6 +66,7 @@ cdef extern from "tape.h" nogil:
         fg_id n
         fg_id room
         fg_id capacity
+        fg_id limit
         fg_id npool
         fg_id pool_capacity
         uint8_t *op

@@ -148,7 +148,7 @@ cdef int raise_status(int status) except -1:
     """The exception for a status that has nothing to do with numbers."""
     if status == FG_E_FULL:
         raise MemoryError(f"flatgrad: the tape is full: {tape.n - 1} nodes and {tape.npool} "
-                          f"operands of at most {FG_MAX_ID}")
+                          f"operands of at most {tape.limit} each")
     raise MemoryError(f"flatgrad: no memory for more than {tape.capacity} nodes")
 
 
@@ -516,8 +516,9 @@ cdef int become_custom(Value self, double number, list children, str op) except 
     return 0
 
 
-cdef enum:
-    SWEEP_WORDS = 1 << 18   # 16 million nodes, some 50 ms, between two checks for an interrupt
+# Between two checks for an interrupt, in words of 64 nodes: 16 million nodes, some 50 ms.
+cdef fg_id sweep_words = 1 << 18
+cdef long long sweep_pauses = 0   # how often a sweep has stopped for that check
 
 
 @cython.auto_pickle(False)
@@ -575,8 +576,13 @@ cdef class Value:
         cdef double number = to_data("data", data)
         if not isinstance(_op, str):
             raise TypeError(f"_op: expected a str, got {describe(_op)}")
-        children = list(_children)
-        if (not children and _op == "" and tape.op[self.id] == FG_LEAF):
+        try:
+            children = iter(_children)
+        except TypeError:
+            raise TypeError(f"_children: expected an iterable of Values, "
+                            f"got {describe(_children)}") from None
+        children = list(children)
+        if not children and _op == "" and tape.op[self.id] == FG_LEAF:
             tape.data[self.id] = number
             tape.grad[self.id] = 0.0
         else:
@@ -661,10 +667,12 @@ cdef class Value:
         >>> x.grad
         6.0
         """
+        global sweep_pauses
         if tape.busy:
             raise RuntimeError("backward(): another backward pass is under way")
         fg_sweep_begin(&tape, self.id)
-        while fg_sweep_run(&tape, SWEEP_WORDS):
+        while fg_sweep_run(&tape, sweep_words):
+            sweep_pauses += 1
             try:
                 PyErr_CheckSignals()
             except BaseException:
@@ -998,6 +1006,18 @@ def _check():
     return bool(fg_tape_check(&tape))
 
 
-def _fail_after(long long allocations):
-    """Let that many allocations of the core succeed and fail all others; negative: fail none."""
-    tape.mem.fail_after = allocations
+def _testing(fail_after=None, limit=None, sweep_chunk=None):
+    """Make rare things common, for tests.
+
+    fail_after: let that many allocations of the core succeed and fail all others; negative: none.
+    limit: how many ids there are. sweep_chunk: words of 64 nodes between checks for interrupts.
+    Returns how many such checks there have been.
+    """
+    global sweep_words
+    if fail_after is not None:
+        tape.mem.fail_after = fail_after
+    if limit is not None:
+        tape.limit = limit
+    if sweep_chunk is not None:
+        sweep_words = sweep_chunk
+    return sweep_pauses

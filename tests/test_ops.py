@@ -1,0 +1,362 @@
+"""Every row of csrc/ops.def: values, errors and gradients, at ordinary and at special points.
+
+The oracle is Python's own arithmetic and `math` for values and errors, hand-written derivatives
+(evaluated by NumPy, whose division has no exceptions) and finite differences for gradients. A row
+without an entry in ORACLE fails `test_every_row_has_an_oracle`.
+"""
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import flatgrad
+from flatgrad import Value, _core
+
+INF, NAN = math.inf, math.nan
+F = np.float64
+
+
+class Oracle:
+    """What one row should do.
+
+    apply: the operation on Values (or numbers); value: the same on floats, raising Python's errors;
+    partials: the derivatives at float64 operands, given the result; points: ordinary operands for
+    finite differences, away from kinks; ulps: how far from `value` the result may be.
+    """
+
+    def __init__(self, apply, value, partials, points, ulps=0, immediate=False):
+        self.apply, self.value, self.partials = apply, value, partials
+        self.points, self.ulps, self.immediate = points, ulps, immediate
+
+
+def real_power(x, y):
+    if -INF < x < 0 and math.isfinite(y) and y != int(y):
+        raise ValueError("complex in Python")
+    return x**y
+
+
+def power_dx(x, y):
+    return F(0) if y == 0 else y * x ** (y - 1)
+
+
+def power_dy(x, y, z):
+    return F(0) if x == 0 and y >= 0 else z * np.log(x)
+
+
+def sign(x):
+    return F(NAN) if math.isnan(x) else F(int(x > 0) - int(x < 0))
+
+
+def larger(x, y):
+    return NAN if math.isnan(x) or math.isnan(y) else max(x, y)
+
+
+def smaller(x, y):
+    return NAN if math.isnan(x) or math.isnan(y) else min(x, y)
+
+
+def share(wins, ties, nans):
+    """The gradient of maximum: all to the larger, half each when equal, all to both beside a nan."""
+    return F(1) if wins or nans else F(0.5) if ties else F(0)
+
+
+def either_nan(*operands):
+    return any(math.isnan(x) for x in operands)
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x)) if x > -700 else math.exp(x)
+
+
+ONE = [0.3, 1.7, -0.8, 2.5, -3.25]
+POSITIVE = [0.3, 1.7, 12.5]
+TWO = [(0.3, 1.7), (-2.5, 0.4), (3.0, -1.25), (-0.7, -6.0)]
+
+ORACLE = {
+    "NEG": Oracle(lambda x: -x, lambda x: -x, lambda x, z: [F(-1)], ONE),
+    "RELU": Oracle(flatgrad.relu, lambda x: 0.0 if x < 0 else x,
+                   lambda x, z: [F(1) if z > 0 else F(0)], ONE),
+    "TANH": Oracle(flatgrad.tanh, math.tanh, lambda x, z: [1 - z * z], ONE, ulps=1),
+    "SIGMOID": Oracle(flatgrad.sigmoid, sigmoid, lambda x, z: [z * (1 - z)], ONE, ulps=1),
+    "EXP": Oracle(flatgrad.exp, math.exp, lambda x, z: [z], ONE, ulps=1),
+    "LOG": Oracle(flatgrad.log, math.log, lambda x, z: [1 / x], POSITIVE, ulps=1),
+    "SQRT": Oracle(flatgrad.sqrt, math.sqrt, lambda x, z: [1 / (2 * z)], POSITIVE),
+    "SIN": Oracle(flatgrad.sin, math.sin, lambda x, z: [np.cos(x)], ONE, ulps=1),
+    "COS": Oracle(flatgrad.cos, math.cos, lambda x, z: [-np.sin(x)], ONE, ulps=1),
+    "ABS": Oracle(flatgrad.abs, abs, lambda x, z: [sign(x)], ONE),
+    "ADD": Oracle(lambda x, y: x + y, lambda x, y: x + y, lambda x, y, z: [F(1), F(1)], TWO),
+    "SUB": Oracle(lambda x, y: x - y, lambda x, y: x - y, lambda x, y, z: [F(1), F(-1)], TWO),
+    "MUL": Oracle(lambda x, y: x * y, lambda x, y: x * y, lambda x, y, z: [y, x], TWO),
+    "DIV": Oracle(lambda x, y: x / y, lambda x, y: x / y,
+                  lambda x, y, z: [1 / y, -(x / y) / y], TWO, ulps=1),
+    "POW": Oracle(lambda x, y: x**y, real_power,
+                  lambda x, y, z: [power_dx(x, y), power_dy(x, y, z)],
+                  [(0.3, 1.7), (2.5, -0.4), (3.0, 2.0), (7.5, 3.0)], ulps=1),
+    # The two below have one operand and a constant; the constant comes from the point.
+    "POWC": Oracle(lambda x, c: x**c, real_power, lambda x, c, z: [power_dx(x, F(c))],
+                   [(0.3, 1.7), (2.5, -0.5), (3.0, 2.0), (-3.0, 3.0)], ulps=1, immediate=True),
+    "POWI": Oracle(lambda x, k: x ** int(k), real_power, lambda x, k, z: [power_dx(x, F(k))],
+                   [(0.3, 2), (-2.5, 3), (3.0, -1), (-1.5, -2), (1.25, 7), (0.5, 1), (0.5, 0)],
+                   ulps=1, immediate=True),
+    "MAXIMUM": Oracle(flatgrad.maximum, larger,
+                      lambda x, y, z: [share(x > y, x == y, either_nan(x, y)),
+                                       share(y > x, x == y, either_nan(x, y))], TWO),
+    "MINIMUM": Oracle(flatgrad.minimum, smaller,
+                      lambda x, y, z: [share(x < y, x == y, either_nan(x, y)),
+                                       share(y < x, x == y, either_nan(x, y))], TWO),
+    "WHERE": Oracle(flatgrad.where, lambda c, x, y: x if c != 0 else y,
+                    lambda c, x, y, z: [F(0), F(c != 0), F(c == 0)],
+                    [(1.0, 0.3, 1.7), (0.0, 0.3, 1.7), (-2.0, 4.0, 5.0)]),
+    "CLIP": Oracle(flatgrad.clip, lambda x, lo, hi: smaller(larger(x, lo), hi),
+                   lambda x, lo, hi, z: [F(lo <= x <= hi), F(x < lo < hi), F(x > hi or hi < lo)],
+                   [(0.3, -1.0, 1.0), (-3.0, -1.0, 1.0), (2.5, -1.0, 1.0), (0.5, 2.0, 1.0)]),
+}
+
+ROWS = {row["id"]: row for row in _core._operations()}
+IDS = [i for i in ROWS if i not in ("LEAF", "CUSTOM")]
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, 3.0, -3.0, 2.5, 1e-200, 1e200, -1e200, 5e-324,
+           1.7976931348623157e308, 709.0, 710.0, -750.0, 40.0, INF, -INF, NAN]
+INTEGERS = [0, 1, 2, 3, -1, -2, -3, 7, 64, -1023, 2**31 - 1, -(2**31)]
+
+
+def arity(op):
+    return ROWS[op]["arity"]
+
+
+def same(a, b, ulps):
+    """Equal as IEEE numbers, the sign of zero included, or within `ulps`."""
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    if a == b:
+        return a != 0 or math.copysign(1, a) == math.copysign(1, b)
+    return not math.isinf(a) and not math.isinf(b) and abs(a - b) <= ulps * max(math.ulp(a), math.ulp(b))
+
+
+def outcome(function, *operands):
+    """The result, or the type of the error."""
+    try:
+        return function(*operands)
+    except (ArithmeticError, ValueError) as error:
+        return type(error)
+
+
+def special_operands(op):
+    if ORACLE[op].immediate:
+        return itertools.product(SPECIAL, INTEGERS if op == "POWI" else SPECIAL)
+    return itertools.product(*[SPECIAL if arity(op) < 3 else SPECIAL[::2] + [NAN]] * arity(op))
+
+
+def split(op, point):
+    """(Values for the differentiable operands, all operands to apply)."""
+    point = point if isinstance(point, tuple) else (point,)
+    if ORACLE[op].immediate:
+        x = Value(point[0])
+        return [x], [x, int(point[1]) if op == "POWI" else float(point[1])]
+    values = [Value(x) for x in point]
+    return values, values
+
+
+def gradients(op, point):
+    values, operands = split(op, point)
+    z = ORACLE[op].apply(*operands)
+    z.backward()
+    return [v.grad for v in values]
+
+
+# ---- the table is whole ----
+
+def test_every_row_has_an_oracle():
+    assert set(ORACLE) == set(IDS)
+
+
+@pytest.mark.parametrize("op", IDS)
+def test_row_is_described(op):
+    row = ROWS[op]
+    assert row["formula"]
+    operands = [1.5, 2] if ORACLE[op].immediate else [1.5] * arity(op)
+    z = ORACLE[op].apply(*[Value(operands[0]), *operands[1:]])
+    assert type(z) is Value
+    if row["public"]:
+        function = getattr(flatgrad, row["name"])
+        assert row["formula"] in function.__doc__ and row["edge"] in function.__doc__
+        assert function.__text_signature__ == f"({row['operands']}, /)"
+        assert hasattr(Value, row["name"]) == (row["arity"] == 1)
+
+
+# ---- values and errors ----
+
+@pytest.mark.parametrize("op", IDS)
+def test_value_at_special_points(op):
+    """Python's result to the last bit (or ulp), or Python's error, with nothing left on the tape."""
+    oracle = ORACLE[op]
+    flatgrad.collect()
+    before = flatgrad.stats()["nodes"]
+    for point in special_operands(op):
+        expected = outcome(oracle.value, *point)
+        got = outcome(lambda *p: oracle.apply(*split(op, p)[1]).data, *point)
+        if isinstance(expected, type):
+            assert got is expected, (op, point, got, expected)
+        else:
+            assert not isinstance(got, type), (op, point, got, expected)
+            assert same(got, expected, oracle.ulps), (op, point, got, expected)
+    flatgrad.collect()
+    assert flatgrad.stats()["nodes"] == before
+
+
+@pytest.mark.parametrize("op", [i for i in IDS if not ORACLE[i].immediate])
+def test_numbers_as_operands(op):
+    """Any operand may be a plain float or int; the result is the same."""
+    apply = ORACLE[op].apply
+    for point in ORACLE[op].points + [(2.0,) * arity(op)]:
+        point = point if isinstance(point, tuple) else (point,)
+        expected = apply(*[Value(x) for x in point]).data
+        for which in itertools.product([False, True], repeat=arity(op)):
+            if not any(which) and not ROWS[op]["public"]:
+                continue  # Python's own operators on numbers
+            got = apply(*[Value(x) if is_value else x for x, is_value in zip(point, which)])
+            assert type(got) is Value and same(got.data, expected, 1), (op, point, which)
+            if all(x == int(x) for x in point):
+                ints = [Value(x) if is_value else int(x) for x, is_value in zip(point, which)]
+                assert same(apply(*ints).data, expected, 1), (op, point, which)
+
+
+@pytest.mark.parametrize("op", [i for i in IDS if ROWS[i]["public"]])
+def test_method_is_the_function(op):
+    if arity(op) == 1:
+        for x in POSITIVE:
+            method = getattr(Value(x), ROWS[op]["name"])
+            assert method().data == ORACLE[op].apply(x).data
+            assert method()._op == ROWS[op]["symbol"]
+
+
+@pytest.mark.parametrize("op", [i for i in IDS if ROWS[i]["public"]])
+def test_wrong_calls(op):
+    function = getattr(flatgrad, ROWS[op]["name"])
+    good = [Value(1.5)] * arity(op)
+    for count in {0, 1, 2, 3, 4} - {arity(op)}:
+        with pytest.raises(TypeError, match=rf"{ROWS[op]['name']}\(\) takes {arity(op)} operand"):
+            function(*[Value(1.0)] * count)
+    names = ROWS[op]["operands"].split(", ")
+    for k, name in enumerate(names):
+        for bad in ["1", None, [1.0], 1j, 2**53 + 1]:
+            with pytest.raises((TypeError, ValueError), match=f"{name}: expected"):
+                function(*good[:k], bad, *good[k + 1:])
+
+
+# ---- gradients ----
+
+def finite_differences(op, point):
+    """Central differences of the oracle's float function, one for each differentiable operand."""
+    point = point if isinstance(point, tuple) else (point,)
+    result = []
+    for k in range(1 if ORACLE[op].immediate else len(point)):
+        h = 1e-5 * max(1.0, abs(point[k]))
+        up, down = list(point), list(point)
+        up[k] += h
+        down[k] -= h
+        result.append((ORACLE[op].value(*up) - ORACLE[op].value(*down)) / (up[k] - down[k]))
+    return result
+
+
+def assert_gradients_match_differences(op, point, grads):
+    for got, expected in zip(grads, finite_differences(op, point), strict=True):
+        assert got == pytest.approx(expected, rel=1e-6, abs=1e-9), (op, point)
+
+
+@pytest.mark.parametrize("op", IDS)
+def test_gradient_against_finite_differences(op):
+    for point in ORACLE[op].points:
+        if op == "WHERE":  # a step in the condition is a jump, not a slope: check the others
+            differences = finite_differences("WHERE", point)[1:]
+            assert gradients(op, point) == pytest.approx([0.0, *differences], rel=1e-6, abs=1e-9)
+        else:
+            assert_gradients_match_differences(op, point, gradients(op, point))
+
+
+@pytest.mark.parametrize("op", [i for i in IDS if i != "WHERE"])
+def test_the_checker_catches_a_tenth_of_a_percent(op):
+    """The same check on derivatives that are 0.1 % off, one operand at a time."""
+    caught = 0
+    for point in ORACLE[op].points:
+        grads = gradients(op, point)
+        for k, grad in enumerate(grads):
+            if grad == 0:
+                continue
+            wrong = [g * 1.001 if j == k else g for j, g in enumerate(grads)]
+            with pytest.raises(AssertionError):
+                assert_gradients_match_differences(op, point, wrong)
+            caught += 1
+    assert caught >= len(gradients(op, ORACLE[op].points[0]))
+
+
+@pytest.mark.parametrize("op", IDS)
+def test_gradient_at_special_points(op):
+    """The hand-written derivatives, at kinks, edges, signed zeros, infinities and nan; no errors."""
+    checked = 0
+    for point in special_operands(op):
+        try:
+            values, operands = split(op, point)
+            z = ORACLE[op].apply(*operands)
+        except (ArithmeticError, ValueError):
+            continue
+        z.backward()
+        with np.errstate(all="ignore"):
+            operands = [F(x) for x in point] if not ORACLE[op].immediate else [F(point[0]), point[1]]
+            expected = ORACLE[op].partials(*operands, F(z.data))
+        for v, partial in zip(values, expected, strict=True):
+            if math.isnan(partial) or math.isinf(partial):
+                assert same(v.grad, float(partial), 0), (op, point, v.grad, partial)
+            else:
+                assert v.grad == pytest.approx(float(partial), rel=1e-14, abs=5e-324), (op, point)
+        checked += 1
+    assert checked >= len(SPECIAL) // 2
+
+
+@pytest.mark.parametrize("op", IDS)
+def test_gradient_is_scaled_by_the_result_and_added(op):
+    """z feeds a product, so dz is not 1; and a second use of an operand adds to its gradient."""
+    for point in ORACLE[op].points:
+        alone = gradients(op, point)
+        values, operands = split(op, point)
+        ((ORACLE[op].apply(*operands) * 3.0) + sum(v * 0.5 for v in values)).backward()
+        assert [v.grad for v in values] == pytest.approx([3 * g + 0.5 for g in alone], rel=1e-14)
+
+
+@pytest.mark.parametrize("op", [i for i in IDS if arity(i) == 2 and not ORACLE[i].immediate])
+def test_same_operand_twice(op):
+    """x op x: both partials add up in one gradient."""
+    x = Value(1.5)
+    ORACLE[op].apply(x, x).backward()
+    y, z = Value(1.5), Value(1.5)
+    ORACLE[op].apply(y, z).backward()
+    assert x.grad == pytest.approx(y.grad + z.grad, rel=1e-15, abs=1e-15)
+
+
+@pytest.mark.parametrize("apply", [
+    lambda x: x.sqrt(), lambda x: x**0.5, lambda x: (x + 1e-200) ** -1 * 1e300 / 1e-100])
+def test_zero_gradient_is_not_skipped(apply):
+    """0 * inf is nan: a zero dz through an infinite derivative must not come out as 0."""
+    x = Value(0.0)
+    (apply(x) * 0.0).backward()
+    assert math.isnan(x.grad)
+
+
+# ---- the words ----
+
+@pytest.mark.parametrize("call, error, words", [
+    (lambda: Value(1.0) / 0, ZeroDivisionError, r"1\.0 / 0\.0; expected a nonzero divisor"),
+    (lambda: 0.0 / Value(0.0), ZeroDivisionError, r"0\.0 / 0\.0"),
+    (lambda: Value(0.0) ** -1, ZeroDivisionError, r"0\.0 \*\* -1"),
+    (lambda: Value(1e200) ** 2, OverflowError, r"1e\+200 \*\* 2"),
+    (lambda: Value(1000.0).exp(), OverflowError, r"exp\(1000\.0\); expected x below 709\.79"),
+    (lambda: Value(-1.0).log(), ValueError, r"log\(-1\.0\); expected x > 0"),
+    (lambda: flatgrad.log(0), ValueError, r"log\(0\.0\)"),
+    (lambda: Value(-8.0) ** (1 / 3), ValueError, r"-8\.0 \*\* 0\.333"),
+    (lambda: Value(-1.0).sqrt(), ValueError, r"sqrt\(-1\.0\); expected x >= 0"),
+    (lambda: flatgrad.sin(INF), ValueError, r"sin\(inf\); expected a finite x"),
+])
+def test_error_names_operation_and_operands(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
