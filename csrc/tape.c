@@ -69,9 +69,11 @@ static void set_room(fg_tape *t)
 
 static void set_collect_at(fg_tape *t)
 {
-    t->collect_at = max_id(MIN_COLLECT, t->n > FG_MAX_ID / 2 ? FG_MAX_ID : 2 * t->n);
-    t->pool_collect_at =
-        max_id(8 * MIN_COLLECT, t->npool > FG_MAX_ID / 2 ? FG_MAX_ID : 2 * t->npool);
+    const fg_id floor = t->collect_floor;
+    t->collect_at = max_id(floor, t->n > FG_MAX_ID / 2 ? FG_MAX_ID : 2 * t->n);
+    t->pool_collect_at = max_id(8 * MIN_COLLECT, t->npool > FG_MAX_ID / 2 ? FG_MAX_ID : 2 * t->npool);
+    if (floor == 0)
+        t->collect_at = t->n;
     set_room(t);
 }
 
@@ -88,6 +90,7 @@ int fg_tape_init(fg_tape *t)
     memset(t, 0, sizeof *t);
     fg_mem_init(&t->mem);
     t->limit = FG_MAX_ID;
+    t->collect_floor = MIN_COLLECT;
     const int status = resize_nodes(t, MIN_CAPACITY);
     if (status < 0)
         return status;

@@ -9,7 +9,9 @@ import textwrap
 import threading
 import weakref
 
+import fuzz
 import pytest
+import test_ops
 
 import flatgrad
 from flatgrad import Value, _core
@@ -27,7 +29,7 @@ def nothing_left_behind():
     gc.collect()
     before = nodes()
     yield
-    _core._testing(fail_after=-1, limit=0xFFFFFFF0, sweep_chunk=1 << 18)
+    _core._testing(fail_after=-1, limit=0xFFFFFFF0, sweep_chunk=1 << 18, collect_floor=65536)
     gc.collect()
     assert _core._check()
     assert nodes() == before
@@ -213,37 +215,19 @@ def test_operands_alone_trigger_collection():
     assert blocker._prev == {x}
 
 
-def test_random_lifetimes_against_a_model():
-    """Values made and dropped at random, with collections in between, against plain Python objects."""
-    rng = random.Random(11)
-    living = {}   # handle -> (data, parents' data, grad)
-    makers = [lambda a, b: a + b, lambda a, b: a * b, lambda a, b: a - b, lambda a, b: a.relu(),
-              lambda a, b: a * 0.5, lambda a, b: flatgrad.where(a, a, b),
-              lambda a, b: flatgrad.clip(a, b, 1.0), lambda a, b: Value(0.5, (a, b), "made"),
-              lambda a, b: Value(1.25), lambda a, b: a.sigmoid(), lambda a, b: -b]
-    for step in range(20_000):
-        if len(living) < 5 or rng.random() < 0.55:
-            a, b = (rng.choices(list(living), k=2) if len(living) > 2 and rng.random() < 0.9
-                    else (Value(rng.uniform(-1, 1)), Value(2.0)))
-            v = rng.choice(makers)(a, b)
-            v.grad = float(step)
-            if abs(v.data) < 1e100:
-                living[v] = (v.data, sorted(p.data for p in v._prev), float(step))
-            a = b = v = None
-        else:
-            for v in rng.sample(list(living), min(len(living), rng.choice([1, 1, 1, 8]))):
-                del living[v]
-            v = None
-        if step % 500 == 0:
-            if rng.random() < 0.5:
-                flatgrad.collect()
-            assert _core._check()
-        if len(living) > 400:
-            living.clear()
-    for v, (data, parents, grad) in living.items():
-        assert v.data == data and v.grad == grad
-        assert sorted(p.data for p in v._prev) == parents
-    v = None
+@pytest.mark.parametrize("seed", range(8))
+def test_random_programs_against_a_model(seed):
+    """A short form of tests/fuzz.py."""
+    fuzz.run(seed, 3000)
+
+
+def test_the_model_catches_a_wrong_gradient(monkeypatch):
+    wrong = test_ops.Oracle(lambda x: x.sigmoid() if isinstance(x, Value) else flatgrad.sigmoid(x),
+                            test_ops.sigmoid, lambda x, z: [z * (1 - z) * 1.001], [], ulps=1)
+    monkeypatch.setitem(test_ops.ORACLE, "SIGMOID", wrong)
+    with pytest.raises(AssertionError):
+        for seed in range(20):
+            fuzz.run(seed, 3000)
 
 
 def test_long_chain_of_nodes_with_attachments_does_not_recurse():

@@ -4,12 +4,22 @@
     from flatgrad.nn import MLP
 """
 import builtins
-from importlib.metadata import version as _version
 
 from flatgrad import _core
 from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every function of ops.def)
 
-__version__ = _version("flatgrad")
-
 # `from flatgrad import *` leaves Python's own abs, and the like, alone.
 __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
+
+
+def __getattr__(name):
+    """The submodules and the version, loaded when first asked for: each takes longer than the core."""
+    if name in ("datasets", "engine", "nn", "viz"):
+        from importlib import import_module
+
+        return import_module(f"flatgrad.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("flatgrad")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -75,6 +75,7 @@ cdef extern from "tape.h" nogil:
         double *grad
         fg_id **owner
         fg_id collect_at
+        fg_id collect_floor
         int busy
         fg_box *dead
         uint64_t collections

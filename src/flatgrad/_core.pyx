@@ -254,9 +254,19 @@ cdef void value_dealloc(PyObject *o) noexcept:
 
 # ---- numbers ----
 
-cdef object numpy_module():
-    """NumPy if it has been imported, else None: before that nobody can hand us its objects."""
-    return sys.modules.get("numpy")
+cdef object np = None   # NumPy's types, once it has been imported: before that nobody has any
+cdef object np_array, np_generic, np_integer, np_floating, np_bool
+
+
+cdef bint numpy_is_there():
+    global np, np_array, np_generic, np_integer, np_floating, np_bool
+    if np is None:
+        np = sys.modules.get("numpy")
+        if np is None:
+            return False
+        np_array, np_generic, np_bool = np.ndarray, np.generic, np.bool_
+        np_integer, np_floating = np.integer, np.floating
+    return True
 
 
 cdef str describe(object x):
@@ -296,11 +306,10 @@ cdef int to_double(object x, double *out) except -1:
         return 1
     if PyLong_Check(x):    # bool as well
         return int_to_double(x, out)
-    np = numpy_module()
-    if np is not None and isinstance(x, np.generic):
-        if isinstance(x, np.integer):
+    if numpy_is_there() and isinstance(x, np_generic):
+        if isinstance(x, np_integer):
             return int_to_double(int(x), out)
-        if isinstance(x, (np.floating, np.bool_)):
+        if isinstance(x, np_floating) or isinstance(x, np_bool):
             out[0] = float(x)
             return 1
     return 0
@@ -312,8 +321,8 @@ cdef double to_data(str name, object x) except? -1.0:
     try:
         if to_double(x, &out):
             return out
-        np = numpy_module()
-        if np is not None and isinstance(x, np.ndarray) and x.size == 1 and x.dtype.kind in "biuf":
+        if (numpy_is_there() and isinstance(x, np_array) and x.size == 1
+                and x.dtype.kind in "biuf"):
             to_double(x.reshape(-1)[0], &out)
             return out
     except ValueError as error:
@@ -391,12 +400,9 @@ cdef object unary(int op, object x, int32_t k):
 
 cdef object elementwise(int op, object left, object right):
     """An ndarray on one side: an object array of Values, each made by the operator itself."""
-    np = numpy_module()
     ufunc = {FG_ADD: np.add, FG_SUB: np.subtract, FG_MUL: np.multiply, FG_DIV: np.true_divide,
              FG_POW: np.power}[op]
-    if isinstance(left, np.ndarray):
-        return ufunc(left.astype(object), right)
-    return ufunc(left, right.astype(object))
+    return ufunc(np.asarray(left, dtype=object), np.asarray(right, dtype=object))
 
 
 cdef object binary_slow(int op, object left, object right):
@@ -409,8 +415,7 @@ cdef object binary_slow(int op, object left, object right):
         return binary_values(op, left, right)
     other = right if left_is_value else left
     if not to_double(other, &number):
-        np = numpy_module()
-        if np is not None and isinstance(other, np.ndarray):
+        if numpy_is_there() and isinstance(other, np_array):
             return elementwise(op, left, right)
         return NotImplemented
     if not left_is_value:
@@ -564,7 +569,7 @@ cdef class Value:
     >>> a.grad, b.grad
     (2.0, 8.0)
     """
-    __array_priority__ = 1000.0   # NumPy scalars and arrays leave binary operators to us
+    __array_ufunc__ = None   # NumPy scalars and arrays leave operators to us, at once
 
     def __cinit__(self):
         # The object exists, so nothing after this can fail; __init__ sets the number.
@@ -1006,12 +1011,13 @@ def _check():
     return bool(fg_tape_check(&tape))
 
 
-def _testing(fail_after=None, limit=None, sweep_chunk=None):
+def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None):
     """Make rare things common, for tests.
 
     fail_after: let that many allocations of the core succeed and fail all others; negative: none.
     limit: how many ids there are. sweep_chunk: words of 64 nodes between checks for interrupts.
-    Returns how many such checks there have been.
+    collect_floor: nodes below which nothing is collected; 0: collect before every operation.
+    Returns how many checks for interrupts there have been.
     """
     global sweep_words
     if fail_after is not None:
@@ -1020,4 +1026,7 @@ def _testing(fail_after=None, limit=None, sweep_chunk=None):
         tape.limit = limit
     if sweep_chunk is not None:
         sweep_words = sweep_chunk
+    if collect_floor is not None:
+        tape.collect_floor = collect_floor
+        collect()   # sets the next threshold
     return sweep_pauses
