@@ -55,6 +55,12 @@ static inline unsigned fg_bits_top(uint64_t w)
 #endif
 }
 
+/* Position (0..63) of the lowest set bit of w. Precondition: w != 0. */
+static inline unsigned fg_bits_low(uint64_t w)
+{
+    return fg_bits_top(w & (~w + 1u));
+}
+
 /* Number of set bits of w. The builtin is a library call on x86-64 without POPCNT, so this is the
  * branch-free sum by halves, which compilers turn into the instruction where they may use it. */
 static inline unsigned fg_bits_count(uint64_t w)

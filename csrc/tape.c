@@ -5,7 +5,7 @@
 
 enum {
     MIN_CAPACITY = 4096,    /* nodes; also where the tape starts */
-    MIN_COLLECT = 65536,    /* nodes; below this nothing is ever collected: 2 MB, fits in L2 */
+    COLLECT_FLOOR = 131072, /* nodes, 4 MB: with fewer than this nothing is ever collected */
     DOUBLE_UNTIL = 1 << 20, /* nodes; beyond, grow by a quarter: at most 25 % of slack */
     IDLE_POPS = 1024        /* pops that must find the tape 8 times too large before it shrinks */
 };
@@ -67,13 +67,14 @@ static void set_room(fg_tape *t)
     t->room = t->busy ? t->capacity : min_id(t->capacity, t->collect_at);
 }
 
+/* Collect when the tape has doubled, and has grown by the floor besides: a training loop keeps the
+ * graph of the last step alive while it builds the next, and collecting in every step is dear. */
 static void set_collect_at(fg_tape *t)
 {
-    const fg_id floor = t->collect_floor;
-    t->collect_at = max_id(floor, t->n > FG_MAX_ID / 2 ? FG_MAX_ID : 2 * t->n);
-    t->pool_collect_at = max_id(8 * MIN_COLLECT, t->npool > FG_MAX_ID / 2 ? FG_MAX_ID : 2 * t->npool);
-    if (floor == 0)
-        t->collect_at = t->n;
+    const uint64_t n = 2 * (uint64_t)t->n + t->collect_floor;
+    const uint64_t npool = 2 * (uint64_t)t->npool + 4 * (uint64_t)COLLECT_FLOOR;
+    t->collect_at = t->collect_floor == 0 ? t->n : n > FG_MAX_ID ? FG_MAX_ID : (fg_id)n;
+    t->pool_collect_at = npool > FG_MAX_ID ? FG_MAX_ID : (fg_id)npool;
     set_room(t);
 }
 
@@ -90,7 +91,7 @@ int fg_tape_init(fg_tape *t)
     memset(t, 0, sizeof *t);
     fg_mem_init(&t->mem);
     t->limit = FG_MAX_ID;
-    t->collect_floor = MIN_COLLECT;
+    t->collect_floor = COLLECT_FLOOR;
     const int status = resize_nodes(t, MIN_CAPACITY);
     if (status < 0)
         return status;
@@ -225,63 +226,139 @@ void fg_tape_pop(fg_tape *t)
         i--;
     }
     t->n = i + 1;
-    if (FG_UNLIKELY(t->n < t->capacity / 8 && t->capacity > MIN_COLLECT))
+    if (FG_UNLIKELY(t->n < t->capacity / 8 && t->capacity > COLLECT_FLOOR))
         relax(t, before);
 }
 
 /* ---- collection ---- */
 
-/* Mark what is held and what a marked node needs. Ids being topological, one scan from the top
- * settles it. Writes marks.word only; the summary stays clear. */
+/* Which nodes of word w somebody holds, as a word of marks; *boxes tells whether any has a box. */
+static uint64_t held_in_word(const fg_tape *t, fg_id w, fg_id count, int *boxes)
+{
+    fg_id *const *const owner = t->owner + ((size_t)w << 6);
+    uint64_t held = 0;
+    uintptr_t any = 0;
+    for (fg_id k = 0; k < count; k++) /* most words of a large graph have no holder at all */
+        any |= (uintptr_t)owner[k];
+    *boxes = (int)(any & 1u);
+    if (any)
+        for (fg_id k = 0; k < count; k++)
+            held |= (uint64_t)(owner[k] != NULL) << k;
+    if (FG_UNLIKELY(*boxes)) /* a box whose holder is gone holds nothing */
+        for (fg_id k = 0; k < count; k++)
+            if (fg_owner_is_box(owner[k]) && !fg_owner_box(owner[k])->holder)
+                held &= ~((uint64_t)1 << k);
+    return held;
+}
+
+/* Mark what is held and what a marked node needs, and bury the boxes of the rest. Ids being
+ * topological, one scan from the top settles it. Writes marks.word only; the summary stays clear. */
 static void mark_living(fg_tape *t)
 {
-    uint64_t *word = t->marks.word;
-    for (fg_id i = t->n; i-- > 0;) {
-        const uint64_t bit = (uint64_t)1 << (i & 63u);
-        if (!(word[i >> 6] & bit)) {
-            if (!fg_tape_holder(t, i))
-                continue;
-            word[i >> 6] |= bit;
+    const uint8_t *const ops = t->op;
+    const fg_args *const args = t->args;
+    uint64_t *const word = t->marks.word;
+
+    for (fg_id w = (fg_id)FG_MARKS_WORDS(t->n); w-- > 0;) {
+        const fg_id base = w << 6, count = min_id(64, t->n - base);
+        int boxes;
+        /* Marks in this word are kept in registers: to visit, and visited. */
+        uint64_t marked = held_in_word(t, w, count, &boxes) | word[w], done = 0;
+
+#define MARK(operand)                                         \
+    do {                                                      \
+        const uint64_t mark = (uint64_t)1 << ((operand)&63u); \
+        if ((operand) >> 6 == w)                              \
+            marked |= mark;                                   \
+        else                                                  \
+            word[(operand) >> 6] |= mark;                     \
+    } while (0)
+
+        while (marked) {
+            const unsigned bit = fg_bits_top(marked);
+            const fg_id i = base + bit;
+            const int op = ops[i];
+            marked ^= (uint64_t)1 << bit;
+            done |= (uint64_t)1 << bit;
+            if (FG_UNLIKELY(fg_op_is_pooled(op))) {
+                for (fg_id k = 0; k < args[i].b; k++)
+                    MARK(t->pool[args[i].a + k]);
+            } else if (op != FG_LEAF) {
+                MARK(args[i].a);
+                if (fg_op_inline_arity(op) == 2)
+                    MARK(args[i].b);
+            }
         }
-        fg_id pair[2];
-        const fg_id *operands;
-        const fg_id count = fg_tape_operands(t, i, pair, &operands);
-        for (fg_id k = 0; k < count; k++)
-            word[operands[k] >> 6] |= (uint64_t)1 << (operands[k] & 63u); /* operand < i */
+#undef MARK
+
+        word[w] = done;
+        if (FG_UNLIKELY(boxes))
+            for (fg_id k = 0; k < count; k++)
+                if (!(done >> k & 1u))
+                    bury_box(t, base + k);
     }
 }
 
-/* Where a living node goes: the number of living nodes before it. */
-static fg_id renumber(const fg_tape *t, fg_id i)
+/* The first node from i on, before n, whose mark is `mark` (0 or 1); n if there is none. */
+static fg_id next_with_mark(const uint64_t *word, fg_id i, fg_id n, unsigned mark)
 {
-    const uint64_t before = ((uint64_t)1 << (i & 63u)) - 1u;
-    return t->rank[i >> 6] + fg_bits_count(t->marks.word[i >> 6] & before);
+    const uint64_t flip = mark ? 0 : ~(uint64_t)0;
+    while (i < n) {
+        const uint64_t rest = (word[i >> 6] ^ flip) >> (i & 63u);
+        if (rest)
+            return min_id(n, i + fg_bits_low(rest));
+        i = (i | 63u) + 1u;
+    }
+    return n;
 }
 
-/* Move node i, living, down to j <= i and its operands' ids with it; *npool is where the pool ends. */
-static void slide(fg_tape *t, fg_id i, fg_id j, fg_id *npool)
+/* A run of living nodes, moving down together. */
+typedef struct run {
+    fg_id first; /* nothing on the tape below this id moves */
+    fg_id start; /* the run's first id */
+    fg_id shift; /* how far it moves down */
+} run;
+
+/* Where the operand of a node of this run goes: the number of living nodes before it. Mostly it is
+ * in the same run, or below everything that moves. */
+static inline fg_id renumber(const fg_tape *t, const run *r, fg_id operand)
 {
-    const int op = t->op[i];
-    fg_args args = t->args[i];
-    if (fg_op_is_pooled(op)) {
-        const fg_id offset = *npool;
-        for (fg_id k = 0; k < args.b; k++)
-            t->pool[offset + k] = renumber(t, t->pool[args.a + k]);
-        *npool = offset + args.b;
-        args.a = offset;
-    } else if (op != FG_LEAF) {
-        args.a = renumber(t, args.a);
-        if (fg_op_inline_arity(op) == 2)
-            args.b = renumber(t, args.b);
+    if (operand >= r->start)
+        return operand - r->shift;
+    if (operand < r->first)
+        return operand;
+    const uint64_t before = ((uint64_t)1 << (operand & 63u)) - 1u;
+    return t->rank[operand >> 6] + fg_bits_count(t->marks.word[operand >> 6] & before);
+}
+
+/* Move a run's `count` nodes down, and their operands' ids with them; *npool: where the pool ends. */
+static void slide(fg_tape *t, const run *r, fg_id count, fg_id *npool)
+{
+    const fg_id from = r->start, to = from - r->shift;
+    memmove(t->op + to, t->op + from, count * sizeof *t->op);
+    memmove(t->data + to, t->data + from, count * sizeof *t->data);
+    memmove(t->grad + to, t->grad + from, count * sizeof *t->grad);
+    memmove(t->owner + to, t->owner + from, count * sizeof *t->owner);
+    for (fg_id i = to; i < to + count; i++) {
+        const int op = t->op[i];
+        fg_args args = t->args[i + r->shift];
+        if (FG_UNLIKELY(fg_op_is_pooled(op))) {
+            for (fg_id k = 0; k < args.b; k++)
+                t->pool[*npool + k] = renumber(t, r, t->pool[args.a + k]);
+            args.a = *npool;
+            *npool += args.b;
+        } else if (op != FG_LEAF) {
+            args.a = renumber(t, r, args.a);
+            if (fg_op_inline_arity(op) == 2)
+                args.b = renumber(t, r, args.b);
+        }
+        t->args[i] = args;
+        if (t->owner[i]) {
+            fg_id *holder = fg_tape_holder(t, i);
+            if (holder)
+                *holder = i;
+        }
     }
-    t->op[j] = (uint8_t)op;
-    t->args[j] = args;
-    t->data[j] = t->data[i];
-    t->grad[j] = t->grad[i];
-    t->owner[j] = t->owner[i];
-    fg_id *holder = fg_tape_holder(t, j);
-    if (holder)
-        *holder = j;
 }
 
 fg_id fg_tape_collect(fg_tape *t)
@@ -289,31 +366,30 @@ fg_id fg_tape_collect(fg_tape *t)
     if (t->busy)
         return 0;
     const fg_id n = t->n, words = (fg_id)FG_MARKS_WORDS(n);
-    uint64_t *word = t->marks.word;
+    uint64_t *const word = t->marks.word;
     mark_living(t);
 
-    fg_id living = 0, first = n; /* first: nothing below it moves */
+    fg_id living = 0;
     for (fg_id w = 0; w < words; w++) {
         t->rank[w] = living;
-        if (first == n && ~word[w])
-            first = w << 6;
         living += fg_bits_count(word[w]);
     }
     if (living < n) {
-        /* Pool records below `first` stay; the ones above start where its first record does. */
-        fg_id npool = 0, j = t->rank[first >> 6];
-        for (fg_id i = first; i-- > 0;)
+        const fg_id first = next_with_mark(word, 0, n, 0);
+        fg_id npool = 0, to = first;
+        for (fg_id i = first; i-- > 0;) /* the pool records of what does not move stay, too */
             if (fg_op_is_pooled(t->op[i])) {
                 npool = t->args[i].a + t->args[i].b;
                 break;
             }
-        for (fg_id i = first; i < n; i++) {
-            if (fg_marks_has(&t->marks, i))
-                slide(t, i, j++, &npool);
-            else
-                bury_box(t, i);
+        for (fg_id i = next_with_mark(word, first, n, 1); i < n;) {
+            const fg_id end = next_with_mark(word, i, n, 0);
+            const run r = {first, i, i - to};
+            slide(t, &r, end - i, &npool);
+            to += end - i;
+            i = next_with_mark(word, end, n, 1);
         }
-        assert(j == living);
+        assert(to == living);
         t->n = living;
         t->npool = npool;
     }

@@ -43,8 +43,8 @@ typedef struct fg_tape {
     fg_id pool_capacity;
 
     fg_id collect_at;      /* collect when n or ... */
-    fg_id pool_collect_at; /* ... npool would pass this: twice what the last collection left */
-    fg_id collect_floor;   /* but never at fewer nodes than this; 0: at every chance, for tests */
+    fg_id pool_collect_at; /* ... npool would pass this: twice what the last collection left, and some */
+    fg_id collect_floor;   /* never with fewer nodes than this; 0: at every chance, for tests */
     fg_id idle;            /* pops in a row that found the tape far too large */
     int busy;              /* sweeps under way: no popping, no collection, ids stay */
     fg_box *dead;          /* boxes of nodes that are gone, for the caller to dispose of */

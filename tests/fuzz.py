@@ -211,11 +211,11 @@ class Round:
 
 def run(seed, steps):
     """One round; every other one collects before each operation, so that ids always move."""
-    _core._testing(collect_floor=0 if seed % 2 else 65536)
+    _core._testing(collect_floor=0 if seed % 2 else 131072)
     try:
         Round(seed).run(steps)
     finally:
-        _core._testing(collect_floor=65536)
+        _core._testing(collect_floor=131072)
 
 
 def close(got, expected):

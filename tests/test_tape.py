@@ -29,7 +29,7 @@ def nothing_left_behind():
     gc.collect()
     before = nodes()
     yield
-    _core._testing(fail_after=-1, limit=0xFFFFFFF0, sweep_chunk=1 << 18, collect_floor=65536)
+    _core._testing(fail_after=-1, limit=0xFFFFFFF0, sweep_chunk=1 << 18, collect_floor=131072)
     gc.collect()
     assert _core._check()
     assert nodes() == before
@@ -171,7 +171,7 @@ def test_every_tenth_value_is_kept():
             kept.append((k, v, id(v), hash(v)))
     v = None
     assert flatgrad.stats()["collections"] > collections
-    assert flatgrad.stats()["nodes"] < 2 * (2 * len(kept) + start) + 65536
+    assert flatgrad.stats()["nodes"] < 2 * (2 * len(kept) + start) + 131072
     assert nodes() == start + 1 + 2 * len(kept)    # a; and a product and its constant each
     for k, v, identity, hashed in kept:
         assert v.data == 1.5 * k and v.grad == k + 0.5

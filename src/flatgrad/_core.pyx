@@ -602,6 +602,10 @@ cdef class Value:
         cdef double number = to_data("data", value)
         tape.data[self.id] = number
 
+    @data.deleter
+    def data(self):
+        raise AttributeError("data: cannot be deleted")
+
     @property
     def grad(self):
         return tape.grad[self.id]
@@ -610,6 +614,10 @@ cdef class Value:
     def grad(self, value):
         cdef double number = to_data("grad", value)
         tape.grad[self.id] = number
+
+    @grad.deleter
+    def grad(self):
+        raise AttributeError("grad: cannot be deleted")
 
     @property
     def _prev(self):
@@ -690,7 +698,7 @@ cdef class Value:
         return f"Value(data={self.data}, grad={self.grad})"
 
     def __hash__(self):
-        return object.__hash__(self)
+        return <Py_ssize_t><void *>self >> 4   # by identity; addresses are multiples of 16
 
     def __add__(left, right):
         return binary(FG_ADD, left, right)
