@@ -63,7 +63,7 @@ static inline double fg_sigmoid(double x)
 
 static inline double fg_sign(double x)
 {
-    return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0 * x; /* 0 * nan is nan */
+    return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0;
 }
 
 static inline double fg_powi(double x, int32_t k)

@@ -255,17 +255,17 @@ cdef void value_dealloc(PyObject *o) noexcept:
 # ---- numbers ----
 
 cdef object np = None   # NumPy's types, once it has been imported: before that nobody has any
-cdef object np_array, np_generic, np_integer, np_floating, np_bool
+cdef object np_array, np_generic, np_integer, np_timedelta64, np_floating, np_bool
 
 
 cdef bint numpy_is_there():
-    global np, np_array, np_generic, np_integer, np_floating, np_bool
+    global np, np_array, np_generic, np_integer, np_timedelta64, np_floating, np_bool
     if np is None:
         np = sys.modules.get("numpy")
         if np is None:
             return False
         np_array, np_generic, np_bool = np.ndarray, np.generic, np.bool_
-        np_integer, np_floating = np.integer, np.floating
+        np_integer, np_timedelta64, np_floating = np.integer, np.timedelta64, np.floating
     return True
 
 
@@ -307,7 +307,7 @@ cdef int to_double(object x, double *out) except -1:
     if PyLong_Check(x):    # bool as well
         return int_to_double(x, out)
     if numpy_is_there() and isinstance(x, np_generic):
-        if isinstance(x, np_integer):
+        if isinstance(x, np_integer) and not isinstance(x, np_timedelta64):   # a subclass
             return int_to_double(int(x), out)
         if isinstance(x, np_floating) or isinstance(x, np_bool):
             out[0] = float(x)
@@ -414,7 +414,11 @@ cdef object binary_slow(int op, object left, object right):
     if left_is_value and isinstance(right, Value):
         return binary_values(op, left, right)
     other = right if left_is_value else left
-    if not to_double(other, &number):
+    try:
+        known = to_double(other, &number)
+    except ValueError as error:
+        raise ValueError(f"operand of {fg_op_table[op].symbol.decode()}: {error}") from None
+    if not known:
         if numpy_is_there() and isinstance(other, np_array):
             return elementwise(op, left, right)
         return NotImplemented
@@ -422,8 +426,8 @@ cdef object binary_slow(int op, object left, object right):
         return number_value(op, number, right)
     if op != FG_POW:
         return value_number(op, left, number)
-    if PyLong_Check(other):
-        k = PyLong_AsLongLongAndOverflow(other, &overflow)
+    if PyLong_Check(other) or (numpy_is_there() and isinstance(other, np_integer)):
+        k = PyLong_AsLongLongAndOverflow(int(other), &overflow)
         if overflow == 0 and -(1LL << 31) <= k < (1LL << 31):
             return unary(FG_POWI, left, <int32_t>k)
     return value_number(FG_POWC, left, number)
@@ -519,6 +523,21 @@ cdef int become_custom(Value self, double number, list children, str op) except 
         fg_tape_hold(&tape, self.id, NULL)
     self.id = i
     return 0
+
+
+cdef inline object comparable(object x):
+    """What `<` and the like compare data with; NotImplemented if x is no number."""
+    if isinstance(x, Value):
+        return tape.data[(<Value>x).id]
+    if PyFloat_Check(x) or PyLong_Check(x) or is_number(x):
+        return x
+    return NotImplemented
+
+
+cdef bint is_number(object x):
+    """Whether x is some other number or array of them: Fraction, Decimal, NumPy's."""
+    from numbers import Number
+    return (numpy_is_there() and isinstance(x, (np_generic, np_array))) or isinstance(x, Number)
 
 
 # Between two checks for an interrupt, in words of 64 nodes: 16 million nodes, some 50 ms.
@@ -727,21 +746,28 @@ cdef class Value:
         return unary(FG_ABS, self, 0)
 
     def __lt__(self, other):
-        return self.data < (other.data if isinstance(other, Value) else other)
+        other = comparable(other)
+        return other if other is NotImplemented else tape.data[self.id] < other
 
     def __le__(self, other):
-        return self.data <= (other.data if isinstance(other, Value) else other)
+        other = comparable(other)
+        return other if other is NotImplemented else tape.data[self.id] <= other
 
     def __gt__(self, other):
-        return self.data > (other.data if isinstance(other, Value) else other)
+        other = comparable(other)
+        return other if other is NotImplemented else tape.data[self.id] > other
 
     def __ge__(self, other):
-        return self.data >= (other.data if isinstance(other, Value) else other)
+        other = comparable(other)
+        return other if other is NotImplemented else tape.data[self.id] >= other
 
     def __float__(self):
         return self.data
 
     def __int__(self):
+        return int(self.data)
+
+    def __trunc__(self):
         return int(self.data)
 
     def __round__(self, ndigits=None):
