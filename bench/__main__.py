@@ -1,0 +1,193 @@
+"""The command line: ``python -m bench --help``."""
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import bench
+
+ROUNDS, QUICK_ROUNDS = 5, 2   # in each process
+PROCESSES = 5                 # 1 with --quick
+MIN_SECONDS, QUICK_MIN_SECONDS = 0.010, 0.003
+
+
+class UsageError(Exception):
+    """Something that the caller has to put right: one line, exit code 2."""
+
+
+def main(argv=None):
+    """Run the benchmarks.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit code: 0; 1 if contenders disagree or a measurement breaks off, or with ``--strict``
+        if a target is missed; 2 if what was asked for cannot be done.
+    """
+    args = parse(argv)
+    try:
+        return run(args)
+    except UsageError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+
+
+def parse(argv):
+    """The arguments, as argparse leaves them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=bench.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true",
+                        help="smaller graphs and fewer rounds, to see that everything runs")
+    parser.add_argument("--rounds", type=positive, metavar="N",
+                        help="rounds of each comparison, in each process "
+                        f"({ROUNDS}; {QUICK_ROUNDS} with --quick)")
+    parser.add_argument("--processes", type=positive, metavar="N",
+                        help=f"processes for each case ({PROCESSES}; 1 with --quick)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these cases")
+    parser.add_argument("--list", action="store_true", help="name the cases and end")
+    parser.add_argument("--json", metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 if a target is missed")
+    parser.add_argument("--instructions", nargs="?", const="auto", metavar="TOOL",
+                        choices=["auto", "perf", "callgrind"],
+                        help="count instructions instead, with perf or callgrind")
+    return parser.parse_args(argv)
+
+
+def positive(text):
+    """The int that `text` says, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected an int of 1 or more, got {text!r}")
+    return number
+
+
+def run(args):
+    """What the arguments ask for. Returns the exit code."""
+    for package in ("flatgrad", "numpy"):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"{package} is not installed; run: pip install .")
+    from bench.cases import CASES
+    from bench.instructions import WORKLOADS
+
+    if args.list:
+        width = max(map(len, CASES))
+        print("\n".join(f"{name:{width}}  {case.why}" for name, case in CASES.items()))
+        return 0
+    names = chosen(args.only, WORKLOADS if args.instructions else CASES)
+    check_writable(args.json)
+    return instructions(args, names) if args.instructions else measure(args, names)
+
+
+def chosen(only, known):
+    """The names to run, in the order of `known`."""
+    unknown = [name for name in only or () if name not in known]
+    if unknown:
+        raise UsageError(f"--only: unknown: {', '.join(unknown)}; expected of: {', '.join(known)}")
+    return [name for name in known if only is None or name in only]
+
+
+def check_writable(path):
+    """UsageError if there will be no writing to `path`: better now than after minutes."""
+    if path is None:
+        return
+    target = Path(path) if Path(path).exists() else Path(path).absolute().parent
+    if Path(path).is_dir() or not os.access(target, os.W_OK):
+        raise UsageError(f"--json: cannot write to {path}")
+
+
+def write(path, text):
+    """Write the JSON, if a file was asked for."""
+    if path is None:
+        return
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--json: cannot write to {path}: {error.strerror}") from None
+
+
+def measure(args, names):
+    """Run the cases. Returns the exit code."""
+    from bench import report
+    from bench.probe import ProbeFailed
+    from bench.runner import Mismatch, Session
+
+    session = Session(args.quick, args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
+                      args.processes or (1 if args.quick else PROCESSES),
+                      QUICK_MIN_SECONDS if args.quick else MIN_SECONDS)
+    facts = report.about()
+    print(report.heading(facts))
+    print(f"medians of {session.processes} x {session.rounds} paired rounds (processes x rounds), "
+          f"{facts['clock']}, garbage collector on{', quick sizes' if args.quick else ''}\n",
+          flush=True)
+    for name in names:
+        try:
+            run_case(session, name)
+        except Mismatch as mismatch:
+            print(f"bench: results differ: {mismatch}", file=sys.stderr)
+            return 1
+        except ProbeFailed as failure:
+            print(f"bench: {name}: {failure}", file=sys.stderr)
+            return 1
+    progress("")
+    print(report.table(session))
+    write(args.json, report.to_json(facts, session))
+
+    measured = {row.case for row in session.rows}
+    missing = [skip for skip in session.skipped if skip.case not in measured]
+    if args.only and missing:
+        raise UsageError(f"--only {missing[0].case}: {missing[0].reason}")
+    return 1 if args.strict and any(row.met is False for row in session.rows) else 0
+
+
+def run_case(session, name):
+    """Measure a case in as many processes as the session says, in this one if that is one."""
+    from bench import probe
+    from bench.cases import CASES
+
+    for k in range(session.processes):
+        progress(f"{name} {k + 1}/{session.processes}")
+        if session.processes == 1:
+            CASES[name](session)
+        else:
+            session.add(*probe.found(probe.run("case", name, session.quick, session.rounds,
+                                               session.min_seconds)))
+
+
+def progress(text):
+    """Show what is under way, to someone who watches."""
+    if sys.stderr.isatty():
+        print(f"\r{text:30}\r", end="", file=sys.stderr, flush=True)
+
+
+def instructions(args, names):
+    """Count instructions. Returns the exit code."""
+    from bench import report
+    from bench.instructions import ToolMissing, chosen_tool, count
+
+    try:
+        tool = chosen_tool(args.instructions)
+        counts = count(tool, names)
+    except ToolMissing as problem:
+        raise UsageError(problem) from None
+    facts = report.about()
+    print(report.heading(facts))
+    print(report.counts_table(tool, counts))
+    write(args.json, report.to_json(facts, counts=counts, tool=tool))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

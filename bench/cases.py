@@ -1,0 +1,288 @@
+"""The cases: who competes in what, and the target. Each stands for one thing that users depend on.
+
+A case is a function of a `Session`. It verifies, then compares or records; peers beyond micrograd
+are further contenders of a case and further calls of `Session.compare`.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import probe, workloads
+from bench.runner import (Contender, Mismatch, at_least, at_most, clock, own_copy, repeated,
+                          repeated_after)
+
+__all__ = ["CASES", "Case"]
+
+CASES = {}
+
+# micrograd sorts the graph by recursion, one frame for each operation of a chain, and Python stops
+# it at 1,000 frames: this many iterations leave some to whoever called us.
+MICROGRAD_ITERATIONS = 400
+
+# Backward passes after which the tape has given back the memory of a larger graph that died before:
+# it waits for some thousands, and then the system takes milliseconds to unmap it.
+SETTLING = 10_000
+
+NO_MEMORY_FIGURES = "this system does not say how much memory a process uses"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A name for the command line, the reason to exist, and what to run.
+
+    `needs` names a package without which there is nothing to compare with.
+    """
+
+    name: str
+    why: str
+    needs: str | None
+    run: Callable
+
+    def __call__(self, session):
+        session.case = self.name
+        if self.needs is None or session.has(self.needs):
+            self.run(session)
+
+
+def case(name, why, needs=None):
+    """Enter the decorated function into `CASES`."""
+    def enter(function):
+        CASES[name] = Case(name, why, needs, function)
+        return function
+    return enter
+
+
+# ---- time ----
+
+def chain_of_values(library, iterations):
+    """The chain's forward on a library's Values. The leaves stay from one repeat to the next."""
+    run = own_copy(workloads.chain)
+    leaves = workloads.chain_leaves(library.Value)
+    return Contender(library.name, repeated(lambda: run(*leaves, iterations)),
+                     lambda: workloads.chain_results(run, library.Value, iterations))
+
+
+def chain_of_floats(iterations):
+    """The same loop without gradients: what Python itself takes for it."""
+    run = own_copy(workloads.chain)
+
+    def results():
+        expected = workloads.chain_gradients(iterations)
+        return {**expected, "value": run(*workloads.CHAIN, iterations)}
+    return Contender("float", repeated(lambda: run(*workloads.CHAIN, iterations)), results)
+
+
+@case("chain", "what an operation costs a user's own loop, beyond Python itself")
+def chain_case(session):
+    iterations = session.size(100_000, 20_000)
+    floats = chain_of_floats(iterations)
+    values = chain_of_values(workloads.library("flatgrad"), iterations)
+    session.verify(floats, values, tolerance=1e-9, exact=["value"])
+    session.compare(values, floats, at_most(2.2), units=2 * iterations, per="operation",
+                    note=f"{iterations:,} iterations of x = x*a + b")
+
+    if session.has("micrograd", "micrograd / flatgrad"):
+        iterations = MICROGRAD_ITERATIONS
+        values = chain_of_values(workloads.library("flatgrad"), iterations)
+        theirs = chain_of_values(workloads.library("micrograd"), iterations)
+        session.verify(theirs, values, tolerance=1e-12, exact=["value"])
+        session.compare(theirs, values, units=2 * iterations, per="operation",
+                        note=f"{iterations:,} iterations, as deep as micrograd can go")
+
+
+def chain_backward(library, iterations, name):
+    """The chain's backward alone, on a new graph each time: on an old one gradients compound."""
+    run = own_copy(workloads.chain)
+    leaves = workloads.chain_leaves(library.Value)
+
+    def backward(graph):
+        graph.backward()
+        return graph
+    return Contender(name, repeated_after(lambda: run(*leaves, iterations), backward),
+                     lambda: workloads.chain_results(run, library.Value, iterations))
+
+
+def chain_forward(library, iterations, name):
+    """The chain's forward alone, without the end of the graph: `chain_backward` has none either."""
+    run = own_copy(workloads.chain)
+    leaves = workloads.chain_leaves(library.Value)
+    return Contender(name, repeated_after(lambda: leaves, lambda values: run(*values, iterations)),
+                     lambda: workloads.chain_results(run, library.Value, iterations))
+
+
+@case("chain-backward", "what the gradient adds to the forward pass that it follows")
+def chain_backward_case(session):
+    iterations = session.size(100_000, 20_000)
+    library = workloads.library("flatgrad")
+    backward = chain_backward(library, iterations, "backward")
+    forward = chain_forward(library, iterations, "forward")
+    session.verify(chain_of_floats(iterations), backward, forward, tolerance=1e-9)
+    session.compare(backward, forward, at_most(0.25), units=2 * iterations, per="operation",
+                    note=f"{iterations:,} iterations of x = x*a + b")
+
+    if session.has("micrograd", "micrograd / flatgrad"):
+        iterations = MICROGRAD_ITERATIONS
+        ours, theirs = (chain_backward(workloads.library(name), iterations, name)
+                        for name in ("flatgrad", "micrograd"))
+        session.verify(theirs, ours, tolerance=1e-12)
+        session.compare(theirs, ours, units=2 * iterations, per="operation",
+                        note=f"backward after {iterations:,} iterations")
+
+
+@case("readme", "many small graphs, each with its backward: micrograd's README", needs="micrograd")
+def readme_case(session):
+    def contender(library):
+        run = own_copy(workloads.readme)
+        return Contender(library.name, repeated(lambda: run(library.Value)),
+                         lambda: workloads.readme_results(run, library.Value))
+    ours, theirs = (contender(workloads.library(name)) for name in ("flatgrad", "micrograd"))
+    # The README's own figures, with its digits.
+    session.check("micrograd", theirs.results(), "its README",
+                  {"g": 24.7041, "a.grad": 138.8338, "b.grad": 645.5773}, 1e-6)
+    session.verify(theirs, ours, tolerance=1e-12)
+    session.compare(theirs, ours, at_least(60), per="expression", note="forward and backward")
+
+
+@case("moons", "a step of the training loop that people bring from micrograd", needs="micrograd")
+def moons_case(session):
+    X, y = workloads.moons()
+
+    def contender(library, steps):
+        build = own_copy(workloads.training)
+
+        def train(step):
+            for k in range(steps):
+                step(k)
+        return Contender(
+            library.name,
+            repeated_after(lambda: workloads.new_training(build, library, X, y)[0], train),
+            lambda: workloads.moons_results(build, library, X, y, session.size(5, 2)))
+    libraries = [workloads.library(name) for name in ("flatgrad", "micrograd")]
+    ours, theirs = (contender(library, 1) for library in libraries)
+    session.verify(theirs, ours, tolerance=1e-9)
+    # Where micrograd is at its best: no garbage from earlier steps waits for its collector.
+    session.compare(theirs, ours, at_least(150), label="micrograd / flatgrad, first step",
+                    per="step", note="100 samples, 337 parameters, the demo's code")
+    if not session.quick:
+        steps = 5
+        ours, theirs = (contender(library, steps) for library in libraries)
+        session.compare(theirs, ours, label="micrograd / flatgrad, in a loop", units=steps,
+                        per="step", rounds=1,
+                        note=f"mean of {steps} steps, with the garbage that they leave")
+
+
+@case("isolation", "a backward pass pays for its own graph, not for what else is alive")
+def isolation_case(session):
+    nodes = session.size(5_000_000, 500_000)
+    Value = workloads.library("flatgrad").Value
+
+    def alone():
+        return [Value(1.25), Value(0.75)], None
+
+    def after_others():
+        others = Others(Value, nodes)
+        return [Value(1.25), Value(0.75)], others
+
+    def around_others():
+        leaves = [Value(1.25), Value(0.75)]
+        return leaves, Others(Value, nodes)
+
+    def contender(name, prepare):
+        run = own_copy(workloads.ten_nodes)
+
+        def measure(repeats):
+            leaves, others = prepare()
+            out = run(*leaves)
+            for _ in range(SETTLING):
+                out.backward()
+            start = clock()
+            for _ in range(repeats):
+                out.backward()
+            seconds = clock() - start
+            del others   # alive until here
+            return seconds
+
+        def results():
+            leaves, others = prepare()
+            numbers = workloads.ten_nodes_results(run, *leaves)
+            if others is not None:
+                others.check(session.case)
+            return numbers
+        return Contender(name, measure, results)
+
+    apart = contender("alone", alone)
+    above = contender("others below", after_others)
+    astride = contender("others between", around_others)
+    session.verify(apart, above, astride, tolerance=0.0)
+    session.compare(above, apart, at_most(2), per="backward",
+                    note=f"ten nodes made after {nodes:,} unrelated ones")
+    session.compare(astride, apart, per="backward",
+                    note=f"{nodes:,} unrelated nodes between the leaves and the rest")
+
+
+class Others:
+    """Nodes that nothing is computed from, and a sample of them with gradients to be left alone.
+
+    Parameters
+    ----------
+    Value : type
+    nodes : int
+        How many; all are alive as long as this object is.
+    """
+
+    SAMPLE = 1000   # nodes from one of the sample to the next
+
+    def __init__(self, Value, nodes):
+        self.leaves = workloads.chain_leaves(Value)
+        x, a, b = self.leaves
+        self.sample = []
+        for k in range(nodes // self.SAMPLE):
+            x = workloads.chain(x, a, b, self.SAMPLE // 2)
+            x.grad = k + 0.5
+            self.sample.append(x)
+
+    def check(self, case):
+        """Mismatch if a gradient has changed."""
+        expected = [0.0] * len(self.leaves) + [k + 0.5 for k in range(len(self.sample))]
+        for value, right in zip(self.leaves + self.sample, expected):
+            if value.grad != right:
+                raise Mismatch(f"{case}: the gradient of an unrelated node was {right!r} and is "
+                               f"{value.grad!r} after a backward pass")
+
+
+# ---- memory ----
+
+@case("memory", "how large a graph fits: bytes for each node that is alive")
+def memory_case(session):
+    nodes = 2_000_000
+    ours = probe.run("memory", "flatgrad", nodes)
+    session.record("bytes per node, by stats()", ours["bytes"] / ours["nodes"], "bytes",
+                   at_most(48), note=f"{nodes:,} nodes, only the last one held")
+    session.record("largest on the way, by stats()", ours["worst"], "bytes",
+                   note=f"from {nodes // 2:,} nodes on, at the growth of the tape")
+    label = "bytes per node, by the system"
+    if ours["resident"] is None:
+        session.skip(label, NO_MEMORY_FIGURES)
+        return
+    session.record(label, ours["resident"] / ours["nodes"], "bytes", at_most(48),
+                   note="growth of the resident set in a fresh process")
+    label = "micrograd, by the system"
+    if session.has("micrograd", label):
+        theirs = probe.run("memory", "micrograd", session.size(200_000, 50_000))
+        session.record(label, theirs["resident"] / theirs["nodes"], "bytes",
+                       note=f"{theirs['nodes']:,} nodes")
+
+
+@case("big-chain", "depth costs neither the stack nor more than a gigabyte")
+def big_chain_case(session):
+    operations = session.size(10_000_000, 1_000_000)
+    figures = probe.run("big-chain", operations)
+    session.check("flatgrad", figures["results"], "float",
+                  workloads.chain_gradients(operations // 2), 1e-9, exact=["value"])
+    what = f"{operations:,} operations"
+    session.record("forward", 1e9 * figures["forward"] / operations, "ns", note=f"each of {what}")
+    session.record("backward", 1e9 * figures["backward"] / operations, "ns", note=f"each of {what}")
+    label = "peak memory"
+    if figures["peak"] is None:
+        session.skip(label, NO_MEMORY_FIGURES)
+    else:
+        session.record(label, figures["peak"] / 1e6, "MB", at_most(1000), note="the whole process")

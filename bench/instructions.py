@@ -1,0 +1,155 @@
+"""Counts the instructions of flatgrad's workloads with a tool from outside the process.
+
+A count hardly depends on what else the machine does, so two builds of flatgrad can be compared by
+running this once with each. Each workload runs twice, short and long; the difference divided by the
+extra work leaves start-up and warm-up out.
+"""
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import probe
+
+__all__ = ["TOOLS", "WORKLOADS", "Count", "ToolMissing", "chosen_tool", "count"]
+
+
+class ToolMissing(Exception):
+    """The tool cannot count here; says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What to run, how often, and how much that is."""
+
+    short: int        # repeats of the short run: enough to have warmed up
+    long: int         # and of the long one
+    units: int        # how many of `per` one repeat does
+    per: str
+    less: str | None  # a workload whose count is contained in this one's, and taken off
+
+
+WORKLOADS = {
+    "chain": Workload(5, 55, 2 * probe.WORK_ITERATIONS, "operation", None),
+    "chain-backward": Workload(5, 55, 2 * probe.WORK_ITERATIONS, "operation", "chain"),
+    "readme": Workload(2_000, 12_000, 1, "expression", None),
+    "moons": Workload(3, 13, 1, "step", None),
+}
+
+
+@dataclass(frozen=True)
+class Count:
+    """Instructions for one of `per`."""
+
+    workload: str
+    instructions: float
+    per: str
+
+
+def perf(command, environment):
+    """User-space instructions, from the processor's counter, by Linux' ``perf stat``."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report"
+        run(["perf", "stat", "-x", ",", "-e", "instructions:u", "-o", str(report), "--", *command],
+            environment)
+        text = report.read_text() if report.exists() else ""
+    counted = re.search(r"^(\d+),[^,]*,instructions", text, re.MULTILINE)
+    if counted is None:
+        raise ToolMissing("perf does not count instructions on this machine; "
+                          "try --instructions callgrind")
+    return int(counted.group(1))
+
+
+def callgrind(command, environment):
+    """Instructions, counted one by one in valgrind's simulation. Slow, and needs no hardware."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = run(["valgrind", "--tool=callgrind",
+                      f"--callgrind-out-file={Path(folder) / 'callgrind.out'}", *command],
+                     environment)
+    counted = re.search(r"Collected : (\d+)", report)
+    if counted is None:
+        raise ToolMissing(f"valgrind gave no count: {last_line(report)}")
+    return int(counted.group(1))
+
+
+TOOLS = {"perf": perf, "callgrind": callgrind}
+PROGRAMS = {"perf": "perf", "callgrind": "valgrind"}
+
+
+def run(command, environment):
+    """Run a tool with a probe; returns what they wrote to their standard error."""
+    process = subprocess.run(command, cwd=probe.ROOT, env=environment, capture_output=True,
+                             text=True)
+    if process.returncode != 0:
+        raise ToolMissing(f"{command[0]} ended with status {process.returncode}: "
+                          f"{last_line(process.stderr)}")
+    return process.stderr
+
+
+def last_line(text):
+    """The end of what a program said: where the reason stands."""
+    return (text.strip().splitlines() or ["no message"])[-1]
+
+
+def chosen_tool(name):
+    """The name of the tool to use: `name`, or for "auto" the first that works here.
+
+    Raises
+    ------
+    ToolMissing
+        If it is not installed, or does not work.
+    """
+    problems = []
+    for tool in TOOLS if name == "auto" else [name]:
+        if shutil.which(PROGRAMS[tool]) is None:
+            problems.append(f"{PROGRAMS[tool]} is not installed")
+        elif tool == "perf":   # often installed and not allowed to count
+            try:
+                perf(probe.command("work", "readme", 1), same_every_time())
+                return tool
+            except ToolMissing as problem:
+                problems.append(str(problem))
+        else:
+            return tool
+    raise ToolMissing(f"cannot count instructions: {'; '.join(problems)}; "
+                      "install perf (the package linux-perf or linux-tools) or valgrind")
+
+
+def same_every_time():
+    """An environment in which Python does the same in every process."""
+    return {**os.environ, "PYTHONHASHSEED": "0"}
+
+
+def count(tool, names):
+    """Count workloads.
+
+    Parameters
+    ----------
+    tool : str
+        A name from `TOOLS`.
+    names : iterable of str
+        Names from `WORKLOADS`.
+
+    Returns
+    -------
+    list of Count
+    """
+    known = {}
+
+    def difference(name):
+        if name not in known:
+            work = WORKLOADS[name]
+            short, long = (TOOLS[tool](probe.command("work", name, repeats), same_every_time())
+                           for repeats in (work.short, work.long))
+            known[name] = (long - short) / ((work.long - work.short) * work.units)
+        return known[name]
+
+    counts = []
+    for name in names:
+        work = WORKLOADS[name]
+        less = difference(work.less) if work.less else 0.0
+        counts.append(Count(name, difference(name) - less, work.per))
+    return counts

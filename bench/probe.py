@@ -1,0 +1,199 @@
+"""What runs in a process of its own: one more roll of the dice for where things lie in memory, or
+a memory on which nothing else has left its mark.
+
+``python -m bench.probe KIND ARGUMENT...`` prints one line of JSON; `run` starts it and reads that.
+"""
+import gc
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import workloads
+from bench.runner import Mismatch, Row, Session, Skip, Target, clock
+
+try:
+    import resource
+except ImportError:   # Windows
+    resource = None
+
+__all__ = ["ROOT", "ProbeFailed", "WORK_ITERATIONS", "command", "found", "run"]
+
+ROOT = Path(__file__).resolve().parent.parent
+STATUS = Path("/proc/self/status")
+
+
+class ProbeFailed(Exception):
+    """A probe's process ended without an answer."""
+
+
+def command(kind, *arguments):
+    """The command line that runs a probe, with the repository's root as working directory."""
+    return [sys.executable, "-m", "bench.probe", kind, *map(str, arguments)]
+
+
+def run(kind, *arguments):
+    """What the probe prints.
+
+    Raises
+    ------
+    ProbeFailed
+        With the process's status and what it wrote to its standard error.
+    """
+    process = subprocess.run(command(kind, *arguments), cwd=ROOT, capture_output=True, text=True)
+    if process.returncode != 0:
+        raise ProbeFailed(f"bench.probe {kind} ended with status {process.returncode}:\n"
+                           f"{process.stderr.strip()}")
+    return json.loads(process.stdout)
+
+
+# ---- asking the system ----
+
+def status_bytes(name):
+    """A figure from Linux' account of this process, in bytes; None where there is none."""
+    try:
+        for line in STATUS.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    return None
+
+
+def peak_bytes():
+    """The largest resident set so far, in bytes; None if the system does not say."""
+    # First choice, because on Linux a process's ru_maxrss starts with that of its parent.
+    peak = status_bytes("VmHWM")
+    if peak is None and resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak
+
+
+def resident_bytes():
+    """The resident set now, in bytes; None if the system does not say.
+
+    Where only the peak is known it stands in: in a fresh process that only ever builds, the two
+    grow together.
+    """
+    resident = status_bytes("VmRSS")
+    return peak_bytes() if resident is None else resident
+
+
+# ---- the probes ----
+
+def memory(name, nodes):
+    """Grow a chain to `nodes` nodes and hold only its end.
+
+    Returns
+    -------
+    dict
+        ``nodes``: how many are alive; ``resident``: by how many bytes the resident set grew, or
+        None; and for flatgrad ``bytes``: what its arrays take, ``worst``: most bytes per node that
+        they took from half of the nodes on.
+    """
+    nodes = int(nodes)
+    Value = workloads.library(name).Value
+    x, a, b = workloads.chain_leaves(Value)
+    workloads.chain(x, a, b, 100)   # what is allocated once
+    stats = None
+    if name == "flatgrad":
+        from flatgrad import stats
+    gc.collect()
+    before = resident_bytes()
+    alive, worst = 3, 0.0
+    while alive < nodes:
+        x = workloads.chain(x, a, b, 1000)
+        alive += 2000
+        if stats is not None and alive >= nodes // 2:
+            worst = max(worst, stats()["bytes"] / alive)
+    gc.collect()
+    after = resident_bytes()
+    figures = {"nodes": alive, "resident": None if before is None else after - before}
+    if stats is not None:
+        figures |= {"bytes": stats()["bytes"], "worst": worst}
+        if stats()["nodes"] != alive:
+            raise RuntimeError(f"{alive} nodes are alive, flatgrad counts {stats()['nodes']}")
+    return figures
+
+
+def big_chain(operations):
+    """Forward and backward of one long chain: the results, seconds for each, and peak bytes."""
+    Value = workloads.library("flatgrad").Value
+    x, a, b = workloads.chain_leaves(Value)
+    start = clock()
+    out = workloads.chain(x, a, b, int(operations) // 2)
+    forward = clock() - start
+    start = clock()
+    out.backward()
+    backward = clock() - start
+    return {"results": {"value": out.data, "x.grad": x.grad, "a.grad": a.grad, "b.grad": b.grad},
+            "forward": forward, "backward": backward, "peak": peak_bytes()}
+
+
+def work(name, repeats):
+    """Do a workload `repeats` times on flatgrad, for `bench.instructions` to count from outside."""
+    WORK[name](workloads.library("flatgrad"), int(repeats))
+    return {}
+
+
+WORK_ITERATIONS = 10_000   # of the chain, for each repeat
+
+
+def work_chain(library, repeats):
+    leaves = workloads.chain_leaves(library.Value)
+    for _ in range(repeats):
+        workloads.chain(*leaves, WORK_ITERATIONS)
+
+
+def work_chain_backward(library, repeats):
+    leaves = workloads.chain_leaves(library.Value)
+    for _ in range(repeats):
+        workloads.chain(*leaves, WORK_ITERATIONS).backward()
+
+
+def work_readme(library, repeats):
+    for _ in range(repeats):
+        workloads.readme(library.Value)
+
+
+def work_moons(library, repeats):
+    step, _ = workloads.new_training(workloads.training, library, *workloads.moons())
+    for k in range(repeats):
+        step(k)
+
+
+WORK = {"chain": work_chain, "chain-backward": work_chain_backward, "readme": work_readme,
+        "moons": work_moons}
+def case(name, quick, rounds, min_seconds):
+    """Run a case for the rounds of one process.
+
+    Returns
+    -------
+    dict
+        ``rows`` and ``skipped`` as `found` reads them; or ``mismatch``, what was wrong.
+    """
+    from bench.cases import CASES   # which uses this module
+    session = Session(quick == "True", int(rounds), min_seconds=float(min_seconds))
+    try:
+        CASES[name](session)
+    except Mismatch as mismatch:
+        return {"mismatch": str(mismatch)}
+    return {"rows": [asdict(row) for row in session.rows],
+            "skipped": [asdict(skip) for skip in session.skipped]}
+
+
+def found(figures):
+    """Rows and skips from what `case` returned, or its Mismatch."""
+    if "mismatch" in figures:
+        raise Mismatch(figures["mismatch"])
+    rows = [Row(**{**row, "target": row["target"] and Target(**row["target"])})
+            for row in figures["rows"]]
+    return rows, [Skip(**skip) for skip in figures["skipped"]]
+
+
+PROBES = {"case": case, "memory": memory, "big-chain": big_chain, "work": work}
+
+if __name__ == "__main__":
+    print(json.dumps(PROBES[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,209 @@
+"""The code that is timed. It takes the classes to work with, so that every contender runs the same.
+
+Nothing here measures anything, and nothing imports a contender at the top: that one of them is not
+installed is for `cases` to report.
+"""
+import importlib
+import math
+import random
+from types import SimpleNamespace
+
+import numpy as np
+
+__all__ = ["CHAIN", "chain", "chain_gradients", "chain_leaves", "chain_results", "library", "moons",
+           "moons_results", "new_training", "readme", "readme_results", "ten_nodes",
+           "ten_nodes_results", "training"]
+
+
+def library(name):
+    """What the package `name`, laid out like micrograd, has: `name`, `Value` and `MLP`."""
+    return SimpleNamespace(name=name, Value=importlib.import_module(f"{name}.engine").Value,
+                           MLP=importlib.import_module(f"{name}.nn").MLP)
+
+
+# ---- the chain: two operations an iteration, each waiting for the one before ----
+
+# x, a and b at the start. a is close enough to 1 that after millions of steps no gradient has
+# become subnormal, where processors are slow, or 0, where nothing would be tested.
+CHAIN = (1.0, 0.999999, 0.000002)
+
+
+def chain(x, a, b, iterations):
+    """x * a + b, fed back into x."""
+    for _ in range(iterations):
+        x = x * a + b
+    return x
+
+
+def chain_leaves(Value):
+    """x, a and b as Values."""
+    return [Value(number) for number in CHAIN]
+
+
+def chain_results(run, Value, iterations):
+    """Value and gradients of the chain on Values; `run` is `chain`, or a copy of it."""
+    x, a, b = chain_leaves(Value)
+    out = run(x, a, b, iterations)
+    out.backward()
+    return {"value": out.data, "x.grad": x.grad, "a.grad": a.grad, "b.grad": b.grad}
+
+
+def chain_gradients(iterations):
+    """The same on floats: the derivatives carried along in forward mode."""
+    x, a, b = CHAIN
+    dx, da, db = 1.0, 0.0, 0.0
+    for _ in range(iterations):
+        dx, da, db = dx * a, da * a + x, db * a + 1.0
+        x = x * a + b
+    return {"value": x, "x.grad": dx, "a.grad": da, "b.grad": db}
+
+
+# ---- the expression in micrograd's README ----
+
+def readme(Value):
+    """Forward and backward; returns the inputs and the result."""
+    a = Value(-4.0)
+    b = Value(2.0)
+    c = a + b
+    d = a * b + b**3
+    c += c + 1
+    c += 1 + c + (-a)
+    d += d * 2 + (b + a).relu()
+    d += 3 * d + (b - a).relu()
+    e = c - d
+    f = e**2
+    g = f / 2.0
+    g += 10.0 / f
+    g.backward()
+    return a, b, g
+
+
+def readme_results(run, Value):
+    """Value and gradients; `run` is `readme`, or a copy of it."""
+    a, b, g = run(Value)
+    return {"g": g.data, "a.grad": a.grad, "b.grad": b.grad}
+
+
+# ---- micrograd's two-moons demo ----
+
+def moons(samples=100, noise=0.1, seed=1337):
+    """Two interleaved half circles.
+
+    Parameters
+    ----------
+    samples : int, optional
+        How many points, half of them in each class.
+    noise : float, optional
+        Standard deviation of the normal noise on both coordinates.
+    seed : int, optional
+
+    Returns
+    -------
+    X : ndarray, shape (samples, 2)
+    y : ndarray of int, shape (samples,)
+        -1 for the upper half circle, 1 for the lower.
+    """
+    draw = random.Random(seed)
+    half = samples // 2
+    points = []
+    for k in range(samples):
+        lower = k >= half
+        angle = math.pi * (k - half if lower else k) / (half - 1)
+        x, y = math.cos(angle), math.sin(angle)
+        if lower:
+            x, y = 1.0 - x, 0.5 - y
+        points.append((draw.gauss(x, noise), draw.gauss(y, noise), 1 if lower else -1))
+    draw.shuffle(points)
+    return np.array([p[:2] for p in points]), np.array([p[2] for p in points])
+
+
+def training(Value, model, X, y):
+    """A function ``step(k)`` that takes one step of micrograd's demo and returns loss and accuracy.
+
+    `loss` and the body of `step` are micrograd's demo.ipynb (A. Karpathy, MIT licence), unchanged
+    but for the printing, because they stand for the code that users bring.
+    """
+    # loss function
+    def loss(batch_size=None):
+
+        # inline DataLoader :)
+        if batch_size is None:
+            Xb, yb = X, y
+        else:
+            ri = np.random.permutation(X.shape[0])[:batch_size]
+            Xb, yb = X[ri], y[ri]
+        inputs = [list(map(Value, xrow)) for xrow in Xb]
+
+        # forward the model to get scores
+        scores = list(map(model, inputs))
+
+        # svm "max-margin" loss
+        losses = [(1 + -yi*scorei).relu() for yi, scorei in zip(yb, scores)]
+        data_loss = sum(losses) * (1.0 / len(losses))
+        # L2 regularization
+        alpha = 1e-4
+        reg_loss = alpha * sum((p*p for p in model.parameters()))
+        total_loss = data_loss + reg_loss
+
+        # also get accuracy
+        accuracy = [(yi > 0) == (scorei.data > 0) for yi, scorei in zip(yb, scores)]
+        return total_loss, sum(accuracy) / len(accuracy)
+
+    def step(k):
+        # forward
+        total_loss, acc = loss()
+
+        # backward
+        model.zero_grad()
+        total_loss.backward()
+
+        # update (sgd)
+        learning_rate = 1.0 - 0.9*k/100
+        for p in model.parameters():
+            p.data -= learning_rate * p.grad
+
+        return total_loss.data, acc
+
+    return step
+
+
+def new_training(build, library, X, y):
+    """The step function for a model fresh from the seed, and the model; `build` is `training`."""
+    random.seed(1337)
+    model = library.MLP(2, [16, 16, 1])
+    return build(library.Value, model, X, y), model
+
+
+def moons_results(build, library, X, y, steps):
+    """Losses and accuracies of some steps, then every parameter and its last gradient."""
+    step, model = new_training(build, library, X, y)
+    results = {}
+    for k in range(steps):
+        loss, accuracy = step(k)
+        results[f"loss of step {k}"] = float(loss)
+        results[f"accuracy of step {k}"] = float(accuracy)
+    for k, p in enumerate(model.parameters()):
+        results[f"parameter {k}"] = float(p.data)
+        results[f"gradient {k}"] = float(p.grad)
+    return results
+
+
+# ---- a small graph, for what a backward pass costs apart from its nodes ----
+
+def ten_nodes(a, b):
+    """An expression of ten nodes, the two leaves included."""
+    c = a * b
+    d = c + a
+    e = d * b
+    f = e + c
+    g = f * d
+    h = g - e
+    i = h * h
+    return i + g
+
+
+def ten_nodes_results(run, a, b):
+    """Value and gradients of `ten_nodes` on Values whose gradients are 0."""
+    out = run(a, b)
+    out.backward()
+    return {"value": out.data, "a.grad": a.grad, "b.grad": b.grad}
