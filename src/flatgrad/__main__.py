@@ -1,0 +1,274 @@
+"""The command line, ``python -m flatgrad``: parsing, printing and exit codes.
+
+What is trained on comes from `datasets`, what is drawn from `viz`.
+
+Exit codes: 0 done; 1 training diverged; 2 bad arguments, input or output, told in one line on
+stderr; 130 interrupted; 141 whoever read our output went away.
+"""
+import argparse
+import io
+import math
+import os
+import random
+import sys
+
+from flatgrad import Value, __version__
+from flatgrad.datasets import make_moons, read_csv, shown_path
+from flatgrad.nn import MLP
+from flatgrad.viz import decision_boundary_text, plot_decision_boundary
+
+MOONS_HELP = """\
+Train a small neural network to tell two classes of points in the plane apart: the demo of
+micrograd, its max-margin loss and its network, on two interleaving half moons or on your points.
+Prints loss and accuracy as it goes, then draws the decision boundary."""
+
+MOONS_EXAMPLES = """\
+examples:
+  python -m flatgrad moons
+      100 generated samples, 100 steps, and the picture in decision_boundary.png
+  python -m flatgrad moons --data points.csv --out points.png
+      your samples, from a file that begins like this (labels -1 and 1, or 0 and 1):
+          x,y,label
+          1.122,0.081,-1
+          0.274,-0.419,1
+  python -m flatgrad moons --hidden 8 --steps 300 --seed 7
+      one hidden layer of 8 neurons, trained longer from another start"""
+
+ADVICE = "Scale x and y to a few units, or try another --seed."
+
+
+def main(argv=None):
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments, without the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    SystemExit
+        After --help, --version and errors in the arguments.
+    """
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any character
+    try:
+        try:
+            return run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where its errors can be caught
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:  # of stdout: those of files are caught in `moons`
+        # Python flushes once more at exit; let that succeed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"flatgrad: error: standard output: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def run(argv):
+    """Parse the arguments and run the subcommand."""
+    parser = Parser(
+        prog="python -m flatgrad",
+        description="flatgrad: scalar automatic differentiation on flat C arrays.",
+        epilog="example:\n  python -m flatgrad moons",
+    )
+    parser.add_argument("--version", action="version", version=f"flatgrad {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    sub = commands.add_parser(
+        "moons",
+        help="train micrograd's demo classifier and draw its decision boundary",
+        description=MOONS_HELP,
+        epilog=MOONS_EXAMPLES,
+    )
+    sub.set_defaults(command=moons, parser=sub)
+    sub.add_argument("--data", metavar="FILE.csv",
+                     help="samples to train on, with the columns x, y and label "
+                          "(default: 100 generated ones)")
+    sub.add_argument("--steps", type=int_from(1), default=100, metavar="N",
+                     help="training steps, each on all samples (default: %(default)s)")
+    sub.add_argument("--seed", type=int_from(0, 2**32 - 1), default=1337, metavar="S",
+                     help="of the first weights and the generated samples; one seed, one result "
+                          "(default: %(default)s)")
+    sub.add_argument("--hidden", type=int_from(1), nargs="+", default=[16, 16], metavar="N",
+                     help="neurons in each hidden layer (default: 16 16)")
+    sub.add_argument("--out", default="decision_boundary.png", metavar="PNG",
+                     help="the picture to write, over any file of that name; needs matplotlib "
+                          "(default: %(default)s)")
+
+    args, unknown = parser.parse_known_args(argv)
+    if "command" not in args:
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.print_help(sys.stderr)
+        return 2
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args.command(args)
+
+
+def moons(args):
+    """Train micrograd's demo classifier and draw its decision boundary."""
+    if args.data is None:
+        X, y = make_moons(100, noise=0.1, random_state=args.seed)
+        y = 2.0 * y - 1.0
+    else:
+        try:
+            X, y = read_csv(args.data)
+        except OSError as error:
+            args.parser.error(f"cannot read {shown_path(args.data)}: {error.strerror}")
+        except ValueError as error:
+            args.parser.error(str(error))
+    check_writable(args)
+
+    random.seed(args.seed)
+    model = MLP(2, [*args.hidden, 1])
+    print(f"Number of parameters {len(model.parameters())}", flush=True)
+    for k, loss, accuracy in train(model, X.tolist(), y.tolist(), args.steps):
+        if not math.isfinite(loss):
+            return diverged(f"the loss is {loss} at step {k}", X)
+        if k % 10 == 0 or k == args.steps - 1:
+            width = len(str(args.steps - 1))
+            number = f"{loss:10.6f}" if loss < 1000 else f"{loss:10.3e}"
+            print(f"step {k:{width}}   loss {number}   accuracy {accuracy:6.1%}", flush=True)
+        if k == 0:
+            first_loss = loss
+    if loss > first_loss:
+        print(f"\nThe loss went up. {ADVICE}")
+
+    def predict(points):
+        return [model(point).data for point in points.tolist()]
+
+    try:
+        print("\n" + decision_boundary_text(predict, X, y), flush=True)
+    except ValueError as error:  # the last step made the weights overflow
+        return diverged(error, X)
+    try:
+        picture = png(predict, X, y)
+    except ImportError:
+        print("\nNo picture without matplotlib; to get it: pip install 'flatgrad[viz]'")
+        return 0
+    try:
+        with open(args.out, "wb") as file:
+            file.write(picture)
+    except OSError as error:
+        args.parser.error(f"cannot write {shown_path(args.out)}: {error.strerror}")
+    print(f"\nWrote {shown_path(args.out)}")
+    return 0
+
+
+def train(model, X, y, steps):
+    """Micrograd's demo: full batches, max-margin loss, L2 penalty, a falling learning rate.
+
+    Parameters
+    ----------
+    model : flatgrad.nn.MLP
+        With two inputs and one output; trained in place.
+    X : list of [float, float]
+    y : list of float
+        -1.0 or 1.0.
+    steps : int
+
+    Yields
+    ------
+    k : int
+        The step, from 0.
+    loss, accuracy : float
+        Before the step's update, which is made when the next step is asked for. The accuracy is
+        between 0 and 1.
+    """
+    parameters = model.parameters()
+    for k in range(steps):
+        scores = [model([Value(x0), Value(x1)]) for x0, x1 in X]
+        losses = [(1 + -yi * score).relu() for yi, score in zip(y, scores)]
+        data_loss = sum(losses) * (1.0 / len(losses))
+        alpha = 1e-4
+        loss = data_loss + alpha * sum(p * p for p in parameters)
+        right = sum((yi > 0) == (score.data > 0) for yi, score in zip(y, scores))
+        yield k, loss.data, right / len(y)
+
+        model.zero_grad()
+        loss.backward()
+        learning_rate = 1.0 - 0.9 * k / steps
+        for p in parameters:
+            p.data -= learning_rate * p.grad
+
+
+def png(predict, X, y):
+    """The picture of a decision boundary, as the bytes of a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.8), dpi=100, layout="tight")
+    plot_decision_boundary(predict, X, y, ax=figure.subplots())
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def check_writable(args):
+    """Exit if the picture cannot or must not go to `args.out`; leave every file as it is."""
+    path, data = args.out, args.data
+    if os.path.splitext(path)[1].lower() not in ("", ".png"):
+        args.parser.error(f"argument --out: expected a name that ends in .png, got {path!r}")
+    existed = os.path.exists(path)
+    if existed and data is not None and os.path.samefile(path, data):
+        args.parser.error(f"argument --out: expected another file than --data's, got {path!r}")
+    try:
+        with open(path, "ab"):
+            pass
+        if not existed:
+            os.remove(path)
+    except OSError as error:
+        args.parser.error(f"cannot write {shown_path(path)}: {error.strerror}")
+
+
+def diverged(what, X):
+    """Tell that training failed, and return the exit code."""
+    largest = max(abs(X).max(axis=0))
+    print(
+        f"flatgrad moons: error: training diverged: {what}; coordinates reach {largest:g}. "
+        f"{ADVICE}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def int_from(low, high=None):
+    """A converter for argparse: an int between two bounds."""
+    expected = f"of {low} or more" if high is None else f"from {low} to {high}"
+
+    def convert(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"expected an integer {expected}, got {text!r}")
+        return value
+
+    return convert
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, its errors one line each."""
+
+    def __init__(self, **kwargs):
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
+        )
+
+    def error(self, message):
+        """Exit with code 2 after one line on stderr."""
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: error: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
