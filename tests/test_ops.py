@@ -114,7 +114,7 @@ ORACLE = {
 }
 
 ROWS = {row["id"]: row for row in _core._operations()}
-IDS = [i for i in ROWS if i not in ("LEAF", "CUSTOM")]
+IDS = [i for i in ROWS if i in ORACLE]
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, 3.0, -3.0, 2.5, 1e-200, 1e200, -1e200, 5e-324,
            1.7976931348623157e308, 709.0, 710.0, -750.0, 40.0, INF, -INF, NAN]
@@ -168,7 +168,7 @@ def gradients(op, point):
 # ---- the table is whole ----
 
 def test_every_row_has_an_oracle():
-    assert set(ORACLE) == set(IDS)
+    assert set(ORACLE) == set(ROWS) - {"LEAF", "CUSTOM"}
 
 
 @pytest.mark.parametrize("op", IDS)
