@@ -178,6 +178,10 @@ def test_row_is_described(op):
     operands = [1.5, 2] if ORACLE[op].immediate else [1.5] * arity(op)
     z = ORACLE[op].apply(*[Value(operands[0]), *operands[1:]])
     assert type(z) is Value
+    values, operands = split(op, ORACLE[op].points[0])
+    z = ORACLE[op].apply(*operands)
+    assert z._prev == set(values)
+    assert z._op == row["symbol"] + (f"{operands[1]}" if ORACLE[op].immediate else "")
     if row["public"]:
         function = getattr(flatgrad, row["name"])
         assert row["formula"] in function.__doc__ and row["edge"] in function.__doc__

@@ -1,0 +1,237 @@
+"""The package as a whole: what is installed, the type stub, the docstrings' examples, and those rules
+of the house that a machine can check. Rules about sources are skipped where there are none."""
+import ast
+import doctest
+import importlib
+import importlib.metadata
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import flatgrad
+from flatgrad import Value, _core
+
+ROOT = Path(__file__).resolve().parent.parent
+CSRC, PYTHON = ROOT / "csrc", ROOT / "src" / "flatgrad"
+PUBLIC_ROWS = [row for row in _core._operations() if row["public"]]
+
+
+def read(path):
+    return path.read_text("utf-8")
+
+
+# ---- what is installed ----
+
+def test_the_version_stands_once():
+    version = re.search(r'^version = "(.+)"$', read(ROOT / "pyproject.toml"), re.MULTILINE)[1]
+    try:
+        assert importlib.metadata.version("flatgrad") == version == flatgrad.__version__
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("flatgrad is imported from its sources, not installed")
+    sources = [ROOT / "setup.py", ROOT / "dev.py", *PYTHON.glob("*.py*"), *CSRC.iterdir()]
+    assert [path.name for path in sources if version in read(path)] == []
+
+
+def test_the_wheel_holds_what_runs_and_nothing_else():
+    try:
+        files = importlib.metadata.files("flatgrad") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    if not any(file.match("*.dist-info/WHEEL") for file in files):
+        pytest.skip("flatgrad is not installed from a wheel")
+    names = {file.name for file in files if file.parts[0] == "flatgrad" and file.suffix != ".pyc"}
+    compiled = {name for name in names if name.startswith("_core.") and name.endswith((".so", ".pyd"))}
+    assert len(compiled) == 1
+    assert names - compiled == {path.name for path in PYTHON.glob("*.py")} | {"_core.pyi", "py.typed"}
+    assert {file.parts[0] for file in files if file.parts[0][0] not in "._"} <= {
+        "flatgrad", next(file.parts[0] for file in files if file.match("*.dist-info/WHEEL"))}
+
+
+# ---- the type stub ----
+
+STUB = Path(_core.__file__).with_name("_core.pyi")
+
+
+def declared(body):
+    """Name -> its last declaration, of a module's or class's body."""
+    names = {}
+    for node in body:
+        if isinstance(node, ast.AnnAssign):
+            names[node.target.id] = node
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names[node.name] = node
+    return names
+
+
+@pytest.fixture(scope="module")
+def stub():
+    return declared(ast.parse(read(STUB)).body)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert STUB.with_name("py.typed").is_file()
+
+
+def test_the_stub_declares_the_module(stub):
+    public = {name for name, value in vars(_core).items()
+              if getattr(value, "__module__", None) == _core.__name__ and not name.startswith("_")}
+    assert {name for name in stub if not name.startswith("_")} == public
+    assert set(_core.__all__) == public - {"weighted_sum"}
+    lists = [node.value for node in ast.parse(read(STUB)).body
+             if isinstance(node, (ast.Assign, ast.AugAssign))]
+    assert sum((ast.literal_eval(names) for names in lists), []) == _core.__all__
+
+
+def test_the_stub_declares_the_members_of_value(stub):
+    every_class_has = {"__doc__", "__module__", "__new__", "__eq__", "__ne__", "__repr__"}
+    assert set(declared(stub["Value"].body)) == set(vars(Value)) - every_class_has
+
+
+@pytest.mark.parametrize("row", PUBLIC_ROWS, ids=lambda row: row["id"])
+def test_the_stub_declares_the_operation(stub, row):
+    arguments = stub[row["name"]].args
+    assert [argument.arg for argument in arguments.posonlyargs] == row["operands"].split(", ")
+    assert not arguments.args
+    assert (row["name"] in declared(stub["Value"].body)) == (row["arity"] == 1)
+
+
+def test_stats_returns_what_the_stub_says(stub):
+    types = {name: node.annotation.id for name, node in declared(stub["_Stats"].body).items()}
+    assert types == {name: type(value).__name__ for name, value in flatgrad.stats().items()}
+
+
+# ---- the docstrings' examples ----
+
+def examples():
+    for module in ["flatgrad", *(f"flatgrad.{module.name}" for module in pkgutil.iter_modules(flatgrad.__path__)
+                                 if module.name != "__main__")]:
+        for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module)):
+            if test.examples and " (line " not in test.name:  # Cython lists some a second time
+                yield pytest.param(test, id=test.name)
+
+
+@pytest.mark.parametrize("example", list(examples()))
+def test_example(example):
+    report = []
+    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example, out=report.append)
+    assert result.failed == 0, "".join(report)
+
+
+# ---- rules of the house: C ----
+
+C_FILES = sorted([*CSRC.glob("*.[ch]"), CSRC / "ops.def"])
+
+# Files of a layer include headers of their own and earlier layers only, and from outside the project
+# the headers of the C standard library that have no business with files, processes or signals.
+C_LAYERS = ["base", "ops mem marks", "tape", "sweep program kernels cpu optim"]
+C_LIBRARY = set("assert errno float limits math stdbool stddef stdint stdlib string".split())
+C_COMPILER = {"intrin", "immintrin", "arm_neon"}
+FORBIDDEN_CALLS = re.compile(r"\b(exit|_Exit|abort|longjmp|setjmp|getenv|system|\w*printf|puts)\s*\(")
+
+
+def bare(c):
+    """C without comments, preprocessor lines and what is in strings."""
+    c = re.sub(r"/\*.*?\*/|//[^\n]*", " ", c, flags=re.DOTALL)
+    c = re.sub(r'"(?:\\.|[^"\\\n])*"', '""', c)
+    return re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", "", c, flags=re.MULTILINE)
+
+
+def mutable_globals(c):
+    """The declarations of data that outlives a call and is not constant."""
+    c = bare(c)
+    found = re.findall(r"^[ \t]+(static\b(?! (?:inline )?const\b)[^;=]*)", c, flags=re.MULTILINE)
+    while "{" in c:
+        c, replaced = re.subn(r"\{[^{}]*\}", "@", c)
+        assert replaced, "unbalanced braces"
+    for declaration in re.sub(r"\)\s*@", ");", c).split(";"):
+        declared_as = declaration.split("=")[0].strip()
+        is_constant = re.search(r"\bconst\b", declared_as) and not re.search(r"\*(?!\s*const\b)", declared_as)
+        is_type = re.match(r"typedef\b|(struct|enum|union)\b\s*\w*\s*@?$", declared_as)
+        if declared_as and not (is_constant or is_type or "(" in declared_as):
+            found.append(declared_as)
+    return found
+
+
+@pytest.mark.parametrize("path", C_FILES, ids=lambda path: path.name)
+def test_c_has_no_state_of_its_own(path):
+    assert mutable_globals("" if path.suffix == ".def" else read(path)) == []
+
+
+@pytest.mark.parametrize("c", [
+    "int n;", "static double x = 1.0;", "static const char *p;", "int f(void)\n{\n    static int n;\n}",
+    "struct s { int a; } s;", "fg_tape *live;", "static int table[2] = {1, 2};",
+])
+def test_state_in_c_is_found(c):
+    assert len(mutable_globals(c)) == 1
+
+
+@pytest.mark.parametrize("c", [
+    "static int f(int x)\n{\n    int n = 0;\n    if (x) {\n        n = 1;\n    }\n    return n;\n}",
+    "extern const t table[N];", "const t table[N] = {{1}, {2}};", "static const char *const p = \"int n;\";",
+    "typedef struct s {\n    int a;\n} s;", "enum { A, B };", "struct s;", "/* int n; */", "#define A \\\n    int n;\n",
+])
+def test_what_is_not_state_in_c_is_let_be(c):
+    assert mutable_globals(c) == []
+
+
+@pytest.mark.parametrize("path", C_FILES, ids=lambda path: path.name)
+def test_c_includes_only_what_it_may_know(path):
+    layer = {name: rank for rank, names in enumerate(C_LAYERS) for name in names.split()}
+    assert path.stem in layer, "say in C_LAYERS where it stands"
+    for kind, name in re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)', read(path), re.MULTILINE):
+        stem = name.rpartition(".")[0]
+        if kind == "<":
+            assert stem in C_LIBRARY | C_COMPILER
+        else:
+            assert (CSRC / name).is_file()
+            assert layer[stem] < layer[path.stem] or stem == path.stem
+    assert not FORBIDDEN_CALLS.search(bare(read(path)))
+
+
+# ---- rules of the house: Python, and files in general ----
+
+# A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches.
+PYTHON_LAYERS = ["_core", "flatgrad engine", "nn datasets viz", "__main__"]
+
+
+@pytest.mark.parametrize("path", sorted(PYTHON.glob("*.py")), ids=lambda path: path.name)
+def test_python_imports_only_what_it_may_know(path):
+    layer = {name: rank for rank, names in enumerate(PYTHON_LAYERS) for name in names.split()}
+    own = "flatgrad" if path.stem == "__init__" else path.stem
+    assert own in layer, "say in PYTHON_LAYERS where it stands"
+    imported = []
+    for node in ast.walk(ast.parse(read(path))):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            whole = node.module == "flatgrad"
+            imported += [f"flatgrad.{alias.name}" if whole and alias.name in layer else node.module
+                         for alias in node.names]
+    ours = {name.removeprefix("flatgrad.") for name in imported if name.split(".")[0] == "flatgrad"}
+    assert {name for name in ours if layer[name] >= layer[own]} == set()
+
+
+def test_only_the_core_names_c_headers():
+    headers = re.compile("|".join(rf"\b{path.stem}\.h\b" for path in CSRC.glob("*.h")))
+    assert {path.name for path in PYTHON.iterdir() if path.suffix in (".py", ".pyx", ".pxd", ".pyi")
+            and headers.search(read(path))} <= {"_core.pyx", "_core.pxd"}
+
+
+def sources():
+    """The text files that we write."""
+    made = re.compile(r"\.git$|\.venv|build$|dist$|wheelhouse$|.*\.egg-info$|\..*_cache$")
+    written = {"", ".c", ".cfg", ".def", ".h", ".in", ".md", ".pxd", ".py", ".pyi", ".pyx", ".toml", ".yml"}
+    for top in ROOT.iterdir():
+        if not made.match(top.name):
+            for path in [top] if top.is_file() else top.rglob("*"):
+                if path.is_file() and path.suffix in written and path.name not in ("_core.c", "PKG-INFO"):
+                    yield path
+
+
+def test_no_file_names_a_place_of_one_machine():
+    place = re.compile(r"(?<![\w.])/(?:home|root|work|Users|opt|tmp)/|pypi\.org|pythonhosted\.org")
+    assert [(str(path.relative_to(ROOT)), found[0]) for path in sources()
+            for found in [place.search(read(path))] if found] == []
