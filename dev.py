@@ -122,9 +122,13 @@ def interpreters():
 
 # ---- environments ----
 
+def python_of(folder):
+    return folder / "Scripts" / "python.exe" if WINDOWS else folder / "bin" / "python"
+
+
 def create(folder, base=sys.executable):
     """A new virtual environment with pip; returns its Python."""
-    python = Path(folder, *(["Scripts", "python.exe"] if WINDOWS else ["bin", "python"]))
+    python = python_of(folder)
     attempts = []
     for options in (["venv"], ["virtualenv"], ["venv", "--without-pip"]):
         done = subprocess.run([base, "-m", options[0], "--clear", *options[1:], folder],
@@ -160,7 +164,7 @@ def environment(name, *packages, extras=None, switches=None):
     switched_on = {k: v for k, v in {**os.environ, **switches}.items() if k.startswith("FLATGRAD_")}
     wanted = [interpreter, repr(packages), repr((extras, switched_on, fingerprint())) if extras else ""]
     present = stamp.read_text("utf-8").split("\n") if stamp.is_file() else [None]
-    python = folder.joinpath(*(["Scripts", "python.exe"] if WINDOWS else ["bin", "python"]))
+    python = python_of(folder)
     if present == wanted:
         return python
     if extras:
