@@ -13,4 +13,5 @@ const fg_op_info fg_op_table[FG_OPS] = {
     [FG_##ID] = {#ID, #name, operands, symbol, domain, formula, edge, 3, 3, public},
 #include "ops.def"
     [FG_CUSTOM] = {"CUSTOM", "", "", "", "", "a node that the user made", "", -1, -1, 0},
+    [FG_LOCAL] = {"LOCAL", "", "", "", "", "a node with given partial derivatives", "", -1, -1, 0},
 };

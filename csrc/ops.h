@@ -21,6 +21,7 @@ typedef enum fg_op {
 #define FG_TERNARY(ID, ...) FG_##ID,
 #include "ops.def"
     FG_CUSTOM, /* any number of operands, and no rule of ours */
+    FG_LOCAL,  /* any number of operands, each with its partial derivative, which is kept in the pool */
     FG_OPS     /* how many opcodes there are */
 } fg_op;
 
@@ -43,6 +44,13 @@ extern const fg_op_info fg_op_table[FG_OPS];
 static inline int fg_op_is_pooled(int op)
 {
     return op >= FG_BINARY_END;
+}
+
+/* How many pool entries a pooled opcode has for `count` operands: their ids, and for FG_LOCAL then as
+ * many doubles, each in two entries. */
+static inline fg_id fg_op_pool_size(int op, fg_id count)
+{
+    return op == FG_LOCAL ? 3 * count : count;
 }
 
 /* Inline operands, 0 to 2. Precondition: not pooled. */

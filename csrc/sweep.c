@@ -2,6 +2,8 @@
  * whose ids are smaller, so taking the highest mark first is a topological order. */
 #include "sweep.h"
 
+#include <string.h>
+
 #if defined(__GNUC__) || defined(__clang__)
 #define NOINLINE __attribute__((noinline))
 #elif defined(_MSC_VER)
@@ -10,23 +12,28 @@
 #define NOINLINE
 #endif
 
-/* Visit node i, whatever it is: add to its operands' gradients, and mark them. */
-static NOINLINE void visit(fg_tape *t, fg_id i)
+static double pool_partial(const fg_tape *t, fg_args args, fg_id k)
+{
+    double partial;
+    memcpy(&partial, t->pool + args.a + args.b + 2 * k, sizeof partial);
+    return partial;
+}
+
+/* The rule of node i's operation. */
+static inline void apply(fg_tape *t, fg_id i)
 {
     const double *const data = t->data;
     double *const grad = t->grad;
-    fg_marks *const marks = &t->marks;
     const fg_args args = t->args[i];
     const double dz = grad[i], z = data[i];
 
-    switch (t->op[i]) {
+    switch (fg_tape_op(t, i)) {
 #define FG_UNARY(ID, name, public, symbol, forward, dx_, ...) \
     case FG_##ID: {                                           \
         const double x = data[args.a];                        \
         const int32_t k = (int32_t)args.b;                    \
         (void)x, (void)z, (void)k;                            \
         grad[args.a] += (dx_);                                \
-        fg_marks_add(marks, args.a);                          \
         break;                                                \
     }
 #define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...) \
@@ -35,8 +42,6 @@ static NOINLINE void visit(fg_tape *t, fg_id i)
         (void)x, (void)y, (void)z;                                           \
         grad[args.a] += (dx_);                                               \
         grad[args.b] += (dy_);                                               \
-        fg_marks_add(marks, args.a);                                         \
-        fg_marks_add(marks, args.b);                                         \
         break;                                                               \
     }
 #define FG_TERNARY(ID, name, operands, public, symbol, forward, dx_, dy_, dw_, ...) \
@@ -47,32 +52,105 @@ static NOINLINE void visit(fg_tape *t, fg_id i)
         grad[o[0]] += (dx_);                                                        \
         grad[o[1]] += (dy_);                                                        \
         grad[o[2]] += (dw_);                                                        \
-        for (int k = 0; k < 3; k++)                                                 \
-            fg_marks_add(marks, o[k]);                                              \
         break;                                                                      \
     }
 #include "ops.def"
-    case FG_CUSTOM: /* no rule of ours: no gradient flows, but what is below is visited */
+    case FG_LOCAL:
         for (fg_id k = 0; k < args.b; k++)
-            fg_marks_add(marks, t->pool[args.a + k]);
+            grad[t->pool[args.a + k]] += pool_partial(t, args, k) * dz;
+        break;
+    default: /* FG_LEAF and FG_CUSTOM */
+        break;
+    }
+}
+
+void fg_sweep_partials(const fg_tape *t, fg_id i, double *partials)
+{
+    const double *const data = t->data;
+    const fg_args args = t->args[i];
+    const double dz = 1.0, z = data[i];
+
+    switch (fg_tape_op(t, i)) {
+#define FG_UNARY(ID, name, public, symbol, forward, dx_, ...) \
+    case FG_##ID: {                                           \
+        const double x = data[args.a];                        \
+        const int32_t k = (int32_t)args.b;                    \
+        (void)x, (void)z, (void)k;                            \
+        partials[0] = (dx_);                                  \
+        break;                                                \
+    }
+#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...) \
+    case FG_##ID: {                                                          \
+        const double x = data[args.a], y = data[args.b];                     \
+        (void)x, (void)y, (void)z;                                           \
+        partials[0] = (dx_);                                                 \
+        partials[1] = (dy_);                                                 \
+        break;                                                               \
+    }
+#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx_, dy_, dw_, ...) \
+    case FG_##ID: {                                                                 \
+        const fg_id *const o = t->pool + args.a;                                    \
+        const double x = data[o[0]], y = data[o[1]], w = data[o[2]];                \
+        (void)x, (void)y, (void)w, (void)z;                                         \
+        partials[0] = (dx_);                                                        \
+        partials[1] = (dy_);                                                        \
+        partials[2] = (dw_);                                                        \
+        break;                                                                      \
+    }
+#include "ops.def"
+    case FG_LOCAL:
+        for (fg_id k = 0; k < args.b; k++)
+            partials[k] = pool_partial(t, args, k);
+        break;
+    case FG_CUSTOM:
+        for (fg_id k = 0; k < args.b; k++)
+            partials[k] = 0.0;
         break;
     default: /* FG_LEAF */
         break;
     }
 }
 
+/* Visit node i, whatever it is: mark its operands and add to their gradients. 1 if it has a hook, and
+ * the second is left to that. */
+static NOINLINE int visit(fg_tape *t, fg_id i)
+{
+    const int op = fg_tape_op(t, i);
+    const fg_args args = t->args[i];
+    if (fg_op_is_pooled(op)) {
+        for (fg_id k = 0; k < args.b; k++)
+            fg_marks_add(&t->marks, t->pool[args.a + k]);
+    } else if (op != FG_LEAF) {
+        fg_marks_add(&t->marks, args.a);
+        if (fg_op_inline_arity(op) == 2)
+            fg_marks_add(&t->marks, args.b);
+    }
+    if (FG_UNLIKELY(t->op[i] & FG_HOOK)) {
+        t->hook = i;
+        return 1;
+    }
+    apply(t, i);
+    return 0;
+}
+
+void fg_sweep_apply(fg_tape *t, fg_id i)
+{
+    apply(t, i);
+}
+
 /* Rows whose rule is expanded inside the loop below as well; nothing that calls a function, for
  * that would push the loop's pointers out of registers. */
 #define IS_HOT(op) ((op) == FG_ADD || (op) == FG_MUL || (op) == FG_SUB || (op) == FG_RELU)
 
-/* Visit the marked nodes of word w, the highest first, with those that they mark in the same word.
+/* Visit the marked nodes of word w, the highest first, with those that they mark in the same word. 1 if
+ * it stopped at a hook, with what is left marked in the word.
  *
  * Three things halve the time that a chain takes, where each node waits for the one before. The
  * word's marks are in a register. Whether the node below comes next, as it mostly does, is asked
  * before counting bits: a branch is predicted, where a count would wait for this node's operands.
  * And the gradient just written is still in a register when its node comes next: reading it back
  * would wait for the store. */
-static void drain_word(fg_tape *t, fg_id w)
+static int drain_word(fg_tape *t, fg_id w)
 {
     const uint8_t *const ops = t->op;
     const fg_args *const all_args = t->args;
@@ -123,7 +201,8 @@ static void drain_word(fg_tape *t, fg_id w)
         {
             if (op != FG_LEAF) {
                 word[w] = marked;
-                visit(t, i);
+                if (FG_UNLIKELY(visit(t, i)))
+                    return 1;
                 marked = word[w];
                 last = 0;
             }
@@ -139,6 +218,7 @@ static void drain_word(fg_tape *t, fg_id w)
     }
 #undef MARK
     word[w] = 0;
+    return 0;
 }
 
 static void end(fg_tape *t)
@@ -165,16 +245,20 @@ int fg_sweep_run(fg_tape *t, fg_id words)
         t->marks.highest = s;
         while (t->marks.summary[s]) {
             if (words-- == 0)
-                return 1;
+                return FG_SWEEP_MORE;
             const unsigned top = fg_bits_top(t->marks.summary[s]);
-            drain_word(t, (s << 6) + top);
-            t->marks.summary[s] &= ~((uint64_t)1 << top);
+            const fg_id w = (s << 6) + top;
+            const int stopped = drain_word(t, w);
+            if (!t->marks.word[w])
+                t->marks.summary[s] &= ~((uint64_t)1 << top);
+            if (FG_UNLIKELY(stopped))
+                return FG_SWEEP_HOOK;
         }
         if (s == t->marks.lowest)
             break;
     }
     end(t);
-    return 0;
+    return FG_SWEEP_DONE;
 }
 
 void fg_sweep_cancel(fg_tape *t)

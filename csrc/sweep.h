@@ -13,9 +13,20 @@
  * has ended or been cancelled, nodes may be appended but none is popped or renumbered. */
 void fg_sweep_begin(fg_tape *t, fg_id output);
 
-/* Visit the marked nodes of up to `words` words of 64 ids. 1: there is more to do, call again;
- * 0: the sweep has ended. */
+enum { FG_SWEEP_DONE = 0, FG_SWEEP_MORE = 1, FG_SWEEP_HOOK = 2 };
+
+/* Visit the marked nodes of up to `words` words of 64 ids. FG_SWEEP_DONE: the sweep has ended.
+ * FG_SWEEP_MORE: call again. FG_SWEEP_HOOK: node t->hook has its turn, and its rule is the caller's
+ * to run; then call again. */
 int fg_sweep_run(fg_tape *t, fg_id words);
+
+/* Add to the gradients of node i's operands by its own rule, hook or no hook; a leaf and FG_CUSTOM
+ * have none. At any time, also between two calls of fg_sweep_run. */
+void fg_sweep_apply(fg_tape *t, fg_id i);
+
+/* The partial derivatives of node i by its operands, in order. Precondition: `partials` has room for
+ * as many as fg_tape_operands tells. */
+void fg_sweep_partials(const fg_tape *t, fg_id i, double *partials);
 
 /* End a sweep early; the gradients added so far stay. */
 void fg_sweep_cancel(fg_tape *t);

@@ -137,29 +137,33 @@ int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
 
 /* ---- appending ---- */
 
-fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count, double data)
+fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count,
+                          const double *partials, double data)
 {
-    assert(fg_op_is_pooled(op) && count <= t->pool_capacity - t->npool);
+    assert(fg_op_is_pooled(op) && fg_op_pool_size(op, count) <= t->pool_capacity - t->npool);
     const fg_id offset = t->npool;
     for (fg_id k = 0; k < count; k++) {
         assert(operands[k] < t->n);
         t->pool[offset + k] = operands[k];
     }
-    t->npool = offset + count;
+    if (op == FG_LOCAL && count > 0)
+        memcpy(t->pool + offset + count, partials, count * sizeof *partials);
+    t->npool = offset + fg_op_pool_size(op, count);
     return fg_tape_push(t, op, offset, count, data);
 }
 
 fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg_id **operands)
 {
     const fg_args args = t->args[i];
-    if (fg_op_is_pooled(t->op[i])) {
+    const int op = fg_tape_op(t, i);
+    if (fg_op_is_pooled(op)) {
         *operands = t->pool + args.a;
         return args.b;
     }
     inline_pair[0] = args.a;
     inline_pair[1] = args.b;
     *operands = inline_pair;
-    return (fg_id)fg_op_inline_arity(t->op[i]);
+    return (fg_id)fg_op_inline_arity(op);
 }
 
 /* ---- boxes ---- */
@@ -173,6 +177,7 @@ fg_box *fg_tape_box(fg_tape *t, fg_id i)
         return NULL;
     *(fg_box *)box = (fg_box){.holder = t->owner[i]};
     t->owner[i] = (fg_id *)((uintptr_t)box + 1u);
+    t->boxes++;
     return box;
 }
 
@@ -190,6 +195,7 @@ static void bury_box(fg_tape *t, fg_id i)
         fg_box *box = fg_owner_box(owner);
         box->next = t->dead;
         t->dead = box;
+        t->boxes--;
     }
 }
 
@@ -221,7 +227,7 @@ void fg_tape_pop(fg_tape *t)
     fg_id i = before - 1;
     while (!fg_tape_holder(t, i)) { /* stops at 0, which is always held */
         bury_box(t, i);
-        if (fg_op_is_pooled(t->op[i]))
+        if (fg_op_is_pooled(fg_tape_op(t, i)))
             t->npool = t->args[i].a; /* pool records are in node order */
         i--;
     }
@@ -232,28 +238,27 @@ void fg_tape_pop(fg_tape *t)
 
 /* ---- collection ---- */
 
-/* Which nodes of word w somebody holds, as a word of marks; *boxes tells whether any has a box. */
-static uint64_t held_in_word(const fg_tape *t, fg_id w, fg_id count, int *boxes)
+/* Which nodes of word w somebody holds, as a word of marks. */
+static uint64_t held_in_word(const fg_tape *t, fg_id w, fg_id count)
 {
     fg_id *const *const owner = t->owner + ((size_t)w << 6);
     uint64_t held = 0;
     uintptr_t any = 0;
     for (fg_id k = 0; k < count; k++) /* most words of a large graph have no holder at all */
         any |= (uintptr_t)owner[k];
-    *boxes = (int)(any & 1u);
     if (any)
         for (fg_id k = 0; k < count; k++)
             held |= (uint64_t)(owner[k] != NULL) << k;
-    if (FG_UNLIKELY(*boxes)) /* a box whose holder is gone holds nothing */
+    if (FG_UNLIKELY(any & 1u)) /* a box whose holder is gone holds nothing */
         for (fg_id k = 0; k < count; k++)
             if (fg_owner_is_box(owner[k]) && !fg_owner_box(owner[k])->holder)
                 held &= ~((uint64_t)1 << k);
     return held;
 }
 
-/* Mark what is held and what a marked node needs, and bury the boxes of the rest. Ids being
- * topological, one scan from the top settles it. Writes marks.word only; the summary stays clear. */
-static void mark_living(fg_tape *t)
+/* Ids being topological, one scan from the top settles it. Writes marks.word only; the summary stays
+ * clear. */
+void fg_tape_mark_living(fg_tape *t)
 {
     const uint8_t *const ops = t->op;
     const fg_args *const args = t->args;
@@ -261,9 +266,8 @@ static void mark_living(fg_tape *t)
 
     for (fg_id w = (fg_id)FG_MARKS_WORDS(t->n); w-- > 0;) {
         const fg_id base = w << 6, count = min_id(64, t->n - base);
-        int boxes;
         /* Marks in this word are kept in registers: to visit, and visited. */
-        uint64_t marked = held_in_word(t, w, count, &boxes) | word[w], done = 0;
+        uint64_t marked = held_in_word(t, w, count) | word[w], done = 0;
 
 #define MARK(operand)                                         \
     do {                                                      \
@@ -277,7 +281,7 @@ static void mark_living(fg_tape *t)
         while (marked) {
             const unsigned bit = fg_bits_top(marked);
             const fg_id i = base + bit;
-            const int op = ops[i];
+            const int op = ops[i] & ~FG_HOOK;
             marked ^= (uint64_t)1 << bit;
             done |= (uint64_t)1 << bit;
             if (FG_UNLIKELY(fg_op_is_pooled(op))) {
@@ -292,11 +296,12 @@ static void mark_living(fg_tape *t)
 #undef MARK
 
         word[w] = done;
-        if (FG_UNLIKELY(boxes))
-            for (fg_id k = 0; k < count; k++)
-                if (!(done >> k & 1u))
-                    bury_box(t, base + k);
     }
+}
+
+void fg_tape_clear_marks(fg_tape *t)
+{
+    memset(t->marks.word, 0, FG_MARKS_WORDS(t->n) * sizeof *t->marks.word);
 }
 
 /* The first node from i on, before n, whose mark is `mark` (0 or 1); n if there is none. */
@@ -340,13 +345,16 @@ static void slide(fg_tape *t, const run *r, fg_id count, fg_id *npool)
     memmove(t->grad + to, t->grad + from, count * sizeof *t->grad);
     memmove(t->owner + to, t->owner + from, count * sizeof *t->owner);
     for (fg_id i = to; i < to + count; i++) {
-        const int op = t->op[i];
+        const int op = fg_tape_op(t, i);
         fg_args args = t->args[i + r->shift];
         if (FG_UNLIKELY(fg_op_is_pooled(op))) {
             for (fg_id k = 0; k < args.b; k++)
                 t->pool[*npool + k] = renumber(t, r, t->pool[args.a + k]);
+            const fg_id size = fg_op_pool_size(op, args.b);
+            memmove(t->pool + *npool + args.b, t->pool + args.a + args.b,
+                    (size - args.b) * sizeof *t->pool);
             args.a = *npool;
-            *npool += args.b;
+            *npool += size;
         } else if (op != FG_LEAF) {
             args.a = renumber(t, r, args.a);
             if (fg_op_inline_arity(op) == 2)
@@ -367,7 +375,7 @@ fg_id fg_tape_collect(fg_tape *t)
         return 0;
     const fg_id n = t->n, words = (fg_id)FG_MARKS_WORDS(n);
     uint64_t *const word = t->marks.word;
-    mark_living(t);
+    fg_tape_mark_living(t);
 
     fg_id living = 0;
     for (fg_id w = 0; w < words; w++) {
@@ -378,10 +386,13 @@ fg_id fg_tape_collect(fg_tape *t)
         const fg_id first = next_with_mark(word, 0, n, 0);
         fg_id npool = 0, to = first;
         for (fg_id i = first; i-- > 0;) /* the pool records of what does not move stay, too */
-            if (fg_op_is_pooled(t->op[i])) {
-                npool = t->args[i].a + t->args[i].b;
+            if (fg_op_is_pooled(fg_tape_op(t, i))) {
+                npool = t->args[i].a + fg_op_pool_size(fg_tape_op(t, i), t->args[i].b);
                 break;
             }
+        if (t->boxes > 0)
+            for (fg_id i = first; i < n; i = next_with_mark(word, i + 1, n, 0))
+                bury_box(t, i);
         for (fg_id i = next_with_mark(word, first, n, 1); i < n;) {
             const fg_id end = next_with_mark(word, i, n, 0);
             const run r = {first, i, i - to};
@@ -415,10 +426,10 @@ int fg_tape_check(const fg_tape *t)
         for (fg_id k = 0; k < count; k++)
             if (operands[k] >= i)
                 return 0;
-        if (fg_op_is_pooled(t->op[i])) {
+        if (fg_op_is_pooled(fg_tape_op(t, i))) {
             if (t->args[i].a != npool)
                 return 0;
-            npool += count;
+            npool += fg_op_pool_size(fg_tape_op(t, i), count);
         }
         if (fg_tape_holder(t, i) && *fg_tape_holder(t, i) != i)
             return 0;

@@ -24,6 +24,8 @@ typedef struct fg_box {
     struct fg_box *next; /* among the dead */
 } fg_box;
 
+enum { FG_HOOK = 0x80 };
+
 typedef struct fg_tape {
     fg_id n;        /* slots in use: 0 (the sentinel) to n - 1 */
     fg_id room;     /* fg_tape_push may take n up to this: min(capacity, collect_at) */
@@ -31,7 +33,7 @@ typedef struct fg_tape {
     fg_id limit;    /* neither n nor npool passes this: FG_MAX_ID, or less in a test */
     fg_id npool;    /* operand ids in use in the pool */
 
-    uint8_t *op;    /* [capacity] fg_op */
+    uint8_t *op;    /* [capacity] fg_op, with FG_HOOK added where the caller runs the backward rule */
     fg_args *args;  /* [capacity] */
     double *data;   /* [capacity] */
     double *grad;   /* [capacity] */
@@ -47,6 +49,8 @@ typedef struct fg_tape {
     fg_id collect_floor;   /* never with fewer nodes than this; 0: at every chance, for tests */
     fg_id idle;            /* pops in a row that found the tape far too large */
     int busy;              /* sweeps under way: no popping, no collection, ids stay */
+    fg_id hook;            /* the node at which fg_sweep_run asked its caller to act */
+    fg_id boxes;           /* how many nodes have one */
     fg_box *dead;          /* boxes of nodes that are gone, for the caller to dispose of */
     uint64_t collections;  /* how many there have been */
     fg_id sentinel;        /* what owner[0] points to: id 0 is always held, so popping stops there */
@@ -81,9 +85,22 @@ static inline fg_id fg_tape_push_leaf(fg_tape *t, double data)
     return fg_tape_push(t, FG_LEAF, 0, 0, data);
 }
 
-/* Append a pooled node with `count` operands. Preconditions: room for it and for its operands in
- * the pool, operand ids < n. */
-fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count, double data);
+/* Append a pooled node with `count` operands; `partials` is read for FG_LOCAL alone.
+ * Preconditions: room for it and for fg_op_pool_size() entries in the pool, operand ids < n. */
+fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count,
+                          const double *partials, double data);
+
+/* A node's opcode. */
+static inline int fg_tape_op(const fg_tape *t, fg_id i)
+{
+    return t->op[i] & ~FG_HOOK;
+}
+
+/* From now on a sweep stops at node i for its caller to run the backward rule, or no longer does. */
+static inline void fg_tape_set_hook(fg_tape *t, fg_id i, int on)
+{
+    t->op[i] = (uint8_t)(fg_tape_op(t, i) | (on ? FG_HOOK : 0));
+}
 
 /* The node's operands in *operands; returns how many. `inline_pair` is scratch for the caller to
  * provide. Valid until the tape changes. */
@@ -127,6 +144,17 @@ void fg_tape_pop(fg_tape *t);
 /* Drop every node that neither a holder nor a living node needs, slide the rest down, tell the
  * holders. Returns how many went. Cannot fail. Does nothing while a sweep is under way. */
 fg_id fg_tape_collect(fg_tape *t);
+
+/* For callers that have to know what a collection would keep: mark the nodes that are held or that a
+ * held node needs (fg_tape_is_marked tells), and clear the marks again. Nothing may come between but
+ * reading, and changing who holds what. Precondition: no sweep is under way. */
+void fg_tape_mark_living(fg_tape *t);
+void fg_tape_clear_marks(fg_tape *t);
+
+static inline int fg_tape_is_marked(const fg_tape *t, fg_id i)
+{
+    return fg_marks_has(&t->marks, i);
+}
 
 /* Whether every invariant of the structure holds; for tests and assertions. */
 int fg_tape_check(const fg_tape *t);

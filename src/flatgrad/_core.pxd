@@ -29,7 +29,9 @@ cdef extern from "tape.h" nogil:
         FG_UNARY_END
         FG_BINARY_END
         FG_CUSTOM
+        FG_LOCAL
         FG_OPS
+        FG_HOOK
 
     ctypedef struct fg_op_info:
         const char *id
@@ -75,8 +77,11 @@ cdef extern from "tape.h" nogil:
         double *grad
         fg_id **owner
         fg_id collect_at
+        fg_id pool_collect_at
         fg_id collect_floor
         int busy
+        fg_id hook
+        fg_id boxes
         fg_box *dead
         uint64_t collections
         fg_mem mem
@@ -85,7 +90,13 @@ cdef extern from "tape.h" nogil:
     int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
     fg_id fg_tape_push(fg_tape *t, int op, fg_id a, fg_id b, double data)
     fg_id fg_tape_push_leaf(fg_tape *t, double data)
-    fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count, double data)
+    fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count,
+                              const double *partials, double data)
+    int fg_tape_op(const fg_tape *t, fg_id i)
+    void fg_tape_set_hook(fg_tape *t, fg_id i, bint on)
+    void fg_tape_mark_living(fg_tape *t)
+    void fg_tape_clear_marks(fg_tape *t)
+    bint fg_tape_is_marked(const fg_tape *t, fg_id i)
     fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
     bint fg_owner_is_box(const fg_id *owner)
     fg_box *fg_owner_box(const fg_id *owner)
@@ -100,7 +111,14 @@ cdef extern from "tape.h" nogil:
 
 cdef extern from "sweep.h" nogil:
     void fg_sweep_begin(fg_tape *t, fg_id output)
+    enum:
+        FG_SWEEP_DONE
+        FG_SWEEP_MORE
+        FG_SWEEP_HOOK
+
     int fg_sweep_run(fg_tape *t, fg_id words)
+    void fg_sweep_apply(fg_tape *t, fg_id i)
+    void fg_sweep_partials(const fg_tape *t, fg_id i, double *partials)
     void fg_sweep_cancel(fg_tape *t)
 
 

@@ -15,9 +15,11 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 
 import sys
+from functools import partial
 
 
 cdef extern from "Python.h":
+    ctypedef int (*visitproc)(PyObject *o, void *arg) except -1
     ctypedef void *destructor
     ctypedef void *vectorcallfunc
     ctypedef struct PyNumberMethods:
@@ -31,6 +33,7 @@ cdef extern from "Python.h":
         object (*tp_call)(PyObject *tp, object args, object kwargs)
         vectorcallfunc tp_vectorcall
         PyNumberMethods *tp_as_number
+        int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) except -1
     PyTypeObject PyType_Type
     PyObject *PyType_GenericAlloc(PyTypeObject *tp, Py_ssize_t nitems) except NULL
     void PyObject_ClearWeakRefs(PyObject *o)
@@ -47,6 +50,21 @@ cdef extern from "Python.h":
         PyCFunction ml_meth
         int ml_flags
         const char *ml_doc
+    bint PyObject_TypeCheck(PyObject *o, PyTypeObject *tp)
+    object PyLong_FromVoidPtr(void *pointer)
+    Py_ssize_t PyLong_AsSsize_t(object x) except? -1
+    PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
+    int PyDict_SetItem(object d, object key, object value) except -1
+    PyObject *PyCell_GET(PyObject *cell)
+    PyObject *PyFunction_GetClosure(PyObject *function)
+    PyObject *PyFunction_GetDefaults(PyObject *function)
+    PyObject *PyFunction_GetKwDefaults(PyObject *function)
+    PyTypeObject PyDict_Type, PyList_Type, PyTuple_Type, PySet_Type, PyMethod_Type, PyCell_Type
+    PyTypeObject PyFunction_Type, PyCFunction_Type
+    void *PyMem_Malloc(size_t size)
+    void *PyMem_Realloc(void *pointer, size_t size)
+    void PyMem_Free(void *pointer)
+    int PyObject_GenericSetAttr(object o, object name, PyObject *value) except -1
     Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
     PyObject **PySequence_Fast_ITEMS(object sequence)
     int METH_NOARGS
@@ -115,6 +133,9 @@ cdef extern from *:
         PyObject *weak_references
 
 
+cdef class _Rule   # defined below
+
+
 # ---- the tape, and errors ----
 
 cdef fg_tape tape            # the one live tape; the GIL guards it
@@ -171,6 +192,9 @@ cdef int raise_operation(int status, int op, tuple operands) except -1:
 cdef int reserve(fg_id nodes, fg_id operands) except -1:
     """Make room on the tape. Ids may change, and Python code may run."""
     cdef int status
+    if tape.boxes > 0 and (tape.n + <uint64_t>nodes > tape.collect_at
+                           or tape.npool + <uint64_t>operands > tape.pool_collect_at):
+        release_cycles()
     while True:
         status = fg_tape_reserve(&tape, nodes, operands)
         if status < 0:
@@ -250,6 +274,221 @@ cdef void value_dealloc(PyObject *o) noexcept:
         Py_DECREF(<PyObject *>tp)
     if tape.dead != NULL:
         drain()
+
+
+# ---- cycles through the tape ----
+#
+# `out._backward = f`, where f uses `out`, is a cycle: the node's box holds f, f's cell holds the handle,
+# the handle keeps the node. Python's collector cannot see it, for the tape is no Python object. So
+# before the tape is collected the same is done here that Python's does: take the objects that boxes
+# lead to, take from each one's reference count the references among them, and what is left over is
+# held from outside. What neither that nor a living node leads to is garbage; emptying its boxes'
+# dicts breaks the cycles, and reference counting does the rest.
+#
+# Only containers that a closure is made of are looked into. A reference from anything else counts as
+# one from outside, which may keep garbage but never frees what is in use.
+
+cdef struct Reached:
+    PyObject *o
+    Py_ssize_t inside   # references to it from the tape and from reached objects
+    bint live
+
+
+cdef struct Graph:
+    Reached *objects
+    Py_ssize_t count
+    Py_ssize_t capacity
+    PyObject *index     # a dict: address -> position in objects
+    Py_ssize_t *stack   # live objects whose references are still to follow; as long as objects
+    Py_ssize_t depth
+
+
+cdef Py_ssize_t reach(Graph *g, PyObject *o, bint add) except -2:
+    """The object's position; if it has none, -1, or a new one."""
+    cdef PyObject *found
+    cdef Reached *objects
+    cdef Py_ssize_t *stack
+    key = PyLong_FromVoidPtr(o)
+    found = PyDict_GetItemWithError(<object>g.index, key)
+    if found != NULL:
+        return PyLong_AsSsize_t(<object>found)
+    if not add:
+        return -1
+    if g.count == g.capacity:
+        objects = <Reached *>PyMem_Realloc(g.objects, (2 * g.count + 64) * sizeof(Reached))
+        if objects == NULL:
+            raise MemoryError()
+        g.objects = objects
+        stack = <Py_ssize_t *>PyMem_Realloc(g.stack, (2 * g.count + 64) * sizeof(Py_ssize_t))
+        if stack == NULL:
+            raise MemoryError()
+        g.stack = stack
+        g.capacity = 2 * g.count + 64
+    PyDict_SetItem(<object>g.index, key, g.count)
+    g.objects[g.count] = Reached(o, 0, False)
+    g.count += 1
+    return g.count - 1
+
+
+cdef bint is_value(PyObject *o) noexcept:
+    return PyObject_TypeCheck(o, <PyTypeObject *>Value)
+
+
+cdef int each_reference(PyObject *o, visitproc visit, void *g) except -1:
+    """Call visit for the objects that o refers to, if o is of a kind that is looked into."""
+    cdef PyTypeObject *tp = Py_TYPE(o)
+    if (tp == &PyDict_Type or tp == &PyList_Type or tp == &PyTuple_Type or tp == &PySet_Type
+            or tp == &PyMethod_Type or tp == &PyCFunction_Type or tp == <PyTypeObject *>partial):
+        return tp.tp_traverse(o, visit, g)
+    if tp == <PyTypeObject *>_Rule:
+        return visit(<PyObject *>(<_Rule>o).node, g)
+    if tp == &PyCell_Type:
+        return visit_if(PyCell_GET(o), visit, g)
+    if tp == &PyFunction_Type:   # not its globals
+        visit_if(PyFunction_GetClosure(o), visit, g)
+        visit_if(PyFunction_GetDefaults(o), visit, g)
+        return visit_if(PyFunction_GetKwDefaults(o), visit, g)
+    return 0
+
+
+cdef int visit_if(PyObject *o, visitproc visit, void *g) except -1:
+    return visit(o, g) if o != NULL else 0
+
+
+cdef bint is_looked_into(PyObject *o) noexcept:
+    cdef PyTypeObject *tp = Py_TYPE(o)
+    return (is_value(o) or tp == &PyCell_Type or tp == &PyFunction_Type or tp == &PyTuple_Type
+            or tp == &PyDict_Type or tp == &PyList_Type or tp == &PySet_Type or tp == &PyMethod_Type
+            or tp == &PyCFunction_Type or tp == <PyTypeObject *>_Rule or tp == <PyTypeObject *>partial)
+
+
+cdef int count_reference(PyObject *o, void *graph) except -1:
+    cdef Graph *g = <Graph *>graph
+    if is_looked_into(o):
+        g.objects[reach(g, o, True)].inside += 1
+    return 0
+
+
+cdef int enliven(PyObject *o, void *graph) except -1:
+    """o is live: what it refers to is to follow, and a Value holds its node again."""
+    cdef Graph *g = <Graph *>graph
+    cdef Py_ssize_t k
+    if not is_looked_into(o):
+        return 0
+    k = reach(g, o, False)
+    if k >= 0 and not g.objects[k].live:
+        g.objects[k].live = True
+        g.stack[g.depth] = k
+        g.depth += 1
+    return 0
+
+
+cdef int follow(Graph *g) except -1:
+    while g.depth > 0:
+        g.depth -= 1
+        each_reference(g.objects[g.stack[g.depth]].o, enliven, g)
+    return 0
+
+
+cdef int hold_values(Graph *g, bint live) noexcept:
+    """Let the reached Values that are live, or those that are not, hold their nodes; 1 if any did not."""
+    cdef Py_ssize_t k
+    cdef fg_handle *handle
+    cdef bint changed = False
+    for k in range(g.count):
+        if g.objects[k].live == live and is_value(g.objects[k].o):
+            handle = <fg_handle *>g.objects[k].o
+            if handle.id != 0 and fg_tape_holder(&tape, handle.id) == NULL:
+                fg_tape_hold(&tape, handle.id, &handle.id)
+                changed = True
+    return changed
+
+
+cdef int find_dead(Graph *g, fg_id *boxed, fg_id boxes) except -1:
+    """Tell the live among the objects that the boxes of these nodes lead to from the dead."""
+    cdef Py_ssize_t k = 0
+    cdef fg_id j, rounds = 0
+    cdef fg_handle *handle
+    for j in range(boxes):
+        count_reference(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, g)
+    while k < g.count:
+        each_reference(g.objects[k].o, count_reference, g)
+        k += 1
+    for k in range(g.count):
+        if Py_REFCNT(g.objects[k].o) > g.objects[k].inside:
+            enliven(g.objects[k].o, g)
+    follow(g)
+    for k in range(g.count):
+        if not g.objects[k].live and is_value(g.objects[k].o):
+            handle = <fg_handle *>g.objects[k].o
+            if fg_tape_holder(&tape, handle.id) == &handle.id and handle.id != 0:
+                fg_tape_hold(&tape, handle.id, NULL)
+    # A node that is needed keeps its box alive, and that may lead to more Values and so to more nodes:
+    # mostly none, since they are operands. Past a few rounds, call everything live.
+    while True:
+        fg_tape_mark_living(&tape)
+        for j in range(boxes):
+            if fg_tape_is_marked(&tape, boxed[j]):
+                enliven(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, g)
+        fg_tape_clear_marks(&tape)
+        follow(g)
+        rounds += 1
+        if not hold_values(g, True):
+            return 0
+        if rounds == 16:
+            for k in range(g.count):
+                g.objects[k].live = True
+            return 0
+
+
+cdef int release_cycles() except -1:
+    """Empty the boxes that only cycles keep alive. At a safe point: ids may change, Python code runs."""
+    cdef dict index = {}
+    cdef list dead = []   # both made first: making them may run Python's collector
+    cdef Graph g
+    cdef fg_id boxes = 0, i
+    cdef Py_ssize_t k
+    cdef fg_id *boxed
+    global draining
+    if draining or tape.busy or tape.boxes == 0:
+        return 0
+    boxed = <fg_id *>PyMem_Malloc(tape.boxes * sizeof(fg_id))
+    if boxed == NULL:
+        raise MemoryError()
+    for i in range(1, tape.n):
+        if fg_owner_is_box(tape.owner[i]) and fg_owner_box(tape.owner[i]).extra != NULL:
+            boxed[boxes] = i
+            boxes += 1
+    g = Graph(NULL, 0, 0, <PyObject *>index, NULL, 0)
+    try:
+        tape.busy += 1   # while Values do not hold their nodes, none must go
+        try:
+            find_dead(&g, boxed, boxes)
+        finally:
+            hold_values(&g, True)
+            hold_values(&g, False)
+            tape.busy -= 1
+        for i in range(boxes):
+            k = reach(&g, <PyObject *>fg_owner_box(tape.owner[boxed[i]]).extra, False)
+            if not g.objects[k].live:
+                dead.append(<dict>fg_owner_box(tape.owner[boxed[i]]).extra)
+    finally:
+        PyMem_Free(boxed)
+        PyMem_Free(g.objects)
+        PyMem_Free(g.stack)
+    draining = True   # what dies now is disposed of at the end, without recursion
+    try:
+        for extra in dead:
+            op = extra.get("_op")
+            extra.clear()
+            if op is not None:
+                extra["_op"] = op
+    finally:
+        dead = extra = None
+        draining = False
+        if tape.dead != NULL:
+            drain()
+    return 0
 
 
 # ---- numbers ----
@@ -491,38 +730,127 @@ cdef object apply_function(int op, PyObject **args, Py_ssize_t count):
         if not is_value[k]:
             ids[k] = fg_tape_push_leaf(&tape, x[k])
     if info.arity == 3:
-        return give(handle, fg_tape_push_pooled(&tape, op, ids, 3, z))
+        return give(handle, fg_tape_push_pooled(&tape, op, ids, 3, NULL, z))
     return give(handle, fg_tape_push(&tape, op, ids[0], ids[1], z))
 
 
-cdef int become_custom(Value self, double number, list children, str op) except -1:
-    """Make self the handle of a new node with these operands, and of its old one no more."""
+cdef int become_made(Value self, double number, list children, list partials, str op) except -1:
+    """Make self the handle of a new node with these operands, and of its old one no more.
+
+    partials: the derivatives by the operands, or None if the node has no rule (of ours).
+    """
     cdef fg_id count = <fg_id>len(children)
+    cdef int opcode = FG_CUSTOM if partials is None else FG_LOCAL
+    cdef bint fresh
     cdef Py_ssize_t k
     cdef fg_id i
     cdef fg_id *ids
+    cdef fg_id *owner
+    cdef double *values
     cdef fg_box *box
     cdef dict extra = {"_op": op}
     for k, child in enumerate(children):
         if not isinstance(child, Value):
             raise TypeError(f"_children[{k}]: expected a Value, got {describe(child)}")
-    scratch = bytearray((count + 1) * sizeof(fg_id))
-    ids = <fg_id *><char *>scratch
-    reserve(1, count)
+    scratch = bytearray((count + 1) * (sizeof(fg_id) + sizeof(double)))
+    values = <double *><char *>scratch
+    ids = <fg_id *>(values + count)
+    if partials is not None:
+        if len(partials) != len(children):
+            raise ValueError(f"local_grads: expected {len(children)} numbers, one for each child, "
+                             f"got {len(partials)}")
+        for k in range(count):
+            values[k] = to_data(f"local_grads[{k}]", partials[k])
+    reserve(1, count if partials is None else 3 * count)
+    # A leaf that __new__ has just made, on top and used by none, gives its place to the new node.
+    fresh = (self.id + 1 == tape.n and tape.op[self.id] == FG_LEAF and tape.owner[self.id] == &self.id
+             and not tape.busy)
     for k in range(count):
         ids[k] = (<Value>children[k]).id
-    i = fg_tape_push_pooled(&tape, FG_CUSTOM, ids, count, number)
-    box = fg_tape_box(&tape, i)
-    if box == NULL:
-        fg_tape_pop(&tape)   # nobody holds the new node
-        raise_status(FG_E_MEMORY)
+        fresh = fresh and ids[k] != self.id
+    if fresh:
+        box = fg_tape_box(&tape, self.id)
+        if box == NULL:
+            raise_status(FG_E_MEMORY)
+        owner = tape.owner[self.id]
+        tape.n -= 1
+        i = fg_tape_push_pooled(&tape, opcode, ids, count, values, number)
+        tape.owner[i] = owner
+    else:
+        i = fg_tape_push_pooled(&tape, opcode, ids, count, values, number)
+        box = fg_tape_box(&tape, i)
+        if box == NULL:
+            fg_tape_pop(&tape)   # nobody holds the new node
+            raise_status(FG_E_MEMORY)
+        box.holder = &self.id
+        if fg_tape_holder(&tape, self.id) == &self.id:
+            fg_tape_hold(&tape, self.id, NULL)
+        self.id = i
     Py_INCREF(<PyObject *>extra)
     box.extra = <void *>extra
-    box.holder = &self.id
-    if fg_tape_holder(&tape, self.id) == &self.id:
-        fg_tape_hold(&tape, self.id, NULL)
-    self.id = i
     return 0
+
+
+# ---- what users attach to a node: attributes, and backward rules ----
+
+cdef dict extra_of(Value self):
+    """The attributes of the node, or None if it has none."""
+    cdef fg_id *owner = tape.owner[self.id]
+    return <dict>fg_owner_box(owner).extra if fg_owner_is_box(owner) else None
+
+
+cdef dict make_extra(Value self):
+    """The attributes of the node, made if it has none."""
+    cdef dict extra = extra_of(self)
+    cdef fg_box *box
+    if extra is None:
+        extra = {}
+        box = fg_tape_box(&tape, self.id)
+        if box == NULL:
+            raise_status(FG_E_MEMORY)
+        Py_INCREF(<PyObject *>extra)
+        box.extra = <void *>extra
+    return extra
+
+
+cdef list to_list(str name, str what, object x):
+    try:
+        x = iter(x)
+    except TypeError:
+        raise TypeError(f"{name}: expected an iterable of {what}, got {describe(x)}") from None
+    return list(x)
+
+
+cdef class _Attribute:
+    """Finds one attribute that users have hung on Values, whichever has it.
+
+    Value has no `__dict__`, which would cost every operation, and no `__getattr__`, which would cost
+    every method call. Instead the first `v.name = ...` puts one of these into the class. Having no
+    `__set__` it gives way to the `__dict__` of a subclass's instances.
+    """
+    cdef str name
+
+    def __init__(self, name):
+        self.name = name
+
+    def __get__(self, instance, owner):
+        if instance is not None:
+            extra = extra_of(<Value?>instance)
+            if extra is not None and self.name in extra:
+                return extra[self.name]
+        raise AttributeError(f"'Value' object has no attribute {self.name!r}")
+
+
+@cython.final
+cdef class _Rule:
+    """The `_backward` of a node that has not been given one: the rule of its operation."""
+    cdef Value node
+
+    def __init__(self, Value node not None):
+        self.node = node
+
+    def __call__(self):
+        fg_sweep_apply(&tape, self.node.id)
 
 
 cdef inline object comparable(object x):
@@ -538,6 +866,43 @@ cdef bint is_number(object x):
     """Whether x is some other number or array of them: Fraction, Decimal, NumPy's."""
     from numbers import Number
     return (numpy_is_there() and isinstance(x, (np_generic, np_array))) or isinstance(x, Number)
+
+
+cdef Py_ssize_t parent_count(Value self):
+    """How many operands _prev and _children show."""
+    cdef int shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
+    return <Py_ssize_t>tape.args[self.id].b if shown < 0 else shown
+
+
+cdef int run_hook() except -1:
+    """Run the backward rule that a user gave to the node at which the sweep stopped."""
+    cdef Value node = handle_of(tape.hook)   # keeps its id: a sweep is under way
+    cdef dict extra = extra_of(node)
+    if "_backward" in extra:   # unless the node was part of a released cycle and has come back
+        extra["_backward"]()
+    return 0
+
+
+cdef int sweep_on(int state) except -1:
+    """Finish a sweep that has stopped, for a user's rule or for a look at signals."""
+    global sweep_pauses
+    try:
+        while state != FG_SWEEP_DONE:
+            if state == FG_SWEEP_HOOK:
+                run_hook()
+            else:
+                sweep_pauses += 1
+                PyErr_CheckSignals()
+            state = fg_sweep_run(&tape, sweep_words)
+    except BaseException:
+        fg_sweep_cancel(&tape)
+        if tape.dead != NULL:
+            drain()
+        raise
+    return 0
+
+
+cdef set attribute_names = set()   # for which there is an _Attribute in Value
 
 
 # Between two checks for an interrupt, in words of 64 nodes: 16 million nodes, some 50 ms.
@@ -596,21 +961,23 @@ cdef class Value:
         self.id = fg_tape_push_leaf(&tape, 0.0)
         tape.owner[self.id] = &self.id
 
-    def __init__(self, data, _children=(), _op=""):
+    def __init__(self, data, _children=(), _op="", label=None, *, children=None, local_grads=None):
         cdef double number = to_data("data", data)
         if not isinstance(_op, str):
-            raise TypeError(f"_op: expected a str, got {describe(_op)}")
-        try:
-            children = iter(_children)
-        except TypeError:
-            raise TypeError(f"_children: expected an iterable of Values, "
-                            f"got {describe(_children)}") from None
-        children = list(children)
-        if not children and _op == "" and tape.op[self.id] == FG_LEAF:
+            if local_grads is not None or not hasattr(_op, "__iter__"):
+                raise TypeError(f"_op: expected a str, or the local gradients, got {describe(_op)}")
+            _op, local_grads = "", _op
+        nodes = to_list("_children", "Values", _children if children is None else children)
+        partials = None
+        if local_grads is not None:
+            partials = to_list("local_grads", "numbers", local_grads)
+        if nodes or _op or partials or tape.op[self.id] != FG_LEAF:
+            become_made(self, number, nodes, partials, str(_op))
+        else:
             tape.data[self.id] = number
             tape.grad[self.id] = 0.0
-        else:
-            become_custom(self, number, children, str(_op))
+        if label is not None:
+            self.label = label
 
     @property
     def data(self):
@@ -648,25 +1015,83 @@ cdef class Value:
         while True:
             # Making a handle or growing the set may renumber, so start from self each time.
             count = fg_tape_operands(&tape, self.id, pair, &operands)
-            shown = fg_op_table[tape.op[self.id]].parents
+            shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
             if k >= (count if shown < 0 else <fg_id>shown):
                 return parents
             parents.add(handle_of(operands[k]))
             k += 1
 
     @property
+    def _children(self):
+        """The operands in order, as often as they occur."""
+        cdef fg_id[2] pair
+        cdef const fg_id *operands = NULL
+        cdef list children = []
+        while len(children) < parent_count(self):
+            fg_tape_operands(&tape, self.id, pair, &operands)
+            children.append(handle_of(operands[<fg_id>len(children)]))
+        return tuple(children)
+
+    @property
+    def _local_grads(self):
+        """The derivatives by each of `_children`, at their present data."""
+        cdef fg_id count = <fg_id>parent_count(self), k
+        scratch = bytearray((count + 2) * sizeof(double))   # a constant operand has one as well
+        cdef double *partials = <double *><char *>scratch
+        fg_sweep_partials(&tape, self.id, partials)
+        return tuple([partials[k] for k in range(count)])
+
+    @property
     def _op(self):
-        cdef int op = tape.op[self.id]
-        cdef fg_id *owner = tape.owner[self.id]
-        cdef dict extra
-        if op == FG_CUSTOM:
-            extra = <dict>fg_owner_box(owner).extra
+        cdef int op = fg_tape_op(&tape, self.id)
+        cdef dict extra = extra_of(self)
+        if extra is not None and "_op" in extra:
             return extra["_op"]
         if op == FG_POWI:
             return f"**{<int32_t>tape.args[self.id].b}"
         if op == FG_POWC:
             return f"**{tape.data[tape.args[self.id].b]}"
         return fg_op_table[op].symbol.decode()
+
+    @_op.setter
+    def _op(self, value):
+        if not isinstance(value, str):
+            raise TypeError(f"_op: expected a str, got {describe(value)}")
+        make_extra(self)["_op"] = value
+
+    @property
+    def _backward(self):
+        """Adds to the operands' gradients from this one's; may be replaced by any callable."""
+        cdef dict extra = extra_of(self)
+        if extra is not None and "_backward" in extra:
+            return extra["_backward"]
+        return _Rule(self)
+
+    @_backward.setter
+    def _backward(self, value):
+        if not callable(value):
+            raise TypeError(f"_backward: expected a callable, got {describe(value)}")
+        cdef dict extra = make_extra(self)
+        extra["_backward"] = value
+        fg_tape_set_hook(&tape, self.id, True)
+
+    def __setattr__(self, name, value):
+        try:
+            PyObject_GenericSetAttr(self, name, <PyObject *>value)
+        except AttributeError:
+            if name not in attribute_names:
+                if hasattr(type(self), name):
+                    raise
+                setattr(Value, name, _Attribute(name))
+                attribute_names.add(name)
+            make_extra(self)[name] = value
+
+    def __delattr__(self, name):
+        extra = extra_of(self)
+        if name in attribute_names and extra is not None and name in extra:
+            del extra[name]
+        else:
+            PyObject_GenericSetAttr(self, name, NULL)
 
     def backward(self):
         """Add to the gradients of all that this value depends on.
@@ -699,17 +1124,13 @@ cdef class Value:
         >>> x.grad
         6.0
         """
-        global sweep_pauses
+        cdef int state
         if tape.busy:
             raise RuntimeError("backward(): another backward pass is under way")
         fg_sweep_begin(&tape, self.id)
-        while fg_sweep_run(&tape, sweep_words):
-            sweep_pauses += 1
-            try:
-                PyErr_CheckSignals()
-            except BaseException:
-                fg_sweep_cancel(&tape)
-                raise
+        state = fg_sweep_run(&tape, sweep_words)
+        if state != FG_SWEEP_DONE:
+            sweep_on(state)
         if tape.dead != NULL:
             drain()
 
@@ -1024,10 +1445,13 @@ def collect():
     >>> flatgrad.collect() >= 2
     True
     """
-    cdef fg_id reclaimed = fg_tape_collect(&tape)
+    cdef fg_id before = tape.n
+    if tape.boxes > 0:
+        release_cycles()   # the nodes that go with them may be popped before they are collected
+    fg_tape_collect(&tape)
     if tape.dead != NULL:
         drain()
-    return reclaimed
+    return before - tape.n if before > tape.n else 0
 
 
 def _operations():
