@@ -8,6 +8,7 @@ derivatives of test_ops.ORACLE. After every backward pass each living Value must
 gradient. Prints the seed of the round that fails. test_tape.py runs a few rounds of it.
 """
 import argparse
+import gc
 import heapq
 import math
 import random
@@ -40,6 +41,8 @@ class Node:
             _, node = heapq.heappop(queue)
             if node.op in ("LEAF", "CUSTOM"):
                 partials = [0.0] * len(node.operands)
+            elif node.op == "LOCAL":
+                partials = node.constant
             else:
                 arguments = [F(n.data) for n in node.operands]
                 if ORACLE[node.op].immediate:
@@ -53,6 +56,18 @@ class Node:
                 if operand.order not in seen:
                     seen.add(operand.order)
                     heapq.heappush(queue, (-operand.order, operand))
+
+
+def ruled(data, operands, partials):
+    """A node with a backward rule that uses it: a cycle."""
+    out = Value(data, operands, "ruled")
+
+    def rule():
+        for operand, partial in zip(operands, partials, strict=True):
+            operand.grad += partial * out.grad
+
+    out._backward = rule
+    return out
 
 
 class Named(Value):
@@ -69,7 +84,7 @@ class Round:
     def __init__(self, seed):
         self.rng = random.Random(seed)
         self.pairs = []      # (Value, Node), both alive
-        self.references = []  # (weakref to a Value, whether it may be dead)
+        self.references = []  # to some Values that may be dead by now
 
     def number(self):
         return self.rng.choice([self.rng.uniform(-3, 3), 0.0, 1.0, -1.0, 2.0, 0.5])
@@ -132,6 +147,23 @@ class Round:
         self.add(Value(data, [v for v, _ in chosen], "made"),
                  Node(data, "CUSTOM", [n for _, n in chosen]))
 
+    def local(self):
+        """A node with partial derivatives of the user's, as numbers or in a closure that uses it."""
+        chosen = [self.pick() for _ in range(self.rng.randrange(0, 5))]
+        operands, nodes = [v for v, _ in chosen], [n for _, n in chosen]
+        partials, data = [self.number() for _ in chosen], self.number()
+        if self.rng.random() < 0.5:
+            value = Value(data, operands, partials)
+        else:
+            value = ruled(data, operands, partials)
+        self.add(value, Node(data, "LOCAL", nodes, partials))
+
+    def attribute(self):
+        """Something hung on a Value, mostly with a way back to it."""
+        value, other = self.pick()[0], self.pick()[0]
+        value.friend = self.rng.choice([other, [value, (other,)], {"self": value}, lambda: (value, other),
+                                        "label", value.relu, value._backward])
+
     def neuron(self):
         chosen = [self.pick() for _ in range(5)]
         x = [self.pick(), self.pick()]
@@ -176,10 +208,8 @@ class Round:
     def collect(self):
         flatgrad.collect()
         assert _core._check()
-        for reference in self.references:
-            value = reference()
-            assert (value is not None) == any(v is value for v, _ in self.pairs)
-        self.references = [weakref.ref(v) for v, _ in self.pairs[:5]]
+        self.references = [reference for reference in self.references if reference() is not None]
+        self.references += [weakref.ref(v) for v, _ in self.rng.sample(self.pairs, min(5, len(self.pairs)))]
 
     def short_of_memory(self):
         """Operations that may or may not fit; those that do not must leave no trace."""
@@ -188,14 +218,17 @@ class Round:
             for _ in range(20):
                 before = len(self.pairs)
                 try:
-                    self.rng.choice([self.leaf, self.operation, self.custom, self.neuron])()
+                    self.rng.choice([self.leaf, self.operation, self.custom, self.local, self.neuron])()
                 except MemoryError:
                     assert len(self.pairs) == before
         finally:
             _core._testing(fail_after=-1)
 
     def run(self, steps):
-        actions = {self.leaf: 8, self.operation: 40, self.custom: 3, self.neuron: 4, self.drop: 22,
+        flatgrad.collect()
+        before = flatgrad.stats()
+        actions = {self.leaf: 8, self.operation: 40, self.custom: 3, self.neuron: 4, self.local: 6,
+                   self.attribute: 4, self.drop: 24,
                    self.change: 5, self.look_up: 4, self.backward: 6, self.collect: 1,
                    self.short_of_memory: 1}
         choices, weights = list(actions), list(actions.values())
@@ -207,6 +240,14 @@ class Round:
             if len(self.pairs) > 200:
                 del self.pairs[:self.rng.randrange(200)]
         self.collect()
+        self.pairs.clear()     # then nothing may be left
+        for _ in range(3):     # a cycle may lead over what Python's collector has to release first
+            flatgrad.collect()
+            gc.collect()
+        flatgrad.collect()
+        assert [reference() for reference in self.references if reference() is not None] == []
+        after = flatgrad.stats()
+        assert (after["nodes"], after["operands"]) == (before["nodes"], before["operands"])
 
 
 def run(seed, steps):

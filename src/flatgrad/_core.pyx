@@ -340,6 +340,8 @@ cdef int each_reference(PyObject *o, visitproc visit, void *g) except -1:
     if (tp == &PyDict_Type or tp == &PyList_Type or tp == &PyTuple_Type or tp == &PySet_Type
             or tp == &PyMethod_Type or tp == &PyCFunction_Type or tp == <PyTypeObject *>partial):
         return tp.tp_traverse(o, visit, g)
+    if tp != <PyTypeObject *>Value and is_value(o):   # a subclass may have a dict, or slots
+        return tp.tp_traverse(o, visit, g) if tp.tp_traverse != NULL else 0
     if tp == <PyTypeObject *>_Rule:
         return visit(<PyObject *>(<_Rule>o).node, g)
     if tp == &PyCell_Type:
