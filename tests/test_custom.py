@@ -247,6 +247,16 @@ def test_attributes_of_a_subclass_are_its_own():
     assert v.label == "mine"
     assert type(v + v) is Value
 
+    class Fixed(Value):
+        @property
+        def label(self):
+            return "fixed"
+
+    v = Fixed(1.0)
+    with pytest.raises(AttributeError):
+        v.label = "other"
+    assert v.label == "fixed"
+
 
 # ---- lifetimes ----
 

@@ -751,6 +751,8 @@ cdef int become_made(Value self, double number, list children, list partials, st
     cdef double *values
     cdef fg_box *box
     cdef dict extra = {"_op": op}
+    if len(children) > FG_MAX_ID // 4:
+        raise MemoryError(f"_children: {len(children)} Values do not fit on the tape")
     for k, child in enumerate(children):
         if not isinstance(child, Value):
             raise TypeError(f"_children[{k}]: expected a Value, got {describe(child)}")
@@ -843,6 +845,14 @@ cdef class _Attribute:
         raise AttributeError(f"'Value' object has no attribute {self.name!r}")
 
 
+cdef object class_attribute(type cls, str name):
+    """What the class itself has under that name, without asking it; None if nothing."""
+    for base in cls.__mro__:
+        if name in base.__dict__:
+            return base.__dict__[name]
+    return None
+
+
 @cython.final
 cdef class _Rule:
     """The `_backward` of a node that has not been given one: the rule of its operation."""
@@ -902,9 +912,6 @@ cdef int sweep_on(int state) except -1:
             drain()
         raise
     return 0
-
-
-cdef set attribute_names = set()   # for which there is an _Attribute in Value
 
 
 # Between two checks for an interrupt, in words of 64 nodes: 16 million nodes, some 50 ms.
@@ -1081,16 +1088,17 @@ cdef class Value:
         try:
             PyObject_GenericSetAttr(self, name, <PyObject *>value)
         except AttributeError:
-            if name not in attribute_names:
-                if hasattr(type(self), name):
-                    raise
+            known = class_attribute(type(self), name)
+            if known is None:
                 setattr(Value, name, _Attribute(name))
-                attribute_names.add(name)
+            elif not isinstance(known, _Attribute):
+                raise
             make_extra(self)[name] = value
 
     def __delattr__(self, name):
         extra = extra_of(self)
-        if name in attribute_names and extra is not None and name in extra:
+        if (extra is not None and name in extra
+                and isinstance(class_attribute(type(self), name), _Attribute)):
             del extra[name]
         else:
             PyObject_GenericSetAttr(self, name, NULL)
