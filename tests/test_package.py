@@ -86,7 +86,7 @@ def test_the_stub_declares_the_module(stub):
 
 
 def test_the_stub_declares_the_members_of_value(stub):
-    every_class_has = {"__doc__", "__module__", "__new__", "__eq__", "__ne__", "__repr__"}
+    every_class_has = {"__doc__", "__module__", "__new__", "__eq__", "__ne__", "__repr__", "__slotnames__"}
     of_users = {name for name, member in vars(Value).items() if isinstance(member, _core._Attribute)}
     assert (set(declared(stub["Value"].body)) - {"__getattr__"}   # which is how a stub says it
             == set(vars(Value)) - every_class_has - of_users)

@@ -47,6 +47,8 @@ cdef extern from "tape.h" nogil:
 
     const fg_op_info fg_op_table[]
 
+    bint fg_op_is_pooled(int op)
+    fg_id fg_op_pool_size(int op, fg_id count)
     int fg_op_unary(int op, double x, int32_t k, double *out)
     int fg_op_binary(int op, double x, double y, double *out)
     int fg_op_ternary(int op, double x, double y, double w, double *out)

@@ -14,8 +14,11 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 
+import copyreg
 import sys
+from copy import deepcopy
 from functools import partial
+from types import CellType, FunctionType
 
 
 cdef extern from "Python.h":
@@ -914,6 +917,226 @@ cdef int sweep_on(int state) except -1:
     return 0
 
 
+# ---- copies and pickles ----
+#
+# A Value is saved as the part of its graph that nobody holds, a tuple of plain entries in order, and
+# the held Values where that part ends, as objects. So what two Values share is shared by their copies,
+# by the memo that copy and pickle keep; and long graphs do not recurse.
+
+cdef enum:
+    FORMAT = 1
+
+
+cdef dict opcodes = {fg_op_table[op].id.decode(): op for op in range(FG_OPS)}
+
+
+cdef tuple save(Value root):
+    """(FORMAT, Values where the saved part ends, its nodes in order, root the last).
+
+    A node is (opcode's name, operands, constant, data, grad, attributes): an operand is a position
+    among the nodes or, from -1 down, among the Values.
+    """
+    cdef dict position = {}
+    cdef list nodes = [], ends = [], stack = []
+    cdef fg_id[2] pair
+    cdef const fg_id *operands = NULL
+    cdef fg_id count, k, i
+    tape.busy += 1   # ids stay, whatever making all these objects sets off
+    try:
+        stack.append(root.id)
+        while stack:
+            i = stack.pop()
+            if i in position:
+                continue
+            if i != root.id and fg_tape_holder(&tape, i) != NULL:
+                ends.append(handle_of(i))
+                position[i] = -len(ends)
+                continue
+            position[i] = 0
+            count = fg_tape_operands(&tape, i, pair, &operands)
+            stack.extend([operands[k] for k in range(count)])
+        for i in sorted([j for j in position if position[j] == 0]):
+            count = fg_tape_operands(&tape, i, pair, &operands)
+            places = tuple([position[operands[k]] for k in range(count)])
+            position[i] = len(nodes)
+            nodes.append((fg_op_table[fg_tape_op(&tape, i)].id.decode(), places, constant_of(i),
+                          tape.data[i], tape.grad[i],
+                          None if i == root.id else attributes_of(i)))
+    finally:
+        tape.busy -= 1
+        fg_tape_pop(&tape)
+    return FORMAT, tuple(ends), tuple(nodes)
+
+
+cdef object constant_of(fg_id i):
+    """What node i has besides operands: FG_POWI its exponent, FG_LOCAL the partial derivatives."""
+    cdef int op = fg_tape_op(&tape, i)
+    cdef fg_id k
+    if op == FG_POWI:
+        return <int32_t>tape.args[i].b
+    if op == FG_LOCAL:
+        scratch = bytearray((tape.args[i].b + 1) * sizeof(double))
+        partials = <double *><char *>scratch
+        fg_sweep_partials(&tape, i, partials)
+        return tuple([partials[k] for k in range(tape.args[i].b)])
+    return None
+
+
+cdef object attributes_of(fg_id i):
+    cdef fg_id *owner = tape.owner[i]
+    return dict(<dict>fg_owner_box(owner).extra) if fg_owner_is_box(owner) else None
+
+
+cdef int damaged(str what) except -1:
+    raise ValueError(f"a saved Value is damaged: {what}")
+
+
+cdef Py_ssize_t check_saved(tuple ends, tuple nodes) except -1:
+    """How many pool entries the nodes need. ValueError unless they are what save() makes; afterwards
+    reading them runs no Python code."""
+    cdef int op
+    cdef Py_ssize_t position, pool = 0
+    if not nodes:
+        damaged("no nodes")
+    for end in ends:
+        if not isinstance(end, Value):
+            damaged(f"expected a Value, got {describe(end)}")
+    for position, node in enumerate(nodes):
+        if type(node) is not tuple or len(node) != 6:
+            damaged(f"node {position} is no tuple of 6")
+        name, places, constant, data, grad, extra = node
+        if type(name) is not str or name not in opcodes:
+            damaged(f"node {position} has the unknown operation {describe(name)}")
+        op = opcodes[name]
+        if type(places) is not tuple or fg_op_table[op].arity not in (-1, len(places)):
+            damaged(f"node {position}, {name}, has the wrong operands")
+        for place in places:
+            if type(place) is not int or not -len(ends) <= place < position:
+                damaged(f"node {position} has the operand {describe(place)}")
+        if type(data) is not float or type(grad) is not float:
+            damaged(f"node {position} has no float data and grad")
+        if op == FG_POWI:
+            if type(constant) is not int or not -(1 << 31) <= constant < 1 << 31:
+                damaged(f"node {position} has the exponent {describe(constant)}")
+        elif op == FG_LOCAL:
+            if (type(constant) is not tuple or len(constant) != len(places)
+                    or not all([type(x) is float for x in constant])):
+                damaged(f"node {position} has the wrong partial derivatives")
+        elif constant is not None:
+            damaged(f"node {position}, {name}, has a constant")
+        if extra is not None:
+            check_attributes(extra)
+        if fg_op_is_pooled(op):
+            pool += fg_op_pool_size(op, <fg_id>len(places))
+    if len(nodes) > FG_MAX_ID // 2 or pool > FG_MAX_ID // 2:
+        raise MemoryError(f"a saved Value of {len(nodes)} nodes does not fit on the tape")
+    return pool
+
+
+cdef int check_attributes(object extra) except -1:
+    if type(extra) is not dict or not all([type(name) is str for name in extra]):
+        damaged(f"its attributes are {describe(extra)}")
+    if not isinstance(extra.get("_op", ""), str):
+        damaged(f"its _op is {describe(extra['_op'])}")
+    if "_backward" in extra and not callable(extra["_backward"]):
+        damaged(f"its _backward is {describe(extra['_backward'])}")
+    return 0
+
+
+cdef int attach(fg_id i, dict extra) except -1:
+    """Give node i attributes. Nothing but memory can fail, and then nothing has changed."""
+    cdef fg_box *box = fg_tape_box(&tape, i)
+    cdef PyObject *old
+    if box == NULL:
+        raise_status(FG_E_MEMORY)
+    old = <PyObject *>box.extra
+    Py_INCREF(<PyObject *>extra)
+    box.extra = <void *>extra
+    fg_tape_set_hook(&tape, i, "_backward" in extra)
+    if old != NULL:
+        Py_DECREF(old)
+    return 0
+
+
+def _restore(cls, saved):
+    """The Value that save() saved, as a `cls`. Raises ValueError for anything else."""
+    cdef Value value
+    cdef fg_id *ids
+    cdef fg_id *operands
+    cdef double *partials
+    cdef fg_id i = 0
+    cdef Py_ssize_t position, k, count, widest, place
+    cdef int op
+    if not (isinstance(cls, type) and issubclass(cls, Value)):
+        damaged(f"expected a subclass of Value, got {describe(cls)}")
+    if (type(saved) is not tuple or len(saved) != 3 or saved[0] != FORMAT
+            or type(saved[1]) is not tuple or type(saved[2]) is not tuple):
+        damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
+    cdef tuple ends = saved[1], nodes = saved[2]
+    cdef Py_ssize_t pool = check_saved(ends, nodes)
+    extras = {position: dict(node[5]) for position, node in enumerate(nodes) if node[5] is not None}
+    for name in {name for extra in extras.values() for name in extra}:
+        declare_attribute(name)
+    value = Value.__new__(cls)
+    widest = max([len(node[1]) for node in nodes])
+    id_memory = bytearray((len(nodes) + 1) * sizeof(fg_id))
+    operand_memory = bytearray((widest + 2) * sizeof(fg_id))
+    partial_memory = bytearray((widest + 1) * sizeof(double))
+    ids = <fg_id *><char *>id_memory
+    operands = <fg_id *><char *>operand_memory
+    partials = <double *><char *>partial_memory
+    reserve(<fg_id>len(nodes), <fg_id>pool)
+    for position in range(len(nodes)):
+        node = <tuple>nodes[position]
+        op = opcodes[node[0]]
+        places = <tuple>node[1]
+        count = len(places)
+        operands[0] = operands[1] = 0
+        for k in range(count):
+            place = places[k]
+            operands[k] = ids[place] if place >= 0 else (<Value>ends[-1 - place]).id
+        if op == FG_POWI:
+            operands[1] = <fg_id><int32_t>node[2]
+        if fg_op_is_pooled(op):
+            if op == FG_LOCAL:
+                for k in range(count):
+                    partials[k] = node[2][k]
+            i = fg_tape_push_pooled(&tape, op, operands, <fg_id>count, partials, node[3])
+        else:
+            i = fg_tape_push(&tape, op, operands[0], operands[1], node[3])
+        tape.grad[i] = node[4]
+        ids[position] = i
+    fg_tape_hold(&tape, value.id, NULL)
+    value.id = i
+    fg_tape_hold(&tape, i, &value.id)
+    for position, extra in extras.items():
+        attach(ids[position], extra)
+    return value
+
+
+cdef object copy_rule(object rule, dict memo):
+    """A function over copies of what it is a closure over; anything else as deepcopy takes it."""
+    if not isinstance(rule, FunctionType) or rule.__closure__ is None:
+        return deepcopy(rule, memo)
+    cells = []
+    for cell in rule.__closure__:
+        try:
+            cells.append(CellType(deepcopy(cell.cell_contents, memo)))
+        except ValueError:   # an empty cell
+            cells.append(CellType())
+    result = FunctionType(rule.__code__, rule.__globals__, rule.__name__,
+                          deepcopy(rule.__defaults__, memo), tuple(cells))
+    result.__kwdefaults__ = deepcopy(rule.__kwdefaults__, memo)
+    return result
+
+
+cdef int declare_attribute(str name) except -1:
+    """Let instances have an attribute of that name, if the class has nothing else under it."""
+    if name not in ("_op", "_backward") and class_attribute(Value, name) is None:
+        setattr(Value, name, _Attribute(name))
+    return 0
+
+
 # Between two checks for an interrupt, in words of 64 nodes: 16 million nodes, some 50 ms.
 cdef fg_id sweep_words = 1 << 18
 cdef long long sweep_pauses = 0   # how often a sweep has stopped for that check
@@ -1088,10 +1311,8 @@ cdef class Value:
         try:
             PyObject_GenericSetAttr(self, name, <PyObject *>value)
         except AttributeError:
-            known = class_attribute(type(self), name)
-            if known is None:
-                setattr(Value, name, _Attribute(name))
-            elif not isinstance(known, _Attribute):
+            declare_attribute(name)
+            if not isinstance(class_attribute(type(self), name), _Attribute):
                 raise
             make_extra(self)[name] = value
 
@@ -1208,7 +1429,40 @@ cdef class Value:
         return format(self.data, spec) if spec else repr(self)
 
     def __reduce_ex__(self, protocol):
-        raise TypeError("a Value cannot be copied or pickled; take its .data")
+        """For copy and pickle: the node, its graph, and its attributes."""
+        own = dict(getattr(self, "__dict__", ()))
+        for name in copyreg._slotnames(type(self)):
+            if hasattr(self, name):
+                own[name] = getattr(self, name)
+        state = (extra_of(self), own)
+        return _restore, (type(self), save(self)), state if any(state) else None
+
+    def __deepcopy__(self, memo):
+        """A copy whose graph is a copy as well, closures of `_backward` included."""
+        _, arguments, state = self.__reduce_ex__(4)
+        result = _restore(*deepcopy(arguments, memo))
+        memo[id(self)] = result
+        if state is not None:
+            extra, own = state
+            if extra is not None:
+                extra = {name: copy_rule(x, memo) if name == "_backward" else deepcopy(x, memo)
+                         for name, x in extra.items()}
+            result.__setstate__((extra, deepcopy(own, memo)))
+        return result
+
+    def __setstate__(self, state):
+        if type(state) is not tuple or len(state) != 2:
+            damaged(f"expected two dicts, got {describe(state)}")
+        extra, own = state
+        if extra is not None:
+            check_attributes(extra)
+            for name in extra:
+                declare_attribute(name)
+            attach(self.id, dict(extra))
+        if type(own) is not dict:
+            damaged(f"expected a dict of attributes, got {describe(own)}")
+        for name, x in own.items():
+            setattr(self, name, x)
 
 
 # ---- the type, finished by hand ----
