@@ -115,17 +115,21 @@ void fg_sweep_partials(const fg_tape *t, fg_id i, double *partials)
  * the second is left to that. */
 static NOINLINE int visit(fg_tape *t, fg_id i)
 {
-    const int op = fg_tape_op(t, i);
-    const fg_args args = t->args[i];
-    if (fg_op_is_pooled(op)) {
-        for (fg_id k = 0; k < args.b; k++)
-            fg_marks_add(&t->marks, t->pool[args.a + k]);
-    } else if (op != FG_LEAF) {
+    const int op = t->op[i];
+    if (FG_LIKELY(op < FG_BINARY_END)) { /* so no hook, and no leaf: those come here with one */
+        const fg_args args = t->args[i];
         fg_marks_add(&t->marks, args.a);
-        if (fg_op_inline_arity(op) == 2)
+        if (op >= FG_UNARY_END)
             fg_marks_add(&t->marks, args.b);
+        apply(t, i);
+        return 0;
     }
-    if (FG_UNLIKELY(t->op[i] & FG_HOOK)) {
+    fg_id pair[2];
+    const fg_id *operands;
+    const fg_id count = fg_tape_operands(t, i, pair, &operands);
+    for (fg_id k = 0; k < count; k++)
+        fg_marks_add(&t->marks, operands[k]);
+    if (op & FG_HOOK) {
         t->hook = i;
         return 1;
     }

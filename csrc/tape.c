@@ -227,7 +227,7 @@ void fg_tape_pop(fg_tape *t)
     fg_id i = before - 1;
     while (!fg_tape_holder(t, i)) { /* stops at 0, which is always held */
         bury_box(t, i);
-        if (fg_op_is_pooled(fg_tape_op(t, i)))
+        if (FG_UNLIKELY(t->op[i] >= FG_BINARY_END) && fg_op_is_pooled(fg_tape_op(t, i)))
             t->npool = t->args[i].a; /* pool records are in node order */
         i--;
     }

@@ -13,6 +13,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
+from libc.math cimport fabs
 
 import copyreg
 import sys
@@ -653,8 +654,6 @@ cdef object binary_slow(int op, object left, object right):
     """Every other pair of operands: subclasses, ints, NumPy scalars and arrays, the unknown."""
     cdef double number = 0.0
     cdef bint left_is_value = isinstance(left, Value)
-    cdef int overflow
-    cdef long long k
     if left_is_value and isinstance(right, Value):
         return binary_values(op, left, right)
     other = right if left_is_value else left
@@ -670,10 +669,9 @@ cdef object binary_slow(int op, object left, object right):
         return number_value(op, number, right)
     if op != FG_POW:
         return value_number(op, left, number)
-    if PyLong_Check(other) or (numpy_is_there() and isinstance(other, np_integer)):
-        k = PyLong_AsLongLongAndOverflow(int(other), &overflow)
-        if overflow == 0 and -(1LL << 31) <= k < (1LL << 31):
-            return unary(FG_POWI, left, <int32_t>k)
+    if (fabs(number) < 1 << 31
+            and (PyLong_Check(other) or (numpy_is_there() and isinstance(other, np_integer)))):
+        return unary(FG_POWI, left, <int32_t>number)
     return value_number(FG_POWC, left, number)
 
 
@@ -688,6 +686,8 @@ cdef inline object binary(int op, object left, object right):
                 return value_number(op, left, PyFloat_AS_DOUBLE(right))
             if type(right) is int and small_int(right, &number):
                 return value_number(op, left, number)
+        elif type(right) is int and small_int(right, &number) and fabs(number) < 1 << 31:
+            return unary(FG_POWI, left, <int32_t>number)
     elif type(right) is Value:
         if type(left) is float:
             return number_value(op, PyFloat_AS_DOUBLE(left), right)
