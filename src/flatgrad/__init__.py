@@ -14,12 +14,23 @@ __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
 def __getattr__(name):
     """The submodules and the version, loaded when first asked for: each takes longer than the core."""
-    if name in ("datasets", "engine", "nn", "viz"):
+    if name in ("compat", "datasets", "engine", "nn", "viz"):
         from importlib import import_module
 
         return import_module(f"flatgrad.{name}")
+    if name == "install_as_micrograd":
+        return __getattr__("compat").install_as_micrograd
     if name == "__version__":
         from importlib.metadata import version
 
         return version("flatgrad")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _repr_mimebundle_(self, include=None, exclude=None):
+    """What Jupyter shows: the picture of a small graph."""
+    return __getattr__("viz").value_mimebundle(self, include, exclude)
+
+
+# Here and not in the core, which knows nothing of what is built on it.
+_core.Value._repr_mimebundle_ = _repr_mimebundle_

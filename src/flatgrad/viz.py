@@ -1,14 +1,17 @@
-"""Pictures of a two-class predictor over the plane: as text, or with matplotlib.
+"""Pictures: of a two-class predictor over the plane, as text or with matplotlib; and of the graph
+behind a Value, with Graphviz.
 
-A predictor here is any function from points to scores; nothing knows Value or nn. matplotlib is
-the extra `viz` and is imported by the one function that needs it.
+A predictor here is any function from points to scores, and a graph is what `_children` says: nothing
+knows nn. matplotlib and graphviz are the extra `viz`, imported by the functions that need them.
 """
 import math
 import operator
 
 import numpy as np
 
-__all__ = ["decision_boundary_text", "plot_decision_boundary"]
+from flatgrad._core import Value
+
+__all__ = ["decision_boundary_text", "draw_dot", "plot_decision_boundary", "value_mimebundle"]
 
 # (negative, positive): faint for regions, bold for samples.
 REGIONS = (".", ":")
@@ -16,6 +19,10 @@ SAMPLES = ("o", "#")
 
 MARGIN = 0.15  # of the samples' range, added on each side
 GRID = 200  # points along each axis of a plot
+
+COUNTED = 1_000_000  # values of a graph that is too large to draw, for the message; more are "more"
+SHOWN = 60  # values of a graph that a notebook draws unasked
+COMMUTATIVE = {"+", "*"}  # operations whose picture need not keep the operands' order
 
 
 def decision_boundary_text(predict, X, y, width=60, height=20):
@@ -156,6 +163,168 @@ def plot_decision_boundary(predict, X, y, ax=None):
     ax.set_xlim(x_range)
     ax.set_ylim(y_range)
     return ax
+
+
+def draw_dot(root, format="svg", rankdir="LR", max_nodes=500):
+    """Draw the graph of a Value: everything that it was computed from.
+
+    Parameters
+    ----------
+    root : Value
+        The result, or any node, whose graph to draw.
+    format : str, optional
+        What the picture renders to: 'svg', 'png', 'pdf' or another of `graphviz.FORMATS`.
+    rankdir : {'LR', 'TB'}, optional
+        Operands stand left of their result, or above it.
+    max_nodes : int, optional
+        The largest number of Values to draw.
+
+    Returns
+    -------
+    graphviz.Digraph
+        Notebooks show it; `.render(outfile='graph.svg')` writes it, `.source` is its text.
+
+    Raises
+    ------
+    ImportError
+        If the Python package graphviz is not installed.
+    TypeError, ValueError
+        If an argument is not as described, or the graph has more than `max_nodes` Values.
+
+    Notes
+    -----
+    The look is that of micrograd's `trace_graph` notebook: a Value is a box with its `data`, its
+    `grad` and, in front, its attribute `label` if it has one; an operation is a bubble between its
+    operands and its result, with one edge for each operand, so two for `a + a`. Where it matters,
+    as for `a - b`, the first operand is the upper one ('LR') or the left one ('TB').
+
+    Names and order of the nodes depend on the graph only, so equal graphs have equal sources.
+
+    Rendering needs Graphviz itself, the program `dot` (https://graphviz.org/download), which does not
+    come with the Python package. Without it rendering raises `graphviz.ExecutableNotFound`; this
+    function and `.source` do without.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.viz import draw_dot
+    >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
+    >>> picture = draw_dot((a * b).tanh())  # doctest: +SKIP
+    >>> picture.render(outfile="graph.svg")  # doctest: +SKIP
+    """
+    if not isinstance(root, Value):
+        raise TypeError(f"root: expected a Value, got {root!r}")
+    if rankdir not in ("LR", "TB"):
+        raise ValueError(f"rankdir: expected 'LR' or 'TB', got {rankdir!r}")
+    max_nodes = whole_number("max_nodes", max_nodes)
+    try:
+        import graphviz
+    except ImportError as error:
+        raise ImportError(
+            "graphviz is needed for this picture: pip install 'flatgrad[viz]'"
+        ) from error
+    if not isinstance(format, str) or format not in graphviz.FORMATS:
+        raise ValueError(
+            f"format: expected 'svg', 'png', 'pdf' or another of graphviz.FORMATS, got {format!r}"
+        )
+
+    values = graph_values(root, max_nodes)
+    if values is None:
+        counted = graph_values(root, max(COUNTED, max_nodes))
+        size = f"more than {COUNTED}" if counted is None else len(counted)
+        raise ValueError(
+            f"root: a graph of {size} values is more than max_nodes={max_nodes}: "
+            "draw one of the values that it is made of, or raise max_nodes"
+        )
+
+    picture = graphviz.Digraph(format=format, graph_attr={"rankdir": rankdir})
+    # Alive in `values`, the Values have different ids; those of the user's own class may lack a hash.
+    names = {id(value): f"v{i}" for i, value in enumerate(values)}
+    for value in values:
+        name, operands, op = names[id(value)], value._children, value._op
+        picture.node(name, label=record(value), shape="record")
+        if operands or op:
+            bubble = f"op{name[1:]}"
+            ordered = len(operands) > 1 and op not in COMMUTATIVE
+            picture.node(bubble, label=escaped(op), **({"ordering": "in"} if ordered else {}))
+            for operand in operands:
+                picture.edge(names[id(operand)], bubble)
+            picture.edge(bubble, name)
+    return picture
+
+
+def value_mimebundle(value, include=None, exclude=None):
+    """What a notebook shows for a Value: its repr and, of a small graph, the picture.
+
+    Parameters
+    ----------
+    value : Value
+    include, exclude : collection of str, optional
+        MIME types that are wanted, or not; as for IPython's `_repr_mimebundle_`.
+
+    Returns
+    -------
+    dict of str to str
+        'text/plain', and 'image/svg+xml' if the graph has at most 60 Values and both the package
+        graphviz and the program `dot` are there and work.
+    """
+    bundle = {"text/plain": repr(value)}
+    svg = "image/svg+xml"
+    wanted = (include is None or svg in include) and (exclude is None or svg not in exclude)
+    if wanted and graph_values(value, SHOWN) is not None:
+        try:
+            import graphviz
+        except ImportError:
+            return bundle
+        try:
+            bundle[svg] = draw_dot(value).pipe(encoding="utf-8", quiet=True)
+        except (graphviz.ExecutableNotFound, graphviz.CalledProcessError):
+            pass
+    return bundle
+
+
+def graph_values(root, limit):
+    """All Values that `root` is made of, itself included, each after its operands and these in their
+    order; None if there are more than `limit`."""
+    order, seen = [], {id(root): root}  # kept alive: a Value that goes would leave its id to another
+    path = [(root, iter(root._children))]
+    while path:
+        value, operands = path[-1]
+        for operand in operands:
+            if id(operand) not in seen:
+                if len(seen) == limit:
+                    return None
+                seen[id(operand)] = operand
+                path.append((operand, iter(operand._children)))
+                break
+        else:
+            order.append(value)
+            path.pop()
+    return order
+
+
+def record(value):
+    """The text of a Value's box."""
+    label = getattr(value, "label", None)
+    fields = [] if label is None or label == "" else [escaped(str(label))]
+    fields += [f"data {decimal(value.data)}", f"grad {decimal(value.grad)}"]
+    return "{ " + " | ".join(fields) + " }"
+
+
+def decimal(x):
+    """Four decimals, as micrograd's notebook has them, unless that were a row of digits."""
+    return f"{x:.4f}" if abs(x) < 1e9 or not math.isfinite(x) else f"{x:.4e}"
+
+
+def escaped(text):
+    """A text that Graphviz shows as it is, in a record and elsewhere."""
+    # The package graphviz escapes quotation marks; an entity such as &lt; would show as <.
+    text = text.replace("\\", "\\\\").replace("&", "&amp;")
+    for character in "{}|<>":
+        text = text.replace(character, "\\" + character)
+    text = "\\n".join(text.splitlines())
+    # Others, such as NUL or half a surrogate pair, cannot stand in a picture.
+    return "".join(c if c.isprintable() else repr(c)[1:-1].replace("\\", "\\\\") for c in text)
 
 
 def check_samples(X, y):
