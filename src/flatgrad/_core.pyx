@@ -560,8 +560,12 @@ cdef int to_double(object x, double *out) except -1:
     return 0
 
 
-cdef double to_data(str name, object x) except? -1.0:
+cdef inline double to_data(str name, object x) except? -1.0:
     """The float64 for the argument `name`; also takes a one-element array. May run Python code."""
+    return PyFloat_AS_DOUBLE(x) if type(x) is float else to_data_slow(name, x)
+
+
+cdef double to_data_slow(str name, object x) except? -1.0:
     cdef double out = 0.0
     try:
         if to_double(x, &out):
