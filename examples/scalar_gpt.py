@@ -1,0 +1,285 @@
+"""A GPT that learns to spell names, one scalar at a time.
+
+    python examples/scalar_gpt.py                    # names of Python's own modules
+    python examples/scalar_gpt.py --data names.txt   # names of yours, one per line
+    python examples/scalar_gpt.py --engine python    # the same without flatgrad, for comparison
+
+The model: one layer, 16-wide embeddings of characters and positions, 4 heads of causal attention,
+RMSNorm without parameters, no biases, a ReLU MLP of four times the width. It is built character by
+character from ``+ * / ** exp log relu`` on Values and trained by Adam in plain Python, a name a
+step. The code is the same for both engines: flatgrad's Value and that of pure_value.py.
+"""
+import argparse
+import math
+import random
+import string
+import sys
+import time
+from operator import mul
+
+WIDTH = 16
+HEADS = 4
+HEAD_WIDTH = WIDTH // HEADS
+CONTEXT = 16              # positions: the begin token and up to 15 characters
+LONGEST = CONTEXT - 1
+LEARNING_RATE, BETA1, BETA2, EPS = 0.01, 0.85, 0.99, 1e-8
+INITIAL_SPREAD = 0.08     # standard deviation of the parameters at the start
+TEMPERATURE = 0.5         # of the samples: below 1, likely characters become likelier
+
+
+# The model. Vectors are lists of Values, matrices lists of rows.
+
+def dot(a, b):
+    """Sum of products; begins with the first product, so that no constant 0 enters the graph."""
+    products = map(mul, a, b)
+    return sum(products, next(products))
+
+
+def linear(matrix, x):
+    return [dot(row, x) for row in matrix]
+
+
+def rmsnorm(x):
+    scale = (dot(x, x) / len(x) + 1e-5) ** -0.5
+    return [xi * scale for xi in x]
+
+
+def softmax(logits):
+    largest = max([logit.data for logit in logits])
+    powers = [(logit - largest).exp() for logit in logits]
+    total = sum(powers[1:], powers[0])
+    return [power / total for power in powers]
+
+
+def attention(query, keys, values):
+    """One head: the values so far, weighted by how well their keys fit the query."""
+    scale = HEAD_WIDTH**-0.5
+    weights = softmax([dot(query, key) * scale for key in keys])
+    return [dot(weights, column) for column in zip(*values)]
+
+
+class GPT:
+    """The parameters, and how a character is predicted from those before it.
+
+    Parameters
+    ----------
+    Value : type
+        The class to compute with.
+    vocabulary : int
+        Number of different tokens.
+    rng : random.Random
+        Source of the initial parameters.
+    """
+
+    def __init__(self, Value, vocabulary, rng):
+        def matrix(rows, columns):
+            return [[Value(rng.gauss(0.0, INITIAL_SPREAD)) for _ in range(columns)]
+                    for _ in range(rows)]
+
+        self.token = matrix(vocabulary, WIDTH)
+        self.position = matrix(CONTEXT, WIDTH)
+        self.query, self.key, self.value, self.mix = [matrix(WIDTH, WIDTH) for _ in range(4)]
+        self.up = matrix(4 * WIDTH, WIDTH)
+        self.down = matrix(WIDTH, 4 * WIDTH)
+        self.out = matrix(vocabulary, WIDTH)
+
+    def parameters(self):
+        matrices = vars(self).values()
+        return [value for matrix in matrices for row in matrix for value in row]
+
+    def logits(self, token, keys, values):
+        """Logits of the next token. Adds this token's key and value to each head's list."""
+        position = len(keys[0])
+        x = [t + p for t, p in zip(self.token[token], self.position[position])]
+        x = rmsnorm(x)
+
+        residual = x
+        x = rmsnorm(x)
+        query, key, value = linear(self.query, x), linear(self.key, x), linear(self.value, x)
+        heads = []
+        for h in range(HEADS):
+            part = slice(h * HEAD_WIDTH, (h + 1) * HEAD_WIDTH)
+            keys[h].append(key[part])
+            values[h].append(value[part])
+            heads += attention(query[part], keys[h], values[h])
+        x = [a + b for a, b in zip(linear(self.mix, heads), residual)]
+
+        residual = x
+        x = [h.relu() for h in linear(self.up, rmsnorm(x))]
+        x = [a + b for a, b in zip(linear(self.down, x), residual)]
+        return linear(self.out, x)
+
+    def loss(self, tokens):
+        """Mean of -log(p) over the tokens after the first."""
+        keys, values = [[] for _ in range(HEADS)], [[] for _ in range(HEADS)]
+        losses = []
+        for token, target in zip(tokens, tokens[1:]):
+            p = softmax(self.logits(token, keys, values))
+            losses.append(-p[target].log())
+        return sum(losses[1:], losses[0]) / len(losses)
+
+    def sample(self, end, rng):
+        """Tokens of a new name: drawn one after the other until `end`, at most `LONGEST`."""
+        keys, values = [[] for _ in range(HEADS)], [[] for _ in range(HEADS)]
+        tokens = [end]
+        while len(tokens) <= LONGEST:
+            logits = self.logits(tokens[-1], keys, values)
+            weights = [p.data for p in softmax([logit / TEMPERATURE for logit in logits])]
+            [token] = rng.choices(range(len(weights)), weights)
+            if token == end:
+                break
+            tokens.append(token)
+        return tokens[1:]
+
+
+# Training.
+
+def train(model, documents, steps):
+    """Yield each step's loss, before its gradients are used.
+
+    Parameters
+    ----------
+    model : GPT
+    documents : list of list of int
+        Tokens, the begin/end token at both ends. A step takes one, in turn.
+    steps : int
+        The learning rate falls linearly over them.
+
+    Yields
+    ------
+    Value
+        With its graph, which is swept when the generator goes on.
+    """
+    parameters = model.parameters()
+    m = [0.0] * len(parameters)   # running mean of the gradients
+    v = [0.0] * len(parameters)   # and of their squares
+    beta1, rest1, beta2, rest2, sqrt = BETA1, 1 - BETA1, BETA2, 1 - BETA2, math.sqrt
+    for step in range(steps):
+        loss = model.loss(documents[step % len(documents)])
+        yield loss
+        loss.backward()
+
+        # Adam. Its corrections for the zeros that m and v began with are the same for every
+        # parameter: moved out of the loop, into the rate and eps.
+        root = sqrt(1 - BETA2 ** (step + 1))
+        rate = LEARNING_RATE * (1 - step / steps) * root / (1 - BETA1 ** (step + 1))
+        eps = EPS * root
+        grads = [p.grad for p in parameters]
+        m = [beta1 * mi + rest1 * g for mi, g in zip(m, grads)]
+        v = [beta2 * vi + rest2 * g * g for vi, g in zip(v, grads)]
+        for p, mi, vi in zip(parameters, m, v):
+            p.data -= rate * mi / (sqrt(vi) + eps)
+            p.grad = 0.0
+
+
+def count_nodes(root):
+    """Number of Values that `root` depends on, itself included."""
+    seen = {root}
+    stack = [root]
+    while stack:
+        for child in stack.pop()._children:
+            if child not in seen:
+                seen.add(child)
+                stack.append(child)
+    return len(seen)
+
+
+# The command.
+
+def module_names():
+    """Names of the standard library's modules, those of lowercase letters and underscores."""
+    letters = set(string.ascii_lowercase + "_")
+    return [name[:LONGEST] for name in sorted(sys.stdlib_module_names) if letters.issuperset(name)]
+
+
+def read_names(file):
+    """The file's lines without surrounding blanks, empty ones left out, long ones cut."""
+    with open(file, encoding="utf-8-sig") as lines:
+        names = [line.strip()[:LONGEST] for line in lines if line.strip()]
+    if not names:
+        raise ValueError("no names in it; expected one per line")
+    return names
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def whole_number(least):
+    def parse(text):
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or number < least:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected a whole number, at least {least}")
+        return number
+    return parse
+
+
+def parse_arguments():
+    parser = Parser(
+        description="Train a character-level GPT, built from scalars, on a list of names, then let "
+                    "it make up new ones. Prints the loss (mean of -log p, in nats) of every tenth "
+                    "step: each is of another name, so it jumps about.")
+    parser.add_argument("--data", metavar="FILE",
+                        help="text file, one name per line, in UTF-8; of a longer line the first "
+                             f"{LONGEST} characters are taken (default: names of Python's "
+                             "standard-library modules)")
+    parser.add_argument("--steps", type=whole_number(1), default=200,
+                        help="training steps, one name each (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=42,
+                        help="of the order of the names, the initial parameters and the samples "
+                             "(default: %(default)s)")
+    parser.add_argument("--samples", type=whole_number(0), default=5,
+                        help="names to make up at the end (default: %(default)s)")
+    parser.add_argument("--engine", choices=["flatgrad", "python"], default="flatgrad",
+                        help="class to compute with: flatgrad's Value, or the one in "
+                             "pure_value.py (default: %(default)s)")
+    arguments = parser.parse_args()
+    try:
+        names = module_names() if arguments.data is None else read_names(arguments.data)
+    except OSError as error:
+        parser.error(f"argument --data: {arguments.data}: {error.strerror}")
+    except UnicodeDecodeError:
+        parser.error(f"argument --data: {arguments.data}: not UTF-8 text")
+    except ValueError as error:
+        parser.error(f"argument --data: {arguments.data}: {error}")
+    return arguments, names
+
+
+def main():
+    arguments, names = parse_arguments()
+    if arguments.engine == "flatgrad":
+        from flatgrad import Value
+    else:
+        from pure_value import Value
+
+    rng = random.Random(arguments.seed)
+    rng.shuffle(names)
+    characters = sorted(set("".join(names)))
+    number = {character: i for i, character in enumerate(characters)}
+    end = len(characters)   # the token that begins and ends a name
+    documents = [[end] + [number[c] for c in name] + [end] for name in names]
+    model = GPT(Value, len(characters) + 1, rng)
+    print(f"{len(names)} names of {len(characters)} different characters")
+    print(f"{len(model.parameters())} parameters")
+
+    print(f"{count_nodes(model.loss(documents[0]))} nodes in the graph of the first name, "
+          f"{names[0]!r}", flush=True)
+
+    start = time.perf_counter()
+    for step, loss in enumerate(train(model, documents, arguments.steps), 1):
+        if step == 1 or step % 10 == 0 or step == arguments.steps:
+            print(f"step {step:4d}  loss {loss.data:.4f}", flush=True)
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.2f} s, {1000 * seconds / arguments.steps:.1f} ms a step")
+
+    for _ in range(arguments.samples):
+        print("sample:", "".join([characters[token] for token in model.sample(end, rng)]))
+
+
+if __name__ == "__main__":
+    main()
