@@ -1,9 +1,9 @@
 """The command line, ``python -m flatgrad``: parsing, printing and exit codes.
 
-What is trained on comes from `datasets`, what is drawn from `viz`.
+What is trained on comes from `datasets`, what is drawn from `viz`; `compat` runs programs.
 
 Exit codes: 0 done; 1 training diverged; 2 bad arguments, input or output, told in one line on
-stderr; 130 interrupted; 141 whoever read our output went away.
+stderr; 130 interrupted; 141 whoever read our output went away. A program that is run has its own.
 """
 import argparse
 import io
@@ -12,10 +12,11 @@ import os
 import random
 import sys
 
-from flatgrad import Value, __version__
-from flatgrad.datasets import make_moons, read_csv, shown_path
+from flatgrad import Value, __version__, compat
 from flatgrad.nn import MLP
-from flatgrad.viz import decision_boundary_text, plot_decision_boundary
+
+# `datasets` and `viz` are imported where they are used: they import NumPy, which is not for us to
+# import before a program that is run has prepared for it.
 
 MOONS_HELP = """\
 Train a small neural network to tell two classes of points in the plane apart: the demo of
@@ -33,6 +34,28 @@ examples:
           0.274,-0.419,1
   python -m flatgrad moons --hidden 8 --steps 300 --seed 7
       one hidden layer of 8 neurons, trained longer from another start"""
+
+RUN_USAGE = """\
+python -m flatgrad run [--replace-class NAME] PROGRAM [ARGUMENT ...]
+       python -m flatgrad run [--replace-class NAME] -m MODULE [ARGUMENT ...]"""
+
+RUN_HELP = """\
+Run a program that was written for micrograd, as it is, on flatgrad: in it, `import micrograd` gives
+flatgrad, even where micrograd is installed. Everything after PROGRAM or MODULE is passed on to it.
+
+Of a notebook, the code cells are run in order. What is IPython's in them (%magic, !command) is
+skipped and told on stderr, plots are not shown, and a value on a cell's last line is not either."""
+
+RUN_EXAMPLES = """\
+examples:
+  python -m flatgrad run train.py --steps 100
+      instead of: python train.py --steps 100
+  python -m flatgrad run demo.ipynb
+      the notebook's code cells, one after the other
+  python -m flatgrad run -m mypackage.train
+      instead of: python -m mypackage.train
+  python -m flatgrad run --replace-class Value gpt.py
+      a script that brings its own `class Value`: flatgrad's takes its place"""
 
 ADVICE = "Scale x and y to a few units, or try another --seed."
 
@@ -54,6 +77,10 @@ def main(argv=None):
     SystemExit
         After --help, --version and errors in the arguments.
     """
+    argv, passed_on = split(sys.argv[1:] if argv is None else list(argv))
+    if passed_on is not None:
+        # Not below: what a program does to stdout is its own affair.
+        return run(argv, passed_on)
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any character
     try:
@@ -73,12 +100,33 @@ def main(argv=None):
         return 2
 
 
-def run(argv):
-    """Parse the arguments and run the subcommand."""
+def split(argv):
+    """What is ours and what is for the program, of ``run [OPTION ...] PROGRAM [ARGUMENT ...]``.
+
+    Returns
+    -------
+    ours : list of str
+        All of them if no program is named.
+    passed_on : list of str or None
+        None if no program is named.
+    """
+    end = 1
+    while argv[:1] == ["run"] and end < len(argv):
+        word = argv[end]
+        end += 2 if word in ("-m", "--replace-class", "--") else 1
+        if word in ("-h", "--help") or end > len(argv):
+            break
+        if not word.startswith("-") or word.startswith("-m") or word in ("-", "--"):
+            return argv[:end], argv[end:]
+    return argv, None
+
+
+def run(argv, passed_on=()):
+    """Parse the arguments and run the subcommand; `passed_on` is for the program that it runs."""
     parser = Parser(
         prog="python -m flatgrad",
         description="flatgrad: scalar automatic differentiation on flat C arrays.",
-        epilog="example:\n  python -m flatgrad moons",
+        epilog="examples:\n  python -m flatgrad moons\n  python -m flatgrad run train.py",
     )
     parser.add_argument("--version", action="version", version=f"flatgrad {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -104,6 +152,22 @@ def run(argv):
                      help="the picture to write, over any file of that name; needs matplotlib "
                           "(default: %(default)s)")
 
+    sub = commands.add_parser(
+        "run",
+        help="run a script or notebook written for micrograd, on flatgrad",
+        usage=RUN_USAGE,
+        description=RUN_HELP,
+        epilog=RUN_EXAMPLES,
+    )
+    sub.set_defaults(command=program, parser=sub, passed_on=passed_on)
+    sub.add_argument("program", metavar="PROGRAM", nargs="?",
+                     help="a script, or a notebook if the name ends in .ipynb")
+    sub.add_argument("-m", dest="module", metavar="MODULE",
+                     help="a module to run, found as python -m finds it")
+    sub.add_argument("--replace-class", metavar="NAME", type=identifier,
+                     help="put flatgrad's Value in the place of the class NAME that the program "
+                          "defines at its top level; methods that are missed are told on stderr")
+
     args, unknown = parser.parse_known_args(argv)
     if "command" not in args:
         if unknown:
@@ -115,8 +179,23 @@ def run(argv):
     return args.command(args)
 
 
+def program(args):
+    """Run a script, a notebook or a module."""
+    module = args.module is not None
+    if not module and args.program is None:
+        args.parser.error("expected a script, a notebook or -m MODULE; --help shows examples")
+    try:
+        return compat.run(args.module if module else args.program, args.passed_on, module=module,
+                          replace_class=args.replace_class)
+    except compat.Refusal as error:
+        args.parser.error(str(error))
+
+
 def moons(args):
     """Train micrograd's demo classifier and draw its decision boundary."""
+    from flatgrad.datasets import make_moons, read_csv, shown_path
+    from flatgrad.viz import decision_boundary_text
+
     if args.data is None:
         X, y = make_moons(100, noise=0.1, random_state=args.seed)
         y = 2.0 * y - 1.0
@@ -206,6 +285,8 @@ def png(predict, X, y):
     """The picture of a decision boundary, as the bytes of a PNG file."""
     from matplotlib.figure import Figure
 
+    from flatgrad.viz import plot_decision_boundary
+
     figure = Figure(figsize=(6.4, 4.8), dpi=100, layout="tight")
     plot_decision_boundary(predict, X, y, ax=figure.subplots())
     stream = io.BytesIO()
@@ -215,6 +296,8 @@ def png(predict, X, y):
 
 def check_writable(args):
     """Exit if the picture cannot or must not go to `args.out`; leave every file as it is."""
+    from flatgrad.datasets import shown_path
+
     path, data = args.out, args.data
     if os.path.splitext(path)[1].lower() not in ("", ".png"):
         args.parser.error(f"argument --out: expected a name that ends in .png, got {path!r}")
@@ -255,6 +338,13 @@ def int_from(low, high=None):
         return value
 
     return convert
+
+
+def identifier(text):
+    """A converter for argparse: the name of a class."""
+    if not text.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected the name of a class, got {text!r}")
+    return text
 
 
 class Parser(argparse.ArgumentParser):

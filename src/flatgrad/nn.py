@@ -7,7 +7,8 @@ import random
 
 from flatgrad._core import Value, weighted_sum
 
-__all__ = ["Module", "Neuron", "Layer", "MLP"]
+# The last two because `from micrograd.nn import *` gives them as well.
+__all__ = ["Module", "Neuron", "Layer", "MLP", "Value", "random"]
 
 
 class Module:

@@ -1,0 +1,413 @@
+"""`install_as_micrograd` and `python -m flatgrad run`: programs written for micrograd, unchanged.
+
+Each runs in a process of its own, as it decides what `import micrograd` means there.
+"""
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+README = """\
+from micrograd.engine import Value
+
+a = Value(-4.0)
+b = Value(2.0)
+c = a + b
+d = a * b + b**3
+c += c + 1
+c += 1 + c + (-a)
+d += d * 2 + (b + a).relu()
+d += 3 * d + (b - a).relu()
+e = c - d
+f = e**2
+g = f / 2.0
+g += 10.0 / f
+g.backward()
+print('README', repr(g.data), repr(a.grad), repr(b.grad))
+"""
+
+TRAINING = """\
+import random
+
+import micrograd.nn as nn
+from micrograd import engine
+
+random.seed(3)
+model = nn.MLP(2, [5, 1])
+X = [[random.uniform(-1, 1), random.uniform(-1, 1)] for _ in range(12)]
+for k in range(8):
+    losses = [(1 + -(1 if x > z else -1) * model([engine.Value(x), engine.Value(z)])).relu() for x, z in X]
+    loss = sum(losses) * (1 / len(losses)) + 1e-4 * sum(p * p for p in model.parameters())
+    model.zero_grad()
+    loss.backward()
+    for p in model.parameters():
+        p.data -= 0.2 * p.grad
+    print('step', k, repr(loss.data))
+print(model)
+"""
+
+OWN_CLASS = """\
+import math
+
+
+class Value:
+    __slots__ = ('data', 'grad', '_children', '_local_grads')
+
+    def __init__(self, data, children=(), local_grads=()):
+        self.data = data
+        self.grad = 0
+        self._children = children
+        self._local_grads = local_grads
+
+    def __add__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data + other.data, (self, other), (1, 1))
+
+    def __mul__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data * other.data, (self, other), (other.data, self.data))
+
+    def __pow__(self, other): return Value(self.data**other, (self,), (other * self.data**(other - 1),))
+    def log(self): return Value(math.log(self.data), (self,), (1 / self.data,))
+    def exp(self): return Value(math.exp(self.data), (self,), (math.exp(self.data),))
+    def relu(self): return Value(max(0, self.data), (self,), (float(self.data > 0),))
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def backward(self):
+        topo, visited = [], set()
+        def build_topo(v):
+            if v not in visited:
+                visited.add(v)
+                for child in v._children:
+                    build_topo(child)
+                topo.append(v)
+        build_topo(self)
+        self.grad = 1
+        for v in reversed(topo):
+            for child, local_grad in zip(v._children, v._local_grads):
+                child.grad += local_grad * v.grad
+
+
+x = Value(0.7)
+y = Value(1.9, (x,), (2.5,))
+z = ((x * y + 3) ** 2).log() + (x * 2).exp() * 0.5 + y.relu()
+z.backward()
+print(repr(float(z.data)), repr(float(x.grad)), repr(float(y.grad)))
+"""
+WHERE = "\nprint(Value.__module__)\n"
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Run Python in a folder of the test's."""
+    def run(*arguments):
+        return subprocess.run([sys.executable, *map(str, arguments)], cwd=tmp_path, capture_output=True,
+                              text=True, timeout=60)
+    return run
+
+
+@pytest.fixture
+def flatgrad_run(python):
+    def run(*arguments):
+        return python("-m", "flatgrad", "run", *arguments)
+    return run
+
+
+def write_notebook(path, *cells):
+    """A notebook of a text cell and these code cells: as lists of lines, or as one string."""
+    text = {"cell_type": "markdown", "metadata": {}, "source": ["# Not code\n", "%nor magic"]}
+    code = [{"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [],
+             "source": cell.splitlines(True) if i % 2 else cell} for i, cell in enumerate(cells)]
+    path.write_text(json.dumps({"cells": [text, *code], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+
+
+def ok(result, notes=""):
+    assert (result.returncode, result.stderr) == (0, notes)
+    return result.stdout
+
+
+def same_numbers(ours, theirs):
+    """The same text, the numbers in it within 1e-9."""
+    number = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+    assert re.sub(number, "#", ours) == re.sub(number, "#", theirs)
+    assert ([float(x) for x in re.findall(number, ours)]
+            == pytest.approx([float(x) for x in re.findall(number, theirs)], rel=1e-9, abs=1e-12))
+    assert len(re.findall(number, ours)) > 2
+
+
+# ---- install_as_micrograd ----
+
+@pytest.mark.parametrize("code", [
+    "import micrograd, flatgrad.nn; assert not hasattr(micrograd, '__file__')",
+    "import micrograd.engine, micrograd.nn, flatgrad.nn as f; assert micrograd.nn.MLP is f.MLP; "
+    "assert micrograd.engine.Value is flatgrad.Value",
+    "from micrograd import nn, engine; assert nn.Value is engine.Value is flatgrad.Value",
+    "from micrograd.engine import *; assert Value is flatgrad.Value",
+    "import micrograd; first = micrograd; flatgrad.install_as_micrograd(); import micrograd; "
+    "assert micrograd is first",
+    "import importlib.util; assert importlib.util.find_spec('micrograd').name == 'micrograd'",
+])
+def test_the_imports(python, code):
+    ok(python("-W", "error", "-c", f"import flatgrad; flatgrad.install_as_micrograd(); {code}"))
+
+
+def test_there_are_no_other_submodules(python):
+    result = python("-c", "import flatgrad; flatgrad.install_as_micrograd(); import micrograd.foo")
+    assert result.stderr.endswith("ModuleNotFoundError: No module named 'micrograd.foo'\n")
+
+
+def test_it_comes_too_late_for_the_real_engine(python):
+    pytest.importorskip("micrograd")
+    for name in "engine", "nn":
+        result = python("-c", f"import micrograd.{name}, flatgrad; flatgrad.install_as_micrograd()")
+        assert re.search(r"\nRuntimeError: micrograd\.engine is already imported, from another package: call "
+                         r"flatgrad\.install_as_micrograd\(\) before .+\n$", result.stderr)
+
+
+def test_the_real_package_without_its_modules_is_replaced(python):
+    pytest.importorskip("micrograd")
+    ok(python("-c", "import micrograd as old, flatgrad; flatgrad.install_as_micrograd(); import micrograd.nn; "
+                    "assert old is not micrograd; assert old.nn is micrograd.nn is flatgrad.nn"))
+
+
+def test_importing_flatgrad_imports_none_of_it(python):
+    ok(python("-c", "import flatgrad, sys; assert not {'flatgrad.compat', 'flatgrad.nn', 'json', 'ast'} "
+                    "& set(sys.modules)"))
+
+
+# ---- programs ----
+
+@pytest.mark.parametrize("program", [README, TRAINING], ids=["readme", "training"])
+def test_the_same_numbers_from_a_script_and_a_notebook(python, flatgrad_run, tmp_path, program):
+    pytest.importorskip("micrograd")
+    program += "import sys; print(Value.__module__ if 'Value' in globals() else engine.Value.__module__)\n"
+    (tmp_path / "script.py").write_text(program)
+    theirs = ok(python("script.py"))
+    assert theirs.endswith("\nmicrograd.engine\n")
+    write_notebook(tmp_path / "notebook.ipynb", *program.split("\n\n"))
+    for name in "script.py", "notebook.ipynb":
+        ours = ok(flatgrad_run(name))
+        assert ours.endswith("\nflatgrad._core\n")
+        same_numbers(ours.removesuffix("flatgrad._core\n"), theirs.removesuffix("micrograd.engine\n"))
+
+
+PROCESS = """\
+import os, pickle, sys
+import beside
+class C: pass
+pickle.dumps(C())
+print(sys.argv[1:], os.path.basename(sys.argv[0]), __name__, os.path.basename(__file__), os.path.isabs(__file__))
+print(os.path.basename(sys.path[0]), sys.modules['__main__'].C is C, __package__, __spec__ and __spec__.name)
+print('numpy' in sys.modules, sorted(name for name in globals() if name not in ('beside', 'os', 'pickle', 'sys')))
+"""
+
+
+def test_a_script_meets_what_python_gives_it(python, flatgrad_run, tmp_path):
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "script.py").write_text(PROCESS)
+    (folder / "beside.py").write_text("")
+    arguments = ["scripts/script.py", "--help", "-m", "x", "--", "--replace-class", "run", ""]
+    ours = ok(flatgrad_run(*arguments))
+    theirs = ok(python(*arguments))
+    assert ours.replace("'__cached__', ", "") == theirs.replace("'__annotations__', ", "").replace("'__cached__', ", "")
+    assert "['--help', '-m', 'x', '--', '--replace-class', 'run', '']" in ours
+    assert ok(flatgrad_run("--", *arguments)) == ours
+
+
+def test_a_module_meets_what_python_gives_it(python, flatgrad_run, tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("print('imported')")
+    (tmp_path / "beside.py").write_text("")
+    for name in "__main__", "tool":
+        (package / f"{name}.py").write_text(PROCESS + "from . import __name__ as parent; print(parent)")
+    for arguments in ["-m", "package", "-x"], ["-m", "package.tool", "--help"]:
+        ours, theirs = ok(flatgrad_run(*arguments)), ok(python(*arguments))
+        assert ours == theirs.replace("'__annotations__', ", "")
+        assert ours.endswith("\npackage\n")
+    assert ok(flatgrad_run("-mpackage", "-x")) == ok(flatgrad_run("-m", "package", "-x"))
+
+
+@pytest.mark.parametrize("end, code, stderr", [
+    ("sys.exit(3)", 3, ""), ("sys.exit()", 0, ""), ("sys.exit('no')", 1, "no\n"), ("sys.stdout.close()", 0, ""),
+    ("import atexit; atexit.register(lambda: print(sys.modules['__main__'].sys is sys, file=sys.stderr))",
+     0, "True\n"),
+    ("sys.excepthook = lambda kind, error, trace: print(trace.tb_frame.f_code.co_name, kind.__name__, "
+     "file=sys.stderr); 1 / 0", 1, "<module> ZeroDivisionError\n"),
+])
+def test_how_it_ends(python, flatgrad_run, tmp_path, end, code, stderr):
+    (tmp_path / "script.py").write_text(f"import sys\n{end}\n")
+    for result in flatgrad_run("script.py"), python("script.py"):
+        assert (result.returncode, result.stdout, result.stderr) == (code, "", stderr)
+
+
+def test_an_interrupt(flatgrad_run, tmp_path):
+    (tmp_path / "script.py").write_text("raise KeyboardInterrupt\n")
+    result = flatgrad_run("script.py")
+    assert result.returncode == 130 and result.stderr.endswith("\nKeyboardInterrupt\n")
+
+
+FAILING = [
+    "def f(x):\n    return 1 / x\n\ntry:\n    f(0)\nexcept ValueError:\n    pass\n",
+    "import other\n",
+    "import missing\n",
+    "def f(:\n",
+    "raise OSError(32, 'of the script')\n",
+    "from flatgrad.compat import Refusal\nraise Refusal('of the script')\n",
+]
+
+
+@pytest.mark.parametrize("code", FAILING)
+def test_a_traceback_is_the_programs(python, flatgrad_run, tmp_path, code):
+    (tmp_path / "script.py").write_text(code)
+    (tmp_path / "other.py").write_text("def broken(:\n")
+    ours, theirs = flatgrad_run("script.py"), python("script.py")
+    assert (ours.returncode, ours.stdout, ours.stderr) == (1, "", theirs.stderr)
+    assert "script.py" in ours.stderr
+    if code.startswith("def f(x)"):  # through Python's own -m, runpy's frames come first
+        module = flatgrad_run("-m", "script")
+        assert (module.returncode, module.stderr) == (1, theirs.stderr)
+
+
+def test_a_package_that_fails_while_it_is_imported(flatgrad_run, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("import nowhere\n")
+    result = flatgrad_run("-m", "package.tool")
+    assert result.returncode == 1
+    assert re.fullmatch(r'Traceback \(most recent call last\):\n  File ".+__init__\.py", line 1, in <module>\n'
+                        r"(    .+\n)+ModuleNotFoundError: No module named 'nowhere'\n", result.stderr)
+
+
+# ---- notebooks ----
+
+def test_what_is_ipythons_is_skipped_with_a_note(flatgrad_run, tmp_path):
+    write_notebook(
+        tmp_path / "n.ipynb",
+        "%matplotlib inline\nx = 7\n!pip install 'it\nif x:\n    %timeit x + \\\n       1\nprint(x\n% 4, '''\n%text\n!''')\n",
+        "%%bash\nexit 3\n",
+        "\n%%time\ny = x + 1\n",
+        "files = !ls\nx?\nprint(x, y)\n",
+    )
+    assert ok(flatgrad_run("n.ipynb"), "".join(f"flatgrad run: note: n.ipynb, cell {line}\n" for line in [
+        "1, line 1: skipped: %matplotlib inline",
+        "1, line 3: skipped: !pip install 'it",
+        "1, line 5: skipped: %timeit x + \\",
+        "2, line 1: skipped the cell: %%bash",
+        "3, line 2: skipped the line: %%time",
+        "4, line 1: skipped: files = !ls",
+        "4, line 2: skipped: x?",
+    ])) == "3 \n%text\n!\n7 8\n"
+
+
+def test_a_notebook_is_one_main_module(flatgrad_run, tmp_path):
+    write_notebook(tmp_path / "n.ipynb", "import os, sys, pickle\ndef f(): return g()\nclass C: pass",
+                   "def g(): return 5\nprint(f(), __name__, sys.argv, os.environ['MPLBACKEND'])",
+                   "print(type(pickle.loads(pickle.dumps(C()))) is C, sys.modules['__main__'].g is g)")
+    assert ok(flatgrad_run("n.ipynb", "--a", "b")) == "5 __main__ ['n.ipynb', '--a', 'b'] Agg\nTrue True\n"
+
+
+def test_a_traceback_names_the_cell(flatgrad_run, tmp_path):
+    write_notebook(tmp_path / "n.ipynb", "def f(x):\n    return 1 / x", "%pwd\nprint('before')\nf(0)", "print('after')")
+    result = flatgrad_run("n.ipynb")
+    assert (result.returncode, result.stdout) == (1, "before\n")
+    lines = [line for line in result.stderr.splitlines() if not set(line) <= set(" ~^")]
+    assert lines == [
+        "flatgrad run: note: n.ipynb, cell 2, line 1: skipped: %pwd",
+        "Traceback (most recent call last):",
+        '  File "n.ipynb, cell 2", line 3, in <module>', "    f(0)",
+        '  File "n.ipynb, cell 1", line 2, in f', "    return 1 / x",
+        "ZeroDivisionError: division by zero",
+    ]
+    write_notebook(tmp_path / "n.ipynb", "print('before')", "x = = 1")
+    result = flatgrad_run("n.ipynb")
+    assert (result.returncode, result.stdout) == (1, "before\n")
+    assert result.stderr.startswith('  File "n.ipynb, cell 2", line 1\n    x = = 1\n')
+
+
+# ---- --replace-class ----
+
+def test_a_class_is_replaced(python, flatgrad_run, tmp_path):
+    (tmp_path / "own.py").write_text(OWN_CLASS + WHERE)
+    theirs, ours = ok(python("own.py")), ok(flatgrad_run("--replace-class", "Value", "own.py"))
+    assert ok(flatgrad_run("own.py")) == theirs and theirs.endswith("\n__main__\n")
+    assert ours.endswith("\nflatgrad._core\n")
+    same_numbers(ours.split("\n")[0], theirs.split("\n")[0])
+    assert ok(flatgrad_run("--replace-class=Value", "-m", "own")) == ours
+
+    write_notebook(tmp_path / "own.ipynb", "%pwd", *(OWN_CLASS + WHERE).split("\n\n\n"), OWN_CLASS + WHERE)
+    note = "flatgrad run: note: own.ipynb, cell 1, line 1: skipped: %pwd\n"
+    result = flatgrad_run("--replace-class", "Value", "own.ipynb")
+    assert ok(result, note) == ours + ours.split("\n")[0] + "\nflatgrad._core\n"
+
+
+def test_another_name_and_the_lines_after_it(flatgrad_run, tmp_path):
+    own = OWN_CLASS.replace("Value", "Scalar") + "1 / 0\n"
+    (tmp_path / "own.py").write_text(own)
+    result = flatgrad_run("--replace-class", "Scalar", "own.py")
+    assert result.returncode == 1
+    assert f'own.py", line {own.count(chr(10))}, in <module>\n    1 / 0\n' in result.stderr
+
+
+def test_missing_methods_are_told(flatgrad_run, tmp_path):
+    own = OWN_CLASS.replace("    def backward", "    def softplus(self): pass\n    soft = softplus\n\n    def backward")
+    (tmp_path / "own.py").write_text(own)
+    ok(flatgrad_run("--replace-class", "Value", "own.py"),
+       "flatgrad run: note: flatgrad's Value, now class Value of own.py, lacks its methods softplus, soft\n")
+
+
+CANNOT = "argument --replace-class: flatgrad's Value cannot stand in for class Value of p.py: it "
+ERRORS = [
+    (["--replace-class", "Value", "p.py"], "print(1)\nif 1:\n    class Value: pass",
+     "argument --replace-class: p.py has no class Value at its top level"),
+    (["--replace-class", "Value", "p.py"], "print(1)\nclass Value: pass", CANNOT + "defines no backward()"),
+    (["--replace-class", "Value", "p.py"], "class Value:\n def backward(self): self.data",
+     CANNOT + "never uses .grad"),
+    (["--replace-class", "Value", "p.py"], "class Value:\n def backward(self): self.d",
+     CANNOT + "never uses .data or .grad"),
+    (["--replace-class", "Value", "p.py"], "class Value(B, metaclass=M):\n def backward(self): self.data, self.grad",
+     CANNOT + "inherits from B"),
+    (["--replace-class", "a b", "p.py"], "", "argument --replace-class: expected the name of a class, got 'a b'"),
+    (["--replace-class"], "", "argument --replace-class: expected one argument"),
+    (["--other", "p.py"], "", "unrecognized arguments: --other"),
+    ([], "", "expected a script, a notebook or -m MODULE; --help shows examples"),
+    (["-m"], "", "argument -m: expected one argument"),
+    (["-m", "no_such.module"], "", "no module named no_such.module"),
+    (["-m", "json"], "", "no module named json.__main__"),
+    (["-m", "sys"], "", "module sys has no source"),
+    (["-m", ""], "", "argument -m: expected the name of a module, got ''"),
+    (["-m", ".a"], "", "argument -m: expected the name of a module, got '.a'"),
+    (["-m", "script.py"], "", "no module named script.py"),
+    (["missing.py"], "", "cannot read missing.py: No such file or directory"),
+    (["-"], "", "cannot read -: No such file or directory"),
+    (["missing.ipynb"], "", "cannot read missing.ipynb: No such file or directory"),
+    (["p.ipynb"], "[1]", "p.ipynb: not a notebook: expected an object with a list of cells (notebook format 4)"),
+    (["p.ipynb"], '{"cells": [{"cell_type": "code", "source": [1]}]}',
+     "p.ipynb: not a notebook: entry 1 of its cells has no source text"),
+    (["p.ipynb"], "", "p.ipynb: not a notebook: Expecting value: line 1 column 1 (char 0)"),
+]
+
+
+@pytest.mark.parametrize("arguments, program, message", ERRORS, ids=lambda x: x if isinstance(x, str) else None)
+def test_an_error_is_one_line(flatgrad_run, tmp_path, arguments, program, message):
+    for name in "p.py", "p.ipynb":
+        (tmp_path / name).write_text(program)
+    result = flatgrad_run(*arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"flatgrad run: error: {message}\n")
+
+
+def test_a_folder_and_bytes_are_no_programs(flatgrad_run, tmp_path):
+    (tmp_path / "p.ipynb").write_bytes(b"\xff\x00\x81")
+    for name in ".", "p.ipynb":
+        result = flatgrad_run(name)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert re.fullmatch(r"flatgrad run: error: .+\n", result.stderr)
+
+
+def test_help_teaches(flatgrad_run):
+    for arguments in ["--help"], ["-h"], ["--replace-class", "Value", "--help"]:
+        help = ok(flatgrad_run(*arguments))
+        assert "python -m flatgrad run --replace-class Value gpt.py" in help
