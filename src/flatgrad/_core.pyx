@@ -1155,9 +1155,13 @@ cdef class Value:
     data : real number
         The value, kept as float64: a float, int, bool, NumPy scalar, or an array of one element.
     _children : iterable of Value, optional
-        What the value was computed from, for operations that flatgrad does not know.
-    _op : str, optional
-        The name of that operation.
+        What the value was computed from, for operations that flatgrad does not know. Also called
+        `children`.
+    _op : str or iterable of real number, optional
+        The name of that operation; or the derivatives of the value by each child, also called
+        `local_grads`. Without them, set `_backward`.
+    label : object, optional
+        Becomes the attribute `label`, as any other attribute may be set; pictures show it.
 
     Attributes
     ----------
@@ -1166,13 +1170,22 @@ cdef class Value:
     grad : float
         The derivative of the last output that `backward` was called on, with respect to this
         value; backward passes add to it. Assignable; 0 at first.
+    _prev : set of Value
+        What the value was computed from.
+    _children, _local_grads : tuple
+        The same in order and as often as it was used, and the derivatives by each.
+    _op : str
+        The name of the operation, '' for a leaf. Assignable.
+    _backward : callable
+        Adds to the gradients of `_prev` from this one's; `backward` calls it. Assignable.
 
     Raises
     ------
     TypeError
         If `data` is not a real number, or a child is not a Value.
     ValueError
-        If `data` is an int that float64 cannot hold exactly.
+        If `data` is an int that float64 cannot hold exactly, or if there are not as many local
+        gradients as children.
 
     Notes
     -----
@@ -1188,6 +1201,13 @@ cdef class Value:
     Value(data=0.0, grad=1.0)
     >>> a.grad, b.grad
     (2.0, 8.0)
+
+    An operation of one's own, with its derivative:
+
+    >>> cube = Value(a.data**3, (a,), (3 * a.data**2,))
+    >>> cube.backward()
+    >>> a.grad
+    50.0
     """
     __array_ufunc__ = None   # NumPy scalars and arrays leave operators to us, at once
 
