@@ -942,9 +942,7 @@ cdef tuple save(Value root):
     """
     cdef dict position = {}
     cdef list nodes = [], ends = [], stack = []
-    cdef fg_id[2] pair
-    cdef const fg_id *operands = NULL
-    cdef fg_id count, k, i
+    cdef fg_id i
     tape.busy += 1   # ids stay, whatever making all these objects sets off
     try:
         stack.append(root.id)
@@ -957,11 +955,9 @@ cdef tuple save(Value root):
                 position[i] = -len(ends)
                 continue
             position[i] = 0
-            count = fg_tape_operands(&tape, i, pair, &operands)
-            stack.extend([operands[k] for k in range(count)])
+            stack.extend(operand_ids(i))
         for i in sorted([j for j in position if position[j] == 0]):
-            count = fg_tape_operands(&tape, i, pair, &operands)
-            places = tuple([position[operands[k]] for k in range(count)])
+            places = tuple([position[operand] for operand in operand_ids(i)])
             position[i] = len(nodes)
             nodes.append((fg_op_table[fg_tape_op(&tape, i)].id.decode(), places, constant_of(i),
                           tape.data[i], tape.grad[i],
@@ -970,6 +966,17 @@ cdef tuple save(Value root):
         tape.busy -= 1
         fg_tape_pop(&tape)
     return FORMAT, tuple(ends), tuple(nodes)
+
+
+cdef list operand_ids(fg_id i):
+    """The operands of node i. While a sweep or a save is under way, for ids move otherwise."""
+    cdef list ids = []   # made first: that may run Python's collector, and so move the pool
+    cdef fg_id[2] pair
+    cdef const fg_id *operands = NULL
+    cdef fg_id count = fg_tape_operands(&tape, i, pair, &operands), k
+    for k in range(count):
+        ids.append(operands[k])
+    return ids
 
 
 cdef object constant_of(fg_id i):
