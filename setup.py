@@ -13,6 +13,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 
 def switched_on(name):
@@ -39,6 +40,17 @@ else:
     MSVC += ["/O2"]
 
 
+# csrc/kernels.c is compiled once for every processor of the target and once for each of these, for
+# GNU-like compilers and for MSVC; which of them runs is decided at import, in csrc/cpu.c.
+KERNELS = "csrc/kernels.c"
+KERNELS_GNU = ["-fno-math-errno", "-fno-trapping-math"]  # no result depends on either; loops vectorise
+LEVELS = {
+    "AVX2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
+    "AVX512": (["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl",
+                "-mprefer-vector-width=512"], ["/arch:AVX512"]),
+}
+
+
 def update_stub(table=Path("csrc/ops.def"), stub=Path("src/flatgrad/_core.pyi")):
     """Rewrite, if out of date, the blocks of the type stub that follow from the public rows."""
     rows = [(kind, name, {"UNARY": "x", "BINARY": "x, y"}.get(kind, operands))
@@ -48,9 +60,11 @@ def update_stub(table=Path("csrc/ops.def"), stub=Path("src/flatgrad/_core.pyi"))
     names = ", ".join(f'"{name}"' for _, name, _ in rows)
     blocks = iter([
         f"__all__ += [{names}]\n",
-        "".join(f"    def {name}(self) -> Value: ...\n" for kind, name, _ in rows if kind == "UNARY"),
-        "".join(f"def {name}({operands.replace(',', ': _Operand,')}: _Operand, /) -> Value: ...\n"
-                for _, name, operands in rows),
+        *["".join(f"    def {name}(self) -> {of}: ...\n" for kind, name, _ in rows if kind == "UNARY")
+          for of in ("Value", "Tensor")],
+        "".join(f"@overload\ndef {name}({operands.replace(',', f': {of},')}: {of}, /) -> {result}: ...\n"
+                for _, name, operands in rows
+                for of, result in (("_Operand", "Value"), ("_Matrix | _Operand", "Tensor"))),
     ])
     text = stub.read_text("utf-8")
     new = re.sub(r"(# <ops\.def>\n).*?( *# </ops\.def>\n)",
@@ -67,16 +81,48 @@ class build(build_ext):
         self.force = True  # flags are not among what makes it build again
 
     def build_extensions(self):
-        flags = MSVC if self.compiler.compiler_type == "msvc" else GNU
+        msvc = self.compiler.compiler_type == "msvc"
+        flags = MSVC if msvc else GNU
         for extension in self.extensions:
             extension.extra_compile_args = flags + EXTRA
             extension.extra_link_args = LINK
+            self.build_kernels(extension, flags + ([] if msvc else KERNELS_GNU) + EXTRA, msvc)
         super().build_extensions()
+
+    def build_kernels(self, extension, flags, msvc):
+        """Compile the kernels for each level; the extension links them and knows which there are."""
+        extension.extra_objects += self.compile(extension, KERNELS, "baseline", flags)
+        for level, of_compilers in LEVELS.items():
+            if self.accepts(level, of_compilers[msvc]):
+                extension.extra_objects += self.compile(
+                    extension, KERNELS, level, flags + of_compilers[msvc], [(f"FG_ISA_{level}", None)])
+                extension.define_macros.append((f"FG_HAVE_{level}", None))
+
+    def accepts(self, level, flags):
+        """Whether the target can have the level and the compiler knows it."""
+        if not self.plat_name.endswith(("x86_64", "amd64")):  # macOS universal2 is not: one set of flags
+            return False
+        probe = Path(self.build_temp, f"{level}.c")
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text(f"#include <immintrin.h>\nint {level};\n", "utf-8")
+        try:
+            self.compiler.compile([probe.as_posix()], output_dir=self.build_temp, extra_postargs=flags)
+        except CompileError:
+            self.warn(f"without the kernels for {level}: the compiler does not take {' '.join(flags)}")
+            return False
+        return True
+
+    def compile(self, extension, source, level, flags, macros=()):
+        return self.compiler.compile(
+            [source], output_dir=os.path.join(self.build_temp, level),
+            macros=[*extension.define_macros, *macros], include_dirs=extension.include_dirs,
+            extra_postargs=flags, depends=extension.depends)
 
 
 core = Extension(
     "flatgrad._core",
-    sources=["src/flatgrad/_core.pyx"] + sorted(p.as_posix() for p in Path("csrc").glob("*.c")),
+    sources=["src/flatgrad/_core.pyx"] + sorted(
+        {p.as_posix() for p in Path("csrc").glob("*.c")} - {KERNELS}),
     include_dirs=["csrc"],
     libraries=[] if os.name == "nt" else ["m"],  # not by way of what Python links
     depends=sorted(p.as_posix() for p in Path("csrc").glob("*.[hd]*")),

@@ -7,7 +7,8 @@
 
 #include "base.h"
 
-/* Ordered by how the operands are kept: none, one or two inline, then those in the operand pool. */
+/* Ordered by how the operands are kept: none, one or two inline, a list in the operand pool, a record
+ * in the pool, and not at all. */
 typedef enum fg_op {
     FG_LEAF = 0, /* no operands: a parameter, an input or a constant */
 #define FG_UNARY(ID, ...) FG_##ID,
@@ -22,7 +23,12 @@ typedef enum fg_op {
 #include "ops.def"
     FG_CUSTOM, /* any number of operands, and no rule of ours */
     FG_LOCAL,  /* any number of operands, each with its partial derivative, which is kept in the pool */
-    FG_OPS     /* how many opcodes there are */
+#define FG_BLOCK(ID, ...) FG_##ID,
+#include "ops.def"
+    FG_BLOCK_END,
+    FG_RUN = FG_BLOCK_END, /* keeps the leaves of a tensor together: those just below it */
+    FG_PART,               /* one result of the block instruction whose node is above it */
+    FG_OPS                 /* how many opcodes there are */
 } fg_op;
 
 typedef struct fg_op_info {
@@ -40,10 +46,16 @@ typedef struct fg_op_info {
 
 extern const fg_op_info fg_op_table[FG_OPS];
 
-/* An opcode's operands are in the pool (from a, b of them) and not inline. */
+/* An opcode's operands are a list in the pool (from a, b of them). */
 static inline int fg_op_is_pooled(int op)
 {
-    return op >= FG_BINARY_END;
+    return op >= FG_BINARY_END && op <= FG_LOCAL;
+}
+
+/* An opcode's operands are in the pool as an fg_record. */
+static inline int fg_op_is_block(int op)
+{
+    return op > FG_LOCAL && op < FG_BLOCK_END;
 }
 
 /* How many pool entries a pooled opcode has for `count` operands: their ids, and for FG_LOCAL then as
@@ -53,7 +65,7 @@ static inline fg_id fg_op_pool_size(int op, fg_id count)
     return op == FG_LOCAL ? 3 * count : count;
 }
 
-/* Inline operands, 0 to 2. Precondition: not pooled. */
+/* Inline operands, 0 to 2. Precondition: op < FG_BINARY_END. */
 static inline int fg_op_inline_arity(int op)
 {
     return (op != FG_LEAF) + (op >= FG_UNARY_END);
@@ -168,6 +180,51 @@ static inline int fg_op_ternary(int op, double x, double y, double w, double *ou
     default:
         assert(!"fg_op_ternary: not a ternary opcode");
         return FG_E_DOMAIN;
+    }
+}
+
+/* ---- reverse: what operand `which` of an operation gets from z and its gradient dz ---- */
+
+static inline double fg_op_unary_dx(int op, double x, int32_t k, double z, double dz)
+{
+    (void)x, (void)k, (void)z;
+    switch (op) {
+#define FG_UNARY(ID, name, public, symbol, forward, dx, ...) \
+    case FG_##ID:                                            \
+        return (dx);
+#include "ops.def"
+    default:
+        assert(!"fg_op_unary_dx: not a unary opcode");
+        return 0.0;
+    }
+}
+
+static inline double fg_op_binary_dx(int op, int which, double x, double y, double z, double dz)
+{
+    (void)x, (void)y, (void)z;
+    switch (op) {
+#define FG_BINARY(ID, name, public, symbol, parents, forward, dx, dy, ...) \
+    case FG_##ID:                                                          \
+        return which == 0 ? (dx) : (dy);
+#include "ops.def"
+    default:
+        assert(!"fg_op_binary_dx: not a binary opcode");
+        return 0.0;
+    }
+}
+
+static inline double fg_op_ternary_dx(int op, int which, double x, double y, double w, double z,
+                                      double dz)
+{
+    (void)x, (void)y, (void)w, (void)z;
+    switch (op) {
+#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx, dy, dw, ...) \
+    case FG_##ID:                                                                \
+        return which == 0 ? (dx) : which == 1 ? (dy) : (dw);
+#include "ops.def"
+    default:
+        assert(!"fg_op_ternary_dx: not a ternary opcode");
+        return 0.0;
     }
 }
 

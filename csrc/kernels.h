@@ -1,0 +1,85 @@
+/* kernels.h: the loops over many numbers at once, one table of them for each instruction-set level.
+ *
+ * They know nothing of tapes: pointers, counts and strides. An elementwise loop takes the number of
+ * lanes as `n`; on the live tape these are the elements of a tensor, in a program that is replayed
+ * they will be the samples of a batch. Levels may round sums differently (order, fused multiply-add)
+ * and transcendental functions by a few units in the last place; all else has the same bits on each.
+ *
+ * Arrays that a kernel writes do not overlap those that it reads, but where it says so.
+ */
+#ifndef FG_KERNELS_H
+#define FG_KERNELS_H
+
+#include "ops.h"
+
+typedef struct fg_sgd {
+    double lr, momentum, dampening, weight_decay;
+    int nesterov;
+    int first; /* the momentum buffer holds nothing yet */
+} fg_sgd;
+
+typedef struct fg_adam {
+    double lr, beta1, beta2, eps, weight_decay;
+    double correction1, correction2; /* 1 - beta**step, of each beta */
+} fg_adam;
+
+typedef struct fg_kernels {
+    const char *isa; /* the level's name: "baseline", "avx2", "avx512", "neon" */
+
+    /* A row of ops.def for n lanes: z[i] from operand j at x[j][i * step[j]], where step is 0 or 1; k
+     * is the immediate of a unary row. Returns n, or the first lane whose status is not FG_OK. x[0] and
+     * x[1] may be the same. exp, log, tanh and sigmoid are within 2 units in the last place of libm's
+     * and do not depend on a lane's place. */
+    size_t (*map)(int op, size_t n, const double *const x[3], const size_t step[3], int32_t k,
+                  double *z);
+
+    /* The row's reverse rule for operand `which`: with step 1, dx[i] grows by its contribution; with
+     * step 0, dx[0] by the sum of all. */
+    void (*map_grad)(int op, int which, size_t n, const double *const x[3], const size_t step[3],
+                     int32_t k, const double *z, const double *dz, double *dx);
+
+    double (*sum)(size_t n, const double *x);
+    double (*max)(size_t n, const double *x); /* n >= 1; nan if any is nan */
+    double (*dot)(size_t n, const double *x, const double *y);
+    void (*axpy)(size_t n, double a, const double *x, double *y); /* y += a * x */
+
+    /* z[j] = b[j * b_step] + dot(w + j * w_row, x), for j < n, with k terms each; b may be NULL, and
+     * it may be z. */
+    void (*gemv)(size_t n, size_t k, const double *w, ptrdiff_t w_row, const double *x,
+                 const double *b, ptrdiff_t b_step, double *z);
+
+    /* dw[j * w_row + i] += dz[j] * x[i] if dw is not NULL, then dx[i] += sum over j of dz[j] *
+     * w[j * w_row + i] if dx is not NULL: the reverse of gemv, but for the bias. Without dw, x is not
+     * read; without dx, w is not. */
+    void (*gemv_grad)(size_t n, size_t k, const double *w, ptrdiff_t w_row, const double *x,
+                      const double *dz, double *dw, double *dx);
+
+    /* C += A B with A of (m, k), B of (k, n) and any strides, C of (m, n) with columns side by side.
+     * work: gemm_work(m, n, k) doubles. C may be the gradients of slots whose data is in A or B. */
+    void (*gemm)(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                 const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *c, ptrdiff_t c_row,
+                 double *work);
+    size_t (*gemm_work)(size_t m, size_t n, size_t k);
+
+    /* Of one row of n >= 1 numbers. The largest is subtracted first, so nothing overflows; a row with
+     * nan gives nan; of all -inf, logsumexp is -inf; with an inf, logsumexp is inf. */
+    double (*logsumexp)(size_t n, const double *x);
+    void (*softmax)(size_t n, const double *x, double *z);
+    void (*log_softmax)(size_t n, const double *x, double *z);
+    void (*softmax_grad)(size_t n, const double *z, const double *dz, double *dx);
+    void (*log_softmax_grad)(size_t n, const double *z, const double *dz, double *dx);
+    /* dx[i] += a * exp(x[i] - shift): of logsumexp, whose value is shift. */
+    void (*exp_axpy)(size_t n, double a, const double *x, double shift, double *dx);
+
+    /* One update of n parameters p from their gradients g, by PyTorch's rules. m and v are the state:
+     * m is NULL for SGD without momentum; v_max is NULL for Adam without amsgrad. Without weight decay
+     * p is not added to g, not even times 0. */
+    void (*sgd)(size_t n, double *p, const double *g, double *m, const fg_sgd *h);
+    void (*adam)(size_t n, double *p, const double *g, double *m, double *v, double *v_max,
+                 const fg_adam *h);
+} fg_kernels;
+
+/* Those that the build may hold: fg_cpu_kernels knows which of them do and can run. */
+extern const fg_kernels fg_kernels_baseline, fg_kernels_neon, fg_kernels_avx2, fg_kernels_avx512;
+
+#endif
