@@ -64,51 +64,121 @@ static inline void apply(fg_tape *t, fg_id i)
     }
 }
 
-void fg_sweep_partials(const fg_tape *t, fg_id i, double *partials)
+/* The marks of word w's nodes from `first` to before `end`, as a mask. */
+static uint64_t mask_of(fg_id w, fg_id first, fg_id end)
 {
-    const double *const data = t->data;
-    const fg_args args = t->args[i];
-    const double dz = 1.0, z = data[i];
+    const uint64_t from = first >> 6 == w ? ~(uint64_t)0 << (first & 63u) : ~(uint64_t)0;
+    const uint64_t to = end >> 6 == w ? ((uint64_t)1 << (end & 63u)) - 1u : ~(uint64_t)0;
+    return from & to;
+}
 
-    switch (fg_tape_op(t, i)) {
-#define FG_UNARY(ID, name, public, symbol, forward, dx_, ...) \
-    case FG_##ID: {                                           \
-        const double x = data[args.a];                        \
-        const int32_t k = (int32_t)args.b;                    \
-        (void)x, (void)z, (void)k;                            \
-        partials[0] = (dx_);                                  \
-        break;                                                \
+/* Whether the nodes from `first` to before `end` are all leaves without a hook, which no sweep has to
+ * visit: in a layer, all of the weights. */
+static int all_leaves(const fg_tape *t, fg_id first, fg_id end)
+{
+    const uint8_t *op = t->op + first, *const last = t->op + end;
+    uint64_t any = 0, eight;
+    for (; last - op >= 8; op += 8) {
+        memcpy(&eight, op, sizeof eight);
+        any |= eight;
     }
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...) \
-    case FG_##ID: {                                                          \
-        const double x = data[args.a], y = data[args.b];                     \
-        (void)x, (void)y, (void)z;                                           \
-        partials[0] = (dx_);                                                 \
-        partials[1] = (dy_);                                                 \
-        break;                                                               \
+    while (op < last)
+        any |= *op++;
+    return any == FG_LEAF;
+}
+
+/* Mark the nodes from `first` to before `end`. */
+static void mark_nodes(fg_tape *t, fg_id first, fg_id end)
+{
+    if (all_leaves(t, first, end))
+        return;
+    for (fg_id w = first >> 6; w <= (end - 1) >> 6; w++) {
+        t->marks.word[w] |= mask_of(w, first, end);
+        t->marks.summary[w >> 6] |= (uint64_t)1 << (w & 63u);
     }
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx_, dy_, dw_, ...) \
-    case FG_##ID: {                                                                 \
-        const fg_id *const o = t->pool + args.a;                                    \
-        const double x = data[o[0]], y = data[o[1]], w = data[o[2]];                \
-        (void)x, (void)y, (void)w, (void)z;                                         \
-        partials[0] = (dx_);                                                        \
-        partials[1] = (dy_);                                                        \
-        partials[2] = (dw_);                                                        \
-        break;                                                                      \
+    if (first >> 12 < t->marks.lowest)
+        t->marks.lowest = first >> 12;
+}
+
+/* Mark the operands of block node i, all of them and nothing between. */
+static void mark_operands(fg_tape *t, fg_id i)
+{
+    fg_record *const r = fg_tape_record(t, i);
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *view = fg_record_view(r, v);
+        fg_id lowest, highest;
+        if (view->rows == 0 || view->cols == 0)
+            continue;
+        if (!(view->flags & FG_VIEW_LIST)) {
+            fg_view_extent(view, &lowest, &highest);
+            if (all_leaves(t, lowest, highest + 1))
+                continue;
+            if (view->col_step == 1) {
+                const fg_id dense = view->rows == 1 || (fg_id)view->row_step == view->cols;
+                for (fg_id row = 0; row < (dense ? 1 : view->rows); row++) {
+                    const fg_id first = fg_record_slot(r, view, row, 0);
+                    mark_nodes(t, first, dense ? highest + 1 : first + view->cols);
+                }
+                continue;
+            }
+        }
+        for (fg_id row = 0; row < view->rows; row++)
+            for (fg_id col = 0; col < view->cols; col++)
+                fg_marks_add(&t->marks, fg_record_slot(r, view, row, col));
     }
-#include "ops.def"
-    case FG_LOCAL:
-        for (fg_id k = 0; k < args.b; k++)
-            partials[k] = pool_partial(t, args, k);
-        break;
-    case FG_CUSTOM:
-        for (fg_id k = 0; k < args.b; k++)
-            partials[k] = 0.0;
-        break;
-    default: /* FG_LEAF */
-        break;
+}
+
+/* Visit part i alone: 1 if it has a hook. */
+static int visit_part(fg_tape *t, fg_id i)
+{
+    fg_id *const ids = (fg_id *)(void *)t->scratch;
+    const fg_id count = fg_block_operands(t, i, 0.0, ids, NULL);
+    for (fg_id k = 0; k < count; k++)
+        fg_marks_add(&t->marks, ids[k]);
+    if (t->op[i] & FG_HOOK) {
+        t->hook = i;
+        return 1;
     }
+    fg_block_reverse_part(t, i);
+    return 0;
+}
+
+/* Visit the parts that are marked of the instruction of part i, the highest of them: all users of its
+ * results have been visited. 1 if it stopped at a hook. */
+static int visit_parts(fg_tape *t, fg_id i)
+{
+    const fg_id block = i + t->args[i].a, first = block - t->args[block].b;
+    uint64_t *const word = t->marks.word;
+    if (t->op[block] & FG_HOOK) /* now one, and the others at their turn */
+        return visit_part(t, i);
+
+    fg_id others = i + 1 == block ? i - first : 0; /* that have to be marked for all to be */
+    for (fg_id w = i >> 6; others > 0 && w + 1 > first >> 6; w--) {
+        const fg_id marked = fg_bits_count(word[w] & mask_of(w, first, i));
+        others -= marked;
+        if (w == 0)
+            break;
+    }
+    const int all = i + 1 == block && others == 0;
+    if (all) {
+        mark_operands(t, block);
+        fg_block_reverse(t, block);
+    } else if (visit_part(t, i)) {
+        return 1;
+    }
+    for (fg_id w = i >> 6;; w--) {
+        const uint64_t mask = mask_of(w, first, i);
+        uint64_t marked = all ? 0 : word[w] & mask;
+        word[w] &= ~mask;
+        while (marked) {
+            const unsigned bit = fg_bits_top(marked);
+            marked ^= (uint64_t)1 << bit;
+            (void)visit_part(t, (w << 6) + bit); /* no hook: the instruction would be marked */
+        }
+        if (w == first >> 6)
+            break;
+    }
+    return 0;
 }
 
 /* Visit node i, whatever it is: mark its operands and add to their gradients. 1 if it has a hook, and
@@ -124,22 +194,35 @@ static NOINLINE int visit(fg_tape *t, fg_id i)
         apply(t, i);
         return 0;
     }
-    fg_id pair[2];
-    const fg_id *operands;
-    const fg_id count = fg_tape_operands(t, i, pair, &operands);
-    for (fg_id k = 0; k < count; k++)
-        fg_marks_add(&t->marks, operands[k]);
+    const int plain = op & ~FG_HOOK;
+    if (plain == FG_PART)
+        return visit_parts(t, i);
+    if (fg_op_is_block(plain)) {
+        mark_operands(t, i);
+    } else {
+        fg_id pair[2];
+        const fg_id *operands;
+        const fg_id count = fg_tape_operands(t, i, pair, &operands);
+        for (fg_id k = 0; k < count; k++)
+            fg_marks_add(&t->marks, operands[k]);
+    }
     if (op & FG_HOOK) {
         t->hook = i;
         return 1;
     }
-    apply(t, i);
+    fg_sweep_apply(t, i);
     return 0;
 }
 
 void fg_sweep_apply(fg_tape *t, fg_id i)
 {
-    apply(t, i);
+    const int op = fg_tape_op(t, i);
+    if (fg_op_is_block(op))
+        fg_block_reverse(t, i);
+    else if (op == FG_PART)
+        fg_block_reverse_part(t, i);
+    else
+        apply(t, i);
 }
 
 /* Rows whose rule is expanded inside the loop below as well; nothing that calls a function, for
@@ -252,7 +335,8 @@ int fg_sweep_run(fg_tape *t, fg_id words)
                 return FG_SWEEP_MORE;
             const unsigned top = fg_bits_top(t->marks.summary[s]);
             const fg_id w = (s << 6) + top;
-            const int stopped = drain_word(t, w);
+            /* Empty if its marks were those of parts, which have gone with a higher one. */
+            const int stopped = t->marks.word[w] && drain_word(t, w);
             if (!t->marks.word[w])
                 t->marks.summary[s] &= ~((uint64_t)1 << top);
             if (FG_UNLIKELY(stopped))

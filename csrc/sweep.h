@@ -7,7 +7,7 @@
 #ifndef FG_SWEEP_H
 #define FG_SWEEP_H
 
-#include "tape.h"
+#include "block.h"
 
 /* Start a sweep: the output's gradient becomes 1. Precondition: none is under way. Until the sweep
  * has ended or been cancelled, nodes may be appended but none is popped or renumbered. */
@@ -23,10 +23,6 @@ int fg_sweep_run(fg_tape *t, fg_id words);
 /* Add to the gradients of node i's operands by its own rule, hook or no hook; a leaf and FG_CUSTOM
  * have none. At any time, also between two calls of fg_sweep_run. */
 void fg_sweep_apply(fg_tape *t, fg_id i);
-
-/* The partial derivatives of node i by its operands, in order. Precondition: `partials` has room for
- * as many as fg_tape_operands tells. */
-void fg_sweep_partials(const fg_tape *t, fg_id i, double *partials);
 
 /* End a sweep early; the gradients added so far stay. */
 void fg_sweep_cancel(fg_tape *t);

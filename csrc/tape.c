@@ -64,7 +64,7 @@ static int resize_nodes(fg_tape *t, fg_id to)
 static void set_room(fg_tape *t)
 {
     /* A sweep that is under way forbids collection, so only the arrays limit it. */
-    t->room = t->busy ? t->capacity : min_id(t->capacity, t->collect_at);
+    t->room = min_id(t->limit, t->busy ? t->capacity : min_id(t->capacity, t->collect_at));
 }
 
 /* Collect when the tape has doubled, and has grown by the floor besides: a training loop keeps the
@@ -86,10 +86,11 @@ static fg_id grown(fg_id capacity, fg_id needed)
     return max_id(needed, next > FG_MAX_ID ? FG_MAX_ID : (fg_id)next);
 }
 
-int fg_tape_init(fg_tape *t)
+int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
 {
     memset(t, 0, sizeof *t);
     fg_mem_init(&t->mem);
+    t->kernels = kernels;
     t->limit = FG_MAX_ID;
     t->collect_floor = COLLECT_FLOOR;
     const int status = resize_nodes(t, MIN_CAPACITY);
@@ -104,7 +105,19 @@ int fg_tape_init(fg_tape *t)
 void fg_tape_free(fg_tape *t)
 {
     (void)fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, 0, sizeof *t->pool);
+    (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, 0, sizeof *t->scratch);
     (void)resize_nodes(t, 0);
+}
+
+int fg_tape_scratch(fg_tape *t, size_t doubles)
+{
+    if (doubles <= t->scratch_capacity)
+        return FG_OK;
+    const int status = fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, doubles,
+                                     sizeof *t->scratch);
+    if (status == FG_OK)
+        t->scratch_capacity = doubles;
+    return status;
 }
 
 int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
@@ -137,6 +150,41 @@ int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
 
 /* ---- appending ---- */
 
+fg_id fg_tape_push_leaves(fg_tape *t, fg_id count)
+{
+    const fg_id i = t->n;
+    assert(count <= t->room - i);
+    memset(t->op + i, FG_LEAF, count * sizeof *t->op);
+    memset(t->args + i, 0, count * sizeof *t->args);
+    memset(t->grad + i, 0, count * sizeof *t->grad);
+    memset(t->owner + i, 0, count * sizeof *t->owner); /* a null pointer is all zeros wherever we run */
+    t->n = i + count;
+    return i;
+}
+
+fg_id fg_tape_push_run(fg_tape *t, fg_id count)
+{
+    assert(count < t->n);
+    return fg_tape_push(t, FG_RUN, 0, count, 0.0);
+}
+
+fg_id fg_tape_push_block(fg_tape *t, int op, fg_id count)
+{
+    const fg_id record = t->npool, i = t->n;
+    const fg_id size = ((const fg_record *)(const void *)(t->pool + record))->size;
+    assert(fg_op_is_block(op) && size <= t->pool_capacity - record && count < t->room - i);
+    t->npool = record + size;
+    if (count == 0)
+        return fg_tape_push(t, op, record, 0, t->data[i]);
+    memset(t->op + i, FG_PART, count * sizeof *t->op);
+    memset(t->grad + i, 0, count * sizeof *t->grad);
+    memset(t->owner + i, 0, count * sizeof *t->owner);
+    for (fg_id k = 0; k < count; k++)
+        t->args[i + k] = (fg_args){count - k, 0};
+    t->n = i + count;
+    return fg_tape_push(t, op, record, count, 0.0);
+}
+
 fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count,
                           const double *partials, double data)
 {
@@ -156,6 +204,7 @@ fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg
 {
     const fg_args args = t->args[i];
     const int op = fg_tape_op(t, i);
+    assert(op <= FG_LOCAL);
     if (fg_op_is_pooled(op)) {
         *operands = t->pool + args.a;
         return args.b;
@@ -219,6 +268,18 @@ static void relax(fg_tape *t, fg_id before)
     }
 }
 
+/* Whether somebody holds one of the parts of block node i. */
+static int parts_are_held(const fg_tape *t, fg_id i)
+{
+    const fg_id count = t->args[i].b;
+    if (count > 0 && fg_tape_holder(t, i - 1)) /* asked again and again while they go, first to last... */
+        return 1;
+    for (fg_id k = count; k > 1; k--) /* ... or last to first */
+        if (t->owner[i - k] && fg_tape_holder(t, i - k))
+            return 1;
+    return 0;
+}
+
 void fg_tape_pop(fg_tape *t)
 {
     if (t->busy)
@@ -226,10 +287,19 @@ void fg_tape_pop(fg_tape *t)
     const fg_id before = t->n;
     fg_id i = before - 1;
     while (!fg_tape_holder(t, i)) { /* stops at 0, which is always held */
-        bury_box(t, i);
-        if (FG_UNLIKELY(t->op[i] >= FG_BINARY_END) && fg_op_is_pooled(fg_tape_op(t, i)))
-            t->npool = t->args[i].a; /* pool records are in node order */
-        i--;
+        const int op = fg_tape_op(t, i);
+        fg_id parts = 0;
+        if (FG_UNLIKELY(op >= FG_BINARY_END) && op < FG_BLOCK_END) {
+            if (fg_op_is_block(op)) {
+                if (parts_are_held(t, i))
+                    break;
+                parts = t->args[i].b;
+            }
+            t->npool = t->args[i].a; /* what is in the pool is in node order */
+        }
+        for (fg_id k = 0; k <= parts; k++)
+            bury_box(t, i - k);
+        i -= parts + 1;
     }
     t->n = i + 1;
     if (FG_UNLIKELY(t->n < t->capacity / 8 && t->capacity > COLLECT_FLOOR))
@@ -256,8 +326,45 @@ static uint64_t held_in_word(const fg_tape *t, fg_id w, fg_id count)
     return held;
 }
 
-/* Ids being topological, one scan from the top settles it. Writes marks.word only; the summary stays
- * clear. */
+/* Set the marks of the nodes from `first` to before `end`. */
+static void mark_nodes(uint64_t *word, fg_id first, fg_id end)
+{
+    while (first < end) {
+        const fg_id w = first >> 6, next = min_id(end, (w + 1) << 6);
+        const uint64_t from = ~(uint64_t)0 << (first & 63u);
+        const uint64_t to = next & 63u ? ((uint64_t)1 << (next & 63u)) - 1u : ~(uint64_t)0;
+        word[w] |= from & to;
+        first = next;
+    }
+}
+
+/* Mark what keeps a tensor, or the results and the operands of a block instruction, node i, together:
+ * what lies between the slots of an operand as well, so that their distances stay. */
+static void mark_block(fg_tape *t, fg_id i)
+{
+    uint64_t *const word = t->marks.word;
+    mark_nodes(word, i - t->args[i].b, i);
+    if (fg_tape_op(t, i) == FG_RUN)
+        return;
+    fg_record *const r = fg_tape_record(t, i);
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *view = fg_record_view(r, v);
+        if (view->rows == 0 || view->cols == 0)
+            continue;
+        if (view->flags & FG_VIEW_LIST) {
+            const fg_id *ids = fg_record_list(r, view);
+            for (fg_id k = 0; k < view->rows * view->cols; k++)
+                word[ids[k] >> 6] |= (uint64_t)1 << (ids[k] & 63u);
+        } else {
+            fg_id lowest, highest;
+            fg_view_extent(view, &lowest, &highest);
+            mark_nodes(word, lowest, highest + 1);
+        }
+    }
+}
+
+/* Ids being topological, one scan from the top settles it, but for a part, whose instruction is above it
+ * and is marked with it. Writes marks.word only; the summary stays clear. */
 void fg_tape_mark_living(fg_tape *t)
 {
     const uint8_t *const ops = t->op;
@@ -284,7 +391,17 @@ void fg_tape_mark_living(fg_tape *t)
             const int op = ops[i] & ~FG_HOOK;
             marked ^= (uint64_t)1 << bit;
             done |= (uint64_t)1 << bit;
-            if (FG_UNLIKELY(fg_op_is_pooled(op))) {
+            if (FG_UNLIKELY(op > FG_LOCAL)) {
+                const fg_id block = op == FG_PART ? i + args[i].a : i;
+                const uint64_t below = ((uint64_t)1 << bit) - 1u;
+                word[w] = marked | done;
+                if (op != FG_PART || !fg_marks_has(&t->marks, block)) {
+                    word[block >> 6] |= (uint64_t)1 << (block & 63u);
+                    mark_block(t, block);
+                }
+                done |= word[w] & ~below; /* parts and instruction: their operands are marked */
+                marked = word[w] & below;
+            } else if (FG_UNLIKELY(fg_op_is_pooled(op))) {
                 for (fg_id k = 0; k < args[i].b; k++)
                     MARK(t->pool[args[i].a + k]);
             } else if (op != FG_LEAF) {
@@ -336,6 +453,24 @@ static inline fg_id renumber(const fg_tape *t, const run *r, fg_id operand)
     return t->rank[operand >> 6] + fg_bits_count(t->marks.word[operand >> 6] & before);
 }
 
+/* Move a record down the pool and its operands with their ids; returns where it is now. */
+static fg_id slide_record(fg_tape *t, const run *r, fg_id from, fg_id to)
+{
+    fg_record *record = (fg_record *)(void *)(t->pool + from);
+    for (fg_id v = 0; v < record->views; v++) {
+        fg_view *view = fg_record_view(record, v);
+        if (view->flags & FG_VIEW_LIST) {
+            fg_id *ids = fg_record_list(record, view);
+            for (fg_id k = 0; k < view->rows * view->cols; k++)
+                ids[k] = renumber(t, r, ids[k]);
+        } else if (view->rows > 0 && view->cols > 0) {
+            view->base = renumber(t, r, view->base);
+        }
+    }
+    memmove(t->pool + to, t->pool + from, record->size * sizeof *t->pool);
+    return to;
+}
+
 /* Move a run's `count` nodes down, and their operands' ids with them; *npool: where the pool ends. */
 static void slide(fg_tape *t, const run *r, fg_id count, fg_id *npool)
 {
@@ -347,7 +482,12 @@ static void slide(fg_tape *t, const run *r, fg_id count, fg_id *npool)
     for (fg_id i = to; i < to + count; i++) {
         const int op = fg_tape_op(t, i);
         fg_args args = t->args[i + r->shift];
-        if (FG_UNLIKELY(fg_op_is_pooled(op))) {
+        if (FG_UNLIKELY(op > FG_LOCAL)) {
+            if (fg_op_is_block(op)) {
+                args.a = slide_record(t, r, args.a, *npool);
+                *npool += ((const fg_record *)(const void *)(t->pool + args.a))->size;
+            }
+        } else if (FG_UNLIKELY(fg_op_is_pooled(op))) {
             for (fg_id k = 0; k < args.b; k++)
                 t->pool[*npool + k] = renumber(t, r, t->pool[args.a + k]);
             const fg_id size = fg_op_pool_size(op, args.b);
@@ -369,6 +509,15 @@ static void slide(fg_tape *t, const run *r, fg_id count, fg_id *npool)
     }
 }
 
+/* Where the pool entries of node i end; 0 if it has none. */
+static fg_id pool_end(const fg_tape *t, fg_id i)
+{
+    const int op = fg_tape_op(t, i);
+    if (fg_op_is_block(op))
+        return t->args[i].a + fg_tape_record(t, i)->size;
+    return fg_op_is_pooled(op) ? t->args[i].a + fg_op_pool_size(op, t->args[i].b) : 0;
+}
+
 fg_id fg_tape_collect(fg_tape *t)
 {
     if (t->busy)
@@ -385,11 +534,8 @@ fg_id fg_tape_collect(fg_tape *t)
     if (living < n) {
         const fg_id first = next_with_mark(word, 0, n, 0);
         fg_id npool = 0, to = first;
-        for (fg_id i = first; i-- > 0;) /* the pool records of what does not move stay, too */
-            if (fg_op_is_pooled(fg_tape_op(t, i))) {
-                npool = t->args[i].a + fg_op_pool_size(fg_tape_op(t, i), t->args[i].b);
-                break;
-            }
+        for (fg_id i = first; i-- > 0 && npool == 0;) /* what is in the pool for those below stays, too */
+            npool = pool_end(t, i);
         if (t->boxes > 0)
             for (fg_id i = first; i < n; i = next_with_mark(word, i + 1, n, 0))
                 bury_box(t, i);
@@ -412,6 +558,31 @@ fg_id fg_tape_collect(fg_tape *t)
 
 /* ---- checking ---- */
 
+/* Of a block instruction: its parts and its operands are where they should be. Of a part: there is an
+ * instruction that it is of. */
+static int block_check(const fg_tape *t, fg_id i)
+{
+    if (fg_tape_op(t, i) == FG_PART) {
+        const fg_id above = t->args[i].a, block = i + above;
+        return block < t->n && fg_op_is_block(fg_tape_op(t, block)) && above <= t->args[block].b;
+    }
+    fg_record *const r = fg_tape_record(t, i);
+    const fg_id parts = t->args[i].b, first = i - parts;
+    if (parts >= i || (uint64_t)r->rows * r->cols != (parts ? parts : 1))
+        return 0;
+    for (fg_id k = first; k < i; k++)
+        if (fg_tape_op(t, k) != FG_PART || k + t->args[k].a != i)
+            return 0;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *view = fg_record_view(r, v);
+        for (fg_id row = 0; row < view->rows; row++)
+            for (fg_id col = 0; col < view->cols; col++)
+                if (fg_record_slot(r, view, row, col) >= first)
+                    return 0;
+    }
+    return 1;
+}
+
 int fg_tape_check(const fg_tape *t)
 {
     if (t->n < 1 || t->n > t->capacity || t->room > t->capacity || t->npool > t->pool_capacity)
@@ -420,16 +591,21 @@ int fg_tape_check(const fg_tape *t)
         return 0;
     fg_id npool = 0;
     for (fg_id i = 0; i < t->n; i++) {
-        fg_id pair[2];
-        const fg_id *operands;
-        const fg_id count = fg_tape_operands(t, i, pair, &operands);
-        for (fg_id k = 0; k < count; k++)
-            if (operands[k] >= i)
-                return 0;
-        if (fg_op_is_pooled(fg_tape_op(t, i))) {
+        const int op = fg_tape_op(t, i);
+        if (op == FG_RUN ? t->args[i].b >= i : op > FG_LOCAL && !block_check(t, i))
+            return 0;
+        if (op <= FG_LOCAL) {
+            fg_id pair[2];
+            const fg_id *operands;
+            const fg_id count = fg_tape_operands(t, i, pair, &operands);
+            for (fg_id k = 0; k < count; k++)
+                if (operands[k] >= i || t->op[operands[k]] == FG_RUN)
+                    return 0;
+        }
+        if (pool_end(t, i)) {
             if (t->args[i].a != npool)
                 return 0;
-            npool += fg_op_pool_size(fg_tape_op(t, i), count);
+            npool = pool_end(t, i);
         }
         if (fg_tape_holder(t, i) && *fg_tape_holder(t, i) != i)
             return 0;

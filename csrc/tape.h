@@ -8,13 +8,18 @@
 #define FG_TAPE_H
 
 #include "base.h"
+#include "kernels.h"
 #include "marks.h"
 #include "mem.h"
-#include "ops.h"
+#include "record.h"
 
 typedef struct fg_args {
-    fg_id a, b; /* operands' ids, smaller than the node's own; a pooled opcode: offset and count in
-                   the pool; FG_POWI: b is the exponent's bits */
+    fg_id a, b; /* operands' ids, smaller than the node's own. FG_POWI: b is the exponent's bits.
+                   Pooled: offset and count in the pool.
+                   Block: the record's offset in the pool, and how many FG_PART nodes right below hold
+                   the results; 0 if there is one result and the node itself holds it.
+                   FG_PART: a is how far above its block instruction is.
+                   FG_RUN: b is how many nodes right below it keeps. */
 } fg_args;
 
 /* What the caller keeps for a node beyond its numbers. A node without one costs nothing. */
@@ -28,7 +33,7 @@ enum { FG_HOOK = 0x80 };
 
 typedef struct fg_tape {
     fg_id n;        /* slots in use: 0 (the sentinel) to n - 1 */
-    fg_id room;     /* fg_tape_push may take n up to this: min(capacity, collect_at) */
+    fg_id room;     /* fg_tape_push may take n up to this: min(capacity, collect_at, limit) */
     fg_id capacity; /* elements in each of the arrays that follow */
     fg_id limit;    /* neither n nor npool passes this: FG_MAX_ID, or less in a test */
     fg_id npool;    /* operand ids in use in the pool */
@@ -41,8 +46,12 @@ typedef struct fg_tape {
                        (renumbering writes there), or an fg_box with the lowest bit set */
     fg_marks marks; /* all clear between calls, but for a sweep that is under way */
     fg_id *rank;    /* [FG_MARKS_WORDS(capacity)] collection: marks in all the words before */
-    fg_id *pool;    /* [pool_capacity] operand ids of pooled nodes, in node order */
+    fg_id *pool;    /* [pool_capacity] operand ids of pooled nodes and records of block nodes, in node
+                       order */
     fg_id pool_capacity;
+    double *scratch;  /* [scratch_capacity] for one forward or reverse step of a block instruction */
+    size_t scratch_capacity; /* enough for every instruction on the tape */
+    const fg_kernels *kernels;
 
     fg_id collect_at;      /* collect when n or ... */
     fg_id pool_collect_at; /* ... npool would pass this: twice what the last collection left, and some */
@@ -58,7 +67,7 @@ typedef struct fg_tape {
 } fg_tape;
 
 /* FG_OK, or FG_E_MEMORY with the tape freed. */
-int fg_tape_init(fg_tape *t);
+int fg_tape_init(fg_tape *t, const fg_kernels *kernels);
 void fg_tape_free(fg_tape *t);
 
 /* Make room for `nodes` more nodes and `operands` more pool entries, by collecting or growing.
@@ -85,6 +94,20 @@ static inline fg_id fg_tape_push_leaf(fg_tape *t, double data)
     return fg_tape_push(t, FG_LEAF, 0, 0, data);
 }
 
+/* Append `count` leaves, whose data the caller writes; returns the first one's id. Precondition: room. */
+fg_id fg_tape_push_leaves(fg_tape *t, fg_id count);
+
+/* Append the node that keeps the `count` leaves on top together; returns its id. Precondition: room. */
+fg_id fg_tape_push_run(fg_tape *t, fg_id count);
+
+/* Append `count` results and the node of the block instruction that they are of, or, with 0, that node
+ * alone. The record is where the pool ends, complete; the results' data is in place. Returns the
+ * instruction's id. Precondition: room. */
+fg_id fg_tape_push_block(fg_tape *t, int op, fg_id count);
+
+/* Make the scratch memory at least so large. FG_OK or FG_E_MEMORY. */
+int fg_tape_scratch(fg_tape *t, size_t doubles);
+
 /* Append a pooled node with `count` operands; `partials` is read for FG_LOCAL alone.
  * Preconditions: room for it and for fg_op_pool_size() entries in the pool, operand ids < n. */
 fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count,
@@ -96,14 +119,24 @@ static inline int fg_tape_op(const fg_tape *t, fg_id i)
     return t->op[i] & ~FG_HOOK;
 }
 
-/* From now on a sweep stops at node i for its caller to run the backward rule, or no longer does. */
+/* From now on a sweep stops at node i for its caller to run the backward rule, or no longer does. A
+ * block instruction of several results keeps the mark if any of them ever had a hook. */
 static inline void fg_tape_set_hook(fg_tape *t, fg_id i, int on)
 {
     t->op[i] = (uint8_t)(fg_tape_op(t, i) | (on ? FG_HOOK : 0));
+    if (on && fg_tape_op(t, i) == FG_PART)
+        t->op[i + t->args[i].a] |= FG_HOOK;
 }
 
-/* The node's operands in *operands; returns how many. `inline_pair` is scratch for the caller to
- * provide. Valid until the tape changes. */
+/* The record of block node i. Valid until the tape changes. */
+static inline fg_record *fg_tape_record(const fg_tape *t, fg_id i)
+{
+    assert(fg_op_is_block(fg_tape_op(t, i)));
+    return (fg_record *)(void *)(t->pool + t->args[i].a);
+}
+
+/* The operands of a node that is neither block, run nor part in *operands; returns how many.
+ * `inline_pair` is scratch for the caller to provide. Valid until the tape changes. */
 fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg_id **operands);
 
 static inline int fg_owner_is_box(const fg_id *owner)

@@ -2,10 +2,11 @@
 
     python tests/fuzz.py --seconds 60 [--seed N]
 
-Values of every kind are made, dropped, changed, differentiated, looked up through `_prev`, collected,
-and made while memory is short; the model does the same with one Python object a node and the
-derivatives of test_ops.ORACLE. After every backward pass each living Value must have the model's
-gradient. Prints the seed of the round that fails. test_tape.py runs a few rounds of it.
+Values and Tensors of every kind are made, dropped, changed, differentiated, looked up through `_prev`,
+collected, and made while memory is short; the model does the same with one Python object for each
+number, the derivatives of test_ops.ORACLE and, for the instructions of many operands, those of FUSED.
+After every backward pass each living Value and Tensor must have the model's gradient. Prints the seed
+of the round that fails. test_tape.py runs a few rounds of it.
 """
 import argparse
 import gc
@@ -20,7 +21,49 @@ import numpy as np
 from test_ops import IDS, ORACLE, ROWS, F
 
 import flatgrad
-from flatgrad import Value, _core
+from flatgrad import Tensor, Value, _core
+from flatgrad.nn import Layer
+
+# An activation's value, and its slope from its value.
+ACTIVATIONS = {
+    None: (lambda s: s, lambda z: 1.0),
+    "relu": (lambda s: max(s, 0.0), lambda z: 1.0 if z > 0 else 0.0),
+    "tanh": (math.tanh, lambda z: 1 - z * z),
+    "sigmoid": (lambda s: 1 / (1 + math.exp(-s)) if s > -700 else math.exp(s), lambda z: z * (1 - z)),
+}
+
+
+def neuron_value(x, k):
+    n, activation = k
+    s = math.fsum([a * b for a, b in zip(x[:n], x[n:])] + x[2 * n:])
+    return ACTIVATIONS[activation][0](s)
+
+
+def neuron_partials(x, k, z):
+    n, activation = k
+    slope = ACTIVATIONS[activation][1](z)
+    return [slope * w for w in x[n:2 * n]] + [slope * a for a in x[:n]] + [slope] * (len(x) - 2 * n)
+
+
+def logsumexp(x):
+    return max(x) + math.log(math.fsum([math.exp(a - max(x)) for a in x]))
+
+
+# What an element of a fused instruction is, from its operands x and the constant k of its node, and its
+# partials, from its value z as well. The operands of LAYER are k[0] inputs, as many weights and the
+# bias, if it has one. The constant of a softmax is (index, the nodes of the row).
+FUSED = {
+    "COPY": (lambda x, k: x[0], lambda x, k, z: [1.0]),
+    "SUM": (lambda x, k: math.fsum(x), lambda x, k, z: [1.0] * len(x)),
+    "MEAN": (lambda x, k: math.fsum(x) / len(x), lambda x, k, z: [1.0 / len(x)] * len(x)),
+    "MAX": (lambda x, k: max(x), lambda x, k, z: [(a == max(x)) / x.count(max(x)) for a in x]),
+    "LOGSUMEXP": (lambda x, k: logsumexp(x), lambda x, k, z: [math.exp(a - logsumexp(x)) for a in x]),
+    "SOFTMAX": (lambda x, k: math.exp(x[k[0]] - logsumexp(x)),
+                lambda x, k, z: [z * ((j == k[0]) - p.data) for j, p in enumerate(k[1])]),
+    "LOG_SOFTMAX": (lambda x, k: x[k[0]] - logsumexp(x),
+                    lambda x, k, z: [(j == k[0]) - math.exp(min(p.data, 700.0)) for j, p in enumerate(k[1])]),
+    "LAYER": (neuron_value, neuron_partials),
+}
 
 
 class Node:
@@ -31,11 +74,16 @@ class Node:
     def __init__(self, data, op="LEAF", operands=(), constant=None):
         self.data, self.grad, self.op = float(data), 0.0, op
         self.operands, self.constant = operands, constant
+        self.size = 0.0    # of what the gradient is the sum of
         Node.count += 1
         self.order = Node.count
 
+    @classmethod
+    def fused(cls, op, operands, constant=None):
+        return cls(FUSED[op][0]([n.data for n in operands], constant), op, operands, constant)
+
     def backward(self):
-        self.grad = 1.0
+        self.grad = self.size = 1.0
         queue, seen = [(-self.order, self)], {self.order}
         while queue:
             _, node = heapq.heappop(queue)
@@ -43,6 +91,8 @@ class Node:
                 partials = [0.0] * len(node.operands)
             elif node.op == "LOCAL":
                 partials = node.constant
+            elif node.op in FUSED:
+                partials = FUSED[node.op][1]([n.data for n in node.operands], node.constant, node.data)
             else:
                 arguments = [F(n.data) for n in node.operands]
                 if ORACLE[node.op].immediate:
@@ -50,12 +100,14 @@ class Node:
                 with np.errstate(all="ignore"):
                     partials = ORACLE[node.op].partials(*arguments, F(node.data))
             for operand, partial in zip(node.operands, partials, strict=True):
-                if node.op != "CUSTOM":
-                    chosen = partial == 0 and node.op in ("WHERE", "CLIP", "MAXIMUM", "MINIMUM")
-                    operand.grad += 0.0 if chosen else float(partial) * node.grad
                 if operand.order not in seen:
                     seen.add(operand.order)
                     heapq.heappush(queue, (-operand.order, operand))
+                    operand.size = abs(operand.grad)
+                if node.op != "CUSTOM":
+                    chosen = partial == 0 and node.op in ("WHERE", "CLIP", "MAXIMUM", "MINIMUM", "MAX")
+                    operand.grad += 0.0 if chosen else float(partial) * node.grad
+                    operand.size += abs(float(partial)) * node.size
 
 
 def ruled(data, operands, partials):
@@ -78,12 +130,25 @@ class Named(Value):
         self.name = name
 
 
+def array_of(shape, make):
+    """An array of what `make` returns for each index."""
+    result = np.empty(shape, dtype=object)
+    for index in np.ndindex(result.shape):
+        result[index] = make(index)
+    return result
+
+
+def numbers_of(nodes):
+    return array_of(nodes.shape, lambda index: nodes[index].data).astype(float)
+
+
 class Round:
     """One random program."""
 
     def __init__(self, seed):
         self.rng = random.Random(seed)
         self.pairs = []      # (Value, Node), both alive
+        self.tensors = []    # (Tensor, array of Nodes), both alive
         self.references = []  # to some Values that may be dead by now
 
     def number(self):
@@ -94,11 +159,38 @@ class Round:
 
     def add(self, value, node):
         assert type(value) in (Value, Named)
-        assert value.data == node.data or abs(value.data - node.data) <= 4 * math.ulp(node.data), (
-            value, node.op, node.data, [n.data for n in node.operands])
-        node.data = value.data   # an ulp in exp must not grow through the program
+        self.agree(value.data, node)
         if abs(value.data) < 1e6:
             self.pairs.append((value, node))
+
+    def agree(self, data, node):
+        """The model's number, but for rounding; from then on it has the tape's."""
+        size = 4 * math.ulp(node.data)
+        if node.op in FUSED and node.op != "COPY":
+            size += 1e-12 * (1.0 + sum([abs(n.data) for n in node.operands]))
+        if node.op == "LAYER":
+            n = node.constant[0]
+            size += 1e-12 * sum([abs(a.data * b.data) for a, b in zip(node.operands[:n], node.operands[n:])])
+        assert data == node.data or abs(data - node.data) <= size, (
+            data, node.op, node.data, [n.data for n in node.operands])
+        node.data = data   # an ulp in exp must not grow through the program
+
+    def add_all(self, result, nodes):
+        """What a function has returned: a Value, a list of them, or a Tensor."""
+        if isinstance(result, Value):
+            (node,) = np.ravel(nodes)
+            return self.add(result, node)
+        if isinstance(result, list):
+            for value, node in zip(result, np.ravel(nodes), strict=True):
+                self.add(value, node)
+            return None
+        assert type(result) is Tensor and result.shape == nodes.shape, (result.shape, nodes.shape)
+        data = result.data
+        for index in np.ndindex(nodes.shape):
+            self.agree(float(data[index]), nodes[index])
+        if (abs(data) < 1e6).all():
+            self.tensors.append((result, nodes))
+        return None
 
     def leaf(self):
         data = self.number()
@@ -174,6 +266,234 @@ class Round:
             total = Node(total.data + product.data, "ADD", [total, product])
         self.add(value, total)
 
+    # ---- instructions of many operands, and tensors ----
+
+    def row(self, count=None, numbers=True, exact=False):
+        """Some Values, and numbers among them; and their nodes. `exact`: no subclass of Value."""
+        operands, nodes = [], []
+        for _ in range(count or self.rng.choice([1, 2, 3, 4, 9])):
+            if numbers and self.rng.random() < 0.2:
+                number = self.number()
+                operands.append(self.rng.choice([float, np.float64])(number))
+                nodes.append(Node(number))
+            else:
+                value, node = self.pick()
+                if exact and type(value) is not Value:
+                    value, node = value * 1.0, Node(value.data, "MUL", [node, Node(1.0)])
+                operands.append(value)
+                nodes.append(node)
+        return operands, nodes
+
+    def elements(self, op, rows):
+        """The nodes of a reduction or a softmax of rows of nodes."""
+        result = []
+        for row in rows:
+            row = list(row)
+            if op in ("SOFTMAX", "LOG_SOFTMAX"):
+                siblings = []
+                siblings += [Node.fused(op, row, (k, siblings)) for k in range(len(row))]
+                result.append(siblings)
+            else:
+                result.append(Node.fused(op, row))
+        return result
+
+    def fused(self):
+        """A function of a flat list."""
+        op = self.rng.choice(["SUM", "MEAN", "MAX", "LOGSUMEXP", "SOFTMAX", "LOG_SOFTMAX"])
+        (value,), (node,) = self.row(1, numbers=False)   # of numbers alone, it would be a constant
+        operands, nodes = self.row()
+        operands, nodes = [*operands, value], [*nodes, node]
+        self.add_all(getattr(flatgrad, op.lower())(self.rng.choice([list, tuple, iter])(operands)),
+                     array_of((len(nodes),) if "SOFTMAX" in op else (1,),
+                              lambda index, made=np.ravel(self.elements(op, [nodes])): made[index]))
+
+    def dot(self):
+        x, nodes = self.row()
+        w, weights = self.row(len(x))
+        b, bias = self.row(1) if self.rng.random() < 0.5 else ([None], [])
+        self.add(flatgrad.dot(w, x, *b), Node.fused("LAYER", nodes + weights + bias, (len(x), None)))
+
+    def tensor_leaf(self):
+        shape = self.rng.choice([(3,), (4,), (1,), (2, 3), (3, 3), (3, 2), (1, 3), (3, 1), (4, 4)])
+        array = array_of(shape, lambda index: self.number()).astype(float)
+        tensor = Tensor(self.rng.choice([np.array, np.asfortranarray, np.ndarray.tolist])(array))
+        self.add_all(tensor, array_of(shape, lambda index: Node(array[index])))
+
+    def tensor_of_values(self):
+        rows = [self.row(3) for _ in range(self.rng.choice([1, 3]))]
+        (rows[0][0][0],), (rows[0][1][0],) = self.row(1, numbers=False)   # numbers alone would be leaves
+        nodes = array_of((len(rows), 3), lambda index: Node.fused("COPY", [rows[index[0]][1][index[1]]]))
+        if len(rows) == 1 and self.rng.random() < 0.5:
+            self.add_all(Tensor(rows[0][0]), nodes[0])
+        else:
+            self.add_all(Tensor([row for row, _ in rows]), nodes)
+
+    def view(self):
+        tensor, nodes = self.rng.choice(self.tensors)
+        choices = [lambda a: a.T, lambda a: a[::-1], lambda a: a[:2], lambda a: a[-1:]]
+        if nodes.ndim == 2:
+            choices += [lambda a: a[:, 0], lambda a: a[0], lambda a: a[1:, ::-1] if len(a) > 1 else a[:, :1]]
+        take = self.rng.choice(choices)
+        self.add_all(take(tensor), take(nodes))
+
+    def reshape(self):
+        """A view, or a copy where there is no order."""
+        tensor, nodes = self.rng.choice(self.tensors)
+        shape = self.rng.choice([(-1,), (1, -1), (-1, 1), nodes.shape[::-1]])
+        result, flat = tensor.reshape(*shape), nodes.reshape(shape)
+        first = next(v for row in tensor for v in ([row] if isinstance(row, Value) else row))
+        if first is not next(v for row in result for v in ([row] if isinstance(row, Value) else row)):
+            flat = array_of(flat.shape, lambda index, old=flat: Node.fused("COPY", [old[index]]))
+        self.add_all(result, flat)
+
+    def rows(self):
+        """Rows by an array of indices: a copy."""
+        tensor, nodes = self.rng.choice(self.tensors)
+        index = [self.rng.randrange(-len(nodes), len(nodes)) for _ in range(self.rng.choice([1, 2, 3]))]
+        taken = nodes[index]
+        self.add_all(tensor[index], array_of(taken.shape, lambda index: Node.fused("COPY", [taken[index]])))
+
+    def element(self):
+        tensor, nodes = self.rng.choice(self.tensors)
+        index = tuple([self.rng.randrange(n) for n in nodes.shape])
+        self.add(tensor[index if len(index) == 2 else index[0]], nodes[index])
+
+    def beside(self, nodes):
+        """What may stand beside a Tensor of these nodes in an operation."""
+        fitting = [(t, n) for t, n in self.tensors
+                   if all([a == b or 1 in (a, b) for a, b in zip(n.shape[::-1], nodes.shape[::-1])])]
+        kind = self.rng.choice(["tensor", "tensor", "value", "number", "array"])
+        if kind == "tensor" and fitting:
+            return self.rng.choice(fitting)
+        if kind == "value":
+            value, node = self.pick()
+            return value, array_of((), lambda index: node)
+        if kind == "array":
+            array = array_of(nodes.shape, lambda index: self.number()).astype(float)
+            return array, array_of(nodes.shape, lambda index: Node(array[index]))
+        number = self.number()
+        return number, array_of((), lambda index: Node(number))
+
+    def elementwise(self):
+        op = self.rng.choice(IDS)
+        oracle, arity, constant = ORACLE[op], ROWS[op]["arity"], None
+        chosen = [self.rng.choice(self.tensors)]
+        chosen += [self.beside(chosen[0][1]) for _ in range(0 if oracle.immediate else arity - 1)]
+        self.rng.shuffle(chosen)
+        operands = [operand for operand, _ in chosen]
+        if oracle.immediate:
+            constant = (self.rng.choice([0, 1, 2, 3, -1, -2]) if op == "POWI"
+                        else self.rng.choice([0.5, 1.5, -0.5, 2.0, 0.0]))
+            operands.append(constant)
+        if op == "POW" and not isinstance(operands[1], (Value, Tensor)):
+            return    # a constant exponent is another row
+        try:
+            arrays = np.broadcast_arrays(*[nodes for _, nodes in chosen])
+        except ValueError:
+            return    # the two beside the first do not fit each other
+        errors = set()
+
+        def make(index):
+            nodes = [array[index] for array in arrays]
+            try:
+                data = oracle.value(*[n.data for n in nodes], *([] if constant is None else [constant]))
+            except (ArithmeticError, ValueError) as error:
+                errors.add(type(error))
+                data = 0.0
+            return Node(data, op, nodes, constant)
+
+        nodes = array_of(arrays[0].shape, make)
+        try:
+            result = oracle.apply(*operands)
+        except (ArithmeticError, ValueError) as error:
+            assert type(error) in errors, (op, operands, error, errors)
+            return
+        assert not errors, (op, operands, result, errors)
+        self.add_all(result, nodes)
+
+    def product(self):
+        """@ or linear(), of what fits."""
+        x, nodes = self.rng.choice(self.tensors)
+        width = nodes.shape[-1]
+        fitting = [(t, n) for t, n in self.tensors if n.ndim == 2 and n.shape[1] == width]
+        if not fitting:
+            return
+        w, weights = self.rng.choice(fitting)
+        activation, bias, b = None, None, None
+        if self.rng.random() < 0.7:
+            activation = self.rng.choice([None, "relu", "tanh", "sigmoid"])
+            if self.rng.random() < 0.5:
+                b, bias = self.row(len(weights))
+        made = array_of(nodes.shape[:-1] + (len(weights),), lambda index: Node.fused(
+            "LAYER", [*nodes[index[:-1]], *weights[index[-1]], *([bias[index[-1]]] if bias else [])], (width, activation)))
+        if activation is None and b is None and self.rng.random() < 0.5:
+            self.add_all(x @ w.T, made)
+        else:
+            self.add_all(flatgrad.linear(x, w, b, activation), made)
+
+    def reduction(self):
+        op = self.rng.choice(["SUM", "MEAN", "MAX", "LOGSUMEXP", "SOFTMAX", "LOG_SOFTMAX"])
+        tensor, nodes = self.rng.choice(self.tensors)
+        axis = self.rng.choice([None, 0, -1] + [1] * (nodes.ndim == 2))
+        if "SOFTMAX" in op:
+            axis = -1 if axis is None else axis
+            made = self.elements(op, np.moveaxis(nodes, axis, -1).reshape(-1, nodes.shape[axis]))
+            shape = np.moveaxis(nodes, axis, -1).shape
+            made = np.moveaxis(array_of(shape, lambda index: made[index[0] if len(index) == 2 else 0][index[-1]]), -1, axis)
+        else:
+            if nodes.ndim == 1:
+                axis = None
+            made = self.elements(op, [nodes.reshape(-1)] if axis is None else np.moveaxis(nodes, axis, -1))
+            made = array_of((len(made),), lambda index: made[index[0]])
+        self.add_all(getattr(tensor, op.lower())(axis), made)
+
+    def layer(self):
+        """A layer whose weights are Values of the program, for a sample, a batch or a Tensor."""
+        width = self.rng.choice([2, 3])
+        layer = Layer(width, self.rng.choice([1, 2, 3]), fused=self.rng.random() < 0.9)
+        weights, biases, activations, nonlin = [], [], [], self.rng.random() < 0.5
+        for neuron in layer.neurons:
+            neuron.w, nodes = self.row(width, numbers=False, exact=True)
+            (neuron.b,), bias = self.row(1, numbers=False, exact=True)
+            neuron.nonlin = nonlin   # neurons that differ in it are called one by one
+            weights.append(nodes)
+            biases += bias
+            activations.append("relu" if neuron.nonlin else None)
+
+        def made(x):
+            return [Node.fused("LAYER", [*x, *w, b], (width, activation))
+                    for w, b, activation in zip(weights, biases, activations)]
+
+        if not layer.fused:   # a graph of many nodes, whose gradients compound in another way: not kept
+            x, nodes = self.row(width)
+            result = layer(x)
+            for value, node in zip(result if isinstance(result, list) else [result], made(nodes), strict=True):
+                self.agree(value.data, node)
+        elif self.rng.random() < 0.5:
+            x, nodes = self.row(width, exact=True)
+            self.add_all(layer(x), array_of((len(weights),), lambda index, all=made(nodes): all[index[0]]))
+        else:
+            fitting = [(t, n) for t, n in self.tensors if n.shape[-1] == width]
+            if fitting:
+                x, nodes = self.rng.choice(fitting)
+            else:
+                rows = [self.row(width, exact=True) for _ in range(2)]
+                x, nodes = [row for row, _ in rows], array_of((2, width), lambda index: rows[index[0]][1][index[1]])
+            all = [made(row) for row in nodes.reshape(-1, width)]
+            self.add_all(layer(x), array_of(nodes.shape[:-1] + (len(weights),),
+                                            lambda index: all[index[0] if len(index) == 2 else 0][index[-1]]))
+
+    def change_tensor(self):
+        tensor, nodes = self.rng.choice(self.tensors)
+        array = array_of(nodes.shape, lambda index: self.number()).astype(float)
+        name = self.rng.choice(["data", "grad"])
+        setattr(tensor, name, array)
+        for node, number in zip(nodes.reshape(-1), array.reshape(-1)):
+            setattr(node, name, float(number))
+
+    def drop_tensor(self):
+        self.tensors.pop(self.rng.randrange(len(self.tensors)))
+
     def drop(self):
         for _ in range(min(len(self.pairs), self.rng.choice([1, 1, 2, 10]))):
             self.pairs.pop(self.rng.randrange(len(self.pairs)))
@@ -188,7 +508,8 @@ class Round:
     def look_up(self):
         value, node = self.pick()
         operands = {n.order: n.data for n in node.operands}
-        assert sorted(v.data for v in value._prev) == sorted(operands.values()), (value, node.op)
+        assert sorted(v.data for v in value._prev) == sorted(operands.values()), (
+            value, node.op, value._children, operands)
         for parent in value._prev:
             for other, other_node in self.pairs:
                 assert (other is parent) <= (other_node.order in operands)
@@ -197,13 +518,23 @@ class Round:
         if self.rng.random() < 0.5:
             for value, node in self.pairs:
                 value.grad = node.grad = 0.0
+            for tensor, nodes in self.tensors:
+                tensor.grad = 0.0
+                for node in nodes.reshape(-1):
+                    node.grad = 0.0
         value, node = self.pick()
+        if self.tensors and self.rng.random() < 0.3:
+            tensor, nodes = self.rng.choice(self.tensors)
+            value, node = tensor.sum(), Node.fused("SUM", list(nodes.reshape(-1)))
         value.backward()
         node.backward()
-        for v, n in self.pairs:
-            assert close(v.grad, n.grad), (n.op, v, n.grad)
-        for v, n in self.pairs:   # no drift from one pass to the next
-            n.grad = v.grad
+        grads = [(tensor.grad, nodes) for tensor, nodes in self.tensors]
+        both = [(v.grad, n) for v, n in self.pairs]
+        both += [(float(grad[index]), nodes[index]) for grad, nodes in grads for index in np.ndindex(nodes.shape)]
+        for grad, n in both:
+            assert close(grad, n.grad, n.size), (n.op, grad, n.grad, n.size, value, node.op)
+        for grad, n in both:   # no drift from one pass to the next
+            n.grad = grad
 
     def collect(self):
         flatgrad.collect()
@@ -216,11 +547,14 @@ class Round:
         _core._testing(fail_after=0)
         try:
             for _ in range(20):
-                before = len(self.pairs)
+                before = len(self.pairs) + len(self.tensors)
                 try:
-                    self.rng.choice([self.leaf, self.operation, self.custom, self.local, self.neuron])()
+                    self.rng.choice([self.leaf, self.operation, self.custom, self.local, self.neuron, self.fused,
+                                     self.dot, self.tensor_leaf, self.tensor_of_values, self.layer]
+                                    + [self.view, self.rows, self.element, self.elementwise, self.product,
+                                       self.reduction, self.reshape] * bool(self.tensors))()
                 except MemoryError:
-                    assert len(self.pairs) == before
+                    assert len(self.pairs) + len(self.tensors) == before
         finally:
             _core._testing(fail_after=-1)
 
@@ -230,17 +564,26 @@ class Round:
         actions = {self.leaf: 8, self.operation: 40, self.custom: 3, self.neuron: 4, self.local: 6,
                    self.attribute: 4, self.drop: 24,
                    self.change: 5, self.look_up: 4, self.backward: 6, self.collect: 1,
-                   self.short_of_memory: 1}
+                   self.short_of_memory: 1,
+                   self.fused: 6, self.dot: 3, self.tensor_leaf: 4, self.tensor_of_values: 2, self.layer: 4}
+        with_tensors = {self.view: 5, self.reshape: 2, self.rows: 2, self.element: 4, self.elementwise: 8, self.product: 5,
+                        self.reduction: 6, self.change_tensor: 2, self.drop_tensor: 12}
         choices, weights = list(actions), list(actions.values())
+        all_choices, all_weights = choices + list(with_tensors), weights + list(with_tensors.values())
         for _ in range(steps):
             if len(self.pairs) < 3:
                 self.leaf()
+            elif self.tensors:
+                self.rng.choices(all_choices, all_weights)[0]()
             else:
                 self.rng.choices(choices, weights)[0]()
             if len(self.pairs) > 200:
                 del self.pairs[:self.rng.randrange(200)]
+            if len(self.tensors) > 30:
+                del self.tensors[:self.rng.randrange(30)]
         self.collect()
         self.pairs.clear()     # then nothing may be left
+        self.tensors.clear()
         for _ in range(3):     # a cycle may lead over what Python's collector has to release first
             flatgrad.collect()
             gc.collect()
@@ -259,11 +602,12 @@ def run(seed, steps):
         _core._testing(collect_floor=131072)
 
 
-def close(got, expected):
-    """Equal but for rounding: the model multiplies the same factors in another order."""
+def close(got, expected, size=0.0):
+    """Equal but for rounding: the model multiplies the same factors in another order, and what is added
+    up to `expected` may be as large as `size`."""
     if not math.isfinite(expected):
         return not math.isfinite(got)   # which of inf and nan may depend on the order as well
-    return abs(got - expected) <= 1e-9 * max(1.0, abs(expected))
+    return abs(got - expected) <= 1e-9 * max(1.0, abs(expected)) or abs(got - expected) <= 1e-12 * size
 
 
 def main():

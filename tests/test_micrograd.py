@@ -475,10 +475,12 @@ INPUTS = {
     lambda nn: nn.Neuron(3), lambda nn: nn.Neuron(3, nonlin=False), lambda nn: nn.Layer(3, 4),
     lambda nn: nn.Layer(3, 1), lambda nn: nn.MLP(3, [8, 8, 1]), lambda nn: nn.MLP(3, [5, 2]),
     lambda nn: nn.MLP(3, [])])
-def test_same_outputs_and_gradients(make, kind):
+@pytest.mark.parametrize("fused", [True, False])
+def test_same_outputs_and_gradients(make, kind, fused):
     results = []
     for nn in NN:
         model = seeded(nn, make)
+        model.fused = fused   # means nothing to micrograd
         if not model.parameters():
             assert model("anything") == "anything"   # no layers: the input itself
             return
@@ -492,7 +494,11 @@ def test_same_outputs_and_gradients(make, kind):
         model.zero_grad()
         assert all(p.grad == 0 for p in model.parameters())
     (their_data, their_grads), (data, grads) = results
-    assert data == their_data   # the sum starts at b and goes left to right in both
+    if fused:
+        assert data[0] == their_data[0]
+        assert data[1] == pytest.approx(their_data[1], rel=1e-12, abs=1e-300)
+    else:
+        assert data == their_data   # the sum starts at b and goes left to right in both
     assert grads == pytest.approx(their_grads, rel=1e-12, abs=1e-300)
 
 

@@ -14,7 +14,7 @@ __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
 def __getattr__(name):
     """The submodules and the version, loaded when first asked for: each takes longer than the core."""
-    if name in ("compat", "datasets", "engine", "nn", "viz"):
+    if name in ("compat", "datasets", "engine", "losses", "nn", "optim", "scalar", "viz"):
         from importlib import import_module
 
         return import_module(f"flatgrad.{name}")

@@ -16,6 +16,25 @@ cdef extern from "tape.h" nogil:
         FG_E_DOMAIN
 
         FG_LEAF
+        FG_COPY
+        FG_TANH
+        FG_SIGMOID
+        FG_SQUARED_ERROR
+        FG_HINGE
+        FG_LAYER
+        FG_MAP
+        FG_SUM
+        FG_MEAN
+        FG_MAX
+        FG_LOGSUMEXP
+        FG_SOFTMAX
+        FG_LOG_SOFTMAX
+        FG_CROSS_ENTROPY
+        FG_RUN
+        FG_PART
+        FG_VIEW_LIST
+        FG_VIEW_CONSTANT
+        FG_MAX_VIEWS
         FG_NEG
         FG_POWI
         FG_RELU
@@ -48,6 +67,7 @@ cdef extern from "tape.h" nogil:
     const fg_op_info fg_op_table[]
 
     bint fg_op_is_pooled(int op)
+    bint fg_op_is_block(int op)
     fg_id fg_op_pool_size(int op, fg_id count)
     int fg_op_unary(int op, double x, int32_t k, double *out)
     int fg_op_binary(int op, double x, double y, double *out)
@@ -56,6 +76,50 @@ cdef extern from "tape.h" nogil:
     ctypedef struct fg_args:
         fg_id a
         fg_id b
+
+    ctypedef struct fg_view:
+        fg_id flags
+        fg_id base
+        fg_id rows
+        fg_id cols
+        int32_t row_step
+        int32_t col_step
+
+    ctypedef struct fg_record:
+        fg_id size
+        fg_id param
+        fg_id rows
+        fg_id cols
+        fg_id k
+        fg_id extra
+        fg_id views
+
+    fg_view *fg_record_view(fg_record *r, fg_id v)
+    fg_id *fg_record_extra(fg_record *r)
+    fg_id fg_record_slot(const fg_record *r, const fg_view *v, fg_id row, fg_id col)
+
+    ctypedef struct fg_sgd:
+        double lr
+        double momentum
+        double dampening
+        double weight_decay
+        int nesterov
+        int first
+
+    ctypedef struct fg_adam:
+        double lr
+        double beta1
+        double beta2
+        double eps
+        double weight_decay
+        double correction1
+        double correction2
+
+    ctypedef struct fg_kernels:
+        const char *isa
+        void (*sgd)(size_t n, double *p, const double *g, double *m, const fg_sgd *h)
+        void (*adam)(size_t n, double *p, const double *g, double *m, double *v, double *v_max,
+                     const fg_adam *h)
 
     ctypedef struct fg_mem:
         size_t bytes
@@ -87,8 +151,14 @@ cdef extern from "tape.h" nogil:
         fg_box *dead
         uint64_t collections
         fg_mem mem
+        double *scratch
+        const fg_kernels *kernels
 
-    int fg_tape_init(fg_tape *t)
+    int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
+    int fg_tape_scratch(fg_tape *t, size_t doubles)
+    fg_id fg_tape_push_leaves(fg_tape *t, fg_id count)
+    fg_id fg_tape_push_run(fg_tape *t, fg_id count)
+    fg_record *fg_tape_record(const fg_tape *t, fg_id i)
     int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
     fg_id fg_tape_push(fg_tape *t, int op, fg_id a, fg_id b, double data)
     fg_id fg_tape_push_leaf(fg_tape *t, double data)
@@ -99,7 +169,6 @@ cdef extern from "tape.h" nogil:
     void fg_tape_mark_living(fg_tape *t)
     void fg_tape_clear_marks(fg_tape *t)
     bint fg_tape_is_marked(const fg_tape *t, fg_id i)
-    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
     bint fg_owner_is_box(const fg_id *owner)
     fg_box *fg_owner_box(const fg_id *owner)
     fg_id *fg_tape_holder(const fg_tape *t, fg_id i)
@@ -120,8 +189,23 @@ cdef extern from "sweep.h" nogil:
 
     int fg_sweep_run(fg_tape *t, fg_id words)
     void fg_sweep_apply(fg_tape *t, fg_id i)
-    void fg_sweep_partials(const fg_tape *t, fg_id i, double *partials)
     void fg_sweep_cancel(fg_tape *t)
+
+
+cdef extern from "block.h" nogil:
+    fg_record *fg_block_begin(fg_tape *t, fg_id param, fg_id views, fg_id extra)
+    fg_id fg_block_words(fg_id views, fg_id extra)
+    void fg_block_view(fg_record *r, fg_id v, fg_view view)
+    fg_id *fg_block_ids(fg_record *r)
+    void fg_block_list(fg_record *r, fg_id v, fg_id rows, fg_id cols)
+    int fg_block_push(fg_tape *t, int op, fg_id rows, fg_id cols, int parts, const double *results,
+                      fg_id *node)
+    fg_id fg_block_operands(const fg_tape *t, fg_id i, double dz, fg_id *ids, double *contributions)
+
+
+cdef extern from "cpu.h" nogil:
+    const fg_kernels *fg_cpu_kernels(const char *isa)
+    const char *fg_cpu_level(size_t i)
 
 
 cdef class Value:

@@ -14,8 +14,11 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 from libc.math cimport fabs
+from libc.string cimport memcpy, memset
 
 import copyreg
+import operator
+import os
 import sys
 from copy import deepcopy
 from functools import partial
@@ -63,7 +66,7 @@ cdef extern from "Python.h":
     PyObject *PyFunction_GetClosure(PyObject *function)
     PyObject *PyFunction_GetDefaults(PyObject *function)
     PyObject *PyFunction_GetKwDefaults(PyObject *function)
-    PyTypeObject PyDict_Type, PyList_Type, PyTuple_Type, PySet_Type, PyMethod_Type, PyCell_Type
+    PyTypeObject PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type, PySet_Type, PyMethod_Type, PyCell_Type
     PyTypeObject PyFunction_Type, PyCFunction_Type
     void *PyMem_Malloc(size_t size)
     void *PyMem_Realloc(void *pointer, size_t size)
@@ -140,12 +143,48 @@ cdef extern from *:
 cdef class _Rule   # defined below
 
 
+cdef class _Run:
+    """Keeps the numbers of a tensor, or the results of an instruction, together on the tape."""
+    cdef fg_id id       # of the node above them; the tape renumbers it. First, as in Value
+    cdef fg_id count    # how many there are
+    cdef bint leaves    # it is counted in live_runs
+
+    def __dealloc__(self):
+        run_gone(self)
+
+    def __reduce__(self):
+        return _restore_run, (save(self.id),)
+
+
+cdef class Tensor   # defined below
+
+
 # ---- the tape, and errors ----
 
 cdef fg_tape tape            # the one live tape; the GIL guards it
 cdef bint draining = False   # drain() is under way further up the stack
 
-if fg_tape_init(&tape) < 0:
+
+cdef list kernel_levels():
+    cdef list names = []
+    while fg_cpu_level(len(names)) != NULL:
+        names.append(fg_cpu_level(len(names)).decode())
+    return names
+
+
+cdef const fg_kernels *chosen_kernels() except NULL:
+    """The best that this processor can run, or those that FLATGRAD_ISA names."""
+    name = os.environ.get("FLATGRAD_ISA", "")
+    encoded = name.encode("ascii", "replace")
+    cdef const char *isa = encoded
+    cdef const fg_kernels *kernels = fg_cpu_kernels(isa if name else NULL)
+    if kernels == NULL:
+        raise ImportError(f"FLATGRAD_ISA={name!r}: expected one of {', '.join(kernel_levels())}, which "
+                          "this build has and this processor can run")
+    return kernels
+
+
+if fg_tape_init(&tape, chosen_kernels()) < 0:
     raise MemoryError("flatgrad: no memory for the tape")
 
 
@@ -177,7 +216,7 @@ cdef int raise_status(int status) except -1:
     raise MemoryError(f"flatgrad: no memory for more than {tape.capacity} nodes")
 
 
-cdef int raise_operation(int status, int op, tuple operands) except -1:
+cdef int raise_operation(int status, int op, tuple operands, str where="") except -1:
     """The exception for an operation outside its domain. Names the operation and its operands."""
     cdef str symbol = fg_op_table[op].symbol.decode()
     cdef str what
@@ -185,6 +224,7 @@ cdef int raise_operation(int status, int op, tuple operands) except -1:
         what = f"{fg_op_table[op].name.decode()}({', '.join([repr(x) for x in operands])})"
     else:
         what = f" {symbol} ".join([repr(x) for x in operands])
+    what += where
     cdef str expected = f"expected {fg_op_table[op].domain.decode()}"
     if status == FG_E_ZERO_DIVISION:
         raise ZeroDivisionError(f"division by zero: {what}; {expected}")
@@ -219,6 +259,7 @@ cdef inline int reserve_few(fg_id nodes) except -1:
 
 cdef enum:
     FREE_MAX = 256
+    MOST_NODES = 1 << 30   # of one instruction, and of one saved graph
 
 cdef PyObject *free_list[FREE_MAX]   # dead handles of exactly type Value, each with its reference
                                      # to the type, for reuse
@@ -266,7 +307,7 @@ cdef void value_dealloc(PyObject *o) noexcept:
     cdef PyTypeObject *tp = Py_TYPE(o)
     if fg_tape_holder(&tape, i) == &handle.id:
         fg_tape_hold(&tape, i, NULL)
-        if i + 1 == tape.n:
+        if i + 1 == tape.n or (fg_tape_op(&tape, i) == FG_PART and i + tape.args[i].a + 1 == tape.n):
             fg_tape_pop(&tape)
     if handle.weak_references != NULL:
         PyObject_ClearWeakRefs(o)
@@ -338,6 +379,11 @@ cdef bint is_value(PyObject *o) noexcept:
     return PyObject_TypeCheck(o, <PyTypeObject *>Value)
 
 
+cdef bint is_handle(PyObject *o) noexcept:
+    """Whether o holds a node, and is laid out as fg_handle as far as the id."""
+    return is_value(o) or Py_TYPE(o) == <PyTypeObject *>_Run
+
+
 cdef int each_reference(PyObject *o, visitproc visit, void *g) except -1:
     """Call visit for the objects that o refers to, if o is of a kind that is looked into."""
     cdef PyTypeObject *tp = Py_TYPE(o)
@@ -348,6 +394,8 @@ cdef int each_reference(PyObject *o, visitproc visit, void *g) except -1:
         return tp.tp_traverse(o, visit, g) if tp.tp_traverse != NULL else 0
     if tp == <PyTypeObject *>_Rule:
         return visit(<PyObject *>(<_Rule>o).node, g)
+    if tp == <PyTypeObject *>Tensor:
+        return visit(<PyObject *>(<Tensor>o).run, g)
     if tp == &PyCell_Type:
         return visit_if(PyCell_GET(o), visit, g)
     if tp == &PyFunction_Type:   # not its globals
@@ -363,7 +411,7 @@ cdef int visit_if(PyObject *o, visitproc visit, void *g) except -1:
 
 cdef bint is_looked_into(PyObject *o) noexcept:
     cdef PyTypeObject *tp = Py_TYPE(o)
-    return (is_value(o) or tp == &PyCell_Type or tp == &PyFunction_Type or tp == &PyTuple_Type
+    return (is_handle(o) or tp == <PyTypeObject *>Tensor or tp == &PyCell_Type or tp == &PyFunction_Type or tp == &PyTuple_Type
             or tp == &PyDict_Type or tp == &PyList_Type or tp == &PySet_Type or tp == &PyMethod_Type
             or tp == &PyCFunction_Type or tp == <PyTypeObject *>_Rule or tp == <PyTypeObject *>partial)
 
@@ -376,7 +424,7 @@ cdef int count_reference(PyObject *o, void *graph) except -1:
 
 
 cdef int enliven(PyObject *o, void *graph) except -1:
-    """o is live: what it refers to is to follow, and a Value holds its node again."""
+    """o is live: what it refers to is to follow, and a handle holds its node again."""
     cdef Graph *g = <Graph *>graph
     cdef Py_ssize_t k
     if not is_looked_into(o):
@@ -397,12 +445,12 @@ cdef int follow(Graph *g) except -1:
 
 
 cdef int hold_values(Graph *g, bint live) noexcept:
-    """Let the reached Values that are live, or those that are not, hold their nodes; 1 if any did not."""
+    """Let the reached handles that are live, or those that are not, hold their nodes; 1 if any did not."""
     cdef Py_ssize_t k
     cdef fg_handle *handle
     cdef bint changed = False
     for k in range(g.count):
-        if g.objects[k].live == live and is_value(g.objects[k].o):
+        if g.objects[k].live == live and is_handle(g.objects[k].o):
             handle = <fg_handle *>g.objects[k].o
             if handle.id != 0 and fg_tape_holder(&tape, handle.id) == NULL:
                 fg_tape_hold(&tape, handle.id, &handle.id)
@@ -425,7 +473,7 @@ cdef int find_dead(Graph *g, fg_id *boxed, fg_id boxes) except -1:
             enliven(g.objects[k].o, g)
     follow(g)
     for k in range(g.count):
-        if not g.objects[k].live and is_value(g.objects[k].o):
+        if not g.objects[k].live and is_handle(g.objects[k].o):
             handle = <fg_handle *>g.objects[k].o
             if fg_tape_holder(&tape, handle.id) == &handle.id and handle.id != 0:
                 fg_tape_hold(&tape, handle.id, NULL)
@@ -701,7 +749,9 @@ cdef inline object binary(int op, object left, object right):
 
 
 cdef object apply_method(int op, PyObject *self):
-    return unary(op, <object>self, 0)
+    if is_value(self):
+        return unary(op, <object>self, 0)
+    return map_tensors(op, 0, (<object>self,), ())
 
 
 cdef object apply_function(int op, PyObject **args, Py_ssize_t count):
@@ -716,6 +766,11 @@ cdef object apply_function(int op, PyObject **args, Py_ssize_t count):
     if count != info.arity:
         raise TypeError(f"{info.name.decode()}() takes {info.arity} operand"
                         f"{'s' if info.arity > 1 else ''} ({info.operands.decode()}), got {count}")
+    for k in range(info.arity):
+        if Py_TYPE(args[k]) == <PyTypeObject *>Tensor:
+            names = info.operands.decode().split(", ")
+            return map_tensors(op, 0, tuple([<object>args[k] for k in range(info.arity)]),
+                               tuple([f"{info.name.decode()}(): {name}" for name in names]))
     for k in range(info.arity):
         is_value[k] = isinstance(<object>args[k], Value)
         if not is_value[k]:
@@ -758,6 +813,7 @@ cdef int become_made(Value self, double number, list children, list partials, st
     cdef double *values
     cdef fg_box *box
     cdef dict extra = {"_op": op}
+    global handle_moves
     if len(children) > FG_MAX_ID // 4:
         raise MemoryError(f"_children: {len(children)} Values do not fit on the tape")
     for k, child in enumerate(children):
@@ -797,6 +853,7 @@ cdef int become_made(Value self, double number, list children, list partials, st
         if fg_tape_holder(&tape, self.id) == &self.id:
             fg_tape_hold(&tape, self.id, NULL)
         self.id = i
+        handle_moves += 1
     Py_INCREF(<PyObject *>extra)
     box.extra = <void *>extra
     return 0
@@ -887,10 +944,45 @@ cdef bint is_number(object x):
     return (numpy_is_there() and isinstance(x, (np_generic, np_array))) or isinstance(x, Number)
 
 
-cdef Py_ssize_t parent_count(Value self):
-    """How many operands _prev and _children show."""
+cdef list operand_ids(fg_id i):
+    """The operands of node i, those that _prev and _children do not show as well. While ids stay."""
+    cdef fg_id count = fg_block_operands(&tape, i, 1.0, NULL, NULL), k
+    scratch = bytearray((count + 1) * sizeof(fg_id))
+    ids = <fg_id *><char *>scratch
+    fg_block_operands(&tape, i, 1.0, ids, NULL)
+    return [ids[k] for k in range(count)]
+
+
+cdef list parents_of(Value self):
+    """The Values that _prev and _children show, in order and as often as they were used."""
     cdef int shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
-    return <Py_ssize_t>tape.args[self.id].b if shown < 0 else shown
+    hold_ids()
+    try:
+        ids = operand_ids(self.id)
+        return [handle_of(i) for i in (ids if shown < 0 else ids[:shown])]
+    finally:
+        release_ids()
+
+
+cdef tuple partials_of(fg_id i):
+    """The derivatives of node i by each of operand_ids(i)."""
+    cdef fg_id count, k
+    scratch = bytearray((fg_block_operands(&tape, i, 1.0, NULL, NULL) + 1) * sizeof(double))
+    partials = <double *><char *>scratch
+    count = fg_block_operands(&tape, i, 1.0, NULL, partials)
+    return tuple([partials[k] for k in range(count)])
+
+
+cdef void hold_ids() noexcept:
+    """Until release_ids() no node goes and none is renumbered, whatever Python code is run."""
+    tape.busy += 1
+
+
+cdef void release_ids() noexcept:
+    tape.busy -= 1
+    fg_tape_pop(&tape)
+    if tape.dead != NULL:
+        drain()
 
 
 cdef int run_hook() except -1:
@@ -924,109 +1016,258 @@ cdef int sweep_on(int state) except -1:
 # ---- copies and pickles ----
 #
 # A Value is saved as the part of its graph that nobody holds, a tuple of plain entries in order, and
-# the held Values where that part ends, as objects. So what two Values share is shared by their copies,
-# by the memo that copy and pickle keep; and long graphs do not recurse.
+# what is held where that part ends, as objects. So what two Values share is shared by their copies, by
+# the memo that copy and pickle keep; and long graphs do not recurse. The results of one instruction are
+# one entry, and so are the leaves of a tensor; if somebody holds them, the object is their _Run.
 
 cdef enum:
-    FORMAT = 1
+    FORMAT = 2
 
 
 cdef dict opcodes = {fg_op_table[op].id.decode(): op for op in range(FG_OPS)}
 
 
-cdef tuple save(Value root):
-    """(FORMAT, Values where the saved part ends, its nodes in order, root the last).
+cdef fg_id entry_of(fg_id i):
+    """The node that stands for i in a saved graph: the instruction of a part, the run of a leaf."""
+    cdef fg_id run
+    if fg_tape_op(&tape, i) == FG_PART or fg_op_is_block(fg_tape_op(&tape, i)):
+        return block_of(i)
+    if fg_tape_op(&tape, i) == FG_LEAF and live_runs > 0:
+        run = i
+        while run < tape.n and fg_tape_op(&tape, run) == FG_LEAF:
+            run += 1
+        if run < tape.n and fg_tape_op(&tape, run) == FG_RUN and run - tape.args[run].b <= i:
+            return run
+    return i
 
-    A node is (opcode's name, operands, constant, data, grad, attributes): an operand is a position
-    among the nodes or, from -1 down, among the Values.
+
+cdef bint has_parts(fg_id i):
+    """Whether entry i is several numbers below its node, and not the node's own."""
+    cdef int op = fg_tape_op(&tape, i)
+    return (op == FG_RUN or fg_op_is_block(op)) and tape.args[i].b > 0
+
+
+cdef bint entry_is_held(fg_id i):
+    """Whether there is an object for entry i, or for a part of it."""
+    cdef fg_id k
+    if fg_tape_holder(&tape, i) != NULL:
+        return True
+    if has_parts(i):
+        for k in range(i - tape.args[i].b, i):
+            if fg_tape_holder(&tape, k) != NULL:
+                return True
+    return False
+
+
+cdef tuple save(fg_id root):
+    """(FORMAT, what is held where the saved part ends, its entries in order, root the last).
+
+    An entry is (opcode's name, operands, constant, data, grad, attributes). An operand is the position
+    of a number, counted over all entries; or, from -1 down, one of the held Values; or a tuple of the
+    position of a held _Run and that of the number in it. With several numbers, data and grad are bytes
+    and attributes are by number.
     """
-    cdef dict position = {}
-    cdef list nodes = [], ends = [], stack = []
-    cdef fg_id i
-    tape.busy += 1   # ids stay, whatever making all these objects sets off
+    cdef dict position = {}    # entry -> of its first number; None: not known yet; -1 and below: held
+    cdef list entries = [], ends = [], stack = []
+    cdef fg_id i, operand
+    cdef Py_ssize_t numbers = 0
+    hold_ids()
     try:
-        stack.append(root.id)
+        stack.append(root)
         while stack:
             i = stack.pop()
             if i in position:
                 continue
-            if i != root.id and fg_tape_holder(&tape, i) != NULL:
-                ends.append(handle_of(i))
+            if i != root and entry_is_held(i):
+                ends.append(run_object(i) if has_parts(i) else handle_of(i))
                 position[i] = -len(ends)
                 continue
-            position[i] = 0
-            stack.extend(operand_ids(i))
-        for i in sorted([j for j in position if position[j] == 0]):
-            places = tuple([position[operand] for operand in operand_ids(i)])
-            position[i] = len(nodes)
-            nodes.append((fg_op_table[fg_tape_op(&tape, i)].id.decode(), places, constant_of(i),
-                          tape.data[i], tape.grad[i],
-                          None if i == root.id else attributes_of(i)))
+            position[i] = None
+            stack.extend([entry_of(operand) for operand in entry_operands(i)])
+        for i in sorted([j for j in position if position[j] is None]):
+            places = tuple([place_of(operand, position) for operand in entry_operands(i)])
+            position[i] = numbers
+            numbers += tape.args[i].b if has_parts(i) else 1
+            entries.append((fg_op_table[fg_tape_op(&tape, i)].id.decode(), places, constant_of(i),
+                            numbers_of(i, tape.data), numbers_of(i, tape.grad),
+                            None if i == root and not has_parts(i) else attributes_of(i)))
     finally:
-        tape.busy -= 1
-        fg_tape_pop(&tape)
-    return FORMAT, tuple(ends), tuple(nodes)
+        release_ids()
+    return FORMAT, tuple(ends), tuple(entries)
 
 
-cdef list operand_ids(fg_id i):
-    """The operands of node i. While a sweep or a save is under way, for ids move otherwise."""
-    cdef list ids = []   # made first: that may run Python's collector, and so move the pool
-    cdef fg_id[2] pair
-    cdef const fg_id *operands = NULL
-    cdef fg_id count = fg_tape_operands(&tape, i, pair, &operands), k
-    for k in range(count):
-        ids.append(operands[k])
+cdef list entry_operands(fg_id i):
+    """The operands of all results of entry i: of a block instruction, every element of its views."""
+    cdef list ids = []
+    cdef fg_record *r
+    cdef fg_view *view
+    cdef fg_id v, row, col
+    if not fg_op_is_block(fg_tape_op(&tape, i)):
+        return operand_ids(i)
+    r = fg_tape_record(&tape, i)   # ids are held, but appending may move the pool
+    for v in range(r.views):
+        view = fg_record_view(r, v)
+        for row in range(view.rows):
+            for col in range(view.cols):
+                ids.append(fg_record_slot(r, view, row, col))
+                r = fg_tape_record(&tape, i)
+                view = fg_record_view(r, v)
     return ids
 
 
+cdef object place_of(fg_id operand, dict position):
+    cdef fg_id entry = entry_of(operand)
+    place = position[entry]
+    if not has_parts(entry):
+        return place
+    number = operand - (entry - tape.args[entry].b)
+    return place + number if place >= 0 else (-1 - place, number)
+
+
+cdef object numbers_of(fg_id i, double *array):
+    """The data, or gradients, of entry i."""
+    if has_parts(i):
+        return (<char *>(array + (i - tape.args[i].b)))[:tape.args[i].b * sizeof(double)]
+    return array[i]
+
+
 cdef object constant_of(fg_id i):
-    """What node i has besides operands: FG_POWI its exponent, FG_LOCAL the partial derivatives."""
+    """What node i has besides operands: FG_POWI its exponent, FG_LOCAL the partial derivatives, a block
+    instruction its parameter, shapes and labels."""
     cdef int op = fg_tape_op(&tape, i)
-    cdef fg_id k
+    cdef fg_record *r
+    cdef fg_id v, k
     if op == FG_POWI:
         return <int32_t>tape.args[i].b
     if op == FG_LOCAL:
-        scratch = bytearray((tape.args[i].b + 1) * sizeof(double))
-        partials = <double *><char *>scratch
-        fg_sweep_partials(&tape, i, partials)
-        return tuple([partials[k] for k in range(tape.args[i].b)])
+        return partials_of(i)
+    if op == FG_RUN:
+        return tape.args[i].b
+    if fg_op_is_block(op):
+        shapes = []
+        for v in range(fg_tape_record(&tape, i).views):
+            view = fg_record_view(fg_tape_record(&tape, i), v)[0]
+            shapes.append((view.rows, view.cols, bool(view.flags & FG_VIEW_CONSTANT)))
+        labels = []
+        for k in range(fg_tape_record(&tape, i).extra):
+            labels.append(fg_record_extra(fg_tape_record(&tape, i))[k])
+        r = fg_tape_record(&tape, i)
+        return (fg_op_table[r.param].id.decode(), <int32_t>r.k, r.rows, r.cols, tape.args[i].b > 0,
+                tuple(shapes), tuple(labels))
     return None
 
 
 cdef object attributes_of(fg_id i):
-    cdef fg_id *owner = tape.owner[i]
-    return dict(<dict>fg_owner_box(owner).extra) if fg_owner_is_box(owner) else None
+    """The attributes of entry i, by number if it has several."""
+    cdef fg_id k, first
+    if has_parts(i):
+        first = i - tape.args[i].b
+        found = {}
+        if tape.boxes > 0:
+            for k in range(first, i):
+                if fg_owner_is_box(tape.owner[k]):
+                    found[k - first] = dict(<dict>fg_owner_box(tape.owner[k]).extra)
+        return found or None
+    return dict(<dict>fg_owner_box(tape.owner[i]).extra) if fg_owner_is_box(tape.owner[i]) else None
 
 
 cdef int damaged(str what) except -1:
     raise ValueError(f"a saved Value is damaged: {what}")
 
 
-cdef Py_ssize_t check_saved(tuple ends, tuple nodes) except -1:
-    """How many pool entries the nodes need. ValueError unless they are what save() makes; afterwards
-    reading them runs no Python code."""
-    cdef int op
-    cdef Py_ssize_t position, pool = 0
-    if not nodes:
+cdef bint is_count(object x, Py_ssize_t least):
+    return type(x) is int and least <= x < MOST_NODES
+
+
+cdef Py_ssize_t check_block(str name, int op, tuple places, object constant) except -1:
+    """The number of its results. ValueError unless save() makes such a block instruction."""
+    if type(constant) is not tuple or len(constant) != 7:
+        damaged(f"{name} has the constant {describe(constant)}")
+    param, k, rows, cols, parts, shapes, labels = constant
+    if (type(param) is not str or param not in opcodes or type(k) is not int
+            or not -(1 << 31) <= k < 1 << 31 or not is_count(rows, 1) or not is_count(cols, 1)
+            or rows * cols >= MOST_NODES or type(parts) is not bool
+            or not (parts or rows * cols == 1) or type(shapes) is not tuple
+            or type(labels) is not tuple or not all([is_count(label, 0) for label in labels])):
+        damaged(f"{name} has the constant {describe(constant)}")
+    for shape in shapes:
+        if (type(shape) is not tuple or len(shape) != 3 or not is_count(shape[0], 0)
+                or not is_count(shape[1], 0) or type(shape[2]) is not bool):
+            damaged(f"{name} has an operand of shape {describe(shape)}")
+    sizes = [(shape[0], shape[1]) for shape in shapes]
+    if sum_of([m * n for m, n in sizes]) != len(places):
+        damaged(f"{name} has {len(places)} operands of shapes {sizes}")
+    arity = fg_op_table[opcodes[param]].arity
+    if op == FG_LAYER:
+        fits = (len(sizes) in (2, 3) and sizes[0][0] == rows and sizes[1] == (cols, sizes[0][1])
+                and sizes[2:] in ([], [(1, cols)]) and param in ("LEAF", *ACTIVATIONS.values()))
+    elif op == FG_MAP:
+        fits = (len(sizes) == arity and 0 < arity and opcodes[param] < FG_CUSTOM
+                and all([m in (1, rows) and n in (1, cols) for m, n in sizes]))
+    elif op in (FG_SOFTMAX, FG_LOG_SOFTMAX):
+        fits = sizes == [(rows, cols)]
+    elif op == FG_CROSS_ENTROPY:
+        fits = (len(sizes) == 1 and rows * cols == 1 and len(labels) == sizes[0][0] > 0
+                and all([label < sizes[0][1] for label in labels]))
+    else:
+        fits = (len(sizes) == 1 and sizes[0][0] > 0 and sizes[0][1] > 0
+                and rows * cols in (1, sizes[0][0]))
+    if not fits or (labels and op != FG_CROSS_ENTROPY):
+        damaged(f"{name} of {rows} x {cols} has operands of shapes {sizes}")
+    return rows * cols
+
+
+cdef Py_ssize_t sum_of(list numbers):
+    cdef Py_ssize_t total = 0
+    for number in numbers:
+        total += number
+    return total
+
+
+cdef Py_ssize_t check_saved(object saved, Py_ssize_t *nodes, bint run) except -1:
+    """How many pool entries and, in *nodes, nodes the entries need. ValueError unless they are what save()
+    makes, of a run or not; afterwards reading them runs no Python code."""
+    cdef int op = FG_LEAF
+    cdef Py_ssize_t numbers = 0, count = 0, pool = 0
+    if (type(saved) is not tuple or len(saved) != 3 or saved[0] != FORMAT
+            or type(saved[1]) is not tuple or type(saved[2]) is not tuple):
+        damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
+    cdef tuple ends = saved[1], entries = saved[2]
+    if not entries:
         damaged("no nodes")
     for end in ends:
-        if not isinstance(end, Value):
+        if not isinstance(end, (Value, _Run)):
             damaged(f"expected a Value, got {describe(end)}")
-    for position, node in enumerate(nodes):
-        if type(node) is not tuple or len(node) != 6:
+    nodes[0] = 0
+    for position, entry in enumerate(entries):
+        if type(entry) is not tuple or len(entry) != 6:
             damaged(f"node {position} is no tuple of 6")
-        name, places, constant, data, grad, extra = node
-        if type(name) is not str or name not in opcodes:
+        name, places, constant, data, grad, extra = entry
+        if type(name) is not str or name not in opcodes or name == "PART":
             damaged(f"node {position} has the unknown operation {describe(name)}")
         op = opcodes[name]
         if type(places) is not tuple or fg_op_table[op].arity not in (-1, len(places)):
             damaged(f"node {position}, {name}, has the wrong operands")
         for place in places:
-            if type(place) is not int or not -len(ends) <= place < position:
-                damaged(f"node {position} has the operand {describe(place)}")
-        if type(data) is not float or type(grad) is not float:
-            damaged(f"node {position} has no float data and grad")
-        if op == FG_POWI:
+            if type(place) is tuple and len(place) == 2 and type(place[0]) is int and type(place[1]) is int:
+                if (0 <= place[0] < len(ends) and type(ends[place[0]]) is _Run
+                        and 0 <= place[1] < (<_Run>ends[place[0]]).count):
+                    continue
+            elif type(place) is int and -len(ends) <= place < numbers:
+                if place >= 0 or isinstance(ends[-1 - place], Value):
+                    continue
+            damaged(f"node {position} has the operand {describe(place)}")
+        count = 0
+        if op == FG_RUN:
+            if places or not is_count(constant, 1):
+                damaged(f"node {position} has the length {describe(constant)}")
+            count = constant
+        elif fg_op_is_block(op):
+            count = check_block(f"node {position}, {name},", op, places, constant)
+            pool += fg_block_words(<fg_id>len(constant[5]), <fg_id>len(constant[6])) + len(places)
+            if not constant[4]:
+                count = 0
+        elif op == FG_POWI:
             if type(constant) is not int or not -(1 << 31) <= constant < 1 << 31:
                 damaged(f"node {position} has the exponent {describe(constant)}")
         elif op == FG_LOCAL:
@@ -1035,12 +1276,26 @@ cdef Py_ssize_t check_saved(tuple ends, tuple nodes) except -1:
                 damaged(f"node {position} has the wrong partial derivatives")
         elif constant is not None:
             damaged(f"node {position}, {name}, has a constant")
+        for array in (data, grad):
+            if (type(array) is not bytes or len(array) != count * <Py_ssize_t>sizeof(double)) if count \
+                    else type(array) is not float:
+                damaged(f"node {position} has the wrong data and grad")
         if extra is not None:
-            check_attributes(extra)
+            if count:
+                if type(extra) is not dict or not all([type(k) is int and 0 <= k < count for k in extra]):
+                    damaged(f"its attributes are {describe(extra)}")
+                for attributes in extra.values():
+                    check_attributes(attributes)
+            else:
+                check_attributes(extra)
         if fg_op_is_pooled(op):
             pool += fg_op_pool_size(op, <fg_id>len(places))
-    if len(nodes) > FG_MAX_ID // 2 or pool > FG_MAX_ID // 2:
-        raise MemoryError(f"a saved Value of {len(nodes)} nodes does not fit on the tape")
+        numbers += count or 1
+        nodes[0] += count + 1
+    if run != (op == FG_RUN or count > 0):
+        damaged("it is of another kind")
+    if nodes[0] > MOST_NODES or pool > MOST_NODES:
+        raise MemoryError(f"a saved Value of {nodes[0]} nodes does not fit on the tape")
     return pool
 
 
@@ -1069,59 +1324,169 @@ cdef int attach(fg_id i, dict extra) except -1:
     return 0
 
 
+cdef fg_id place_id(object place, tuple ends, fg_id *ids):
+    """The node of an operand that check_saved() has seen."""
+    cdef _Run run
+    cdef Py_ssize_t k
+    if type(place) is tuple:
+        run = <_Run>ends[<Py_ssize_t>(<tuple>place)[0]]
+        return run.id - run.count + <fg_id>(<tuple>place)[1]
+    k = place
+    return ids[k] if k >= 0 else (<Value>ends[-1 - k]).id
+
+
+cdef int push_entry(tuple entry, tuple ends, fg_id *ids, Py_ssize_t *numbers, fg_id *node) except -1:
+    """Append a checked entry; its numbers are entered into ids."""
+    cdef int op = opcodes[entry[0]], status
+    cdef tuple places = entry[1], shapes, labels
+    cdef fg_id first, k, v, count = 0, at = 0
+    cdef fg_id *list_ids
+    cdef fg_record *r
+    cdef fg_id[3] few = [0, 0, 0]
+    cdef double number = 0.0
+    cdef bytes data, grad
+    if op == FG_RUN or fg_op_is_block(op):
+        if op == FG_RUN:
+            count = entry[2]
+            first = fg_tape_push_leaves(&tape, count)
+            node[0] = fg_tape_push_run(&tape, count)
+        else:
+            param, k_, rows, cols, parts, shapes, labels = entry[2]
+            r = fg_block_begin(&tape, opcodes[param], <fg_id>len(shapes), <fg_id>len(labels))
+            r.k = <fg_id><int32_t>k_
+            for k in range(<fg_id>len(labels)):
+                fg_record_extra(r)[k] = labels[k]
+            for v in range(<fg_id>len(shapes)):
+                list_ids = fg_block_ids(r)
+                for k in range(<fg_id>shapes[v][0] * <fg_id>shapes[v][1]):
+                    list_ids[k] = place_id(places[at + k], ends, ids)
+                at += <fg_id>shapes[v][0] * <fg_id>shapes[v][1]
+                fg_block_list(r, v, shapes[v][0], shapes[v][1])
+                if shapes[v][2]:
+                    fg_record_view(r, v).flags |= FG_VIEW_CONSTANT
+            if not parts:
+                number = entry[3]
+            else:
+                data = entry[3]
+            status = fg_block_push(&tape, op, rows, cols, parts,
+                                   <double *><char *>data if parts else &number, node)
+            if status < 0:
+                raise_status(status)
+            count = tape.args[node[0]].b
+        if count > 0:
+            data, grad = entry[3], entry[4]
+            first = node[0] - count
+            memcpy(tape.data + first, <char *>data, count * sizeof(double))
+            memcpy(tape.grad + first, <char *>grad, count * sizeof(double))
+            for k in range(count):
+                ids[numbers[0] + k] = first + k
+            numbers[0] += count
+            return 0
+    elif fg_op_is_pooled(op):
+        count = <fg_id>len(places)
+        memory = bytearray((count + 1) * (sizeof(fg_id) + sizeof(double)))
+        partials = <double *><char *>memory
+        list_ids = <fg_id *>(partials + count)
+        for k in range(count):
+            list_ids[k] = place_id(places[k], ends, ids)
+            if op == FG_LOCAL:
+                partials[k] = entry[2][k]
+        node[0] = fg_tape_push_pooled(&tape, op, list_ids, count, partials, entry[3])
+    else:
+        for k in range(<fg_id>len(places)):
+            few[k] = place_id(places[k], ends, ids)
+        if op == FG_POWI:
+            few[1] = <fg_id><int32_t>entry[2]
+        node[0] = fg_tape_push(&tape, op, few[0], few[1], entry[3])
+    tape.grad[node[0]] = entry[4]
+    ids[numbers[0]] = node[0]
+    numbers[0] += 1
+    return 0
+
+
+cdef fg_id rebuild(tuple saved, Py_ssize_t pool, Py_ssize_t nodes, fg_id *holder) except 0:
+    """Append what check_saved() has checked, for its last node to be held from there."""
+    cdef tuple ends = saved[1], entries = saved[2]
+    cdef fg_id node = 0
+    cdef fg_id *ids
+    cdef Py_ssize_t numbers = 0, k
+    names = set()
+    for entry in entries:
+        for extra in ([] if entry[5] is None else entry[5].values() if type(entry[3]) is bytes
+                      else [entry[5]]):
+            names.update(extra)
+    for name in names:
+        declare_attribute(name)
+    memory = bytearray((nodes + 1) * sizeof(fg_id))
+    ids = <fg_id *><char *>memory
+    reserve(<fg_id>nodes, <fg_id>pool)
+    hold_ids()   # making small objects on the way may run Python's collector
+    try:
+        for entry in entries:
+            push_entry(<tuple>entry, ends, ids, &numbers, &node)
+        if holder[0] != 0:
+            fg_tape_hold(&tape, holder[0], NULL)
+        holder[0] = node
+        fg_tape_hold(&tape, node, holder)
+        numbers = 0
+        for entry in entries:
+            extra = entry[5]
+            if type(entry[3]) is bytes:
+                for k, attributes in (extra or {}).items():
+                    attach(ids[numbers + k], dict(attributes))
+                numbers += len(entry[3]) // <Py_ssize_t>sizeof(double)
+            else:
+                if extra is not None:
+                    attach(ids[numbers], dict(extra))
+                numbers += 1
+    finally:
+        release_ids()   # on an error nobody holds the new nodes, and they go
+    return node
+
+
 def _restore(cls, saved):
     """The Value that save() saved, as a `cls`. Raises ValueError for anything else."""
     cdef Value value
-    cdef fg_id *ids
-    cdef fg_id *operands
-    cdef double *partials
-    cdef fg_id i = 0
-    cdef Py_ssize_t position, k, count, widest, place
-    cdef int op
+    cdef Py_ssize_t nodes = 0, pool
     if not (isinstance(cls, type) and issubclass(cls, Value)):
         damaged(f"expected a subclass of Value, got {describe(cls)}")
-    if (type(saved) is not tuple or len(saved) != 3 or saved[0] != FORMAT
-            or type(saved[1]) is not tuple or type(saved[2]) is not tuple):
-        damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
-    cdef tuple ends = saved[1], nodes = saved[2]
-    cdef Py_ssize_t pool = check_saved(ends, nodes)
-    extras = {position: dict(node[5]) for position, node in enumerate(nodes) if node[5] is not None}
-    for name in {name for extra in extras.values() for name in extra}:
-        declare_attribute(name)
+    pool = check_saved(saved, &nodes, False)
     value = Value.__new__(cls)
-    widest = max([len(node[1]) for node in nodes])
-    id_memory = bytearray((len(nodes) + 1) * sizeof(fg_id))
-    operand_memory = bytearray((widest + 2) * sizeof(fg_id))
-    partial_memory = bytearray((widest + 1) * sizeof(double))
-    ids = <fg_id *><char *>id_memory
-    operands = <fg_id *><char *>operand_memory
-    partials = <double *><char *>partial_memory
-    reserve(<fg_id>len(nodes), <fg_id>pool)
-    for position in range(len(nodes)):
-        node = <tuple>nodes[position]
-        op = opcodes[node[0]]
-        places = <tuple>node[1]
-        count = len(places)
-        operands[0] = operands[1] = 0
-        for k in range(count):
-            place = places[k]
-            operands[k] = ids[place] if place >= 0 else (<Value>ends[-1 - place]).id
-        if op == FG_POWI:
-            operands[1] = <fg_id><int32_t>node[2]
-        if fg_op_is_pooled(op):
-            if op == FG_LOCAL:
-                for k in range(count):
-                    partials[k] = node[2][k]
-            i = fg_tape_push_pooled(&tape, op, operands, <fg_id>count, partials, node[3])
-        else:
-            i = fg_tape_push(&tape, op, operands[0], operands[1], node[3])
-        tape.grad[i] = node[4]
-        ids[position] = i
+    if len(saved[2]) == 1 and saved[2][0][0] == "LEAF" and saved[2][0][5] is None:
+        # It is one already. So parameters that lay in order do again.
+        number, grad = saved[2][0][3:5]
+        tape.data[value.id], tape.grad[value.id] = number, grad
+        return value
+    rebuild(saved, pool, nodes, &value.id)
+    return value
+
+
+def _restore_run(saved):
+    """The numbers of a tensor, or the results of an instruction, that save() saved."""
+    cdef _Run run = _Run.__new__(_Run)
+    cdef Py_ssize_t nodes = 0, pool = check_saved(saved, &nodes, True)
+    rebuild(saved, pool, nodes, &run.id)
+    run.count = tape.args[run.id].b
+    run_made(run)
+    return run
+
+
+def _restore_part(cls, _Run run not None, index):
+    """Number `index` of a restored run as a `cls`."""
+    cdef Value value
+    cdef fg_id i
+    if not (isinstance(cls, type) and issubclass(cls, Value)):
+        damaged(f"expected a subclass of Value, got {describe(cls)}")
+    if type(index) is not int or not 0 <= index < run.count:
+        damaged(f"expected a position below {run.count}, got {describe(index)}")
+    i = run.id - run.count + <fg_id>index
+    if fg_tape_holder(&tape, i) != NULL:
+        return handle_of(i)
+    value = Value.__new__(cls)
+    i = run.id - run.count + <fg_id>index
     fg_tape_hold(&tape, value.id, NULL)
     value.id = i
     fg_tape_hold(&tape, i, &value.id)
-    for position, extra in extras.items():
-        attach(ids[position], extra)
     return value
 
 
@@ -1270,39 +1635,19 @@ cdef class Value:
 
     @property
     def _prev(self):
-        cdef set parents = set()
-        cdef fg_id[2] pair
-        cdef const fg_id *operands = NULL
-        cdef fg_id count, k = 0
-        cdef int shown
-        while True:
-            # Making a handle or growing the set may renumber, so start from self each time.
-            count = fg_tape_operands(&tape, self.id, pair, &operands)
-            shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
-            if k >= (count if shown < 0 else <fg_id>shown):
-                return parents
-            parents.add(handle_of(operands[k]))
-            k += 1
+        return set(parents_of(self))
 
     @property
     def _children(self):
         """The operands in order, as often as they occur."""
-        cdef fg_id[2] pair
-        cdef const fg_id *operands = NULL
-        cdef list children = []
-        while len(children) < parent_count(self):
-            fg_tape_operands(&tape, self.id, pair, &operands)
-            children.append(handle_of(operands[<fg_id>len(children)]))
-        return tuple(children)
+        return tuple(parents_of(self))
 
     @property
     def _local_grads(self):
         """The derivatives by each of `_children`, at their present data."""
-        cdef fg_id count = <fg_id>parent_count(self), k
-        scratch = bytearray((count + 2) * sizeof(double))   # a constant operand has one as well
-        cdef double *partials = <double *><char *>scratch
-        fg_sweep_partials(&tape, self.id, partials)
-        return tuple([partials[k] for k in range(count)])
+        cdef int shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
+        partials = partials_of(self.id)
+        return partials if shown < 0 else partials[:shown]
 
     @property
     def _op(self):
@@ -1314,6 +1659,8 @@ cdef class Value:
             return f"**{<int32_t>tape.args[self.id].b}"
         if op == FG_POWC:
             return f"**{tape.data[tape.args[self.id].b]}"
+        if op == FG_PART or fg_op_is_block(op):
+            return block_symbol(block_of(self.id))
         return fg_op_table[op].symbol.decode()
 
     @_op.setter
@@ -1466,12 +1813,32 @@ cdef class Value:
             if hasattr(self, name):
                 own[name] = getattr(self, name)
         state = (extra_of(self), own)
-        return _restore, (type(self), save(self)), state if any(state) else None
+        cdef fg_id entry = entry_of(self.id)
+        if has_parts(entry):
+            run = run_object(entry)   # may move ids
+            entry = entry_of(self.id)
+            place = (type(self), run, self.id - (entry - tape.args[entry].b))
+            return _restore_part, place, state if any(state) else None
+        return _restore, (type(self), save(entry)), state if any(state) else None
+
+    def __copy__(self):
+        """A copy of the node, with the same operands; of those that nobody holds a copy as well."""
+        cdef fg_id entry = entry_of(self.id)
+        cdef _Run run
+        if not has_parts(entry):
+            restore, arguments, state = self.__reduce_ex__(4)
+            result = restore(*arguments)
+        else:
+            _, (cls, run, index), state = self.__reduce_ex__(4)
+            result = _restore_part(cls, _restore_run(save(run.id)), index)
+        if state is not None:
+            result.__setstate__(state)
+        return result
 
     def __deepcopy__(self, memo):
         """A copy whose graph is a copy as well, closures of `_backward` included."""
-        _, arguments, state = self.__reduce_ex__(4)
-        result = _restore(*deepcopy(arguments, memo))
+        restore, arguments, state = self.__reduce_ex__(4)
+        result = restore(*deepcopy(arguments, memo))
         memo[id(self)] = result
         if state is not None:
             extra, own = state
@@ -1533,7 +1900,8 @@ cdef void *our_new = (<PyTypeObject *>Value).tp_new
 fg_method_hook = apply_method
 fg_function_hook = apply_function
 
-__all__ = ["Value", "collect", "stats"]
+__all__ = ["Tensor", "Value", "collect", "dot", "linear", "log_softmax", "logsumexp", "matvec", "max", "mean",
+           "scalar_graph", "softmax", "stats", "sum"]
 
 
 cdef str row_doc(const fg_op_info *info, bint is_method):
@@ -1562,7 +1930,7 @@ cdef str row_doc(const fg_op_info *info, bint is_method):
     return "\n".join(doc)
 
 
-cdef list kept_alive = []   # the bytes that method definitions point into
+cdef list kept_alive = []   # what C structures point to
 
 
 cdef PyMethodDef *row_definition(const fg_op_info *info, PyCFunction function, int flags, bint is_method):
@@ -1591,12 +1959,15 @@ cdef int publish_operations() except -1:
             row_definition(info, fg_functions[op], METH_FASTCALL, False), None, __name__)
         __all__.append(name)
         if info.arity == 1:
-            setattr(Value, name, PyDescr_NewMethod(
-                <PyTypeObject *>Value, row_definition(info, fg_methods[op], METH_NOARGS, True)))
+            method = PyDescr_NewMethod(
+                <PyTypeObject *>Value, row_definition(info, fg_methods[op], METH_NOARGS, True))
+            setattr(Value, name, method)
+            name = sys.intern(name)
+            kept_alive.extend((method, name))
+            our_methods[op], our_method_names[op] = <PyObject *>method, <PyObject *>name
+            setattr(Tensor, name, PyDescr_NewMethod(
+                <PyTypeObject *>Tensor, row_definition(info, fg_methods[op], METH_NOARGS, True)))
     return 0
-
-
-publish_operations()
 
 
 # ---- what nn builds on ----
@@ -1693,6 +2064,13 @@ cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):
     return True
 
 
+include "_tensor.pxi"
+include "_layers.pxi"
+include "_parameters.pxi"
+
+publish_operations()
+
+
 # ---- looking inside ----
 
 def stats():
@@ -1719,7 +2097,7 @@ def stats():
         "operands": tape.npool,
         "bytes": tape.mem.bytes,
         "collections": tape.collections,
-        "isa": "baseline",
+        "isa": tape.kernels.isa.decode(),
     }
 
 
@@ -1759,6 +2137,12 @@ def _operations():
             for op in range(FG_OPS)]
 
 
+def _apply(str row not None, *operands):
+    """Row `row` of ops.def on Values and numbers, public or not."""
+    cdef PyObject **items = PySequence_Fast_ITEMS(operands)
+    return apply_function(opcodes[row], items, len(operands))
+
+
 def _check():
     """Whether the tape's invariants hold. Reads all of it."""
     return bool(fg_tape_check(&tape))
@@ -1777,6 +2161,7 @@ def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None):
         tape.mem.fail_after = fail_after
     if limit is not None:
         tape.limit = limit
+        fg_tape_reserve(&tape, 0, 0)   # sets the room by it
     if sweep_chunk is not None:
         sweep_words = sweep_chunk
     if collect_floor is not None:

@@ -2,10 +2,14 @@
 
 Each keeps micrograd's constructor, attributes, order of parameters and reprs, and calls
 `random.uniform` in the same order, so that one seed gives one network in both packages.
+
+A neuron called alone builds micrograd's scalar graph. A layer is one instruction, for a sample or for a
+whole batch, unless its attribute `fused` is False or `flatgrad.scalar_graph()` is around the call.
 """
 import random
 
-from flatgrad._core import Value, weighted_sum
+from flatgrad._core import (Value, Weights, layer_forward, network_forward, own_calls, scalar_graph,
+                            weighted_sum)
 
 # The last two because `from micrograd.nn import *` gives them as well.
 __all__ = ["Module", "Neuron", "Layer", "MLP", "Value", "random"]
@@ -14,12 +18,19 @@ __all__ = ["Module", "Neuron", "Layer", "MLP", "Value", "random"]
 class Module:
     """What has parameters.
 
+    Attributes
+    ----------
+    fused : bool
+        Whether the layers in it are single instructions, and not micrograd's scalar graph.
+
     Examples
     --------
     >>> from flatgrad.nn import Module
     >>> Module().parameters()
     []
     """
+
+    fused = True
 
     def zero_grad(self):
         """Set the gradient of every parameter to 0.
@@ -39,7 +50,7 @@ class Module:
         return []
 
 
-class Neuron(Module):
+class Neuron(Weights, Module):
     """b + w[0] * x[0] + w[1] * x[1] + ..., and the larger of that and 0 if it is not linear.
 
     Parameters
@@ -48,6 +59,8 @@ class Neuron(Module):
         Number of inputs.
     nonlin : bool, optional
         Whether relu follows the sum.
+    activation : {None, 'linear', 'relu', 'tanh', 'sigmoid'}, optional
+        What follows the sum. None: what `nonlin` says.
 
     Attributes
     ----------
@@ -56,6 +69,8 @@ class Neuron(Module):
     b : Value
         Bias; at first 0.
     nonlin : bool
+        Whether the activation is another than 'linear'.
+    activation : str
 
     Raises
     ------
@@ -74,10 +89,12 @@ class Neuron(Module):
     5.0
     """
 
-    def __init__(self, nin, nonlin=True):
+    def __init__(self, nin, nonlin=True, activation=None):
         self.w = [Value(random.uniform(-1, 1)) for _ in range(size("nin", nin))]
         self.b = Value(0)
         self.nonlin = nonlin
+        if activation is not None:
+            self.activation = activation
 
     def __call__(self, x):
         """The output for one sample.
@@ -97,14 +114,15 @@ class Neuron(Module):
             If there are not as many inputs as weights.
         """
         act = weighted_sum(self.w, x, self.b)
-        return act.relu() if self.nonlin else act
+        return getattr(act, self.activation)() if self.nonlin else act
 
     def parameters(self):
         """The weights, then the bias."""
-        return self.w + [self.b]
+        return self.own_parameters()
 
     def __repr__(self):
-        return f"{'ReLU' if self.nonlin else 'Linear'}Neuron({len(self.w)})"
+        name = {"linear": "Linear", "relu": "ReLU"}.get(self.activation, self.activation.capitalize())
+        return f"{name}Neuron({len(self.w)})"
 
 
 class Layer(Module):
@@ -116,12 +134,15 @@ class Layer(Module):
         Number of inputs.
     nout : int
         Number of neurons.
+    fused : bool, optional
+        Whether the layer is one instruction, and not micrograd's scalar graph.
     **kwargs
         For each `Neuron`.
 
     Attributes
     ----------
     neurons : list of Neuron, length `nout`
+    fused : bool
 
     Raises
     ------
@@ -138,20 +159,35 @@ class Layer(Module):
     (3, 9)
     """
 
-    def __init__(self, nin, nout, **kwargs):
+    def __init__(self, nin, nout, *, fused=True, **kwargs):
         self.neurons = [Neuron(nin, **kwargs) for _ in range(size("nout", nout))]
+        if not fused:
+            self.fused = False
 
     def __call__(self, x):
-        """The neurons' outputs for one sample, as `Neuron.__call__` takes it.
+        """The neurons' outputs, for one sample or for several.
+
+        Parameters
+        ----------
+        x : sequence of Value or real number, length `nin`; or, for several samples, a list of such rows,
+            an array of shape `(n_samples, nin)`, or a Tensor
 
         Returns
         -------
         list of Value, length `nout`; or the Value itself if there is one neuron
+            For one sample.
+        Tensor, shape `(n_samples, nout)`
+            For several samples. Of a Tensor of one dimension, a Tensor of shape `(nout,)`.
+
+        Raises
+        ------
+        ValueError
+            If a sample has not as many numbers as there are weights.
         """
-        if not isinstance(x, (list, tuple)):
-            x = list(x)
-        out = [n(x) for n in self.neurons]
-        return out[0] if len(out) == 1 else out
+        if self.fused:
+            return layer_forward(self.neurons, x)
+        with scalar_graph():
+            return layer_forward(self.neurons, x)
 
     def parameters(self):
         """The parameters of each neuron in turn."""
@@ -170,10 +206,15 @@ class MLP(Module):
         Number of inputs.
     nouts : sequence of int
         Number of neurons in each layer.
+    activation, out_activation : {'linear', 'relu', 'tanh', 'sigmoid'}, optional
+        Of every layer but the last, and of the last.
+    fused : bool, optional
+        Whether each layer is one instruction, and not micrograd's scalar graph.
 
     Attributes
     ----------
     layers : list of Layer
+    fused : bool
 
     Raises
     ------
@@ -190,18 +231,30 @@ class MLP(Module):
     <class 'flatgrad._core.Value'>
     """
 
-    def __init__(self, nin, nouts):
+    def __init__(self, nin, nouts, activation="relu", out_activation="linear", *, fused=True):
         try:
             sz = [nin, *nouts]
         except TypeError:
             raise TypeError(f"nouts: expected a sequence of layer sizes, got {nouts!r}") from None
-        self.layers = [Layer(sz[i], sz[i + 1], nonlin=i != len(sz) - 2) for i in range(len(sz) - 1)]
+        last = len(sz) - 2
+        self.layers = [Layer(sz[i], sz[i + 1], fused=fused, activation=activation if i < last else out_activation)
+                       for i in range(len(sz) - 1)]
+        if not fused:
+            self.fused = False
 
     def __call__(self, x):
-        """The last layer's output for one sample, as `Layer.__call__` takes and returns it."""
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        """The last layer's output, as `Layer.__call__` takes and returns it."""
+        if self.fused:
+            out = network_forward(self.layers, x)
+            if out is not NotImplemented:
+                return out
+            for layer in self.layers:
+                x = layer(x)
+            return x
+        with scalar_graph():
+            for layer in self.layers:
+                x = layer(x)
+            return x
 
     def parameters(self):
         """The parameters of each layer in turn."""
@@ -209,6 +262,9 @@ class MLP(Module):
 
     def __repr__(self):
         return f"MLP of [{', '.join(str(layer) for layer in self.layers)}]"
+
+
+own_calls(Neuron.__call__, Layer.__call__)
 
 
 def size(name, value):

@@ -1,0 +1,70 @@
+/* record.h: how a block instruction keeps its operands in the tape's pool. An operand is a matrix of
+ * slots, most often an affine one: the weights of a layer, the rows of a batch and the results of
+ * another instruction lie on the tape in order, and are read in place. Any other is a list of ids.
+ *
+ * A record has no pointers and no alignment beyond that of an id, so the tape may move it.
+ */
+#ifndef FG_RECORD_H
+#define FG_RECORD_H
+
+#include "ops.h"
+
+enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2, FG_MAX_VIEWS = 3 };
+
+/* A matrix of slots. */
+typedef struct fg_view {
+    fg_id flags; /* FG_VIEW_LIST: the slots are listed; FG_VIEW_CONSTANT: nobody wants the gradient */
+    fg_id base;  /* slot of element (0, 0); of a list: where in the record its ids begin, row by row */
+    fg_id rows, cols;
+    int32_t row_step, col_step; /* slots from one row to the next and one column to the next */
+} fg_view;
+
+/* All in words of an fg_id. The views are followed by `extra` words of the instruction's own, and then
+ * by the ids of lists. */
+typedef struct fg_record {
+    fg_id size;       /* of all of it, in words */
+    fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode */
+    fg_id rows, cols; /* of the result */
+    fg_id k;          /* FG_MAP: the immediate of a unary row */
+    fg_id extra;      /* FG_CROSS_ENTROPY: as many labels as the view has rows */
+    fg_id views;
+} fg_record;
+
+#define FG_WORDS(type) ((fg_id)(sizeof(type) / sizeof(fg_id)))
+
+static inline fg_view *fg_record_view(fg_record *r, fg_id v)
+{
+    return (fg_view *)(void *)((fg_id *)(void *)(r + 1) + v * FG_WORDS(fg_view));
+}
+
+static inline fg_id *fg_record_extra(fg_record *r)
+{
+    return (fg_id *)(void *)fg_record_view(r, r->views);
+}
+
+static inline fg_id *fg_record_list(fg_record *r, const fg_view *v)
+{
+    return (fg_id *)(void *)r + v->base;
+}
+
+/* The slot of element (row, col) of a view. */
+static inline fg_id fg_record_slot(const fg_record *r, const fg_view *v, fg_id row, fg_id col)
+{
+    if (v->flags & FG_VIEW_LIST)
+        return ((const fg_id *)(const void *)r)[v->base + row * v->cols + col];
+    return (fg_id)((int64_t)v->base + (int64_t)row * v->row_step + (int64_t)col * v->col_step);
+}
+
+/* The lowest and the highest slot of a view that is no list and not empty. */
+static inline void fg_view_extent(const fg_view *v, fg_id *lowest, fg_id *highest)
+{
+    int64_t low = v->base, high = v->base;
+    const int64_t down = (int64_t)(v->rows - 1) * v->row_step;
+    const int64_t across = (int64_t)(v->cols - 1) * v->col_step;
+    *(down < 0 ? &low : &high) += down;
+    *(across < 0 ? &low : &high) += across;
+    *lowest = (fg_id)low;
+    *highest = (fg_id)high;
+}
+
+#endif

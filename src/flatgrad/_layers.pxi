@@ -1,0 +1,410 @@
+# _layers.pxi: part of _core.pyx. Neurons' weights, and layers of neurons as single instructions.
+#
+# Whatever a user does to a neuron is honoured, and still a call must not look at every weight again.
+# Weights keeps the list `w` only while somebody else may have it: as long as nobody does, the weights
+# are those that were seen last, and since these are kept alive, they lie where they lay, in order.
+
+cdef extern from "Python.h":
+    PyObject *_PyType_Lookup(PyTypeObject *tp, PyObject *name)
+
+
+cdef long long handle_moves = 0   # how often a Value has become the handle of another node
+
+
+cdef class Weights:
+    """What a neuron computes with.
+
+    Attributes
+    ----------
+    w : list of Value
+        One weight for each input. May be changed, or another list or tuple put in its place.
+    b : Value
+        The bias.
+    activation : {'linear', 'relu', 'tanh', 'sigmoid'}
+    nonlin : bool
+        Whether the activation is another than 'linear'. Assigning True means 'relu'.
+    """
+    cdef object handed_out      # the list (or whatever a user has put there) that `w` gave; None: nobody has it
+    cdef tuple kept             # the weights as last seen in it, all Values; None: not yet seen
+    cdef object bias
+    cdef int code               # the activation's opcode, FG_LEAF for linear
+    cdef bint in_order          # the weights' slots follow each other
+    cdef long long moves        # handle_moves when that was seen
+
+    def __cinit__(self):
+        self.bias = None
+        self.code = FG_RELU
+
+    @property
+    def w(self):
+        if self.handed_out is None:
+            if self.kept is None:
+                raise AttributeError(f"'{type(self).__name__}' object has no attribute 'w'")
+            self.handed_out = list(self.kept)
+        return self.handed_out
+
+    @w.setter
+    def w(self, x):
+        self.handed_out = x
+        self.kept = None
+        if x is None:   # and not "nobody has it"
+            self.handed_out = ()
+            raise TypeError("w: expected a list of Values, got None")
+
+    @property
+    def b(self):
+        if self.bias is None:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute 'b'")
+        return self.bias
+
+    @b.setter
+    def b(self, x):
+        self.bias = x
+
+    @property
+    def activation(self):
+        return "linear" if self.code == FG_LEAF else fg_op_table[self.code].name.decode()
+
+    @activation.setter
+    def activation(self, x):
+        self.code = activation_of("activation", x)
+
+    @property
+    def nonlin(self):
+        return self.code != FG_LEAF
+
+    @nonlin.setter
+    def nonlin(self, x):
+        if bool(x) != (self.code != FG_LEAF):
+            self.code = FG_RELU if x else FG_LEAF
+
+    def __getstate__(self):
+        return dict(self.__dict__), self.w, self.b, self.activation
+
+    def __setstate__(self, state):
+        own, self.w, self.b, self.activation = state
+        self.__dict__.update(own)
+
+    def __reduce__(self):
+        return copyreg.__newobj__, (type(self),), self.__getstate__()
+
+    def own_parameters(self):
+        """The weights, then the bias, in a new list."""
+        if not is_current(self):
+            see(self)
+        return [*(self.kept if self.kept is not None else self.w), self.b]
+
+
+cdef bint is_current(Weights n) noexcept:
+    """Whether `kept` are the weights, which is so if nobody has the list, or it has not changed. No Python
+    code."""
+    cdef Py_ssize_t k
+    cdef PyObject **items
+    cdef PyObject **kept
+    if n.kept is None:
+        return False
+    if n.handed_out is None:
+        return True
+    if type(n.handed_out) is not list or PySequence_Fast_GET_SIZE(n.handed_out) != len(n.kept):
+        return False
+    items = PySequence_Fast_ITEMS(n.handed_out)
+    kept = PySequence_Fast_ITEMS(n.kept)
+    for k in range(PySequence_Fast_GET_SIZE(n.kept)):
+        if items[k] != kept[k]:
+            return False
+    if Py_REFCNT(<PyObject *>n.handed_out) == 1:   # ours
+        n.handed_out = None
+    return True
+
+
+cdef int see(Weights n) except -1:
+    """Look at the weights: 1 if all of them are exactly Values, whose operators are ours."""
+    n.kept = None
+    if type(n.handed_out) not in (list, tuple):
+        return 0
+    for item in n.handed_out:
+        if type(item) is not Value:
+            return 0
+    n.kept = tuple(n.handed_out)
+    n.moves = -1
+    if type(n.handed_out) is list:
+        is_current(n)
+    return 1
+
+
+cdef bint lies_in_order(Weights n) noexcept:
+    """Whether the slots of the kept weights follow each other. Once they do, they stay so."""
+    cdef PyObject **kept = PySequence_Fast_ITEMS(n.kept)
+    cdef Py_ssize_t k, count = PySequence_Fast_GET_SIZE(n.kept)
+    if n.moves == handle_moves:
+        return n.in_order
+    n.in_order = True
+    for k in range(1, count):
+        if (<fg_handle *>kept[k]).id != (<fg_handle *>kept[0]).id + <fg_id>k:
+            n.in_order = False
+            break
+    n.moves = handle_moves
+    return n.in_order
+
+
+# ---- which classes and functions are nn's own, and so may be replaced by what they do ----
+
+cdef PyObject *neuron_call = NULL   # Neuron.__call__ and Layer.__call__, as nn has defined them
+cdef PyObject *layer_call = NULL
+cdef str CALL = "__call__"
+
+
+def own_calls(neuron, layer):
+    """nn says what its classes do when called; a class with another `__call__` is called."""
+    global neuron_call, layer_call
+    kept_alive.extend((neuron, layer))
+    neuron_call = <PyObject *>neuron
+    layer_call = <PyObject *>layer
+
+
+cdef inline bint calls(object o, PyObject *function) noexcept:
+    return _PyType_Lookup(Py_TYPE(<PyObject *>o), <PyObject *>CALL) == function
+
+
+cdef PyObject *our_methods[128]        # by opcode: Value.relu and the like, as publish_operations() made them
+cdef PyObject *our_method_names[128]
+
+
+cdef bint operators_are_ours(int activation) noexcept:
+    """Whether nobody has put other operators, or another activation, on the class: scalar graphs would be
+    made by those."""
+    cdef PyTypeObject *value = <PyTypeObject *>Value
+    return (value.tp_as_number.nb_add == our_add and value.tp_as_number.nb_multiply == our_multiply
+            and (activation == FG_LEAF
+                 or _PyType_Lookup(value, our_method_names[activation]) == our_methods[activation]))
+
+
+cdef bint only_values(object x):
+    """Whether a sample's Values are exactly that."""
+    if isinstance(x, (list, tuple)):
+        for item in x:
+            if isinstance(item, Value) and type(item) is not Value:
+                return False
+    return True
+
+
+# ---- layers ----
+
+cdef enum:
+    MOST_LAYERS = 32   # that one call of forward() makes instructions of in one go
+
+
+cdef struct Plan:
+    PyObject *neurons   # a list of exactly that type
+    fg_id nin, nout
+    int code
+
+
+cdef bint plan_layer(object neurons, Plan *plan):
+    """Look at a layer: 1 if it may be one instruction. No Python code."""
+    cdef Weights n
+    if type(neurons) is not list or len(<list>neurons) == 0 or not isinstance((<list>neurons)[0], Weights):
+        return False
+    n = <Weights>(<list>neurons)[0]
+    if not calls(n, neuron_call) or n.kept is None or not operators_are_ours(n.code):
+        return False
+    plan.neurons = <PyObject *>neurons
+    plan.nin = <fg_id>PySequence_Fast_GET_SIZE(n.kept)
+    plan.nout = <fg_id>PySequence_Fast_GET_SIZE(neurons)
+    plan.code = n.code
+    return plan.nin > 0
+
+
+cdef bint fill_layer(fg_record *r, const Plan *plan) noexcept:
+    """Enter weights and biases as views 1 and 2: 1 if each neuron is as plain as the first, and all lie in
+    order. No Python code."""
+    cdef PyObject **neurons = PySequence_Fast_ITEMS(<object>plan.neurons)
+    cdef PyTypeObject *tp = Py_TYPE(neurons[0])
+    cdef Weights n
+    cdef fg_id j, w, b, first_w = 0, first_b = 0
+    cdef int64_t step_w = plan.nin, step_b = 1
+    if PySequence_Fast_GET_SIZE(<object>plan.neurons) != plan.nout:
+        return False
+    for j in range(plan.nout):
+        if Py_TYPE(neurons[j]) != tp:
+            return False
+        n = <Weights>neurons[j]
+        if (n.code != plan.code or not is_current(n) or PySequence_Fast_GET_SIZE(n.kept) != plan.nin
+                or not lies_in_order(n) or type(n.bias) is not Value):
+            return False
+        w = (<fg_handle *>PySequence_Fast_ITEMS(n.kept)[0]).id
+        b = (<fg_handle *><PyObject *>n.bias).id
+        if j == 0:
+            first_w, first_b = w, b
+        elif j == 1:
+            step_w, step_b = <int64_t>w - first_w, <int64_t>b - first_b
+            # Rows must not overlap, and what lies between them stays alive with them.
+            if not (plan.nin <= step_w <= 2 * <int64_t>plan.nin + 8 and 0 < step_b <= 2 * <int64_t>plan.nin + 8):
+                return False
+        elif w != first_w + j * step_w or b != first_b + j * step_b:
+            return False
+    fg_block_view(r, 1, fg_view(0, first_w, plan.nout, plan.nin, <int32_t>step_w, 1))
+    fg_block_view(r, 2, fg_view(0, first_b, 1, plan.nout, <int32_t>plan.nout, <int32_t>step_b))
+    return True
+
+
+cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
+    """The layers, one instruction each, if that is possible without a closer look; else NotImplemented."""
+    cdef Operand a
+    cdef list keep = []
+    cdef uint64_t nodes = 0, words = 0
+    cdef Py_ssize_t l
+    cdef fg_id rows, n, npool, node = 0, v
+    cdef fg_record *r
+    cdef fg_handle *handle = NULL
+    cdef Tensor tensor = None
+    cdef list values = None
+    cdef bint single
+    cdef int status = 0
+    take("x", x, &a, keep)
+    if not a.exact or a.ndim == 0 or a.cols != plans[0].nin or a.rows == 0:
+        return NotImplemented
+    rows = a.rows
+    for l in range(count):
+        if l > 0 and plans[l].nin != plans[l - 1].nout:
+            return NotImplemented
+        nodes += <uint64_t>rows * plans[l].nout + 1
+        words += fg_block_words(3, 0)
+    if a.kind != TENSOR:
+        nodes += elements_of(&a)
+        words += elements_of(&a)
+    if nodes > MOST_NODES or words > MOST_NODES:
+        raise MemoryError(f"x: a layer over {rows} samples does not fit on the tape")
+    single = not batch and plans[count - 1].nout == 1
+    if batch:
+        tensor = new_tensor(rows, plans[count - 1].nout, a.ndim, False, False)
+    elif not single:
+        values = [None] * <Py_ssize_t>plans[count - 1].nout
+    if tape.n + nodes > tape.room or tape.npool + words > tape.pool_capacity:
+        reserve(<fg_id>nodes, <fg_id>words)
+    if single:
+        handle = new_handle()
+        handle.id = 0
+
+    # From here on no Python code is run.
+    n, npool = tape.n, tape.npool
+    for l in range(count):
+        r = fg_block_begin(&tape, <fg_id>plans[l].code, 3, 0)
+        if not fill_layer(r, &plans[l]):
+            undo(n, npool, handle)
+            return NotImplemented
+        if l > 0:
+            fg_block_view(r, 0, fg_view(0, node - rows * plans[l].nin if tape.args[node].b else node, rows,
+                                        plans[l].nin, <int32_t>plans[l].nin, 1))
+        elif fill(r, 0, &a) < 0:
+            undo(n, npool, handle)
+            raise RuntimeError("x: the list changed while it was read")
+        status = fg_block_push(&tape, FG_LAYER, rows, plans[l].nout, not (single and l == count - 1), NULL,
+                               &node)
+        if status < 0:
+            undo(n, npool, handle)
+            raise_status(status)
+    if single:
+        return give(handle, node)
+    if batch:
+        tie_run(tensor.run, node)
+        return tensor
+    hold_ids()   # until all have their handles
+    try:
+        for v in range(plans[count - 1].nout):
+            values[v] = handle_of(node - plans[count - 1].nout + v)
+    finally:
+        release_ids()
+    return values
+
+
+cdef bint is_batch(object x):
+    """Whether a module's input makes a Tensor of its output."""
+    if isinstance(x, (list, tuple)):
+        return len(x) > 0 and is_row(x[0])
+    return isinstance(x, Tensor) or (numpy_is_there() and isinstance(x, np_array) and x.ndim == 2)
+
+
+def layer_forward(neurons not None, x):
+    """The neurons' outputs for a sample, a list of Values or the only one, or for a batch, a Tensor.
+
+    As one instruction if they are Neurons with Values as weights; else each neuron is called.
+    """
+    cdef Plan plan
+    cdef bint batch = is_batch(x), fused = True
+    cdef Weights n
+    cdef Py_ssize_t k
+    if not scalar_mode and plan_layer(neurons, &plan):
+        if type(x) is not Tensor and not isinstance(x, (list, tuple)) and not batch:
+            x = list(x)
+        result = run_plans(&plan, 1, x, batch)
+        if result is not NotImplemented:
+            return result
+    # A closer look.
+    neurons = list(neurons)
+    for k, neuron in enumerate(neurons):
+        if not isinstance(neuron, Weights) or not calls(neuron, neuron_call):
+            fused = False
+            break
+        n = <Weights>neuron
+        if not operators_are_ours(n.code):
+            fused = False
+            break
+        fused = ((is_current(n) or see(n) == 1) and type(n.bias) is Value and n.code == (<Weights>neurons[0]).code
+                 and len(n.kept) == len((<Weights>neurons[0]).kept))
+        if not fused:
+            break
+    if not neurons:
+        return []
+    if fused and not scalar_mode and len((<Weights>neurons[0]).kept) > 0:
+        if not batch and not isinstance(x, (list, tuple, Tensor)):
+            x = list(x)
+        check_width(x, len((<Weights>neurons[0]).kept))
+        if plan_layer(neurons, &plan):
+            result = run_plans(&plan, 1, x, batch)
+            if result is not NotImplemented:
+                return result
+        if not only_values(x):   # a subclass may have operators of its own
+            return [neuron(x) for neuron in neurons] if len(neurons) > 1 else neurons[0](x)
+        result = layer_("x", x, [(<Weights>neuron).kept for neuron in neurons],
+                        [(<Weights>neuron).bias for neuron in neurons], (<Weights>neurons[0]).code,
+                        ("x", "w", "b"), GIVE_TENSOR if batch else GIVE_LIST)
+        return result[0] if not batch and len(neurons) == 1 else result
+    if not batch:
+        if not isinstance(x, (list, tuple)):
+            x = list(x)
+        out = [neuron(x) for neuron in neurons]
+        return out[0] if len(out) == 1 else out
+    if isinstance(x, Tensor) and x.ndim == 1:
+        return packed([neuron(list(x)) for neuron in neurons])
+    return packed([[neuron(row) for neuron in neurons] for row in nested(x)])
+
+
+cdef int check_width(object x, Py_ssize_t nin) except -1:
+    """ValueError unless the samples are nin wide."""
+    width = x.shape[-1] if hasattr(x, "shape") else len(x[0]) if len(x) > 0 and is_row(x[0]) else len(x)
+    if width != nin:
+        raise ValueError(f"x: expected {nin} inputs, one for each weight, got {width}")
+    return 0
+
+
+def network_forward(list layers not None, x):
+    """The output of Layers one after the other, or NotImplemented if they have to be called."""
+    cdef Plan[MOST_LAYERS] plans
+    cdef Py_ssize_t count = len(layers), l
+    cdef list keep = []
+    cdef bint batch
+    if scalar_mode or not 0 < count <= MOST_LAYERS:
+        return NotImplemented
+    for l in range(count):
+        layer = layers[l]
+        if not calls(layer, layer_call) or not layer.fused:
+            return NotImplemented
+        neurons = layer.neurons
+        keep.append(neurons)
+        if not plan_layer(neurons, &plans[l]):
+            return NotImplemented
+    batch = is_batch(x)
+    if not batch and not isinstance(x, (list, tuple)):
+        x = list(x)
+    return run_plans(plans, count, x, batch)
