@@ -1,4 +1,5 @@
-"""Every operation against PyTorch's float64 scalars: values, gradients, kinks and edges.
+"""Every operation against PyTorch's float64 scalars: values, gradients, kinks and edges. Then its
+optimizers' trajectories and its losses.
 
 PyTorch is what flatgrad follows where micrograd and Python have no say. Where they do, the two tables
 RAISES and DIFFERS below say how and why the results are not PyTorch's, and the tests hold us to them
@@ -10,11 +11,14 @@ import operator
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import flatgrad
 import reference
-from flatgrad import Value
+from flatgrad import Tensor, Value
+from flatgrad.losses import cross_entropy, hinge, mse
+from flatgrad.optim import SGD, Adam
 from reference import ulps
 
 torch = pytest.importorskip("torch")
@@ -283,3 +287,157 @@ def test_a_wrong_derivative_is_caught(op):
     with pytest.raises(AssertionError):
         for expression, sizes in expressions(2, 200):
             compare(expression, sizes, engine)
+
+
+# ---- optimizers ----
+
+TRAJECTORIES = [
+    (SGD, {}), (SGD, {"lr": 0.05}), (SGD, {"lr": 0.05, "weight_decay": 0.1}), (SGD, {"lr": 0.02, "momentum": 0.9}),
+    (SGD, {"lr": 0.02, "momentum": 0.9, "dampening": 0.5}), (SGD, {"lr": 0.02, "momentum": 0.9, "nesterov": True}),
+    (SGD, {"lr": 0.02, "momentum": 0.8, "dampening": 0.25, "weight_decay": 0.3}),
+    (SGD, {"lr": 0.02, "momentum": 0.8, "weight_decay": 0.3, "nesterov": True}), (SGD, {"lr": 0.02, "dampening": 0.5}),
+    (Adam, {}), (Adam, {"lr": 0.05}), (Adam, {"lr": 0.05, "amsgrad": True}),
+    # Not smaller betas without amsgrad: their dance around the minimum is chaotic, and a difference in
+    # the last bit grows tenfold in ten steps.
+    (Adam, {"lr": 0.05, "betas": (0.9, 0.8)}),
+    (Adam, {"lr": 0.05, "eps": 0.1, "weight_decay": 0.1}), (Adam, {"lr": 0.1, "betas": (0.0, 0.0)}),
+    (Adam, {"lr": 0.05, "betas": (0.8, 0.6), "weight_decay": 0.2, "amsgrad": True}),
+]
+
+
+def follow(make, case, their_case, schedule=lambda t, lr: lr):
+    """100 steps down the same bumpy bowl, from single Values and a Tensor; AssertionError where they part."""
+    rng = np.random.RandomState(7)
+    start, weights = rng.uniform(-2, 2, 11), rng.uniform(0.5, 2, 11)
+    ours = [*[Value(x) for x in start[:5]], Tensor(start[5:].reshape(2, 3))]
+    x = torch.tensor(start, requires_grad=True)
+    optimizer, theirs = make(ours, **case), getattr(torch.optim, make.__name__)([x], **their_case)
+    lr, their_lr = optimizer.lr, theirs.param_groups[0]["lr"]
+    for t in range(100):
+        optimizer.lr, theirs.param_groups[0]["lr"] = schedule(t, lr), schedule(t, their_lr)
+        optimizer.zero_grad()
+        theirs.zero_grad()
+        values = [*ours[:5], *ours[5][0], *ours[5][1]]
+        terms = [w * (v - 0.5) ** 2 + (v * 3.0).sin() * 0.5 for w, v in zip(weights.tolist(), values)]
+        loss = sum(terms[1:], terms[0])
+        loss.backward()
+        their_loss = (torch.tensor(weights) * (x - 0.5) ** 2 + (x * 3.0).sin() * 0.5).sum()
+        their_loss.backward()
+        optimizer.step()
+        theirs.step()
+        data = np.concatenate([[v.data for v in ours[:5]], ours[5].data.ravel()])
+        assert loss.data == pytest.approx(their_loss.item(), rel=1e-9)
+        assert np.allclose(data, x.detach().numpy(), rtol=1e-9, atol=1e-12), (t, data, x)
+
+
+@pytest.mark.parametrize("make, case", TRAJECTORIES)
+def test_trajectories(make, case):
+    follow(make, case, case)
+    follow(make, case, case, schedule=lambda t, lr: lr * 0.97**t)
+
+
+@pytest.mark.parametrize("make, case, other", [
+    (SGD, {"lr": 0.05}, {"lr": 0.0501}), (SGD, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}),
+    (SGD, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 1e-4}), (SGD, {}, {"weight_decay": 1e-4}),
+    (Adam, {"lr": 0.1, "betas": (0.5, 0.5)}, {"lr": 0.1, "betas": (0.5, 0.5), "amsgrad": True}),
+    (Adam, {}, {"eps": 1e-7}), (Adam, {}, {"betas": (0.9, 0.9999)}), (Adam, {}, {"weight_decay": 1e-4}),
+])
+def test_another_trajectory_is_caught(make, case, other):
+    with pytest.raises(AssertionError):
+        follow(make, case, other)
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+def test_arguments_have_their_order_and_defaults(make):
+    theirs = getattr(torch.optim, make.__name__)([tensor(1.0)]).param_groups[0]
+    ours = make([Value(1.0)]).param_groups[0]
+    assert list(ours) == list(theirs)[:len(ours)]
+    assert {k: v for k, v in ours.items() if k != "params"} == {k: theirs[k] for k in ours if k != "params"}
+
+
+@pytest.mark.parametrize("make, case", [
+    *[(make, case) for make in (SGD, Adam) for case in ({"lr": -0.1}, {"lr": NAN}, {"weight_decay": -1e-9})],
+    (SGD, {"momentum": -0.1}), (SGD, {"nesterov": True}), (SGD, {"nesterov": True, "momentum": 0.9, "dampening": 0.1}),
+    *[(Adam, {"betas": betas}) for betas in ((1.0, 0.9), (0.9, 1.0), (-0.1, 0.9))], (Adam, {"eps": -1e-8}),
+])
+def test_what_they_refuse_we_refuse(make, case):
+    if "lr" not in case or case["lr"] == case["lr"] or make is Adam:   # their SGD takes nan
+        with pytest.raises(ValueError):
+            getattr(torch.optim, make.__name__)([tensor(1.0)], **case)
+    with pytest.raises(ValueError):
+        make([Value(1.0)], **case)
+
+
+# ---- losses ----
+
+F = torch.nn.functional
+LOSSES = {
+    "mse": (mse, F.mse_loss),
+    # They have no function for it; the operations are theirs.
+    "hinge": (hinge, lambda score, target: torch.relu(1 - target * score).mean()),
+    "cross_entropy": (cross_entropy, F.cross_entropy),
+}
+
+
+def compare_losses(name, prediction, target, make=Tensor, scale=1.0):
+    """AssertionError if values or gradients differ; `scale` is what the gradient comes multiplied by."""
+    x, y = make(prediction), torch.tensor(prediction, requires_grad=True)
+    loss, their_loss = LOSSES[name][0](x, target), LOSSES[name][1](y, torch.as_tensor(target))
+    (loss * scale).backward()
+    (their_loss * scale).backward()
+    assert loss.data == pytest.approx(their_loss.item(), rel=1e-10, abs=1e-13, nan_ok=True)
+    grad = x.grad if make is Tensor else np.vectorize(lambda v: v.grad)(np.array(x, dtype=object))
+    assert np.allclose(grad, y.grad.numpy(), rtol=1e-10, atol=1e-15, equal_nan=True), (grad, y.grad)
+
+
+def values(x):
+    return [values(row) for row in x] if np.ndim(x) else Value(x)
+
+
+@pytest.mark.parametrize("name", ["mse", "hinge"])
+@pytest.mark.parametrize("shape", [(1,), (7,), (100,), (5, 1), (1, 5), (13, 9)])
+@pytest.mark.parametrize("make", [Tensor, values])
+def test_losses(name, shape, make):
+    for seed in range(5):
+        rng = np.random.RandomState(seed)
+        target = np.where(rng.uniform(size=shape) < 0.5, -1.0, 1.0)
+        compare_losses(name, rng.normal(scale=2, size=shape), target, make, scale=rng.normal())
+
+
+@pytest.mark.parametrize("n_samples, n_classes", [(1, 1), (1, 2), (5, 2), (16, 10), (7, 33)])
+@pytest.mark.parametrize("spread", [1.0, 10.0, 300.0, 1e5])
+@pytest.mark.parametrize("make", [Tensor, values])
+def test_cross_entropy(n_samples, n_classes, spread, make):
+    for seed in range(5):
+        rng = np.random.RandomState(seed)
+        logits = rng.normal(scale=spread, size=(n_samples, n_classes))
+        compare_losses("cross_entropy", logits, rng.randint(n_classes, size=n_samples), make, scale=rng.normal())
+        compare_losses("cross_entropy", logits[0], rng.randint(n_classes), make)
+        compare_losses("cross_entropy", rng.normal(size=n_classes) + spread * 1e3, rng.randint(n_classes), make)
+
+
+@pytest.mark.parametrize("logits", [
+    [1000.0, -1000.0], [-1000.0, 1000.0], [1000.0, 1000.0], [-1000.0, -1000.0], [0.0, -INF], [-INF, 0.0],
+    [1e308, -1e308], [NAN, 0.0], [-INF, -INF], [0.0, -745.0], [745.0, 0.0], [0.0, INF], [-INF, INF],
+])
+def test_extreme_logits(logits):
+    for label in (0, 1):
+        compare_losses("cross_entropy", np.array(logits), label)
+        compare_losses("cross_entropy", np.array([[0.5, -0.5], logits]), np.array([1, label]))
+
+
+@pytest.mark.parametrize("prediction, target", [
+    (NAN, 1.0), (1.0, NAN), (INF, 1.0), (-INF, 1.0), (1.0, INF), (INF, INF), (1e200, -1.0), (0.0, -0.0)])
+def test_special_numbers_in_mse(prediction, target):
+    compare_losses("mse", np.array([prediction, 0.5]), np.array([target, 1.0]))
+
+
+def test_a_wrong_loss_is_caught(monkeypatch):
+    rng = np.random.RandomState(1)
+    x, y = rng.normal(size=(5, 3)), rng.randint(3, size=5)
+    for name, target in (("mse", rng.normal(size=(5, 3))), ("hinge", np.sign(x)), ("cross_entropy", y)):
+        compare_losses(name, x, target)
+        loss_of, theirs = LOSSES[name]
+        monkeypatch.setitem(LOSSES, name, (loss_of, lambda p, t, f=theirs: f(p * (1 + 1e-8), t)))
+        with pytest.raises(AssertionError):
+            compare_losses(name, x, target)

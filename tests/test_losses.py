@@ -1,0 +1,640 @@
+"""mse, hinge and cross_entropy against NumPy, finite differences and expressions of Values."""
+import copy
+import gc
+import math
+import random
+
+import numpy as np
+import pytest
+
+import flatgrad
+from flatgrad import Tensor, Value, _core
+from flatgrad.losses import cross_entropy, hinge, mse
+from flatgrad.nn import MLP
+
+INF, NAN = math.inf, math.nan
+
+
+def nodes():
+    """Living nodes."""
+    flatgrad.collect()
+    return flatgrad.stats()["nodes"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    gc.collect()
+    before = nodes()
+    yield
+    _core._testing(collect_floor=131072)
+    gc.collect()
+    assert _core._check()
+    assert nodes() == before
+
+
+# ---- the formulas, over floats ----
+
+def reference_mse(prediction, target):
+    """Value, and the gradient by each prediction."""
+    p, t = np.ravel(prediction).tolist(), np.ravel(target).tolist()
+    return (math.fsum((a - b) ** 2 for a, b in zip(p, t, strict=True)) / len(p),
+            [2 * (a - b) / len(p) for a, b in zip(p, t)])
+
+
+def reference_hinge(score, target):
+    s, t = np.ravel(score).tolist(), np.ravel(target).tolist()
+    return (math.fsum(max(0.0, 1 - a * b) for a, b in zip(s, t, strict=True)) / len(s),
+            [-b / len(s) if 1 - a * b > 0 else 0.0 for a, b in zip(s, t)])
+
+
+def reference_cross_entropy(logits, labels):
+    """With the exponentials as they are: for logits that allow it."""
+    rows, labels = np.atleast_2d(logits).tolist(), np.atleast_1d(labels).tolist()
+    value, gradient = [], []
+    for row, label in zip(rows, labels, strict=True):
+        powers = [math.exp(x) for x in row]
+        total = math.fsum(powers)
+        value.append(-math.log(powers[label] / total))
+        gradient += [(x / total - (k == label)) / len(rows) for k, x in enumerate(powers)]
+    return math.fsum(value) / len(rows), gradient
+
+
+def expression_mse(prediction, target):
+    terms = [(p - t) * (p - t) for p, t in zip(prediction, target)]   # x**2 would raise where it overflows
+    return sum(terms[1:], terms[0]) / len(terms)
+
+
+def expression_hinge(score, target):
+    terms = [(1 - t * s).relu() for s, t in zip(score, target)]
+    return sum(terms[1:], terms[0]) / len(terms)
+
+
+def expression_cross_entropy(rows, labels):
+    terms = []
+    for row, label in zip(rows, labels):
+        powers = [x.exp() for x in row]
+        terms.append(-(powers[label] / sum(powers[1:], powers[0])).log())
+    return sum(terms[1:], terms[0]) / len(terms)
+
+
+PAIRED = {"mse": (mse, reference_mse, expression_mse), "hinge": (hinge, reference_hinge, expression_hinge)}
+every_paired = pytest.mark.parametrize("name", PAIRED)
+
+SHAPES = [(1,), (2,), (7,), (64,), (1, 1), (5, 1), (1, 5), (4, 3), (9, 17)]
+
+
+def samples(shape, seed=0):
+    """(predictions, targets), neither at a kink."""
+    rng = np.random.RandomState(seed)
+    return rng.uniform(-2, 2, shape), np.where(rng.uniform(size=shape) < 0.5, -1.0, 1.0)
+
+
+def logits_and_labels(n_samples, n_classes, seed=0):
+    rng = np.random.RandomState(seed)
+    return rng.uniform(-3, 3, (n_samples, n_classes)), rng.randint(n_classes, size=n_samples)
+
+
+def values_of(x):
+    """An array's numbers as Values, in lists."""
+    return [values_of(row) for row in x] if np.ndim(x) else Value(x)
+
+
+def interleaved(x):
+    """The same with other nodes between them, and garbage."""
+    if np.ndim(x):
+        return [interleaved(row) for row in x]
+    Value(1.0) * 2.0
+    value = Value(x)
+    value.neighbour = Value(5.0) + 1.0
+    return value
+
+
+def flat(x):
+    """The gradients of Values in lists, or of a Tensor."""
+    if isinstance(x, list):
+        return [g for row in x for g in flat(row)]
+    return np.ravel(x.grad).tolist()
+
+
+# What a prediction may be, made from an array.
+PREDICTIONS = {
+    "Tensor": Tensor,
+    "Values": values_of,
+    "interleaved": interleaved,
+    "tuples": lambda x: tuple(tuple(row) if isinstance(row, list) else row for row in values_of(x)),
+    "objects": lambda x: np.array(values_of(x), dtype=object),
+    "rows": lambda x: [Tensor(row) for row in x] if np.ndim(x) == 2 else values_of(x),
+}
+TARGETS = {
+    "array": np.asarray,
+    "integers": lambda x: np.asarray(x, dtype=int),
+    "float32": lambda x: np.asarray(x, dtype=np.float32),
+    "small": lambda x: np.asarray(x, dtype=np.int8),
+    "strided": lambda x: np.repeat(np.asarray(x), 2, axis=0)[::2],
+    "backwards": lambda x: np.asarray(x)[::-1].copy()[::-1],
+    "columns": lambda x: np.asfortranarray(x),
+    "read-only": lambda x: np.frombuffer(np.asarray(x).tobytes()).reshape(np.shape(x)),
+    "list": lambda x: np.asarray(x).tolist(),
+    "tuple": lambda x: tuple(np.asarray(x).tolist()),
+    "ints": lambda x: np.asarray(x, dtype=int).tolist(),
+    "Tensor": Tensor,
+    "constant": lambda x: Tensor(x, requires_grad=False),
+    "Values": values_of,
+}
+
+
+def gradients(prediction, kind):
+    if kind == "tuples":
+        prediction = [list(row) if isinstance(row, tuple) else row for row in prediction]
+    if kind == "objects":
+        prediction = prediction.tolist()
+    return flat(prediction)
+
+
+@every_paired
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_paired_losses(name, shape, kind):
+    loss_of, reference, expression = PAIRED[name]
+    x, y = samples(shape)
+    prediction = PREDICTIONS[kind](x)
+    loss = loss_of(prediction, y)
+    value, gradient = reference(x, y)
+    assert type(loss) is Value and loss.data == pytest.approx(value, rel=1e-12)
+    loss.backward()
+    assert gradients(prediction, kind) == pytest.approx(gradient, rel=1e-12, abs=1e-16)
+    values = values_of(x.ravel())
+    scalar = expression(values, y.ravel().tolist())
+    scalar.backward()
+    assert loss.data == pytest.approx(scalar.data, rel=1e-12)
+    assert gradients(prediction, kind) == pytest.approx(flat(values), rel=1e-12, abs=1e-16)
+
+
+@every_paired
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (4, 3)])
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("make", [Tensor, values_of])
+def test_targets(name, shape, kind, make):
+    loss_of, reference, _ = PAIRED[name]
+    x, y = samples(shape)
+    prediction, target = make(x), TARGETS[kind](y)
+    loss = loss_of(prediction, target)
+    value, gradient = reference(x, y)
+    assert loss.data == pytest.approx(value, rel=1e-12)
+    loss.backward()
+    assert flat(prediction) == pytest.approx(gradient, rel=1e-12, abs=1e-16)
+
+
+@pytest.mark.parametrize("make", [Tensor, values_of])
+def test_a_gradient_reaches_targets(make):
+    """As it does in the expression."""
+    x, y = samples((4, 3))
+    target = make(y)
+    mse(Tensor(x), target).backward()
+    assert flat(target) == pytest.approx([-g for g in reference_mse(x, y)[1]], rel=1e-12)
+    target = make(y)
+    hinge(Tensor(x), target).backward()
+    values = values_of(y.ravel())
+    expression_hinge(x.ravel().tolist(), values).backward()
+    assert flat(target) == pytest.approx(flat(values), rel=1e-12)
+
+
+def test_the_same_values_on_both_sides():
+    x, y = Value(2.0), Value(5.0)
+    loss = mse([x, y, x], [y, y, x])
+    loss.backward()
+    assert (loss.data, x.grad, y.grad) == (3.0, -2.0, 2.0)
+    t = Tensor([1.0, 2.0])
+    loss = mse(t, t)
+    loss.backward()
+    assert loss.data == 0.0 and t.grad.tolist() == [0.0, 0.0]
+
+
+@every_paired
+@pytest.mark.parametrize("shape, other", [((6,), (6, 1)), ((6, 1), (6,)), ((1,), (1, 1)), ((1, 1), (1,))])
+@pytest.mark.parametrize("make", [Tensor, values_of, np.array])
+@pytest.mark.parametrize("target", [np.array, np.ndarray.tolist, Tensor])
+def test_a_column_and_a_vector(name, shape, other, make, target):
+    loss_of, reference, _ = PAIRED[name]
+    x, y = samples(shape)
+    assert loss_of(make(x), target(y.reshape(other))).data == pytest.approx(reference(x, y)[0], rel=1e-12)
+
+
+@every_paired
+def test_one_value(name):
+    """What an MLP with one output returns for one sample."""
+    loss_of, reference, _ = PAIRED[name]
+    for target in (1, 1.0, np.float64(1.0), np.array(1.0), [1.0], np.array([1]), Value(1.0), Tensor([1.0])):
+        x = Value(0.25)
+        loss = loss_of(x, target)
+        loss.backward()
+        assert (loss.data, [x.grad]) == reference([0.25], [1.0])
+    assert loss_of([Value(0.25)], 1.0).data == loss_of(0.25, 1.0).data == reference([0.25], [1.0])[0]
+
+
+@every_paired
+@pytest.mark.parametrize("make", [Tensor, values_of])
+def test_finite_differences(name, make):
+    loss_of = PAIRED[name][0]
+    x, y = samples((4, 3), seed=1)
+    prediction = make(x)
+    loss_of(prediction, y).backward()
+    check_slopes(lambda at: loss_of(Tensor(at), y).data, x, flat(prediction))
+
+
+def check_slopes(f, x, gradient):
+    """AssertionError where a gradient is not the slope of f, by central differences of 2e-6."""
+    for k, g in enumerate(gradient):
+        step = np.zeros(x.size)
+        step[k] = 1e-6
+        step = step.reshape(x.shape)
+        assert g == pytest.approx((f(x + step) - f(x - step)) / 2e-6, rel=1e-5, abs=1e-8)
+
+
+def test_a_wrong_gradient_is_caught():
+    """0.1 % off."""
+    x, y = samples((4, 3), seed=1)
+    for loss_of, reference, _ in PAIRED.values():
+        gradient = reference(x, y)[1]
+        check_slopes(lambda at: loss_of(Tensor(at), y).data, x, gradient)
+        with pytest.raises(AssertionError):
+            check_slopes(lambda at: loss_of(Tensor(at), y).data, x, [1.001 * g for g in gradient])
+    logits, labels = logits_and_labels(3, 4)
+    gradient = reference_cross_entropy(logits, labels)[1]
+    check_slopes(lambda at: cross_entropy(Tensor(at), labels).data, logits, gradient)
+    with pytest.raises(AssertionError):
+        check_slopes(lambda at: cross_entropy(Tensor(at), labels).data, logits, [1.001 * g for g in gradient])
+
+
+def test_the_kink_of_hinge():
+    scores = Tensor([1.0, -1.0, 0.5, 1.0 + 1e-15, 1.0 - 1e-15])
+    hinge(scores, [1, -1, 2, 1, 1]).backward()
+    assert scores.grad.tolist() == [0.0, 0.0, 0.0, 0.0, -0.2]
+
+
+@pytest.mark.parametrize("make", [Tensor, values_of])
+@pytest.mark.parametrize("prediction, target", [
+    (NAN, 1.0), (1.0, NAN), (INF, 1.0), (-INF, 1.0), (1.0, INF), (INF, INF), (0.0, INF), (1e200, -1.0), (1e160, 1e160),
+    (0.0, -0.0), (0.0, 0.0), (5e-324, 1.0)])
+@every_paired
+def test_special_numbers(name, make, prediction, target):
+    """As the expression has it: nan and inf are passed on, and not refused."""
+    loss_of, _, expression = PAIRED[name]
+    x, values = make([prediction, 0.5]), values_of([prediction, 0.5])
+    loss, expected = loss_of(x, [target, 1.0]), expression(values, [target, 1.0])
+    loss.backward()
+    expected.backward()
+    assert loss.data == pytest.approx(expected.data, rel=1e-12, nan_ok=True)
+    assert flat(x) == pytest.approx(flat(values), rel=1e-12, nan_ok=True)
+
+
+# ---- cross entropy ----
+
+LOGITS = {kind: make for kind, make in PREDICTIONS.items()}
+LABELS = {
+    "int64": lambda y: np.asarray(y, dtype=np.int64),
+    "int32": lambda y: np.asarray(y, dtype=np.int32),
+    "uint8": lambda y: np.asarray(y, dtype=np.uint8),
+    "uint64": lambda y: np.asarray(y, dtype=np.uint64),
+    "big-endian": lambda y: np.asarray(y, dtype=">i8"),
+    "strided": lambda y: np.repeat(y, 3)[::3],
+    "backwards": lambda y: np.asarray(y)[::-1].copy()[::-1],
+    "read-only": lambda y: np.frombuffer(np.asarray(y, dtype=np.int64).tobytes(), dtype=np.int64),
+    "objects": lambda y: np.array([int(k) for k in y], dtype=object),
+    "list": lambda y: [int(k) for k in y],
+    "list of np.int64": list,
+    "tuple": lambda y: tuple(int(k) for k in y),
+}
+
+
+@pytest.mark.parametrize("n_samples, n_classes", [(1, 1), (1, 2), (3, 1), (5, 2), (4, 3), (7, 10), (33, 17)])
+@pytest.mark.parametrize("kind", LOGITS)
+def test_cross_entropy(n_samples, n_classes, kind):
+    x, y = logits_and_labels(n_samples, n_classes)
+    logits = LOGITS[kind](x)
+    loss = cross_entropy(logits, y)
+    value, gradient = reference_cross_entropy(x, y)
+    assert type(loss) is Value and loss.data == pytest.approx(value, rel=1e-12, abs=1e-15)
+    loss.backward()
+    assert gradients(logits, kind) == pytest.approx(gradient, rel=1e-12, abs=1e-16)
+    values = values_of(x)
+    scalar = expression_cross_entropy(values, y.tolist())
+    scalar.backward()
+    assert loss.data == pytest.approx(scalar.data, rel=1e-12, abs=1e-15)
+    assert gradients(logits, kind) == pytest.approx(flat(values), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("make", [Tensor, values_of, np.array])
+def test_labels(kind, make):
+    x, y = logits_and_labels(6, 4)
+    assert cross_entropy(make(x), LABELS[kind](y)).data == pytest.approx(reference_cross_entropy(x, y)[0], rel=1e-12)
+
+
+def test_labels_of_two_classes_may_be_bools():
+    x, y = logits_and_labels(6, 2)
+    value = reference_cross_entropy(x, y)[0]
+    assert cross_entropy(Tensor(x), y == 1).data == pytest.approx(value, rel=1e-12)
+    assert cross_entropy(Tensor(x), [bool(k) for k in y]).data == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("label", [2, np.int64(2), np.uint8(2), np.array(2), np.array(2, dtype=np.int32)])
+@pytest.mark.parametrize("make", [Tensor, values_of, interleaved, np.array])
+def test_one_sample(label, make):
+    x = np.array([0.5, -1.0, 2.0])
+    logits = make(x)
+    loss = cross_entropy(logits, label)
+    value, gradient = reference_cross_entropy(x, 2)
+    assert loss.data == pytest.approx(value, rel=1e-12)
+    if make is not np.array:
+        loss.backward()
+        assert flat(logits) == pytest.approx(gradient, rel=1e-12)
+
+
+@pytest.mark.parametrize("make", [Tensor, values_of])
+def test_finite_differences_of_cross_entropy(make):
+    x, y = logits_and_labels(4, 5, seed=2)
+    logits = make(x)
+    cross_entropy(logits, y).backward()
+    check_slopes(lambda at: cross_entropy(Tensor(at), y).data, x, flat(logits))
+
+
+@pytest.mark.parametrize("make", [Tensor, values_of])
+@pytest.mark.parametrize("logits, label, value, gradient", [
+    ([1000.0, -1000.0], 0, 0.0, [0.0, 0.0]),
+    ([1000.0, -1000.0], 1, 2000.0, [1.0, -1.0]),
+    ([1000.0, 1000.0], 1, math.log(2.0), [0.5, -0.5]),
+    ([-1000.0, -1000.0, -1000.0], 0, math.log(3.0), [-2 / 3, 1 / 3, 1 / 3]),
+    ([1e308, -1e308], 0, 0.0, [0.0, 0.0]),
+    ([0.0, -INF], 0, 0.0, [0.0, 0.0]),
+    ([0.0, 0.0, -INF], 0, math.log(2.0), [-0.5, 0.5, 0.0]),
+    ([0.0, -INF], 1, INF, [1.0, -1.0]),
+    ([700.0, 0.0], 1, 700.0, [1.0, -1.0]),
+    ([0.0, -40.0], 0, math.exp(-40), [-math.exp(-40), math.exp(-40)]),
+    ([3.5], 0, 0.0, [0.0]),
+    ([NAN, 0.0], 0, NAN, [NAN, NAN]),
+    ([0.0, INF], 0, NAN, [NAN, NAN]),   # as in PyTorch
+    ([0.0, INF], 1, NAN, [NAN, NAN]),
+    ([-INF, -INF], 0, NAN, [NAN, NAN]),
+])
+def test_extreme_logits(make, logits, label, value, gradient):
+    x = make(logits)
+    loss = cross_entropy(x, label)
+    loss.backward()
+    assert loss.data == pytest.approx(value, rel=1e-12, abs=1e-16, nan_ok=True)
+    assert flat(x) == pytest.approx(gradient, rel=1e-12, abs=1e-16, nan_ok=True)
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0**10, -2.0**20, 2.0**40])
+@pytest.mark.parametrize("make", [Tensor, values_of])
+def test_a_shift_of_all_logits_changes_nothing(make, shift):
+    """However large: it is the differences that count, and here they are exact."""
+    x, y = logits_and_labels(5, 4)
+    x = np.round(x * 64) / 64
+    logits = make(x + shift)
+    loss = cross_entropy(logits, y)
+    loss.backward()
+    value, gradient = reference_cross_entropy(x, y)
+    assert loss.data == pytest.approx(value, rel=1e-12)
+    assert flat(logits) == pytest.approx(gradient, rel=1e-12)
+
+
+def test_a_sample_does_not_depend_on_the_others():
+    x = np.array([[1000.0, 0.0], [0.0, 1.0], [-INF, 0.0], [-1000.0, -999.0]])
+    logits = Tensor(x)
+    cross_entropy(logits, [0, 1, 1, 0]).backward()
+    alone = []
+    for row, label in zip(x, [0, 1, 1, 0]):
+        one = Tensor(row)
+        (cross_entropy(one, label) / 4).backward()
+        alone.append(one.grad)
+    assert np.allclose(logits.grad, alone, rtol=1e-12, atol=0)
+
+
+# ---- in a graph ----
+
+def test_gradients_arrive_multiplied_and_add_up():
+    x, y = samples((5,))
+    p = Tensor(x)
+    (3.0 * mse(p, y) + hinge(p, y) * hinge(p, y)).backward()
+    h, dh = reference_hinge(x, y)
+    expected = [3.0 * a + 2.0 * h * b for a, b in zip(reference_mse(x, y)[1], dh)]
+    assert p.grad.ravel().tolist() == pytest.approx(expected, rel=1e-12)
+    logits, labels = logits_and_labels(5, 3)
+    q = Tensor(logits)
+    (cross_entropy(q, labels) * -2.0 + cross_entropy(q, labels)).backward()
+    assert flat(q) == pytest.approx([-g for g in reference_cross_entropy(logits, labels)[1]], rel=1e-12)
+
+
+def test_an_array_changed_afterwards_changes_nothing():
+    x, y = samples((5,))
+    labels = np.array([0, 1, 0])
+    p, q = Tensor(x), Tensor(np.ones((3, 2)))
+    losses = mse(p, y) + cross_entropy(q, labels)
+    gradient = reference_mse(x, y)[1]
+    y[:] = 100.0
+    labels[:] = 1
+    losses.backward()
+    assert p.grad.tolist() == pytest.approx(gradient, rel=1e-12)
+    assert q.grad[1].tolist() == pytest.approx([1 / 6, -1 / 6])
+
+
+def test_an_mlp_of_values():
+    random.seed(1)
+    model = MLP(2, [4, 1])
+    twin = copy.deepcopy(model)
+    X, y = [[1.0, 2.0], [0.5, -1.0], [-1.0, 0.0]], [1.0, -1.0, 1.0]
+    for loss_of, _, expression in PAIRED.values():
+        for m, f in ((model, loss_of), (twin, expression)):
+            m.zero_grad()
+            f([m(x) for x in X], y).backward()
+        assert [p.grad for p in model.parameters()] == pytest.approx(
+            [p.grad for p in twin.parameters()], rel=1e-12, abs=1e-15)
+
+
+def test_an_mlp_of_several_outputs():
+    random.seed(1)
+    model = MLP(2, [4, 3])
+    twin = copy.deepcopy(model)
+    X = [[1.0, 2.0], [0.5, -1.0], [-1.0, 0.0]]
+    cross_entropy([model(x) for x in X], [2, 0, 1]).backward()
+    expression_cross_entropy([twin(x) for x in X], [2, 0, 1]).backward()
+    assert [p.grad for p in model.parameters()] == pytest.approx(
+        [p.grad for p in twin.parameters()], rel=1e-12, abs=1e-15)
+
+
+@every_paired
+def test_collected_at_every_chance(name):
+    loss_of, reference, _ = PAIRED[name]
+    _core._testing(collect_floor=0)
+    x, y = samples((6,))
+    prediction = interleaved(x)
+    for _ in range(5):
+        loss = loss_of(prediction, values_of(y))
+        flatgrad.collect()
+        loss.backward()
+    assert flat(prediction) == pytest.approx([5 * g for g in reference(x, y)[1]], rel=1e-12)
+    logits, labels = logits_and_labels(4, 3)
+    q = interleaved(logits)
+    loss = cross_entropy(q, labels)
+    flatgrad.collect()
+    loss.backward()
+    assert flat(q) == pytest.approx(reference_cross_entropy(logits, labels)[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("make", [Tensor, values_of, np.array])
+def test_as_a_scalar_graph(make):
+    x, y = samples((4, 3))
+    logits, labels = logits_and_labels(4, 3)
+    for loss_of, prediction, target in (
+            (mse, x, y), (hinge, x, y), (mse, x[0], y[0]), (hinge, x[:, 0], y[:, :1]), (mse, x[0, 0], y[0, 0]),
+            (cross_entropy, logits, labels), (cross_entropy, logits[0], labels[0])):
+        if make is Tensor and np.ndim(prediction) == 0:
+            prediction = prediction.reshape(1)
+        fused = loss_of(make(prediction), target)
+        with flatgrad.scalar_graph():
+            scalar = loss_of(make(prediction), target)
+        assert scalar._op == "/" and fused._op != "/"
+        assert fused.data == pytest.approx(scalar.data, rel=1e-12)
+
+
+def test_a_fused_loss_is_a_few_nodes():
+    """And a scalar one is not."""
+    t, y = Tensor(np.ones(1000)), Tensor(np.ones(1000), requires_grad=False)
+    q, labels = Tensor(np.ones((1000, 4))), np.zeros(1000, dtype=int)
+    for loss_of, prediction, target, most in ((mse, t, y, 1010), (hinge, t, y, 1010), (cross_entropy, q, labels, 2)):
+        before = nodes()
+        loss = loss_of(prediction, target)
+        assert nodes() - before <= most
+        with flatgrad.scalar_graph():
+            loss = loss_of(prediction, target)
+        assert nodes() - before > 1500
+        del loss
+
+
+# ---- errors ----
+
+@every_paired
+@pytest.mark.parametrize("shape, other", [
+    ((3,), (4,)), ((3,), ()), ((), (3,)), ((3,), (1, 3)), ((1, 3), (3,)), ((3,), (3, 3)), ((3, 2), (2, 3)),
+    ((3, 2), (6,)), ((3, 1), (3, 2)), ((3,), (1,)), ((3,), (0,)), ((0,), (3,)), ((), (1, 1)), ((0,), (0, 0)),
+])
+@pytest.mark.parametrize("make", [Tensor, values_of])
+@pytest.mark.parametrize("target", [
+    np.zeros, lambda shape: np.zeros(shape).tolist(), lambda shape: np.zeros(shape, int)])
+def test_shapes_that_do_not_fit(name, shape, other, make, target):
+    if make is Tensor and shape in [(), (0,)] or other == (0, 0):
+        make = np.array
+    with pytest.raises(ValueError) as caught:
+        PAIRED[name][0](make(np.zeros(shape)), target(other) if other != (0, 0) else np.zeros(other))
+    argument = {"mse": "prediction", "hinge": "score"}[name]
+    assert str(caught.value) == f"{argument} and target: expected the same shape, got {shape} and {other}"
+
+
+@every_paired
+@pytest.mark.parametrize("make", [np.zeros, lambda shape: np.zeros(shape, int), lambda shape: np.zeros(shape).tolist()])
+def test_more_than_two_axes(name, make):
+    for shape in [(3, 2), (3, 2, 1), (3, 2, 4), (3, 2, 1, 1)]:
+        for other in [(3, 2, 1), (3, 2, 4)]:
+            with pytest.raises((TypeError, ValueError), match="shape|axes|list"):
+                PAIRED[name][0](make(shape), make(other))
+
+
+@every_paired
+@pytest.mark.parametrize("prediction, target, error, message", [
+    ([], [], ValueError, r"{name}: expected one sample at least, got the shape \(0,\)"),
+    ([[], []], [[], []], ValueError, r"{name}: expected one sample at least, got the shape \(2, 0\)"),
+    ([[1.0], [1.0, 2.0]], [1.0, 2.0], ValueError, "{name}: expected rows of one length, got 1 and 2"),
+    ([1.0, [2.0]], [1.0, 2.0], ValueError, "{name}: expected rows or numbers, got both"),
+    ([1.0, 2.0], [[1.0], 2.0], ValueError, "target: expected rows or numbers, got both"),
+    ([1.0, 2.0], None, TypeError, "target: expected numbers or Values, got None"),
+    ([1.0, 2.0], "ab", TypeError, "target: expected numbers or Values, got 'ab'"),
+    ([1.0, 2.0], np.array(["a", "b"]), TypeError, "target: expected numbers or Values, got array"),
+    ([1.0, 2.0], np.array([1j, 2.0]), TypeError, "target: expected numbers or Values, got array"),
+    (np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), ValueError,
+     r"{name}: expected 1 or 2 axes, got the shape \(2, 2, 2\)"),
+    ([1.0, 2.0], iter([1.0, 2.0]), TypeError, "target: expected numbers or Values, got <list_iterator"),
+    ([1.0, None], [1.0, 2.0], TypeError, "None"),
+    ([1.0, 2.0], [1.0, "x"], TypeError, "'x'|str"),
+    ([1.0, 2.0], [1.0, 1j], TypeError, "1j|complex"),
+    ([[[1.0]]], [[1.0]], (TypeError, ValueError), "list|axes|shape"),
+])
+def test_what_is_not_numbers(name, prediction, target, error, message):
+    before = flatgrad.stats()["nodes"]
+    with pytest.raises(error, match=message.replace("{name}", {"mse": "prediction", "hinge": "score"}[name])):
+        PAIRED[name][0](prediction, target)
+    assert flatgrad.stats()["nodes"] == before
+
+
+X = np.zeros((4, 3))
+
+
+@pytest.mark.parametrize("make", [Tensor, values_of])
+@pytest.mark.parametrize("logits, target, error, message", [
+    (X, [0, 1, 3, 0], ValueError, r"target\[2\]: expected an integer from 0 to 2, got 3"),
+    (X, np.array([0, 1, 2, 3]), ValueError, r"target\[3\]: expected an integer from 0 to 2, got 3"),
+    (X, np.array([0, -1, 2, 3]), ValueError, r"target\[1\]: expected an integer from 0 to 2, got -1"),
+    (X, [-100, 0, 1, 2], ValueError, r"target\[0\]: expected an integer from 0 to 2, got -100"),
+    (X, np.array([0, 1, 2, 200], dtype=np.uint8), ValueError, r"target\[3\]: expected an integer from 0 to 2, got 200"),
+    (X, np.array([0, 1, 2, -7], dtype=np.int8), ValueError, r"target\[3\]: expected an integer from 0 to 2, got -7"),
+    (X, np.array([0, 2**63, 0, 0], dtype=np.uint64), ValueError,
+     r"target\[1\]: expected an integer from 0 to 2, got 9223372036854775808"),
+    (X, np.array([0, 2**64 - 1, 0, 0], dtype=np.uint64), ValueError,
+     r"target\[1\]: expected an integer from 0 to 2, got 18446744073709551615"),
+    (X, [0, 0, 0, 10**30], ValueError, r"target\[3\]: expected an integer from 0 to 2, got 1000000"),
+    (X, np.arange(8)[::2], ValueError, r"target\[2\]: expected an integer from 0 to 2, got 4"),
+    (X, [0, 1.5, 0, 0], TypeError, r"target\[1\]: expected an integer from 0 to 2, got 1.5"),
+    (X, [0.0, 1.0, 0.0, 0.0], TypeError, r"target\[0\]: expected an integer from 0 to 2, got 0.0"),
+    (X, np.array([0.0, 1.0, 0.0, 0.0]), TypeError, r"target\[0\]: expected an integer from 0 to 2, got .*0.0"),
+    (X, [0, 1, NAN, 0], TypeError, r"target\[2\]: expected an integer from 0 to 2, got nan"),
+    (X, [0, "1", 0, 0], TypeError, r"target\[1\]: expected an integer from 0 to 2, got '1'"),
+    (X, [0, None, 0, 0], TypeError, r"target\[1\]: expected an integer from 0 to 2, got None"),
+    (X, [[0, 1], [0]], ValueError, r"target: expected a sequence of integer labels, got \[\[0, 1\], \[0\]\]"),
+    (X, None, TypeError, "target: expected an integer from 0 to 2, got None"),
+    (X, [0, 1], ValueError,
+     r"target: expected one label for each sample, got the shape \(2,\) where that of logits is \(4, 3\)"),
+    (X, np.zeros((4, 1), int), ValueError, r"target: expected one label for each sample, got the shape \(4, 1\) where"),
+    (X, X.astype(int), ValueError, r"target: expected one label for each sample, got the shape \(4, 3\) where"),
+    (X, X, TypeError, r"target\[0\]: expected an integer from 0 to 2, got array"),
+    (X, 1, ValueError, r"target: expected one label for each sample, got the shape \(\) where"),
+    (X, [], ValueError, r"target: expected one label for each sample, got the shape \(0,\) where"),
+    (X[0], 3, ValueError, "target: expected an integer from 0 to 2, got 3"),
+    (X[0], -1, ValueError, "target: expected an integer from 0 to 2, got -1"),
+    (X[0], np.array(5), ValueError, "target: expected an integer from 0 to 2, got 5"),
+    (X[0], 1.0, TypeError, "target: expected an integer from 0 to 2, got .*1.0"),
+    (X[0], [1], ValueError, r"target: expected one label for each sample, got the shape \(1,\) where"),
+    (X[0], [0, 1, 2], ValueError, r"target: expected one label for each sample, got the shape \(3,\) where"),
+])
+def test_wrong_labels(make, logits, target, error, message):
+    x = make(logits)
+    before = flatgrad.stats()["nodes"]
+    with pytest.raises(error, match=message):
+        cross_entropy(x, target)
+    assert flatgrad.stats()["nodes"] == before
+
+
+def test_labels_that_are_values():
+    for make in (Tensor, values_of):
+        with pytest.raises(TypeError, match="target"):
+            cross_entropy(Tensor(X), make([0.0, 1.0, 2.0, 0.0]))
+    with pytest.raises(TypeError, match="target: expected integer labels, got a Value"):
+        cross_entropy(Tensor(X[0]), Value(1.0))
+
+
+@pytest.mark.parametrize("logits, target, error, message", [
+    ([], [], ValueError, r"logits: expected the shape \(n_samples, n_classes\) or \(n_classes,\)"),
+    ([[], []], [0, 0], ValueError, r"one of each at least, got \(2, 0\)"),
+    (np.zeros((0, 3)), [], ValueError, r"one of each at least, got \(0, 3\)"),
+    (3.0, 0, ValueError, r"one of each at least, got \(\)"),
+    ([[0.0, 1.0], [0.0]], [0, 0], ValueError, "logits: expected rows of one length, got 1 and 2"),
+    ([[0.0, 1.0], 0.0], [0, 0], ValueError, "logits: expected rows or numbers, got both"),
+    (np.zeros((2, 2, 2)), [[0, 0], [0, 0]], ValueError, r"logits: expected 1 or 2 axes, got the shape \(2, 2, 2\)"),
+    (None, 0, TypeError, "logits: expected numbers or Values, got None"),
+    ([[0.0, None]], [0], TypeError, "None"),
+    ([[0.0, "x"]], [0], TypeError, "'x'|str"),
+])
+def test_wrong_logits(logits, target, error, message):
+    before = flatgrad.stats()["nodes"]
+    with pytest.raises(error, match=message):
+        cross_entropy(logits, target)
+    assert flatgrad.stats()["nodes"] == before

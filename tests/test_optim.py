@@ -1,0 +1,758 @@
+"""SGD and Adam against their formulas in plain Python: trajectories, state, layouts, errors."""
+import copy
+import gc
+import math
+import pickle
+import random
+
+import numpy as np
+import pytest
+
+import flatgrad
+from flatgrad import Tensor, Value, _core
+from flatgrad.nn import MLP
+from flatgrad.optim import SGD, Adam, Optimizer
+
+
+INF, NAN = math.inf, math.nan
+
+
+def nodes():
+    """Living nodes."""
+    flatgrad.collect()
+    return flatgrad.stats()["nodes"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    gc.collect()
+    before = nodes()
+    yield
+    _core._testing(collect_floor=131072)
+    gc.collect()
+    assert _core._check()
+    assert nodes() == before
+
+
+# ---- the formulas, over lists of floats ----
+
+def reference_sgd(x, gradient, state, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
+    """One step; x and state change in place."""
+    first = momentum != 0 and "b" not in state
+    if first:
+        state["b"] = [None] * len(x)
+    for i, g in enumerate(gradient):
+        d = g + weight_decay * x[i]
+        if momentum != 0:
+            b = state["b"][i] = d if first else momentum * state["b"][i] + (1 - dampening) * d
+            d = d + momentum * b if nesterov else b
+        x[i] = x[i] - float(lr) * d
+
+
+def reference_adam(x, gradient, state, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False):
+    state["t"] = t = state.get("t", 0) + 1
+    m, v, largest = [state.setdefault(name, [0.0] * len(x)) for name in ("m", "v", "largest")]
+    for i, g in enumerate(gradient):
+        d = g + weight_decay * x[i]
+        m[i] = betas[0] * m[i] + (1 - betas[0]) * d
+        v[i] = betas[1] * v[i] + (1 - betas[1]) * d * d
+        scale = v[i]
+        if amsgrad:
+            scale = largest[i] = max(largest[i], v[i])
+        mean, square = m[i] / (1 - betas[0] ** t), scale / (1 - betas[1] ** t)
+        x[i] = x[i] - float(lr) * mean / (math.sqrt(square) + eps)
+
+
+REFERENCE = {SGD: reference_sgd, Adam: reference_adam}
+
+SGD_CASES = [
+    {}, {"lr": 0.1}, {"lr": 0}, {"lr": 0.05, "weight_decay": 0.1}, {"lr": 0.02, "momentum": 0.9},
+    {"lr": 0.02, "momentum": 0.5, "dampening": 0.3}, {"lr": 0.02, "momentum": 0.9, "nesterov": True},
+    {"lr": 0.01, "momentum": 0.9, "dampening": 0.9, "weight_decay": 0.2},
+    {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.2, "nesterov": True},
+    {"lr": 0.01, "momentum": 1.0, "dampening": -0.5}, {"lr": 0.1, "dampening": 0.5},
+]
+ADAM_CASES = [
+    {}, {"lr": 0.1}, {"lr": 0.05, "betas": (0.8, 0.9)}, {"lr": 0.05, "betas": (0, 0.5)},
+    {"lr": 0.05, "betas": (0.5, 0.0)}, {"lr": 0.05, "eps": 0.1}, {"lr": 0.05, "weight_decay": 0.1},
+    {"lr": 0.05, "amsgrad": True}, {"lr": 0.1, "betas": (0.5, 0.6), "weight_decay": 0.3, "amsgrad": True},
+]
+CASES = [(SGD, case) for case in SGD_CASES] + [(Adam, case) for case in ADAM_CASES]
+NAMES = [f"{make.__name__}-{'-'.join(f'{k}={v}' for k, v in case.items())}" for make, case in CASES]
+every_case = pytest.mark.parametrize("make, case", CASES, ids=NAMES)
+
+# One of each kind, with all that it can remember.
+STATEFUL = [
+    (SGD, {"lr": 0.02, "momentum": 0.9, "dampening": 0.1}), (SGD, {"lr": 0.02, "momentum": 0.9, "nesterov": True}),
+    (Adam, {"lr": 0.05}), (Adam, {"lr": 0.05, "amsgrad": True}),
+]
+every_kind = pytest.mark.parametrize("make, case", STATEFUL, ids=["sgd", "nesterov", "adam", "amsgrad"])
+
+
+# ---- parameters as users have them ----
+
+N = 23   # not a multiple of any vector's width
+
+
+def start():
+    rng = random.Random(5)
+    return [rng.uniform(-2, 2) for _ in range(N)]
+
+
+def contiguous():
+    return [Value(x) for x in start()]
+
+
+def scattered():
+    """Garbage and living nodes between them, and not in the order of their ids."""
+    values, between = [], []
+    for k, x in enumerate(start()):
+        garbage = [Value(0.0) * 2.0 for _ in range(k % 5)]
+        values.append(Value(x))
+        between.append(values[-1] * 3.0)
+        del garbage
+    random.Random(6).shuffle(values)
+    values[0].between = between   # lives as long
+    return values
+
+
+def runs():
+    """Some in rows, some alone, backwards."""
+    values = contiguous()
+    return values[10:20] + values[:3] + [values[22]] + values[9:2:-1] + values[20:22]
+
+
+def tensors():
+    x = start()
+    return [Tensor(np.reshape(x[:12], (3, 4))), Tensor(x[12:])]
+
+
+def mixed():
+    x = start()
+    return [Value(x[0]), Tensor(x[1:6]), Value(x[6]), Value(x[7]), Tensor([x[8:10], x[10:12]]), *map(Value, x[12:])]
+
+
+LAYOUTS = [contiguous, scattered, runs, tensors, mixed]
+
+
+def flat(params, name):
+    """Data or gradients of all, one after the other."""
+    return np.concatenate([np.ravel(getattr(p, name)) for p in params])
+
+
+def set_flat(params, name, numbers):
+    numbers = list(numbers)
+    for p in params:
+        if isinstance(p, Value):
+            setattr(p, name, numbers.pop(0))
+        else:
+            setattr(p, name, np.reshape([numbers.pop(0) for _ in range(p.size)], p.shape))
+    assert not numbers
+
+
+def slope(x):
+    """The gradient of a bumpy bowl, from plain floats."""
+    return [(1 + i % 3) * (x[i] - 0.5) + math.cos(3 * x[i]) * x[i - 1] for i in range(len(x))]
+
+
+def gradients_of_step(t):
+    """Of several sizes and both signs, the same wherever the parameters are.
+
+    Those of a function would carry one side's rounding into the next step, and Adam, which divides by
+    the gradient's size, makes that as large as a step near a minimum.
+    """
+    rng = random.Random(t)
+    return [rng.gauss(0.3, 1.0) * 10.0 ** (i % 5 - 3) for i in range(N)]
+
+
+def close(got, expected, rel=1e-12):
+    return np.allclose(got, expected, rtol=rel, atol=1e-14)
+
+
+def follow(optimizer, params, reference, steps=100, each_step=lambda t, hyperparameters: None, **hyperparameters):
+    """Run both side by side; AssertionError where they part."""
+    x, state = flat(params, "data").tolist(), {}
+    for t in range(steps):
+        each_step(t, hyperparameters)
+        optimizer.zero_grad()
+        assert not flat(params, "grad").any()
+        set_flat(params, "grad", gradients_of_step(t))
+        optimizer.step()
+        reference(x, gradients_of_step(t), state, **hyperparameters)
+        assert close(flat(params, "data"), x), (t, flat(params, "data") - x)
+    return x
+
+
+@every_case
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_trajectory(make, case, layout):
+    params = layout()
+    optimizer = make(params, **case)
+    before = flat(params, "data")
+    follow(optimizer, params, REFERENCE[make], **case)
+    assert case.get("lr") == 0 or (flat(params, "data") != before).all()
+
+
+@every_kind
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_renumbered_between_steps(make, case, layout):
+    """Garbage comes and goes, so that every step finds the parameters elsewhere."""
+    floor = [Value(1.0) * 2.0 for _ in range(200)]
+    params = layout()
+    optimizer = make(params, **case)
+    keep = []
+
+    def each_step(t, _):
+        del floor[::3]
+        keep.append(Value(t) * 3.0)
+        flatgrad.collect()
+        assert _core._check()
+
+    follow(optimizer, params, REFERENCE[make], steps=40, each_step=each_step, **case)
+
+
+@every_kind
+def test_a_parameter_that_becomes_another_node(make, case):
+    """By __init__, which makes a result of a leaf: its slot is another then."""
+    params = contiguous()
+    optimizer = make(params, **case)
+    x, state = start(), {}
+    for t in range(12):
+        k = (5 * t) % N
+        if t % 3 == 2:
+            params[k].__init__(x[k], (params[k - 1],), "again")
+        elif t % 3 == 1:
+            params[k].__init__(x[k])
+        set_flat(params, "grad", gradients_of_step(t))
+        optimizer.step()
+        REFERENCE[make](x, gradients_of_step(t), state, **case)
+        assert close(flat(params, "data"), x)
+        if t % 4 == 3:
+            flatgrad.collect()
+        optimizer.zero_grad()
+        assert not flat(params, "grad").any()
+
+
+@every_kind
+def test_collected_at_every_chance(make, case):
+    _core._testing(collect_floor=0)
+    params = scattered()
+    optimizer = make(params, **case)
+
+    def each_step(t, _):
+        x = sum((p * p for p in params), Value(0.0))
+        x.backward()
+
+    follow(optimizer, params, REFERENCE[make], steps=40, each_step=each_step, **case)
+
+
+@pytest.mark.parametrize("make, case, wrong", [
+    (SGD, {"lr": 0.1}, {"lr": 0.1001}),
+    (SGD, {"lr": 0.02, "momentum": 0.9}, {"lr": 0.02, "momentum": 0.9, "nesterov": True}),
+    (SGD, {"lr": 0.02, "momentum": 0.9, "dampening": 1e-6}, {"lr": 0.02, "momentum": 0.9}),
+    (SGD, {"lr": 0.02, "weight_decay": 1e-7}, {"lr": 0.02}),
+    (Adam, {"lr": 0.1, "eps": 1e-8}, {"lr": 0.1, "eps": 1.1e-8}),
+    (Adam, {"lr": 0.1}, {"lr": 0.1, "betas": (0.9, 0.9991)}),
+    (Adam, {"lr": 0.1}, {"lr": 0.1, "weight_decay": 1e-7}),
+    (Adam, {"lr": 0.1, "betas": (0.5, 0.5)}, {"lr": 0.1, "betas": (0.5, 0.5), "amsgrad": True}),
+])
+def test_a_difference_is_caught(make, case, wrong):
+    params = contiguous()
+    with pytest.raises(AssertionError):
+        follow(make(params, **case), params, REFERENCE[make], **wrong)
+
+
+def test_the_first_steps_by_hand():
+    x = Value(1.0)
+    optimizer = SGD([x], lr=0.5, momentum=0.5, dampening=0.75)
+    x.grad = 1.0
+    optimizer.step()
+    assert x.data == 0.5          # the first gradient enters undamped
+    optimizer.step()
+    assert x.data == 0.5 - 0.5 * (0.5 + 0.25)
+    y = Value(1.0)
+    optimizer = Adam([y], lr=0.25, eps=0.0)
+    y.grad = -1e-3
+    optimizer.step()
+    assert y.data == pytest.approx(1.25, rel=1e-15)   # the first step is lr, whatever the gradient
+    assert y.grad == -1e-3
+
+
+# ---- hyperparameters change ----
+
+@every_kind
+def test_learning_rate_of_every_step(make, case):
+    params = contiguous()
+    optimizer = make(params, **case)
+
+    def each_step(t, hyperparameters):
+        hyperparameters["lr"] = case["lr"] / (1 + 0.1 * t)
+        if t % 2:
+            optimizer.lr = hyperparameters["lr"]
+        else:
+            optimizer.param_groups[0]["lr"] = hyperparameters["lr"]
+        assert optimizer.lr == optimizer.param_groups[0]["lr"] == hyperparameters["lr"]
+
+    follow(optimizer, params, REFERENCE[make], each_step=each_step, **case)
+
+
+@pytest.mark.parametrize("make, schedule", [
+    (SGD, {"momentum": [0.0, 0.9, 0.5, 0.0, 0.9]}),
+    (SGD, {"momentum": [0.9] * 5, "nesterov": [True, False, True, True, False]}),
+    (SGD, {"momentum": [0.9] * 5, "dampening": [0.0, 0.5, 0.25, 0, 0.1], "weight_decay": [0, 0.1, 0.2, 0, 1]}),
+    (Adam, {"betas": [(0.9, 0.999), (0.8, 0.99), (0.0, 0.5), [0.5, 0.9], (0.9, 0.9)], "eps": [0, 1e-8, 0.1, 1e-3, 1]}),
+    (Adam, {"weight_decay": [0.0, 0.1, 0.2, 0.0, 1], "lr": [0.1, 0.01, np.float32(0.1), 1, np.float64(0.01)]}),
+])
+def test_every_hyperparameter_is_read_anew(make, schedule):
+    params = contiguous()
+    optimizer = make(params)
+
+    def each_step(t, hyperparameters):
+        for name, values in schedule.items():
+            hyperparameters[name] = optimizer.param_groups[0][name] = values[t // 5]
+
+    follow(optimizer, params, REFERENCE[make], steps=25, each_step=each_step)
+
+
+def test_amsgrad_switched_on():
+    """The largest average is that since then: what was before is not known."""
+    params = contiguous()
+    optimizer = Adam(params, lr=0.05)
+    state, x = {}, flat(params, "data").tolist()
+    for t in range(20):
+        optimizer.param_groups[0]["amsgrad"] = t >= 10
+        set_flat(params, "grad", gradients_of_step(t))
+        optimizer.step()
+        reference_adam(x, gradients_of_step(t), state, lr=0.05, amsgrad=t >= 10)
+        assert close(flat(params, "data"), x)
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+def test_attributes(make):
+    a, b = Value(1.0), Value(2.0)
+    optimizer = make(params=[a, b], lr=1)
+    assert isinstance(optimizer, Optimizer)
+    assert optimizer.lr == 1.0 and type(optimizer.lr) is float
+    [group] = optimizer.param_groups
+    assert group["params"] == [a, b] and type(group["params"]) is list
+    optimizer.lr = np.float32(0.5)
+    assert group["lr"] == 0.5 and type(group["lr"]) is float
+    optimizer.lr *= 0.5
+    assert group["lr"] == 0.25
+
+
+def test_defaults_are_those_of_pytorch():
+    x = [Value(0.0)]
+    assert SGD(x).param_groups == [
+        {"params": x, "lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}]
+    assert Adam(x).param_groups == [
+        {"params": x, "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}]
+    assert SGD(x, 0.1, 0.2, 0.0, 0.4, True).param_groups == [
+        {"params": x, "lr": 0.1, "momentum": 0.2, "dampening": 0.0, "weight_decay": 0.4, "nesterov": True}]
+    assert Adam(x, 0.1, (0.2, 0.3), 0.4, 0.5, True).param_groups == [
+        {"params": x, "lr": 0.1, "betas": (0.2, 0.3), "eps": 0.4, "weight_decay": 0.5, "amsgrad": True}]
+
+
+def test_repr():
+    x = [Value(0.0), Tensor([1.0, 2.0])]
+    assert repr(SGD(x, lr=0.1, momentum=0.9)) == (
+        "SGD(3 parameters, lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False)")
+    assert repr(Adam(x[:1])) == (
+        "Adam(1 parameter, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, amsgrad=False)")
+
+
+# ---- which parameters ----
+
+@every_kind
+def test_tied_weights_are_updated_once(make, case):
+    params = contiguous()
+    optimizer = make(params + params[:5] + params[::-1], **case)
+    assert optimizer.param_groups[0]["params"] == params
+    follow(optimizer, params, REFERENCE[make], **case)
+
+
+@every_kind
+def test_an_element_of_a_tensor_is_updated_once(make, case):
+    tensor, value = Tensor(start()[1:]), Value(start()[0])
+    params = [value, tensor]
+    optimizer = make([value, tensor, tensor[0], tensor[5], value], **case)
+    follow(optimizer, params, REFERENCE[make], **case)
+
+
+def test_parts_of_a_tensor():
+    t = Tensor(np.arange(6.0).reshape(2, 3))
+
+    def changed(*params):
+        t.data, t.grad = np.arange(6.0).reshape(2, 3), 1.0
+        SGD(params, lr=1.0).step()
+        return (np.arange(6.0).reshape(2, 3) - t.data).tolist()
+
+    everything = [[1.0] * 3] * 2
+    assert changed(t) == changed(t, t[0], t[1, 2]) == changed(t, t.reshape(-1)) == changed(t[0], t[1]) == everything
+    assert changed(*t) == changed(*t[0], *t[1]) == changed(t[:1], t[0], *t[1], t[:]) == everything
+    assert changed(t[1]) == changed(t[1:]) == changed(*t[1]) == [[0.0] * 3, [1.0] * 3]
+    assert changed(t[0, 2], t[1, 0]) == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    with pytest.raises(ValueError, match=r"params\[1\]: some of its elements are in an earlier parameter"):
+        SGD([t[0], t])
+
+
+def test_values_that_compare_equal_are_different_parameters():
+    class Equal(Value):
+        def __eq__(self, other):
+            return True
+
+        __hash__ = None
+
+    a, b = Equal(1.0), Equal(2.0)
+    a.grad = b.grad = 1.0
+    SGD([a, b], lr=0.5).step()
+    assert (a.data, b.data) == (0.5, 1.5)
+
+
+@pytest.mark.parametrize("container", [list, tuple, iter, lambda x: (p for p in x),
+                                       lambda x: {k: p for k, p in enumerate(x)}.values(),
+                                       lambda x: np.array(x, dtype=object)])
+def test_any_iterable(container):
+    params = contiguous()
+    follow(SGD(container(params), lr=0.1), params, reference_sgd, steps=3, lr=0.1)
+
+
+def test_a_result_that_is_used_as_a_parameter():
+    """As in micrograd's loops: data is data, wherever the number came from."""
+    w = Value(3.0) * 0.1
+    w.grad = 1.0
+    SGD([w], lr=0.5).step()
+    assert w.data == 3.0 * 0.1 - 0.5
+
+
+def test_the_optimizer_keeps_its_parameters_alive():
+    optimizer = SGD([Value(1.0), Tensor([2.0, 3.0])], lr=0.5)
+    for _ in range(100):
+        Value(9.0) * 2.0
+    flatgrad.collect()
+    value, tensor = optimizer.param_groups[0]["params"]
+    value.grad, tensor.grad = 1.0, [1.0, 2.0]
+    optimizer.step()
+    assert value.data == 0.5 and tensor.data.tolist() == [1.5, 2.0]
+
+
+def test_the_callers_list_is_not_kept():
+    params = [Value(1.0)]
+    optimizer = SGD(params, lr=0.5)
+    params[0].grad = 1.0
+    params.append(Value(5.0))
+    params[1].grad = 1.0
+    optimizer.step()
+    assert [p.data for p in params] == [0.5, 5.0] and len(optimizer.param_groups[0]["params"]) == 1
+
+
+def test_nothing_else_changes():
+    """Neighbours on the tape, and the gradients."""
+    before, x, after = Value(1.0), Value(2.0), Value(3.0)
+    y = x * after
+    y.backward()
+    for optimizer in (SGD([x], lr=0.5, momentum=0.5), Adam([x])):
+        optimizer.step()
+        assert (before.data, after.data, y.data, y.grad, x.grad, after.grad) == (1.0, 3.0, 6.0, 1.0, 3.0, 2.0)
+        optimizer.zero_grad()
+        assert (y.grad, x.grad, after.grad) == (1.0, 0.0, 2.0)
+        x.grad = 3.0
+
+
+def test_a_step_makes_no_nodes():
+    params = contiguous()
+    for optimizer in (SGD(params, momentum=0.5), Adam(params)):
+        before = flatgrad.stats()["nodes"]
+        optimizer.step()
+        optimizer.zero_grad()
+        assert flatgrad.stats()["nodes"] == before
+
+
+# ---- nan and infinities ----
+
+@every_kind
+def test_a_nan_stays_where_it_is(make, case):
+    params = contiguous()
+    optimizer = make(params, **case)
+    set_flat(params, "grad", [NAN if k == 3 else 0.5 for k in range(N)])
+    optimizer.step()
+    assert [k for k, x in enumerate(flat(params, "data")) if math.isnan(x)] == [3]
+    optimizer.zero_grad()
+    assert not flat(params, "grad").any()
+
+
+def test_infinities():
+    """0 * inf is nan. Only a weight decay of 0 is left out, as in PyTorch."""
+    x, y = Value(INF), Value(1.0)
+    optimizer = SGD([x, y], lr=0.0)
+    optimizer.step()
+    assert (x.data, y.data) == (INF, 1.0)
+    y.grad = INF
+    optimizer.step()
+    assert x.data == INF and math.isnan(y.data)
+    optimizer.param_groups[0]["weight_decay"] = 0.1
+    optimizer.step()
+    assert math.isnan(x.data)
+
+
+def test_adam_without_a_gradient():
+    """0 / (0 + eps): no step, and no nan."""
+    x = Value(1.5)
+    optimizer = Adam([x], lr=0.1, amsgrad=True)
+    for _ in range(3):
+        optimizer.step()
+    assert x.data == 1.5
+
+
+def test_adam_far_out():
+    """beta**t underflows, and the correction becomes 1."""
+    x = Value(0.0)
+    optimizer = Adam([x], lr=0.125, betas=(0.5, 0.5), eps=0.0)
+    x.grad = 4.0
+    for _ in range(2000):
+        optimizer.step()
+    assert x.data == pytest.approx(-250.0, rel=1e-12)
+
+
+# ---- a step that fails ----
+
+@pytest.mark.parametrize("make, case, name, wrong", [
+    (SGD, {"momentum": 0.9}, "lr", "fast"), (SGD, {"momentum": 0.9}, "weight_decay", None),
+    (SGD, {"momentum": 0.9}, "dampening", [1.0]), (Adam, {}, "lr", "fast"), (Adam, {}, "eps", None),
+    (Adam, {}, "betas", (0.9, "x")), (Adam, {}, "betas", 0.9), (Adam, {"amsgrad": True}, "weight_decay", "x"),
+])
+@pytest.mark.parametrize("steps_before", [0, 3])
+def test_a_failed_step_changes_nothing(make, case, name, wrong, steps_before):
+    params, twins = contiguous(), contiguous()
+    optimizer, twin = make(params, lr=0.1, **case), make(twins, lr=0.1, **case)
+
+    def both(count):
+        for _ in range(count):
+            for o, p in ((optimizer, params), (twin, twins)):
+                set_flat(p, "grad", slope(flat(p, "data").tolist()))
+                o.step()
+
+    both(steps_before)
+    right = optimizer.param_groups[0][name]
+    optimizer.param_groups[0][name] = wrong
+    before = flat(params, "data")
+    with pytest.raises((TypeError, ValueError)):
+        optimizer.step()
+    assert (flat(params, "data") == before).all()
+    optimizer.param_groups[0][name] = right
+    both(5)
+    assert (flat(params, "data") == flat(twins, "data")).all()
+
+
+# ---- copies ----
+
+def through_pickle(protocol):
+    return lambda x: pickle.loads(pickle.dumps(x, protocol))
+
+
+INDEPENDENT = [copy.deepcopy, *[through_pickle(p) for p in range(2, pickle.HIGHEST_PROTOCOL + 1)]]
+X = [[0.5, -1.0], [1.5, 2.0], [-0.25, 0.75], [1.0, 1.0]]
+Y = [1.0, -1.0, 1.0, -1.0]
+
+
+def train(model, optimizer, steps):
+    """Losses, to the bit what any copy of the model has: instructions may round by where their operands lie."""
+    losses = []
+    for _ in range(steps):
+        with flatgrad.scalar_graph():
+            loss = sum(((model(x) - y) ** 2 for x, y in zip(X, Y)), Value(0.0)) / len(X)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.data)
+    return losses
+
+
+@every_kind
+@pytest.mark.parametrize("duplicate", INDEPENDENT)
+@pytest.mark.parametrize("steps_before", [0, 1, 5])
+def test_a_model_and_its_optimizer(make, case, duplicate, steps_before):
+    random.seed(3)
+    model = MLP(2, [5, 1])
+    optimizer = make(model.parameters(), **case)
+    train(model, optimizer, steps_before)
+    model2, optimizer2 = duplicate((model, optimizer))
+    # Side by side and not one after the other: whatever they shared would show.
+    pairs = [(train(model, optimizer, 1), train(model2, optimizer2, 1)) for _ in range(20)]
+    assert all(a == b for a, b in pairs) and len({a[0] for a, _ in pairs}) == 20
+    assert all(p is q for p, q in zip(optimizer2.param_groups[0]["params"], model2.parameters(), strict=True))
+    assert repr(optimizer2) == repr(optimizer)
+    optimizer2.lr = 7.0
+    assert optimizer.lr == case["lr"]
+
+
+@every_kind
+@pytest.mark.parametrize("duplicate", INDEPENDENT)
+def test_tensors_and_their_optimizer(make, case, duplicate):
+    params = mixed()
+    optimizer = make(params, **case)
+    follow(optimizer, params, REFERENCE[make], steps=5, **case)
+    params2, optimizer2 = duplicate((params, optimizer))
+    for _ in range(5):
+        for o, p in ((optimizer, params), (optimizer2, params2)):
+            set_flat(p, "grad", slope(flat(p, "data").tolist()))
+            o.step()
+        assert (flat(params, "data") == flat(params2, "data")).all()
+    set_flat(params2, "data", [0.0] * N)
+    assert flat(params, "data").all()
+
+
+@every_kind
+@pytest.mark.parametrize("duplicate", INDEPENDENT)
+def test_an_optimizer_alone_has_parameters_of_its_own(make, case, duplicate):
+    params = contiguous()
+    optimizer = make(params, **case)
+    set_flat(params, "grad", slope(start()))
+    optimizer.step()
+    before = flat(params, "data")
+    other = duplicate(optimizer)
+    others = other.param_groups[0]["params"]
+    assert (flat(others, "data") == before).all() and (flat(others, "grad") == slope(start())).all()
+    other.step()
+    assert (flat(params, "data") == before).all() and (flat(others, "data") != before).all()
+
+
+@every_kind
+def test_a_shallow_copy_shares_the_parameters_only(make, case):
+    """Going on with the copy, from the same parameters, is going on with the original."""
+    params = contiguous()
+    optimizer = make(params, **case)
+    for _ in range(3):
+        set_flat(params, "grad", slope(flat(params, "data").tolist()))
+        optimizer.step()
+    other = copy.copy(optimizer)
+    assert all(p is q for p, q in zip(other.param_groups[0]["params"], params, strict=True))
+    other.lr = 0.5
+    assert optimizer.lr == case["lr"]
+    other.lr = case["lr"]
+    at, results = flat(params, "data"), []
+    for o in (optimizer, other):
+        set_flat(params, "data", at)
+        for _ in range(3):
+            set_flat(params, "grad", slope(flat(params, "data").tolist()))
+            o.step()
+        results.append(flat(params, "data"))
+    assert (results[0] == results[1]).all()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, *INDEPENDENT])
+def test_attributes_of_the_users_own(duplicate):
+    optimizer = Adam([Value(1.0)])
+    optimizer.note = "mine"
+    optimizer.param_groups[0]["initial_lr"] = 0.25
+    other = duplicate(optimizer)
+    assert other.note == "mine" and other.param_groups[0]["initial_lr"] == 0.25
+    other.step()
+
+
+# ---- training ----
+
+@pytest.mark.parametrize("make, case", [
+    (SGD, {"lr": 0.05}), (SGD, {"lr": 0.02, "momentum": 0.9}), (Adam, {"lr": 0.02})])
+def test_training_as_with_a_loop_over_parameters(make, case):
+    """The whole way, with gradients from backward(), beside the formulas on a model's twin."""
+    random.seed(4)
+    model = MLP(2, [6, 1])
+    twin = copy.deepcopy(model)
+    losses = train(model, make(model.parameters(), **case), 100)
+    state = {}
+    for t in range(100):
+        loss = sum(((twin(x) - y) ** 2 for x, y in zip(X, Y)), Value(0.0)) / len(X)
+        assert losses[t] == pytest.approx(loss.data, rel=1e-9, abs=1e-15)
+        twin.zero_grad()
+        loss.backward()
+        data = [p.data for p in twin.parameters()]
+        REFERENCE[make](data, [p.grad for p in twin.parameters()], state, **case)
+        for p, x in zip(twin.parameters(), data):
+            p.data = x
+    assert losses[-1] < 0.2 * losses[0]
+
+
+# ---- errors ----
+
+@pytest.mark.parametrize("make, case, error, message", [
+    *[(make, *row) for make in (SGD, Adam) for row in [
+        ({"lr": -0.1}, ValueError, "lr: expected a finite number, 0 or more, got -0.1"),
+        ({"lr": NAN}, ValueError, "lr: expected a finite number, 0 or more, got nan"),
+        ({"lr": INF}, ValueError, "lr: expected a finite number, 0 or more, got inf"),
+        ({"lr": 10**400}, ValueError, "lr: expected a finite number"),
+        ({"lr": "0.1"}, TypeError, "lr: expected a finite number, 0 or more, got '0.1'"),
+        ({"lr": None}, TypeError, "lr: expected a finite number, 0 or more, got None"),
+        ({"lr": 1j}, TypeError, "lr: expected a finite number, 0 or more, got 1j"),
+        ({"lr": Value}, TypeError, "lr: expected a finite number"),
+        ({"weight_decay": -1}, ValueError, "weight_decay: expected a finite number, 0 or more, got -1"),
+        ({"weight_decay": "x"}, TypeError, "weight_decay: expected a finite number, 0 or more, got 'x'"),
+    ]],
+    (SGD, {"momentum": -0.9}, ValueError, "momentum: expected a finite number, 0 or more, got -0.9"),
+    (SGD, {"momentum": True, "dampening": INF}, ValueError, "dampening: expected a finite number, got inf"),
+    (SGD, {"dampening": "x"}, TypeError, "dampening: expected a finite number, got 'x'"),
+    (SGD, {"nesterov": True}, ValueError,
+     "nesterov: expected momentum above 0 and dampening 0 with it, got momentum=0.0, dampening=0.0"),
+    (SGD, {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, ValueError,
+     "nesterov: expected momentum above 0 and dampening 0 with it, got momentum=0.9, dampening=0.1"),
+    (SGD, {"nesterov": 1, "momentum": 0.9}, TypeError, "nesterov: expected True or False, got 1"),
+    (Adam, {"betas": (1.0, 0.9)}, ValueError, r"betas\[0\]: expected a number from 0 to below 1, got 1.0"),
+    (Adam, {"betas": (0.9, 1.5)}, ValueError, r"betas\[1\]: expected a number from 0 to below 1, got 1.5"),
+    (Adam, {"betas": (0.9, -0.5)}, ValueError, r"betas\[1\]: expected a number from 0 to below 1, got -0.5"),
+    (Adam, {"betas": (NAN, 0.9)}, ValueError, r"betas\[0\]: expected a number from 0 to below 1, got nan"),
+    (Adam, {"betas": ("a", 0.9)}, TypeError, r"betas\[0\]: expected a number from 0 to below 1, got 'a'"),
+    (Adam, {"betas": 0.9}, TypeError, r"betas: expected a pair of numbers, got 0.9"),
+    (Adam, {"betas": (0.9, 0.99, 0.999)}, TypeError, r"betas: expected a pair of numbers, got \(0.9, 0.99, 0.999\)"),
+    (Adam, {"eps": -1e-8}, ValueError, "eps: expected a finite number, 0 or more, got -1e-08"),
+    (Adam, {"eps": None}, TypeError, "eps: expected a finite number, 0 or more, got None"),
+    (Adam, {"amsgrad": "no"}, TypeError, "amsgrad: expected True or False, got 'no'"),
+])
+def test_wrong_hyperparameters(make, case, error, message):
+    with pytest.raises(error, match=message):
+        make([Value(1.0)], **case)
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+@pytest.mark.parametrize("params, error, message", [   # made when the test runs: nothing stays on the tape
+    (lambda: [], ValueError, "params: optimizer got an empty parameter list"),
+    (lambda: iter(()), ValueError, "params: optimizer got an empty parameter list"),
+    (lambda: None, TypeError, "params: expected an iterable of Values and Tensors, such as .*, got None"),
+    (lambda: Value(2.0), TypeError, "params: expected an iterable of Values and Tensors.* got Value.data=2.0"),
+    (lambda: Tensor([2.0]), TypeError, "params: expected an iterable of Values and Tensors.* got a Tensor"),
+    (lambda: {Value(2.0)}, TypeError, "params: expected an iterable of Values and Tensors.* got a set"),
+    (lambda: MLP(1, [1]), TypeError, "params: expected an iterable .* such as model.parameters.., got MLP of"),
+    (lambda: [Value(2.0), 3.0], TypeError, r"params\[1\]: expected a Value or a Tensor, got .*3.0"),
+    (lambda: "ab", TypeError, r"params\[0\]: expected a Value or a Tensor, got .*'a'"),
+    (lambda: [[Value(2.0)]], TypeError, r"params\[0\]: expected a Value or a Tensor, got .*\[Value"),
+    (lambda: [Value(1.0), Tensor([1.0, 2.0]) * 2.0], ValueError, r"params\[1\]: expected a leaf .*'\*'.*\(2,\)"),
+    (lambda: [Value(1.0), Tensor([Value(1.0), 2.0])], ValueError, r"params\[1\]: expected a leaf .*'copy'.*\(2,\)"),
+    (lambda: [Tensor([1.0, 2.0], requires_grad=False)], ValueError,
+     r"params\[0\]: expected a .*Tensor .*requires_grad=False.*\(2,\)"),
+    (lambda: [Value(1.0)] * 2 + [Tensor([[1.0, 2.0], [3.0, 4.0]]).T], ValueError,
+     r"params\[2\]: expected a Tensor whose elements lie in order, got a view of shape \(2, 2\)"),
+])
+def test_wrong_parameters(make, params, error, message):
+    with pytest.raises(error, match=message):
+        make(params())
+
+
+def test_what_an_iterable_raises_comes_through():
+    def parameters():
+        yield Value(1.0)
+        raise TypeError("of the caller's own")
+
+    with pytest.raises(TypeError, match="^of the caller's own$"):
+        SGD(parameters())
+
+
+@pytest.mark.parametrize("value", [-1.0, NAN, "x", None])
+def test_a_wrong_learning_rate_is_not_taken(value):
+    optimizer = SGD([Value(1.0)], lr=0.5)
+    with pytest.raises((TypeError, ValueError), match="lr: expected a finite number, 0 or more, got"):
+        optimizer.lr = value
+    assert optimizer.lr == 0.5
+
+
+def test_the_base_class_has_no_step():
+    with pytest.raises(NotImplementedError, match=r"Optimizer has no step\(\)"):
+        Optimizer([Value(1.0)], lr=0.1).step()
