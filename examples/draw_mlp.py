@@ -22,4 +22,4 @@ for i, layer in enumerate(model.layers):
 out = model([Value(1.0, label="x0"), Value(2.0, label="x1")])
 out.label = "out"
 out.backward()
-write(draw_dot(out, rankdir="TB"), "mlp.svg")
+write(draw_dot(out, rankdir="TB", expand=True), "mlp.svg")

@@ -2,7 +2,9 @@
 
 The package graphviz is needed for nearly all of it; the program `dot` for little, which is skipped.
 """
+import gc
 import html
+import random
 import re
 import shutil
 import subprocess
@@ -12,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+import flatgrad
 from flatgrad import Value
-from flatgrad.nn import MLP
-from flatgrad.viz import draw_dot, value_mimebundle
+from flatgrad.nn import MLP, Layer
+from flatgrad.viz import draw_dot, expanded_parts, tape_parts, value_mimebundle
 
 graphviz = pytest.importorskip("graphviz")
 
@@ -101,7 +104,8 @@ digraph {
 
 def test_a_network_is_drawn_as_its_graph_says():
     model = MLP(2, [3, 1])
-    out = model([1.0, 2.0])
+    with flatgrad.scalar_graph():
+        out = model([1.0, 2.0])
     nodes, edges, stack = {out}, 0, [out]
     while stack:
         value = stack.pop()
@@ -246,6 +250,205 @@ def test_without_graphviz_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "graphviz", None)
     with pytest.raises(ImportError, match=r"pip install 'flatgrad\[viz\]'"):
         draw_dot(Value(1.0))
+
+
+# ---- fused instructions ----
+
+def row_of(label, *numbers):
+    return [Value(x, label=f"{label}{i}") for i, x in enumerate(numbers)]
+
+
+def layer_of(nout, **options):
+    random.seed(5)
+    return Layer(2, nout, **options)
+
+
+# Each is a function of two rows of three Values; within scalar_graph() it builds the scalar graph.
+FUSED = {
+    "sum": lambda x, w: flatgrad.sum(x),
+    "sum of one": lambda x, w: flatgrad.sum(x[:1]),
+    "mean": lambda x, w: flatgrad.mean(x),
+    "mean of shared values": lambda x, w: flatgrad.mean([x[0], x[1], x[0]]) * x[0],
+    "max": lambda x, w: flatgrad.max(x),
+    "max, two are equal": lambda x, w: flatgrad.max([x[0], x[1], x[1]]),
+    "dot": lambda x, w: flatgrad.dot(w, x),
+    "dot with a bias": lambda x, w: flatgrad.dot(w[:2], x[:2], w[2]),
+    "dot of a row with itself": lambda x, w: flatgrad.dot(x, x),
+    "matvec": lambda x, w: flatgrad.matvec([w, x], x, w[:2])[1],
+    "linear": lambda x, w: flatgrad.linear(x, [w, x], w[:2])[0] * 2.0,
+    "linear, relu": lambda x, w: flatgrad.linear(x, [x], w[:1], activation="relu")[0],
+    "linear, relu at 0": lambda x, w: flatgrad.linear(x, [w], [-flatgrad.dot(w, x)], activation="relu")[0],
+    "linear, tanh": lambda x, w: flatgrad.linear(x, [w], activation="tanh")[0],
+    "linear, sigmoid": lambda x, w: flatgrad.linear(x, [w], activation="sigmoid")[0],
+    "logsumexp": lambda x, w: flatgrad.logsumexp(x) * 3.0,
+    "softmax": lambda x, w: flatgrad.softmax(x)[1],
+    "all of a softmax": lambda x, w: flatgrad.dot(flatgrad.softmax(x), w),
+    "two softmaxes of a row": lambda x, w: flatgrad.softmax(x)[1] * flatgrad.softmax(x)[1],
+    "log_softmax": lambda x, w: flatgrad.dot(flatgrad.log_softmax(x)[:2], w[:2]),
+    "cross_entropy": lambda x, w: flatgrad.losses.cross_entropy([x, w], [2, 0]),
+    "attention": lambda x, w: flatgrad.dot(flatgrad.softmax([flatgrad.dot(x, w) * 0.5, x[0]]), w[:2]),
+    "a layer": lambda x, w: flatgrad.sum(layer_of(3)(x[:2])),
+    "a linear layer": lambda x, w: layer_of(1, nonlin=False)(x[:2]),
+    "two layers": lambda x, w: layer_of(1)([layer_of(1)(x[:2]), layer_of(1)(w[:2])]),
+}
+
+
+def fused_and_scalar(name):
+    """The result of FUSED[name] by fused instructions and by the scalar graph, after backward()."""
+    results = []
+    for scalar in False, True:
+        x, w = row_of("x", 0.5, 2.0, -1.25), row_of("w", -0.75, 1.5, 0.25)
+        if scalar:
+            with flatgrad.scalar_graph():
+                root = FUSED[name](x, w)
+        else:
+            root = FUSED[name](x, w)
+        root.backward()
+        results.append(root)
+    return results
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_instruction_is_drawn_as_its_scalar_graph(name):
+    fused, scalar = fused_and_scalar(name)
+    ours, theirs = expanded_parts(fused, 1000), tape_parts(scalar, 1000)
+    drawings = []
+    for parts in ours, theirs:
+        places = {id(value): i for i, (value, _, _) in enumerate(parts)}
+        drawings.append([(getattr(value, "label", None), op, [places[id(x)] for x in operands])
+                         for value, operands, op in parts])
+    assert drawings[0] == drawings[1]
+    for get in lambda v: v.data, lambda v: v.grad:
+        assert [get(value) for value, _, _ in ours] == pytest.approx(
+            [get(value) for value, _, _ in theirs], rel=1e-12, abs=1e-15)
+    # And so is the text, but for the last of its four decimals.
+    assert Drawing(draw_dot(fused, expand=True)).sizes() == Drawing(draw_dot(scalar)).sizes()
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_instruction_is_one_bubble(name):
+    fused, scalar = fused_and_scalar(name)
+    ours, theirs = Drawing(draw_dot(fused)), Drawing(draw_dot(scalar))
+    assert len(ours.boxes) < len(theirs.boxes)
+    names = {"layer", "sum", "mean", "max", "logsumexp", "softmax", "log_softmax", "cross_entropy"}
+    assert names & set(ours.bubbles.values())
+    assert not names & set(theirs.bubbles.values())
+
+
+def test_the_whole_source_of_an_expanded_neuron():
+    """The number has a box as well, whose gradient nobody has asked for."""
+    w, x = row_of("w", 2.0), row_of("x", -3.0)
+    c = flatgrad.dot(w, x, 4.0)
+    c.label = "c"
+    c.backward()
+    assert draw_dot(c, expand=True, rankdir="TB").source == """\
+digraph {
+	graph [rankdir=TB]
+	v0 [label="{ data 4.0000 | grad 0.0000 }" shape=record]
+	v1 [label="{ w0 | data 2.0000 | grad -3.0000 }" shape=record]
+	v2 [label="{ x0 | data -3.0000 | grad 2.0000 }" shape=record]
+	v3 [label="{ data -6.0000 | grad 1.0000 }" shape=record]
+	op3 [label="*"]
+	v1 -> op3
+	v2 -> op3
+	op3 -> v3
+	v4 [label="{ c | data -2.0000 | grad 1.0000 }" shape=record]
+	op4 [label="+"]
+	v0 -> op4
+	v3 -> op4
+	op4 -> v4
+}
+"""
+
+
+def test_elements_of_tensors_are_expanded():
+    """Only the row and the column that an element comes from are its operands."""
+    a, b = flatgrad.Tensor([[1.0, 2.0], [3.0, 4.0]]), flatgrad.Tensor([[0.5, -1.0], [2.0, 0.25]])
+    c = a @ b
+    for k, value in enumerate(a[1]):
+        value.label = f"a1{k}"
+    c[1, 0].backward()
+    drawing = Drawing(draw_dot(c[1, 0], expand=True))
+    assert drawing.sizes() == (7, 3, 9)
+    assert sorted(drawing.boxes.values()) == sorted([
+        "{ a10 | data 3.0000 | grad 0.5000 }", "{ a11 | data 4.0000 | grad 2.0000 }",
+        "{ data 0.5000 | grad 3.0000 }", "{ data 2.0000 | grad 4.0000 }",
+        "{ data 1.5000 | grad 1.0000 }", "{ data 8.0000 | grad 1.0000 }", "{ data 9.5000 | grad 1.0000 }"])
+    assert Drawing(draw_dot(c[1, 0])).sizes() == (5, 1, 5)
+    # An elementwise operation is a single one already.
+    mapped = (a * b)[0, 1]
+    assert draw_dot(mapped, expand=True).source == draw_dot(mapped).source
+    assert Drawing(draw_dot(mapped)).sizes() == (3, 1, 3)
+
+
+def test_expanding_a_graph_without_fused_instructions_changes_nothing():
+    out = neuron()
+    out.backward()
+    assert draw_dot(out, expand=True).source == draw_dot(out).source
+    assert draw_dot(Value(1.0), expand=True).source == draw_dot(Value(1.0)).source
+
+
+def test_expanding_leaves_no_trace():
+    x, w = row_of("x", 0.5, 2.0, -1.25), row_of("w", -0.75, 1.5, 0.25)
+    held = [*x, *w]
+    hidden = layer_of(3)
+    held += hidden.parameters()
+    out = hidden(x[:2])
+    root = flatgrad.logsumexp(out) + flatgrad.dot(flatgrad.softmax(x), w)
+    root.backward()
+    held += [*out, root]
+    gc.collect()
+    flatgrad.collect()
+    before = [(v.data, v.grad, v._op, v._prev) for v in held]
+    nodes = flatgrad.stats()["nodes"]
+    for _ in range(3):
+        draw_dot(root, expand=True)
+        assert flatgrad.stats()["nodes"] == nodes
+    with pytest.raises(ValueError, match="max_nodes"):
+        draw_dot(root, expand=True, max_nodes=30)
+    flatgrad.collect()
+    assert flatgrad.stats()["nodes"] == nodes
+    assert [(v.data, v.grad, v._op, v._prev) for v in held] == before
+
+
+def test_max_nodes_counts_what_is_drawn():
+    xs = row_of("x", 1.0, 2.0, 3.0, 4.0)
+    total = flatgrad.sum(xs)
+    assert Drawing(draw_dot(total, max_nodes=5)).sizes() == (5, 1, 5)
+    assert Drawing(draw_dot(total, max_nodes=7, expand=True)).sizes() == (7, 3, 9)
+    with pytest.raises(ValueError, match="^root: a graph of 7 values is more than max_nodes=6: "):
+        draw_dot(total, max_nodes=6, expand=True)
+    with pytest.raises(ValueError, match="^root: a graph of 7 values is more than max_nodes=3: "):
+        draw_dot(total, max_nodes=3, expand=True)
+
+
+def test_a_large_expanded_graph_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr("flatgrad.viz.COUNTED", 20_000)
+    w = row_of("w", *[1.0] * 100)
+    rows = [w]
+    for _ in range(3):
+        rows.append(flatgrad.matvec([w] * 100, rows[-1]))
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="a graph of more than 20000 values is more than max_nodes=500"):
+        draw_dot(flatgrad.sum(rows[-1]), expand=True)
+    assert time.perf_counter() - start < 10
+
+
+def test_numbers_of_now_are_expanded():
+    """Data changed after the forward pass, and a gradient set by hand."""
+    w, x = row_of("w", 2.0, 1.0), row_of("x", -3.0, 0.5)
+    out = flatgrad.dot(w, x)
+    w[0].data, out.grad = 10.0, 7.0
+    products = [value for value, _, op in expanded_parts(out, 100) if op == "*"]
+    assert [(v.data, v.grad) for v in products] == [(-30.0, 7.0), (0.5, 7.0)]
+    assert (out.data, w[0].grad, x[0].grad) == (-5.5, 0.0, 0.0)
+
+
+def test_what_has_no_scalar_graph_stays_one_bubble():
+    """The logarithm of a sum of exponentials that are all 0."""
+    infinity = float("inf")
+    out = flatgrad.logsumexp(row_of("x", -infinity, -infinity)) + 1.0
+    assert draw_dot(out, expand=True).source == draw_dot(out).source
 
 
 # ---- in a notebook ----

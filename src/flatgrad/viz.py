@@ -9,6 +9,7 @@ import operator
 
 import numpy as np
 
+from flatgrad import _core, scalar
 from flatgrad._core import Value
 
 __all__ = ["decision_boundary_text", "draw_dot", "plot_decision_boundary", "value_mimebundle"]
@@ -22,7 +23,20 @@ GRID = 200  # points along each axis of a plot
 
 COUNTED = 1_000_000  # values of a graph that is too large to draw, for the message; more are "more"
 SHOWN = 60  # values of a graph that a notebook draws unasked
-COMMUTATIVE = {"+", "*"}  # operations whose picture need not keep the operands' order
+# Operations whose picture need not keep the operands' order.
+COMMUTATIVE = {"+", "*", "sum", "mean", "max", "logsumexp"}
+
+# The elements of a fused instruction, computed by single operations from its operands and parameters.
+EXPANSIONS = {
+    "layer": lambda x, w, b, activation: [scalar.neuron(w, x, b, activation)],
+    "sum": lambda xs: [scalar.sum(xs)],
+    "mean": lambda xs: [scalar.mean(xs)],
+    "max": lambda xs: [scalar.max(xs)],
+    "logsumexp": lambda xs: [scalar.logsumexp(xs)],
+    "softmax": scalar.softmax,
+    "log_softmax": scalar.log_softmax,
+    "cross_entropy": lambda rows, labels: [scalar.cross_entropy(rows, labels)],
+}
 
 
 def decision_boundary_text(predict, X, y, width=60, height=20):
@@ -165,7 +179,7 @@ def plot_decision_boundary(predict, X, y, ax=None):
     return ax
 
 
-def draw_dot(root, format="svg", rankdir="LR", max_nodes=500):
+def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
     """Draw the graph of a Value: everything that it was computed from.
 
     Parameters
@@ -178,6 +192,10 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500):
         Operands stand left of their result, or above it.
     max_nodes : int, optional
         The largest number of Values to draw.
+    expand : bool, optional
+        Whether to draw the result of a fused instruction, such as a neuron of a layer or an element
+        of a softmax, as the scalar graph that the instruction stands for: every product and sum, with
+        data and gradient. If not, the instruction is one bubble between its operands and its result.
 
     Returns
     -------
@@ -200,6 +218,11 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500):
 
     Names and order of the nodes depend on the graph only, so equal graphs have equal sources.
 
+    What `expand` adds is computed for the picture, by the module `flatgrad.scalar`, from the operands'
+    data and the result's gradient as they are now. It leaves no trace: the graph itself, its gradients
+    and the tape stay as they were. An instruction whose scalar graph would leave the domain of one of
+    its operations, such as a logarithm's, is drawn as one bubble all the same.
+
     Rendering needs Graphviz itself, the program `dot` (https://graphviz.org/download), which does not
     come with the Python package. Without it rendering raises `graphviz.ExecutableNotFound`; this
     function and `.source` do without.
@@ -211,6 +234,15 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500):
     >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
     >>> picture = draw_dot((a * b).tanh())  # doctest: +SKIP
     >>> picture.render(outfile="graph.svg")  # doctest: +SKIP
+
+    A neuron of a layer is one bubble, or two products and a sum:
+
+    >>> from flatgrad import dot
+    >>> score = dot([a, b], [b, a])
+    >>> draw_dot(score).source.count("shape=record")  # doctest: +SKIP
+    3
+    >>> draw_dot(score, expand=True).source.count("shape=record")  # doctest: +SKIP
+    5
     """
     if not isinstance(root, Value):
         raise TypeError(f"root: expected a Value, got {root!r}")
@@ -228,9 +260,10 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500):
             f"format: expected 'svg', 'png', 'pdf' or another of graphviz.FORMATS, got {format!r}"
         )
 
-    values = graph_values(root, max_nodes)
-    if values is None:
-        counted = graph_values(root, max(COUNTED, max_nodes))
+    parts = expanded_parts if expand else tape_parts
+    graph = parts(root, max_nodes)
+    if graph is None:
+        counted = parts(root, max(COUNTED, max_nodes))
         size = f"more than {COUNTED}" if counted is None else len(counted)
         raise ValueError(
             f"root: a graph of {size} values is more than max_nodes={max_nodes}: "
@@ -238,18 +271,20 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500):
         )
 
     picture = graphviz.Digraph(format=format, graph_attr={"rankdir": rankdir})
-    # Alive in `values`, the Values have different ids; those of the user's own class may lack a hash.
-    names = {id(value): f"v{i}" for i, value in enumerate(values)}
-    for value in values:
-        name, operands, op = names[id(value)], value._children, value._op
+    # Alive in `graph`, the Values have different ids; those of the user's own class may lack a hash.
+    names = {id(value): f"v{i}" for i, (value, _, _) in enumerate(graph)}
+    for value, operands, op in graph:
+        name = names[id(value)]
         picture.node(name, label=record(value), shape="record")
         if operands or op:
             bubble = f"op{name[1:]}"
             ordered = len(operands) > 1 and op not in COMMUTATIVE
             picture.node(bubble, label=escaped(op), **({"ordering": "in"} if ordered else {}))
-            for operand in operands:
-                picture.edge(names[id(operand)], bubble)
+            picture.edges([(names[id(operand)], bubble) for operand in operands])
             picture.edge(bubble, name)
+    if expand:
+        del graph, value, operands
+        _core.collect()  # the Values made for the picture went in no order, so they are still there
     return picture
 
 
@@ -283,11 +318,11 @@ def value_mimebundle(value, include=None, exclude=None):
     return bundle
 
 
-def graph_values(root, limit):
+def graph_values(root, limit, operands_of=lambda value: value._children):
     """All Values that `root` is made of, itself included, each after its operands and these in their
     order; None if there are more than `limit`."""
     order, seen = [], {id(root): root}  # kept alive: a Value that goes would leave its id to another
-    path = [(root, iter(root._children))]
+    path = [(root, iter(operands_of(root)))]
     while path:
         value, operands = path[-1]
         for operand in operands:
@@ -295,12 +330,107 @@ def graph_values(root, limit):
                 if len(seen) == limit:
                     return None
                 seen[id(operand)] = operand
-                path.append((operand, iter(operand._children)))
+                path.append((operand, iter(operands_of(operand))))
                 break
         else:
             order.append(value)
             path.pop()
     return order
+
+
+def tape_parts(root, limit):
+    """What to draw: (Value, its operands, its operation) for each of `graph_values`, or None."""
+    values = graph_values(root, limit)
+    return None if values is None else [(value, value._children, value._op) for value in values]
+
+
+def expanded_parts(root, limit):
+    """As `tape_parts`, with the scalar graphs of fused instructions in place of these."""
+    values = graph_values(root, limit, instruction_operands)  # all of them are drawn
+    if values is None:
+        return None
+    made = {}  # id of a Value -> (the Value, its operands, its operation), where the tape says another
+    count = len(values)
+    for elements in fused_elements(values):
+        graph = scalar_parts(elements)
+        count += len(graph) - len(elements)
+        if count > limit:
+            return None
+        made.update((id(part[0]), part) for part in graph)
+
+    def part(value):
+        return made[id(value)] if id(value) in made else (value, instruction_operands(value), value._op)
+
+    return [part(value) for value in graph_values(root, count, lambda value: part(value)[1])]
+
+
+def instruction_operands(value):
+    """The operands of a Value; an element of a fused instruction has only those that reach it."""
+    name, operands, _ = _core.instruction(value) or (None, (), {})
+    if name == "layer":
+        x, w, b = operands
+        return (*x, *w) if b is None else (*x, *w, b)
+    if name == "cross_entropy":
+        return tuple([x for row in operands[0] for x in row])
+    return operands[0] if name in EXPANSIONS else value._children
+
+
+def fused_elements(values):
+    """The Values that fused instructions have computed, as lists of (Value, instruction).
+
+    The elements of one softmax come together, since its scalar graph has exponentials in common.
+    """
+    lists, rows = [], {}
+    for value in values:
+        instruction = _core.instruction(value)
+        if instruction is None or instruction[0] not in EXPANSIONS:
+            continue
+        name, operands, parameters = instruction
+        if "index" not in parameters:
+            lists.append([(value, instruction)])
+            continue
+        # A second element of one index is of a second softmax of the same row.
+        key = name, tuple([id(x) for x in operands[0]])
+        if key not in rows or parameters["index"] in rows[key][1]:
+            rows[key] = [], set()
+            lists.append(rows[key][0])
+        rows[key][0].append((value, instruction))
+        rows[key][1].add(parameters["index"])
+    return lists
+
+
+def scalar_parts(elements):
+    """(Value, its operands, its operation) for the elements of a fused instruction and for all that is
+    between them and their operands in its scalar graph; gradients are what the elements' own ask for."""
+    name, operands, parameters = elements[0][1]
+    copies = {}
+    arguments = [leaf_copies(x, copies) for x in operands]
+    given = {id(copy): x for x, copy in copies.values()}
+    parameters = {key: parameter for key, parameter in parameters.items() if key != "index"}
+    try:
+        made = EXPANSIONS[name](*arguments, **parameters)
+        made = [made[instruction[2].get("index", 0)] for _, instruction in elements]
+        # A constant times each result: their gradients are those of the Values drawn, no operand's is.
+        scalar.sum([result * value.grad for result, (value, _) in zip(made, elements)]).backward()
+    except (ArithmeticError, ValueError):
+        return [(value, instruction_operands(value), value._op) for value, _ in elements]
+    shown = {**given, **{id(result): value for result, (value, _) in zip(made, elements)}}
+    graph = {}
+    for result in made:
+        for value in graph_values(result, math.inf):
+            if id(value) not in given:
+                children = tuple([shown.get(id(x), x) for x in value._children])
+                graph[id(value)] = shown.get(id(value), value), children, value._op
+    return list(graph.values())
+
+
+def leaf_copies(operand, copies):
+    """Leaves with the data of an operand or of a row of them; `copies` gets id -> (operand, leaf)."""
+    if operand is None:
+        return None
+    if not isinstance(operand, Value):
+        return [leaf_copies(x, copies) for x in operand]
+    return copies.setdefault(id(operand), (operand, Value(operand.data)))[1]
 
 
 def record(value):
