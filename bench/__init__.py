@@ -2,12 +2,14 @@
 
 Run from the repository's root, with flatgrad installed::
 
-    python -m bench                     every case, in some three minutes
+    python -m bench                     every case, in some four minutes
     python -m bench --quick             a smoke run: smaller graphs, fewer rounds
     python -m bench --only chain moons  some cases (``--list`` names them)
     python -m bench --json FILE         every round's figures, and the machine they come from
     python -m bench --strict            exit code 1 if a target is missed
     python -m bench --instructions      instruction counts, whatever else the machine does
+    python -m bench --peers             against micrograd, PyTorch, JAX, NumPy: some four minutes
+    python -m bench --peers --markdown  the same as Markdown
 
 Each case first checks that its contenders compute the same values and gradients; a difference is an
 error that gives both numbers, exit code 1. A missed target is only shown, unless ``--strict``. What
@@ -21,12 +23,20 @@ repeatable to about 0.1 %. It does not see cache misses, so it decides between t
 a code path and not between two memory layouts. ``--instructions callgrind`` takes valgrind instead
 of ``perf``, for machines without hardware counters.
 
-The modules: `runner` times and compares, `workloads` is the code that is timed, `cases` says who
-competes in what and with which target, `probe` measures in a fresh process, `instructions` counts,
-`report` prints.
+``--peers`` compares with the other ways to do the same: PyTorch as it comes, PyTorch with the whole
+step compiled, JAX with a call for each step or one for a whole training, NumPy with derivatives
+written by hand. All work in float64 on one thread. A peer that is not installed is skipped;
+``pip install micrograd torch jax`` gets them, and torch.compile needs a C++ compiler.
+
+The modules: `runner` times and compares, `workloads` is the code that is timed, `peers` has that of
+other libraries, `cases` and `versus` say who competes in what and with which target, `probe`
+measures in a fresh process, `instructions` counts, `report` prints.
 """
 import os
 
 # Before anything imports NumPy: one thread each, so that contenders compare by what they do.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+# PJRT_NPROC is what JAX asks for the number of processors; its flag counts in older versions only.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+              "PJRT_NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+for _name, _value in ONE_THREAD.items():
+    os.environ.setdefault(_name, _value)

@@ -3,12 +3,13 @@ import argparse
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import bench
 
 ROUNDS, QUICK_ROUNDS = 5, 2   # in each process
-PROCESSES = 5                 # 1 with --quick
+PROCESSES, PEERS_PROCESSES = 5, 3   # 1 with --quick
 MIN_SECONDS, QUICK_MIN_SECONDS = 0.010, 0.003
 
 
@@ -52,14 +53,21 @@ def parse(argv):
                         help="rounds of each comparison, in each process "
                         f"({ROUNDS}; {QUICK_ROUNDS} with --quick)")
     parser.add_argument("--processes", type=positive, metavar="N",
-                        help=f"processes for each case ({PROCESSES}; 1 with --quick)")
+                        help=f"processes for each case ({PROCESSES}; {PEERS_PROCESSES} with "
+                        "--peers; 1 with --quick)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these cases")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     parser.add_argument("--json", metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--strict", action="store_true", help="exit code 1 if a target is missed")
-    parser.add_argument("--instructions", nargs="?", const="auto", metavar="TOOL",
-                        choices=["auto", "perf", "callgrind"],
-                        help="count instructions instead, with perf or callgrind")
+    parser.add_argument("--markdown", action="store_true",
+                        help="print the tables as Markdown, to be quoted")
+    suite = parser.add_mutually_exclusive_group()
+    suite.add_argument("--peers", action="store_true",
+                       help="compare with micrograd, PyTorch, JAX and NumPy, as far as they are "
+                       "installed; --list and --only then are about these cases")
+    suite.add_argument("--instructions", nargs="?", const="auto", metavar="TOOL",
+                       choices=["auto", "perf", "callgrind"],
+                       help="count instructions instead, with perf or callgrind")
     return parser.parse_args(argv)
 
 
@@ -79,16 +87,23 @@ def run(args):
     for package in ("flatgrad", "numpy"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"{package} is not installed; run: pip install .")
-    from bench.cases import CASES
     from bench.instructions import WORKLOADS
+    from bench.versus import SUITES
 
+    suite = "peers" if args.peers else "cases"
+    cases = SUITES[suite]
     if args.list:
-        width = max(map(len, CASES))
-        print("\n".join(f"{name:{width}}  {case.why}" for name, case in CASES.items()))
+        width = max(map(len, cases))
+        print("\n".join(f"{name:{width}}  {case.why}" for name, case in cases.items()))
         return 0
-    names = chosen(args.only, WORKLOADS if args.instructions else CASES)
+    names = chosen(args.only, WORKLOADS if args.instructions else cases)
     check_writable(args.json)
-    return instructions(args, names) if args.instructions else measure(args, names)
+    if args.instructions:
+        return instructions(args, names)
+    # torch.compile keeps its results in files, and would seem to need no time from the second run.
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
+        return measure(args, suite, names)
 
 
 def chosen(only, known):
@@ -118,14 +133,15 @@ def write(path, text):
         raise UsageError(f"--json: cannot write to {path}: {error.strerror}") from None
 
 
-def measure(args, names):
-    """Run the cases. Returns the exit code."""
+def measure(args, suite, names):
+    """Run cases of a suite. Returns the exit code."""
     from bench import report
     from bench.probe import ProbeFailed
     from bench.runner import Mismatch, Session
 
     session = Session(args.quick, args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
-                      args.processes or (1 if args.quick else PROCESSES),
+                      args.processes or (1 if args.quick else
+                                         PEERS_PROCESSES if args.peers else PROCESSES),
                       QUICK_MIN_SECONDS if args.quick else MIN_SECONDS)
     facts = report.about()
     print(report.heading(facts))
@@ -134,7 +150,7 @@ def measure(args, names):
           flush=True)
     for name in names:
         try:
-            run_case(session, name)
+            run_case(session, suite, name)
         except Mismatch as mismatch:
             print(f"bench: results differ: {mismatch}", file=sys.stderr)
             return 1
@@ -142,7 +158,8 @@ def measure(args, names):
             print(f"bench: {name}: {failure}", file=sys.stderr)
             return 1
     progress("")
-    print(report.table(session))
+    style = report.markdown if args.markdown else report.aligned
+    print(report.grid(session, style) if args.peers else report.table(session, style))
     write(args.json, report.to_json(facts, session))
 
     measured = {row.case for row in session.rows}
@@ -152,18 +169,18 @@ def measure(args, names):
     return 1 if args.strict and any(row.met is False for row in session.rows) else 0
 
 
-def run_case(session, name):
+def run_case(session, suite, name):
     """Measure a case in as many processes as the session says, in this one if that is one."""
     from bench import probe
-    from bench.cases import CASES
+    from bench.versus import SUITES
 
     for k in range(session.processes):
         progress(f"{name} {k + 1}/{session.processes}")
         if session.processes == 1:
-            CASES[name](session)
+            SUITES[suite][name](session)
         else:
-            session.add(*probe.found(probe.run("case", name, session.quick, session.rounds,
-                                               session.min_seconds)))
+            session.add(*probe.found(probe.run("case", suite, name, session.quick,
+                                               session.rounds, session.min_seconds)))
 
 
 def progress(text):
@@ -184,7 +201,8 @@ def instructions(args, names):
         raise UsageError(problem) from None
     facts = report.about()
     print(report.heading(facts))
-    print(report.counts_table(tool, counts))
+    style = report.markdown if args.markdown else report.aligned
+    print(report.counts_table(tool, counts, style))
     write(args.json, report.to_json(facts, counts=counts, tool=tool))
     return 0
 

@@ -6,11 +6,12 @@ are further contenders of a case and further calls of `Session.compare`.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import probe, workloads
+from bench import peers, probe, workloads
 from bench.runner import (Contender, Mismatch, at_least, at_most, clock, own_copy, repeated,
                           repeated_after)
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "MICROGRAD_ITERATIONS", "Case", "chain_backward", "chain_of_values",
+           "compare_demo", "enter", "readme_contender"]
 
 CASES = {}
 
@@ -43,12 +44,16 @@ class Case:
             self.run(session)
 
 
-def case(name, why, needs=None):
-    """Enter the decorated function into `CASES`."""
-    def enter(function):
-        CASES[name] = Case(name, why, needs, function)
+def enter(cases, name, why, needs=None):
+    """Enter the decorated function into the dict `cases`."""
+    def decorate(function):
+        cases[name] = Case(name, why, needs, function)
         return function
-    return enter
+    return decorate
+
+
+def case(name, why, needs=None):
+    return enter(CASES, name, why, needs)
 
 
 # ---- time ----
@@ -58,7 +63,8 @@ def chain_of_values(library, iterations):
     run = own_copy(workloads.chain)
     leaves = workloads.chain_leaves(library.Value)
     return Contender(library.name, repeated(lambda: run(*leaves, iterations)),
-                     lambda: workloads.chain_results(run, library.Value, iterations))
+                     lambda: workloads.chain_results(run, library.Value, iterations),
+                     units=2 * iterations)
 
 
 def chain_of_floats(iterations):
@@ -68,7 +74,8 @@ def chain_of_floats(iterations):
     def results():
         expected = workloads.chain_gradients(iterations)
         return {**expected, "value": run(*workloads.CHAIN, iterations)}
-    return Contender("float", repeated(lambda: run(*workloads.CHAIN, iterations)), results)
+    return Contender("float", repeated(lambda: run(*workloads.CHAIN, iterations)), results,
+                     units=2 * iterations)
 
 
 @case("chain", "what an operation costs a user's own loop, beyond Python itself")
@@ -77,7 +84,7 @@ def chain_case(session):
     floats = chain_of_floats(iterations)
     values = chain_of_values(workloads.library("flatgrad"), iterations)
     session.verify(floats, values, tolerance=1e-9, exact=["value"])
-    session.compare(values, floats, at_most(2.2), units=2 * iterations, per="operation",
+    session.compare(values, floats, at_most(2.2), per="operation",
                     note=f"{iterations:,} iterations of x = x*a + b")
 
     if session.has("micrograd", "micrograd / flatgrad"):
@@ -85,7 +92,7 @@ def chain_case(session):
         values = chain_of_values(workloads.library("flatgrad"), iterations)
         theirs = chain_of_values(workloads.library("micrograd"), iterations)
         session.verify(theirs, values, tolerance=1e-12, exact=["value"])
-        session.compare(theirs, values, units=2 * iterations, per="operation",
+        session.compare(theirs, values, per="operation",
                         note=f"{iterations:,} iterations, as deep as micrograd can go")
 
 
@@ -98,7 +105,8 @@ def chain_backward(library, iterations, name):
         graph.backward()
         return graph
     return Contender(name, repeated_after(lambda: run(*leaves, iterations), backward),
-                     lambda: workloads.chain_results(run, library.Value, iterations))
+                     lambda: workloads.chain_results(run, library.Value, iterations),
+                     units=2 * iterations)
 
 
 def chain_forward(library, iterations, name):
@@ -106,7 +114,8 @@ def chain_forward(library, iterations, name):
     run = own_copy(workloads.chain)
     leaves = workloads.chain_leaves(library.Value)
     return Contender(name, repeated_after(lambda: leaves, lambda values: run(*values, iterations)),
-                     lambda: workloads.chain_results(run, library.Value, iterations))
+                     lambda: workloads.chain_results(run, library.Value, iterations),
+                     units=2 * iterations)
 
 
 @case("chain-backward", "what the gradient adds to the forward pass that it follows")
@@ -116,7 +125,7 @@ def chain_backward_case(session):
     backward = chain_backward(library, iterations, "backward")
     forward = chain_forward(library, iterations, "forward")
     session.verify(chain_of_floats(iterations), backward, forward, tolerance=1e-9)
-    session.compare(backward, forward, at_most(0.25), units=2 * iterations, per="operation",
+    session.compare(backward, forward, at_most(0.25), per="operation",
                     note=f"{iterations:,} iterations of x = x*a + b")
 
     if session.has("micrograd", "micrograd / flatgrad"):
@@ -124,17 +133,20 @@ def chain_backward_case(session):
         ours, theirs = (chain_backward(workloads.library(name), iterations, name)
                         for name in ("flatgrad", "micrograd"))
         session.verify(theirs, ours, tolerance=1e-12)
-        session.compare(theirs, ours, units=2 * iterations, per="operation",
+        session.compare(theirs, ours, per="operation",
                         note=f"backward after {iterations:,} iterations")
+
+
+def readme_contender(library):
+    """micrograd's README, forward and backward, with a library's Values."""
+    run = own_copy(workloads.readme)
+    return Contender(library.name, repeated(lambda: run(library.Value)),
+                     lambda: workloads.readme_results(run, library.Value))
 
 
 @case("readme", "many small graphs, each with its backward: micrograd's README", needs="micrograd")
 def readme_case(session):
-    def contender(library):
-        run = own_copy(workloads.readme)
-        return Contender(library.name, repeated(lambda: run(library.Value)),
-                         lambda: workloads.readme_results(run, library.Value))
-    ours, theirs = (contender(workloads.library(name)) for name in ("flatgrad", "micrograd"))
+    ours, theirs = (readme_contender(workloads.library(name)) for name in ("flatgrad", "micrograd"))
     # The README's own figures, with its digits.
     session.check("micrograd", theirs.results(), "its README",
                   {"g": 24.7041, "a.grad": 138.8338, "b.grad": 645.5773}, 1e-6)
@@ -142,8 +154,8 @@ def readme_case(session):
     session.compare(theirs, ours, at_least(60), per="expression", note="forward and backward")
 
 
-@case("moons", "a step of the training loop that people bring from micrograd", needs="micrograd")
-def moons_case(session):
+def compare_demo(session, target=None):
+    """micrograd's demo, its code unchanged, with both packages."""
     X, y = workloads.moons()
 
     def contender(library, steps):
@@ -155,19 +167,37 @@ def moons_case(session):
         return Contender(
             library.name,
             repeated_after(lambda: workloads.new_training(build, library, X, y)[0], train),
-            lambda: workloads.moons_results(build, library, X, y, session.size(5, 2)))
+            lambda: workloads.moons_results(build, library, X, y, session.size(5, 2)), units=steps)
     libraries = [workloads.library(name) for name in ("flatgrad", "micrograd")]
     ours, theirs = (contender(library, 1) for library in libraries)
     session.verify(theirs, ours, tolerance=1e-9)
     # Where micrograd is at its best: no garbage from earlier steps waits for its collector.
-    session.compare(theirs, ours, at_least(150), label="micrograd / flatgrad, first step",
-                    per="step", note="100 samples, 337 parameters, the demo's code")
+    session.compare(theirs, ours, target, work="first step", per="step",
+                    note="100 samples, 337 parameters, the demo's code")
     if not session.quick:
         steps = 5
         ours, theirs = (contender(library, steps) for library in libraries)
-        session.compare(theirs, ours, label="micrograd / flatgrad, in a loop", units=steps,
-                        per="step", rounds=1,
+        session.compare(theirs, ours, work="in a loop", per="step", rounds=1,
                         note=f"mean of {steps} steps, with the garbage that they leave")
+
+
+@case("moons", "a step of the training loop that people bring from micrograd", needs="micrograd")
+def moons_case(session):
+    compare_demo(session, at_least(600))
+
+
+@case("moons-fused", "the same training by flatgrad's layers, loss and optimizer",
+      needs="micrograd")
+def moons_fused_case(session):
+    problem = workloads.moons_problem()
+    trainers = peers.flatgrad_trainer(problem), peers.demo_trainer("micrograd", problem)
+    checked = session.size(5, 2)
+    ours, theirs = (peers.contender(trainer, 1, checked) for trainer in trainers)
+    session.verify(theirs, ours, tolerance=1e-9)
+    # A step of theirs, the first, where they are at their best, against the mean of a training.
+    ours = peers.contender(trainers[0], len(problem.rates), checked)
+    session.compare(theirs, ours, at_least(6000), per="step",
+                    note="the demo's code / batched layers, losses.hinge, optim.SGD")
 
 
 @case("isolation", "a backward pass pays for its own graph, not for what else is alive")

@@ -37,6 +37,7 @@ WORKLOADS = {
     "chain-backward": Workload(5, 55, 2 * probe.WORK_ITERATIONS, "operation", "chain"),
     "readme": Workload(2_000, 12_000, 1, "expression", None),
     "moons": Workload(3, 13, 1, "step", None),
+    "moons-fused": Workload(3, 13, 100, "step", None),
 }
 
 

@@ -5,6 +5,7 @@ a memory on which nothing else has left its mark.
 """
 import gc
 import json
+import random
 import subprocess
 import sys
 from dataclasses import asdict
@@ -118,6 +119,68 @@ def memory(name, nodes):
     return figures
 
 
+def batch_memory(samples, *sizes):
+    """Keep the graph of a batch through a multi-layer perceptron alive.
+
+    Returns
+    -------
+    dict
+        Of that graph, the parameters left out: ``values``, how many numbers were computed;
+        ``nodes`` and ``operands``; ``bytes``: by how much flatgrad's arrays grew; ``resident``: by
+        how much the resident set did, or None; ``parameters``: their number.
+    """
+    import numpy as np
+    from flatgrad import Tensor, stats
+    from flatgrad.nn import MLP
+
+    sizes = [int(size) for size in sizes]
+    model = MLP(sizes[0], sizes[1:])
+    X = Tensor(np.random.default_rng(1337).random((int(samples), sizes[0])), requires_grad=False)
+    model(X[:1])   # what is allocated once
+    gc.collect()
+    before, resident = stats(), resident_bytes()
+    out = model(X)
+    gc.collect()
+    after, grown = stats(), resident_bytes()
+    if out.shape != (int(samples), sizes[-1]):
+        raise RuntimeError(f"the output's shape is {out.shape}")
+    figures = {name: after[name] - before[name] for name in ("nodes", "operands", "bytes")
+               if name in after}
+    return figures | {"resident": None if resident is None else grown - resident,
+                      "values": int(samples) * sum(sizes[1:]),
+                      "parameters": len(model.parameters())}
+
+
+def operand_memory(nodes, width, scattered):
+    """Keep fused inner products alive, each of two vectors of `width` out of 10,000 Values.
+
+    Returns
+    -------
+    dict
+        ``operands``: of all products together; ``bytes``: by how much flatgrad's arrays grew;
+        ``resident``: by how much the resident set did, or None.
+    """
+    from flatgrad import Value, dot, stats
+
+    nodes, width = int(nodes), int(width)
+    leaves = [Value(1.0) for _ in range(10_000)]
+    draw = random.Random(1337)
+    if scattered == "True":
+        draw.shuffle(leaves)
+    starts = [draw.randrange(len(leaves) - width) for _ in range(2 * nodes)]
+    alive = [None] * nodes
+    dot(leaves[:width], leaves[:width])   # what is allocated once
+    gc.collect()
+    before, resident = stats(), resident_bytes()
+    for k in range(nodes):
+        i, j = starts[2 * k:2 * k + 2]
+        alive[k] = dot(leaves[i:i + width], leaves[j:j + width])
+    gc.collect()
+    grown = resident_bytes()
+    return {"operands": 2 * nodes * width, "bytes": stats()["bytes"] - before["bytes"],
+            "resident": None if resident is None else grown - resident}
+
+
 def big_chain(operations):
     """Forward and backward of one long chain: the results, seconds for each, and peak bytes."""
     Value = workloads.library("flatgrad").Value
@@ -164,20 +227,28 @@ def work_moons(library, repeats):
         step(k)
 
 
+def work_moons_fused(_, repeats):
+    new, run_steps = workloads.fused_training(workloads.moons_problem())
+    for _ in range(repeats):
+        run_steps(new(), 100)
+
+
 WORK = {"chain": work_chain, "chain-backward": work_chain_backward, "readme": work_readme,
-        "moons": work_moons}
-def case(name, quick, rounds, min_seconds):
-    """Run a case for the rounds of one process.
+        "moons": work_moons, "moons-fused": work_moons_fused}
+
+
+def case(suite, name, quick, rounds, min_seconds):
+    """Run a case of a suite for the rounds of one process.
 
     Returns
     -------
     dict
         ``rows`` and ``skipped`` as `found` reads them; or ``mismatch``, what was wrong.
     """
-    from bench.cases import CASES   # which uses this module
+    from bench.versus import SUITES   # which uses this module
     session = Session(quick == "True", int(rounds), min_seconds=float(min_seconds))
     try:
-        CASES[name](session)
+        SUITES[suite][name](session)
     except Mismatch as mismatch:
         return {"mismatch": str(mismatch)}
     return {"rows": [asdict(row) for row in session.rows],
@@ -193,7 +264,8 @@ def found(figures):
     return rows, [Skip(**skip) for skip in figures["skipped"]]
 
 
-PROBES = {"case": case, "memory": memory, "big-chain": big_chain, "work": work}
+PROBES = {"case": case, "memory": memory, "batch-memory": batch_memory,
+          "operand-memory": operand_memory, "big-chain": big_chain, "work": work}
 
 if __name__ == "__main__":
     print(json.dumps(PROBES[sys.argv[1]](*sys.argv[2:])))

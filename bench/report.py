@@ -11,9 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import flatgrad
 
+from bench import ONE_THREAD
 from bench.runner import CLOCK
 
-__all__ = ["about", "counts_table", "heading", "table", "to_json"]
+__all__ = ["about", "aligned", "counts_table", "grid", "heading", "markdown", "table", "to_json"]
+
+PACKAGES = ("flatgrad", "micrograd", "numpy", "torch", "jax")
 
 SCHEMA = 1   # of the JSON; goes up when a reader would have to change
 
@@ -71,13 +74,12 @@ def about():
             "python": platform.python_version(),
             "implementation": platform.python_implementation(),
             "compiler": platform.python_compiler(),
-            **{name: package_version(name) for name in ("flatgrad", "micrograd", "numpy")},
+            **{name: package_version(name) for name in PACKAGES},
         },
         "isa": flatgrad.stats()["isa"],
         "threads": {
             "python": threading.active_count(),
-            **{name: os.environ.get(name) for name in
-               ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")},
+            **{name: os.environ.get(name) for name in ONE_THREAD},
         },
         "clock": CLOCK,
         "garbage_collector": gc.isenabled(),
@@ -87,8 +89,7 @@ def about():
 def heading(facts):
     """The lines that stand above a table."""
     machine, versions = facts["machine"], facts["versions"]
-    packages = ", ".join(f"{name} {versions[name] or 'not installed'}"
-                         for name in ("flatgrad", "micrograd", "numpy"))
+    packages = ", ".join(f"{name} {versions[name] or 'not installed'}" for name in PACKAGES)
     return "\n".join([
         f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores, {machine['os']}",
         f"{versions['implementation']} {versions['python']} ({versions['compiler']}), {packages}, "
@@ -119,11 +120,30 @@ def aligned(lines, right):
         for k, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
 
 
-def table(session):
-    """The session's rows and what it skipped, as aligned text."""
+def markdown(lines, right):
+    """The same as a table in Markdown, the first line as its head."""
+    rule = ["---:" if k in right else "---" for k in range(len(lines[0]))]
+    head, *rest = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *rest]) + "\n"
+
+
+def skips(session, style):
+    """What was skipped, as `listed` gives it."""
+    return listed(style, [
+        f"skipped: {skip.case}{f' ({skip.label})' if skip.label else ''}: {skip.reason}"
+        for skip in session.skipped])
+
+
+def listed(style, lines):
+    """The lines as they are, or as a list in Markdown."""
+    return [f"- {line}" for line in lines] if style is markdown else lines
+
+
+def rows_table(rows, style):
+    """Rows with all that is known about them; `style` is `aligned` or `markdown`."""
     lines = [("case", "figure", "median", "10 %", "90 %", "unit", "target", "", "times", "what")]
     previous = None
-    for row in session.rows:
+    for row in rows:
         times = ", ".join(f"{name} {duration(statistics.median(seconds))}"
                           for name, seconds in row.times.items())
         lines.append((
@@ -139,17 +159,70 @@ def table(session):
             row.note,
         ))
         previous = row.case
-    parts = [aligned(lines, right={2, 3, 4})] if session.rows else []
-    parts += [f"skipped: {skip.case}{f' ({skip.label})' if skip.label else ''}: {skip.reason}"
-              for skip in session.skipped]
-    return "\n".join(parts)
+    return style(lines, right={2, 3, 4})
 
 
-def counts_table(tool, counts):
-    """Instruction counts as aligned text."""
+def table(session, style):
+    """The session's rows and what it skipped, as text."""
+    parts = [rows_table(session.rows, style)] if session.rows else []
+    return "\n".join(parts + skips(session, style))
+
+
+def remarks(case, why, rows):
+    """A line about a case of the grid: what it is, its notes, its targets."""
+    parts = [why]
+    for note in dict.fromkeys(row.note for row in rows if row.note):
+        about = [row.work or next(iter(row.times)) for row in rows if row.note == note]
+        parts.append(note if len(about) == len(rows) else f"{', '.join(about)}: {note}")
+    parts += [f"target: {row.label} {row.target}, {'met' if row.met else 'MISSED'}"
+              for row in rows if row.target is not None]
+    return f"{case}: {'; '.join(parts)}"
+
+
+def grid(session, style):
+    """A suite of contenders as text: a line for each piece of work, a column for each contender.
+
+    Below it what does not fit in: remarks, targets, figures that are no ratios, what was skipped.
+    """
+    from bench.versus import COLUMNS, PEERS
+
+    ratios = [row for row in session.rows if row.times]
+    parts = []
+    if ratios:
+        columns = [name for name in COLUMNS if any(name in row.times for row in ratios)]
+        cells, times = {}, {}
+        for row in ratios:
+            contender, base = row.times
+            spread = "" if row.low is None else f" ({figure(row.low)}-{figure(row.high)})"
+            missed = " MISSED" if row.met is False else ""
+            key = row.case, row.work, row.per
+            cells.setdefault(key, {})[contender] = f"{figure(row.value)}{spread}{missed}"
+            times.setdefault(key, []).extend(row.times[base])
+        lines = [("", "flatgrad", "per", *columns)]
+        for (case, work, per), line in cells.items():
+            lines.append((f"{case}, {work}" if work else case,
+                          duration(statistics.median(times[case, work, per])), per,
+                          *[line.get(name, "-") for name in columns]))
+        parts += ["Time of each contender as a multiple of flatgrad's, median (10 % - 90 %); below "
+                  "1, flatgrad is slower.\n",
+                  style(lines, right={1, *range(3, len(lines[0]))}), ""]
+        parts += listed(style, [
+            remarks(case, PEERS[case].why, [row for row in ratios if row.case == case])
+            for case in dict.fromkeys(row.case for row in ratios)])
+        parts.append("")
+    others = [row for row in session.rows if not row.times]
+    if others:
+        lines = [("", "", "", "")]
+        lines += [(row.label, figure(row.value), row.unit, row.note) for row in others]
+        parts += [style(lines, right={1})]
+    return "\n".join(parts + skips(session, style))
+
+
+def counts_table(tool, counts, style):
+    """Instruction counts as text."""
     lines = [("workload", "instructions", "per")]
     lines += [(c.workload, figure(c.instructions), c.per) for c in counts]
-    return f"counted by {tool}\n{aligned(lines, right={1})}"
+    return f"counted by {tool}\n{style(lines, right={1})}"
 
 
 def to_json(facts, session=None, counts=None, tool=None):
@@ -180,6 +253,7 @@ def to_json(facts, session=None, counts=None, tool=None):
                 "low": row.low, "high": row.high,
                 "target": None if row.target is None else str(row.target), "met": row.met,
                 "rounds": row.rounds, "seconds": row.times, "per": row.per, "note": row.note,
+                "work": row.work,
             } for row in session.rows],
             "skipped": [vars(skip) for skip in session.skipped],
         }

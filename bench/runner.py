@@ -34,7 +34,7 @@ __all__ = ["CLOCK", "Contender", "Mismatch", "Row", "Session", "Skip", "Target",
 CLOCK = "perf_counter" if os.name == "nt" else "process_time"
 clock = getattr(time, CLOCK)
 
-INSTALL = {"micrograd": "pip install micrograd"}
+INSTALL = {name: f"pip install {name}" for name in ("micrograd", "torch", "jax")}
 
 
 class Mismatch(Exception):
@@ -79,11 +79,15 @@ class Contender:
     results : callable
         ``results()`` does the work once and returns the numbers that all contenders must agree on,
         values and gradients, by name.
+    units : float, optional
+        How many of what the comparison counts, operations or steps for example, one repeat does.
+        They may differ: contenders are compared by the time for one.
     """
 
     name: str
     measure: Callable[[int], float]
     results: Callable[[], dict]
+    units: float = 1
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Row:
     times: dict             # contender's name: seconds for one of `per`, in each round
     per: str                # what `times` are for, such as "operation"
     note: str
+    work: str = ""          # what of the case, if it compares the same contenders several times
 
     @property
     def value(self):
@@ -211,8 +216,7 @@ class Session:
                 raise Mismatch(f"{self.case}: {key}: {name} gives {left!r}, "
                                f"{reference} gives {right!r} (difference allowed: {allowed:.2g})")
 
-    def compare(self, over, under, target=None, *, label=None, units=1, per="run",
-                rounds=None, note=""):
+    def compare(self, over, under, target=None, *, work="", per="run", rounds=None, note=""):
         """Race two contenders and add the row of their ratio.
 
         Parameters
@@ -221,12 +225,10 @@ class Session:
             The ratio is the time of `over` divided by the time of `under`.
         target : Target, optional
             For the median ratio.
-        label : str, optional
-            By default "over / under" by their names.
-        units : float, optional
-            How many of `per` one repeat of the work does.
+        work : str, optional
+            What of the case, if it compares the same contenders several times.
         per : str, optional
-            What the times shown are for.
+            What the times are for: the unit of `Contender.units`.
         rounds : int, optional
             By default those of the session.
         note : str, optional
@@ -234,9 +236,9 @@ class Session:
         """
         seconds = self.race(over, under, rounds=rounds or self.rounds)
         ratios = [x / y for x, y in zip(seconds[over.name], seconds[under.name])]
-        self.rows.append(Row(
-            self.case, label or f"{over.name} / {under.name}", "times", target, ratios,
-            {name: [t / units for t in times] for name, times in seconds.items()}, per, note))
+        label = f"{over.name} / {under.name}"
+        self.rows.append(Row(self.case, f"{label}, {work}" if work else label, "times", target,
+                             ratios, seconds, per, note, work))
 
     def race(self, *contenders, rounds):
         """Time the contenders in `rounds` rounds.
@@ -244,14 +246,14 @@ class Session:
         Returns
         -------
         dict of str to list of float
-            Per contender, the seconds for one repeat in each round.
+            Per contender, the seconds for one unit of its work in each round.
         """
         repeats = {c.name: self.repeats(c) for c in contenders}
         seconds = {c.name: [] for c in contenders}
         for k in range(rounds):
             for c in contenders if k % 2 == 0 else reversed(contenders):
                 gc.collect()
-                seconds[c.name].append(c.measure(repeats[c.name]) / repeats[c.name])
+                seconds[c.name].append(c.measure(repeats[c.name]) / (repeats[c.name] * c.units))
         return seconds
 
     def repeats(self, contender):

@@ -6,13 +6,15 @@ installed is for `cases` to report.
 import importlib
 import math
 import random
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 
-__all__ = ["CHAIN", "chain", "chain_gradients", "chain_leaves", "chain_results", "library", "moons",
-           "moons_results", "new_training", "readme", "readme_results", "ten_nodes",
-           "ten_nodes_results", "training"]
+__all__ = ["CHAIN", "Problem", "chain", "chain_gradients", "chain_leaves", "chain_results",
+           "digits_problem", "fused_training", "library", "moons", "moons_problem",
+           "moons_results", "new_training", "readme", "readme_formula", "readme_results",
+           "ten_nodes", "ten_nodes_results", "training", "xor_problem"]
 
 
 def library(name):
@@ -45,7 +47,8 @@ def chain_results(run, Value, iterations):
     x, a, b = chain_leaves(Value)
     out = run(x, a, b, iterations)
     out.backward()
-    return {"value": out.data, "x.grad": x.grad, "a.grad": a.grad, "b.grad": b.grad}
+    return {"value": float(out.data), "x.grad": float(x.grad), "a.grad": float(a.grad),
+            "b.grad": float(b.grad)}
 
 
 def chain_gradients(iterations):
@@ -81,7 +84,20 @@ def readme(Value):
 def readme_results(run, Value):
     """Value and gradients; `run` is `readme`, or a copy of it."""
     a, b, g = run(Value)
-    return {"g": g.data, "a.grad": a.grad, "b.grad": b.grad}
+    return {"g": float(g.data), "a.grad": float(a.grad), "b.grad": float(b.grad)}
+
+
+def readme_formula(a, b, relu):
+    """The same as a function of a and b, for peers that differentiate functions."""
+    c = a + b
+    d = a * b + b**3
+    c = c + (c + 1)
+    c = c + (1 + c + (-a))
+    d = d + (d * 2 + relu(b + a))
+    d = d + (3 * d + relu(b - a))
+    e = c - d
+    f = e**2
+    return f / 2.0 + 10.0 / f
 
 
 # ---- micrograd's two-moons demo ----
@@ -186,6 +202,143 @@ def moons_results(build, library, X, y, steps):
         results[f"parameter {k}"] = float(p.data)
         results[f"gradient {k}"] = float(p.grad)
     return results
+
+
+# ---- training a multi-layer perceptron, written in each library as its users write it ----
+
+@dataclass(frozen=True)
+class Problem:
+    """What to train on what, so that contenders that share no code do the same.
+
+    A step computes the loss of all samples, `decay` times the sum of squares of all parameters
+    included, and its gradient, and takes ``rates[k]`` times the gradient off the parameters.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Inputs of the network, then the neurons of each layer.
+    activation, out_activation : str
+        "relu", "tanh" or "linear": of the layers before the last, and of the last.
+    X : ndarray, shape (n_samples, n_inputs)
+    y : ndarray, shape (n_samples,)
+        Labels: -1 and 1 for "hinge" and "mse", 0 to n_outputs - 1 for "cross_entropy".
+    loss : str
+        "hinge": mean of max(0, 1 - y*score); "cross_entropy": mean of -log softmax(scores)[y];
+        "mse": mean of (score - y)**2.
+    decay : float
+    rates : list of float
+        The learning rate of each step; as long as a training.
+    initial : ndarray, shape (n_parameters,)
+        In micrograd's order: layer by layer and neuron by neuron, the weights, then the bias.
+    """
+
+    sizes: tuple
+    activation: str
+    out_activation: str
+    X: np.ndarray
+    y: np.ndarray
+    loss: str
+    decay: float
+    rates: list
+    initial: np.ndarray
+
+    def layers(self):
+        """The initial parameters as arrays: a weight of shape (n_out, n_in) and a bias of shape
+        (n_out,) for each layer."""
+        layers, start = [], 0
+        for n_in, n_out in zip(self.sizes, self.sizes[1:]):
+            end = start + n_out * (n_in + 1)
+            both = self.initial[start:end].reshape(n_out, n_in + 1)
+            layers.append((both[:, :-1].copy(), both[:, -1].copy()))
+            start = end
+        return layers
+
+    @staticmethod
+    def flat(layers):
+        """The inverse of `layers`: arrays in, one array in micrograd's order out."""
+        return np.concatenate([np.column_stack([w, b]).ravel() for w, b in layers])
+
+
+def drawn(sizes, scaled=False):
+    """Parameters as micrograd's MLP draws them after ``random.seed(1337)``: weights from [-1, 1],
+    biases 0. If `scaled`, divided by the root of the number of inputs, as wide layers need it."""
+    draw = random.Random(1337)
+    parameters = []
+    for n_in, n_out in zip(sizes, sizes[1:]):
+        scale = n_in**-0.5 if scaled else 1.0
+        for _ in range(n_out):
+            parameters += [scale * draw.uniform(-1, 1) for _ in range(n_in)] + [0.0]
+    return np.array(parameters)
+
+
+def moons_problem():
+    """Micrograd's demo: 337 parameters, and its 100 steps."""
+    sizes = (2, 16, 16, 1)
+    return Problem(sizes, "relu", "linear", *moons(), "hinge", 1e-4,
+                   [1.0 - 0.9*k/100 for k in range(100)], drawn(sizes))
+
+
+def digits_problem(steps=20):
+    """A network as large as the one that people train on handwritten digits: 109,386 parameters,
+    and a batch of 64 random pictures."""
+    sizes = (784, 128, 64, 10)
+    rng = np.random.default_rng(1337)
+    return Problem(sizes, "relu", "linear", rng.random((64, sizes[0])), rng.integers(0, 10, 64),
+                   "cross_entropy", 0.0, [0.1] * steps, drawn(sizes, scaled=True))
+
+
+def xor_problem():
+    """Exclusive or by 17 parameters, tanh in both layers; a step takes all four samples."""
+    sizes = (2, 4, 1)
+    X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    return Problem(sizes, "tanh", "tanh", X, np.array([-1, 1, 1, -1]), "mse", 0.0, [0.1] * 100,
+                   drawn(sizes))
+
+
+def fused_training(problem):
+    """The training with flatgrad's own parts.
+
+    Returns
+    -------
+    new : callable
+        ``new()`` is a model with the initial parameters, those in a list, and its optimizer.
+    run : callable
+        ``run(state, steps)`` trains what `new` returned, and returns the loss of each step.
+    """
+    import flatgrad
+    from flatgrad import losses, optim
+    from flatgrad.nn import MLP
+
+    X = flatgrad.Tensor(problem.X, requires_grad=False)
+    y = problem.y
+    if problem.loss != "cross_entropy":
+        y = flatgrad.Tensor(y, requires_grad=False)
+    data_loss = getattr(losses, problem.loss)
+    decay, rates = problem.decay, problem.rates
+
+    def new():
+        model = MLP(problem.sizes[0], problem.sizes[1:], activation=problem.activation,
+                    out_activation=problem.out_activation)
+        parameters = model.parameters()
+        for p, number in zip(parameters, problem.initial):
+            p.data = number
+        return model, parameters, optim.SGD(parameters, lr=rates[0])
+
+    def run(state, steps):
+        model, parameters, optimizer = state
+        found = []
+        for k in range(steps):
+            loss = data_loss(model(X), y)
+            if decay:
+                loss = loss + decay * flatgrad.dot(parameters, parameters)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.lr = rates[k]
+            optimizer.step()
+            found.append(loss.data)
+        return found
+
+    return new, run
 
 
 # ---- a small graph, for what a backward pass costs apart from its nodes ----

@@ -133,6 +133,142 @@ def test_without_micrograd_its_cases_are_skipped():
     assert "pip install micrograd" in process.stderr
 
 
+HIDDEN = "sys.modules['torch'] = sys.modules['jax'] = None"   # quick, and the same everywhere
+
+
+def test_contenders_with_different_units_are_compared_by_one():
+    process = run("-c", """
+from bench.runner import Contender, Session
+session = Session(quick=True, rounds=3)
+slow = Contender("slow", lambda repeats: 10.0 * repeats, None, units=5)    # 2 seconds for one
+fast = Contender("fast", lambda repeats: 50.0 * repeats, None, units=100)  # half a second
+session.compare(slow, fast, work="here", per="step")
+[row] = session.rows
+assert row.rounds == [4.0] * 3 and row.label == "slow / fast, here" and row.per == "step", row
+assert row.times == {"slow": [2.0] * 3, "fast": [0.5] * 3}, row
+""")
+    assert process.returncode == 0, process.stderr
+
+
+def test_peers_quick_run_writes_grid_and_json(tmp_path):
+    file = tmp_path / "figures.json"
+    process = patched(HIDDEN, "--peers", "--quick", "--json", str(file), "--only", "readme", "xor")
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    [head] = [line for line in lines if line.split()[:2] == ["flatgrad", "per"]]
+    assert head.split() == ["flatgrad", "per", "micrograd", "numpy"]
+    [readme] = [line for line in lines if line.startswith("readme ")]
+    assert readme.split()[-1] == "-" and " expression " in readme
+    for name in "torch", "torch compiled", "jax", "jax scan":
+        package = name.split()[0]
+        assert (f"skipped: xor ({name} / flatgrad): {package} is not installed: pip install {package}"
+                in process.stdout)
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["case"], row["label"]) for row in rows] == [
+        ("readme", "micrograd / flatgrad"), ("xor", "micrograd / flatgrad"),
+        ("xor", "numpy / flatgrad")]
+    assert all(row["seconds"].keys() == set(row["label"].split(" / ")) for row in rows)
+
+
+def test_peers_in_processes_of_their_own_as_markdown():
+    process = bench("--peers", "--quick", "--processes", "2", "--rounds", "1", "--markdown",
+                    "--only", "moons-demo")
+    assert process.returncode == 0, process.stderr
+    lines = iter(process.stdout.splitlines())
+    assert "|  | flatgrad | per | micrograd |" in lines
+    assert next(lines) == "| --- | ---: | --- | ---: |"
+    assert re.fullmatch(r"\| moons-demo, first step \| [\d.,]+ [mu]s \| step "
+                        r"\| [\d.,]+ \([\d.,]+-[\d.,]+\) \|", next(lines))
+
+
+def test_peers_that_compute_something_else_are_caught():
+    process = patched(f"""{HIDDEN}
+from dataclasses import replace
+from bench import peers
+def wrong(problem):
+    return peers.numpy_trainer(replace(problem, rates=[1.001 * rate for rate in problem.rates]))
+peers.TRAINERS["numpy"] = wrong""", "--peers", "--quick", "--only", "xor")
+    assert process.returncode == 1
+    assert "numpy gives" in process.stderr and "flatgrad gives" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+
+
+def test_every_training_is_the_same_in_every_library():
+    """Of those installed, NumPy at the least; on problems that differ from the ones timed."""
+    process = run("-c", """
+import numpy as np
+from bench import peers, workloads
+from bench.runner import Session, own_copy
+session = Session(quick=True, rounds=1)
+rng = np.random.default_rng(0)
+X = rng.normal(size=(7, 3))
+signs, labels = np.where(rng.random(7) < 0.5, -1, 1), rng.integers(0, 4, 7)
+for loss, sizes, y in (("hinge", (3, 5, 1), signs), ("mse", (3, 5, 4, 1), signs),
+                       ("cross_entropy", (3, 5, 4), labels)):
+    for inner, outer in ("relu", "linear"), ("tanh", "linear"), ("tanh", "tanh"):
+        initial = workloads.drawn(sizes, scaled=True)
+        problem = workloads.Problem(sizes, inner, outer, X, y, loss, 0.01, [0.1, 0.05, 0.2],
+                                    initial)
+        assert (problem.flat(problem.layers()) == initial).all()
+        ours = peers.contender(peers.flatgrad_trainer(problem), 1, 3)
+        assert len(ours.results()) == 3 + len(initial)
+        for name in "torch", "jax", "jax scan", "numpy":
+            if session.has(peers.PACKAGES.get(name, name)):
+                trainer = own_copy(peers.TRAINERS[name])(problem)
+                theirs = peers.contender(trainer, 1, 3)
+                session.verify(ours, theirs, tolerance=1e-11)
+""")
+    assert process.returncode == 0, process.stderr
+
+
+def test_grid_shows_misses_notes_and_what_is_no_ratio():
+    process = run("-c", """
+from bench import report
+from bench.runner import Row, Session, at_least
+session = Session(quick=True, rounds=2)
+session.rows = [
+    Row("xor", "torch / flatgrad", "times", at_least(20), [18.0, 20.0],
+        {"torch": [18e-6, 20e-6], "flatgrad": [1e-6, 1e-6]}, "step", ""),
+    Row("xor", "jax / flatgrad", "times", None, [0.5], {"jax": [1e-6], "flatgrad": [2e-6]}, "step",
+        "a | remark")]
+session.case = "memory"
+session.record("bytes per value", 17.5, "bytes", note="of a batch")
+session.skip("", "no room")
+print(report.grid(session, report.markdown))
+""")
+    assert process.returncode == 0, process.stderr
+    assert "| xor | 1.00 us | step | 19.0 (18.2-19.8) MISSED | 0.50 |" in process.stdout
+    assert "; jax: a | remark; target: torch / flatgrad >= 20, MISSED" in process.stdout
+    assert "| bytes per value | 17.5 | bytes | of a batch |" in process.stdout
+    assert process.stdout.endswith("\n- skipped: memory: no room\n")
+
+
+def test_torch_compiled_needs_a_compiler():
+    process = run("-c", """
+import os, shutil
+from bench import peers
+os.environ.pop("CXX", None)
+shutil.which = lambda name: None
+assert "g++" in peers.compiler_missing()
+shutil.which = lambda name: name
+assert peers.compiler_missing() is None
+os.environ["CXX"] = "ccache c++"
+shutil.which = lambda name: name if name == "ccache" else None
+assert peers.compiler_missing() is None
+""")
+    assert process.returncode == 0, process.stderr
+
+
+def test_peers_list_and_what_does_not_go_together():
+    process = bench("--peers", "--list")
+    assert process.returncode == 0
+    assert {"readme", "chain", "moons-demo", "moons", "digits", "xor", "gpt", "memory"} == {
+        line.split()[0] for line in process.stdout.splitlines()}
+    process = bench("--peers", "--only", "big-chain")
+    assert process.returncode == 2 and "big-chain" in process.stderr and "xor" in process.stderr
+    assert bench("--peers", "--instructions").returncode == 2
+
+
 def test_list_and_instructions_without_a_tool():
     process = bench("--list")
     assert process.returncode == 0
