@@ -280,26 +280,40 @@ static int parts_are_held(const fg_tape *t, fg_id i)
     return 0;
 }
 
+/* Drop node i, on top and held by nobody, with its parts; returns the new top, or i if a part is held. */
+static fg_id drop(fg_tape *t, fg_id i)
+{
+    const int op = fg_tape_op(t, i);
+    fg_id parts = 0;
+    if (fg_op_is_block(op)) {
+        if (parts_are_held(t, i))
+            return i;
+        parts = t->args[i].b;
+    }
+    if (fg_op_is_block(op) || fg_op_is_pooled(op))
+        t->npool = t->args[i].a; /* what is in the pool is in node order */
+    for (fg_id k = 0; k <= parts; k++)
+        bury_box(t, i - k);
+    return i - parts - 1;
+}
+
 void fg_tape_pop(fg_tape *t)
 {
     if (t->busy)
         return;
     const fg_id before = t->n;
     fg_id i = before - 1;
-    while (!fg_tape_holder(t, i)) { /* stops at 0, which is always held */
-        const int op = fg_tape_op(t, i);
-        fg_id parts = 0;
-        if (FG_UNLIKELY(op >= FG_BINARY_END) && op < FG_BLOCK_END) {
-            if (fg_op_is_block(op)) {
-                if (parts_are_held(t, i))
-                    break;
-                parts = t->args[i].b;
-            }
-            t->npool = t->args[i].a; /* what is in the pool is in node order */
+    for (;;) { /* stops at 0, which is always held */
+        if (FG_LIKELY(!t->owner[i] && t->op[i] < FG_BINARY_END)) {
+            i--;
+            continue;
         }
-        for (fg_id k = 0; k <= parts; k++)
-            bury_box(t, i - k);
-        i -= parts + 1;
+        if (fg_tape_holder(t, i))
+            break;
+        const fg_id next = drop(t, i);
+        if (next == i)
+            break;
+        i = next;
     }
     t->n = i + 1;
     if (FG_UNLIKELY(t->n < t->capacity / 8 && t->capacity > COLLECT_FLOOR))

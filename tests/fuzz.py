@@ -107,7 +107,9 @@ class Node:
                 if node.op != "CUSTOM":
                     chosen = partial == 0 and node.op in ("WHERE", "CLIP", "MAXIMUM", "MINIMUM", "MAX")
                     operand.grad += 0.0 if chosen else float(partial) * node.grad
-                    operand.size += abs(float(partial)) * node.size
+                    # The partials of softmax are differences of numbers up to 1.
+                    rounding = 1e-3 if node.op in ("SOFTMAX", "LOG_SOFTMAX") else 0.0
+                    operand.size += max(abs(float(partial)), rounding) * node.size
 
 
 def ruled(data, operands, partials):
@@ -425,7 +427,8 @@ class Round:
             if self.rng.random() < 0.5:
                 b, bias = self.row(len(weights))
         made = array_of(nodes.shape[:-1] + (len(weights),), lambda index: Node.fused(
-            "LAYER", [*nodes[index[:-1]], *weights[index[-1]], *([bias[index[-1]]] if bias else [])], (width, activation)))
+            "LAYER", [*nodes[index[:-1]], *weights[index[-1]], *([bias[index[-1]]] if bias else [])],
+            (width, activation)))
         if activation is None and b is None and self.rng.random() < 0.5:
             self.add_all(x @ w.T, made)
         else:
@@ -439,7 +442,8 @@ class Round:
             axis = -1 if axis is None else axis
             made = self.elements(op, np.moveaxis(nodes, axis, -1).reshape(-1, nodes.shape[axis]))
             shape = np.moveaxis(nodes, axis, -1).shape
-            made = np.moveaxis(array_of(shape, lambda index: made[index[0] if len(index) == 2 else 0][index[-1]]), -1, axis)
+            made = array_of(shape, lambda index, rows=made: rows[index[0] if len(index) == 2 else 0][index[-1]])
+            made = np.moveaxis(made, -1, axis)
         else:
             if nodes.ndim == 1:
                 axis = None
@@ -566,7 +570,8 @@ class Round:
                    self.change: 5, self.look_up: 4, self.backward: 6, self.collect: 1,
                    self.short_of_memory: 1,
                    self.fused: 6, self.dot: 3, self.tensor_leaf: 4, self.tensor_of_values: 2, self.layer: 4}
-        with_tensors = {self.view: 5, self.reshape: 2, self.rows: 2, self.element: 4, self.elementwise: 8, self.product: 5,
+        with_tensors = {self.view: 5, self.reshape: 2, self.rows: 2, self.element: 4, self.elementwise: 8,
+                        self.product: 5,
                         self.reduction: 6, self.change_tensor: 2, self.drop_tensor: 12}
         choices, weights = list(actions), list(actions.values())
         all_choices, all_weights = choices + list(with_tensors), weights + list(with_tensors.values())

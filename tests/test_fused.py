@@ -135,8 +135,8 @@ FLAVOURS = {
     "Values": lambda k, array: as_values(array),
     "tuples": lambda k, array: tuple([tuple(row) if isinstance(row, list) else row for row in as_values(array)]),
     "Values and numbers": lambda k, array: [
-        [v if (i + j) % 2 else v.data for j, v in enumerate(row)] if isinstance(row, list) else row if i % 2 else row.data
-        for i, row in enumerate(as_values(array))],
+        [v if (i + j) % 2 else v.data for j, v in enumerate(row)] if isinstance(row, list)
+        else row if i % 2 else row.data for i, row in enumerate(as_values(array))],
     "Tensors": lambda k, array: Tensor(array),
     "Tensors and lists": lambda k, array: Tensor(array) if k % 2 else as_values(array),
     "lists and Tensors": lambda k, array: as_values(array) if k % 2 else Tensor(array),
@@ -178,13 +178,18 @@ def formulas():
     return {
         "sum": x.sum(), "mean": x.mean(), "max": x.max(), "logsumexp": np.log(np.exp(x).sum()),
         "softmax": np.exp(x) / np.exp(x).sum(), "log_softmax": x - np.log(np.exp(x).sum()), "dot": w @ x,
-        "dot, with bias": w @ x + y[0], "dot with itself": x @ x + x[0], "matvec": A @ x, "matvec, with bias": A @ x + y,
-        "matvec of its own rows": np.array([w @ x, x @ x, w @ x]) + y, "linear": A @ x, "linear, with bias": A @ x + y,
-        "linear, relu": np.maximum(A @ x + y, 0), "linear, tanh": np.tanh(A @ x + y), "linear, sigmoid": 1 / (1 + np.exp(-A @ x)),
+        "dot, with bias": w @ x + y[0], "dot with itself": x @ x + x[0], "matvec": A @ x,
+        "matvec, with bias": A @ x + y,
+        "matvec of its own rows": np.array([w @ x, x @ x, w @ x]) + y, "linear": A @ x,
+        "linear, with bias": A @ x + y,
+        "linear, relu": np.maximum(A @ x + y, 0), "linear, tanh": np.tanh(A @ x + y),
+        "linear, sigmoid": 1 / (1 + np.exp(-A @ x)),
         "linear, 'linear'": A @ x + y, "linear of a batch": np.maximum(B @ A.T + y, 0), "matvec of a batch": B @ A.T,
         "sum of columns": A.sum(0), "sum of rows": A.sum(1), "sum of all": A.sum(), "mean of columns": A.mean(0),
-        "mean of all": A.mean(), "max of rows": A.max(1), "max of all": A.max(), "logsumexp of columns": np.log(e.sum(0)),
-        "logsumexp of all": np.log(e.sum()), "softmax of rows": e / e.sum(1, keepdims=True), "softmax of columns": e / e.sum(0),
+        "mean of all": A.mean(), "max of rows": A.max(1), "max of all": A.max(),
+        "logsumexp of columns": np.log(e.sum(0)),
+        "logsumexp of all": np.log(e.sum()), "softmax of rows": e / e.sum(1, keepdims=True),
+        "softmax of columns": e / e.sum(0),
         "log_softmax of columns": A - np.log(e.sum(0)), "mse": ((x - [1.0, 0.0, -1.0, 2.0, 0.5]) ** 2).mean(),
         "hinge": np.maximum(1 - x * [1, -1, 1, -1, -1], 0).mean(),
         "cross_entropy": (np.log(e.sum(1)) - A[[0, 1, 2], [4, 0, 2]]).mean(),
@@ -202,7 +207,8 @@ def test_functions_are_their_formulas(name):
 def test_kinds_and_shapes_of_results(name):
     """A flat list in, Values out; a Tensor, array or nested list in, a Tensor out; a Value if there is one."""
     expected = formulas()[name]
-    takes_flat = not any(name.endswith(end) for end in ("rows", "columns", "all", "batch")) or name == "matvec of its own rows"
+    takes_flat = (not any(name.endswith(end) for end in ("rows", "columns", "all", "batch"))
+                  or name == "matvec of its own rows")
     for flavour in "Values", "Tensors", "Values and numbers", "arrays":
         if flavour == "arrays":
             operands = leaves(lambda k, array: array)
@@ -237,7 +243,8 @@ def test_one_instruction_a_call(name):
     (lambda: flatgrad.sum([1.0, 2, np.float32(3.0)]), 6.0), (lambda: flatgrad.sum(np.arange(4)), 6.0),
     (lambda: flatgrad.sum(range(4)), 6.0), (lambda: flatgrad.dot(np.arange(3.0), [1, 2, 3]), 8.0),
     (lambda: flatgrad.dot((1, 2), (3, 4), 5), 16.0), (lambda: flatgrad.max([True, False]), 1.0),
-    (lambda: flatgrad.mean([[1.0, 2.0], [3.0, 6.0]]), 3.0), (lambda: flatgrad.sum(v * v for v in [Value(2.0), Value(3.0)]), 13.0),
+    (lambda: flatgrad.mean([[1.0, 2.0], [3.0, 6.0]]), 3.0),
+    (lambda: flatgrad.sum(v * v for v in [Value(2.0), Value(3.0)]), 13.0),
     (lambda: flatgrad.dot((Value(float(k)) for k in range(3)), [1.0, 2.0, 3.0]), 8.0),
 ])
 def test_numbers_alone_and_what_is_read_once(call, same):
@@ -255,7 +262,8 @@ def test_every_length(count):
     for make in as_values, Tensor:
         for name, formula, slopes in [
             ("sum", a.sum(), np.ones(count)), ("mean", a.mean(), np.full(count, 1 / count)),
-            ("max", a.max(), (a == a.max()) * 1.0), ("logsumexp", np.log(np.exp(a).sum()), np.exp(a) / np.exp(a).sum()),
+            ("max", a.max(), (a == a.max()) * 1.0),
+            ("logsumexp", np.log(np.exp(a).sum()), np.exp(a) / np.exp(a).sum()),
         ]:
             x = make(a)
             out = getattr(flatgrad, name)(x)
@@ -274,7 +282,8 @@ def test_every_length(count):
         assert_close(grads_of(x), p * (seed - p @ seed))
 
 
-@pytest.mark.parametrize("rows, outs, width", [(1, 1, 1), (2, 3, 4), (5, 1, 7), (1, 9, 16), (17, 8, 33), (8, 17, 1), (3, 64, 65)])
+@pytest.mark.parametrize("rows, outs, width", [(1, 1, 1), (2, 3, 4), (5, 1, 7), (1, 9, 16), (17, 8, 33),
+                                               (8, 17, 1), (3, 64, 65)])
 @pytest.mark.parametrize("activation", [None, "relu", "tanh", "sigmoid"])
 def test_linear_of_every_size(rows, outs, width, activation):
     x, w, b = numbers(rows, width), numbers(outs, width, seed=1), numbers(outs, seed=2)
@@ -310,7 +319,8 @@ def test_the_same_value_many_times():
 
 
 @pytest.mark.parametrize("name", ["max", "logsumexp", "softmax", "log_softmax", "sum", "mean"])
-@pytest.mark.parametrize("row", [[NAN, 1.0, 2.0], [1.0, NAN], [INF, 1.0], [-INF, 1.0], [1e300, 1e300], [1000.0, -1000.0],
+@pytest.mark.parametrize("row", [[NAN, 1.0, 2.0], [1.0, NAN], [INF, 1.0], [-INF, 1.0], [1e300, 1e300],
+                                 [1000.0, -1000.0],
                                  [-0.0, 0.0], [5.0, 5.0], [-1000.0, -1000.0, -1001.0]], ids=str)
 def test_special_numbers(name, row):
     """As in the scalar graph, but that nothing raises for a sum that overflows."""
@@ -446,7 +456,8 @@ def test_children_and_local_grads(name, flavour):
     (lambda x: flatgrad.logsumexp(x), "logsumexp"), (lambda x: flatgrad.softmax(x)[0], "softmax"),
     (lambda x: flatgrad.log_softmax(x)[0], "log_softmax"), (lambda x: flatgrad.dot(x, x), "layer"),
     (lambda x: flatgrad.matvec([x], x)[0], "layer"), (lambda x: flatgrad.linear(x, [x], None, "relu")[0], "layer"),
-    (lambda x: losses.cross_entropy([x], [1]), "cross_entropy"), (lambda x: (Tensor([x]) @ Tensor([x]).T)[0, 0], "layer"),
+    (lambda x: losses.cross_entropy([x], [1]), "cross_entropy"),
+    (lambda x: (Tensor([x]) @ Tensor([x]).T)[0, 0], "layer"),
 ])
 def test_names_of_operations(call, op):
     x = as_values([1.0, 2.0, 3.0])
@@ -486,7 +497,8 @@ def test_a_rule_of_the_users_on_an_element():
     gc.collect()
 
 
-@pytest.mark.parametrize("make", [lambda x: flatgrad.sum(x), lambda x: flatgrad.softmax(x)[2], lambda x: flatgrad.dot(x, x),
+@pytest.mark.parametrize("make", [lambda x: flatgrad.sum(x), lambda x: flatgrad.softmax(x)[2],
+                                  lambda x: flatgrad.dot(x, x),
                                   lambda x: flatgrad.max(x), lambda x: (Tensor(x) * 2.0)[1], lambda x: Tensor(x)[0]])
 def test_a_rule_that_uses_its_own_node(make):
     """The usual closure, a cycle; the default rule can be called from it."""
@@ -672,7 +684,8 @@ def test_a_neuron_alone_builds_the_scalar_graph():
 
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("activation, function", [
-    ("relu", lambda s: np.maximum(s, 0)), ("tanh", np.tanh), ("sigmoid", lambda s: 1 / (1 + np.exp(-s))), ("linear", lambda s: s)])
+    ("relu", lambda s: np.maximum(s, 0)), ("tanh", np.tanh), ("sigmoid", lambda s: 1 / (1 + np.exp(-s))),
+    ("linear", lambda s: s)])
 def test_activations(activation, function, fused):
     nn = flatgrad.nn
     x = numbers(5, 3)
@@ -778,7 +791,8 @@ def test_the_message_gives_both_widths(fused):
         layer(Tensor(np.ones((2, 7))))
 
 
-@pytest.mark.parametrize("x", ["abc", ["a", "b", "c"], [None] * 3, 3.0, None, [[1.0, "a", 2.0]], [1j, 1j, 1j]], ids=str)
+@pytest.mark.parametrize("x", ["abc", ["a", "b", "c"], [None] * 3, 3.0, None, [[1.0, "a", 2.0]], [1j, 1j, 1j]],
+                         ids=str)
 @pytest.mark.parametrize("fused", [True, False])
 def test_inputs_that_are_no_numbers(fused, x):
     model = flatgrad.nn.MLP(3, [2, 1], fused=fused)
@@ -827,7 +841,8 @@ def test_thirty_steps_of_the_demo():
     micrograd = pytest.importorskip("micrograd.nn")
     X, y = two_moons(100, noise=0.1, seed=1)
     runs = []
-    for nn, how, options in [(micrograd, "samples", {}), (flatgrad.nn, "samples", {"fused": False}), (flatgrad.nn, "samples", {}),
+    for nn, how, options in [(micrograd, "samples", {}), (flatgrad.nn, "samples", {"fused": False}),
+                             (flatgrad.nn, "samples", {}),
                              (flatgrad.nn, "batch", {}), (flatgrad.nn, "batch", {"fused": False})]:
         model = seeded(nn, lambda nn: nn.MLP(2, [16, 16, 1], **options))
         gc.collect()
@@ -1155,7 +1170,7 @@ def test_replaced_operators_are_used(monkeypatch, name, how):
     with monkeypatch.context() as patch:
         patch.setattr(Value, name, lambda self, *other: original(self, *other) - 0.25)
         changed = [data_of(model(x())) for model in models]
-        assert changed[0] == changed[1]
+        assert_close(*changed)
         assert max(abs(np.array(changed[1]) - before[1])) > 0.1
     assert [data_of(model(x())) for model in models] == before
 
@@ -1272,8 +1287,9 @@ def collect(m, rng, held):
     flatgrad.collect()
 
 
-MUTATIONS = [hold, drop, edit_held, edit, take_over, take_a_copy, swap, reverse_weights, slice_weights, pop_and_append, begin_again,
-             new_bias, bias_from_weights, move_data, switch, switch_all, permute, rebuild, rebuild, replace_by_subclass, copy_neuron,
+MUTATIONS = [hold, drop, edit_held, edit, take_over, take_a_copy, swap, reverse_weights, slice_weights,
+             pop_and_append, begin_again, new_bias, bias_from_weights, move_data, switch, switch_all, permute,
+             rebuild, rebuild, replace_by_subclass, copy_neuron,
              collect]
 
 
@@ -1428,7 +1444,8 @@ def test_definitions(name, operands, expected):
     assert type(result) is Value and result.data == expected
 
 
-@pytest.mark.parametrize("call", [lambda x: scalar.sum([x]), lambda x: scalar.max([x]), lambda x: scalar.dot([], [], x),
+@pytest.mark.parametrize("call", [lambda x: scalar.sum([x]), lambda x: scalar.max([x]),
+                                  lambda x: scalar.dot([], [], x),
                                   lambda x: scalar.neuron([], [], x), lambda x: scalar.mean([x])])
 def test_definitions_make_nodes_of_their_own(call):
     x = Value(2.0)
@@ -1440,7 +1457,8 @@ def test_definitions_make_nodes_of_their_own(call):
 
 
 @pytest.mark.parametrize("call", [
-    lambda: scalar.dot([1.0], [1.0, 2.0]), lambda: scalar.mean([]), lambda: scalar.max([]), lambda: scalar.softmax([]),
+    lambda: scalar.dot([1.0], [1.0, 2.0]), lambda: scalar.mean([]), lambda: scalar.max([]),
+    lambda: scalar.softmax([]),
     lambda: scalar.logsumexp([]), lambda: scalar.log_softmax([]), lambda: scalar.neuron([], [], 1.0, "cube"),
     lambda: scalar.cross_entropy([[1.0]], []), lambda: scalar.cross_entropy([], [])])
 def test_definitions_refuse(call):
@@ -1461,8 +1479,10 @@ def test_definitions_in_the_order_of_micrograd():
 @pytest.mark.parametrize("seed", range(5))
 def test_definitions_against_finite_differences(seed):
     a = numbers(6, seed=seed)
-    for call in (scalar.logsumexp, scalar.mean, scalar.max, scalar.sum, lambda x: scalar.softmax(x)[2], lambda x: scalar.log_softmax(x)[1],
-                 lambda x: scalar.cross_entropy([x[:3], x[3:]], [1, 2]), lambda x: scalar.neuron(x[:3], x[3:], x[0], "tanh"),
+    for call in (scalar.logsumexp, scalar.mean, scalar.max, scalar.sum, lambda x: scalar.softmax(x)[2],
+                 lambda x: scalar.log_softmax(x)[1],
+                 lambda x: scalar.cross_entropy([x[:3], x[3:]], [1, 2]),
+                 lambda x: scalar.neuron(x[:3], x[3:], x[0], "tanh"),
                  lambda x: scalar.squared_error(x[0], x[1]), lambda x: scalar.hinge(x[0], x[1])):
         x = as_values(a)
         call(x).backward()

@@ -35,7 +35,7 @@ L = np.longdouble
 # Numbers of lanes, rows, columns and terms: all small ones, and around what one vector, a few of them, the
 # tile of a product, the chunk of a sum (128) and the blocks of a product (96 rows, 240 columns, 256 terms)
 # hold.
-LENGTHS = [*range(1, 18), 23, 24, 25, 31, 32, 33, 40, 63, 64, 65, 127, 128, 129, 130, 257, 300]
+LENGTHS = [*range(1, 41), 63, 64, 65, 127, 128, 129, 130, 257, 300]
 EDGES = [1, 2, 3, 5, 6, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 33, 47, 49, 63, 64, 65, 95, 96, 97, 127, 130,
          239, 240, 241, 255, 256, 257, 300]
 MATRICES = [(1, 1), (1, 6), (6, 1), (3, 4), (2, 17), (7, 9), (13, 16), (5, 33), (40, 3), (3, 130)]
@@ -77,6 +77,7 @@ ROW_VIEWS = {
     "backwards": (lambda n: (n,), lambda a: a[::-1]),
     "a column": (lambda n: (n, 3), lambda a: a[:, 1]),
 }
+WITHOUT_GRADIENT = ("number", "array", "constant")
 
 
 def placed(array, kind):
@@ -112,11 +113,11 @@ def placed(array, kind):
     return inside, gradient
 
 
-def kinds(k, *shapes):
+def kinds(k, *shapes, more=()):
     """A way to lie for each operand; many combinations as k goes up."""
     result = []
     for shape in shapes:
-        names = ["value", "number"] if shape == () else list(VIEWS if len(shape) == 2 else ROW_VIEWS)
+        names = ["value", "number"] if shape == () else [*(VIEWS if len(shape) == 2 else ROW_VIEWS), *more]
         result.append(names[k % len(names)])
         k = k // len(names) + 3 * k + 1
     return result
@@ -136,19 +137,24 @@ def flat(x):
     return [x]
 
 
+def weighted(result):
+    """The data of the result, and a sum that hands the weights down to the bit."""
+    if isinstance(result, Tensor):
+        return result.data, (result * weights(result.shape)).sum()
+    if isinstance(result, Value):
+        return np.array(result.data), result * float(weights(()))
+    data = np.array([v.data for v in result])
+    return data, flatgrad.dot(result, weights(data.shape))
+
+
 def outcomes_of(call, arrays, where):
     """The result of call(operands), and each operand's gradient of the weighted sum of the results."""
     operands, gradients = zip(*[placed(array, kind) for array, kind in zip(arrays, where, strict=True)])
-    result = call(*operands)
-    if isinstance(result, Tensor):
-        data = result.data
-        (result * weights(result.shape)).sum().backward()   # hands the weights down to the bit
-    elif isinstance(result, Value):
-        data = np.array(result.data)
-        (result * float(weights(()))).backward()
-    else:
-        data = np.array([v.data for v in result])
-        flatgrad.dot(result, weights(data.shape)).backward()
+    data, total = weighted(call(*operands))
+    total.backward()
+    if all(np.all(np.abs(x) < 1e100) for x in arrays):   # once more, for it has to add to what is there
+        weighted(call(*operands))[1].backward()
+        return [data, *[gradient() / 2 for gradient in gradients if gradient]]
     return [data, *[gradient() for gradient in gradients if gradient]]
 
 
@@ -156,7 +162,7 @@ def scalar_outcomes_of(call, arrays, where, shape):
     """The same by a graph of single operations on Values."""
     operands, gradients = [], []
     for array, kind in zip(arrays, where, strict=True):
-        constant = kind in ("number", "array", "constant")
+        constant = kind in WITHOUT_GRADIENT
         operand, gradient = (array, None) if constant else placed(array, "values" if np.ndim(array) else "value")
         operands.append(operand)
         gradients += [] if constant else [gradient]
@@ -219,13 +225,13 @@ def elementwise_expected(op, arrays, where, immediate):
         for k, x in enumerate(arrays):
             terms = partials[:, k].reshape(shape) * weights(shape)
             sizes = np.abs(terms) + (np.abs(weights(shape)) if op in LIBM else 0.0)
-            if where[k] not in ("number", "constant", "array"):
+            if where[k] not in WITHOUT_GRADIENT:
                 result.append(Near(summed_to(np.shape(x), terms), summed_to(np.shape(x), sizes)))
     return result
 
 
 def elementwise_scalar(op, arrays, where, immediate):
-    operands = [placed(x, "value" if kind == "value" else "values") if kind != "number" else (float(x), None)
+    operands = [placed(x, "number" if kind == "number" else "values" if np.ndim(x) else "value")
                 for x, kind in zip(arrays, where)]
     shape = np.broadcast_shapes(*[np.shape(x) for x in arrays])
     total = Value(0.0)
@@ -241,13 +247,14 @@ def elementwise_scalar(op, arrays, where, immediate):
         data.append(z.data)
         total = total + z * float(weight)
     total.backward()
-    return [np.array(data).reshape(shape), *[gradient() for _, gradient in operands if gradient]]
+    return [np.array(data).reshape(shape), *[gradient() for (_, gradient), kind in zip(operands, where)
+                                             if kind not in WITHOUT_GRADIENT]]
 
 
 def elementwise(op, arrays, where, immediate=(), label=""):
     shape = np.broadcast_shapes(*[np.shape(x) for x in arrays])
     exact = [0] if op not in LIBM else []
-    differentiable = [x for x, kind in zip(arrays, where) if kind not in ("number", "constant", "array")]
+    differentiable = [x for x, kind in zip(arrays, where) if kind not in WITHOUT_GRADIENT]
     exact += [k + 1 for k, x in enumerate(differentiable) if op not in LIBM and np.shape(x) == shape]
     return Case(
         f"{op}{list(immediate)} of {', '.join(f'{np.shape(x)} {kind}' for x, kind in zip(arrays, where))}{label}",
@@ -291,9 +298,10 @@ def several(n, of_lengths, of_matrix):
         shapes = [s for length in LENGTHS for s in of_lengths(length)]
         shapes += [s for r, c in MATRICES for s in of_matrix(r, c)]
         for operands in shapes:
-            where = kinds(next(count), *operands)
-            if set(where) <= {"number"}:
-                where = ["value"] * n
+            where = kinds(next(count), *operands, more=["constant", "array", "values"])
+            if set(where) <= {"number", "value", "array", "values", "constant"}:   # no Tensor that has a gradient
+                at = next(k for k, shape in enumerate(operands) if shape)
+                where[at] = "plain"
             yield elementwise(op, [sample(op, k, shape) for k, shape in enumerate(operands)], where)
 
 
@@ -337,14 +345,12 @@ def special():
         columns = [np.array(x) for x in zip(*good)]
         yield elementwise(op, columns, ["plain"] * arity(op), label=", special")
         if arity(op) == 2:   # against one number: the loops are others
-            for which, at in itertools.product(range(2), range(0, 22, 3)):
-                one = sorted({p[which] for p in good if not math.isnan(p[which])})[at % 20 if at < 20 else 0]
-                points = [p for p in good if p[which] == one]
-                pair = [np.array([p[k] for p in points]) if k != which else np.array(one) for k in range(2)]
-                where = ["number" if k == which else "plain" for k in range(2)]
-                if one == 0 and op in ("MAXIMUM", "MINIMUM"):
-                    continue   # which zero it is, is for the points above
-                yield elementwise(op, pair, where, label=f", special, operand {which} is {one}")
+            for which, one in itertools.product(range(2), [0.0, -0.0, 1.0, -3.0, 1e-200, 1e200, 5e-324, INF, NAN]):
+                others = [p[1 - which] for p in good if str(p[which]) == str(one)]
+                pair, where = [np.array(others), np.array(one)], ["plain", "number"]
+                if others:
+                    yield elementwise(op, pair[::1 if which else -1], where[::1 if which else -1],
+                                      label=f", special, operand {which} is {one}")
 
 
 def mistakes(op, point, error, n):
@@ -474,7 +480,7 @@ def linear_expected(x, W, b, activation, where):
     result = [Near(z.reshape(shape), (size + np.abs(z)).reshape(shape))]
     gradients = [Near((d @ W).reshape(x.shape), (d_size @ np.abs(W)).reshape(x.shape)),
                  Near(d.T @ rows, d_size.T @ np.abs(rows)), Near(d.sum(0), d_size.sum(0))]
-    return result + [g for g, kind in zip(gradients, where) if kind not in ("constant", "array")]
+    return result + [g for g, kind in zip(gradients, where) if kind not in WITHOUT_GRADIENT]
 
 
 def linear(m, n, k, at, activation=None, bias=True, where=None, scalar=False):
@@ -553,6 +559,48 @@ def products():
         yield product((33, 70), (70, 20), where)
 
 
+def sharing():
+    """Expressions whose operands are, or overlap, each other, of a square x; also for arrays of Values."""
+    return {
+        "x @ x": lambda x: x @ x, "x @ x.T": lambda x: x @ x.T, "x.T @ x": lambda x: x.T @ x,
+        "x @ x[0]": lambda x: x @ x[0], "x @ x[:, 0]": lambda x: x @ x[:, 0], "x[1] @ x": lambda x: x[1] @ x,
+        "x[1] @ x[:, 1]": lambda x: x[1] @ x[:, 1], "x[1] @ x[1]": lambda x: x[1] @ x[1],
+        "x[:-1] @ x[:, 1:]": lambda x: x[:-1] @ x[:, 1:], "x * x": lambda x: x * x, "x - x.T": lambda x: x - x.T,
+        "x * x[::-1, ::-1]": lambda x: x * x[::-1, ::-1], "x[:, :-1] * x[:, 1:]": lambda x: x[:, :-1] * x[:, 1:],
+        "x[:-1] * x[1:]": lambda x: x[:-1] * x[1:], "x + x[0]": lambda x: x + x[0],
+        "x * x[:, :1]": lambda x: x * x[:, :1], "x[:1] * x": lambda x: x[:1] * x, "x * x[1, 1]": lambda x: x * x[1, 1],
+    }
+
+
+def shared_outcomes(call, n):
+    t = Tensor(numbers(n, n, seed=9))
+    data, total = weighted(call(t))
+    total.backward()
+    return [data, t.grad]
+
+
+def shared_expected(call, n):
+    """By an array of Values, whose sums are taken in NumPy's order; scaled by the largest."""
+    values = np.empty((n, n), dtype=object)
+    for at, number in np.ndenumerate(numbers(n, n, seed=9)):
+        values[at] = Value(number)
+    result = np.asarray(call(values), dtype=object)
+    total = Value(0.0)
+    for v, weight in zip(result.flat, weights(result.shape).flat):
+        total = total + v * float(weight)
+    total.backward()
+    data, grads = [np.vectorize(lambda v: getattr(v, name), otypes=[float])(x)
+                   for name, x in [("data", result), ("grad", values)]]
+    return [Near(data, n * np.abs(data).max()), Near(grads, n * np.abs(grads).max())]
+
+
+def shared():
+    """One Tensor in several places of an instruction."""
+    for n, (name, call) in itertools.product([2, 3, 4, 5, 8, 9, 17, 33], sharing().items()):
+        yield Case(f"{name}, {n}", functools.partial(shared_outcomes, call, n),
+                   functools.partial(shared_expected, call, n))
+
+
 def dots():
     """dot and matvec: flat lists of Values too."""
     for n, where in itertools.product(LENGTHS, [["plain"] * 3, ["values"] * 3, ["apart", "values", "value"],
@@ -601,7 +649,8 @@ def max_rows(x, w):
     largest = x.max(1, keepdims=True)
     wins = (x == largest) | (np.isnan(x) & np.isnan(largest))
     gradient = np.where(wins, w[:, None] / wins.sum(1, keepdims=True), 0)
-    return largest[:, 0], 0 * largest[:, 0], gradient, np.abs(gradient)   # of equal zeros, it may be any
+    first = x[np.arange(len(x)), x.argmax(1)]   # of zeros of both signs
+    return first, None, gradient, np.abs(gradient)
 
 
 def logsumexp_rows(x, w):
@@ -643,7 +692,8 @@ def reduction_expected(name, x, axis):
         def back(part, to):
             return None if part is None else np.asarray(part.T if down and part.ndim == 2 else part,
                                                         dtype=float).reshape(to)
-        return [Near(back(value, shape), back(size, shape)), Near(back(gradient, x.shape), back(gradient_size, x.shape))]
+        return [Near(back(value, shape), back(size, shape)),
+                Near(back(gradient, x.shape), back(gradient_size, x.shape))]
 
 
 def reduction(name, x, axis, kind, scalar=False, label=""):
@@ -696,12 +746,13 @@ def cross_entropy_case(r, c, kind, at, special_logits=None):
             e, largest, total = shares(x.astype(L))
             picked = (x - largest)[np.arange(r), labels]
             terms = np.log(total)[:, 0] - picked
-            onehot = np.arange(c) == labels[:, None]
-            w = float(weights(()))
+            p, onehot = e / total, np.arange(c) == labels[:, None]
+            w = float(weights(())) / r
             return [Near(np.array((terms / r).sum(), dtype=float), float((1 + np.abs(picked)).sum() / r)),
-                    Near((w * (e / total - onehot) / r).astype(float), (np.abs(w) * (e / total + onehot) / r).astype(float))]
-    return Case(f"cross_entropy of {(r, c)} {kind} {special_logits or ''}", lambda: outcomes_of(call, [x], [kind]), expected,
-                (), (lambda: scalar_outcomes_of(call, [x], [kind], ())) if special_logits is None and r * c < 300 else None)
+                    Near((w * (p - onehot)).astype(float), (np.abs(w) * (p + onehot)).astype(float))]
+    scalar = special_logits is None and x.size < 300
+    return Case(f"cross_entropy of {(r, c)} {kind} {special_logits or ''}", lambda: outcomes_of(call, [x], [kind]),
+                expected, (), (lambda: scalar_outcomes_of(call, [x], [kind], ())) if scalar else None)
 
 
 def pair_case(name, shape, where):
@@ -741,7 +792,8 @@ def of_losses():
 
 SGD = [{}, {"weight_decay": 0.1}, {"momentum": 0.9}, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01},
        {"momentum": 0.8, "nesterov": True}]
-ADAM = [{}, {"weight_decay": 0.1}, {"amsgrad": True}, {"amsgrad": True, "weight_decay": 0.1, "betas": (0.7, 0.95), "eps": 1e-3}]
+ADAM = [{}, {"weight_decay": 0.1}, {"amsgrad": True},
+        {"amsgrad": True, "weight_decay": 0.1, "betas": (0.7, 0.95), "eps": 1e-3}]
 STEPS = 4
 
 
@@ -753,12 +805,13 @@ def gradients_of_step(n, step):
 
 def optimizer_outcomes(kind, options, n, one_by_one):
     p = numbers(n, seed=40)
-    holders = [Value(x) for x in p] if one_by_one else [Tensor(part) for part in np.split(p, [(n + 1) // 2]) if part.size]
+    def parts(x):
+        return x if one_by_one else [part for part in np.split(x, [(n + 1) // 2]) if part.size]
+    holders = [(Value if one_by_one else Tensor)(part) for part in parts(p)]
     optimizer = getattr(optim, kind)(holders, lr=0.05, **options)
     result = []
     for step in range(STEPS):
-        g = gradients_of_step(n, step)
-        for holder, part in zip(holders, g if one_by_one else np.split(g, [(n + 1) // 2])):
+        for holder, part in zip(holders, parts(gradients_of_step(n, step)), strict=True):
             holder.grad = part
         optimizer.step()
         result.append(np.concatenate([np.atleast_1d(holder.data) for holder in holders]))
@@ -820,16 +873,16 @@ def by_single_operations(*arguments):
 
 
 def training():
-    for activation, sizes, batch in itertools.product(["relu", "tanh", "sigmoid"], [(2, 3), (3, 9, 4), (7, 17, 8, 2)], [3, 20]):
-        arguments = (activation, sizes, batch)
+    for arguments in itertools.product(["relu", "tanh", "sigmoid"], [(2, 3), (3, 9, 4), (7, 17, 8, 2)], [3, 20]):
         yield Case(f"training of {arguments}", functools.partial(trained, *arguments),
                    lambda a=arguments: [Near(x, 10 * np.abs(x).max()) for x in by_single_operations(*a)])
 
 
 # ---- running the cases ----
 
-GROUPS = {group.__name__: group for group in (unary, binary, ternary, special, errors, functions, layers, products, dots,
-                                              reductions, special_rows, of_losses, optimizers, training)}
+GROUPS = {group.__name__: group for group in (
+    unary, binary, ternary, special, errors, functions, layers, products, shared, dots, reductions, special_rows,
+    of_losses, optimizers, training)}
 
 
 def more_functions():
@@ -857,7 +910,8 @@ def compute(path, names):
 
 def with_level(level, *arguments, **options):
     """A Python process that has the level."""
-    return subprocess.Popen([sys.executable, *arguments], env={**os.environ, "FLATGRAD_ISA": level}, text=True, **options)
+    environment = {**os.environ, "FLATGRAD_ISA": level}
+    return subprocess.Popen([sys.executable, *arguments], env=environment, text=True, **options)
 
 
 def imported(level):
@@ -1033,8 +1087,8 @@ def test_the_checker_tells_levels_apart(outcomes):
 @pytest.mark.parametrize("got, expected, scale, is_wrong", [
     (1.0, 1.0, None, False), (1.0, 1.0 + 2.0**-52, None, True), (1.0, 1.0 + 5e-13, 1.0, False),
     (1.0, 1.0 + 2e-12, 1.0, True), (0.0, -0.0, None, True), (0.0, -0.0, 1.0, False), (NAN, NAN, None, False),
-    (NAN, 1.0, 1.0, True), (1.0, NAN, 1.0, True), (INF, INF, None, False), (INF, -INF, INF, True), (1.0, INF, INF, True),
-    (INF, 1.0, 1.0, True), ([1.0], 1.0, 1.0, True), (1.0, 2.0, NAN, True),
+    (NAN, 1.0, 1.0, True), (1.0, NAN, 1.0, True), (INF, INF, None, False), (INF, -INF, INF, True),
+    (1.0, INF, INF, True), (INF, 1.0, 1.0, True), ([1.0], 1.0, 1.0, True), (1.0, 2.0, NAN, True),
 ])
 def test_the_checker(got, expected, scale, is_wrong):
     assert bool(wrong(got, expected, scale).any()) == is_wrong

@@ -22,7 +22,8 @@ import pytest
 from test_ops import IDS, ORACLE, ROWS, F
 
 import flatgrad
-from flatgrad import Tensor, Value, _core
+from flatgrad import Tensor, Value, _core, losses
+from flatgrad.nn import MLP, Layer
 
 INF, NAN = math.inf, math.nan
 
@@ -407,7 +408,8 @@ def test_reshape(new, make, moving):
         assert t.grad.tolist() == array.tolist()
 
 
-@pytest.mark.parametrize("new", [(5,), (2, 5), (-1, 5), (-1, -1), (2, 2, 3), (0,), (-2, 6), (), ("a",), (1.5, 8), (None,)])
+@pytest.mark.parametrize("new", [(5,), (2, 5), (-1, 5), (-1, -1), (2, 2, 3), (0,), (-2, 6), (), ("a",),
+                                 (1.5, 8), (None,)])
 def test_wrong_shapes_to_reshape_to(new):
     with pytest.raises((TypeError, ValueError)):
         Tensor(numbers(3, 4)).reshape(*new)
@@ -568,7 +570,8 @@ def test_powers_with_arrays_as_exponents(exponent):
 
 @pytest.mark.parametrize("op", ["WHERE", "CLIP"])
 @pytest.mark.parametrize("shapes", [((3, 4),) * 3, ((3, 4), (4,), ()), ((), (3, 4), (3, 1)), ((4,), (3, 1), (1, 4)),
-                                    ((3, 1), (), (4,)), ((), (), (3, 4)), ((4,), (4,), (4,)), ((1,), (4,), (1, 1))], ids=str)
+                                    ((3, 1), (), (4,)), ((), (), (3, 4)), ((4,), (4,), (4,)),
+                                    ((1,), (4,), (1, 1))], ids=str)
 def test_ternary(op, shapes, moving):
     for kinds in itertools.product(["Tensor", "Value", "array", "float"], repeat=3):
         if "Tensor" not in kinds:
@@ -584,7 +587,8 @@ def test_ternary(op, shapes, moving):
 
 @pytest.mark.parametrize("apply", [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow,
                                    flatgrad.maximum, flatgrad.minimum])
-@pytest.mark.parametrize("left, right", [((3, 4), (3,)), ((3, 4), (4, 3)), ((3,), (4,)), ((2, 3), (3, 3)), ((3, 4), (2, 1))],
+@pytest.mark.parametrize("left, right", [((3, 4), (3,)), ((3, 4), (4, 3)), ((3,), (4,)), ((2, 3), (3, 3)),
+                                         ((3, 4), (2, 1))],
                          ids=str)
 def test_shapes_that_cannot_be_broadcast(apply, left, right):
     a, b = numbers(*left, low=1.0), numbers(*right, low=1.0)
@@ -627,8 +631,10 @@ def test_augmented_assignment():
 # ---- domains ----
 
 @pytest.mark.parametrize("apply, bad, error", [
-    (lambda t: t.log(), -2.5, ValueError), (lambda t: t.log(), 0.0, ValueError), (lambda t: t.sqrt(), -2.5, ValueError),
-    (lambda t: t.exp(), 1000.0, OverflowError), (lambda t: t.sin(), INF, ValueError), (lambda t: t.cos(), -INF, ValueError),
+    (lambda t: t.log(), -2.5, ValueError), (lambda t: t.log(), 0.0, ValueError),
+    (lambda t: t.sqrt(), -2.5, ValueError),
+    (lambda t: t.exp(), 1000.0, OverflowError), (lambda t: t.sin(), INF, ValueError),
+    (lambda t: t.cos(), -INF, ValueError),
     (lambda t: 1.0 / t, 0.0, ZeroDivisionError), (lambda t: t / t, 0.0, ZeroDivisionError),
     (lambda t: np.ones(3) / t, 0.0, ZeroDivisionError), (lambda t: t**-1, 0.0, ZeroDivisionError),
     (lambda t: t**0.5, -2.5, ValueError), (lambda t: t**2, 1e200, OverflowError), (lambda t: t**t, -2.5, ValueError),
@@ -743,8 +749,8 @@ def test_matmul(left, right, kinds, moving):
     a, b = numbers(*left), numbers(*right, seed=1)
     expected = a @ b
     seed = numbers(*expected.shape, seed=2)
-    x = {"right": lambda: Tensor(a, requires_grad=False), "array on the left": lambda: a}.get(kinds, lambda: Tensor(a))()
-    y = {"left": lambda: Tensor(b, requires_grad=False), "array on the right": lambda: b}.get(kinds, lambda: Tensor(b))()
+    x = a if kinds == "array on the left" else Tensor(a, requires_grad=kinds != "right")
+    y = b if kinds == "array on the right" else Tensor(b, requires_grad=kinds != "left")
     z = x @ y
     scale = np.abs(a).max() * np.abs(b).max() * a.shape[-1]
     if expected.ndim == 0:
@@ -764,7 +770,8 @@ def test_matmul(left, right, kinds, moving):
             assert not operand.grad.any()
 
 
-@pytest.mark.parametrize("left, right", [((2, 3), (2, 3)), ((3,), (4,)), ((2, 3), (2,)), ((3,), (4, 3)), ((2, 3), (4, 5))], ids=str)
+@pytest.mark.parametrize("left, right", [((2, 3), (2, 3)), ((3,), (4,)), ((2, 3), (2,)), ((3,), (4, 3)),
+                                         ((2, 3), (4, 5))], ids=str)
 def test_matmul_of_shapes_that_do_not_fit(left, right):
     for x, y in ((Tensor(numbers(*left)), Tensor(numbers(*right))), (Tensor(numbers(*left)), numbers(*right)),
                  (numbers(*left), Tensor(numbers(*right)))):
@@ -780,7 +787,8 @@ def test_matmul_takes_no_numbers():
             call()
 
 
-@pytest.mark.parametrize("make", [lambda t: t.T, lambda t: t[:, ::-1], lambda t: t[::2, 1:], lambda t: t.reshape(2, 12),
+@pytest.mark.parametrize("make", [lambda t: t.T, lambda t: t[:, ::-1], lambda t: t[::2, 1:],
+                                  lambda t: t.reshape(2, 12),
                                   lambda t: t[::-1].T[1:], lambda t: t[:, 2], lambda t: t[1], lambda t: t[[2, 0, 2]]])
 def test_matmul_of_views(make, moving):
     a = numbers(4, 6)
@@ -915,7 +923,8 @@ def test_nothing_overflows(name):
     p = exact_softmax(array, 1)
     tail = math.log(1 + math.exp(-1))
     expected = {"softmax": p, "logsumexp": [1000 + tail, -1000 + tail, 1e300],
-                "log_softmax": [[-tail, -1 - tail, -2000 - tail], [-tail, -1 - tail, -4000 - tail], [0.0, -2e300, -1e300]]}
+                "log_softmax": [[-tail, -1 - tail, -2000 - tail], [-tail, -1 - tail, -4000 - tail],
+                                [0.0, -2e300, -1e300]]}
     assert_close(z.data, expected[name])
     z.sum().backward()
     assert np.isfinite(t.grad).all()
@@ -956,9 +965,10 @@ def object_max(x, axis=None):
 
 ON_OBJECTS = SimpleNamespace(
     relu=each(flatgrad.relu), max=object_max, softmax=object_softmax,
-    logsumexp=lambda x, axis=None: (lambda s: s.log() if isinstance(s, Value) else np.log(s))(np.exp(x).sum(axis=axis)),
+    logsumexp=lambda x, axis=None: np.log(np.array(np.exp(x).sum(axis=axis), dtype=object))[()],
     maximum=np.frompyfunc(flatgrad.maximum, 2, 1), tensor=lambda x: np.array(x, dtype=object),
-    tanh=each(flatgrad.tanh), exp=each(flatgrad.exp), where=lambda c, x, y: np.vectorize(flatgrad.where, otypes=[object])(c, x, np.array(y, dtype=object)))
+    tanh=each(flatgrad.tanh), exp=each(flatgrad.exp),
+    where=lambda c, x, y: np.vectorize(flatgrad.where, otypes=[object])(c, x, np.array(y, dtype=object)))
 
 # Of a (4, 3), b (3, 5), r (3,), c (5,) and a Value s.
 EXPRESSIONS = {
@@ -983,11 +993,13 @@ EXPRESSIONS = {
     "logsumexp": lambda a, b, r, c, s, f: f.logsumexp(a, 1) - a[:, 0],
     "cross-entropy by hand": lambda a, b, r, c, s, f: (f.logsumexp(a @ b, 1).sum() - (a @ b)[0, 3]) / 4.0,
     "sums": lambda a, b, r, c, s, f: a.sum(axis=0) * a.mean(axis=0) + a.sum() * r - a.mean(),
-    "normalisation": lambda a, b, r, c, s, f: ((a - a.mean(axis=0)) / (((a - a.mean(axis=0)) ** 2).mean(axis=0) + 0.1) ** 0.5) * r,
+    "normalisation": lambda a, b, r, c, s, f: (
+        (a - a.mean(axis=0)) / (((a - a.mean(axis=0)) ** 2).mean(axis=0) + 0.1) ** 0.5 * r),
     "maximum": lambda a, b, r, c, s, f: f.maximum(a, r) + f.max(a, 1).reshape(4, 1) - f.max(b),
     "where": lambda a, b, r, c, s, f: f.where(np.arange(12).reshape(4, 3) % 2, a * r, s),
     "reshape and transpose": lambda a, b, r, c, s, f: (a.reshape(3, 4) @ a).T @ b.reshape(3, 5) + a.T.reshape(-1)[:5],
-    "constants on the left": lambda a, b, r, c, s, f: 1.0 - a * np.arange(3.0) + np.arange(4.0)[:, None] / (a * a + 1.0),
+    "constants on the left": lambda a, b, r, c, s, f: (
+        1.0 - a * np.arange(3.0) + np.arange(4.0)[:, None] / (a * a + 1.0)),
     "Values, put together": lambda a, b, r, c, s, f: f.tensor([[r[0], s], [s, r[1] * s]]) @ f.tensor([s, c[0]]),
     "elements, one by one": lambda a, b, r, c, s, f: sum([v * v for row in a for v in row]) + sum([v * s for v in r]),
     "powers": lambda a, b, r, c, s, f: (a * a) ** 1.5 + a**3 + 2.0**a,
@@ -1107,7 +1119,8 @@ STALE = {
 
 
 @pytest.mark.parametrize("name", STALE)
-@pytest.mark.parametrize("index", [np.s_[0, 0], np.s_[-1, -1], np.s_[0], np.s_[-1:], np.s_[:, 0], np.s_[:, -1:], np.s_[::2]], ids=str)
+@pytest.mark.parametrize("index", [np.s_[0, 0], np.s_[-1, -1], np.s_[0], np.s_[-1:], np.s_[:, 0], np.s_[:, -1:],
+                                   np.s_[::2]], ids=str)
 def test_no_stale_gradient_leaks(name, index, moving):
     """With old gradients in what is not reached, the same as without."""
     array = numbers(3, 3)
@@ -1144,9 +1157,51 @@ def test_one_element_after_the_other_is_all_of_them(name, moving):
     assert_close(*grads, scale=10.0)
 
 
+@pytest.mark.parametrize("make", [
+    lambda x, c: flatgrad.minimum(x, 5.0 - x), lambda x, c: flatgrad.maximum(-x, x),
+    lambda x, c: flatgrad.clip(x, x - 1.0, x * 3.0),
+    lambda x, c: flatgrad.where(c, x, x * 2.0), lambda x, c: x.relu() - 1.0, lambda x, c: abs(x)])
+@pytest.mark.parametrize("gradient", [NAN, INF, 0.0])
+@pytest.mark.parametrize("index", [np.s_[0], np.s_[2], np.s_[1:], np.s_[:]], ids=str)
+def test_what_was_not_chosen_gets_nothing(make, gradient, index):
+    """Of one element or of all: nan and inf go where the scalar graph sends them."""
+    numbers, conditions = [1.0, 2.0, -0.5], np.array([1.0, 0.0, 1.0])
+    t, o = Tensor(numbers), [Value(x) for x in numbers]
+    part = make(t, conditions)[index] * gradient
+    (part if isinstance(part, Value) else part.sum()).backward()
+    for k in np.arange(3)[index].reshape(-1):
+        (make(o[k], float(conditions[k])) * gradient).backward()
+    assert np.array_equal(t.grad, [v.grad for v in o], equal_nan=True)
+
+
+def test_the_largest_is_that_of_backward_time():
+    """As with a chain of maximum, when data has been changed after the forward pass."""
+    t = Tensor([1.0, 5.0, 2.0])
+    z = t.max()
+    t.data = [1.0, 3.0, 4.0]
+    z.backward()
+    assert t.grad.tolist() == [0.0, 0.0, 1.0]
+    t.grad = 0.0
+    (t.reshape(1, 3).max(axis=1) * 2.0).sum().backward()
+    assert t.grad.tolist() == [0.0, 0.0, 2.0]
+
+
+def test_operands_are_what_those_of_values_are():
+    t, v = Tensor([4.0, 9.0]), Value(4.0)
+    assert (t**0.5)[0]._prev == (t**2)[0]._prev == {t[0]}
+    assert (t**0.5)[0]._op == (v**0.5)._op and (t**2)[0]._op == (v**2)._op
+    assert len((t**0.5)[0]._children) == len((t**0.5)[0]._local_grads) == 1
+    for make, ours in [(lambda x: x + 1.0, 2), (lambda x: 1.0 - x, 2), (lambda x: x.tanh(), 1),
+                       (lambda x: -x, 1), (lambda x: x / x, 2),
+                       (lambda x: flatgrad.where(1.0, x, x), 3), (lambda x: 2.0**x, 2)]:
+        assert make(t)[0]._op == make(v)._op and len(make(t)[0]._children) == len(make(v)._children) == ours
+        assert make(t)[0]._local_grads == pytest.approx(make(v)._local_grads, rel=1e-15)
+
+
 def test_data_changed_before_backward():
     """Partials are taken at the data of backward time, as in micrograd."""
-    for x, w in (Tensor(numbers(2, 3)), Tensor(numbers(3, seed=1))), (objects(numbers(2, 3)), objects(numbers(3, seed=1))):
+    for make in Tensor, objects:
+        x, w = make(numbers(2, 3)), make(numbers(3, seed=1))
         z = x @ w
         for part, new in (x, numbers(2, 3, seed=5)), (w, numbers(3, seed=6)):
             if isinstance(part, Tensor):
@@ -1172,7 +1227,8 @@ def test_a_result_may_be_given_data():
 def test_constants_have_no_gradient(moving):
     c, t = Tensor(GRID, requires_grad=False), Tensor(GRID)
     assert c.requires_grad is False and c[0].requires_grad is False and c.T.requires_grad is False
-    for z in (c * t).sum(), (c @ t.T).sum(), (t / (c * c + 1.0)).sum(), flatgrad.maximum(c, t * 2.0).sum(), (c[0] @ t[1]):
+    for z in ((c * t).sum(), (c @ t.T).sum(), (t / (c * c + 1.0)).sum(), flatgrad.maximum(c, t * 2.0).sum(),
+              c[0] @ t[1]):
         z.backward()
         assert not c.grad.any() and t.grad.any()
         t.grad = 0.0
@@ -1325,7 +1381,8 @@ def test_a_user_rule_on_an_element(moving):
 def test_a_cycle_through_an_attribute_is_found():
     """An element that leads back to its Tensor."""
     for attach in (lambda t: setattr(t[0], "friend", t), lambda t: setattr(t[0], "friend", [t * 2.0]),
-                   lambda t: setattr((t * 2.0)[1], "friend", lambda: t), lambda t: setattr(t.sum(), "friend", {"t": t})):
+                   lambda t: setattr((t * 2.0)[1], "friend", lambda: t),
+                   lambda t: setattr(t.sum(), "friend", {"t": t})):
         t = Tensor([1.0, 2.0])
         attach(t)
         del t
@@ -1409,7 +1466,16 @@ def scenarios():
         y = (x @ x.T + v).tanh()
         return (y[:, 0] + t[0, 0]).softmax() @ y
 
+    model = MLP(300, [100, 50, 10])
+
     return t, v, {
+        "a network": lambda: [model(rows[0]) for _ in range(200)],
+        "a network and a batch": lambda: model(a),
+        "a network and Values": lambda: model([[v] * 300] * 100),
+        "scalar graphs": lambda: Layer(300, 100, fused=False)(rows[0]),
+        "cross-entropy": lambda: losses.cross_entropy(Tensor(a), range(300)),
+        "hinge": lambda: losses.hinge(Tensor(a), a),
+        "a deep copy": lambda: copy.deepcopy(Tensor([[v] * 300] * 300)),
         "a tensor": lambda: Tensor(a),
         "of Values": lambda: Tensor([[v] * 300] * 300),
         "a copy": lambda: [Tensor(t) for _ in range(20_000)],
@@ -1427,7 +1493,9 @@ def scenarios():
     }
 
 
-@pytest.mark.parametrize("name", ["a tensor", "of Values", "a copy", "map", "map of the large", "matmul", "rows",
+@pytest.mark.parametrize("name", ["a network", "a network and a batch", "a network and Values", "scalar graphs",
+                                  "cross-entropy", "hinge", "a deep copy", "a tensor", "of Values", "a copy", "map",
+                                  "map of the large", "matmul", "rows",
                                   "softmax", "reductions", "wide sum", "dot", "linear", "handles", "a program"])
 def test_failed_allocations_change_nothing(name):
     """Fail the first allocation, then the second, ... until the work goes through."""
@@ -1490,7 +1558,8 @@ def test_errors_leave_the_tape_as_it_was():
     before = nodes()
     for bad in [lambda: t + Tensor([1.0, 2.0]), lambda: t @ t, lambda: t.log(), lambda: t / 0.0, lambda: t + "a",
                 lambda: Tensor([1.0, "a"]), lambda: Tensor([t[0, 0], "a"]), lambda: t[5], lambda: t.sum(axis=2),
-                lambda: t.reshape(4), lambda: t.softmax(axis=3), lambda: t * [[1.0], [2.0], [3.0]], lambda: t * (2**53 + 1),
+                lambda: t.reshape(4), lambda: t.softmax(axis=3), lambda: t * [[1.0], [2.0], [3.0]],
+                lambda: t * (2**53 + 1),
                 lambda: flatgrad.linear(t, [[1.0, 2.0]]), lambda: flatgrad.where(t, t, "b"), lambda: t.backward()]:
         with pytest.raises((TypeError, ValueError, ArithmeticError, IndexError, RuntimeError)):
             bad()

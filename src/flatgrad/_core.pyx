@@ -307,7 +307,7 @@ cdef void value_dealloc(PyObject *o) noexcept:
     cdef PyTypeObject *tp = Py_TYPE(o)
     if fg_tape_holder(&tape, i) == &handle.id:
         fg_tape_hold(&tape, i, NULL)
-        if i + 1 == tape.n or (fg_tape_op(&tape, i) == FG_PART and i + tape.args[i].a + 1 == tape.n):
+        if i + 1 == tape.n or tape.op[i] >= FG_PART:   # its instruction may be on top
             fg_tape_pop(&tape)
     if handle.weak_references != NULL:
         PyObject_ClearWeakRefs(o)

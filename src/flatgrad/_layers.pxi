@@ -251,7 +251,7 @@ cdef bint fill_layer(fg_record *r, const Plan *plan) noexcept:
 cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     """The layers, one instruction each, if that is possible without a closer look; else NotImplemented."""
     cdef Operand a
-    cdef list keep = []
+    cdef list keep
     cdef uint64_t nodes = 0, words = 0
     cdef Py_ssize_t l
     cdef fg_id rows, n, npool, node = 0, v
@@ -261,7 +261,9 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     cdef list values = None
     cdef bint single
     cdef int status = 0
-    take("x", x, &a, keep)
+    if not take_plain(x, &a):
+        keep = []
+        take("x", x, &a, keep)
     if not a.exact or a.ndim == 0 or a.cols != plans[0].nin or a.rows == 0:
         return NotImplemented
     rows = a.rows

@@ -130,29 +130,56 @@ cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
     return row, len(row)
 
 
-cdef int take(str name, object x, Operand *a, list keep) except -1:
-    """Look at an operand and convert it as far as that can run Python code. `keep` keeps alive what *a
-    points to, until the instruction has been made."""
-    cdef Tensor t
-    cdef double number = 0.0
-    cdef bint numbers = False
+cdef bint take_plain(object x, Operand *a) noexcept:
+    """Look at an operand that is most often seen and needs no conversion: a Value, a Tensor, a flat list of
+    Values and floats. No Python code; 0 for any other."""
     cdef Py_ssize_t k, count
+    cdef PyObject **items
+    cdef PyTypeObject *value = <PyTypeObject *>Value
+    cdef bint numbers = True
     a.turned = False
     a.exact = True
+    a.o = <PyObject *>x
+    a.ndim = 0
+    a.rows = a.cols = 1
+    if type(x) is Value:
+        a.kind = VALUE
+        return True
+    if type(x) is Tensor:
+        a.kind = TENSOR
+        a.rows, a.cols, a.ndim = (<Tensor>x).rows, (<Tensor>x).cols, (<Tensor>x).ndim
+        return True
+    if type(x) is not list and type(x) is not tuple:
+        return False
+    count = PySequence_Fast_GET_SIZE(x)
+    if count >= MOST_NODES:
+        return False
+    items = PySequence_Fast_ITEMS(x)
+    for k in range(count):
+        if Py_TYPE(items[k]) == value:
+            numbers = False
+        elif Py_TYPE(items[k]) != &PyFloat_Type:
+            return False
+    a.kind = LIST
+    a.cols, a.ndim = <fg_id>count, 1
+    return not numbers   # numbers alone are an array
+
+
+cdef int take(str name, object x, Operand *a, list keep) except -1:
+    """Look at an operand and convert it as far as that can run Python code. `keep` keeps alive what *a
+    points to, until the instruction has been made, but for x."""
+    cdef double number = 0.0
+    cdef bint numbers = False
+    cdef Py_ssize_t count
+    if take_plain(x, a):
+        return 0
     a.o = NULL
     a.ndim = 0
     a.rows = a.cols = 1
-    if type(x) is Value or isinstance(x, Value):
+    if isinstance(x, Value):
         a.kind = VALUE
+        a.exact = False
         a.o = <PyObject *>x
-        keep.append(x)
-        return 0
-    if isinstance(x, Tensor):
-        t = <Tensor>x
-        a.kind = TENSOR
-        a.o = <PyObject *>x
-        a.rows, a.cols, a.ndim = t.rows, t.cols, t.ndim
-        keep.append(x)
         return 0
     if isinstance(x, (list, tuple)):
         if len(x) > 0 and is_row(x[0]):
@@ -177,12 +204,14 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
     if hasattr(x, "__array__"):
         array = np_asarray(x)
         if array.dtype == object:
-            return take(name, array.tolist(), a, keep)
+            keep.append(array.tolist())
+            return take(name, keep[-1], a, keep)
         return take_array(name, array, a, keep)
     if isinstance(x, (str, bytes, dict)) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name}: expected a Value, a number, a Tensor, an array or a list of them, got "
                         f"{describe(x)}")
-    return take(name, list(x), a, keep)
+    keep.append(list(x))
+    return take(name, keep[-1], a, keep)
 
 
 cdef object np_asarray(object x):
@@ -193,6 +222,8 @@ cdef object np_asarray(object x):
 
 
 cdef bint is_row(object x):
+    if type(x) is Value or type(x) is float:
+        return False
     return isinstance(x, (list, tuple, Tensor)) or (numpy_is_there() and isinstance(x, np_array)
                                                     and x.ndim > 0)
 
@@ -228,7 +259,16 @@ cdef int take_rows(str name, object x, Operand *a, list keep) except -1:
     cdef bint numbers, all_numbers = True
     cdef Py_ssize_t width = -1, count, k
     cdef list rows = []
+    cdef Operand plain
     for k, row in enumerate(list(x)):
+        if type(row) is list and take_plain(row, &plain):   # most often
+            if width >= 0 and <Py_ssize_t>plain.cols != width:
+                raise ValueError(f"{name}: expected rows of one length, got {width} in row 0 and {plain.cols} "
+                                 f"in row {k}")
+            width = plain.cols
+            all_numbers = False
+            rows.append(row)
+            continue
         if not is_row(row):
             raise TypeError(f"{name}[{k}]: expected a row like the first, got {describe(row)}")
         elements, count = checked_elements(f"{name}[{k}]", row, &numbers, &a.exact)
@@ -279,12 +319,13 @@ cdef fg_view view_of(Tensor t) noexcept:
 cdef int fill_list(PyObject *row, fg_id count, fg_id *ids, fg_id step) noexcept:
     """Write a row's ids; numbers become leaves. 0, or -1 if it is not what take() saw. No Python code."""
     cdef PyObject **items
+    cdef PyTypeObject *value = <PyTypeObject *>Value
     cdef fg_id k
     if PySequence_Fast_GET_SIZE(<object>row) != count:
         return -1
     items = PySequence_Fast_ITEMS(<object>row)
     for k in range(count):
-        if Py_TYPE(items[k]) == <PyTypeObject *>Value or is_value(items[k]):
+        if Py_TYPE(items[k]) == value or is_value(items[k]):
             ids[k * step] = (<fg_handle *>items[k]).id
         elif is_float(items[k]) and tape.n < tape.room:
             ids[k * step] = fg_tape_push_leaf(&tape, PyFloat_AS_DOUBLE(<object>items[k]))
@@ -523,9 +564,12 @@ cdef int axis_of(str name, object axis, int ndim) except -2:
 cdef object reduce_(int op, object x, object axis):
     """A sum, mean, maximum or logsumexp of all elements or along an axis."""
     cdef Operand a
-    cdef str name = fg_op_table[op].name.decode()
-    cdef list keep = []
+    cdef str name
+    cdef list keep
     cdef int along
+    if take_plain(x, &a) and a.ndim > 0 and not scalar_mode and axis is None and elements_of(&a) > 0:
+        return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
+    name, keep = fg_op_table[op].name.decode(), []
     if scalar_mode:
         x = reusable(x)
     take(f"{name}(): x", x, &a, keep)
@@ -549,9 +593,12 @@ cdef object reduce_(int op, object x, object axis):
 cdef object softmax_(int op, object x, object axis):
     """softmax or log_softmax along an axis."""
     cdef Operand a
-    cdef str name = fg_op_table[op].name.decode()
-    cdef list keep = []
+    cdef str name
+    cdef list keep
     cdef int along
+    if take_plain(x, &a) and a.ndim == 1 and not scalar_mode and a.cols > 0 and type(axis) is int and axis == -1:
+        return instruction_(op, FG_LEAF, 0, &a, 1, 1, a.cols, GIVE_TENSOR if a.kind == TENSOR else GIVE_LIST, 1)
+    name, keep = fg_op_table[op].name.decode(), []
     if scalar_mode:
         x = reusable(x)
     take(f"{name}(): x", x, &a, keep)
@@ -839,11 +886,13 @@ def dot(w, x, b=None):
     cdef list keep
     if scalar_mode:
         return scalar("dot")(list(w), list(x), b)
-    keep = []
-    take("dot(): x", x, &operands[0], keep)
-    take("dot(): w", w, &operands[1], keep)
-    if b is not None:
-        take("dot(): b", b, &operands[2], keep)
+    if not (take_plain(x, &operands[0]) and take_plain(w, &operands[1])
+            and (b is None or take_plain(b, &operands[2]))):
+        keep = []
+        take("dot(): x", x, &operands[0], keep)
+        take("dot(): w", w, &operands[1], keep)
+        if b is not None:
+            take("dot(): b", b, &operands[2], keep)
     if (operands[0].ndim != 1 or operands[1].ndim != 1 or operands[0].cols != operands[1].cols
             or (b is not None and elements_of(&operands[2]) != 1)):
         raise ValueError(f"dot(): expected w and x of one length, and b a scalar, got shapes "
@@ -878,7 +927,7 @@ def matvec(W, x, b=None):
     >>> [y.data for y in flatgrad.matvec(W, [10.0, 1.0])]
     [12.0, 34.0]
     """
-    if isinstance(x, (list, tuple)) and not is_flat_list(x) or getattr(x, "ndim", 1) != 1:
+    if (not is_flat_list(x) if isinstance(x, (list, tuple)) else getattr(x, "ndim", 1) != 1):
         raise ValueError(f"matvec(): x: expected one dimension, got {describe(x)}")
     return linear_("matvec()", x, W, b, FG_LEAF)
 
