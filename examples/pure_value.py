@@ -3,8 +3,12 @@
 `Value` has what scalar_gpt.py needs and no more: arithmetic with Values and numbers, powers with
 a number, ``exp``, ``log``, ``relu``. Each node keeps its operands and the partial derivative with
 respect to each of them, computed on the way forward; `Value.backward` applies the chain rule.
+
+`dot`, `matvec` and `softmax` are made of those operations, and `Adam` is a loop over Values; in
+flatgrad they have the same names.
 """
 import math
+from operator import mul
 
 
 class Value:
@@ -103,3 +107,50 @@ class Value:
             grad = node.grad
             for child, local_grad in zip(node._children, node._local_grads):
                 child.grad += local_grad * grad
+
+
+def dot(a, b):
+    """Sum of products; begins with the first product, so that no constant 0 enters the graph."""
+    products = map(mul, a, b)
+    return sum(products, next(products))
+
+
+def matvec(matrix, x):
+    return [dot(row, x) for row in matrix]
+
+
+def softmax(x):
+    largest = max([xi.data for xi in x])
+    powers = [(xi - largest).exp() for xi in x]
+    total = sum(powers[1:], powers[0])
+    return [power / total for power in powers]
+
+
+class Adam:
+    """The optimizer, as in flatgrad.optim."""
+
+    def __init__(self, parameters, lr, betas, eps):
+        self.parameters = parameters
+        self.lr, self.betas, self.eps = lr, betas, eps
+        self.m = [0.0] * len(parameters)   # running mean of the gradients
+        self.v = [0.0] * len(parameters)   # and of their squares
+        self.steps = 0
+
+    def zero_grad(self):
+        for p in self.parameters:
+            p.grad = 0.0
+
+    def step(self):
+        self.steps += 1
+        beta1, beta2 = self.betas
+        rest1, rest2, sqrt = 1 - beta1, 1 - beta2, math.sqrt
+        # The corrections for the zeros that m and v began with are the same for every parameter:
+        # moved out of the loop, into the rate and eps.
+        root = sqrt(1 - beta2**self.steps)
+        rate = self.lr * root / (1 - beta1**self.steps)
+        eps = self.eps * root
+        grads = [p.grad for p in self.parameters]
+        self.m = [beta1 * mi + rest1 * g for mi, g in zip(self.m, grads)]
+        self.v = [beta2 * vi + rest2 * g * g for vi, g in zip(self.v, grads)]
+        for p, mi, vi in zip(self.parameters, self.m, self.v):
+            p.data -= rate * mi / (sqrt(vi) + eps)

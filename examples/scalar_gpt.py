@@ -6,56 +6,56 @@
 
 The model: one layer, 16-wide embeddings of characters and positions, 4 heads of causal attention,
 RMSNorm without parameters, no biases, a ReLU MLP of four times the width. It is built character by
-character from ``+ * / ** exp log relu`` on Values and trained by Adam in plain Python, a name a
-step. The code is the same for both engines: flatgrad's Value and that of pure_value.py.
+character from scalars, Values in lists, and trained by Adam, a name a step.
+
+The code is the same for both engines, which differ in what they bring (see `load_engine`): with
+flatgrad a product of a matrix and a vector, or a softmax, is one instruction, and a step of Adam a
+call into C. With pure_value.py all of it is made of ``+ * / ** exp log relu``, and plain Python.
 """
 import argparse
-import math
+import operator
 import random
 import string
 import sys
 import time
-from operator import mul
+from types import SimpleNamespace
 
 WIDTH = 16
 HEADS = 4
 HEAD_WIDTH = WIDTH // HEADS
+PARTS = [slice(h * HEAD_WIDTH, (h + 1) * HEAD_WIDTH) for h in range(HEADS)]   # of a vector, by head
 CONTEXT = 16              # positions: the begin token and up to 15 characters
 LONGEST = CONTEXT - 1
-LEARNING_RATE, BETA1, BETA2, EPS = 0.01, 0.85, 0.99, 1e-8
+LEARNING_RATE, BETAS, EPS = 0.01, (0.85, 0.99), 1e-8
 INITIAL_SPREAD = 0.08     # standard deviation of the parameters at the start
 TEMPERATURE = 0.5         # of the samples: below 1, likely characters become likelier
 
 
+def load_engine(name):
+    """What to compute with: a namespace of five names, which mean the same in both engines.
+
+    ``Value`` is a scalar; ``dot(a, b)`` the sum of products; ``matvec(matrix, x)`` the list of each
+    row's dot with x; ``softmax(x)`` a list of positive Values that add up to 1; and
+    ``Adam(parameters, lr, betas, eps)`` the optimizer.
+    """
+    if name == "python":
+        import pure_value
+        return pure_value
+    import flatgrad
+    from flatgrad.optim import Adam
+    return SimpleNamespace(Value=flatgrad.Value, dot=flatgrad.dot, matvec=flatgrad.matvec,
+                           softmax=flatgrad.softmax, Adam=Adam)
+
+
 # The model. Vectors are lists of Values, matrices lists of rows.
 
-def dot(a, b):
-    """Sum of products; begins with the first product, so that no constant 0 enters the graph."""
-    products = map(mul, a, b)
-    return sum(products, next(products))
+def add(a, b):
+    return list(map(operator.add, a, b))
 
 
-def linear(matrix, x):
-    return [dot(row, x) for row in matrix]
-
-
-def rmsnorm(x):
-    scale = (dot(x, x) / len(x) + 1e-5) ** -0.5
-    return [xi * scale for xi in x]
-
-
-def softmax(logits):
-    largest = max([logit.data for logit in logits])
-    powers = [(logit - largest).exp() for logit in logits]
-    total = sum(powers[1:], powers[0])
-    return [power / total for power in powers]
-
-
-def attention(query, keys, values):
-    """One head: the values so far, weighted by how well their keys fit the query."""
-    scale = HEAD_WIDTH**-0.5
-    weights = softmax([dot(query, key) * scale for key in keys])
-    return [dot(weights, column) for column in zip(*values)]
+def new_cache():
+    """No positions yet: the keys of each head, and the values of all heads."""
+    return [[] for _ in range(HEADS)], [[] for _ in range(WIDTH)]
 
 
 class GPT:
@@ -63,19 +63,20 @@ class GPT:
 
     Parameters
     ----------
-    Value : type
-        The class to compute with.
+    engine : namespace
+        What to compute with, from `load_engine`.
     vocabulary : int
         Number of different tokens.
     rng : random.Random
         Source of the initial parameters.
     """
 
-    def __init__(self, Value, vocabulary, rng):
+    def __init__(self, engine, vocabulary, rng):
         def matrix(rows, columns):
-            return [[Value(rng.gauss(0.0, INITIAL_SPREAD)) for _ in range(columns)]
+            return [[engine.Value(rng.gauss(0.0, INITIAL_SPREAD)) for _ in range(columns)]
                     for _ in range(rows)]
 
+        self.engine = engine
         self.token = matrix(vocabulary, WIDTH)
         self.position = matrix(CONTEXT, WIDTH)
         self.query, self.key, self.value, self.mix = [matrix(WIDTH, WIDTH) for _ in range(4)]
@@ -83,49 +84,67 @@ class GPT:
         self.down = matrix(WIDTH, 4 * WIDTH)
         self.out = matrix(vocabulary, WIDTH)
 
+    def matrices(self):
+        return [self.token, self.position, self.query, self.key, self.value, self.mix, self.up,
+                self.down, self.out]
+
     def parameters(self):
-        matrices = vars(self).values()
-        return [value for matrix in matrices for row in matrix for value in row]
+        return [value for matrix in self.matrices() for row in matrix for value in row]
+
+    def rmsnorm(self, x):
+        scale = (self.engine.dot(x, x) / WIDTH + 1e-5) ** -0.5
+        return [xi * scale for xi in x]
+
+    def attention(self, query, keys, values):
+        """One head: the values so far, weighted by how well their keys fit the query.
+
+        A row of `keys` is a position, but one of `values` a component at all positions.
+        """
+        weights = self.engine.softmax(self.engine.matvec(keys, query))
+        return self.engine.matvec(values, weights)
 
     def logits(self, token, keys, values):
-        """Logits of the next token. Adds this token's key and value to each head's list."""
+        """Logits of the next token. Adds this one's key and value to those so far."""
+        linear, rmsnorm = self.engine.matvec, self.rmsnorm
         position = len(keys[0])
-        x = [t + p for t, p in zip(self.token[token], self.position[position])]
+        x = add(self.token[token], self.position[position])
         x = rmsnorm(x)
 
         residual = x
         x = rmsnorm(x)
         query, key, value = linear(self.query, x), linear(self.key, x), linear(self.value, x)
+        scale = HEAD_WIDTH**-0.5
+        query = [q * scale for q in query]
+        for row, v in zip(values, value):
+            row.append(v)
         heads = []
-        for h in range(HEADS):
-            part = slice(h * HEAD_WIDTH, (h + 1) * HEAD_WIDTH)
-            keys[h].append(key[part])
-            values[h].append(value[part])
-            heads += attention(query[part], keys[h], values[h])
-        x = [a + b for a, b in zip(linear(self.mix, heads), residual)]
+        for part, head_keys in zip(PARTS, keys):
+            head_keys.append(key[part])
+            heads += self.attention(query[part], head_keys, values[part])
+        x = add(linear(self.mix, heads), residual)
 
         residual = x
         x = [h.relu() for h in linear(self.up, rmsnorm(x))]
-        x = [a + b for a, b in zip(linear(self.down, x), residual)]
+        x = add(linear(self.down, x), residual)
         return linear(self.out, x)
 
     def loss(self, tokens):
         """Mean of -log(p) over the tokens after the first."""
-        keys, values = [[] for _ in range(HEADS)], [[] for _ in range(HEADS)]
+        cache = new_cache()
         losses = []
         for token, target in zip(tokens, tokens[1:]):
-            p = softmax(self.logits(token, keys, values))
+            p = self.engine.softmax(self.logits(token, *cache))
             losses.append(-p[target].log())
         return sum(losses[1:], losses[0]) / len(losses)
 
     def sample(self, end, rng):
         """Tokens of a new name: drawn one after the other until `end`, at most `LONGEST`."""
-        keys, values = [[] for _ in range(HEADS)], [[] for _ in range(HEADS)]
+        cache = new_cache()
         tokens = [end]
         while len(tokens) <= LONGEST:
-            logits = self.logits(tokens[-1], keys, values)
-            weights = [p.data for p in softmax([logit / TEMPERATURE for logit in logits])]
-            [token] = rng.choices(range(len(weights)), weights)
+            logits = self.logits(tokens[-1], *cache)
+            p = self.engine.softmax([logit / TEMPERATURE for logit in logits])
+            [token] = rng.choices(range(len(p)), [pi.data for pi in p])
             if token == end:
                 break
             tokens.append(token)
@@ -150,26 +169,14 @@ def train(model, documents, steps):
     Value
         With its graph, which is swept when the generator goes on.
     """
-    parameters = model.parameters()
-    m = [0.0] * len(parameters)   # running mean of the gradients
-    v = [0.0] * len(parameters)   # and of their squares
-    beta1, rest1, beta2, rest2, sqrt = BETA1, 1 - BETA1, BETA2, 1 - BETA2, math.sqrt
+    optimizer = model.engine.Adam(model.parameters(), LEARNING_RATE, BETAS, EPS)
     for step in range(steps):
         loss = model.loss(documents[step % len(documents)])
         yield loss
+        optimizer.zero_grad()
         loss.backward()
-
-        # Adam. Its corrections for the zeros that m and v began with are the same for every
-        # parameter: moved out of the loop, into the rate and eps.
-        root = sqrt(1 - BETA2 ** (step + 1))
-        rate = LEARNING_RATE * (1 - step / steps) * root / (1 - BETA1 ** (step + 1))
-        eps = EPS * root
-        grads = [p.grad for p in parameters]
-        m = [beta1 * mi + rest1 * g for mi, g in zip(m, grads)]
-        v = [beta2 * vi + rest2 * g * g for vi, g in zip(v, grads)]
-        for p, mi, vi in zip(parameters, m, v):
-            p.data -= rate * mi / (sqrt(vi) + eps)
-            p.grad = 0.0
+        optimizer.lr = LEARNING_RATE * (1 - step / steps)
+        optimizer.step()
 
 
 def count_nodes(root):
@@ -252,18 +259,14 @@ def parse_arguments():
 
 def main():
     arguments, names = parse_arguments()
-    if arguments.engine == "flatgrad":
-        from flatgrad import Value
-    else:
-        from pure_value import Value
-
+    engine = load_engine(arguments.engine)
     rng = random.Random(arguments.seed)
     rng.shuffle(names)
     characters = sorted(set("".join(names)))
     number = {character: i for i, character in enumerate(characters)}
     end = len(characters)   # the token that begins and ends a name
     documents = [[end] + [number[c] for c in name] + [end] for name in names]
-    model = GPT(Value, len(characters) + 1, rng)
+    model = GPT(engine, len(characters) + 1, rng)
     print(f"{len(names)} names of {len(characters)} different characters")
     print(f"{len(model.parameters())} parameters")
 
