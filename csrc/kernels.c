@@ -445,7 +445,12 @@ static double max(size_t n, const double *x)
         nan = vm_or(nan, v_isnan(v_set1(x[i])));
         result = x[i] > result ? x[i] : result;
     }
-    return vm_any(nan) ? (double)NAN : result;
+    if (vm_any(nan))
+        return (double)NAN;
+    if (result == 0.0) /* zeros of both signs are equal: the first, however wide the lanes */
+        for (i = 0; x[i] != 0.0; i++)
+            continue;
+    return result == 0.0 ? x[i] : result;
 }
 
 static double dot(size_t n, const double *x, const double *y)

@@ -368,7 +368,7 @@ def test_training_with_a_custom_operation_leaves_memory_flat():
     steps(40_000)
     warm, peak = peak, 0
     steps(100_000)
-    assert peak <= warm
+    assert peak <= warm + 100   # a collection comes at one point of a step or at another
     assert nodes() == before
 
 
