@@ -1245,6 +1245,13 @@ def test_results_of_constants():
     assert v.grad == np.sum(GRID)
 
 
+def test_a_constant_of_values_lets_no_gradient_through():
+    v = Value(2.0)
+    c = Tensor([v, 1.0], requires_grad=False)
+    (c * Tensor([3.0, 3.0])).sum().backward()
+    assert v.grad == 0.0 and c.data.tolist() == [2.0, 1.0]
+
+
 # ---- empty ----
 
 @pytest.mark.parametrize("source", [np.zeros(0), np.zeros((0, 3)), np.zeros((2, 0)), [], [[]], [[], []]], ids=repr)
@@ -1336,6 +1343,24 @@ def test_steps_leave_memory_flat():
         del kept[0], kept[-1]
         peaks.append(flatgrad.stats()["bytes"])
     assert max(peaks[150:]) <= max(peaks[:150])
+
+
+def test_long_chains_do_not_recurse():
+    start = nodes()
+    t = Tensor([1.0, 2.0])
+    for ending in "popped", "collected", "pickled":
+        x = t
+        for _ in range(100_000 if ending != "pickled" else 10_000):
+            x = x * 1.0
+        t.grad = 0.0
+        x.sum().backward()
+        assert t.grad.tolist() == [1.0, 1.0]
+        blocker = Value(1.0) if ending == "collected" else None   # on top, so that nothing is popped
+        if ending == "pickled":
+            assert pickle.loads(pickle.dumps(x)).tolist() == copy.deepcopy(x).tolist() == [1.0, 2.0]
+        del x
+        assert nodes() == start + 3 + (blocker is not None)
+        del blocker
 
 
 def test_garbage_of_every_order(moving):

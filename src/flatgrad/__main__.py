@@ -12,8 +12,10 @@ import os
 import random
 import sys
 
-from flatgrad import Value, __version__, compat
+from flatgrad import Tensor, __version__, compat, dot
+from flatgrad.losses import hinge
 from flatgrad.nn import MLP
+from flatgrad.optim import SGD
 
 # `datasets` and `viz` are imported where they are used: they import NumPy, which is not for us to
 # import before a program that is run has prepared for it.
@@ -211,7 +213,7 @@ def moons(args):
     random.seed(args.seed)
     model = MLP(2, [*args.hidden, 1])
     print(f"Number of parameters {len(model.parameters())}", flush=True)
-    for k, loss, accuracy in train(model, X.tolist(), y.tolist(), args.steps):
+    for k, loss, accuracy in train(model, X, y, args.steps):
         if not math.isfinite(loss):
             return diverged(f"the loss is {loss} at step {k}", X)
         if k % 10 == 0 or k == args.steps - 1:
@@ -224,7 +226,7 @@ def moons(args):
         print(f"\nThe loss went up. {ADVICE}")
 
     def predict(points):
-        return [model(point).data for point in points.tolist()]
+        return model(points).data[:, 0]
 
     try:
         print("\n" + decision_boundary_text(predict, X, y), flush=True)
@@ -251,8 +253,8 @@ def train(model, X, y, steps):
     ----------
     model : flatgrad.nn.MLP
         With two inputs and one output; trained in place.
-    X : list of [float, float]
-    y : list of float
+    X : array_like, shape (n_samples, 2)
+    y : array_like, shape (n_samples,)
         -1.0 or 1.0.
     steps : int
 
@@ -265,20 +267,20 @@ def train(model, X, y, steps):
         between 0 and 1.
     """
     parameters = model.parameters()
+    optimizer = SGD(parameters)
+    X, y = Tensor(X, requires_grad=False), Tensor(y, requires_grad=False)
+    positive = y.data > 0
     for k in range(steps):
-        scores = [model([Value(x0), Value(x1)]) for x0, x1 in X]
-        losses = [(1 + -yi * score).relu() for yi, score in zip(y, scores)]
-        data_loss = sum(losses) * (1.0 / len(losses))
+        scores = model(X)
         alpha = 1e-4
-        loss = data_loss + alpha * sum(p * p for p in parameters)
-        right = sum((yi > 0) == (score.data > 0) for yi, score in zip(y, scores))
-        yield k, loss.data, right / len(y)
+        loss = hinge(scores, y) + alpha * dot(parameters, parameters)
+        right = ((scores.data[:, 0] > 0) == positive).mean()
+        yield k, loss.data, float(right)
 
-        model.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        learning_rate = 1.0 - 0.9 * k / steps
-        for p in parameters:
-            p.data -= learning_rate * p.grad
+        optimizer.lr = 1.0 - 0.9 * k / steps
+        optimizer.step()
 
 
 def png(predict, X, y):

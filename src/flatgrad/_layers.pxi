@@ -223,7 +223,8 @@ cdef bint fill_layer(fg_record *r, const Plan *plan) noexcept:
     cdef Weights n
     cdef fg_id j, w, b, first_w = 0, first_b = 0
     cdef int64_t step_w = plan.nin, step_b = 1
-    if PySequence_Fast_GET_SIZE(<object>plan.neurons) != plan.nout:
+    if (PySequence_Fast_GET_SIZE(<object>plan.neurons) != plan.nout   # changed since plan_layer() saw it
+            or not isinstance(<object>neurons[0], Weights) or not calls(<object>neurons[0], neuron_call)):
         return False
     for j in range(plan.nout):
         if Py_TYPE(neurons[j]) != tp:
@@ -320,6 +321,14 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     return values
 
 
+cdef object as_array(object x):
+    """Another package's table or vector, such as a data frame, as an ndarray; anything else as it is."""
+    if (isinstance(x, (list, tuple, Tensor)) or not hasattr(x, "__array__")
+            or (numpy_is_there() and isinstance(x, np_array))):
+        return x
+    return np_asarray(x)
+
+
 cdef bint is_batch(object x):
     """Whether a module's input makes a Tensor of its output."""
     if isinstance(x, (list, tuple)):
@@ -333,12 +342,14 @@ def layer_forward(neurons not None, x):
     As one instruction if they are Neurons with Values as weights; else each neuron is called.
     """
     cdef Plan plan
-    cdef bint batch = is_batch(x), fused = True
+    cdef bint batch, fused = True
     cdef Weights n
     cdef Py_ssize_t k
+    x = as_array(x)
+    batch = is_batch(x)
     if not scalar_mode and plan_layer(neurons, &plan):
-        if type(x) is not Tensor and not isinstance(x, (list, tuple)) and not batch:
-            x = list(x)
+        if not batch and not isinstance(x, (list, tuple)):
+            x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else list(x)
         result = run_plans(&plan, 1, x, batch)
         if result is not NotImplemented:
             return result
@@ -406,7 +417,10 @@ def network_forward(list layers not None, x):
         keep.append(neurons)
         if not plan_layer(neurons, &plans[l]):
             return NotImplemented
+    x = as_array(x)
     batch = is_batch(x)
     if not batch and not isinstance(x, (list, tuple)):
-        x = list(x)
+        if not is_array(x):   # it may be readable once only, and that is for the first layer to do
+            return NotImplemented
+        x = x.tolist()
     return run_plans(plans, count, x, batch)

@@ -1260,15 +1260,17 @@ cdef object element(Tensor t, fg_id row, fg_id col):
     return handle_of(<fg_id>(<int64_t>view.base + <int64_t>row * view.row_step + <int64_t>col * view.col_step))
 
 
-cdef object to_numpy(Tensor t, double *array):
+cdef object to_numpy(Tensor t, bint data):
     """The data, or gradients, of a Tensor as a new ndarray."""
     cdef fg_view view
     cdef double[:, ::1] out
+    cdef double *array
     cdef fg_id i, j
     import numpy
     numpy_is_there()
     result = numpy.empty((t.rows, t.cols))
     out = result
+    array = tape.data if data else tape.grad   # now: making objects may have moved them
     view = view_of(t)
     if lies_dense(t):
         memcpy(&out[0, 0], array + view.base, <size_t>view.rows * view.cols * sizeof(double))
@@ -1289,7 +1291,7 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
     take(name, x, &a, keep)
     if a.kind != NUMBER and a.kind != ARRAY:
         if isinstance(x, Tensor):
-            return from_numbers(t, name, to_numpy(<Tensor>x, tape.data), data)
+            return from_numbers(t, name, to_numpy(<Tensor>x, True), data)
         raise TypeError(f"{name}: expected numbers, got {describe(x)}")
     if a.kind == ARRAY and shape_of(&a) != t.shape:
         raise ValueError(f"{name}: expected shape {t.shape} or a number, got shape {shape_of(&a)}")
@@ -1434,7 +1436,7 @@ cdef class Tensor:
 
     @property
     def data(self):
-        return to_numpy(self, tape.data)
+        return to_numpy(self, True)
 
     @data.setter
     def data(self, x):
@@ -1446,7 +1448,7 @@ cdef class Tensor:
 
     @property
     def grad(self):
-        return to_numpy(self, tape.grad)
+        return to_numpy(self, False)
 
     @grad.setter
     def grad(self, x):
@@ -1470,17 +1472,17 @@ cdef class Tensor:
 
     def numpy(self):
         """The numbers, as a new ndarray."""
-        return to_numpy(self, tape.data)
+        return to_numpy(self, True)
 
     def __array__(self, dtype=None, copy=None):
         if copy is False:
             raise ValueError("copy: the numbers of a Tensor are on the tape; an array is always a copy")
-        array = to_numpy(self, tape.data)
+        array = to_numpy(self, True)
         return array if dtype is None else array.astype(dtype)
 
     def tolist(self):
         """The numbers, as a list of floats, or of rows."""
-        return to_numpy(self, tape.data).tolist()
+        return to_numpy(self, True).tolist()
 
     def item(self):
         """The only number, as a float. Raises ValueError if there are several."""
@@ -1622,7 +1624,7 @@ cdef class Tensor:
 
     def __repr__(self):
         import numpy
-        text = numpy.array2string(to_numpy(self, tape.data), separator=", ", prefix="Tensor(")
+        text = numpy.array2string(to_numpy(self, True), separator=", ", prefix="Tensor(")
         return f"Tensor({text}{', requires_grad=False' if self.constant else ''})"
 
     def __add__(left, right):
@@ -1660,7 +1662,7 @@ cdef class Tensor:
 
     def __copy__(self):
         return map_tensors(FG_COPY, 0, (self,), ()) if fg_op_is_block(fg_tape_op(&tape, self.run.id)) \
-            else Tensor(to_numpy(self, tape.data), requires_grad=not self.constant)
+            else Tensor(to_numpy(self, True), requires_grad=not self.constant)
 
 
 cdef bint is_index(object key):
@@ -1703,14 +1705,10 @@ cdef object matmul_(object left, object right):
     ndim = operands[0].ndim + operands[1].ndim - 2
     if scalar_mode:
         return scalar_matmul(left, right, operands[0].ndim, operands[1].ndim)
-    return instruction_(FG_LAYER, FG_LEAF, 0, operands, 2, rows, cols, GIVE_TENSOR if ndim else GIVE_VALUE, ndim,
-                        ) if ndim != 1 or rows == 1 else instruction_column(operands, rows)
-
-
-cdef object instruction_column(Operand *operands, fg_id rows):
-    """A matrix times a vector, with the result as one dimension."""
-    cdef Tensor t = instruction_(FG_LAYER, FG_LEAF, 0, operands, 2, rows, 1, GIVE_TENSOR, 2)
-    return tensor_view(t, 0, 1, rows, 0, 1, 1)
+    result = instruction_(FG_LAYER, FG_LEAF, 0, operands, 2, rows, cols, GIVE_TENSOR if ndim else GIVE_VALUE, ndim)
+    if ndim == 1 and rows > 1:   # a matrix times a vector: the column that it made, as one dimension
+        return tensor_view(<Tensor>result, 0, 1, rows, 0, 1, 1)
+    return result
 
 
 cdef object scalar_matmul(object left, object right, int left_ndim, int right_ndim):
