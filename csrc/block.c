@@ -81,36 +81,35 @@ static double *take(double **scratch, size_t doubles)
     return p;
 }
 
-/* The view within an array of the tape, or, if it must be copied, dense scratch memory. */
-static matrix place(const fg_view *v, double *array, int side, double **scratch)
+/* Which numbers of a view: its data, or its gradients, which are added up in what is returned; it is NULL
+ * if nobody wants them. */
+typedef enum numbers { DATA, GRADIENTS } numbers;
+
+/* A view as it lies on the tape, or, if `copy`, in dense scratch memory: gradients then begin with 0, and
+ * add_copied() adds them to the tape's at the end. */
+static matrix lay_out(const fg_tape *t, fg_record *r, fg_id v, numbers what, int copy, double **scratch)
 {
-    if (must_copy(v, side))
-        return (matrix){take(scratch, size_of(v)), v->cols, 1, 1};
-    return (matrix){array + v->base, v->row_step, v->cols > 1 ? v->col_step : 1, 0};
+    const fg_view *view = fg_record_view(r, v);
+    if (what == GRADIENTS && (view->flags & FG_VIEW_CONSTANT))
+        return (matrix){NULL, 0, 0, 0};
+    if (!copy)
+        return (matrix){(what == DATA ? t->data : t->grad) + view->base, view->row_step,
+                        view->cols > 1 ? view->col_step : 1, 0};
+    const matrix m = {take(scratch, size_of(view)), view->cols, 1, 1};
+    for (fg_id i = 0; i < view->rows; i++)
+        for (fg_id j = 0; j < view->cols; j++)
+            m.p[(size_t)i * view->cols + j] = what == DATA ? t->data[fg_record_slot(r, view, i, j)] : 0.0;
+    return m;
 }
 
 static matrix read_view(const fg_tape *t, fg_record *r, fg_id v, int side, double **scratch)
 {
-    const fg_view *view = fg_record_view(r, v);
-    const matrix m = place(view, t->data, side, scratch);
-    if (m.copied)
-        for (fg_id i = 0; i < view->rows; i++)
-            for (fg_id j = 0; j < view->cols; j++)
-                m.p[(size_t)i * view->cols + j] = t->data[fg_record_slot(r, view, i, j)];
-    return m;
+    return lay_out(t, r, v, DATA, must_copy(fg_record_view(r, v), side), scratch);
 }
 
-/* Where the gradients of a view are added up; copied ones begin with 0 and are added at the end. p is
- * NULL if nobody wants them. */
 static matrix gradient_of(const fg_tape *t, fg_record *r, fg_id v, int side, double **scratch)
 {
-    const fg_view *view = fg_record_view(r, v);
-    if (view->flags & FG_VIEW_CONSTANT)
-        return (matrix){NULL, 0, 0, 0};
-    const matrix m = place(view, t->grad, side, scratch);
-    if (m.copied)
-        memset(m.p, 0, size_of(view) * sizeof *m.p);
-    return m;
+    return lay_out(t, r, v, GRADIENTS, must_copy(fg_record_view(r, v), side), scratch);
 }
 
 static void add_copied(const fg_tape *t, fg_record *r, fg_id v, matrix m)
@@ -248,10 +247,8 @@ static void layer_reverse(const fg_tape *t, fg_record *r, const double *z, doubl
         if (dw.p)
             multiply_add(kernels, n, k, m, (matrix){dsums.p, 1, (ptrdiff_t)n, 0}, x, dw, scratch);
     }
-    if (dx.p)
-        add_copied(t, r, 0, dx);
-    if (dw.p)
-        add_copied(t, r, 1, dw);
+    add_copied(t, r, 0, dx);
+    add_copied(t, r, 1, dw);
 }
 
 /* ---- FG_MAP ---- */
@@ -281,37 +278,40 @@ static loops loops_of(fg_record *r)
 }
 
 /* A view as operand of those loops: where it begins, and how far it is from one outer round to the next
- * and from lane to lane, which is 0 or 1. Gradients if `grad`. */
+ * and from lane to lane, which is 0 or 1. */
 typedef struct lane_view {
     matrix m;
     ptrdiff_t outer_step;
     size_t step;
 } lane_view;
 
-static lane_view lanes_of(const fg_tape *t, fg_record *r, fg_id v, const loops *l, int grad, double **scratch)
+static lane_view lanes_of(const fg_tape *t, fg_record *r, fg_id v, numbers what, const loops *l,
+                          double **scratch)
 {
-    fg_view *view = fg_record_view(r, v);
-    lane_view lv;
+    const fg_view *view = fg_record_view(r, v);
     const int32_t across = l->down ? view->row_step : view->col_step;
     const fg_id length = l->down ? view->rows : view->cols;
-    const int copy = length > 1 && across != 1;
-    if (copy && !is_listed(view)) { /* a copy of a view that would otherwise be taken as it lies */
-        const fg_view kept = *view;
-        lv.m = (matrix){take(scratch, size_of(view)), view->cols, 1, 1};
-        for (fg_id i = 0; i < kept.rows; i++)
-            for (fg_id j = 0; j < kept.cols; j++)
-                lv.m.p[(size_t)i * kept.cols + j] =
-                    grad ? 0.0 : t->data[fg_record_slot(r, &kept, i, j)];
-        if (grad && (view->flags & FG_VIEW_CONSTANT))
-            lv.m.p = NULL;
-    } else {
-        lv.m = grad ? gradient_of(t, r, v, 0, scratch) : read_view(t, r, v, 0, scratch);
+    const matrix m = lay_out(t, r, v, what, is_listed(view) || (length > 1 && across != 1), scratch);
+    const ptrdiff_t row = view->rows > 1 ? m.row : 0, col = view->cols > 1 ? m.col : 0;
+    const int one_loop = l->outer == 1 && size_of(view) > 1 && l->lanes > 1;
+    return (lane_view){m, l->down ? col : row, (size_t)(length > 1 || one_loop)};
+}
+
+/* The operands of those loops, in the first round; `step` is of the lanes. */
+static void map_operands(const fg_tape *t, fg_record *r, const loops *l, lane_view *views, size_t *step,
+                         double **scratch)
+{
+    for (fg_id v = 0; v < r->views; v++) {
+        views[v] = lanes_of(t, r, v, DATA, l, scratch);
+        step[v] = views[v].step;
     }
-    const ptrdiff_t row = view->rows > 1 ? lv.m.row : 0;
-    const ptrdiff_t col = view->cols > 1 ? lv.m.col : 0;
-    lv.outer_step = l->down ? col : row;
-    lv.step = (size_t)(length > 1);
-    return lv;
+}
+
+/* Where the operands' lanes begin in outer round i. */
+static void map_round(const fg_record *r, const lane_view *views, size_t i, const double **x)
+{
+    for (fg_id v = 0; v < r->views; v++)
+        x[v] = views[v].m.p + (ptrdiff_t)i * views[v].outer_step;
 }
 
 static size_t map_forward(const fg_tape *t, fg_record *r, double *z)
@@ -319,15 +319,11 @@ static size_t map_forward(const fg_tape *t, fg_record *r, double *z)
     const loops l = loops_of(r);
     double *scratch = t->scratch;
     lane_view views[FG_MAX_VIEWS];
-    const double *x[3] = {NULL, NULL, NULL};
-    size_t step[3] = {0, 0, 0};
-    for (fg_id v = 0; v < r->views; v++) {
-        views[v] = lanes_of(t, r, v, &l, 0, &scratch);
-        step[v] = l.outer == 1 && l.lanes > 1 && size_of(fg_record_view(r, v)) > 1 ? 1 : views[v].step;
-    }
+    const double *x[FG_MAX_VIEWS] = {NULL, NULL, NULL};
+    size_t step[FG_MAX_VIEWS] = {0, 0, 0};
+    map_operands(t, r, &l, views, step, &scratch);
     for (size_t i = 0; i < l.outer; i++) {
-        for (fg_id v = 0; v < r->views; v++)
-            x[v] = views[v].m.p + (ptrdiff_t)i * views[v].outer_step;
+        map_round(r, views, i, x);
         const size_t lane = t->kernels->map((int)r->param, l.lanes, x, step, (int32_t)r->k, z + i * l.lanes);
         if (lane < l.lanes)
             return i * l.lanes + lane;
@@ -340,19 +336,13 @@ static void map_reverse(const fg_tape *t, fg_record *r, const double *z, const d
     const loops l = loops_of(r);
     double *scratch = t->scratch;
     lane_view views[FG_MAX_VIEWS];
-    const double *x[3] = {NULL, NULL, NULL};
-    size_t step[3] = {0, 0, 0};
-    for (fg_id v = 0; v < r->views; v++) {
-        views[v] = lanes_of(t, r, v, &l, 0, &scratch);
-        step[v] = l.outer == 1 && l.lanes > 1 && size_of(fg_record_view(r, v)) > 1 ? 1 : views[v].step;
-    }
+    const double *x[FG_MAX_VIEWS] = {NULL, NULL, NULL};
+    size_t step[FG_MAX_VIEWS] = {0, 0, 0};
+    map_operands(t, r, &l, views, step, &scratch);
     for (fg_id which = 0; which < r->views; which++) {
-        const lane_view d = lanes_of(t, r, which, &l, 1, &scratch);
-        if (!d.m.p)
-            continue;
-        for (size_t i = 0; i < l.outer; i++) {
-            for (fg_id v = 0; v < r->views; v++)
-                x[v] = views[v].m.p + (ptrdiff_t)i * views[v].outer_step;
+        const lane_view d = lanes_of(t, r, which, GRADIENTS, &l, &scratch);
+        for (size_t i = 0; i < l.outer && d.m.p; i++) {
+            map_round(r, views, i, x);
             t->kernels->map_grad((int)r->param, (int)which, l.lanes, x, step, (int32_t)r->k, z + i * l.lanes,
                                  dz + i * l.lanes, d.m.p + (ptrdiff_t)i * d.outer_step);
         }
@@ -385,18 +375,9 @@ static int in_pieces(fg_record *r)
            || (r->rows == 1 && r->cols == 1 && v->rows > 1 && (fg_id)v->row_step != v->cols);
 }
 
-static matrix dense_view(const fg_tape *t, fg_record *r, int grad, double **scratch)
+static matrix dense_view(const fg_tape *t, fg_record *r, numbers what, double **scratch)
 {
-    fg_view *v = fg_record_view(r, 0);
-    if (is_listed(v) || !in_pieces(r))
-        return grad ? gradient_of(t, r, 0, 0, scratch) : read_view(t, r, 0, 0, scratch);
-    const matrix m = {take(scratch, size_of(v)), v->cols, 1, 1};
-    for (fg_id i = 0; i < v->rows; i++)
-        for (fg_id j = 0; j < v->cols; j++)
-            m.p[(size_t)i * v->cols + j] = grad ? 0.0 : t->data[fg_record_slot(r, v, i, j)];
-    if (grad && (v->flags & FG_VIEW_CONSTANT))
-        return (matrix){NULL, 0, 0, 0};
-    return m;
+    return lay_out(t, r, 0, what, is_listed(fg_record_view(r, 0)) || in_pieces(r), scratch);
 }
 
 static double reduced(const fg_kernels *kernels, int op, size_t n, const double *x)
@@ -435,7 +416,7 @@ static void rows_forward(const fg_tape *t, int op, fg_record *r, double *z)
 {
     const fg_kernels *const kernels = t->kernels;
     double *scratch = t->scratch;
-    const rows x = rows_of(r, dense_view(t, r, 0, &scratch));
+    const rows x = rows_of(r, dense_view(t, r, DATA, &scratch));
     for (size_t i = 0; i < x.count; i++) {
         const double *const row = x.m.p + (ptrdiff_t)i * x.m.row;
         if (op == FG_SOFTMAX)
@@ -451,12 +432,12 @@ static void rows_reverse(const fg_tape *t, int op, fg_record *r, const double *z
 {
     const fg_kernels *const kernels = t->kernels;
     double *scratch = t->scratch;
-    const rows dx = rows_of(r, dense_view(t, r, 1, &scratch));
+    const rows dx = rows_of(r, dense_view(t, r, GRADIENTS, &scratch));
     if (!dx.m.p)
         return;
     rows x = {0, 0, {NULL, 0, 0, 0}};
     if (op == FG_MAX || op == FG_LOGSUMEXP)
-        x = rows_of(r, dense_view(t, r, 0, &scratch));
+        x = rows_of(r, dense_view(t, r, DATA, &scratch));
     for (size_t i = 0; i < dx.count; i++) {
         const size_t n = dx.length;
         double *const row = dx.m.p + (ptrdiff_t)i * dx.m.row;
@@ -521,8 +502,7 @@ static void cross_entropy_reverse(const fg_tape *t, fg_record *r, double dz)
         t->kernels->axpy(v->cols, d, scratch, row);
         row[label[i]] -= d;
     }
-    if (dx.p)
-        add_copied(t, r, 0, dx);
+    add_copied(t, r, 0, dx);
 }
 
 /* ---- all of them ---- */
