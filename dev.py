@@ -7,7 +7,8 @@
                                         address and undefined-behaviour sanitizers; without JOB all
                                         tests but the slow ones
     python3 dev.py wheels [PYTHON ...]  the sdist, and from it a wheel for each Python given or found,
-                                        each tested as installed; they are left in wheelhouse/
+                                        each tested as installed, but for the slow tests; they are left
+                                        in wheelhouse/
 
 Each job runs against the package as installed from a copy of this checkout, never against src/. Its
 environment, .venv-dev, .venv-sanitize or .venv-wheels, is made when there is none and brought up to
@@ -276,7 +277,7 @@ def wheels(arguments):
             wheel = Path(shutil.copy2(wheel, house))
             pip_install(target, f"{wheel}[test]")
             say(f"{name}: testing {wheel.name}")
-            must(target, "-m", "pytest", unpacked / "tests", cwd=scratch)
+            must(target, "-m", "pytest", "-m", "not slow", unpacked / "tests", cwd=scratch)
             must(target, "-m", "flatgrad", "moons", "--steps", "2", cwd=scratch)
     return 0
 

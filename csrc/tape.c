@@ -264,6 +264,10 @@ static void relax(fg_tape *t, fg_id before)
         if (pool > 0 && fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, pool,
                                       sizeof *t->pool) == FG_OK)
             t->pool_capacity = pool;
+        if (t->npool == 0) { /* no block instruction is left that may need it */
+            (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, 0, sizeof *t->scratch);
+            t->scratch_capacity = 0;
+        }
         set_collect_at(t);
     }
 }

@@ -6,25 +6,13 @@ import random
 import weakref
 
 import pytest
+from leaks import living
 
 import flatgrad
 from flatgrad import Value, _core
 
 
-def nodes():
-    flatgrad.collect()
-    return flatgrad.stats()["nodes"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind():
-    gc.collect()
-    before = nodes()
-    yield
-    _core._testing(fail_after=-1, collect_floor=131072)
-    gc.collect()
-    assert _core._check()
-    assert nodes() == before
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def tanh(self):
@@ -353,7 +341,7 @@ def test_long_chain_of_closures_is_released_without_recursion():
 
 def test_training_with_a_custom_operation_leaves_memory_flat():
     w = Value(0.5)
-    before = nodes()
+    before = living()
     peak = 0
 
     def steps(count):
@@ -369,7 +357,7 @@ def test_training_with_a_custom_operation_leaves_memory_flat():
     warm, peak = peak, 0
     steps(100_000)
     assert peak <= warm + 100   # a collection comes at one point of a step or at another
-    assert nodes() == before
+    assert living() == before
 
 
 def test_random_lifetimes_of_closures():
@@ -414,7 +402,7 @@ def test_random_lifetimes_of_closures():
 
 def test_failed_allocations():
     x = Value(1.0)
-    before = nodes()
+    before = living()
     for k in range(3):
         _core._testing(fail_after=k)
         try:
@@ -426,4 +414,4 @@ def test_failed_allocations():
         v = None
         _core._testing(fail_after=-1)
         assert _core._check()
-        assert nodes() == before
+        assert living() == before

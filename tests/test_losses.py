@@ -1,11 +1,11 @@
 """mse, hinge and cross_entropy against NumPy, finite differences and expressions of Values."""
 import copy
-import gc
 import math
 import random
 
 import numpy as np
 import pytest
+from leaks import living
 
 import flatgrad
 from flatgrad import Tensor, Value, _core
@@ -15,21 +15,7 @@ from flatgrad.nn import MLP
 INF, NAN = math.inf, math.nan
 
 
-def nodes():
-    """Living nodes."""
-    flatgrad.collect()
-    return flatgrad.stats()["nodes"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind():
-    gc.collect()
-    before = nodes()
-    yield
-    _core._testing(collect_floor=131072)
-    gc.collect()
-    assert _core._check()
-    assert nodes() == before
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 # ---- the formulas, over floats ----
@@ -503,12 +489,12 @@ def test_a_fused_loss_is_a_few_nodes():
     t, y = Tensor(np.ones(1000)), Tensor(np.ones(1000), requires_grad=False)
     q, labels = Tensor(np.ones((1000, 4))), np.zeros(1000, dtype=int)
     for loss_of, prediction, target, most in ((mse, t, y, 1010), (hinge, t, y, 1010), (cross_entropy, q, labels, 2)):
-        before = nodes()
+        before = living()
         loss = loss_of(prediction, target)
-        assert nodes() - before <= most
+        assert living() - before <= most
         with flatgrad.scalar_graph():
             loss = loss_of(prediction, target)
-        assert nodes() - before > 1500
+        assert living() - before > 1500
         del loss
 
 

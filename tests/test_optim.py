@@ -1,6 +1,5 @@
 """SGD and Adam against their formulas in plain Python: trajectories, state, layouts, errors."""
 import copy
-import gc
 import math
 import pickle
 import random
@@ -17,21 +16,7 @@ from flatgrad.optim import SGD, Adam, Optimizer
 INF, NAN = math.inf, math.nan
 
 
-def nodes():
-    """Living nodes."""
-    flatgrad.collect()
-    return flatgrad.stats()["nodes"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind():
-    gc.collect()
-    before = nodes()
-    yield
-    _core._testing(collect_floor=131072)
-    gc.collect()
-    assert _core._check()
-    assert nodes() == before
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 # ---- the formulas, over lists of floats ----

@@ -1,5 +1,4 @@
 """The tape under Value: lifetimes, popping, collection, memory, failure, interruption."""
-import gc
 import os
 import random
 import signal
@@ -12,27 +11,14 @@ import weakref
 import fuzz
 import pytest
 import test_ops
+from leaks import living
 
 import flatgrad
 from flatgrad import Value, _core
 from flatgrad.nn import MLP
 
 
-def nodes():
-    """Living nodes."""
-    flatgrad.collect()
-    return flatgrad.stats()["nodes"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind():
-    gc.collect()
-    before = nodes()
-    yield
-    _core._testing(fail_after=-1, limit=0xFFFFFFF0, sweep_chunk=1 << 18, collect_floor=131072)
-    gc.collect()
-    assert _core._check()
-    assert nodes() == before
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def resident():
@@ -161,7 +147,7 @@ def test_popping_pooled_nodes():
 
 def test_every_tenth_value_is_kept():
     """Interleaved lifetimes are collected without being asked; the kept keep all they have."""
-    start, a = nodes(), Value(1.5)
+    start, a = living(), Value(1.5)
     collections = flatgrad.stats()["collections"]
     kept = []
     for k in range(300_000):
@@ -172,7 +158,7 @@ def test_every_tenth_value_is_kept():
     v = None
     assert flatgrad.stats()["collections"] > collections
     assert flatgrad.stats()["nodes"] < 2 * (2 * len(kept) + start) + 131072
-    assert nodes() == start + 1 + 2 * len(kept)    # a; and a product and its constant each
+    assert living() == start + 1 + 2 * len(kept)    # a; and a product and its constant each
     for k, v, identity, hashed in kept:
         assert v.data == 1.5 * k and v.grad == k + 0.5
         assert (id(v), hash(v)) == (identity, hashed)
@@ -332,7 +318,7 @@ def test_interrupt_between_chunks():
     y = x
     for _ in range(200_000):
         y = y * 1.0
-    before = nodes()
+    before = living()
     _core._testing(sweep_chunk=1)
     made = []
 
@@ -355,7 +341,7 @@ def test_interrupt_between_chunks():
     assert _core._check()
     assert made[0].data == 6.0
     made.clear()
-    assert nodes() == before
+    assert living() == before
     _core._testing(sweep_chunk=1 << 18)
     x.grad = 0.0
     node = y
@@ -542,7 +528,7 @@ def test_full_tape():
 
 def test_errors_leave_the_tape_as_it_was():
     x = Value(-1.0)
-    before = nodes()
+    before = living()
     for bad in [lambda: x.log(), lambda: x / 0, lambda: x**0.5, lambda: x + "a", lambda: 2**53 + x / 0,
                 lambda: x * (2**53 + 1), lambda: flatgrad.where(x, x, "b"), lambda: Value("a"),
                 lambda: Value(1.0, (x, 2)), lambda: Value(1.0, 3), lambda: Value(1.0, (), 5),
@@ -550,7 +536,7 @@ def test_errors_leave_the_tape_as_it_was():
                 lambda: _core.weighted_sum([x, x], [1.0, "a"], x)]:
         with pytest.raises((TypeError, ValueError, ArithmeticError)):
             bad()
-    assert nodes() == before and x.data == -1.0 and x.grad == 0.0
+    assert living() == before and x.data == -1.0 and x.grad == 0.0
 
 
 def test_code_that_runs_during_conversion():

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from leaks import nodes
 from test_ops import IDS, ORACLE, ROWS, F
 
 import flatgrad
@@ -28,35 +29,7 @@ from flatgrad.nn import MLP, Layer
 INF, NAN = math.inf, math.nan
 
 
-def nodes():
-    """Living nodes."""
-    gc.collect()
-    flatgrad.collect()
-    return flatgrad.stats()["nodes"]
-
-
-def living():
-    """As nodes(), without the tenths of a second that Python's collector takes, so cycles may be in it."""
-    flatgrad.collect()
-    return flatgrad.stats()["nodes"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind():
-    before = living()
-    yield
-    _core._testing(fail_after=-1, limit=0xFFFFFFF0, collect_floor=131072)
-    assert _core._check()
-    if living() > before:
-        gc.collect()
-        assert living() <= before
-
-
-@pytest.fixture(params=["as it is", "collecting all the time"])
-def moving(request):
-    """With ids as they are, and with a collection, that renumbers, before each operation."""
-    if request.param != "as it is":
-        _core._testing(collect_floor=0)
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def numbers(*shape, seed=0, low=-3.0, high=3.0):

@@ -13,9 +13,7 @@ import random
 import sys
 
 from flatgrad import Tensor, __version__, compat, dot
-from flatgrad.losses import hinge
 from flatgrad.nn import MLP
-from flatgrad.optim import SGD
 
 # `datasets` and `viz` are imported where they are used: they import NumPy, which is not for us to
 # import before a program that is run has prepared for it.
@@ -266,6 +264,9 @@ def train(model, X, y, steps):
         Before the step's update, which is made when the next step is asked for. The accuracy is
         between 0 and 1.
     """
+    from flatgrad.losses import hinge
+    from flatgrad.optim import SGD
+
     parameters = model.parameters()
     optimizer = SGD(parameters)
     X, y = Tensor(X, requires_grad=False), Tensor(y, requires_grad=False)

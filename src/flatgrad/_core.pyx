@@ -42,6 +42,7 @@ cdef extern from "Python.h":
         PyNumberMethods *tp_as_number
         int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) except -1
     PyTypeObject PyType_Type
+    PyObject *_PyType_Lookup(PyTypeObject *tp, PyObject *name)
     PyObject *PyType_GenericAlloc(PyTypeObject *tp, Py_ssize_t nitems) except NULL
     void PyObject_ClearWeakRefs(PyObject *o)
     # By pointer: a dying object must not be touched by automatic reference counting.
@@ -1974,6 +1975,21 @@ cdef int publish_operations() except -1:
 
 cdef void *our_add = (<PyTypeObject *>Value).tp_as_number.nb_add
 cdef void *our_multiply = (<PyTypeObject *>Value).tp_as_number.nb_multiply
+cdef list our_operators = [(sys.intern(name), Value.__dict__[name])
+                           for name in ("__add__", "__radd__", "__mul__", "__rmul__")]
+
+
+cdef bint operators_are_ours() noexcept:
+    """Whether nobody has put other operators for sums and products on the class."""
+    cdef PyTypeObject *value = <PyTypeObject *>Value
+    if value.tp_as_number.nb_add == our_add and value.tp_as_number.nb_multiply == our_multiply:
+        return True
+    # Or somebody had, and has put ours back: they are then reached by another way.
+    for operator_ in our_operators:
+        if (_PyType_Lookup(value, <PyObject *>(<tuple>operator_)[0])
+                != <PyObject *>(<tuple>operator_)[1]):
+            return False
+    return True
 
 
 def weighted_sum(w not None, x not None, b):
@@ -2054,8 +2070,7 @@ cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):
     cdef Py_ssize_t k
     if (type(b) is not Value or PySequence_Fast_GET_SIZE(w) != count
             or PySequence_Fast_GET_SIZE(x) != count
-            or value.tp_as_number.nb_add != our_add
-            or value.tp_as_number.nb_multiply != our_multiply):
+            or not operators_are_ours()):
         return False
     for k in range(count):
         if Py_TYPE(ws[k]) != value or (Py_TYPE(xs[k]) != value

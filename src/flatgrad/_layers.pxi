@@ -4,10 +4,6 @@
 # Weights keeps the list `w` only while somebody else may have it: as long as nobody does, the weights
 # are those that were seen last, and since these are kept alive, they lie where they lay, in order.
 
-cdef extern from "Python.h":
-    PyObject *_PyType_Lookup(PyTypeObject *tp, PyObject *name)
-
-
 cdef long long handle_moves = 0   # how often a Value has become the handle of another node
 
 
@@ -170,13 +166,11 @@ cdef PyObject *our_methods[128]        # by opcode: Value.relu and the like, as 
 cdef PyObject *our_method_names[128]
 
 
-cdef bint operators_are_ours(int activation) noexcept:
-    """Whether nobody has put other operators, or another activation, on the class: scalar graphs would be
-    made by those."""
-    cdef PyTypeObject *value = <PyTypeObject *>Value
-    return (value.tp_as_number.nb_add == our_add and value.tp_as_number.nb_multiply == our_multiply
-            and (activation == FG_LEAF
-                 or _PyType_Lookup(value, our_method_names[activation]) == our_methods[activation]))
+cdef bint rule_is_ours(int activation) noexcept:
+    """Whether the scalar graph of a neuron would be made by our operators, and not by others that somebody
+    has put on the class."""
+    return operators_are_ours() and (activation == FG_LEAF or _PyType_Lookup(
+        <PyTypeObject *>Value, our_method_names[activation]) == our_methods[activation])
 
 
 cdef bint only_values(object x):
@@ -206,7 +200,7 @@ cdef bint plan_layer(object neurons, Plan *plan):
     if type(neurons) is not list or len(<list>neurons) == 0 or not isinstance((<list>neurons)[0], Weights):
         return False
     n = <Weights>(<list>neurons)[0]
-    if not calls(n, neuron_call) or n.kept is None or not operators_are_ours(n.code):
+    if not calls(n, neuron_call) or n.kept is None or not rule_is_ours(n.code):
         return False
     plan.neurons = <PyObject *>neurons
     plan.nin = <fg_id>PySequence_Fast_GET_SIZE(n.kept)
@@ -360,7 +354,7 @@ def layer_forward(neurons not None, x):
             fused = False
             break
         n = <Weights>neuron
-        if not operators_are_ours(n.code):
+        if not rule_is_ours(n.code):
             fused = False
             break
         fused = ((is_current(n) or see(n) == 1) and type(n.bias) is Value and n.code == (<Weights>neurons[0]).code
