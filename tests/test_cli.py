@@ -294,7 +294,8 @@ def test_an_interrupt_is_quiet(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX pipes")
 @pytest.mark.parametrize("lines", [0, 1])
 def test_a_reader_that_leaves_is_not_an_error(tmp_path, lines):
-    with subprocess.Popen([sys.executable, "-m", "flatgrad", "moons"], cwd=tmp_path,
+    # Steps enough to be still at it, and to fill the pipe.
+    with subprocess.Popen([sys.executable, "-m", "flatgrad", "moons", "--steps", "100000"], cwd=tmp_path,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for _ in range(lines):
             process.stdout.readline()
