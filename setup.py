@@ -64,7 +64,7 @@ def update_stub(table=Path("csrc/ops.def"), stub=Path("src/flatgrad/_core.pyi"))
           for of in ("Value", "Tensor")],
         "".join(f"@overload\ndef {name}({operands.replace(',', f': {of},')}: {of}, /) -> {result}: ...\n"
                 for _, name, operands in rows
-                for of, result in (("_Operand", "Value"), ("_Matrix | _Operand", "Tensor"))),
+                for of, result in (("_Operand", "Value"), ("_Matrix | _Operand", "Value | Tensor"))),
     ])
     text = stub.read_text("utf-8")
     new = re.sub(r"(# <ops\.def>\n).*?( *# </ops\.def>\n)",
