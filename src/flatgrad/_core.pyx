@@ -1068,13 +1068,13 @@ cdef tuple save(fg_id root):
     position of a held _Run and that of the number in it. With several numbers, data and grad are bytes
     and attributes are by number.
     """
-    cdef dict position = {}    # entry -> of its first number; None: not known yet; -1 and below: held
-    cdef list entries = [], ends = [], stack = []
+    cdef dict position         # entry -> of its first number; None: not known yet; -1 and below: held
+    cdef list entries, ends, stack
     cdef fg_id i, operand
     cdef Py_ssize_t numbers = 0
-    hold_ids()
+    hold_ids()   # before anything is made: that may run Python's collector
     try:
-        stack.append(root)
+        position, entries, ends, stack = {}, [], [], [root]
         while stack:
             i = stack.pop()
             if i in position:

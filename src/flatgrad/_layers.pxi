@@ -41,11 +41,10 @@ cdef class Weights:
 
     @w.setter
     def w(self, x):
+        if x is None:   # which would say that nobody has the list
+            raise TypeError("w: expected a list of Values, got None")
         self.handed_out = x
         self.kept = None
-        if x is None:   # and not "nobody has it"
-            self.handed_out = ()
-            raise TypeError("w: expected a list of Values, got None")
 
     @property
     def b(self):
@@ -213,13 +212,14 @@ cdef bint fill_layer(fg_record *r, const Plan *plan) noexcept:
     """Enter weights and biases as views 1 and 2: 1 if each neuron is as plain as the first, and all lie in
     order. No Python code."""
     cdef PyObject **neurons = PySequence_Fast_ITEMS(<object>plan.neurons)
-    cdef PyTypeObject *tp = Py_TYPE(neurons[0])
+    cdef PyTypeObject *tp
     cdef Weights n
     cdef fg_id j, w, b, first_w = 0, first_b = 0
     cdef int64_t step_w = plan.nin, step_b = 1
     if (PySequence_Fast_GET_SIZE(<object>plan.neurons) != plan.nout   # changed since plan_layer() saw it
             or not isinstance(<object>neurons[0], Weights) or not calls(<object>neurons[0], neuron_call)):
         return False
+    tp = Py_TYPE(neurons[0])
     for j in range(plan.nout):
         if Py_TYPE(neurons[j]) != tp:
             return False
@@ -249,7 +249,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     cdef list keep
     cdef uint64_t nodes = 0, words = 0
     cdef Py_ssize_t l
-    cdef fg_id rows, n, npool, node = 0, v
+    cdef fg_id rows, n, npool, node = 0
     cdef fg_record *r
     cdef fg_handle *handle = NULL
     cdef Tensor tensor = None
@@ -306,13 +306,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     if batch:
         tie_run(tensor.run, node)
         return tensor
-    hold_ids()   # until all have their handles
-    try:
-        for v in range(plans[count - 1].nout):
-            values[v] = handle_of(node - plans[count - 1].nout + v)
-    finally:
-        release_ids()
-    return values
+    return with_handles(values, node)
 
 
 cdef object as_array(object x):
@@ -338,7 +332,6 @@ def layer_forward(neurons not None, x):
     cdef Plan plan
     cdef bint batch, fused = True
     cdef Weights n
-    cdef Py_ssize_t k
     x = as_array(x)
     batch = is_batch(x)
     if not scalar_mode and plan_layer(neurons, &plan):
@@ -349,7 +342,7 @@ def layer_forward(neurons not None, x):
             return result
     # A closer look.
     neurons = list(neurons)
-    for k, neuron in enumerate(neurons):
+    for neuron in neurons:
         if not isinstance(neuron, Weights) or not calls(neuron, neuron_call):
             fused = False
             break

@@ -30,7 +30,6 @@ cdef str block_symbol(fg_id i):
 
 cdef void tie_run(_Run run, fg_id i) noexcept:
     """From now on the new run keeps the numbers below node i."""
-    global live_runs
     run.id = i
     run.count = tape.args[i].b
     fg_tape_hold(&tape, i, &run.id)
@@ -398,7 +397,7 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
                          fg_id label_count=0):
     """Make a block instruction; its results as a Value, a list of Values or a Tensor."""
     cdef uint64_t nodes = <uint64_t>rows * cols + 1, words = fg_block_words(count, label_count)
-    cdef fg_id v, n, npool, node = 0, first
+    cdef fg_id v, n, npool, node = 0
     cdef fg_handle *handle = NULL
     cdef fg_record *r
     cdef Tensor tensor = None
@@ -445,11 +444,16 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
     if give_what == GIVE_TENSOR:
         tie_run(tensor.run, node)
         return tensor
-    first = node - rows * cols
+    return with_handles(values, node)
+
+
+cdef list with_handles(list values, fg_id node):
+    """The list with the results of a new block instruction in it."""
+    cdef fg_id k, count = <fg_id>len(values)
     hold_ids()   # until all have their handles
     try:
-        for v in range(rows * cols):
-            values[v] = handle_of(first + v)
+        for k in range(count):
+            values[k] = handle_of(node - count + k)
     finally:
         release_ids()
     return values
@@ -522,7 +526,7 @@ cdef object map_tensors(int op, int32_t k, tuple xs, tuple names):
         take(names[v] if names else f"operand of {symbol}", xs[v], &operands[v], keep)
     check_shapes(symbol, operands, count, &rows, &cols, &ndim)
     if scalar_mode:
-        return scalar_tensor("map", xs, {"operation": fg_op_table[op].id.decode(), "k": k})
+        return scalar_map(op, k, xs)
     return instruction_(FG_MAP, <fg_id>op, k, operands, count, rows, cols,
                         GIVE_TENSOR if ndim else GIVE_VALUE, ndim)
 
@@ -1125,24 +1129,23 @@ cdef list flattened(object x):
     return [item for row in x for item in row] if x and is_row(x[0]) else x
 
 
-cdef object scalar_tensor(str kind, tuple xs, dict parameters):
+cdef object scalar_map(int op, int32_t k, tuple xs):
     """An elementwise operation, made of scalar ones."""
-    cdef int op = opcodes[parameters["operation"]]
+    import numpy as np
     arrays = []
     for x in xs:
-        np_asarray(0.0)
         values = nested(x) if is_matrix(x) else x
         array = np.empty(np_shape(values), dtype=object)
         array[...] = values
         arrays.append(array)
     broadcast = np.broadcast_arrays(*arrays)
-    flat = [apply_scalars(op, parameters["k"], items) for items in zip(*[a.ravel().tolist() for a in broadcast])]
+    flat = [apply_scalars(op, k, items) for items in zip(*[a.ravel().tolist() for a in broadcast])]
     shape = broadcast[0].shape
     if shape == ():
         return flat[0]
     if len(shape) == 1:
         return packed(flat)
-    return packed([flat[k * shape[1]:(k + 1) * shape[1]] for k in range(shape[0])])
+    return packed([flat[i * shape[1]:(i + 1) * shape[1]] for i in range(shape[0])])
 
 
 cdef tuple np_shape(object values):
