@@ -30,7 +30,7 @@ def test_the_version_stands_once():
         assert importlib.metadata.version("flatgrad") == version == flatgrad.__version__
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("flatgrad is imported from its sources, not installed")
-    sources = [ROOT / "setup.py", ROOT / "dev.py", *PYTHON.glob("*.py*"), *CSRC.iterdir()]
+    sources = [ROOT / "setup.py", ROOT / "dev.py", *PYTHON.rglob("*.py*"), *CSRC.iterdir()]
     assert [path.name for path in sources if version in read(path)] == []
 
 
@@ -45,7 +45,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else():
     names = {file.name for file in files if file.parts[0] == "flatgrad" and file.suffix != ".pyc"}
     compiled = {name for name in names if name.startswith("_core.") and name.endswith((".so", ".pyd"))}
     assert len(compiled) == 1
-    assert names - compiled == {path.name for path in PYTHON.glob("*.py")} | {"_core.pyi", "py.typed"}
+    assert names - compiled == {path.name for path in PYTHON.rglob("*.py")} | {"_core.pyi", "py.typed"}
     assert {file.parts[0] for file in files if file.parts[0][0] not in "._"} <= {
         "flatgrad", next(file.parts[0] for file in files if file.match("*.dist-info/WHEEL"))}
 
@@ -110,8 +110,8 @@ def test_stats_returns_what_the_stub_says(stub):
 # ---- the docstrings' examples ----
 
 def examples():
-    for module in ["flatgrad", *(f"flatgrad.{module.name}" for module in pkgutil.iter_modules(flatgrad.__path__)
-                                 if module.name != "__main__")]:
+    for module in ["flatgrad", *(module.name for module in pkgutil.walk_packages(flatgrad.__path__, "flatgrad.")
+                                 if not module.name.endswith("__main__"))]:
         for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module)):
             if test.examples and " (line " not in test.name:  # Cython lists some a second time
                 yield pytest.param(test, id=test.name)
@@ -197,15 +197,24 @@ def test_c_includes_only_what_it_may_know(path):
 
 # ---- rules of the house: Python, and files in general ----
 
-# A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches.
-PYTHON_LAYERS = ["_core", "scalar", "flatgrad engine", "datasets losses nn optim viz", "compat", "__main__"]
+# A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches, and the
+# modules of a package stand where it does, in an order of their own.
+PYTHON_LAYERS = ["errors", "_core", "arguments scalar storage", "flatgrad engine", "datasets functional losses nn optim",
+                 "viz", "train", "estimators", "compat", "__main__"]
 
 
-@pytest.mark.parametrize("path", sorted(PYTHON.glob("*.py")), ids=lambda path: path.name)
+def layers_of(name):
+    """Where a module stands: its rank, and for a module of a package, that and the package."""
+    rank = {known: rank for rank, names in enumerate(PYTHON_LAYERS) for known in names.split()}
+    return rank[name.split(".")[0]]
+
+
+@pytest.mark.parametrize("path", sorted(PYTHON.rglob("*.py")), ids=lambda path: path.relative_to(PYTHON).as_posix())
 def test_python_imports_only_what_it_may_know(path):
-    layer = {name: rank for rank, names in enumerate(PYTHON_LAYERS) for name in names.split()}
-    own = "flatgrad" if path.stem == "__init__" else path.stem
-    assert own in layer, "say in PYTHON_LAYERS where it stands"
+    parts = path.relative_to(PYTHON).with_suffix("").parts
+    own = ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "flatgrad"
+    known = {name for names in PYTHON_LAYERS for name in names.split()}
+    assert own.split(".")[0] in known, "say in PYTHON_LAYERS where it stands"
     imported = []
     for node in ast.walk(ast.parse(read(path))):
         if isinstance(node, ast.Import):
@@ -213,15 +222,16 @@ def test_python_imports_only_what_it_may_know(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             whole = node.module == "flatgrad"
-            imported += [f"flatgrad.{alias.name}" if whole and alias.name in layer else node.module
+            imported += [f"flatgrad.{alias.name}" if whole and alias.name in known else node.module
                          for alias in node.names]
     ours = {name.removeprefix("flatgrad.") for name in imported if name.split(".")[0] == "flatgrad"}
-    assert {name for name in ours if layer[name] >= layer[own]} == set()
+    package = own.split(".")[0]
+    assert {name for name in ours if name.split(".")[0] != package and layers_of(name) >= layers_of(own)} == set()
 
 
 def test_only_the_core_names_c_headers():
     headers = re.compile("|".join(rf"\b{path.stem}\.h\b" for path in CSRC.glob("*.h")))
-    assert {path.name for path in PYTHON.iterdir() if path.suffix in (".py", ".pyx", ".pxd", ".pyi")
+    assert {path.name for path in PYTHON.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi")
             and headers.search(read(path))} <= {"_core.pyx", "_core.pxd"}
 
 

@@ -11,10 +11,13 @@ from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every fun
 # `from flatgrad import *` leaves Python's own abs, and the like, alone.
 __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
+SUBMODULES = ("arguments", "compat", "datasets", "engine", "errors", "estimators", "functional", "losses", "nn", "optim", "scalar",
+              "storage", "train", "viz")
+
 
 def __getattr__(name):
     """The submodules and the version, loaded when first asked for: each takes longer than the core."""
-    if name in ("compat", "datasets", "engine", "losses", "nn", "optim", "scalar", "viz"):
+    if name in SUBMODULES:
         from importlib import import_module
 
         return import_module(f"flatgrad.{name}")

@@ -2,12 +2,10 @@
 
 A step is one call into C for each group of parameters: what is here does not loop over them.
 """
-import math
-import numbers
-
 import numpy as np
 
 from flatgrad._core import Parameters, Tensor
+from flatgrad.arguments import finite, flag, non_negative
 
 __all__ = ["Optimizer", "SGD", "Adam"]
 
@@ -279,28 +277,6 @@ def parameter_list(params):
     return params
 
 
-def finite(name, value, expected="a finite number"):
-    """The finite float that `value` is, or an error that names the argument."""
-    if not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: expected {expected}, got {value!r}")
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return result
-
-
-def non_negative(name, value):
-    """As `finite`, for numbers that may not be below 0."""
-    expected = "a finite number, 0 or more"
-    result = finite(name, value, expected)
-    if result < 0.0:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return result
-
-
 def pair_of_betas(betas):
     """Adam's `betas` as a pair of floats."""
     try:
@@ -313,10 +289,3 @@ def pair_of_betas(betas):
         if not 0.0 <= beta < 1.0:
             raise ValueError(f"betas[{k}]: expected {expected}, got {beta!r}")
     return pair
-
-
-def flag(name, value):
-    """The bool that `value` is, or an error that names the argument."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
-    return bool(value)

@@ -1,0 +1,164 @@
+"""Checks of arguments, each with a message that names the argument, its value and what was expected.
+
+They return what the caller goes on with, and raise errors of `flatgrad.errors`.
+"""
+import difflib
+import importlib
+import math
+import numbers
+import operator
+
+import numpy as np
+
+from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
+                             UnknownNameError)
+
+__all__ = ["extra", "finite", "finite_array", "flag", "generator", "non_negative", "one_of", "positive", "samples",
+           "within", "whole"]
+
+
+def finite(name, value, expected="a finite number"):
+    """The finite float that `value` is."""
+    if not isinstance(value, numbers.Real):
+        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
+    return result
+
+
+def non_negative(name, value):
+    """The finite float, 0 or more, that `value` is."""
+    expected = "a finite number, 0 or more"
+    result = finite(name, value, expected)
+    if result < 0.0:
+        raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
+    return result
+
+
+def positive(name, value):
+    """The finite float above 0 that `value` is."""
+    expected = "a finite number above 0"
+    result = finite(name, value, expected)
+    if result <= 0.0:
+        raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
+    return result
+
+
+def within(name, value, low, high, expected=None):
+    """The float that `value` is, which has to be from `low` to below `high`."""
+    expected = expected or f"a number from {low:g} to below {high:g}"
+    result = finite(name, value, expected)
+    if not low <= result < high:
+        raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
+    return result
+
+
+def whole(name, value, low=0):
+    """The int, `low` or more, that `value` is."""
+    expected = f"an int, {low} or more"
+    if isinstance(value, (bool, np.bool_)):
+        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
+    try:
+        result = operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}") from None
+    if result < low:
+        raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
+    return result
+
+
+def flag(name, value):
+    """The bool that `value` is."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArgumentTypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def one_of(name, value, known):
+    """`value`, which has to be one of the names `known`; the error suggests the nearest."""
+    known = list(known)
+    if isinstance(value, str) and value in known:
+        return value
+    expected = f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}"
+    if not isinstance(value, str):
+        raise ArgumentTypeError(expected)
+    near = difflib.get_close_matches(value.lower(), known, n=1)
+    raise UnknownNameError(expected + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def generator(name, rng):
+    """A `numpy.random.Generator`: `rng` itself, or one seeded by an int, or by the system for None."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is not None:
+        try:
+            rng = whole(name, rng)
+        except ArgumentTypeError:
+            raise ArgumentTypeError(f"{name}: expected None, an int or a numpy.random.Generator, got {rng!r}") from None
+    return np.random.default_rng(rng)
+
+
+def finite_array(name, x, ndim=None):
+    """`x` as a C-contiguous array of float64, of `ndim` dimensions if given, without nan and inf."""
+    try:
+        array = np.asarray(x)
+        if array.dtype.kind not in "biuf":
+            array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"{name}: expected an array of real numbers, got {shortened(x)}") from None
+    if ndim is not None and array.ndim != ndim:
+        raise ShapeError(f"{name}: expected {ndim} dimension{'s' * (ndim != 1)}, got the shape {array.shape}")
+    array = np.ascontiguousarray(array, np.float64)
+    if not np.isfinite(array).all():
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+        raise DataError(f"{name}[{', '.join(map(str, where))}]: expected a finite number, got {array[where]}")
+    return array
+
+
+def samples(name, x, n_features=None):
+    """`x` as a float64 array of shape (n_samples, n_features), finite and with one of each at least."""
+    array = finite_array(name, x, 2)
+    if 0 in array.shape:
+        raise DataError(f"{name}: expected one sample and one feature at least, got the shape {array.shape}")
+    if n_features is not None and array.shape[1] != n_features:
+        raise ShapeError(f"{name}: expected {n_features} features, got the shape {array.shape}")
+    return array
+
+
+def extra(package, purpose, of, module=None):
+    """The module of an optional package.
+
+    Parameters
+    ----------
+    package : str
+        As pip calls it.
+    purpose : str
+        What needs it, to begin the message with.
+    of : str
+        The extra of flatgrad that brings it.
+    module : str, optional
+        What to import, if it is not called as the package is.
+
+    Raises
+    ------
+    MissingPackageError
+        If it is not installed.
+    """
+    module = module or package
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise   # it is there, and broken
+        raise MissingPackageError(f"{purpose} needs {package}; to install it: pip install 'flatgrad[{of}]'",
+                                  name=error.name) from None
+
+
+def shortened(x):
+    """repr(x), cut to what a message has room for."""
+    text = repr(x)
+    return text if len(text) <= 60 else text[:57] + "..."

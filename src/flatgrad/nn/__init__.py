@@ -1,0 +1,8 @@
+"""Modules: micrograd's neurons, layers and perceptrons, drawing the same numbers."""
+import random
+
+from flatgrad._core import Value
+from flatgrad.nn.layers import MLP, Layer, Module, Neuron
+
+# The last two because `from micrograd.nn import *` gives them as well.
+__all__ = ["Module", "Neuron", "Layer", "MLP", "Value", "random"]
