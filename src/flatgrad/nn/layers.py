@@ -10,44 +10,9 @@ import random
 
 from flatgrad._core import (Value, Weights, layer_forward, network_forward, own_calls, scalar_graph,
                             weighted_sum)
+from flatgrad.nn.module import Module
 
-# The last two because `from micrograd.nn import *` gives them as well.
-__all__ = ["Module", "Neuron", "Layer", "MLP", "Value", "random"]
-
-
-class Module:
-    """What has parameters.
-
-    Attributes
-    ----------
-    fused : bool
-        Whether the layers in it are single instructions, and not micrograd's scalar graph.
-
-    Examples
-    --------
-    >>> from flatgrad.nn import Module
-    >>> Module().parameters()
-    []
-    """
-
-    fused = True
-
-    def zero_grad(self):
-        """Set the gradient of every parameter to 0.
-
-        A backward pass adds to gradients, so this comes before each one.
-        """
-        for p in self.parameters():
-            p.grad = 0.0
-
-    def parameters(self):
-        """The parameters, in a new list.
-
-        Returns
-        -------
-        list of Value
-        """
-        return []
+__all__ = ["Neuron", "Layer", "MLP"]
 
 
 class Neuron(Weights, Module):
@@ -119,6 +84,11 @@ class Neuron(Weights, Module):
     def parameters(self):
         """The weights, then the bias."""
         return self.own_parameters()
+
+    def named_values(self, prefix=""):
+        yield prefix + "weight", self.w
+        yield prefix + "bias", self.b
+        yield from super().named_values(prefix)
 
     def __repr__(self):
         name = {"linear": "Linear", "relu": "ReLU"}.get(self.activation, self.activation.capitalize())
@@ -192,6 +162,25 @@ class Layer(Module):
     def parameters(self):
         """The parameters of each neuron in turn."""
         return [p for n in self.neurons for p in n.parameters()]
+
+    def named_values(self, prefix=""):
+        """The neurons' weights as one array of the shape `(nout, nin)`, and their biases as another."""
+        found = [dict(n.named_values()) for n in self.neurons]
+        if all(list(values) == ["weight", "bias"] and len(values["weight"]) == len(found[0]["weight"])
+               for values in found):
+            yield prefix + "weight", [values["weight"] for values in found]
+            yield prefix + "bias", [values["bias"] for values in found]
+        else:   # somebody has changed them
+            yield from super().named_values(prefix)
+
+    def summary_rows(self, prefix=""):
+        yield prefix, self.description(), len(self.parameters())
+
+    def description(self):
+        widths = {len(n.w) for n in self.neurons if isinstance(n, Neuron)}
+        names = {n.activation for n in self.neurons if isinstance(n, Neuron)}
+        return (f"{type(self).__name__}({', '.join(map(str, sorted(widths)))}, {len(self.neurons)}, "
+                f"{', '.join(sorted(names))})")
 
     def __repr__(self):
         return f"Layer of [{', '.join(str(n) for n in self.neurons)}]"
