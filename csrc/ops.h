@@ -129,8 +129,14 @@ static inline double fg_dbinary_cross_entropy(double x, double y)
     return (x - y) / fg_maximum((1.0 - x) * x, (double)1e-12f);
 }
 
-/* (w * y + 1 - y) * sigmoid(x) - w * y; by sigmoid(-x) where sigmoid(x) is rounded to 1. */
-static inline double fg_dbce_with_logits(double x, double y, double w)
+/* sigmoid(x) - y; by sigmoid(-x) where sigmoid(x) is rounded to 1. */
+static inline double fg_dbce_with_logits(double x, double y)
+{
+    return x > 0.0 ? (1.0 - y) - fg_sigmoid(-x) : fg_sigmoid(x) - y;
+}
+
+/* (w * y + 1 - y) * sigmoid(x) - w * y, likewise. */
+static inline double fg_dweighted_bce_with_logits(double x, double y, double w)
 {
     return x > 0.0 ? (1.0 - y) - (1.0 + (w - 1.0) * y) * fg_sigmoid(-x)
                    : (1.0 + (w - 1.0) * y) * fg_sigmoid(x) - w * y;
