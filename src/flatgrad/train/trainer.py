@@ -18,7 +18,7 @@ from flatgrad.nn.module import Module
 from flatgrad.train.callbacks import Callbacks
 from flatgrad.train.checkpoint import load_tree, save_tree
 from flatgrad.train.history import History
-from flatgrad.train.metrics import accuracy, metrics_by_name
+from flatgrad.train.metrics import accuracy, column, metrics_by_name
 from flatgrad.train.progress import Interrupts, progress_of
 from flatgrad.train.samples import Task, array_of, constant
 
@@ -46,7 +46,8 @@ class Trainer:
         A name in `flatgrad.losses.LOSSES`, or ``loss(prediction, target)``, which returns a Value. The
         target is a constant Tensor of the shape of the prediction, or an array of int64 if it is labels.
     metrics : sequence of str and callable, or dict of str to these, optional
-        Names in `flatgrad.train.METRICS`, or functions ``(prediction, target) -> float`` of arrays.
+        Names in `flatgrad.train.METRICS`, or functions ``(prediction, target) -> float`` of arrays,
+        which have one axis if there is a single output.
     scheduler : optional
         Of `flatgrad.optim.lr_scheduler`. `ReduceLROnPlateau` gets the validation loss, or the loss if there
         is no validation.
@@ -278,7 +279,7 @@ class Trainer:
             if measured:
                 whole_prediction = predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
                 for name, metric in measured:
-                    logs[name] = float(metric(whole_prediction, target))
+                    logs[name] = float(metric(whole_prediction, column("target", target)))
             if validation is not None:
                 modes.set(False)
                 logs.update((f"val_{name}", value) for name, value in self._measure(*validation).items())
@@ -328,7 +329,7 @@ class Trainer:
             if self.penalty is not None:
                 loss += float_of(self.penalty(self.model.parameters()))
         whole_prediction = predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
-        return {"loss": loss, **{name: float(metric(whole_prediction, y))
+        return {"loss": loss, **{name: float(metric(whole_prediction, column("target", y)))
                                  for name, metric in self._thresholds(y).items()}}
 
     def _thresholds(self, y):
