@@ -129,6 +129,18 @@ static inline double fg_dbinary_cross_entropy(double x, double y)
     return (x - y) / fg_maximum((1.0 - x) * x, (double)1e-12f);
 }
 
+/* (1 - y) * x - log_sigmoid(x); x is not subtracted from itself where it is negative. */
+static inline double fg_bce_with_logits(double x, double y)
+{
+    return (x > 0.0 ? (1.0 - y) * x : -y * x) + log1p(exp(-fabs(x)));
+}
+
+/* (1 - y) * x - (1 + (w - 1) * y) * log_sigmoid(x), likewise. */
+static inline double fg_weighted_bce_with_logits(double x, double y, double w)
+{
+    return (x > 0.0 ? (1.0 - y) * x : -(w * y) * x) + (1.0 + (w - 1.0) * y) * log1p(exp(-fabs(x)));
+}
+
 /* sigmoid(x) - y; by sigmoid(-x) where sigmoid(x) is rounded to 1. */
 static inline double fg_dbce_with_logits(double x, double y)
 {

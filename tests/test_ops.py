@@ -100,7 +100,8 @@ def unlikely(x):
 
 
 def weighted_bce_with_logits(x, y, w):
-    return (1 - y) * x - ((w - 1) * y + 1) * log_sigmoid(x)
+    """(1 - y) * x - (1 + (w - 1) * y) * log_sigmoid(x), in which x <= 0 does not cancel."""
+    return ((1 - y) * x if x > 0 else -w * y * x) + ((w - 1) * y + 1) * math.log1p(math.exp(-abs(x)))
 
 
 def weighted_bce_with_logits_partials(x, y, w, z):
@@ -157,7 +158,7 @@ ORACLE = {
     "BINARY_CROSS_ENTROPY": Oracle(partial(_core._apply, "BINARY_CROSS_ENTROPY"), binary_cross_entropy,
                                    binary_cross_entropy_partials, [(0.3, 0.8), (0.9, 0.25), (0.5, 0.6)], whole=1),
     "BCE_WITH_LOGITS": Oracle(partial(_core._apply, "BCE_WITH_LOGITS"),
-                              lambda x, y: (1 - y) * x - log_sigmoid(x),
+                              lambda x, y: ((1 - y) * x if x > 0 else -y * x) + math.log1p(math.exp(-abs(x))),
                               lambda x, y, z: [(1 - y) - unlikely(x) if x > 0 else unlikely(x) - y, -x], TWO),
     "KL_DIV": Oracle(partial(_core._apply, "KL_DIV"), kl_div,
                      lambda x, y, z: [-y, np.log(y) + y / y - x], [(-0.3, 1.7), (-2.5, 0.4), (3.0, 1.25)]),
