@@ -37,6 +37,10 @@ EXPANSIONS = {
     "log_softmax": scalar.log_softmax,
     "cross_entropy": lambda rows, labels: [scalar.cross_entropy(rows, labels)],
 }
+# The same of elementwise losses. Any other elementwise operation is a single one already.
+EXPANSIONS |= {loss.__name__: lambda *operands, of=loss: [of(*operands)] for loss in (
+    scalar.squared_error, scalar.hinge, scalar.absolute_error, scalar.huber, scalar.binary_cross_entropy,
+    scalar.bce_with_logits, scalar.weighted_bce_with_logits, scalar.kl_div, scalar.kl_div_log)}
 
 
 def decision_boundary_text(predict, X, y, width=60, height=20):
@@ -383,6 +387,8 @@ def fused_elements(values):
     lists, rows = [], {}
     for value in values:
         instruction = _core.instruction(value)
+        if instruction is not None and instruction[0] == "map":
+            instruction = instruction[2]["operation"], instruction[1], {}
         if instruction is None or instruction[0] not in EXPANSIONS:
             continue
         name, operands, parameters = instruction
