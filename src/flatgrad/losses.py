@@ -261,7 +261,9 @@ def bce_with_logits(logits, target, reduction="mean", pos_weight=None):
     Notes
     -----
     ``(1 - target) * logit - (1 + (pos_weight - 1) * target) * log(sigmoid(logit))``, where ``log(sigmoid(x))``
-    is ``min(x, 0) - log1p(exp(-abs(x)))``: nothing overflows. PyTorch's `binary_cross_entropy_with_logits`.
+    is ``min(x, 0) - log1p(exp(-abs(x)))``: nothing overflows, and a small loss keeps its digits. PyTorch's
+    `binary_cross_entropy_with_logits`, whose value for a logit of -inf is always nan: here it is inf, but for
+    a target of 0.
 
     Examples
     --------
@@ -275,7 +277,8 @@ def bce_with_logits(logits, target, reduction="mean", pos_weight=None):
     """
     if pos_weight is None:
         return paired("bce_with_logits", "logits", logits, target, reduction)
-    return paired("weighted_bce_with_logits", "logits", logits, target, reduction, weights_of("pos_weight", pos_weight))
+    pos_weight = weights_of("pos_weight", pos_weight, several=False)
+    return paired("weighted_bce_with_logits", "logits", logits, target, reduction, pos_weight)
 
 
 def kl_div(input, target, reduction="mean", log_target=False):
@@ -661,7 +664,7 @@ class BCEWithLogitsLoss(Loss):
 
     def __init__(self, reduction="mean", pos_weight=None):
         super().__init__(reduction)
-        self.pos_weight = None if pos_weight is None else weights_of("pos_weight", pos_weight)
+        self.pos_weight = None if pos_weight is None else weights_of("pos_weight", pos_weight, several=False)
 
     def __call__(self, logits, target):
         return bce_with_logits(logits, target, self.reduction, self.pos_weight)
@@ -695,7 +698,7 @@ class CrossEntropyLoss(Loss):
 
     def __init__(self, weight=None, ignore_index=None, reduction="mean", label_smoothing=0.0):
         super().__init__(reduction)
-        self.weight = None if weight is None else weights_of("weight", weight, 1)
+        self.weight = None if weight is None else weights_of("weight", weight)
         self.ignore_index = None if ignore_index is None else label_of(ignore_index)
         self.label_smoothing = smoothing_of(label_smoothing)
 
@@ -728,7 +731,7 @@ class NLLLoss(Loss):
 
     def __init__(self, weight=None, ignore_index=None, reduction="mean"):
         super().__init__(reduction)
-        self.weight = None if weight is None else weights_of("weight", weight, 1)
+        self.weight = None if weight is None else weights_of("weight", weight)
         self.ignore_index = None if ignore_index is None else label_of(ignore_index)
 
     def __call__(self, log_probabilities, target):
@@ -836,14 +839,15 @@ def check_numbers(name, x, is_wrong, expected):
         raise DataError(f"{name}{list(place) if place else ''}: expected {expected}, got {numbers[place]}")
 
 
-def weights_of(name, weight, ndim=None):
-    """A float, or an array of `ndim` dimensions if given, of weights: finite, 0 or more."""
-    array = arguments.finite_array(name, weight, ndim if ndim is not None else min(np.ndim(weight), 1))
+def weights_of(name, weight, several=True):
+    """An array of one dimension, or a float unless there have to be `several`: finite, 0 or more."""
+    if not several and np.ndim(weight) == 0:
+        return arguments.non_negative(name, weight[()] if isinstance(weight, np.ndarray) else weight)
+    array = arguments.finite_array(name, weight, 1)
     if (array < 0.0).any():
         k = int(np.flatnonzero(array < 0.0)[0])
-        raise ArgumentError(f"{name}{f'[{k}]' if array.ndim else ''}: expected a finite number, 0 or more, got "
-                            f"{array.flat[k]}")
-    return array if np.ndim(weight) else float(array.flat[0])
+        raise ArgumentError(f"{name}[{k}]: expected a finite number, 0 or more, got {array[k]}")
+    return array
 
 
 def smoothing_of(label_smoothing):
@@ -894,7 +898,7 @@ def by_label(x, shape, labels, smoothing, reduction, weight, ignore_index):
     n, c = x.shape
     arguments.one_of("reduction", reduction, REDUCTIONS)
     if weight is not None:
-        weight = weights_of("weight", weight, 1)
+        weight = weights_of("weight", weight)
         if weight.shape != (c,):
             raise ShapeError(f"weight: expected {c} numbers, one for each class, got {weight.shape[0]}")
     weight = np.ones(c) if weight is None else weight

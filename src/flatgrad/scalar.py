@@ -19,7 +19,8 @@ __all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_e
            "kl_div_log", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax", "squared_error", "sum",
            "weighted_bce_with_logits"]
 
-ACTIVATIONS = ("relu", "tanh", "sigmoid")  # the methods of Value that may follow a neuron's sum
+# The methods of Value that may follow a neuron's sum.
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid")
 
 
 def sum(xs):
@@ -146,8 +147,8 @@ def neuron(w, x, b=None, activation=None):
     ----------
     w, x, b
         As for `dot`.
-    activation : {None, 'linear', 'relu', 'tanh', 'sigmoid'}, optional
-        The function. None and 'linear' take the sum as it is.
+    activation : str, optional
+        The function: a method of Value such as 'relu'. None and 'linear' take the sum as it is.
 
     Returns
     -------

@@ -87,11 +87,12 @@ class Module:
             The key of the state dict that has it, and its place there, as in ``'layers.0.weight[3, 1]'``.
         parameter : Value
         """
+        parameters = self.parameters()   # held from here on, so that no other object has the id of one
         names = {}
         for key, values in self.named_values():
             for place, p in places(values):
                 names.setdefault(id(p), f"{key}[{', '.join(map(str, place))}]" if place else key)
-        for k, p in enumerate(self.parameters()):
+        for k, p in enumerate(parameters):
             yield names.get(id(p), f"parameters[{k}]"), p
 
     def named_values(self, prefix=""):
