@@ -1104,8 +1104,9 @@ FG_INLINE void rmsprop_loop(int centered, int momentum, size_t n, double *restri
         if (centered) {
             const double a = lerp(low, mean[i], d, keep);
             mean[i] = a;
-            square -= a * a;
-            square = square < 0.0 ? 0.0 : square; /* a variance, but for rounding */
+            /* A variance: not below 0, but for rounding; and if it is out of range, a * a makes it no less. */
+            square = isinf(square) && isfinite(a) ? square : square - a * a;
+            square = square < 0.0 ? 0.0 : square;
         }
         const double size = sqrt(square) + eps;
         if (momentum) {

@@ -187,7 +187,7 @@ class LRScheduler:
                 if name in self._checks:
                     value = self._checks[name](label, value)
                 elif name == "last_epoch":
-                    value = whole(label, value)
+                    value = whole(label, value, -1)   # -1: of a SequentialLR, and it is not its turn yet
                 elif name in ("base_lrs", "_last_lr"):
                     value = numbers_for_groups(label, value, self.optimizer, one_for_all=False)
                 else:
