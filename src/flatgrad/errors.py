@@ -12,7 +12,7 @@ True
 """
 
 __all__ = ["FlatgradError", "ArgumentError", "ArgumentTypeError", "ShapeError", "UnknownNameError", "DataError",
-           "StateError", "DivergedError", "GradcheckError", "MissingPackageError"]
+           "StateError", "DivergedError", "GradcheckError", "GradientError", "MissingPackageError"]
 
 
 class FlatgradError(Exception):
@@ -60,6 +60,10 @@ class DivergedError(FlatgradError, FloatingPointError):
 
 class GradcheckError(FlatgradError, RuntimeError):
     """A gradient is not what finite differences say."""
+
+
+class GradientError(FlatgradError, RuntimeError):
+    """Gradients are nan or inf where they must not be."""
 
 
 class MissingPackageError(FlatgradError, ImportError):

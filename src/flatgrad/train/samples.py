@@ -5,14 +5,9 @@ import math
 import numpy as np
 
 from flatgrad import losses
-from flatgrad._core import Tensor, Value
+from flatgrad._core import Tensor, Value, no_grad
 from flatgrad.arguments import finite_array, samples
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
-
-try:   # TEMPORARY
-    from flatgrad._core import no_grad
-except ImportError:
-    from contextlib import nullcontext as no_grad
 
 __all__ = ["Task", "array_of", "constant", "kind_of"]
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from flatgrad import losses
-from flatgrad._core import Tensor, Value
+from flatgrad._core import Tensor, Value, no_grad
 from flatgrad.arguments import finite, finite_array, flag, one_of, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, DivergedError, StateError
 from flatgrad.nn.module import Module
@@ -21,11 +21,6 @@ from flatgrad.train.history import History
 from flatgrad.train.metrics import accuracy, column, metrics_by_name
 from flatgrad.train.progress import Interrupts, progress_of
 from flatgrad.train.samples import Task, array_of, constant
-
-try:   # TEMPORARY
-    from flatgrad._core import no_grad
-except ImportError:
-    from contextlib import nullcontext as no_grad
 
 __all__ = ["Trainer"]
 
