@@ -457,7 +457,7 @@ def scripted(numbers, **options):
 
 @pytest.mark.parametrize("numbers_, options, epochs, best", [
     ([3, 2, 2, 2, 9, 9], {"patience": 3}, 5, 2),
-    ([3, 2, 1.95, 1.9, 1.5, 9, 9], {"patience": 3, "min_delta": 0.2}, 7, 5),
+    ([3, 2, 1.95, 1.9, 1.5, 9, 9, 9], {"patience": 3, "min_delta": 0.2}, 8, 5),
     ([1, 2, 3, 2, 1, 9], {"patience": 2, "mode": "max"}, 5, 3),
     ([math.nan, 5, math.nan, 4, math.nan, math.nan], {"patience": 2}, 6, 4),
     ([1, 2, 3], {"patience": 0}, 2, 1),
@@ -577,14 +577,14 @@ def test_what_is_counted_goes_on(tmp_path):
         return trainer_of(metrics=metrics), stopping
 
     whole, stopping = run([5, 4, 6, 6, 6, 6, 6, 6])
-    fit(whole, 20, seed=1, callbacks=[stopping])
+    whole.fit(X, Y, 20, 17, seed=1, callbacks=[stopping], progress=False)
     first, stopping = run([5, 4, 6, 6])
     # Saved by a callback that stands before the one that counts.
     with pytest.raises(DivergedError):
-        fit(first, 4, seed=1, callbacks=[Checkpoint(tmp_path / "x.npz"), stopping, Crash(4)])
+        first.fit(X, Y, 9, 17, seed=1, callbacks=[Checkpoint(tmp_path / "x.npz"), stopping, Crash(4)], progress=False)
     second, stopping = run([6, 6, 6, 6])
     second.load(tmp_path / "x.npz")
-    fit(second, 20, callbacks=[stopping])
+    second.fit(X, Y, 20, 17, callbacks=[stopping], progress=False)
     assert whole.epoch == second.epoch == 6
     assert numbers(whole.model) == numbers(second.model)   # those of epoch 2, which the second has never seen
 
@@ -609,10 +609,9 @@ def test_a_checkpoint_of_something_else_changes_nothing(tmp_path):
         (trainer_of(sizes=(9, 1)), "layers.0.weight: expected the shape"),
         (trainer_of(sizes=(8, 8, 1)), "layers.2.weight: missing"),
         (trainer_of(optimizer=Adam), "optimizer: expected the state of an Adam, got that of a SGD"),
-        (MAKERS["noisy"](), "model: expected the generators"),
+        ((lambda model: Trainer(model, SGD(model.parameters()), "mse"))(Noisy()), "model: expected the generators"),
     ]:
-        if "noisy" not in message:
-            other.fit(X, Y, 1, progress=False)
+        other.fit(X, Y, 1, progress=False)
         before = state_of(other)
         with pytest.raises(StateError, match=message) as caught:
             other.load(path)
@@ -699,7 +698,6 @@ NAN_Y[7] = math.nan
     ("hinge", (8, 1), (X, np.ones((60, 2)), 3), ShapeError, r"^y: expected the shape \(60, 1\)"),
     ("mse", (8, 3), (X, Y, 3), ShapeError, r"^y: expected the shape \(60, 3\), which is that of the model's outputs"),
     ("mse", (8, 1), (X, np.ones((60, 1, 1)), 3), ShapeError, r"^y: expected the shape \(n_samples,\)"),
-    ("mse", (8, 1), (X, [Value(1.0)] * 60, 3), ArgumentTypeError, r"^y"),
     ("mse", (8, 1), (X, Tensor(Y), 3), ArgumentTypeError, r"^y: expected an array of numbers, got a Tensor"),
     ("cross_entropy", (8, 2), (X, LABELS * 2, 3), DataError, r"^y\[\d+\]: expected an integer from 0 to 1, .*got 2"),
     ("cross_entropy", (8, 2), (X, LABELS - 1, 3), DataError, r"^y\[\d+\]: expected an integer from 0 to 1, .*got -1"),
