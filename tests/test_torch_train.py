@@ -11,6 +11,7 @@ from flatgrad.optim import lr_scheduler
 from flatgrad.train import Trainer
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)   # these tensors are too small for more
 
 X, LABELS = make_moons(60, noise=0.1, random_state=3)
 EPOCHS = 50

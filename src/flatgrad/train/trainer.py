@@ -241,8 +241,8 @@ class Trainer:
             target = y
             if shuffle:
                 order = np.random.default_rng([self.seed, epoch]).permutation(n_samples)
-                target = y[order]
-                batches = cut(task.batch(X[order], target), size, n_samples)
+                target = y.take(order, axis=0)
+                batches = cut(task.batch(X.take(order, axis=0), target), size, n_samples)
             rate = self._learning_rate()
             mean = 0.0
             predictions = []
