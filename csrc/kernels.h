@@ -12,16 +12,35 @@
 
 #include "ops.h"
 
+/* What the rules of optimizers take, by PyTorch's names. With `maximize` the gradient has its sign turned. */
 typedef struct fg_sgd {
     double lr, momentum, dampening, weight_decay;
-    int nesterov;
+    int nesterov, maximize;
     int first; /* the momentum buffer holds nothing yet */
 } fg_sgd;
 
 typedef struct fg_adam {
     double lr, beta1, beta2, eps, weight_decay;
     double correction1, correction2; /* 1 - beta**step, of each beta */
+    int decoupled;                   /* weight decay shrinks p and does not enter the gradient */
+    int maximize;
 } fg_adam;
+
+typedef struct fg_rmsprop {
+    double lr, alpha, eps, weight_decay, momentum;
+    int maximize;
+} fg_rmsprop;
+
+typedef struct fg_adagrad {
+    double lr; /* of this step, decayed */
+    double eps, weight_decay;
+    int maximize;
+} fg_adagrad;
+
+typedef struct fg_adadelta {
+    double lr, rho, eps, weight_decay;
+    int maximize;
+} fg_adadelta;
 
 typedef struct fg_kernels {
     const char *isa; /* the level's name: "baseline", "avx2", "avx512", "neon" */
@@ -71,12 +90,21 @@ typedef struct fg_kernels {
     /* dx[i] += a * exp(x[i] - shift): of logsumexp, whose value is shift. */
     void (*exp_axpy)(size_t n, double a, const double *x, double shift, double *dx);
 
-    /* One update of n parameters p from their gradients g, by PyTorch's rules. m and v are the state:
-     * m is NULL for SGD without momentum; v_max is NULL for Adam without amsgrad. Without weight decay
-     * p is not added to g, not even times 0. */
+    /* One update of n parameters p from their gradients g, by PyTorch's rules. The others are the state:
+     * m is NULL without momentum; v_max is NULL for Adam without amsgrad; `mean` is NULL for RMSprop that
+     * is not centered. Without weight decay p is not added to g, not even times 0. */
     void (*sgd)(size_t n, double *p, const double *g, double *m, const fg_sgd *h);
     void (*adam)(size_t n, double *p, const double *g, double *m, double *v, double *v_max,
                  const fg_adam *h);
+    void (*rmsprop)(size_t n, double *p, const double *g, double *v, double *mean, double *m,
+                    const fg_rmsprop *h);
+    void (*adagrad)(size_t n, double *p, const double *g, double *total, const fg_adagrad *h);
+    void (*adadelta)(size_t n, double *p, const double *g, double *v, double *u, const fg_adadelta *h);
+
+    /* The sum of |x[i] / divisor|**power; for a power of inf the largest of them, nan if one is nan. */
+    double (*power_sum)(size_t n, const double *x, double power, double divisor);
+    void (*scale)(size_t n, double a, double *x);     /* x *= a */
+    void (*clip)(size_t n, double bound, double *x);  /* to what is from -bound to bound; nan stays */
 } fg_kernels;
 
 /* Those that the build may hold: fg_cpu_kernels knows which of them do and can run. */

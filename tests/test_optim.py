@@ -1,4 +1,4 @@
-"""SGD and Adam against their formulas in plain Python: trajectories, state, layouts, errors."""
+"""Optimizers against their formulas in plain Python: trajectories, groups, state, layouts, errors."""
 import copy
 import math
 import pickle
@@ -10,7 +10,7 @@ import pytest
 import flatgrad
 from flatgrad import Tensor, Value, _core
 from flatgrad.nn import MLP
-from flatgrad.optim import SGD, Adam, Optimizer
+from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 
 INF, NAN = math.inf, math.nan
@@ -21,8 +21,11 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 # ---- the formulas, over lists of floats ----
 
-def reference_sgd(x, gradient, state, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
+def reference_sgd(x, gradient, state, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False,
+                  maximize=False):
     """One step; x and state change in place."""
+    if maximize:
+        return reference_sgd(x, [-g for g in gradient], state, lr, momentum, dampening, weight_decay, nesterov)
     first = momentum != 0 and "b" not in state
     if first:
         state["b"] = [None] * len(x)
@@ -34,11 +37,16 @@ def reference_sgd(x, gradient, state, lr=1e-3, momentum=0.0, dampening=0.0, weig
         x[i] = x[i] - float(lr) * d
 
 
-def reference_adam(x, gradient, state, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False):
+def reference_adam(x, gradient, state, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False,
+                   maximize=False, decoupled_weight_decay=False):
     state["t"] = t = state.get("t", 0) + 1
     m, v, largest = [state.setdefault(name, [0.0] * len(x)) for name in ("m", "v", "largest")]
     for i, g in enumerate(gradient):
-        d = g + weight_decay * x[i]
+        d = -g if maximize else g
+        if decoupled_weight_decay:
+            x[i] = x[i] - float(lr) * weight_decay * x[i]
+        else:
+            d = d + weight_decay * x[i]
         m[i] = betas[0] * m[i] + (1 - betas[0]) * d
         v[i] = betas[1] * v[i] + (1 - betas[1]) * d * d
         scale = v[i]
@@ -48,7 +56,44 @@ def reference_adam(x, gradient, state, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, we
         x[i] = x[i] - float(lr) * mean / (math.sqrt(square) + eps)
 
 
-REFERENCE = {SGD: reference_sgd, Adam: reference_adam}
+def reference_adamw(x, gradient, state, weight_decay=1e-2, **hyperparameters):
+    reference_adam(x, gradient, state, weight_decay=weight_decay, decoupled_weight_decay=True, **hyperparameters)
+
+
+def reference_rmsprop(x, gradient, state, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0,
+                      centered=False, maximize=False):
+    v, a, b = [state.setdefault(name, [0.0] * len(x)) for name in "vab"]
+    for i, g in enumerate(gradient):
+        d = (-g if maximize else g) + weight_decay * x[i]
+        v[i] = alpha * v[i] + (1 - alpha) * d * d
+        a[i] = alpha * a[i] + (1 - alpha) * d
+        size = math.sqrt(v[i] - a[i] ** 2 if centered else v[i]) + eps
+        b[i] = momentum * b[i] + d / size
+        x[i] = x[i] - lr * b[i]
+
+
+def reference_adagrad(x, gradient, state, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0,
+                      eps=1e-10, maximize=False):
+    state["t"] = t = state.get("t", 0) + 1
+    total = state.setdefault("sum", [initial_accumulator_value] * len(x))
+    for i, g in enumerate(gradient):
+        d = (-g if maximize else g) + weight_decay * x[i]
+        total[i] += d * d
+        x[i] = x[i] - lr / (1 + (t - 1) * lr_decay) * d / (math.sqrt(total[i]) + eps)
+
+
+def reference_adadelta(x, gradient, state, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, maximize=False):
+    v, u = [state.setdefault(name, [0.0] * len(x)) for name in "vu"]
+    for i, g in enumerate(gradient):
+        d = (-g if maximize else g) + weight_decay * x[i]
+        v[i] = rho * v[i] + (1 - rho) * d * d
+        s = math.sqrt(u[i] + eps) / math.sqrt(v[i] + eps) * d
+        u[i] = rho * u[i] + (1 - rho) * s * s
+        x[i] = x[i] - lr * s
+
+
+REFERENCE = {SGD: reference_sgd, Adam: reference_adam, AdamW: reference_adamw, RMSprop: reference_rmsprop,
+             Adagrad: reference_adagrad, Adadelta: reference_adadelta}
 
 SGD_CASES = [
     {}, {"lr": 0.1}, {"lr": 0}, {"lr": 0.05, "weight_decay": 0.1}, {"lr": 0.02, "momentum": 0.9},
@@ -56,22 +101,41 @@ SGD_CASES = [
     {"lr": 0.01, "momentum": 0.9, "dampening": 0.9, "weight_decay": 0.2},
     {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.2, "nesterov": True},
     {"lr": 0.01, "momentum": 1.0, "dampening": -0.5}, {"lr": 0.1, "dampening": 0.5},
+    {"lr": 0.01, "maximize": True}, {"lr": 0.01, "maximize": True, "momentum": 0.5, "weight_decay": 0.1},
 ]
 ADAM_CASES = [
     {}, {"lr": 0.1}, {"lr": 0.05, "betas": (0.8, 0.9)}, {"lr": 0.05, "betas": (0, 0.5)},
     {"lr": 0.05, "betas": (0.5, 0.0)}, {"lr": 0.05, "eps": 0.1}, {"lr": 0.05, "weight_decay": 0.1},
     {"lr": 0.05, "amsgrad": True}, {"lr": 0.1, "betas": (0.5, 0.6), "weight_decay": 0.3, "amsgrad": True},
+    {"lr": 0.05, "maximize": True, "weight_decay": 0.1},
 ]
-CASES = [(SGD, case) for case in SGD_CASES] + [(Adam, case) for case in ADAM_CASES]
+ADAMW_CASES = [
+    {}, {"lr": 0.05, "weight_decay": 0.5}, {"lr": 0.05, "betas": (0.3, 0.9), "amsgrad": True}, {"weight_decay": 0.0},
+    {"lr": 0.05, "maximize": True}, {"lr": 0.05, "betas": (0.2, 0.9)},
+]
+RMSPROP_CASES = [
+    {}, {"lr": 0.1, "alpha": 0.9}, {"eps": 0.1, "weight_decay": 0.1}, {"momentum": 0.9}, {"centered": True},
+    {"centered": True, "momentum": 0.5, "weight_decay": 0.1, "maximize": True}, {"alpha": 0.3, "centered": True},
+]
+ADAGRAD_CASES = [
+    {}, {"lr": 0.5}, {"lr": 0.5, "lr_decay": 0.1}, {"lr": 0.5, "initial_accumulator_value": 2.0, "eps": 0.1},
+    {"lr": 0.1, "weight_decay": 0.1, "maximize": True},
+]
+ADADELTA_CASES = [{}, {"lr": 0.5, "rho": 0.5}, {"eps": 0.01, "weight_decay": 0.1}, {"maximize": True, "eps": 1e-3}]
+CASES = [(make, case) for make, cases in zip(REFERENCE, (SGD_CASES, ADAM_CASES, ADAMW_CASES, RMSPROP_CASES,
+                                                         ADAGRAD_CASES, ADADELTA_CASES)) for case in cases]
 NAMES = [f"{make.__name__}-{'-'.join(f'{k}={v}' for k, v in case.items())}" for make, case in CASES]
 every_case = pytest.mark.parametrize("make, case", CASES, ids=NAMES)
 
 # One of each kind, with all that it can remember.
 STATEFUL = [
     (SGD, {"lr": 0.02, "momentum": 0.9, "dampening": 0.1}), (SGD, {"lr": 0.02, "momentum": 0.9, "nesterov": True}),
-    (Adam, {"lr": 0.05}), (Adam, {"lr": 0.05, "amsgrad": True}),
+    (Adam, {"lr": 0.05}), (Adam, {"lr": 0.05, "amsgrad": True}), (AdamW, {"lr": 0.05, "weight_decay": 0.2}),
+    (RMSprop, {"lr": 0.05, "momentum": 0.5, "centered": True}), (Adagrad, {"lr": 0.2, "lr_decay": 0.1}),
+    (Adadelta, {"lr": 0.8, "weight_decay": 0.1}),
 ]
-every_kind = pytest.mark.parametrize("make, case", STATEFUL, ids=["sgd", "nesterov", "adam", "amsgrad"])
+every_kind = pytest.mark.parametrize("make, case", STATEFUL, ids=[
+    "sgd", "nesterov", "adam", "amsgrad", "adamw", "rmsprop", "adagrad", "adadelta"])
 
 
 # ---- parameters as users have them ----
@@ -240,6 +304,10 @@ def test_collected_at_every_chance(make, case):
     (Adam, {"lr": 0.1}, {"lr": 0.1, "betas": (0.9, 0.9991)}),
     (Adam, {"lr": 0.1}, {"lr": 0.1, "weight_decay": 1e-7}),
     (Adam, {"lr": 0.1, "betas": (0.5, 0.5)}, {"lr": 0.1, "betas": (0.5, 0.5), "amsgrad": True}),
+    (AdamW, {"lr": 0.1}, {"lr": 0.1, "weight_decay": 0.010001}), (RMSprop, {}, {"alpha": 0.99001}),
+    (RMSprop, {"momentum": 0.5}, {"momentum": 0.50001}), (RMSprop, {"centered": True}, {}),
+    (Adagrad, {"lr": 0.1}, {"lr": 0.1, "lr_decay": 1e-6}), (Adagrad, {}, {"initial_accumulator_value": 1e-9}),
+    (Adadelta, {}, {"rho": 0.90001}), (Adadelta, {}, {"eps": 1.001e-6}), (Adadelta, {}, {"maximize": True}),
 ])
 def test_a_difference_is_caught(make, case, wrong):
     params = contiguous()
@@ -328,22 +396,46 @@ def test_attributes(make):
 
 def test_defaults_are_those_of_pytorch():
     x = [Value(0.0)]
-    assert SGD(x).param_groups == [
-        {"params": x, "lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}]
-    assert Adam(x).param_groups == [
-        {"params": x, "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}]
-    assert SGD(x, 0.1, 0.2, 0.0, 0.4, True).param_groups == [
-        {"params": x, "lr": 0.1, "momentum": 0.2, "dampening": 0.0, "weight_decay": 0.4, "nesterov": True}]
-    assert Adam(x, 0.1, (0.2, 0.3), 0.4, 0.5, True).param_groups == [
-        {"params": x, "lr": 0.1, "betas": (0.2, 0.3), "eps": 0.4, "weight_decay": 0.5, "amsgrad": True}]
+    adam = {"params": x, "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False,
+            "maximize": False, "decoupled_weight_decay": False}
+    for make, expected in [
+        (SGD, {"params": x, "lr": 1e-3, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False,
+               "maximize": False}),
+        (Adam, adam), (AdamW, {**adam, "weight_decay": 1e-2, "decoupled_weight_decay": True}),
+        (RMSprop, {"params": x, "lr": 1e-2, "momentum": 0.0, "alpha": 0.99, "eps": 1e-8, "centered": False,
+                   "weight_decay": 0.0, "maximize": False}),
+        (Adagrad, {"params": x, "lr": 1e-2, "lr_decay": 0.0, "eps": 1e-10, "weight_decay": 0.0,
+                   "initial_accumulator_value": 0.0, "maximize": False}),
+        (Adadelta, {"params": x, "lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.0, "maximize": False}),
+    ]:
+        optimizer = make(x)
+        assert optimizer.param_groups == [expected] and list(optimizer.param_groups[0]) == list(expected)
+        assert {"params": x, **optimizer.defaults} == expected
+
+
+def test_the_order_of_arguments():
+    x = [Value(0.0)]
+    for optimizer, expected in [
+        (SGD(x, 0.1, 0.2, 0.0, 0.4, True), (0.1, 0.2, 0.0, 0.4, True, False)),
+        (Adam(x, 0.1, (0.2, 0.3), 0.4, 0.5, True), (0.1, (0.2, 0.3), 0.4, 0.5, True, False, False)),
+        (AdamW(x, 0.1, (0.2, 0.3), 0.4, 0.5, True), (0.1, (0.2, 0.3), 0.4, 0.5, True, False, True)),
+        (RMSprop(x, 0.1, 0.2, 0.3, 0.4, 0.5, True), (0.1, 0.5, 0.2, 0.3, True, 0.4, False)),
+        (Adagrad(x, 0.1, 0.2, 0.3, 0.4, 0.5), (0.1, 0.2, 0.5, 0.3, 0.4, False)),
+        (Adadelta(x, 0.1, 0.2, 0.3, 0.4), (0.1, 0.2, 0.3, 0.4, False)),
+    ]:
+        assert tuple(optimizer.param_groups[0].values())[1:] == expected
+        assert type(optimizer)(x, maximize=True).param_groups[0]["maximize"] is True
+        with pytest.raises(TypeError, match="foreach"):
+            type(optimizer)(x, foreach=True)
 
 
 def test_repr():
     x = [Value(0.0), Tensor([1.0, 2.0])]
     assert repr(SGD(x, lr=0.1, momentum=0.9)) == (
-        "SGD(3 parameters, lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False)")
-    assert repr(Adam(x[:1])) == (
-        "Adam(1 parameter, lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, amsgrad=False)")
+        "SGD(3 parameters, lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False)")
+    assert repr(Adadelta([{"params": x[0]}, {"params": x[1], "lr": 0.5}])) == (
+        "Adadelta(1 parameter, lr=1.0, rho=0.9, eps=1e-06, weight_decay=0.0, maximize=False; "
+        "2 parameters, lr=0.5, rho=0.9, eps=1e-06, weight_decay=0.0, maximize=False)")
 
 
 # ---- which parameters ----

@@ -117,6 +117,7 @@ cdef extern from "tape.h" nogil:
         double dampening
         double weight_decay
         int nesterov
+        int maximize
         int first
 
     ctypedef struct fg_adam:
@@ -127,12 +128,42 @@ cdef extern from "tape.h" nogil:
         double weight_decay
         double correction1
         double correction2
+        int decoupled
+        int maximize
+
+    ctypedef struct fg_rmsprop:
+        double lr
+        double alpha
+        double eps
+        double weight_decay
+        double momentum
+        int maximize
+
+    ctypedef struct fg_adagrad:
+        double lr
+        double eps
+        double weight_decay
+        int maximize
+
+    ctypedef struct fg_adadelta:
+        double lr
+        double rho
+        double eps
+        double weight_decay
+        int maximize
 
     ctypedef struct fg_kernels:
         const char *isa
         void (*sgd)(size_t n, double *p, const double *g, double *m, const fg_sgd *h)
         void (*adam)(size_t n, double *p, const double *g, double *m, double *v, double *v_max,
                      const fg_adam *h)
+        void (*rmsprop)(size_t n, double *p, const double *g, double *v, double *mean, double *m,
+                        const fg_rmsprop *h)
+        void (*adagrad)(size_t n, double *p, const double *g, double *total, const fg_adagrad *h)
+        void (*adadelta)(size_t n, double *p, const double *g, double *v, double *u, const fg_adadelta *h)
+        double (*power_sum)(size_t n, const double *x, double power, double divisor)
+        void (*scale)(size_t n, double a, double *x)
+        void (*clip)(size_t n, double bound, double *x)
 
     ctypedef struct fg_mem:
         size_t bytes

@@ -287,30 +287,68 @@ class Weights:
 class Parameters:
     @property
     def count(self) -> int: ...
-    def __init__(self, values: Iterable[Value | Tensor]) -> None: ...
+    def __init__(self, values: Iterable[Value | Tensor], name: str = "params") -> None: ...
+    def shared_with(self, other: Parameters) -> Value | Tensor | None: ...
     def zero_grad(self) -> None: ...
     def sgd(
         self,
-        buffer: NDArray[np.float64] | None,
-        lr: float,
+        state: dict[str, Any],
+        momentum_buffer: NDArray[np.float64] | None,
         momentum: float,
         dampening: float,
         weight_decay: float,
         nesterov: bool,
-        first_step: bool,
+        maximize: bool,
     ) -> None: ...
     def adam(
         self,
-        m: NDArray[np.float64],
-        v: NDArray[np.float64],
-        v_max: NDArray[np.float64] | None,
-        lr: float,
+        state: dict[str, Any],
+        exp_avg: NDArray[np.float64],
+        exp_avg_sq: NDArray[np.float64],
+        max_exp_avg_sq: NDArray[np.float64] | None,
         beta1: float,
         beta2: float,
         eps: float,
         weight_decay: float,
-        step: int,
+        decoupled: bool,
+        maximize: bool,
     ) -> None: ...
+    def rmsprop(
+        self,
+        state: dict[str, Any],
+        square_avg: NDArray[np.float64],
+        grad_avg: NDArray[np.float64] | None,
+        momentum_buffer: NDArray[np.float64] | None,
+        alpha: float,
+        eps: float,
+        weight_decay: float,
+        momentum: float,
+        maximize: bool,
+    ) -> None: ...
+    def adagrad(
+        self,
+        state: dict[str, Any],
+        total: NDArray[np.float64],
+        lr_decay: float,
+        weight_decay: float,
+        eps: float,
+        maximize: bool,
+    ) -> None: ...
+    def adadelta(
+        self,
+        state: dict[str, Any],
+        square_avg: NDArray[np.float64],
+        acc_delta: NDArray[np.float64],
+        rho: float,
+        eps: float,
+        weight_decay: float,
+        maximize: bool,
+    ) -> None: ...
+    @staticmethod
+    def step(several: list[Parameters], groups: list[dict[str, Any]]) -> bool: ...
+    def grad_norm(self, norm_type: float) -> float: ...
+    def scale_grad(self, factor: float) -> None: ...
+    def clip_grad(self, bound: float) -> None: ...
 
 def layer_forward(neurons: list[Any], x: Any) -> Any: ...
 def network_forward(layers: list[Any], x: Any) -> Any: ...

@@ -13,7 +13,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
-from libc.math cimport fabs
+from libc.math cimport INFINITY, fabs, isnan, sqrt
 from libc.string cimport memcpy, memset
 
 import copyreg

@@ -1,4 +1,19 @@
-# _parameters.pxi: part of _core.pyx. What an optimizer updates, as stretches of slots.
+# _parameters.pxi: part of _core.pyx. What an optimizer updates, as stretches of slots, and by which rule.
+
+cdef enum:
+    RULE_NONE
+    RULE_SGD
+    RULE_ADAM
+    RULE_RMSPROP
+    RULE_ADAGRAD
+    RULE_ADADELTA
+
+cdef union Rule:
+    fg_sgd sgd
+    fg_adam adam
+    fg_rmsprop rmsprop
+    fg_adagrad adagrad
+    fg_adadelta adadelta
 
 
 @cython.final
@@ -9,18 +24,34 @@ cdef class Parameters:
     ----------
     values : iterable of Value and Tensor
         Those that occur again are left out.
+    name : str
+        What error messages call `values`.
 
     Attributes
     ----------
     count : int
         How many numbers there are.
+
+    Notes
+    -----
+    `sgd`, `adam` and the others say by which rule `step` goes, until one of them is called again, with all
+    but the learning rate, which a step takes. They take the state that the rule keeps, by PyTorch's names, as arrays of `count` numbers, which they hold,
+    and as a dict, where `step` writes what is not in an array.
     """
     cdef list values            # kept alive, so that what lies in order stays in order
     cdef list stretches         # (object, length): from its first slot on; None: to be found again
     cdef readonly Py_ssize_t count
     cdef long long moves        # handle_moves when the stretches were found
+    cdef int rule
+    cdef Rule how               # of that rule; some of it for the next step only
+    cdef double lr_decay        # Adagrad's
+    cdef long long steps        # how many there were, for a rule that counts them
+    cdef dict state
+    cdef str name               # of what the next step writes there, None: nothing
+    cdef object number          # and what it writes
+    cdef double[::1] a, b, c    # the rule's arrays, in its kernel's order; None: it goes without
 
-    def __init__(self, values):
+    def __init__(self, values, name="params"):
         cdef set seen = set()   # slots
         cdef Tensor t
         self.values = []
@@ -31,25 +62,23 @@ cdef class Parameters:
         try:
             for k, value in enumerate(values):
                 if not isinstance(value, (Value, Tensor)):
-                    raise TypeError(f"params[{k}]: expected a Value or a Tensor, got {describe(value)}")
-                if isinstance(value, Value):
-                    slots = ((<Value>value).id,)
-                else:
+                    raise TypeError(f"{name}[{k}]: expected a Value or a Tensor, got {describe(value)}")
+                if isinstance(value, Tensor):
                     t = <Tensor>value
                     if fg_op_is_block(fg_tape_op(&tape, t.run.id)) or t.constant:
-                        raise ValueError(f"params[{k}]: expected a leaf Tensor that requires a gradient, got one "
+                        raise ValueError(f"{name}[{k}]: expected a leaf Tensor that requires a gradient, got one "
                                          f"made by {t._op or 'requires_grad=False'!r} of shape {t.shape}")
                     if not lies_dense(t):
-                        raise ValueError(f"params[{k}]: expected a Tensor whose elements lie in order, got a view "
+                        raise ValueError(f"{name}[{k}]: expected a Tensor whose elements lie in order, got a view "
                                          f"of shape {t.shape}")
-                    slots = range(first_slot(t), first_slot(t) + t.size)
+                slots = slots_of(value)
                 new = [slot not in seen for slot in slots]
                 if all(new):
                     seen.update(slots)
                     self.values.append(value)
                     self.count += len(slots)
                 elif any(new):
-                    raise ValueError(f"params[{k}]: some of its elements are in an earlier parameter, and others "
+                    raise ValueError(f"{name}[{k}]: some of its elements are in an earlier parameter, and others "
                                      f"are not")
         finally:
             release_ids()
@@ -97,38 +126,204 @@ cdef class Parameters:
         for first, length in self.stretches:
             memset(tape.grad + first_slot(first), 0, length * sizeof(double))
 
-    def sgd(self, double[::1] buffer, double lr, double momentum, double dampening, double weight_decay,
-            bint nesterov, bint first_step):
-        """One step of stochastic gradient descent, as in `flatgrad.optim.SGD`."""
-        cdef fg_sgd h = fg_sgd(lr, momentum, dampening, weight_decay, nesterov, first_step)
-        cdef Py_ssize_t length, at = 0
-        cdef fg_id i
-        if self.stretches is None or self.moves != handle_moves:
-            self.find()
-        if buffer is not None and buffer.shape[0] != self.count:
-            raise ValueError(f"buffer: expected shape ({self.count},), got ({buffer.shape[0]},)")
-        for first, length in self.stretches:
-            i = first_slot(first)
-            tape.kernels.sgd(length, tape.data + i, tape.grad + i, &buffer[at] if buffer is not None else NULL,
-                             &h)
-            at += length
+    def shared_with(self, Parameters other not None):
+        """The first Value or Tensor that has a number of `other`; None if there is none."""
+        cdef set theirs = set()
+        hold_ids()
+        try:
+            for value in other.values:
+                theirs.update(slots_of(value))
+            for value in self.values:
+                if not theirs.isdisjoint(slots_of(value)):
+                    return value
+        finally:
+            release_ids()
+        return None
 
-    def adam(self, double[::1] m not None, double[::1] v not None, double[::1] v_max, double lr, double beta1,
-             double beta2, double eps, double weight_decay, long long step):
-        """One step of Adam, as in `flatgrad.optim.Adam`; `step` counts from 1."""
-        cdef fg_adam h = fg_adam(lr, beta1, beta2, eps, weight_decay, 1.0 - beta1**step, 1.0 - beta2**step)
+    # ---- the rules ----
+
+    cdef int use(self, int rule, dict state, double[::1] a, double[::1] b, double[::1] c) except -1:
+        """Take the state; the rule itself comes last, for a step without one does nothing."""
+        self.rule, self.name, self.number = RULE_NONE, None, None
+        if ((a is not None and a.shape[0] != self.count) or (b is not None and b.shape[0] != self.count)
+                or (c is not None and c.shape[0] != self.count)):
+            raise ValueError(f"state: expected arrays of shape ({self.count},)")
+        self.state, self.a, self.b, self.c = state, a, b, c
+        if rule == RULE_ADAM or rule == RULE_ADAGRAD:
+            self.steps = state.setdefault("step", 0)
+        self.rule = rule
+        return 0
+
+    def sgd(self, dict state not None, momentum_buffer, double momentum, double dampening, double weight_decay,
+            bint nesterov, bint maximize):
+        """Steps of `flatgrad.optim.SGD`; with a buffer, of momentum. The first one fills it, if the state
+        has none, and puts it there."""
+        cdef bint first = momentum_buffer is not None and state.setdefault("momentum_buffer") is None
+        self.use(RULE_SGD, state, momentum_buffer, None, None)
+        self.how.sgd = fg_sgd(0.0, momentum, dampening, weight_decay, nesterov, maximize, first)
+        if first:
+            self.name, self.number = "momentum_buffer", momentum_buffer
+
+    def adam(self, dict state not None, double[::1] exp_avg not None, double[::1] exp_avg_sq not None,
+             double[::1] max_exp_avg_sq, double beta1, double beta2, double eps,
+             double weight_decay, bint decoupled, bint maximize):
+        """Steps of `flatgrad.optim.Adam`; with `max_exp_avg_sq`, of AMSGrad."""
+        self.use(RULE_ADAM, state, exp_avg, exp_avg_sq, max_exp_avg_sq)
+        self.how.adam = fg_adam(0.0, beta1, beta2, eps, weight_decay, 0.0, 0.0, decoupled, maximize)
+
+    def rmsprop(self, dict state not None, double[::1] square_avg not None, double[::1] grad_avg,
+                double[::1] momentum_buffer, double alpha, double eps, double weight_decay,
+                double momentum, bint maximize):
+        """Steps of `flatgrad.optim.RMSprop`: centered with `grad_avg`, with momentum if it has its buffer."""
+        self.use(RULE_RMSPROP, state, square_avg, grad_avg, momentum_buffer)
+        self.how.rmsprop = fg_rmsprop(0.0, alpha, eps, weight_decay, momentum, maximize)
+
+    def adagrad(self, dict state not None, double[::1] total not None, double lr_decay,
+                double weight_decay, double eps, bint maximize):
+        """Steps of `flatgrad.optim.Adagrad`."""
+        self.use(RULE_ADAGRAD, state, total, None, None)
+        self.lr_decay = lr_decay
+        self.how.adagrad = fg_adagrad(0.0, eps, weight_decay, maximize)
+
+    def adadelta(self, dict state not None, double[::1] square_avg not None, double[::1] acc_delta not None,
+                 double rho, double eps, double weight_decay, bint maximize):
+        """Steps of `flatgrad.optim.Adadelta`."""
+        self.use(RULE_ADADELTA, state, square_avg, acc_delta, None)
+        self.how.adadelta = fg_adadelta(0.0, rho, eps, weight_decay, maximize)
+
+    @staticmethod
+    def step(list several not None, list groups not None):
+        """One step of each of them by its rule, with the learning rate that its group, a dict, has as 'lr'.
+
+        If a learning rate is not a float that is finite and 0 or more, it returns False; if there is an
+        error, such as no memory, it raises it. Then nothing has changed. A signal, Ctrl-C, has to wait.
+        """
+        cdef Parameters one
+        cdef bint ready = False
+        cdef double lr
+        cdef dict group
+        cdef Py_ssize_t k
+        if len(several) != len(groups):
+            return False
+        for k in range(len(several)):
+            one, group = several[k], groups[k]
+            number = group.get("lr")
+            if not PyFloat_Check(number):
+                return False
+            lr = PyFloat_AS_DOUBLE(number)
+            if not 0.0 <= lr < INFINITY:
+                return False
+            one.get_ready(lr)
+        while not ready:   # looking for one may run finalizers, and these move another
+            ready = True
+            for one in several:
+                if one.stretches is None or one.moves != handle_moves:
+                    one.find()
+                    ready = False
+        for one in several:
+            one.take_step()
+        return True
+
+    cdef int get_ready(self, double lr) except -1:
+        """What of a step may fail."""
+        cdef double t = <double>(self.steps + 1)
+        if self.rule == RULE_SGD:
+            self.how.sgd.lr = lr
+        elif self.rule == RULE_ADAM:
+            self.how.adam.lr = lr
+            self.how.adam.correction1 = 1.0 - self.how.adam.beta1**t
+            self.how.adam.correction2 = 1.0 - self.how.adam.beta2**t
+        elif self.rule == RULE_RMSPROP:
+            self.how.rmsprop.lr = lr
+        elif self.rule == RULE_ADAGRAD:
+            self.how.adagrad.lr = lr / (1.0 + self.steps * self.lr_decay)
+        elif self.rule == RULE_ADADELTA:
+            self.how.adadelta.lr = lr
+        if self.rule == RULE_ADAM or self.rule == RULE_ADAGRAD:
+            self.name, self.number = "step", self.steps + 1
+        return 0
+
+    cdef int take_step(self) except -1:
         cdef Py_ssize_t length, at = 0
         cdef fg_id i
-        if self.stretches is None or self.moves != handle_moves:
-            self.find()
-        if (m.shape[0] != self.count or v.shape[0] != self.count
-                or (v_max is not None and v_max.shape[0] != self.count)):
-            raise ValueError(f"m, v, v_max: expected shape ({self.count},)")
+        cdef double *a = &self.a[0] if self.a is not None and self.count else NULL
+        cdef double *b = &self.b[0] if self.b is not None and self.count else NULL
+        cdef double *c = &self.c[0] if self.c is not None and self.count else NULL
         for first, length in self.stretches:
             i = first_slot(first)
-            tape.kernels.adam(length, tape.data + i, tape.grad + i, &m[at], &v[at],
-                              &v_max[at] if v_max is not None else NULL, &h)
+            if self.rule == RULE_SGD:
+                tape.kernels.sgd(length, tape.data + i, tape.grad + i, a + at if a else NULL, &self.how.sgd)
+            elif self.rule == RULE_ADAM:
+                tape.kernels.adam(length, tape.data + i, tape.grad + i, a + at, b + at, c + at if c else NULL,
+                                  &self.how.adam)
+            elif self.rule == RULE_RMSPROP:
+                tape.kernels.rmsprop(length, tape.data + i, tape.grad + i, a + at, b + at if b else NULL,
+                                     c + at if c else NULL, &self.how.rmsprop)
+            elif self.rule == RULE_ADAGRAD:
+                tape.kernels.adagrad(length, tape.data + i, tape.grad + i, a + at, &self.how.adagrad)
+            elif self.rule == RULE_ADADELTA:
+                tape.kernels.adadelta(length, tape.data + i, tape.grad + i, a + at, b + at, &self.how.adadelta)
             at += length
+        if self.name is not None:
+            self.state[self.name] = self.number   # there was something of that name, so this does not fail
+            self.name = self.number = None
+        if self.rule == RULE_SGD:
+            self.how.sgd.first = 0
+        self.steps += 1
+        return 0
+
+    # ---- norms of gradients, and what clips them ----
+
+    def grad_norm(self, double norm_type):
+        """(sum of |gradient|**norm_type)**(1 / norm_type), and for inf the largest |gradient|.
+
+        It neither overflows nor underflows on the way; norm_type has to be above 0.
+        """
+        cdef double total = self.grad_power_sum(norm_type, 1.0), largest
+        if norm_type == INFINITY or isnan(total):
+            return total
+        if 1e-280 < total < 1e280:
+            return sqrt(total) if norm_type == 2.0 else total**(1.0 / norm_type)
+        largest = self.grad_power_sum(INFINITY, 1.0)
+        if not 0.0 < largest < INFINITY:
+            return largest
+        return largest * self.grad_power_sum(norm_type, largest)**(1.0 / norm_type)
+
+    cdef double grad_power_sum(self, double power, double divisor) except? -1.0:
+        cdef Py_ssize_t length
+        cdef double total = 0.0, part
+        if self.stretches is None or self.moves != handle_moves:
+            self.find()
+        for first, length in self.stretches:
+            part = tape.kernels.power_sum(length, tape.grad + first_slot(first), power, divisor)
+            if power == INFINITY:
+                total = part if part > total or isnan(part) else total
+            else:
+                total += part
+        return total
+
+    def scale_grad(self, double factor):
+        """Multiply every gradient by `factor`."""
+        cdef Py_ssize_t length
+        if self.stretches is None or self.moves != handle_moves:
+            self.find()
+        for first, length in self.stretches:
+            tape.kernels.scale(length, factor, tape.grad + first_slot(first))
+
+    def clip_grad(self, double bound):
+        """Bring every gradient to what is from -bound to bound; nan stays."""
+        cdef Py_ssize_t length
+        if self.stretches is None or self.moves != handle_moves:
+            self.find()
+        for first, length in self.stretches:
+            tape.kernels.clip(length, bound, tape.grad + first_slot(first))
+
+
+cdef object slots_of(value):
+    """The slots of a Value or a Tensor whose elements lie in order; ids are held."""
+    if isinstance(value, Tensor):
+        return range(first_slot(value), first_slot(value) + (<Tensor>value).size)
+    return ((<Value>value).id,)
 
 
 cdef bint lies_dense(Tensor t) noexcept:

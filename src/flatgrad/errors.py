@@ -12,7 +12,7 @@ True
 """
 
 __all__ = ["FlatgradError", "ArgumentError", "ArgumentTypeError", "ShapeError", "UnknownNameError", "DataError",
-           "StateError", "GradcheckError", "MissingPackageError"]
+           "StateError", "GradcheckError", "GradientError", "MissingPackageError"]
 
 
 class FlatgradError(Exception):
@@ -45,6 +45,10 @@ class StateError(FlatgradError, ValueError):
 
 class GradcheckError(FlatgradError, RuntimeError):
     """A gradient is not what finite differences say."""
+
+
+class GradientError(FlatgradError, RuntimeError):
+    """Gradients are nan or inf where they must not be."""
 
 
 class MissingPackageError(FlatgradError, ImportError):

@@ -1,4 +1,10 @@
-"""Optimizers, how parameters follow their gradients: PyTorch's names, arguments, defaults and numbers."""
-from flatgrad.optim.optimizers import SGD, Adam, Optimizer
+"""Optimizers, how parameters follow their gradients: PyTorch's names, arguments, defaults and numbers.
 
-__all__ = ["Optimizer", "SGD", "Adam"]
+`flatgrad.optim.lr_scheduler` has what changes learning rates on the way.
+"""
+from flatgrad.optim import lr_scheduler
+from flatgrad.optim.clip import clip_grad_norm_, clip_grad_value_
+from flatgrad.optim.optimizers import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
+
+__all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "clip_grad_norm_",
+           "clip_grad_value_", "lr_scheduler"]

@@ -1,13 +1,93 @@
 """Optimizers: how parameters follow their gradients. PyTorch's names, defaults and update rules.
 
-A step is one call into C for each group of parameters: what is here does not loop over them.
+A step is one call into C: what is here does not loop over parameters. What PyTorch's arguments `foreach`,
+`fused`, `capturable` and `differentiable` are about, GPUs and second derivatives, flatgrad does not have.
 """
+import copy
+from operator import is_, itemgetter
+
 import numpy as np
 
-from flatgrad._core import Parameters, Tensor
-from flatgrad.arguments import finite, flag, non_negative
+from flatgrad._core import Parameters, Tensor, Value
+from flatgrad.arguments import finite, finite_array, flag, non_negative, one_of, whole, within
+from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 
-__all__ = ["Optimizer", "SGD", "Adam"]
+__all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"]
+
+# What schedulers of learning rates leave in a group.
+SCHEDULED = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
+
+
+# The state that is made of squares.
+OF_SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta")
+
+
+def parameter_list(params, name="params", some=True):
+    """An optimizer's `params` as a new list. The core checks what is in it."""
+    expected = f"{name}: expected an iterable of Values and Tensors, such as model.parameters(), got"
+    if isinstance(params, (Tensor, set, frozenset, dict)):   # a set has no order that a copy could keep
+        raise ArgumentTypeError(f"{expected} a {type(params).__name__}")
+    try:
+        params = iter(params)
+    except TypeError:
+        raise ArgumentTypeError(f"{expected} {params!r}") from None
+    params = list(params)
+    if some and not params:
+        raise ArgumentError(f"{name}: optimizer got an empty parameter list, expected one Value or Tensor at least")
+    return params
+
+
+def kept(state, name, parameters, fill=0.0):
+    """An array of the state, made now if there is none."""
+    if name not in state:
+        state[name] = np.full(parameters.count, fill)
+    return state[name]
+
+
+def up_to_one(name, value):
+    """The float from 0 to 1 that `value` is."""
+    return within(name, value, 0.0, np.nextafter(1.0, 2.0), "a number from 0 to 1")
+
+
+def pair_of_betas(name, betas):
+    """Adam's `betas` as a pair of floats."""
+    try:
+        first, second = betas
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"{name}: expected a pair of numbers, got {betas!r}") from None
+    return within(f"{name}[0]", first, 0.0, 1.0), within(f"{name}[1]", second, 0.0, 1.0)
+
+
+def expect_keys(name, mapping, required, others=()):
+    """StateError if `mapping` is no dict, a key is missing, or one is neither required nor among the others."""
+    if not isinstance(mapping, dict):
+        raise StateError(f"{name}: expected a dict, got {described(mapping)}")
+    missing = [key for key in required if key not in mapping]
+    extra = [key for key in mapping if key not in required and key not in others]
+    if missing or extra:
+        raise StateError(f"{name}: expected the keys {list(required)}"
+                         + f", got none of the name {', '.join(map(repr, missing))}" * bool(missing)
+                         + f", got {', '.join(map(repr, extra))} as well" * bool(extra)
+                         + ": is it the state of another class?")
+
+
+def hyperparameter(k, group, name):
+    """What group number `k` has of that name."""
+    if name not in group:
+        raise ArgumentError(f"param_groups[{k}]: expected the key {name!r}, got the keys {list(group)}")
+    return group[name]
+
+
+def same(params, given):
+    """Whether `params` are those of a group: its list as it was, or another of the same objects."""
+    theirs, copied = given
+    return (isinstance(params, (list, tuple)) and len(params) == len(copied)
+            and (params is theirs or all(map(is_, params, copied))))
+
+
+def described(x):
+    """For messages: the length of a list, the repr of all else."""
+    return f"one of length {len(x)}" if isinstance(x, (list, tuple)) else repr(x)
 
 
 class Optimizer:
@@ -15,39 +95,139 @@ class Optimizer:
 
     Parameters
     ----------
-    params : iterable of Value and Tensor
+    params : iterable of Value and Tensor, or iterable of dict
         What is to be updated. One that occurs twice, as tied weights do, is updated once. A Tensor
         has to be a leaf, that is not the result of an operation, with ``requires_grad=True``, or some
-        of its rows.
+        of its rows. Of dicts, each makes a group: ``'params'`` has its parameters, and other keys are
+        hyperparameters that are not to be the defaults.
+    defaults : dict, optional
+        Hyperparameters of the groups that do not say otherwise, by name, `lr` among them.
     **hyperparameters
-        Of the one group that these make, by name, `lr` among them.
+        More of these.
 
     Attributes
     ----------
     param_groups : list of dict
         Each has the key ``'params'``, a list, and the hyperparameters, which every step reads anew:
-        ``param_groups[0]['lr'] = 0.1`` works. To train other parameters make another optimizer.
+        ``param_groups[0]['lr'] = 0.1`` works. For more parameters there is `add_param_group`.
+    defaults : dict
+        The hyperparameters of a group that does not say otherwise.
     lr : float
         Learning rate of the first group. Assigning sets it in all groups.
 
     Raises
     ------
     TypeError, ValueError
-        If `params` is empty or has something else in it.
+        If `params` is empty or has something else in it, if a parameter is in two groups, or if a group
+        has a key that is no hyperparameter.
 
     Notes
     -----
+    A class of your own has its rule in ``step()``, which reads `param_groups` and writes ``p.data``.
+
     Copies, deep copies and pickles go on where the original is. A deep copy or pickle of a model and
     its optimizer in one go, as in ``copy.deepcopy((model, optimizer))``, keeps them together; a deep
     copy of the optimizer alone has parameters of its own. `copy.copy` shares the parameters only.
+
+    PyTorch leaves a parameter alone whose gradient is None; a gradient here is a number, 0 at first, and
+    every parameter takes part in every step.
+
+    Examples
+    --------
+    Two groups, with learning rates of their own:
+
+    >>> from flatgrad import Tensor, Value
+    >>> from flatgrad.optim import SGD
+    >>> weight, bias = Tensor([1.0, 2.0]), Value(0.5)
+    >>> optimizer = SGD([{"params": [weight], "weight_decay": 0.1}, {"params": [bias], "lr": 0.5}], lr=0.25)
+    >>> weight.grad, bias.grad = [1.0, 1.0], 1.0
+    >>> optimizer.step()
+    >>> weight.data, bias.data
+    (array([0.725, 1.7  ]), 0.0)
+
+    A rule of one's own:
+
+    >>> from flatgrad.optim import Optimizer
+    >>> class SignDescent(Optimizer):
+    ...     def step(self):
+    ...         for group in self.param_groups:
+    ...             for p in group["params"]:
+    ...                 p.data -= group["lr"] * (1.0 if p.grad > 0.0 else -1.0)
+    >>> SignDescent([bias], lr=0.25).step()
+    >>> bias.data
+    -0.25
     """
 
-    def __init__(self, params, **hyperparameters):
+    _checks = {}      # name of a hyperparameter -> its check, in the order of its arguments
+    _keeps = ()       # names of the state that there is after a step
+    _may_keep = ()    # and of that which depends on hyperparameters
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        cls._read = itemgetter("params", *(name for name in cls._checks if name != "lr"))
+
+    def __init__(self, params, defaults=None, **hyperparameters):
+        self.defaults = {name: self._checks[name](name, value) if name in self._checks else value
+                         for name, value in {**(defaults or {}), **hyperparameters}.items()}
+        self._check_together("", self.defaults)
+        self._forget()
+        self.param_groups = []
+        self._parameters = []   # the core's side of each group
+        self._given = []        # its list of parameters, and a copy
+        self._state = []        # for each group: what a step leaves for the next one
         params = parameter_list(params)
-        self._parameters = [Parameters(params)]   # the core's side of each group
-        self._state = [{}]   # for each group: what a step leaves for the next one
+        if any(isinstance(p, dict) for p in params):
+            for k, group in enumerate(params):
+                self._add(f"params[{k}]", group)
+        else:
+            self._add("", {"params": params})
+
+    def add_param_group(self, param_group):
+        """Update more parameters.
+
+        Parameters
+        ----------
+        param_group : dict
+            ``'params'`` has the parameters, an iterable or a single one; other keys are hyperparameters
+            that are not to be the defaults.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not as described, or if a parameter is in another group. Nothing has changed then.
+        """
+        self._add("param_group", param_group)
+
+    def _add(self, name, group):
+        """Add a group, which messages call `name`."""
+        if not isinstance(group, dict):
+            raise ArgumentTypeError(f"{name}: expected a dict with the key 'params', got {group!r}")
+        if "params" not in group:
+            raise ArgumentError(f"{name}: expected a dict with the key 'params', got the keys {list(group)}")
+        for key in group:
+            one_of(f"key of {name}", key, ["params", *self.defaults, *SCHEDULED])
+        label = f"{name}['params']" if name else "params"
+        params = group["params"]
+        params = [params] if name and isinstance(params, (Value, Tensor)) else parameter_list(params, label, not name)
+        parameters = Parameters(params, label)
+        for k, other in enumerate(self._parameters):
+            shared = parameters.shared_with(other)
+            if shared is not None:
+                index = next(i for i, p in enumerate(params) if p is shared)
+                raise ArgumentError(f"{label}[{index}]: expected a parameter that is in no other group, got one "
+                                    f"that is in param_groups[{k}]")
+        own = {key: self._checks[key](f"{name}[{key!r}]", value) if key in self._checks else value
+               for key, value in group.items() if key != "params"}
+        self._check_together(f"{name}: " if name else "", {**self.defaults, **own})
         once = list({id(p): p for p in params}.values())   # by id, as a subclass may define ==
-        self.param_groups = [{"params": once, **hyperparameters}]
+        self.param_groups.append({"params": once, **self.defaults, **own})
+        self._parameters.append(parameters)
+        self._given.append((once, tuple(once)))
+        self._state.append({})
+        self._forget()
+
+    def _check_together(self, name, hyperparameters):
+        """Whether hyperparameters go together, each of which is right."""
 
     def zero_grad(self):
         """Set the gradient of every parameter to 0.
@@ -57,9 +237,163 @@ class Optimizer:
         for parameters in self._parameters:
             parameters.zero_grad()
 
-    def step(self):
-        """Update every parameter by its gradient."""
-        raise NotImplementedError(f"{type(self).__name__} has no step()")
+    def step(self, closure=None):
+        """Update every parameter by its gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Called first, without arguments: it sets gradients to 0, computes the loss, calls its
+            ``backward()`` and returns it.
+
+        Returns
+        -------
+        Value or None
+            What `closure` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a hyperparameter of a group is not what its optimizer takes. No parameter has changed then.
+        """
+        if not self._checks:
+            raise NotImplementedError(f"{type(self).__name__} has no step()")
+        loss = None
+        if closure is not None:
+            if not callable(closure):
+                raise ArgumentTypeError(f"closure: expected a callable that returns the loss, got {closure!r}")
+            loss = closure()
+        try:
+            as_before = list(map(self._read, self.param_groups)) == self._seen
+        except Exception:   # of a key that is missing, or of == with something that is no number
+            as_before = False
+        if not as_before:
+            self._prepare()
+        if not Parameters.step(self._parameters, self.param_groups):   # for learning rates of other types than float
+            Parameters.step(self._parameters, self._learning_rates())
+        return loss
+
+    def _forget(self):
+        """Have the next step look at all hyperparameters."""
+        self._seen = None   # what `_read` gave for each group, when it was right
+        self._taken = []    # the same as dicts, and what was made of it
+
+    def _prepare(self):
+        """Check the hyperparameters of all groups, then have the core take what has changed."""
+        if len(self.param_groups) != len(self._parameters):
+            raise ArgumentError(f"param_groups: expected {len(self._parameters)} groups, got {len(self.param_groups)}; "
+                                "add_param_group() adds one")
+        seen, taken = [], []
+        for k, group in enumerate(self.param_groups):
+            if not same(group.get("params"), self._given[k]):
+                raise ArgumentError(f"param_groups[{k}]['params']: expected the parameters that the optimizer was made "
+                                    "with; add_param_group() adds some")
+            raw, right = {}, {}
+            before, right_then = self._taken[k] if self._taken else ({}, {})
+            for name, check in self._checks.items():
+                if name == "lr":
+                    continue   # which the core reads in every step, for it changes often
+                value = hyperparameter(k, group, name)
+                if name in before and before[name] is value:
+                    right[name] = right_then[name]
+                else:
+                    right[name] = check(f"param_groups[{k}][{name!r}]", value)
+                # What may change in place is looked at in every step.
+                raw[name] = value if isinstance(value, (float, int, tuple, np.generic)) else object()
+            seen.append((group["params"], *raw.values()))
+            taken.append((raw, right))
+        for parameters, state, (_, right) in zip(self._parameters, self._state, taken):
+            self._use(parameters, state, **right)
+        self._seen, self._taken = seen, taken
+
+    def _use(self, parameters, state, **hyperparameters):
+        """Tell the core by which rule it updates a group; all but the learning rate."""
+
+    def _learning_rates(self):
+        """One dict for each group, with its checked learning rate."""
+        return [{"lr": non_negative(f"param_groups[{k}]['lr']", hyperparameter(k, group, "lr"))}
+                for k, group in enumerate(self.param_groups)]
+
+    def state_dict(self):
+        """What it takes to go on from here, but for the parameters themselves.
+
+        Returns
+        -------
+        dict
+            ``'state'``, a list with a dict of numbers and arrays for each group, and ``'param_groups'``,
+            a list with a dict of hyperparameters for each group, where ``'count'`` is how many numbers it
+            updates. Arrays are copies.
+        """
+        return {
+            "state": [{name: copy.deepcopy(value) for name, value in state.items() if value is not None}
+                      for state in self._state],
+            "param_groups": [
+                {**{name: copy.deepcopy(value) for name, value in group.items() if name != "params"},
+                 "count": parameters.count}
+                for group, parameters in zip(self.param_groups, self._parameters)],
+        }
+
+    def load_state_dict(self, state_dict):
+        """Go on from where `state_dict` was called, with the hyperparameters of then.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` returned, of an optimizer of the same class for as many parameters in as
+            many groups. It is not changed, and its arrays are copied.
+
+        Raises
+        ------
+        StateError
+            If it is not that. The optimizer has not changed then.
+        """
+        expect_keys("state_dict", state_dict, ["state", "param_groups"])
+        for key in state_dict:
+            if not isinstance(state_dict[key], (list, tuple)) or len(state_dict[key]) != len(self.param_groups):
+                raise StateError(f"state_dict[{key!r}]: expected a list for {len(self.param_groups)} "
+                                 f"group{'s' * (len(self.param_groups) != 1)}, got {described(state_dict[key])}")
+        groups, states = [], []
+        for k, (group, parameters) in enumerate(zip(self.param_groups, self._parameters)):
+            name = f"state_dict['param_groups'][{k}]"
+            loaded = state_dict["param_groups"][k]
+            expect_keys(name, loaded, [*self.defaults, "count"], [*SCHEDULED, *group])
+            try:
+                if whole(f"{name}['count']", loaded["count"]) != parameters.count:
+                    raise StateError(f"{name}['count']: expected {parameters.count}, the number of parameters, "
+                                     f"got {loaded['count']!r}")
+                groups.append({key: self._checks[key](f"{name}[{key!r}]", value) if key in self._checks
+                               else copy.deepcopy(value) for key, value in loaded.items() if key != "count"})
+            except (ArgumentError, ArgumentTypeError) as error:
+                raise StateError(str(error)) from None
+            states.append(self._state_from(f"state_dict['state'][{k}]", state_dict["state"][k], parameters.count))
+        self._check_loaded(groups)
+        for group, loaded in zip(self.param_groups, groups):
+            params = group["params"]
+            group.clear()
+            group.update(params=params, **loaded)
+        self._state = states
+        self._forget()
+
+    def _check_loaded(self, groups):
+        """Whether hyperparameters are those of the same rule."""
+
+    def _state_from(self, name, loaded, count):
+        """A group's state of its own from a state dict's."""
+        if loaded != {}:   # as it is before the first step
+            expect_keys(name, loaded, self._keeps, self._may_keep)
+        state = {}
+        for key, value in loaded.items():
+            label = f"{name}[{key!r}]"
+            try:
+                value = whole(label, value) if key == "step" else np.array(finite_array(label, value))
+            except (ArgumentError, ArgumentTypeError) as error:
+                raise StateError(str(error)) from None
+            if key != "step" and value.shape != (count,):
+                raise StateError(f"{label}: expected the shape ({count},), got {value.shape}")
+            if key in OF_SQUARES and (value < 0.0).any():
+                raise StateError(f"{label}: expected averages of squares, 0 or more, got {value.min()}")
+            state[key] = value
+        return state
 
     @property
     def lr(self):
@@ -72,15 +406,18 @@ class Optimizer:
             group["lr"] = value
 
     def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name != "_parameters"}
+        return {name: value for name, value in vars(self).items() if name not in ("_parameters", "_given", "_seen", "_taken")}
 
     def __setstate__(self, state):
         vars(self).update(state)
         # Containers of its own: the original of a copy.copy and the copy do not share their moments.
+        self.defaults = dict(self.defaults)
         self.param_groups = [{**group, "params": list(group["params"])} for group in self.param_groups]
         self._state = [{name: value.copy() if isinstance(value, np.ndarray) else value
                         for name, value in state.items()} for state in self._state]
         self._parameters = [Parameters(group["params"]) for group in self.param_groups]
+        self._given = [(group["params"], tuple(group["params"])) for group in self.param_groups]
+        self._forget()
 
     def __repr__(self):
         groups = [
@@ -95,7 +432,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Value and Tensor
+    params : iterable of Value and Tensor, or iterable of dict
         As `Optimizer` says.
     lr : float, optional
         Learning rate, 0 or more.
@@ -107,6 +444,8 @@ class SGD(Optimizer):
         Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
     nesterov : bool, optional
         Nesterov's momentum, which needs `momentum` and no `dampening`.
+    maximize : bool, optional
+        Whether to go up instead of down: the gradient has its sign turned.
 
     Raises
     ------
@@ -115,7 +454,7 @@ class SGD(Optimizer):
 
     See Also
     --------
-    Optimizer : attributes, copies and pickles.
+    Optimizer : attributes, groups, copies and pickles.
 
     Notes
     -----
@@ -149,35 +488,31 @@ class SGD(Optimizer):
     1.5
     >>> optimizer.lr /= 2
     >>> optimizer
-    SGD(1 parameter, lr=0.125, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)
+    SGD(1 parameter, lr=0.125, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False)
     """
 
-    def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
-        lr = non_negative("lr", lr)
-        momentum = non_negative("momentum", momentum)
-        dampening = finite("dampening", dampening)
-        weight_decay = non_negative("weight_decay", weight_decay)
-        if flag("nesterov", nesterov) and not (momentum > 0.0 and dampening == 0.0):
-            raise ValueError("nesterov: expected momentum above 0 and dampening 0 with it, "
-                             f"got momentum={momentum!r}, dampening={dampening!r}")
-        super().__init__(params, lr=lr, momentum=momentum, dampening=dampening,
-                         weight_decay=weight_decay, nesterov=nesterov)
+    _checks = {"lr": non_negative, "momentum": non_negative, "dampening": finite, "weight_decay": non_negative,
+               "nesterov": flag, "maximize": flag}
+    _may_keep = ("momentum_buffer",)
 
-    def step(self):
-        """Update every parameter by its gradient."""
-        for group, state, parameters in zip(self.param_groups, self._state, self._parameters):
-            momentum = group["momentum"]
+    def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, *,
+                 maximize=False):
+        super().__init__(params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
+                         nesterov=nesterov, maximize=maximize)
+
+    def _check_together(self, name, hyperparameters):
+        momentum, dampening = hyperparameters["momentum"], hyperparameters["dampening"]
+        if hyperparameters["nesterov"] and not (momentum > 0.0 and dampening == 0.0):
+            raise ArgumentError(f"{name}nesterov: expected momentum above 0 and dampening 0 with it, "
+                                f"got momentum={momentum!r}, dampening={dampening!r}")
+
+    def _use(self, parameters, state, **hyperparameters):
+        buffer = state.get("momentum_buffer")
+        if hyperparameters["momentum"] == 0.0:
             buffer = None
-            first = False
-            if momentum != 0.0:
-                buffer = state.get("momentum_buffer")
-                if buffer is None:
-                    first = True
-                    buffer = np.zeros(parameters.count)
-            parameters.sgd(buffer, group["lr"], momentum, group["dampening"], group["weight_decay"],
-                           group["nesterov"], first)
-            if first:
-                state["momentum_buffer"] = buffer   # only now that nothing has failed
+        elif buffer is None:
+            buffer = np.zeros(parameters.count)
+        parameters.sgd(state, buffer, **hyperparameters)
 
 
 class Adam(Optimizer):
@@ -185,7 +520,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : iterable of Value and Tensor
+    params : iterable of Value and Tensor, or iterable of dict
         As `Optimizer` says.
     lr : float, optional
         Learning rate, 0 or more.
@@ -197,6 +532,10 @@ class Adam(Optimizer):
         Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
     amsgrad : bool, optional
         Whether to divide by the root of the largest averaged square so far [2]_.
+    maximize : bool, optional
+        Whether to go up instead of down: the gradient has its sign turned.
+    decoupled_weight_decay : bool, optional
+        Whether weight decay is that of `AdamW`.
 
     Raises
     ------
@@ -205,7 +544,7 @@ class Adam(Optimizer):
 
     See Also
     --------
-    Optimizer : attributes, copies and pickles.
+    Optimizer : attributes, groups, copies and pickles.
 
     Notes
     -----
@@ -238,54 +577,310 @@ class Adam(Optimizer):
     1.0
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False):
-        super().__init__(params, lr=non_negative("lr", lr), betas=pair_of_betas(betas),
-                         eps=non_negative("eps", eps),
-                         weight_decay=non_negative("weight_decay", weight_decay),
-                         amsgrad=flag("amsgrad", amsgrad))
+    _checks = {"lr": non_negative, "betas": pair_of_betas, "eps": non_negative, "weight_decay": non_negative,
+               "amsgrad": flag, "maximize": flag, "decoupled_weight_decay": flag}
+    _keeps = ("step", "exp_avg", "exp_avg_sq")
+    _may_keep = ("max_exp_avg_sq",)
 
-    def step(self):
-        """Update every parameter by its gradient."""
-        for group, state, parameters in zip(self.param_groups, self._state, self._parameters):
-            if not state:
-                state.update(step=0, exp_avg=np.zeros(parameters.count),
-                             exp_avg_sq=np.zeros(parameters.count))
-            largest = None
-            if group["amsgrad"]:
-                largest = state.get("max_exp_avg_sq")
-                if largest is None:
-                    largest = state["max_exp_avg_sq"] = np.zeros(parameters.count)
-            step = state["step"] + 1
-            beta1, beta2 = group["betas"]
-            parameters.adam(state["exp_avg"], state["exp_avg_sq"], largest, group["lr"], beta1, beta2,
-                            group["eps"], group["weight_decay"], step)
-            state["step"] = step   # only now that nothing has failed
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, *,
+                 maximize=False, decoupled_weight_decay=False):
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
+                         maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
 
+    def _check_loaded(self, groups):
+        for k, (group, loaded) in enumerate(zip(self.param_groups, groups)):
+            if loaded["decoupled_weight_decay"] != group["decoupled_weight_decay"]:
+                raise StateError(f"state_dict['param_groups'][{k}]['decoupled_weight_decay']: expected "
+                                 f"{group['decoupled_weight_decay']!r}, got {loaded['decoupled_weight_decay']!r}: "
+                                 "Adam and AdamW do not take each other's state")
 
-def parameter_list(params):
-    """An optimizer's `params` as a new list. The core checks what is in it."""
-    expected = "params: expected an iterable of Values and Tensors, such as model.parameters(), got"
-    if isinstance(params, (Tensor, set, frozenset)):   # a set has no order that a copy could keep
-        raise TypeError(f"{expected} a {type(params).__name__}")
-    try:
-        params = iter(params)
-    except TypeError:
-        raise TypeError(f"{expected} {params!r}") from None
-    params = list(params)
-    if not params:
-        raise ValueError("params: optimizer got an empty parameter list, expected one Value or Tensor at least")
-    return params
+    def _use(self, parameters, state, betas, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay):
+        parameters.adam(state, kept(state, "exp_avg", parameters), kept(state, "exp_avg_sq", parameters),
+                        kept(state, "max_exp_avg_sq", parameters) if amsgrad else None, *betas, eps, weight_decay,
+                        decoupled_weight_decay, maximize)
 
 
-def pair_of_betas(betas):
-    """Adam's `betas` as a pair of floats."""
-    try:
-        first, second = betas
-    except (TypeError, ValueError):
-        raise TypeError(f"betas: expected a pair of numbers, got {betas!r}") from None
-    expected = "a number from 0 to below 1"
-    pair = finite("betas[0]", first, expected), finite("betas[1]", second, expected)
-    for k, beta in enumerate(pair):
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(f"betas[{k}]: expected {expected}, got {beta!r}")
-    return pair
+class AdamW(Adam):
+    """Adam with weight decay that shrinks the parameters and stays out of the averages.
+
+    Parameters
+    ----------
+    params : iterable of Value and Tensor, or iterable of dict
+        As `Optimizer` says.
+    lr : float, optional
+        Learning rate, 0 or more.
+    betas : pair of float, optional
+        Factors by which the two averages fade with each step, each from 0 to below 1.
+    eps : float, optional
+        Added to the root of the averaged square, 0 or more.
+    weight_decay : float, optional
+        This times the learning rate is the part of a parameter that each step takes away. 0 or more.
+    amsgrad : bool, optional
+        Whether to divide by the root of the largest averaged square so far.
+    maximize : bool, optional
+        Whether to go up instead of down: the gradient has its sign turned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; numbers have to be finite.
+
+    See Also
+    --------
+    Adam : the same with weight decay as an L2 penalty.
+    Optimizer : attributes, groups, copies and pickles.
+
+    Notes
+    -----
+    With the parameter p and its gradient, in step t = 1, 2, ..., m and v being 0 before [1]_::
+
+        m = beta1 * m + (1 - beta1) * gradient
+        v = beta2 * v + (1 - beta2) * gradient**2
+        p = (1 - lr * weight_decay) * p
+        p = p - lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps)
+
+    Names, defaults and formulas are PyTorch's.
+
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+
+    Examples
+    --------
+    Without a gradient there is the decay alone:
+
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import AdamW
+    >>> x = Value(4.0)
+    >>> AdamW([x], lr=0.5, weight_decay=0.5).step()
+    >>> x.data
+    3.0
+    """
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *,
+                 maximize=False):
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize,
+                         decoupled_weight_decay=True)
+
+
+class RMSprop(Optimizer):
+    """Gradients divided by the root of the running average of their squares.
+
+    Parameters
+    ----------
+    params : iterable of Value and Tensor, or iterable of dict
+        As `Optimizer` says.
+    lr : float, optional
+        Learning rate, 0 or more.
+    alpha : float, optional
+        Factor by which the average fades with each step, from 0 to 1.
+    eps : float, optional
+        Added to the root, 0 or more.
+    weight_decay : float, optional
+        Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
+    momentum : float, optional
+        Factor by which earlier steps fade with each step, 0 or more.
+    centered : bool, optional
+        Whether to divide by the gradient's standard deviation, as in [2]_.
+    maximize : bool, optional
+        Whether to go up instead of down: the gradient has its sign turned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; numbers have to be finite.
+
+    See Also
+    --------
+    Optimizer : attributes, groups, copies and pickles.
+
+    Notes
+    -----
+    With the parameter p and its gradient, and v, a and b being 0 before the first step [1]_::
+
+        d = gradient + weight_decay * p
+        v = alpha * v + (1 - alpha) * d**2
+        a = alpha * a + (1 - alpha) * d
+        s = sqrt(v - a**2  if centered else  v) + eps
+        b = momentum * b + d / s
+        p = p - lr * b
+
+    Names, defaults and formulas are PyTorch's. Where rounding makes v - a**2 negative, flatgrad takes 0,
+    and PyTorch has nan.
+
+    References
+    ----------
+    .. [1] T. Tieleman and G. Hinton, "Lecture 6.5: rmsprop", COURSERA: Neural Networks for Machine
+       Learning, 2012.
+    .. [2] A. Graves, "Generating sequences with recurrent neural networks", arXiv:1308.0850, 2013.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import RMSprop
+    >>> x = Value(5.0)
+    >>> optimizer = RMSprop([x], lr=0.05)
+    >>> for _ in range(200):
+    ...     optimizer.zero_grad()
+    ...     ((x - 1.0) ** 2).backward()
+    ...     optimizer.step()
+    >>> round(x.data, 1)
+    1.0
+    """
+
+    _checks = {"lr": non_negative, "momentum": non_negative, "alpha": up_to_one, "eps": non_negative,
+               "centered": flag, "weight_decay": non_negative, "maximize": flag}
+    _keeps = ("square_avg",)
+    _may_keep = ("momentum_buffer", "grad_avg")
+
+    def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False, *,
+                 maximize=False):
+        super().__init__(params, lr=lr, momentum=momentum, alpha=alpha, eps=eps, centered=centered,
+                         weight_decay=weight_decay, maximize=maximize)
+
+    def _use(self, parameters, state, centered, momentum, **hyperparameters):
+        parameters.rmsprop(state, kept(state, "square_avg", parameters),
+                           kept(state, "grad_avg", parameters) if centered else None,
+                           kept(state, "momentum_buffer", parameters) if momentum else None,
+                           momentum=momentum, **hyperparameters)
+
+
+class Adagrad(Optimizer):
+    """Gradients divided by the root of the sum of their squares so far.
+
+    Parameters
+    ----------
+    params : iterable of Value and Tensor, or iterable of dict
+        As `Optimizer` says.
+    lr : float, optional
+        Learning rate, 0 or more.
+    lr_decay : float, optional
+        How fast the learning rate falls, 0 or more.
+    weight_decay : float, optional
+        Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
+    initial_accumulator_value : float, optional
+        What the sum begins with, 0 or more.
+    eps : float, optional
+        Added to the root, 0 or more.
+    maximize : bool, optional
+        Whether to go up instead of down: the gradient has its sign turned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; numbers have to be finite.
+
+    See Also
+    --------
+    Optimizer : attributes, groups, copies and pickles.
+
+    Notes
+    -----
+    With the parameter p and its gradient, in step t = 1, 2, ... [1]_::
+
+        d = gradient + weight_decay * p
+        s = s + d**2
+        p = p - lr / (1 + (t - 1) * lr_decay) * d / (sqrt(s) + eps)
+
+    Names, defaults and formulas are PyTorch's. A group's own `initial_accumulator_value` counts, which
+    PyTorch takes from the optimizer's defaults for all of them.
+
+    References
+    ----------
+    .. [1] J. Duchi, E. Hazan and Y. Singer, "Adaptive subgradient methods for online learning and
+       stochastic optimization", Journal of Machine Learning Research 12, 2011.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import Adagrad
+    >>> x = Value(5.0)
+    >>> optimizer = Adagrad([x], lr=1.0)
+    >>> for _ in range(100):
+    ...     optimizer.zero_grad()
+    ...     ((x - 1.0) ** 2).backward()
+    ...     optimizer.step()
+    >>> round(x.data, 3)
+    1.0
+    """
+
+    _checks = {"lr": non_negative, "lr_decay": non_negative, "eps": non_negative, "weight_decay": non_negative,
+               "initial_accumulator_value": non_negative, "maximize": flag}
+    _keeps = ("step", "sum")
+
+    def __init__(self, params, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10, *,
+                 maximize=False):
+        super().__init__(params, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
+                         initial_accumulator_value=initial_accumulator_value, maximize=maximize)
+
+    def _use(self, parameters, state, initial_accumulator_value, **hyperparameters):
+        parameters.adagrad(state, kept(state, "sum", parameters, initial_accumulator_value), **hyperparameters)
+
+
+class Adadelta(Optimizer):
+    """Gradients scaled by the ratio of the sizes of earlier steps and earlier gradients.
+
+    Parameters
+    ----------
+    params : iterable of Value and Tensor, or iterable of dict
+        As `Optimizer` says.
+    lr : float, optional
+        Factor of each step, 0 or more.
+    rho : float, optional
+        Factor by which the two averages fade with each step, from 0 to 1.
+    eps : float, optional
+        Added below each root, 0 or more.
+    weight_decay : float, optional
+        Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
+    maximize : bool, optional
+        Whether to go up instead of down: the gradient has its sign turned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; numbers have to be finite.
+
+    See Also
+    --------
+    Optimizer : attributes, groups, copies and pickles.
+
+    Notes
+    -----
+    With the parameter p and its gradient, v and u being 0 before the first step [1]_::
+
+        d = gradient + weight_decay * p
+        v = rho * v + (1 - rho) * d**2
+        s = sqrt(u + eps) / sqrt(v + eps) * d
+        u = rho * u + (1 - rho) * s**2
+        p = p - lr * s
+
+    Names, defaults and formulas are PyTorch's.
+
+    References
+    ----------
+    .. [1] M. D. Zeiler, "ADADELTA: An adaptive learning rate method", arXiv:1212.5701, 2012.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import Adadelta
+    >>> x = Value(5.0)
+    >>> optimizer = Adadelta([x], eps=1e-2)
+    >>> for _ in range(100):
+    ...     optimizer.zero_grad()
+    ...     ((x - 1.0) ** 2).backward()
+    ...     optimizer.step()
+    >>> round(x.data, 1)
+    1.0
+    """
+
+    _checks = {"lr": non_negative, "rho": up_to_one, "eps": non_negative, "weight_decay": non_negative,
+               "maximize": flag}
+    _keeps = ("square_avg", "acc_delta")
+
+    def __init__(self, params, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, *, maximize=False):
+        super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
+
+    def _use(self, parameters, state, **hyperparameters):
+        parameters.adadelta(state, kept(state, "square_avg", parameters), kept(state, "acc_delta", parameters),
+                            **hyperparameters)

@@ -1,0 +1,161 @@
+"""Clipping of gradients, between ``backward()`` and ``step()``: PyTorch's names and arguments.
+
+Each is one call into C for each group of an optimizer; of parameters in a list, they are looked up first.
+"""
+import math
+import numbers
+
+from flatgrad._core import Parameters, Tensor, Value
+from flatgrad.arguments import flag
+from flatgrad.errors import ArgumentError, ArgumentTypeError, GradientError
+from flatgrad.optim.optimizers import Optimizer
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_"]
+
+
+def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
+    """Scale gradients so that the norm of all of them together is not above `max_norm`.
+
+    Parameters
+    ----------
+    parameters : Optimizer, Value, Tensor, or iterable of Value and Tensor
+        Whose gradients. With an optimizer, those of all its groups, and that is the quickest.
+    max_norm : float
+        The largest norm, 0 or more. With inf they stay as they are, and the norm comes back.
+    norm_type : float, optional
+        Which norm, above 0; inf or 'inf' is the largest absolute value.
+    error_if_nonfinite : bool, optional
+        Whether a norm of nan or inf is an error.
+
+    Returns
+    -------
+    float
+        The norm before.
+
+    Raises
+    ------
+    GradientError
+        If the norm is nan or inf and `error_if_nonfinite`. It is a RuntimeError, and nothing has changed.
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Every gradient is multiplied by ``min(1, max_norm / (norm + 1e-6))``, and the norm is
+    ``(sum of |g|**norm_type)**(1 / norm_type)``. Name, arguments and numbers are those of PyTorch's
+    ``torch.nn.utils.clip_grad_norm_``, except that the squares of gradients above 1e154 do not overflow:
+    PyTorch finds a norm of inf then and sets all gradients to 0. With a gradient that is nan or inf the
+    others are nan or 0 afterwards, as with PyTorch.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training recurrent neural networks",
+       ICML 2013.
+
+    Examples
+    --------
+    >>> from flatgrad import Tensor
+    >>> from flatgrad.optim import clip_grad_norm_
+    >>> t = Tensor([1.0, 2.0])
+    >>> t.grad = [3.0, 4.0]
+    >>> clip_grad_norm_(t, 1.0)
+    5.0
+    >>> t.grad.round(3)
+    array([0.6, 0.8])
+    """
+    max_norm = bound("max_norm", max_norm)
+    if norm_type == "inf":
+        norm_type = math.inf
+    norm_type = bound("norm_type", norm_type, "a number above 0 or inf")
+    if norm_type == 0.0:
+        raise ArgumentError("norm_type: expected a number above 0 or inf, got 0.0")
+    flag("error_if_nonfinite", error_if_nonfinite)
+    groups = groups_of(parameters)
+    norm = norm_of([group.grad_norm(norm_type) for group in groups], norm_type)
+    if error_if_nonfinite and not math.isfinite(norm):
+        raise GradientError(f"the norm of order {norm_type:g} of the gradients is {norm}, expected a finite one; "
+                            "error_if_nonfinite=False clips all the same")
+    factor = max_norm / (norm + 1e-6) if max_norm < math.inf else 1.0
+    if not factor >= 1.0:   # nan as well
+        for group in groups:
+            group.scale_grad(factor)
+    return norm
+
+
+def clip_grad_value_(parameters, clip_value):
+    """Bring every gradient to what is from -clip_value to clip_value.
+
+    Parameters
+    ----------
+    parameters : Optimizer, Value, Tensor, or iterable of Value and Tensor
+        Whose gradients. With an optimizer, those of all its groups, and that is the quickest.
+    clip_value : float
+        The largest absolute value, 0 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    ``g = min(max(g, -clip_value), clip_value)``; a gradient that is nan stays. Name and arguments are those
+    of PyTorch's ``torch.nn.utils.clip_grad_value_``.
+
+    Examples
+    --------
+    >>> from flatgrad import Tensor
+    >>> from flatgrad.optim import clip_grad_value_
+    >>> t = Tensor([1.0, 2.0, 3.0])
+    >>> t.grad = [0.5, -7.0, 7.0]
+    >>> clip_grad_value_(t, 1.0)
+    >>> t.grad
+    array([ 0.5, -1. ,  1. ])
+    """
+    clip_value = bound("clip_value", clip_value)
+    for group in groups_of(parameters):
+        group.clip_grad(clip_value)
+
+
+def groups_of(parameters):
+    """The core's handles of what the caller calls parameters, in a list."""
+    if isinstance(parameters, Optimizer):
+        return parameters._parameters
+    if isinstance(parameters, Parameters):
+        return [parameters]
+    if isinstance(parameters, (Value, Tensor)):
+        return [Parameters([parameters], "parameters")]
+    try:
+        parameters = iter(parameters)
+    except TypeError:
+        raise ArgumentTypeError("parameters: expected an Optimizer, or an iterable of Values and Tensors such as "
+                                f"model.parameters(), got {parameters!r}") from None
+    return [Parameters(list(parameters), "parameters")]
+
+
+def norm_of(norms, norm_type):
+    """The norm of a vector from those of its parts."""
+    if len(norms) == 1:
+        return norms[0]
+    largest = max(norms, default=0.0)
+    if any(map(math.isnan, norms)):
+        return math.nan
+    if norm_type == math.inf or not 0.0 < largest < math.inf:
+        return largest
+    try:
+        return largest * sum((norm / largest) ** norm_type for norm in norms) ** (1.0 / norm_type)
+    except OverflowError:
+        return math.inf
+
+
+def bound(name, value, expected="a number, 0 or more"):
+    """The float, 0 or more and inf at most, that `value` is."""
+    if not isinstance(value, numbers.Real):
+        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not result >= 0.0:
+        raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
+    return result

@@ -1,0 +1,979 @@
+"""Learning rates that change on the way: PyTorch's names, arguments, defaults and numbers.
+
+A scheduler is made after its optimizer, whose learning rates it sets at once, and its ``step()`` comes
+after the optimizer's, once in an epoch or once in a batch. "Epoch" below is the number of its steps.
+
+Most schedulers go from the learning rate as it is to the next one, as PyTorch's do: several of them on
+one optimizer multiply, and what sets a learning rate by hand has its effect.
+"""
+import copy
+import math
+import numbers
+from bisect import bisect_right
+
+from flatgrad._core import Value
+from flatgrad.arguments import finite, flag, non_negative, one_of, positive, whole, within
+from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
+from flatgrad.optim.optimizers import Optimizer, expect_keys, up_to_one
+
+__all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ConstantLR", "LinearLR", "ExponentialLR",
+           "CosineAnnealingLR", "SequentialLR", "OneCycleLR", "ReduceLROnPlateau"]
+
+
+class LRScheduler:
+    """What the schedulers share. A class of your own has ``get_lr()``.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    last_epoch : int, optional
+        -1 to begin; to go on where another scheduler was, its `last_epoch`, with an optimizer whose
+        groups have the key ``'initial_lr'``, which its state dict brings.
+    **settings
+        What the schedule needs, attributes of the scheduler and part of its state.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    last_epoch : int
+        How many steps there were.
+    base_lrs : list of float
+        The learning rate that each group began with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described. The optimizer has not changed then.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import LRScheduler
+    >>> class Inverse(LRScheduler):
+    ...     def get_lr(self):
+    ...         return [lr / (1 + self.last_epoch) for lr in self.base_lrs]
+    >>> optimizer = SGD([Value(1.0)], lr=0.5)
+    >>> scheduler = Inverse(optimizer)
+    >>> for _ in range(3):
+    ...     print(scheduler.get_last_lr())
+    ...     optimizer.step()
+    ...     scheduler.step()
+    [0.5]
+    [0.25]
+    [0.16666666666666666]
+    """
+
+    _checks = {}       # name of a setting -> its check, with which state dicts are checked as well
+    _beginning = False   # whether this is the first learning rate, which the constructor sets
+
+    def __init__(self, optimizer, last_epoch=-1, **settings):
+        self.optimizer = checked_optimizer(optimizer)
+        for name, value in settings.items():
+            setattr(self, name, self._checks[name](name, value) if name in self._checks else value)
+        self.last_epoch = whole("last_epoch", last_epoch, -1)
+        groups = optimizer.param_groups
+        before = [dict(group) for group in groups]
+        try:
+            self._begin(groups)
+        except BaseException:
+            for group, old in zip(groups, before):
+                group.clear()
+                group.update(old)
+            raise
+
+    def _begin(self, groups):
+        """Set the first learning rates."""
+        for k, group in enumerate(groups):
+            if self.last_epoch == -1:
+                group.setdefault("initial_lr", group["lr"])
+            elif "initial_lr" not in group:
+                raise ArgumentError(f"last_epoch: expected -1, or param_groups[{k}] with the key 'initial_lr', which "
+                                    f"the optimizer's state dict brings, got {self.last_epoch}")
+        self.base_lrs = [non_negative(f"param_groups[{k}]['initial_lr']", group["initial_lr"])
+                         for k, group in enumerate(groups)]
+        self._beginning = True
+        try:
+            self._go_to(self.last_epoch + 1, self.get_lr)
+        finally:
+            del self._beginning
+
+    def step(self):
+        """Set the learning rates of the next epoch."""
+        self._go_to(self.last_epoch + 1, self.get_lr)
+
+    def _restart(self):
+        """Be at epoch 0 whatever the learning rates are, for `SequentialLR`."""
+        self._go_to(0, getattr(self, "_first_lr", self.get_lr))
+
+    def _go_to(self, epoch, get_lr):
+        groups, before = self.optimizer.param_groups, self.last_epoch
+        if len(groups) != len(self.base_lrs):
+            raise ArgumentError(f"optimizer: expected {len(self.base_lrs)} parameter groups, as when the scheduler was "
+                                f"made, got {len(groups)}")
+        self.last_epoch = epoch
+        try:
+            rates = list(get_lr())
+            if len(rates) != len(groups):
+                raise ArgumentError(f"get_lr(): expected a learning rate for each of {len(groups)} groups, got {rates}")
+            rates = [non_negative(f"learning rate of param_groups[{k}] in epoch {epoch}", lr)
+                     for k, lr in enumerate(rates)]
+            others = self._other_changes()
+        except BaseException:
+            self.last_epoch = before
+            raise
+        for group, lr in zip(groups, rates):
+            group["lr"] = lr
+        for group, changes in zip(groups, others):
+            group.update(changes)
+        self._last_lr = rates
+
+    def _other_changes(self):
+        """What else changes in each group: dicts, or nothing at all."""
+        return ()
+
+    def get_lr(self):
+        """The learning rates of epoch `last_epoch`, one for each group."""
+        raise NotImplementedError(f"{type(self).__name__} has no get_lr()")
+
+    def _rates(self):
+        """The learning rates as they are."""
+        return [non_negative(f"param_groups[{k}]['lr']", group["lr"])
+                for k, group in enumerate(self.optimizer.param_groups)]
+
+    def get_last_lr(self):
+        """The learning rates that were set last, one for each group.
+
+        Returns
+        -------
+        list of float
+        """
+        return list(self._last_lr)
+
+    def state_dict(self):
+        """What it takes to go on from here, with an optimizer that has its own state.
+
+        Returns
+        -------
+        dict
+            Numbers, strings and lists of them. Functions are not part of it.
+        """
+        return {name: copy.deepcopy(value) for name, value in vars(self).items()
+                if name not in ("optimizer", *self._not_saved)}
+
+    _not_saved = ()
+
+    def load_state_dict(self, state_dict):
+        """Go on from where `state_dict` was called. The optimizer's learning rates are left to its own state.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` returned, of a scheduler of the same class for as many groups.
+
+        Raises
+        ------
+        StateError
+            If it is not that. The scheduler has not changed then.
+        """
+        own = self.state_dict()
+        expect_keys("state_dict", state_dict, list(own))
+        loaded = {}
+        for name, value in state_dict.items():
+            label = f"state_dict[{name!r}]"
+            try:
+                if name in self._checks:
+                    value = self._checks[name](label, value)
+                elif name == "last_epoch":
+                    value = whole(label, value, -1)   # -1: of a SequentialLR, and it is not its turn yet
+                elif name in ("base_lrs", "_last_lr"):
+                    value = numbers_for_groups(label, value, self.optimizer, one_for_all=False)
+                else:
+                    value = copy.deepcopy(value)
+            except (ArgumentError, ArgumentTypeError) as error:
+                raise StateError(str(error)) from None
+            loaded[name] = value
+        vars(self).update(loaded)
+
+    def __repr__(self):
+        settings = "".join(f", {name}={getattr(self, name)!r}" for name in self._checks if name in vars(self))
+        return f"{type(self).__name__}(last_epoch={self.last_epoch}{settings})"
+
+
+class LambdaLR(LRScheduler):
+    """The first learning rate times a function of the epoch.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    lr_lambda : callable or list of callable
+        The factor for an epoch, an int from 0 on; or a list with one for each group.
+    last_epoch : int, optional
+        As `LRScheduler` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or a learning rate is not finite and 0 or more.
+
+    Notes
+    -----
+    ``lr = initial_lr * lr_lambda(epoch)``. The functions are not part of the state dict.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import LambdaLR
+    >>> scheduler = LambdaLR(SGD([Value(1.0)], lr=1.0), lambda epoch: 0.5**epoch)
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+    """
+
+    _not_saved = ("lr_lambdas",)
+
+    def __init__(self, optimizer, lr_lambda, last_epoch=-1):
+        count = len(checked_optimizer(optimizer).param_groups)
+        several = isinstance(lr_lambda, (list, tuple))
+        lr_lambdas = list(lr_lambda) if several else [lr_lambda] * count
+        if len(lr_lambdas) != count:
+            raise ArgumentError(f"lr_lambda: expected {count}, one for each parameter group, got {len(lr_lambdas)}")
+        for k, each in enumerate(lr_lambdas):
+            if not callable(each):
+                raise ArgumentTypeError(f"lr_lambda{f'[{k}]' * several}: expected a callable, got {each!r}")
+        super().__init__(optimizer, last_epoch, lr_lambdas=lr_lambdas)
+
+    def get_lr(self):
+        return [lr * finite(f"lr_lambda({self.last_epoch})", factor(self.last_epoch))
+                for lr, factor in zip(self.base_lrs, self.lr_lambdas)]
+
+
+class StepLR(LRScheduler):
+    """The learning rate times gamma, every `step_size` epochs.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    step_size : int
+        How many epochs it stays, 1 or more.
+    gamma : float, optional
+        The factor, 0 or more.
+    last_epoch : int, optional
+        As `LRScheduler` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    ``lr = initial_lr * gamma**(epoch // step_size)``
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import StepLR
+    >>> scheduler = StepLR(SGD([Value(1.0)], lr=1.0), step_size=2, gamma=0.5)
+    >>> for _ in range(4):
+    ...     scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.25]
+    """
+
+    _checks = {"step_size": lambda name, value: whole(name, value, 1), "gamma": non_negative}
+
+    def __init__(self, optimizer, step_size, gamma=0.1, last_epoch=-1):
+        super().__init__(optimizer, last_epoch, step_size=step_size, gamma=gamma)
+
+    def get_lr(self):
+        now = self.last_epoch != 0 and self.last_epoch % self.step_size == 0
+        return [lr * self.gamma if now else lr for lr in self._rates()]
+
+    def _first_lr(self):
+        return self.base_lrs
+
+
+class MultiStepLR(LRScheduler):
+    """The learning rate times gamma, at each of some epochs.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    milestones : iterable of int
+        The epochs, 0 or more. One that occurs twice counts twice.
+    gamma : float, optional
+        The factor, 0 or more.
+    last_epoch : int, optional
+        As `LRScheduler` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    ``lr = initial_lr * gamma**n`` after n milestones.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import MultiStepLR
+    >>> scheduler = MultiStepLR(SGD([Value(1.0)], lr=1.0), milestones=[1, 3], gamma=0.5)
+    >>> for _ in range(4):
+    ...     scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.25]
+    """
+
+    _checks = {"milestones": lambda name, value: sorted(whole_numbers(name, value)), "gamma": non_negative}
+
+    def __init__(self, optimizer, milestones, gamma=0.1, last_epoch=-1):
+        super().__init__(optimizer, last_epoch, milestones=milestones, gamma=gamma)
+
+    def get_lr(self):
+        factor = self.gamma ** self.milestones.count(self.last_epoch)
+        return [lr * factor for lr in self._rates()]
+
+    def _first_lr(self):
+        return [lr * self.gamma ** self.milestones.count(0) for lr in self.base_lrs]
+
+
+class ConstantLR(LRScheduler):
+    """A smaller learning rate for the first epochs.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    factor : float, optional
+        The factor, above 0 and up to 1.
+    total_iters : int, optional
+        For how many epochs.
+    last_epoch : int, optional
+        As `LRScheduler` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import ConstantLR
+    >>> scheduler = ConstantLR(SGD([Value(1.0)], lr=1.0), factor=0.5, total_iters=2)
+    >>> scheduler.get_last_lr()
+    [0.5]
+    >>> scheduler.step()
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [1.0]
+    """
+
+    _checks = {"factor": lambda name, value: fraction(name, value), "total_iters": whole}
+
+    def __init__(self, optimizer, factor=1.0 / 3, total_iters=5, last_epoch=-1):
+        super().__init__(optimizer, last_epoch, factor=factor, total_iters=total_iters)
+
+    def get_lr(self):
+        factor = 1.0
+        if self.last_epoch == 0:
+            factor = self.factor
+        elif self.last_epoch == self.total_iters:
+            factor = 1.0 / self.factor
+        return [lr * factor for lr in self._rates()]
+
+    def _first_lr(self):
+        return [lr * (self.factor if self.total_iters else 1.0) for lr in self.base_lrs]
+
+
+class LinearLR(LRScheduler):
+    """A learning rate that goes straight from one factor to another, and stays there.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    start_factor : float, optional
+        The factor in epoch 0, above 0 and up to 1.
+    end_factor : float, optional
+        The factor from epoch `total_iters` on, from 0 to 1.
+    total_iters : int, optional
+        How many epochs it takes.
+    last_epoch : int, optional
+        As `LRScheduler` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    ``lr = initial_lr * (start_factor + (end_factor - start_factor) * min(1, epoch / total_iters))``
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import LinearLR
+    >>> scheduler = LinearLR(SGD([Value(1.0)], lr=1.0), start_factor=0.5, total_iters=2)
+    >>> for _ in range(3):
+    ...     print(scheduler.get_last_lr())
+    ...     scheduler.step()
+    [0.5]
+    [0.75]
+    [1.0]
+    """
+
+    _checks = {"start_factor": lambda name, value: fraction(name, value), "end_factor": up_to_one, "total_iters": whole}
+
+    def __init__(self, optimizer, start_factor=1.0 / 3, end_factor=1.0, total_iters=5, last_epoch=-1):
+        super().__init__(optimizer, last_epoch, start_factor=start_factor, end_factor=end_factor,
+                         total_iters=total_iters)
+
+    def get_lr(self):
+        epoch, factor = self.last_epoch, 1.0
+        if epoch == 0:
+            factor = self.start_factor
+        elif epoch <= self.total_iters and not self._beginning:
+            rise = self.end_factor - self.start_factor
+            factor = 1.0 + rise / (self.total_iters * self.start_factor + (epoch - 1) * rise)
+        return [lr * factor for lr in self._rates()]
+
+    def _first_lr(self):
+        return [lr * self.start_factor for lr in self.base_lrs]
+
+
+class ExponentialLR(LRScheduler):
+    """The learning rate times gamma, every epoch.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    gamma : float
+        The factor, 0 or more.
+    last_epoch : int, optional
+        As `LRScheduler` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    ``lr = initial_lr * gamma**epoch``
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import ExponentialLR
+    >>> scheduler = ExponentialLR(SGD([Value(1.0)], lr=1.0), gamma=0.5)
+    >>> scheduler.step()
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.25]
+    """
+
+    _checks = {"gamma": non_negative}
+
+    def __init__(self, optimizer, gamma, last_epoch=-1):
+        super().__init__(optimizer, last_epoch, gamma=gamma)
+
+    def get_lr(self):
+        return [lr if self._beginning else lr * self.gamma for lr in self._rates()]
+
+    def _first_lr(self):
+        return self.base_lrs
+
+
+class CosineAnnealingLR(LRScheduler):
+    """A learning rate that falls to `eta_min` in `T_max` epochs, along half a cosine, and rises again.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    T_max : int
+        How many epochs it falls, 1 or more.
+    eta_min : float, optional
+        The least learning rate, 0 or more.
+    last_epoch : int, optional
+        As `LRScheduler` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    ``lr = eta_min + (initial_lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2``, as of [1]_ without its
+    restarts, computed from the learning rate before.
+
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import CosineAnnealingLR
+    >>> scheduler = CosineAnnealingLR(SGD([Value(1.0)], lr=1.0), T_max=4)
+    >>> for _ in range(5):
+    ...     print(round(scheduler.get_last_lr()[0], 3))
+    ...     scheduler.step()
+    1.0
+    0.854
+    0.5
+    0.146
+    0.0
+    """
+
+    _checks = {"T_max": lambda name, value: whole(name, value, 1), "eta_min": non_negative}
+
+    def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):
+        super().__init__(optimizer, last_epoch, T_max=T_max, eta_min=eta_min)
+
+    def get_lr(self):
+        rates, least, epoch = self._rates(), self.eta_min, self.last_epoch
+        if self._beginning:
+            return rates
+        if (epoch - 1) % (2 * self.T_max) == self.T_max:   # up from the least, where the ratio below is 0 / 0
+            rise = (1.0 - math.cos(math.pi / self.T_max)) / 2.0
+            return [lr + (base - least) * rise for lr, base in zip(rates, self.base_lrs)]
+        ratio = (1.0 + math.cos(math.pi * epoch / self.T_max)) / (1.0 + math.cos(math.pi * (epoch - 1) / self.T_max))
+        return [ratio * (lr - least) + least for lr in rates]
+
+    def _first_lr(self):
+        return self.base_lrs
+
+
+class SequentialLR(LRScheduler):
+    """One scheduler after the other.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    schedulers : list of LRScheduler
+        In their order, made for this optimizer; no ReduceLROnPlateau and no SequentialLR.
+    milestones : list of int
+        The epochs at which the second one and those after it begin, rising.
+    last_epoch : int, optional
+        Only -1: to go on from somewhere there is `load_state_dict`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Each scheduler begins with its epoch 0 and the first learning rates of the groups.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import ConstantLR, ExponentialLR, SequentialLR
+    >>> optimizer = SGD([Value(1.0)], lr=1.0)
+    >>> scheduler = SequentialLR(optimizer, [ConstantLR(optimizer, 0.125, 9), ExponentialLR(optimizer, 0.5)], [2])
+    >>> for _ in range(4):
+    ...     print(scheduler.get_last_lr())
+    ...     scheduler.step()
+    [0.125]
+    [0.125]
+    [1.0]
+    [0.5]
+    """
+
+    def __init__(self, optimizer, schedulers, milestones, last_epoch=-1):
+        self.optimizer = checked_optimizer(optimizer)
+        schedulers = list(schedulers)
+        for k, each in enumerate(schedulers):
+            if not isinstance(each, LRScheduler) or isinstance(each, (ReduceLROnPlateau, SequentialLR)):
+                raise ArgumentTypeError(f"schedulers[{k}]: expected a scheduler, but no ReduceLROnPlateau and no "
+                                        f"SequentialLR, got {each!r}")
+            if each.optimizer is not optimizer:
+                raise ArgumentError(f"schedulers[{k}]: expected a scheduler of the same optimizer, got {each!r}")
+        milestones = whole_numbers("milestones", milestones)
+        if not schedulers or len(milestones) != len(schedulers) - 1:
+            raise ArgumentError("milestones: expected one for each scheduler but the first, got "
+                                f"{len(milestones)} for {len(schedulers)} schedulers")
+        if milestones != sorted(set(milestones)) or milestones[:1] == [0]:
+            raise ArgumentError(f"milestones: expected epochs above 0 that rise, got {milestones}")
+        if last_epoch != -1:
+            raise ArgumentError(f"last_epoch: expected -1, got {last_epoch!r}; load_state_dict() goes on from elsewhere")
+        self._schedulers, self._milestones, self.last_epoch = schedulers, milestones, 0
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
+        for each in schedulers:
+            each.last_epoch = -1
+        schedulers[0]._begin(optimizer.param_groups)
+        self.base_lrs, self._last_lr = list(schedulers[0].base_lrs), schedulers[0].get_last_lr()
+
+    def step(self):
+        """Set the learning rates of the next epoch."""
+        epoch = self.last_epoch + 1
+        at = bisect_right(self._milestones, epoch)
+        if at and self._milestones[at - 1] == epoch:
+            self._schedulers[at]._restart()
+        else:
+            self._schedulers[at].step()
+        self.last_epoch, self._last_lr = epoch, self._schedulers[at].get_last_lr()
+
+    _not_saved = ("_schedulers",)
+
+    def state_dict(self):
+        return {**super().state_dict(), "_schedulers": [each.state_dict() for each in self._schedulers]}
+
+    def load_state_dict(self, state_dict):
+        expect_keys("state_dict", state_dict, list(self.state_dict()))
+        states = state_dict["_schedulers"]
+        if state_dict["_milestones"] != self._milestones or len(states) != len(self._schedulers):
+            raise StateError(f"state_dict: expected {len(self._schedulers)} schedulers with the milestones "
+                             f"{self._milestones}, got {len(states)} with {state_dict['_milestones']}")
+        before = [each.state_dict() for each in self._schedulers]
+        own = {name: value for name, value in state_dict.items() if name not in ("_schedulers", "_milestones")}
+        try:
+            for each, state in zip(self._schedulers, states):
+                each.load_state_dict(state)
+            whole("state_dict['last_epoch']", own["last_epoch"])
+            for name in ("base_lrs", "_last_lr"):
+                own[name] = numbers_for_groups(f"state_dict[{name!r}]", own[name], self.optimizer, one_for_all=False)
+        except (StateError, ArgumentError, ArgumentTypeError) as error:
+            for each, state in zip(self._schedulers, before):
+                each.load_state_dict(state)
+            raise StateError(str(error)) from None
+        vars(self).update(own)
+
+
+class OneCycleLR(LRScheduler):
+    """One cycle: the learning rate up to `max_lr` and down to far below where it began; momentum the other way.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    max_lr : float or list of float
+        The largest learning rate, or one for each group.
+    total_steps : int, optional
+        How many steps there are, 1 or more.
+    epochs, steps_per_epoch : int, optional
+        Instead of `total_steps`, which is their product.
+    pct_start : float, optional
+        The part of the steps in which it rises, from 0 to 1.
+    anneal_strategy : {'cos', 'linear'}, optional
+        Along half a cosine, or straight.
+    cycle_momentum : bool, optional
+        Whether `momentum`, or the first of `betas`, falls from `max_momentum` to `base_momentum` and rises
+        again. The optimizer needs to have one of them.
+    base_momentum, max_momentum : float or list of float, optional
+        For all groups, or one for each, from 0 to below 1.
+    div_factor : float, optional
+        ``max_lr / div_factor`` is what it begins with.
+    final_div_factor : float, optional
+        This many times less is what it ends with.
+    three_phase : bool, optional
+        Whether it falls as it rose, and goes to the end in a third phase.
+    last_epoch : int, optional
+        As `LRScheduler` says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or in a step after `total_steps`.
+
+    Notes
+    -----
+    Defaults are PyTorch's, and so is that there may be one step more than `total_steps` has learning rates
+    for; it goes on past the end, but not below 0. The groups have the keys ``'max_lr'``, ``'min_lr'``, ``'max_momentum'`` and
+    ``'base_momentum'`` then, so that the optimizer's state dict has what it takes to go on.
+
+    References
+    ----------
+    .. [1] L. N. Smith and N. Topin, "Super-convergence: Very fast training of neural networks using large
+       learning rates", arXiv:1708.07120, 2017.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import OneCycleLR
+    >>> optimizer = SGD([Value(1.0)], momentum=0.9)
+    >>> scheduler = OneCycleLR(optimizer, max_lr=1.0, total_steps=5, pct_start=0.4, anneal_strategy="linear")
+    >>> for _ in range(4):
+    ...     print(round(scheduler.get_last_lr()[0], 3), round(optimizer.param_groups[0]["momentum"], 3))
+    ...     scheduler.step()
+    0.04 0.95
+    1.0 0.85
+    0.667 0.883
+    0.333 0.917
+    """
+
+    _checks = {"total_steps": lambda name, value: whole(name, value, 1), "pct_start": up_to_one,
+               "anneal_strategy": lambda name, value: one_of(name, value, ["cos", "linear"]),
+               "cycle_momentum": flag, "three_phase": flag}
+
+    def __init__(self, optimizer, max_lr, total_steps=None, epochs=None, steps_per_epoch=None, pct_start=0.3,
+                 anneal_strategy="cos", cycle_momentum=True, base_momentum=0.85, max_momentum=0.95, div_factor=25.0,
+                 final_div_factor=1e4, three_phase=False, last_epoch=-1):
+        checked_optimizer(optimizer)
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise ArgumentError("total_steps: expected an int, or epochs and steps_per_epoch instead, got "
+                                    f"epochs={epochs!r}, steps_per_epoch={steps_per_epoch!r}")
+            total_steps = whole("epochs", epochs, 1) * whole("steps_per_epoch", steps_per_epoch, 1)
+        of_groups = {}
+        for name, value in (("max_lr", max_lr), ("base_momentum", base_momentum), ("max_momentum", max_momentum)):
+            check = non_negative if name == "max_lr" else below_one
+            of_groups[name] = numbers_for_groups(name, value, optimizer, check)
+        of_groups["initial_lr"] = [lr / positive("div_factor", div_factor) for lr in of_groups["max_lr"]]
+        of_groups["min_lr"] = [lr / positive("final_div_factor", final_div_factor) for lr in of_groups["initial_lr"]]
+        if flag("cycle_momentum", cycle_momentum):
+            self._momentum_of(optimizer)
+        else:
+            del of_groups["base_momentum"], of_groups["max_momentum"]
+        self._of_groups = of_groups
+        try:
+            super().__init__(optimizer, last_epoch, total_steps=total_steps, pct_start=pct_start,
+                             anneal_strategy=anneal_strategy, cycle_momentum=cycle_momentum, three_phase=three_phase)
+        finally:
+            del self._of_groups
+
+    @staticmethod
+    def _momentum_of(optimizer):
+        """Which hyperparameter it cycles."""
+        for name in ("betas", "momentum"):
+            if name in optimizer.defaults:
+                return name
+        raise ArgumentError("cycle_momentum: expected an optimizer with momentum or betas for it, "
+                            f"got {type(optimizer).__name__}")
+
+    def _begin(self, groups):
+        for k, group in enumerate(groups):
+            if self.last_epoch == -1:
+                group.update({name: values[k] for name, values in self._of_groups.items()})
+            elif missing := [name for name in self._of_groups if name not in group]:
+                raise ArgumentError(f"last_epoch: expected -1, or param_groups[{k}] with the keys {missing}, which the "
+                                    f"optimizer's state dict brings, got {self.last_epoch}")
+        super()._begin(groups)
+
+    def _phase(self):
+        """Where the step is: what the learning rate and the momentum come from and go to, and how far it is."""
+        rise = self.pct_start * self.total_steps
+        phases = [(rise - 1.0, "initial_lr", "max_lr", "max_momentum", "base_momentum")]
+        if self.three_phase:
+            phases += [(2.0 * rise - 2.0, "max_lr", "initial_lr", "base_momentum", "max_momentum"),
+                       (self.total_steps - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum")]
+        else:
+            phases += [(self.total_steps - 1, "max_lr", "min_lr", "base_momentum", "max_momentum")]
+        start = 0.0
+        for end, *names in phases[:-1]:
+            if self.last_epoch <= end:
+                break
+            start = end
+        else:
+            end, *names = phases[-1]
+        return *names, (self.last_epoch - start) / (end - start) if end != start else 1.0
+
+    def _between(self, start, end, part):
+        if self.anneal_strategy == "cos":
+            return end + (start - end) / 2.0 * (math.cos(math.pi * part) + 1.0)
+        return (end - start) * part + start
+
+    def get_lr(self):
+        if self.last_epoch > self.total_steps:
+            raise ArgumentError(f"total_steps: expected {self.total_steps} steps at most, got one more")
+        start, end, _, _, part = self._phase()
+        return [max(0.0, self._between(group[start], group[end], part)) for group in self.optimizer.param_groups]
+
+    def _other_changes(self):
+        if not self.cycle_momentum:
+            return ()
+        _, _, start, end, part = self._phase()
+        name = self._momentum_of(self.optimizer)
+        result = []
+        for group in self.optimizer.param_groups:
+            momentum = self._between(group[start], group[end], part)
+            result.append({name: (momentum, *group["betas"][1:]) if name == "betas" else momentum})
+        return result
+
+
+class ReduceLROnPlateau(LRScheduler):
+    """A smaller learning rate whenever a metric has not improved for some epochs.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose learning rates change.
+    mode : {'min', 'max'}, optional
+        Whether the metric is better if it is smaller or larger.
+    factor : float, optional
+        What the learning rate is multiplied by, from 0 to below 1.
+    patience : int, optional
+        How many epochs without improvement are let pass.
+    threshold : float, optional
+        By how much it has to improve on the best, 0 or more.
+    threshold_mode : {'rel', 'abs'}, optional
+        Whether that is a part of the best or a difference.
+    cooldown : int, optional
+        For how many epochs after a reduction none is counted as bad.
+    min_lr : float or list of float, optional
+        The least learning rate, for all groups or one for each.
+    eps : float, optional
+        A reduction by no more than this is left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Names, defaults and rules are PyTorch's. A metric of nan is no improvement.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import ReduceLROnPlateau
+    >>> scheduler = ReduceLROnPlateau(SGD([Value(1.0)], lr=1.0), factor=0.5, patience=1)
+    >>> for loss in [3.0, 2.0, 2.0, 2.0]:
+    ...     scheduler.step(loss)
+    ...     print(scheduler.get_last_lr())
+    [1.0]
+    [1.0]
+    [1.0]
+    [0.5]
+    """
+
+    _checks = {
+        "mode": lambda name, value: one_of(name, value, ["min", "max"]),
+        "factor": lambda name, value: below_one(name, value), "patience": whole, "threshold": non_negative,
+        "threshold_mode": lambda name, value: one_of(name, value, ["rel", "abs"]), "cooldown": whole,
+        "eps": non_negative, "cooldown_counter": whole, "num_bad_epochs": whole,
+        "best": lambda name, value: metric(name, value),
+    }
+
+    def __init__(self, optimizer, mode="min", factor=0.1, patience=10, threshold=1e-4, threshold_mode="rel",
+                 cooldown=0, min_lr=0.0, eps=1e-8):
+        self.optimizer = checked_optimizer(optimizer)
+        for name, value in (("mode", mode), ("factor", factor), ("patience", patience), ("threshold", threshold),
+                            ("threshold_mode", threshold_mode), ("cooldown", cooldown), ("eps", eps)):
+            setattr(self, name, self._checks[name](name, value))
+        self.min_lrs = numbers_for_groups("min_lr", min_lr, optimizer)
+        self.best = math.inf if mode == "min" else -math.inf
+        self.cooldown_counter = self.num_bad_epochs = self.last_epoch = 0
+        self._last_lr = self._rates()
+
+    def step(self, metrics):
+        """Take an epoch's metric, and reduce the learning rates if it is time to.
+
+        Parameters
+        ----------
+        metrics : float or Value
+            The loss of a validation set, for example.
+        """
+        current = metric("metrics", metrics)
+        rates, bad, cooling = self._rates(), self.num_bad_epochs + 1, self.cooldown_counter
+        better = self._is_better(current)
+        if better:
+            bad = 0
+        if cooling > 0:
+            cooling -= 1
+            bad = 0
+        if bad > self.patience:
+            if len(rates) != len(self.min_lrs):
+                raise ArgumentError(f"optimizer: expected {len(self.min_lrs)} parameter groups, as when the scheduler "
+                                    f"was made, got {len(rates)}")
+            for group, lr, least in zip(self.optimizer.param_groups, rates, self.min_lrs):
+                smaller = max(lr * self.factor, least)
+                if lr - smaller > self.eps:
+                    group["lr"] = smaller
+            cooling, bad = self.cooldown, 0
+        self.best = current if better else self.best
+        self.num_bad_epochs, self.cooldown_counter = bad, cooling
+        self.last_epoch += 1
+        self._last_lr = self._rates()
+
+    def _is_better(self, current):
+        margin = self.threshold
+        if self.threshold_mode == "rel":
+            return (current < self.best * (1.0 - margin) if self.mode == "min"
+                    else current > self.best * (1.0 + margin))
+        return current < self.best - margin if self.mode == "min" else current > self.best + margin
+
+    def load_state_dict(self, state_dict):
+        if isinstance(state_dict, dict) and "min_lrs" in state_dict:
+            try:
+                least = numbers_for_groups("state_dict['min_lrs']", state_dict["min_lrs"], self.optimizer,
+                                           one_for_all=False)
+            except (ArgumentError, ArgumentTypeError) as error:
+                raise StateError(str(error)) from None
+            state_dict = {**state_dict, "min_lrs": least}
+        super().load_state_dict(state_dict)
+
+
+def checked_optimizer(optimizer):
+    """`optimizer`, which has to be one."""
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentTypeError(f"optimizer: expected an Optimizer, got {optimizer!r}")
+    return optimizer
+
+
+def numbers_for_groups(name, value, optimizer, check=non_negative, one_for_all=True):
+    """A list of floats, one for each group of the optimizer."""
+    count = len(optimizer.param_groups)
+    if not isinstance(value, (list, tuple)):
+        if not one_for_all:
+            raise ArgumentTypeError(f"{name}: expected a list of {count} numbers, got {value!r}")
+        return [check(name, value)] * count
+    if len(value) != count:
+        raise ArgumentError(f"{name}: expected {count} numbers, one for each parameter group, got {len(value)}")
+    return [check(f"{name}[{k}]", x) for k, x in enumerate(value)]
+
+
+def whole_numbers(name, value):
+    """A list of ints, 0 or more."""
+    try:
+        value = list(value)
+    except TypeError:
+        raise ArgumentTypeError(f"{name}: expected a list of epochs, got {value!r}") from None
+    return [whole(f"{name}[{k}]", x) for k, x in enumerate(value)]
+
+
+def fraction(name, value):
+    """The float above 0 and up to 1 that `value` is."""
+    if up_to_one(name, value) == 0.0:
+        raise ArgumentError(f"{name}: expected a number above 0 and up to 1, got {value!r}")
+    return float(value)
+
+
+def below_one(name, value):
+    """The float from 0 to below 1 that `value` is."""
+    return within(name, value, 0.0, 1.0)
+
+
+def metric(name, value):
+    """The float that `value` is, which may be a Value."""
+    value = value.data if isinstance(value, Value) else value
+    if not isinstance(value, numbers.Real):
+        raise ArgumentTypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
