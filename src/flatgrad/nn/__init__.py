@@ -14,6 +14,7 @@ __all__ = ["Module", "Neuron", "Layer", "MLP", "Value", "random"]
 
 LOADED_LATER = {
     name: module for module, names in {
+        "activations": "ReLU LeakyReLU ELU GELU SiLU Softplus Tanh Sigmoid Softmax LogSoftmax Flatten",
         "convolution": "Conv1d Conv2d MaxPool1d MaxPool2d AvgPool1d AvgPool2d",
         "dropout": "Dropout",
         "embedding": "Embedding",

@@ -54,6 +54,14 @@ def for_channels(places, channels, length):
     return by_channel.reshape(len(places), -1)
 
 
+def picked(x, places):
+    """The numbers at these places of each row of a Tensor: ``x[:, places]``, in a third of the time."""
+    if not x.requires_grad:   # no gradient: no instruction
+        return Tensor(x.data.take(places, axis=1), requires_grad=False)
+    places = np.arange(x.shape[0])[:, None] * x.shape[1] + places
+    return x.reshape(-1)[places.reshape(-1)].reshape(places.shape)
+
+
 def lengths(name, value, axes, low):
     """A tuple of so many ints, from one int or a sequence."""
     if axes == 1 and not isinstance(value, (tuple, list)) or hasattr(value, "__index__"):
@@ -136,18 +144,17 @@ class Convolution(Spatial):
             return give(out.reshape(n, -1))
         if n == 1:   # one copy of a view, which is faster
             return give(out.T.reshape(1, -1))
-        return give(out.reshape(n, -1)[:, self._order])
+        return give(picked(out.reshape(n, -1), self._order))
 
     def windows(self, x):
         """The numbers of the windows one after the other, a row for each sample."""
-        if not x.requires_grad:   # no gradient: no instruction
-            data = x.data
-            if self._inside is not None:
-                data = np.where(self._inside, data[:, self._padded], 0.0)
-            return Tensor(data[:, self._places], requires_grad=False)
         if self._inside is not None:
-            x = where(self._inside, x[:, self._padded], 0.0)
-        return x[:, self._places]
+            x = picked(x, self._padded)
+            if x.requires_grad:
+                x = where(self._inside, x, 0.0)
+            else:
+                x = Tensor(np.where(self._inside, x.data, 0.0), requires_grad=False)
+        return picked(x, self._places)
 
     def __repr__(self):
         return self.description_of(
@@ -341,7 +348,7 @@ class Pooling(Spatial):
             If a sample is of another size.
         """
         x, give = self.rows(x)
-        windows = x[:, self._places].reshape(-1, math.prod(self.kernel_size))
+        windows = picked(x, self._places).reshape(-1, math.prod(self.kernel_size))
         return give(getattr(windows, self.reduction)(axis=1).reshape(x.shape[0], -1))
 
     def __repr__(self):
