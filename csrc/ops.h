@@ -81,6 +81,38 @@ static inline double fg_sigmoid(double x)
     return e / (1.0 + e);
 }
 
+/* M_SQRT1_2 and the like are not C11's. */
+#define FG_SQRT_HALF 0.70710678118654752440
+#define FG_SQRT_2_PI 0.79788456080286535588 /* sqrt(2 / pi) */
+#define FG_DENSITY 0.39894228040143267794   /* sqrt(1 / (2 pi)), the normal density at 0 */
+
+static inline double fg_dgelu(double x)
+{
+    return 0.5 * erfc(-FG_SQRT_HALF * x) + x * FG_DENSITY * exp(-0.5 * x * x);
+}
+
+static inline double fg_gelu_tanh(double x)
+{
+    return tanh(FG_SQRT_2_PI * (x + 0.044715 * x * x * x));
+}
+
+static inline double fg_dgelu_tanh(double x)
+{
+    const double t = fg_gelu_tanh(x);
+    return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * FG_SQRT_2_PI * (1.0 + 3.0 * 0.044715 * x * x);
+}
+
+static inline double fg_dsilu(double x)
+{
+    const double s = fg_sigmoid(x);
+    return s * (1.0 + x * (1.0 - s));
+}
+
+static inline double fg_softplus(double x)
+{
+    return (x > 0.0 ? x : 0.0) + (isnan(x) ? x : log1p(exp(-fabs(x))));
+}
+
 static inline double fg_sign(double x)
 {
     return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0;

@@ -188,6 +188,8 @@ def value_of(op, *point):
     if op == "SIGMOID":   # ORACLE's is farther than 2 units in the last place from this one
         e = math.exp(-abs(point[0]))
         return 1.0 / (1.0 + e) if point[0] >= 0.0 else e / (1.0 + e)
+    if op == "SILU":
+        return point[0] * value_of("SIGMOID", *point)
     return ORACLE[op].value(*point)
 
 

@@ -70,6 +70,24 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x)) if x > -700 else math.exp(x)
 
 
+def normal_cdf(x):
+    return 0.5 * math.erfc(-x * math.sqrt(0.5))
+
+
+def dgelu_tanh(x):
+    u = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return 0.5 * (1 + np.tanh(u)) + 0.5 * x * (1 - np.tanh(u)**2) * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)
+
+
+def softplus(x):
+    return x if math.isnan(x) else max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def expm1(x):
+    """math.expm1 where it does not overflow."""
+    return INF if x >= 700 else math.expm1(x)
+
+
 ONE = [0.3, 1.7, -0.8, 2.5, -3.25]
 POSITIVE = [0.3, 1.7, 12.5]
 TWO = [(0.3, 1.7), (-2.5, 0.4), (3.0, -1.25), (-0.7, -6.0)]
@@ -87,6 +105,18 @@ ORACLE = {
     "SIN": Oracle(flatgrad.sin, math.sin, lambda x, z: [np.cos(x)], ONE, ulps=1),
     "COS": Oracle(flatgrad.cos, math.cos, lambda x, z: [-np.sin(x)], ONE, ulps=1),
     "ABS": Oracle(flatgrad.abs, abs, lambda x, z: [sign(x)], ONE),
+    "GELU": Oracle(flatgrad.gelu, lambda x: x * normal_cdf(x),
+                   lambda x, z: [normal_cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)], ONE, ulps=16),
+    "GELU_TANH": Oracle(flatgrad.gelu_tanh,
+                        lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))),
+                        lambda x, z: [dgelu_tanh(x)], ONE, ulps=16),
+    "SILU": Oracle(flatgrad.silu, lambda x: x * sigmoid(x),
+                   lambda x, z: [sigmoid(x) * (1 + x * (1 - sigmoid(x)))], ONE, ulps=2),
+    "SOFTPLUS": Oracle(flatgrad.softplus, softplus, lambda x, z: [sigmoid(x)], ONE, ulps=1),
+    "LEAKY_RELU": Oracle(flatgrad.leaky_relu, lambda x, y: x if x > 0 else y * x,
+                         lambda x, y, z: [F(1) if x > 0 else y, F(0) if x > 0 else x], TWO),
+    "ELU": Oracle(flatgrad.elu, lambda x, y: x if x > 0 else y * expm1(x),
+                  lambda x, y, z: [F(1) if x > 0 else y * np.exp(x), F(0) if x > 0 else F(expm1(x))], TWO, ulps=1),
     "ADD": Oracle(lambda x, y: x + y, lambda x, y: x + y, lambda x, y, z: [F(1), F(1)], TWO),
     "SUB": Oracle(lambda x, y: x - y, lambda x, y: x - y, lambda x, y, z: [F(1), F(-1)], TWO),
     "MUL": Oracle(lambda x, y: x * y, lambda x, y: x * y, lambda x, y, z: [y, x], TWO),

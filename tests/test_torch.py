@@ -37,6 +37,15 @@ OPERATIONS = {
     "sin": (flatgrad.sin, torch.sin),
     "cos": (flatgrad.cos, torch.cos),
     "abs": (flatgrad.abs, torch.abs),
+    "gelu": (flatgrad.gelu, torch.nn.functional.gelu),
+    "gelu_tanh": (flatgrad.gelu_tanh, lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
+    "silu": (flatgrad.silu, torch.nn.functional.silu),
+    # Its default is the identity above 20, which is off by up to 2e-9 there.
+    "softplus": (flatgrad.softplus, lambda x: torch.nn.functional.softplus(x, threshold=1000.0)),
+    **{f"leaky_relu, {a}": (lambda x, a=a: flatgrad.leaky_relu(x, a),
+                            lambda x, a=a: torch.nn.functional.leaky_relu(x, a)) for a in (0.01, 0.2, 1.0)},
+    **{f"elu, {a}": (lambda x, a=a: flatgrad.elu(x, a),
+                     lambda x, a=a: torch.nn.functional.elu(x, a)) for a in (1.0, 0.5)},
     "+": (operator.add, operator.add),
     "-": (operator.sub, operator.sub),
     "*": (operator.mul, operator.mul),
@@ -47,7 +56,7 @@ OPERATIONS = {
     "where": (flatgrad.where, lambda condition, x, y: torch.where(condition != 0, x, y)),
     "clip": (flatgrad.clip, torch.clamp),
 }
-ARITY = dict(reference.ARITY)
+ARITY = {name: 1 for name in OPERATIONS} | reference.ARITY
 
 
 def add_power(k):

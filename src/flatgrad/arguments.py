@@ -3,7 +3,6 @@
 They return what the caller goes on with, and raise errors of `flatgrad.errors`. NumPy is imported by the
 functions that need it: micrograd's programs, which use some of the others, do without.
 """
-import difflib
 import importlib
 import math
 import numbers
@@ -90,6 +89,8 @@ def one_of(name, value, known):
     expected = f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}"
     if not isinstance(value, str):
         raise ArgumentTypeError(expected)
+    import difflib
+
     near = difflib.get_close_matches(value.lower(), known, n=1)
     raise UnknownNameError(expected + (f"; did you mean {near[0]!r}?" if near else ""))
 

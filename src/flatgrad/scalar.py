@@ -18,7 +18,8 @@ from flatgrad._core import Value, maximum
 __all__ = ["cross_entropy", "dot", "hinge", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax",
            "squared_error", "sum"]
 
-ACTIVATIONS = ("relu", "tanh", "sigmoid")  # the methods of Value that may follow a neuron's sum
+# The methods of Value that may follow a neuron's sum.
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid")
 
 
 def sum(xs):
@@ -145,8 +146,8 @@ def neuron(w, x, b=None, activation=None):
     ----------
     w, x, b
         As for `dot`.
-    activation : {None, 'linear', 'relu', 'tanh', 'sigmoid'}, optional
-        The function. None and 'linear' take the sum as it is.
+    activation : str, optional
+        The function: a method of Value such as 'relu'. None and 'linear' take the sum as it is.
 
     Returns
     -------

@@ -5,12 +5,12 @@ What micrograd has does without NumPy; the rest is loaded when it is first asked
 import random
 
 from flatgrad._core import Value
-from flatgrad.nn.layers import MLP, Layer, Neuron
+from flatgrad.nn.layers import MLP, Layer, Neuron, Sequential
 from flatgrad.nn.module import Module
 
 # The last two because `from micrograd.nn import *` gives them as well. The names below are left out:
 # a program written for micrograd may have classes of these names, and no use for NumPy.
-__all__ = ["Module", "Neuron", "Layer", "MLP", "Value", "random"]
+__all__ = ["Module", "Neuron", "Layer", "MLP", "Sequential", "Value", "random"]
 
 LOADED_LATER = {
     name: module for module, names in {
