@@ -40,6 +40,14 @@ CASES = {
     "AvgPool2d": (lambda: nn.AvgPool2d(2, (2, 3), (1, 2), size=(5, 7)), lambda: torch.nn.AvgPool2d((2, 3), (1, 2)),
                   (2, 5, 7)),
 }
+CASES.update({
+    name: (lambda name=name, options=options: getattr(nn, name)(**options),
+           lambda name=name, options=options: getattr(torch.nn, name)(**options, **extra.get(name, {})), (5,))
+    for extra in [{"Softmax": {"dim": -1}, "LogSoftmax": {"dim": -1}}]
+    for name, options in [("ReLU", {}), ("LeakyReLU", {"negative_slope": 0.3}), ("ELU", {"alpha": 0.7}), ("GELU", {}),
+                          ("SiLU", {}), ("Softplus", {}), ("Tanh", {}), ("Sigmoid", {}), ("Softmax", {}),
+                          ("LogSoftmax", {})]})
+CASES["GELU tanh"] = (lambda: nn.GELU("tanh"), lambda: torch.nn.GELU("tanh"), (5,))
 CELLS = {
     "RNNCell": (nn.RNNCell, torch.nn.RNNCell, {}),
     "RNNCell relu": (nn.RNNCell, torch.nn.RNNCell, {"nonlinearity": "relu"}),

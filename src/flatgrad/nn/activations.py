@@ -1,14 +1,15 @@
-"""Activations as modules, to stand between others. Each is one instruction."""
+"""Activations as modules, to stand between others. Each is one instruction, and one more for a list."""
 import numpy as np
 
-from flatgrad import _core
-from flatgrad._core import Tensor, Value
+from flatgrad._core import (Tensor, Value, elu, gelu, gelu_tanh, leaky_relu, log_softmax, relu, sigmoid, silu, softmax,
+                            softplus, tanh)
 from flatgrad.arguments import finite, one_of
 from flatgrad.errors import ShapeError
-from flatgrad.nn.inputs import is_sample, shown
+from flatgrad.nn.inputs import as_rows, shown
 from flatgrad.nn.module import Module
 
-__all__ = ["ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigmoid", "Softmax", "LogSoftmax", "Flatten"]
+__all__ = ["ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigmoid", "Softmax", "LogSoftmax",
+           "Flatten"]
 
 
 class Activation(Module):
@@ -19,11 +20,10 @@ class Activation(Module):
     """
 
     def __call__(self, x):
-        if is_sample(x):
-            return list(self.function(x.tolist() if hasattr(x, "tolist") else list(x)))
-        if hasattr(x, "__array__") and not isinstance(x, (Tensor, Value)) and np.ndim(x) > 0:
-            x = Tensor(np.asarray(x), requires_grad=False)
-        return self.function(x)
+        if isinstance(x, (Tensor, Value)):
+            return self.function(x)
+        x, give = as_rows(x)
+        return give(self.function(x))
 
     def function(self, x):
         """Of a Value a Value, of anything else a Tensor."""
@@ -44,7 +44,7 @@ class ReLU(Activation):
     """
 
     def function(self, x):
-        return _core.relu(x)
+        return relu(x)
 
 
 class LeakyReLU(Activation):
@@ -65,7 +65,7 @@ class LeakyReLU(Activation):
         self.negative_slope = finite("negative_slope", negative_slope)
 
     def function(self, x):
-        return _core.leaky_relu(x, self.negative_slope)
+        return leaky_relu(x, self.negative_slope)
 
     def __repr__(self):
         return shown(self, negative_slope=(self.negative_slope, 0.01))
@@ -89,7 +89,7 @@ class ELU(Activation):
         self.alpha = finite("alpha", alpha)
 
     def function(self, x):
-        return _core.elu(x, self.alpha)
+        return elu(x, self.alpha)
 
     def __repr__(self):
         return shown(self, alpha=(self.alpha, 1.0))
@@ -114,7 +114,7 @@ class GELU(Activation):
         self.approximate = one_of("approximate", approximate, ["none", "tanh"])
 
     def function(self, x):
-        return _core.gelu(x) if self.approximate == "none" else _core.gelu_tanh(x)
+        return gelu(x) if self.approximate == "none" else gelu_tanh(x)
 
     def __repr__(self):
         return shown(self, approximate=(self.approximate, "none"))
@@ -131,7 +131,7 @@ class SiLU(Activation):
     """
 
     def function(self, x):
-        return _core.silu(x)
+        return silu(x)
 
 
 class Softplus(Activation):
@@ -145,7 +145,7 @@ class Softplus(Activation):
     """
 
     def function(self, x):
-        return _core.softplus(x)
+        return softplus(x)
 
 
 class Tanh(Activation):
@@ -159,7 +159,7 @@ class Tanh(Activation):
     """
 
     def function(self, x):
-        return _core.tanh(x)
+        return tanh(x)
 
 
 class Sigmoid(Activation):
@@ -173,7 +173,7 @@ class Sigmoid(Activation):
     """
 
     def function(self, x):
-        return _core.sigmoid(x)
+        return sigmoid(x)
 
 
 class Softmax(Activation):
@@ -187,7 +187,7 @@ class Softmax(Activation):
     """
 
     def function(self, x):
-        return _core.softmax([x])[0] if isinstance(x, Value) else _core.softmax(x)
+        return softmax([x])[0] if isinstance(x, Value) else softmax(x)
 
 
 class LogSoftmax(Activation):
@@ -201,7 +201,7 @@ class LogSoftmax(Activation):
     """
 
     def function(self, x):
-        return _core.log_softmax([x])[0] if isinstance(x, Value) else _core.log_softmax(x)
+        return log_softmax([x])[0] if isinstance(x, Value) else log_softmax(x)
 
 
 class Flatten(Module):

@@ -12,7 +12,7 @@ from flatgrad._core import Tensor, linear, where
 from flatgrad.arguments import flag, whole
 from flatgrad.errors import ArgumentTypeError, ShapeError
 from flatgrad.nn.initialization import source, uniform, weights
-from flatgrad.nn.inputs import as_rows, shown
+from flatgrad.nn.inputs import as_rows, given_sample, given_value, shown
 from flatgrad.nn.module import Module
 
 __all__ = ["Conv1d", "Conv2d", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d"]
@@ -66,11 +66,11 @@ def lengths(name, value, axes, low):
     """A tuple of so many ints, from one int or a sequence."""
     if axes == 1 and not isinstance(value, (tuple, list)) or hasattr(value, "__index__"):
         return (whole(name, value, low),) * axes
-    expected = f"an int, or {axes} of them," if axes > 1 else "an int"
+    expected = f"an int, or {axes} of them" if axes > 1 else "an int"
     if not isinstance(value, (tuple, list)):
-        raise ArgumentTypeError(f"{name}: expected {expected} got {value!r}")
+        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
     if len(value) != axes:
-        raise ShapeError(f"{name}: expected {expected} got {value!r}")
+        raise ShapeError(f"{name}: expected {expected}, got {value!r}")
     return tuple(whole(f"{name}[{k}]", number, low) for k, number in enumerate(value))
 
 
@@ -90,7 +90,11 @@ class Spatial(Module):
             if tuple(shape[1:]) != expected:
                 raise ShapeError(f"x: expected samples of the shape {expected}, got {tuple(shape[1:])}")
             x = np.asarray(x).reshape(shape[0], -1)
-        return as_rows(x, self.in_features, what=f"numbers, {self.in_channels} x {' x '.join(map(str, self.size))},")
+        what = f"numbers, {' x '.join(map(str, (self.in_channels, *self.size)))},"
+        rows, give = as_rows(x, self.in_features, what=what)
+        if self.out_features == 1 and give is given_sample:
+            give = given_value   # as a Layer of one neuron
+        return rows, give
 
     def description_of(self, *arguments, **options):
         axis = "length" if len(self.size) == 1 else "size"
@@ -233,7 +237,8 @@ class Conv1d(Convolution):
 
         Returns
         -------
-        list of Value, of length `out_features`; or Tensor, shape (n_samples, out_features)
+        list of Value, of length `out_features`, or the Value itself if that is 1; or Tensor, shape
+        (n_samples, out_features)
 
         Raises
         ------
@@ -302,7 +307,8 @@ class Conv2d(Convolution):
 
         Returns
         -------
-        list of Value, of length `out_features`; or Tensor, shape (n_samples, out_features)
+        list of Value, of length `out_features`, or the Value itself if that is 1; or Tensor, shape
+        (n_samples, out_features)
 
         Raises
         ------
@@ -340,7 +346,8 @@ class Pooling(Spatial):
 
         Returns
         -------
-        list of Value, of length `out_features`; or Tensor, shape (n_samples, out_features)
+        list of Value, of length `out_features`, or the Value itself if that is 1; or Tensor, shape
+        (n_samples, out_features)
 
         Raises
         ------

@@ -6,7 +6,7 @@ import numpy as np
 from flatgrad._core import Tensor, Value
 from flatgrad.arguments import finite, generator
 from flatgrad.errors import ArgumentError
-from flatgrad.nn.inputs import as_rows, is_sample, shown
+from flatgrad.nn.inputs import as_rows, shown
 from flatgrad.nn.module import Module
 
 __all__ = ["Dropout"]
@@ -36,7 +36,7 @@ class Dropout(Module):
     Notes
     -----
     A number is kept with the probability 1 - p and then multiplied by 1 / (1 - p), as in PyTorch. One
-    instruction. After `eval`, and for p = 0, the output is the input itself.
+    instruction, and one more for a list of Values. After `eval`, and for p = 0, the output is the input itself.
 
     References
     ----------
@@ -76,8 +76,6 @@ class Dropout(Module):
             return x
         if isinstance(x, Value):
             return x * float(self.mask((1, 1))[0, 0])
-        if is_sample(x) and isinstance(x, (list, tuple)) and len(x) > 0:
-            return list(Tensor(self.mask((len(x),)), requires_grad=False) * x)
         rows, give = as_rows(x)
         return give(rows * Tensor(self.mask(rows.shape), requires_grad=False))
 

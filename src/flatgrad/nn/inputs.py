@@ -4,7 +4,7 @@ import numbers
 from flatgrad._core import Tensor, Value
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 
-__all__ = ["as_rows", "is_sample", "shown"]
+__all__ = ["as_rows", "given_sample", "given_value", "shown"]
 
 
 def as_rows(x, width=None, name="x", what="numbers"):
@@ -82,29 +82,26 @@ def tensor_of(name, x):
     return rows
 
 
+# ---- the outputs, from rows ----
+
 def given_rows(out):
+    """For a batch."""
     return out
 
 
 def given_vector(out):
+    """For a Tensor of one dimension."""
     return out.reshape(-1)
 
 
 def given_sample(out):
+    """For a sample."""
     return list(out.reshape(-1))
 
 
 def given_value(out):
+    """For a Value by itself."""
     return out[0, 0] if out.size == 1 else given_sample(out)
-
-
-def is_sample(x):
-    """Whether a module gives a list of Values of it: a list or an array of one dimension."""
-    if isinstance(x, (Tensor, Value)):
-        return False
-    if isinstance(x, (list, tuple)):
-        return len(x) == 0 or not (isinstance(x[0], (list, tuple, Tensor)) or getattr(x[0], "ndim", 0) > 0)
-    return getattr(x, "ndim", 1) == 1
 
 
 def shown(module, *arguments, **options):

@@ -88,10 +88,11 @@ class Module:
         parameter : Value
         """
         names = {}
+        parameters = self.parameters()   # held, or else the next element of a Tensor may get an id once more
         for key, values in self.named_values():
             for place, p in places(values):
                 names.setdefault(id(p), f"{key}[{', '.join(map(str, place))}]" if place else key)
-        for k, p in enumerate(self.parameters()):
+        for k, p in enumerate(parameters):
             yield names.get(id(p), f"parameters[{k}]"), p
 
     def named_values(self, prefix=""):
