@@ -149,6 +149,54 @@ static inline double fg_dmaximum(double x, double y, double dz)
     return x < y ? 0.0 : x == y ? 0.5 * dz : dz;
 }
 
+/* log(sigmoid(x)). The logarithm is of 1 to 2, so nothing overflows and no small result is lost. */
+static inline double fg_log_sigmoid(double x)
+{
+    return (x < 0.0 ? x : 0.0) - log1p(exp(-fabs(x)));
+}
+
+/* As PyTorch computes it, whose 1e-12 is a float of 32 bits. */
+static inline double fg_dbinary_cross_entropy(double x, double y)
+{
+    return (x - y) / fg_maximum((1.0 - x) * x, (double)1e-12f);
+}
+
+/* (1 - y) * x - log_sigmoid(x); x is not subtracted from itself where it is negative. */
+static inline double fg_bce_with_logits(double x, double y)
+{
+    return (x > 0.0 ? (1.0 - y) * x : -y * x) + log1p(exp(-fabs(x)));
+}
+
+/* (1 - y) * x - (1 + (w - 1) * y) * log_sigmoid(x), likewise. */
+static inline double fg_weighted_bce_with_logits(double x, double y, double w)
+{
+    return (x > 0.0 ? (1.0 - y) * x : -(w * y) * x) + (1.0 + (w - 1.0) * y) * log1p(exp(-fabs(x)));
+}
+
+/* sigmoid(x) - y; by sigmoid(-x) where sigmoid(x) is rounded to 1. */
+static inline double fg_dbce_with_logits(double x, double y)
+{
+    return x > 0.0 ? (1.0 - y) - fg_sigmoid(-x) : fg_sigmoid(x) - y;
+}
+
+/* (w * y + 1 - y) * sigmoid(x) - w * y, likewise. */
+static inline double fg_dweighted_bce_with_logits(double x, double y, double w)
+{
+    return x > 0.0 ? (1.0 - y) - (1.0 + (w - 1.0) * y) * fg_sigmoid(-x)
+                   : (1.0 + (w - 1.0) * y) * fg_sigmoid(x) - w * y;
+}
+
+/* Of the difference d; the two branches meet at |d| = delta. */
+static inline double fg_huber(double d, double delta)
+{
+    return fabs(d) <= delta ? 0.5 * d * d : delta * (fabs(d) - 0.5 * delta);
+}
+
+static inline double fg_dhuber(double d, double delta)
+{
+    return d > delta ? delta : d < -delta ? -delta : d;
+}
+
 static inline int fg_overflow_status(double x, double z)
 {
     return isinf(z) && isfinite(x) ? FG_E_OVERFLOW : FG_OK;

@@ -27,6 +27,13 @@ cdef extern from "tape.h" nogil:
         FG_ELU
         FG_SQUARED_ERROR
         FG_HINGE
+        FG_ABSOLUTE_ERROR
+        FG_BINARY_CROSS_ENTROPY
+        FG_BCE_WITH_LOGITS
+        FG_KL_DIV
+        FG_KL_DIV_LOG
+        FG_HUBER
+        FG_WEIGHTED_BCE_WITH_LOGITS
         FG_LAYER
         FG_MAP
         FG_SUM

@@ -359,7 +359,7 @@ def layer_forward(neurons not None, x):
     cdef Plan plan
     cdef bint batch, fused = True
     cdef Weights n
-    x = as_array(x)
+    x = [x] if isinstance(x, Value) else as_array(x)   # a layer of one neuron gives a Value
     batch = is_batch(x)
     if not scalar_mode and plan_layer(neurons, &plan):
         if not batch and not isinstance(x, (list, tuple)):

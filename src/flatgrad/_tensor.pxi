@@ -1003,26 +1003,44 @@ cdef object linear_(str name, object x, object W, object b, int activation):
     return layer_(name, x, W, b, activation, ("x", "W", "b"), GIVE_LIST if lists else GIVE_TENSOR)
 
 
-def pairwise_mean(str name not None, prediction, target):
-    """The mean of 'squared_error' or 'hinge' of two operands with equally many elements, in order."""
-    cdef str first = "score" if name == "hinge" else "prediction"
-    cdef Operand[2] operands
+# The rows of ops.def that are losses of a prediction and a target.
+cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in (
+    FG_SQUARED_ERROR, FG_HINGE, FG_ABSOLUTE_ERROR, FG_BINARY_CROSS_ENTROPY, FG_BCE_WITH_LOGITS, FG_KL_DIV,
+    FG_KL_DIV_LOG, FG_HUBER, FG_WEIGHTED_BCE_WITH_LOGITS)}
+
+
+def pairwise(str name not None, prediction, target, str reduction not None, parameter=None):
+    """A row of PAIRWISE on two operands with equally many elements, in order.
+
+    reduction: 'mean' and 'sum' give a Value; 'none' gives a Tensor of the shape of the prediction, at least one
+    dimension. parameter: the third operand of a row that has one, a number or one for each column.
+    """
+    cdef Operand[3] operands
     cdef list keep = []
-    cdef int op = FG_SQUARED_ERROR if name == "squared_error" else FG_HINGE
-    cdef fg_id v, count
+    cdef int op = PAIRWISE[name]
+    cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
     if scalar_mode:
-        return scalar_pairwise(name, prediction, target)
-    take(first, prediction, &operands[0], keep)
+        return scalar_pairwise(name, prediction, target, reduction, parameter)
+    take("prediction", prediction, &operands[0], keep)
     take("target", target, &operands[1], keep)
     for v in range(2):   # a column and a row of the same length fit: both as a row
         operands[v].turned = operands[v].cols == 1
-    if (rows_of(&operands[0]) != rows_of(&operands[1]) or cols_of(&operands[0]) != cols_of(&operands[1])
-            or elements_of(&operands[0]) == 0):
-        raise ShapeError(f"{first} and target: shapes {shape_of(&operands[0])} and "
-                         f"{shape_of(&operands[1])} do not fit each other")
-    count = cols_of(&operands[0])
-    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, 2, rows_of(&operands[0]), count, GIVE_TENSOR, 2)
-    return reduce_(FG_MEAN, losses, None)
+    rows, cols = rows_of(&operands[0]), cols_of(&operands[0])
+    if rows != rows_of(&operands[1]) or cols != cols_of(&operands[1]) or elements_of(&operands[0]) == 0:
+        raise ShapeError(f"prediction and target: shapes {shape_of(&operands[0])} and {shape_of(&operands[1])} do "
+                         "not fit each other")
+    if count == 3:
+        take("parameter", parameter, &operands[2], keep)
+        if operands[2].rows != 1 or (operands[2].cols != 1 and operands[2].cols != cols):
+            raise ShapeError(f"parameter: shape {shape_of(&operands[2])} does not fit {shape_of(&operands[0])}")
+    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, count, rows, cols, GIVE_TENSOR, 2)
+    if reduction == "mean":
+        return reduce_(FG_MEAN, losses, None)
+    if reduction == "sum":
+        return reduce_(FG_SUM, losses, None)
+    if operands[0].ndim < 2:
+        return row_view(<Tensor>losses, 0)
+    return tensor_view(<Tensor>losses, 0, cols, 1, 1, 1, 2) if operands[0].turned else losses
 
 
 def cross_entropy(logits, labels):
@@ -1174,12 +1192,23 @@ cdef object scalar_linear(str name, object x, object W, object b, int activation
     return outputs(x) if lists else packed(outputs(x))
 
 
-cdef object scalar_pairwise(str name, object prediction, object target):
+cdef object scalar_pairwise(str name, object prediction, object target, str reduction, object parameter):
+    cdef Py_ssize_t cols
     function = scalar(name)
     xs, ys = [flattened(x) for x in (prediction, target)]
     if len(xs) != len(ys):
         raise ShapeError(f"prediction and target: {len(xs)} and {len(ys)} elements do not fit each other")
-    return scalar("mean")([function(x, y) for x, y in zip(xs, ys)])
+    if parameter is None:
+        losses = [function(x, y) for x, y in zip(xs, ys)]
+    else:   # one Value for a number that all have in common
+        parameters = [Value(x) for x in flattened(parameter)]
+        losses = [function(x, y, parameters[k % len(parameters)]) for k, (x, y) in enumerate(zip(xs, ys))]
+    if reduction != "none":
+        return scalar(reduction)(losses)
+    if not (isinstance(prediction, (list, tuple)) and is_row(prediction[0]) or getattr(prediction, "ndim", 1) == 2):
+        return packed(losses)
+    cols = len(losses) // len(prediction)
+    return packed([losses[k:k + cols] for k in range(0, len(losses), cols)])
 
 
 cdef list flattened(object x):
@@ -1221,7 +1250,7 @@ cdef object apply_scalars(int op, int32_t k, tuple items):
         return items[0]
     if op == FG_POWI:
         return items[0] ** k
-    if op == FG_SQUARED_ERROR or op == FG_HINGE:
+    if fg_op_table[op].name.decode() in PAIRWISE:
         return scalar(fg_op_table[op].name.decode())(*items)
     operators = {FG_ADD: operator.add, FG_SUB: operator.sub, FG_MUL: operator.mul, FG_DIV: operator.truediv,
                  FG_POW: operator.pow, FG_POWC: operator.pow, FG_NEG: operator.neg}

@@ -87,6 +87,7 @@ class Module:
             The key of the state dict that has it, and its place there, as in ``'layers.0.weight[3, 1]'``.
         parameter : Value
         """
+        parameters = self.parameters()   # held from here on, so that no other object has the id of one
         names = {}
         parameters = self.parameters()   # held, or else the next element of a Tensor may get an id once more
         for key, values in self.named_values():
