@@ -1019,6 +1019,8 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
     cdef list keep = []
     cdef int op = PAIRWISE[name]
     cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
+    if count != <fg_id>fg_op_table[op].arity:
+        raise ValueError(f"parameter: {name} has {fg_op_table[op].arity} operands, got {count}")
     if scalar_mode:
         return scalar_pairwise(name, prediction, target, reduction, parameter)
     take("prediction", prediction, &operands[0], keep)
