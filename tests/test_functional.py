@@ -492,7 +492,7 @@ def test_bad_arguments_of_the_transforms(make):
 
 def test_results_of_another_type():
     for output in (None, "x", True, object()):
-        with pytest.raises(ArgumentTypeError, match="grad: expected f to return a Value, a Tensor of one element or a n"):
+        with pytest.raises(ArgumentTypeError, match="grad: expected f to return a Value, a Tensor of one"):
             grad(lambda x: output)(1.0)
     for output in ([Value(1.0)], np.ones(1)):
         with pytest.raises(ArgumentTypeError, match="jacobian takes functions of many outputs"):
@@ -650,7 +650,7 @@ def test_shapes_of_outputs_and_inputs():
 
 
 def test_shapes_that_do_not_fit():
-    with pytest.raises(ShapeError, match=r"result of f: expected parts of one shape, got \(1,\) in the first and \(\) in"):
+    with pytest.raises(ShapeError, match=r"result of f: expected parts of one shape, got \(1,\) in the first and \(\)"):
         jacobian(lambda x: [[x], x])(1.0)
     with pytest.raises(ShapeError, match=r"jacobian: argument 0: expected parts of one shape"):
         jacobian(lambda x: x[0])([1.0, [2.0]])

@@ -397,8 +397,8 @@ def with_leaves(transform, name, x, leaves, in_place):
     """
     if isinstance(x, (Value, Tensor)):
         if x._children if isinstance(x, Value) else x._op:
-            raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result {described(x)} of "
-                                    f"the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
+            raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result {described(x)} "
+                                    f"of the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
         if in_place:
             if isinstance(x, Value) or x.requires_grad:
                 leaves.append((name, x, x))
@@ -430,8 +430,9 @@ def only_leaves(transform, leaves):
 
 def check_array(transform, name, x, in_place):
     if x.dtype.kind not in "iuf" or (in_place and x.dtype.kind != "f"):
-        raise ArgumentTypeError(f"{transform}: {name}: expected an array of {'floats' if in_place else 'real numbers'}, "
-                                f"got one of dtype {x.dtype} and shape {x.shape}")
+        what = "floats" if in_place else "real numbers"
+        raise ArgumentTypeError(f"{transform}: {name}: expected an array of {what}, got one of dtype {x.dtype} and shape "
+                                f"{x.shape}")
     if x.ndim > 2 or x.size == 0:
         raise ShapeError(f"{transform}: {name}: expected an array of at most two dimensions and at least one element, "
                          f"got the shape {x.shape}")
