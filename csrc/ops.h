@@ -81,6 +81,38 @@ static inline double fg_sigmoid(double x)
     return e / (1.0 + e);
 }
 
+/* M_SQRT1_2 and the like are not C11's. */
+#define FG_SQRT_HALF 0.70710678118654752440
+#define FG_SQRT_2_PI 0.79788456080286535588 /* sqrt(2 / pi) */
+#define FG_DENSITY 0.39894228040143267794   /* sqrt(1 / (2 pi)), the normal density at 0 */
+
+static inline double fg_dgelu(double x)
+{
+    return 0.5 * erfc(-FG_SQRT_HALF * x) + x * FG_DENSITY * exp(-0.5 * x * x);
+}
+
+static inline double fg_gelu_tanh(double x)
+{
+    return tanh(FG_SQRT_2_PI * (x + 0.044715 * x * x * x));
+}
+
+static inline double fg_dgelu_tanh(double x)
+{
+    const double t = fg_gelu_tanh(x);
+    return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * FG_SQRT_2_PI * (1.0 + 3.0 * 0.044715 * x * x);
+}
+
+static inline double fg_dsilu(double x)
+{
+    const double s = fg_sigmoid(x);
+    return s * (1.0 + x * (1.0 - s));
+}
+
+static inline double fg_softplus(double x)
+{
+    return (x > 0.0 ? x : 0.0) + (isnan(x) ? x : log1p(exp(-fabs(x))));
+}
+
 static inline double fg_sign(double x)
 {
     return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0;
@@ -115,6 +147,54 @@ static inline double fg_minimum(double x, double y)
 static inline double fg_dmaximum(double x, double y, double dz)
 {
     return x < y ? 0.0 : x == y ? 0.5 * dz : dz;
+}
+
+/* log(sigmoid(x)). The logarithm is of 1 to 2, so nothing overflows and no small result is lost. */
+static inline double fg_log_sigmoid(double x)
+{
+    return (x < 0.0 ? x : 0.0) - log1p(exp(-fabs(x)));
+}
+
+/* As PyTorch computes it, whose 1e-12 is a float of 32 bits. */
+static inline double fg_dbinary_cross_entropy(double x, double y)
+{
+    return (x - y) / fg_maximum((1.0 - x) * x, (double)1e-12f);
+}
+
+/* (1 - y) * x - log_sigmoid(x); x is not subtracted from itself where it is negative. */
+static inline double fg_bce_with_logits(double x, double y)
+{
+    return (x > 0.0 ? (1.0 - y) * x : -y * x) + log1p(exp(-fabs(x)));
+}
+
+/* (1 - y) * x - (1 + (w - 1) * y) * log_sigmoid(x), likewise. */
+static inline double fg_weighted_bce_with_logits(double x, double y, double w)
+{
+    return (x > 0.0 ? (1.0 - y) * x : -(w * y) * x) + (1.0 + (w - 1.0) * y) * log1p(exp(-fabs(x)));
+}
+
+/* sigmoid(x) - y; by sigmoid(-x) where sigmoid(x) is rounded to 1. */
+static inline double fg_dbce_with_logits(double x, double y)
+{
+    return x > 0.0 ? (1.0 - y) - fg_sigmoid(-x) : fg_sigmoid(x) - y;
+}
+
+/* (w * y + 1 - y) * sigmoid(x) - w * y, likewise. */
+static inline double fg_dweighted_bce_with_logits(double x, double y, double w)
+{
+    return x > 0.0 ? (1.0 - y) - (1.0 + (w - 1.0) * y) * fg_sigmoid(-x)
+                   : (1.0 + (w - 1.0) * y) * fg_sigmoid(x) - w * y;
+}
+
+/* Of the difference d; the two branches meet at |d| = delta. */
+static inline double fg_huber(double d, double delta)
+{
+    return fabs(d) <= delta ? 0.5 * d * d : delta * (fabs(d) - 0.5 * delta);
+}
+
+static inline double fg_dhuber(double d, double delta)
+{
+    return d > delta ? delta : d < -delta ? -delta : d;
 }
 
 static inline int fg_overflow_status(double x, double z)

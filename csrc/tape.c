@@ -185,6 +185,20 @@ fg_id fg_tape_push_block(fg_tape *t, int op, fg_id count)
     return fg_tape_push(t, op, record, count, 0.0);
 }
 
+fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool)
+{
+    const fg_id i = t->n - 1;
+    const fg_id parts = fg_op_is_block(fg_tape_op(t, i)) ? t->args[i].b : 0;
+    assert(n <= i - parts && npool <= t->npool);
+    memmove(t->data + n, t->data + (i - parts), (parts ? parts : 1) * sizeof *t->data);
+    t->n = n;
+    t->npool = npool;
+    if (parts == 0)
+        return fg_tape_push_leaf(t, t->data[n]);
+    fg_tape_push_leaves(t, parts);
+    return fg_tape_push_run(t, parts);
+}
+
 fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count,
                           const double *partials, double data)
 {

@@ -105,6 +105,11 @@ fg_id fg_tape_push_run(fg_tape *t, fg_id count);
  * instruction's id. Precondition: room. */
 fg_id fg_tape_push_block(fg_tape *t, int op, fg_id count);
 
+/* Turn the results of the node on top into leaves that begin at n, and drop whatever else is there from
+ * n on; the pool ends at npool again. Returns the leaf, or of several results the run above them.
+ * Precondition: nobody holds any node from n on. */
+fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool);
+
 /* Make the scratch memory at least so large. FG_OK or FG_E_MEMORY. */
 int fg_tape_scratch(fg_tape *t, size_t doubles);
 

@@ -402,7 +402,7 @@ y, x.grad, tanh(x)
     ("nn.Layer(2, 2)([[1.0, 2.0], [3.0, 4.0]])", "several samples"),
     ("l = nn.Layer(2, 2, nonlin=False); repr(l), l.parameters()", SAME),
     ("nn.Layer(2, 0)([1.0, 2.0]), nn.Layer(2, 0).parameters()", SAME),
-    ("nn.Layer(2, 2, bias=False)", SAME),
+    ("nn.Layer(2, 2, bias=False)", "more arguments of `Neuron`, `Layer` and `MLP`"),
     ("m = nn.MLP(2, [3, 1]); repr(m), sorted(vars(m)), len(m.layers), m.parameters()", SAME),
     ("m = nn.MLP(2, [3, 1]); m([1.0, 2.0])", "what `Layer` and `MLP` return"),
     ("m = nn.MLP(2, [3, 1]); m.fused = False; m([1.0, 2.0])", SAME),
@@ -521,7 +521,7 @@ def outcome(program, engine):
             result = eval(compile(last, "<program>", "eval"), names) if last else None
             return plain(result, Value)
     except Exception as error:
-        return "raised", type(error).__name__
+        return "raised", python_s_own(type(error)).__name__
     finally:
         names.clear()   # as the globals of the rules that it sets, it is part of cycles with its Values
         for name in [name for name in vars(Value) if name not in class_as_it_was]:
@@ -529,6 +529,11 @@ def outcome(program, engine):
         for name, was in class_as_it_was.items():
             if vars(Value).get(name) is not was:
                 setattr(Value, name, was)
+
+
+def python_s_own(error):
+    """The exception of Python's that a class is, or is derived from."""
+    return next(cls for cls in error.__mro__ if cls.__module__ == "builtins")
 
 
 def plain(x, Value):

@@ -353,10 +353,10 @@ def test_another_name_and_the_lines_after_it(flatgrad_run, tmp_path):
 
 
 def test_missing_methods_are_told(flatgrad_run, tmp_path):
-    own = OWN_CLASS.replace("    def backward", "    def softplus(self): pass\n    soft = softplus\n\n    def backward")
+    own = OWN_CLASS.replace("    def backward", "    def mish(self): pass\n    soft = mish\n\n    def backward")
     (tmp_path / "own.py").write_text(own)
     ok(flatgrad_run("--replace-class", "Value", "own.py"),
-       "flatgrad run: note: flatgrad's Value, now class Value of own.py, lacks its methods softplus, soft\n")
+       "flatgrad run: note: flatgrad's Value, now class Value of own.py, lacks its methods mish, soft\n")
 
 
 CANNOT = "argument --replace-class: flatgrad's Value cannot stand in for class Value of p.py: it "

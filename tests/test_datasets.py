@@ -1,10 +1,15 @@
-"""The moons are scikit-learn's to the last bit; a CSV file is read whole or refused in one line."""
+"""Moons, circles and splits are scikit-learn's to the last bit; a CSV file is read whole or refused in one line."""
+import inspect
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from flatgrad.datasets import make_moons, read_csv
+from flatgrad import Tensor
+from flatgrad.datasets import (make_circles, make_moons, make_parity, make_spirals, make_sum, make_xor, read_csv,
+                               train_test_split)
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, FlatgradError, ShapeError
 
 # ---- make_moons ----
 
@@ -72,7 +77,7 @@ def test_without_a_seed_numpys_global_generator_is_drawn_from():
     (dict(n_samples=(1, 2, 3)), TypeError, "n_samples: expected an int or a pair of ints, got (1, 2, 3)"),
     (dict(n_samples=(1.5, 2)), TypeError, "n_samples: expected an int or a pair of ints, got (1.5, 2)"),
     (dict(shuffle="no"), TypeError, "shuffle: expected True or False, got 'no'"),
-    (dict(noise="0.1"), TypeError, "noise: expected a number or None, got '0.1'"),
+    (dict(noise="0.1"), TypeError, "noise: expected a finite number, 0 or more, got '0.1'"),
     (dict(noise=-0.1), ValueError, "noise: expected a finite number, 0 or more, got -0.1"),
     (dict(noise=math.nan), ValueError, "noise: expected a finite number, 0 or more, got nan"),
     (dict(noise=math.inf), ValueError, "noise: expected a finite number, 0 or more, got inf"),
@@ -84,6 +89,229 @@ def test_without_a_seed_numpys_global_generator_is_drawn_from():
 def test_make_moons_refuses(arguments, error, message):
     with pytest.raises(error) as info:
         make_moons(**arguments)
+    assert str(info.value) == message
+    assert isinstance(info.value, FlatgradError)
+
+
+# ---- make_circles ----
+
+@pytest.mark.parametrize("n_samples", SIZES, ids=str)
+def test_make_circles_is_scikit_learns(n_samples):
+    sklearn_datasets = pytest.importorskip("sklearn.datasets")
+    for shuffle, noise, seed, factor in itertools.product((True, False), (None, 0.0, 0.1), (0, 1337), (0, 0.3, 0.8)):
+        arguments = dict(shuffle=shuffle, noise=noise, random_state=seed, factor=factor)
+        theirs = sklearn_datasets.make_circles(n_samples, **arguments)
+        ours = make_circles(n_samples, **arguments)
+        assert identical(ours[0], theirs[0]) and identical(ours[1], theirs[1]), arguments
+
+
+def test_the_arguments_are_scikit_learns():
+    sklearn = pytest.importorskip("sklearn")
+    for ours, theirs in ((make_moons, sklearn.datasets.make_moons), (make_circles, sklearn.datasets.make_circles),
+                         (train_test_split, sklearn.model_selection.train_test_split)):
+        signatures = [[(p.name, p.kind, p.default) for p in inspect.signature(f).parameters.values()]
+                      for f in (ours, inspect.unwrap(theirs))]
+        assert signatures[0] == signatures[1]
+
+
+def test_make_circles_without_scikit_learn():
+    X, y = make_circles(101, factor=0.25, random_state=1)
+    assert (np.sum(y == 0), np.sum(y == 1)) == (50, 51)
+    assert np.allclose(np.hypot(*X.T), np.where(y == 0, 1, 0.25))
+    assert len(np.unique(X.round(9), axis=0)) == 101  # the end of a circle is not its start again
+
+
+# ---- spirals, XOR, parity, sums ----
+
+@pytest.mark.parametrize("n_samples, n_classes, sizes", [
+    (100, 2, [50, 50]), (100, 3, [33, 33, 34]), (11, 4, [2, 3, 3, 3]), (3, 3, [1, 1, 1]),
+], ids=str)
+def test_make_spirals(n_samples, n_classes, sizes):
+    turns = 1.25
+    X, y = make_spirals(n_samples, n_classes, turns=turns, shuffle=False)
+    assert (X.dtype, X.shape, y.dtype) == (np.float64, (n_samples, 2), np.intp)
+    assert np.bincount(y).tolist() == sizes and (np.diff(y) >= 0).all()
+    for k in range(n_classes):
+        arm = X[y == k]
+        expected = [(r * math.cos(t), r * math.sin(t)) for r in (np.arange(sizes[k]) + 1) / sizes[k]
+                    for t in [2 * math.pi * (turns * r + k / n_classes)]]
+        assert np.allclose(arm, expected, rtol=0, atol=1e-14)
+
+
+def test_make_spirals_draws_a_permutation_then_noise():
+    clean, y_clean = make_spirals(600, 3, shuffle=False)
+    mixed, y_mixed = make_spirals(600, 3, random_state=4)
+    noisy, y_noisy = make_spirals(600, 3, random_state=4, noise=0.2)
+    assert np.array_equal(y_mixed, y_noisy) and not np.array_equal(y_mixed, y_clean)
+    assert sorted(map(tuple, mixed)) == sorted(map(tuple, clean))
+    assert np.std(noisy - mixed) == pytest.approx(0.2, rel=0.1)
+    assert identical(noisy, make_spirals(600, 3, random_state=4, noise=0.2)[0])
+    assert not identical(noisy, make_spirals(600, 3, random_state=5, noise=0.2)[0])
+
+
+def test_make_xor():
+    X, y = make_xor()
+    assert (X.dtype, y.dtype) == (np.float64, np.intp)
+    assert [(int(a), int(b), c) for (a, b), c in zip(X.tolist(), y.tolist())] == [
+        (a, b, a ^ b) for a in (0, 1) for b in (0, 1)]
+    X, y = make_xor(signed=True)
+    assert X.tolist() == [[-1, -1], [-1, 1], [1, -1], [1, 1]] and y.tolist() == [-1, 1, 1, -1]
+    X, y = make_xor(4003, noise=0.1, random_state=0)
+    corners = X.round().astype(int)
+    assert np.bincount(2 * corners[:, 0] + corners[:, 1]).tolist() == [1001, 1001, 1001, 1000]
+    assert np.array_equal(y, corners[:, 0] ^ corners[:, 1])
+    assert np.std(X - corners) == pytest.approx(0.1, rel=0.05)
+    assert identical(make_xor(4, noise=0.0, random_state=0)[0], make_xor()[0])
+
+
+@pytest.mark.parametrize("n_bits", [1, 2, 3, 8])
+def test_make_parity(n_bits):
+    X, y = make_parity(n_bits)
+    assert X.tolist() == [list(map(float, row)) for row in itertools.product((0, 1), repeat=n_bits)]
+    assert y.tolist() == [row.count(1.0) % 2 for row in X.tolist()]
+    signed, labels = make_parity(n_bits, signed=True)
+    assert np.array_equal(signed, 2 * X - 1) and np.array_equal(labels, 2 * y - 1)
+    assert (signed.dtype, labels.dtype, y.dtype) == (np.float64, np.intp, np.intp)
+    assert np.array_equal(labels, -np.prod(-signed, axis=1))
+
+
+def test_make_sum():
+    X, y = make_sum(1000, 3, low=2, high=5, random_state=0)
+    assert X.shape == (1000, 3) and (X >= 2).all() and (X < 5).all() and X.max() > 4.9 and X.min() < 2.1
+    assert np.allclose(y, X[:, 0] + X[:, 1] + X[:, 2], rtol=1e-15)
+    same, noisy = make_sum(1000, 3, low=2, high=5, noise=0.5, random_state=0)
+    assert identical(X, same)
+    assert np.std(noisy - y) == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda: make_circles(factor=1.0), ArgumentError, "factor: expected a number from 0 to below 1, got 1.0"),
+    (lambda: make_circles(factor=-0.1), ArgumentError, "factor: expected a number from 0 to below 1, got -0.1"),
+    (lambda: make_circles(0), ArgumentError, "n_samples: expected 1 or more, got 0"),
+    (lambda: make_circles(noise="a"), ArgumentTypeError, "noise: expected a finite number, 0 or more, got 'a'"),
+    (lambda: make_spirals(2, 3), ArgumentError, "n_samples: expected one for each of the 3 classes at least, got 2"),
+    (lambda: make_spirals(10, 1), ArgumentError, "n_classes: expected an int, 2 or more, got 1"),
+    (lambda: make_spirals((5, 5)), ArgumentTypeError, "n_samples: expected an int, 1 or more, got (5, 5)"),
+    (lambda: make_spirals(turns=math.inf), ArgumentError, "turns: expected a finite number, got inf"),
+    (lambda: make_xor(0), ArgumentError, "n_samples: expected an int, 1 or more, got 0"),
+    (lambda: make_xor(noise=-1), ArgumentError, "noise: expected a finite number, 0 or more, got -1"),
+    (lambda: make_xor(signed=1), ArgumentTypeError, "signed: expected True or False, got 1"),
+    (lambda: make_parity(0), ArgumentError, "n_bits: expected an int, 1 or more, got 0"),
+    (lambda: make_parity(64), ArgumentError, "n_bits: expected 1 to 20, got 64: there are 2**64 rows"),
+    (lambda: make_parity(2.0), ArgumentTypeError, "n_bits: expected an int, 1 or more, got 2.0"),
+    (lambda: make_sum(10, low=1, high=1), ArgumentError, "high: expected a number above low=1, got 1"),
+    (lambda: make_sum(10, low=-1e308, high=1e308), ArgumentError,
+     "high: expected a number above low=-1e+308, got 1e+308"),
+    (lambda: make_sum(10, 0), ArgumentError, "n_features: expected an int, 1 or more, got 0"),
+    (lambda: make_sum(random_state="x"), ArgumentTypeError,
+     "random_state: expected an int, a numpy.random.RandomState or None, got 'x'"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_makers_refuse(call, error, message):
+    state = np.random.get_state()[1].tolist()
+    with pytest.raises(error) as info:
+        call()
+    assert str(info.value) == message
+    assert np.random.get_state()[1].tolist() == state
+
+
+# ---- train_test_split ----
+
+SPLIT_SIZES = [(None, None), (0.25, None), (0.01, None), (0.9, None), (None, 0.5), (0.3, 0.3), (7, None), (None, 7),
+               (5, 6), (0.3, 12), (1, 1)]
+
+
+@pytest.mark.parametrize("sizes", SPLIT_SIZES, ids=str)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_train_test_split_is_scikit_learns(sizes, shuffle):
+    theirs = pytest.importorskip("sklearn.model_selection").train_test_split
+    X, y = np.random.default_rng(0).normal(size=(37, 3)), list(range(37))
+    for seed in range(5):
+        arguments = dict(test_size=sizes[0], train_size=sizes[1], shuffle=shuffle, random_state=seed)
+        ours, expected = train_test_split(X, y, **arguments), theirs(X, y, **arguments)
+        assert len(ours) == 4 and [type(part) for part in ours] == [np.ndarray, np.ndarray, list, list]
+        for a, b in zip(ours, expected):
+            assert np.array_equal(a, b), arguments
+
+
+LABELS = np.random.RandomState(7).permutation(np.repeat([0, 1, 2, 3, 5], [2, 3, 10, 10, 40]))
+
+
+@pytest.mark.parametrize("sizes", [(None, None), (0.5, None), (5, None), (None, 5), (0.3, 0.3), (7, 9), (32, 33)],
+                         ids=str)
+@pytest.mark.parametrize("labels", [LABELS, LABELS * 0.5 - 1, np.array(list("zyxwvu"))[LABELS], LABELS.tolist()],
+                         ids=["ints", "floats", "text", "list"])
+def test_stratified_splits_are_scikit_learns(sizes, labels):
+    theirs = pytest.importorskip("sklearn.model_selection").train_test_split
+    order = np.arange(len(LABELS))
+    for seed in range(10):
+        arguments = dict(test_size=sizes[0], train_size=sizes[1], stratify=labels, random_state=seed)
+        for a, b in zip(train_test_split(order, **arguments), theirs(order, **arguments)):
+            assert np.array_equal(a, b), arguments
+
+
+def test_train_test_split_draws_from_the_generator_it_is_given():
+    theirs = pytest.importorskip("sklearn.model_selection").train_test_split
+    a, b = np.random.RandomState(3), np.random.RandomState(3)
+    for stratify in None, LABELS, None:
+        assert np.array_equal(train_test_split(LABELS, stratify=stratify, random_state=a)[1],
+                              theirs(LABELS, stratify=stratify, random_state=b)[1])
+
+
+def test_train_test_split_without_scikit_learn():
+    X, y = np.arange(80).reshape(40, 2), np.arange(40)
+    X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, random_state=0)
+    assert (len(X_train), len(X_test)) == (28, 12)
+    assert np.array_equal(X_train[:, 0], 2 * y_train) and np.array_equal(X_test[:, 0], 2 * y_test)
+    assert sorted([*y_train, *y_test]) == list(range(40)) and list(y_train) != sorted(y_train)
+    assert not np.array_equal(y_test, train_test_split(y, test_size=0.3, random_state=1)[1])
+    X_train[:] = 0   # a copy
+    assert X.max() == 79
+    train, test = train_test_split(LABELS, test_size=0.5, stratify=LABELS, random_state=0)
+    assert (abs(np.bincount(train) - np.bincount(test)) <= 1).all()
+
+
+def test_train_test_split_of_a_tensor_and_a_table():
+    t = Tensor(np.arange(12.0).reshape(6, 2))
+    train, test, rows = train_test_split(t, np.arange(6), random_state=0)[:3]
+    assert isinstance(train, Tensor) and np.array_equal(train.data[:, 0], 2 * rows) and test.shape == (2, 2)
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"a": range(6)})
+    assert train_test_split(table, random_state=0)[0]["a"].tolist() == rows.tolist()
+
+
+FITTING = "test_size, train_size: expected one sample for either at least, and {0}, which there are, for both at most, "
+COUNTED = "expected a share between 0 and 1 or a number of samples from 1 to 9, got "
+
+
+@pytest.mark.parametrize("arrays, arguments, error, message", [
+    ([], {}, ArgumentTypeError, "arrays: expected one at least, such as X, got none"),
+    ([3], {}, ArgumentTypeError, "arrays[0]: expected samples in an array or a list, got 3"),
+    ([range(10), range(9)], {}, ShapeError, "arrays: expected one length, got 10, 9"),
+    ([[1]], {}, ArgumentError, FITTING.format(1) + "got 0.25 and None: 1 and 0"),
+    ([range(10)], dict(test_size=0.0), ArgumentError, "test_size: " + COUNTED + "0.0"),
+    ([range(10)], dict(test_size=1.0), ArgumentError, "test_size: " + COUNTED + "1.0"),
+    ([range(10)], dict(test_size=10), ArgumentError, "test_size: " + COUNTED + "10"),
+    ([range(10)], dict(train_size=0), ArgumentError, "train_size: " + COUNTED + "0"),
+    ([range(10)], dict(train_size=math.nan), ArgumentError, "train_size: " + COUNTED + "nan"),
+    ([range(10)], dict(train_size="all"), ArgumentTypeError, "train_size: " + COUNTED + "'all'"),
+    ([range(10)], dict(train_size=0.01), ArgumentError, FITTING.format(10) + "got None and 0.01: 10 and 0"),
+    ([range(10)], dict(test_size=6, train_size=6), ArgumentError, FITTING.format(10) + "got 6 and 6: 6 and 6"),
+    ([range(10)], dict(shuffle="no"), ArgumentTypeError, "shuffle: expected True or False, got 'no'"),
+    ([range(10)], dict(shuffle=False, stratify=[0, 1] * 5), ArgumentError,
+     "stratify: expected None with shuffle=False, got labels"),
+    ([range(10)], dict(stratify=[0, 1]), ShapeError,
+     "stratify: expected the shape (10,), a label for each sample, got (2,)"),
+    ([range(10)], dict(stratify=[0.0, 1.0, math.nan] * 3 + [0.0]), DataError, "stratify: expected labels, got nan"),
+    ([range(10)], dict(stratify=[0] * 9 + [4]), DataError,
+     "stratify: expected two samples of each label at least, got one of 4"),
+    ([range(10)], dict(stratify=[0, 1, 2, 3, 4] * 2), ArgumentError,
+     "test_size: expected 5 samples at least, as there are labels, got 3"),
+    ([range(10)], dict(stratify=[0, 1, 2, 3, 4] * 2, train_size=4), ArgumentError,
+     "train_size: expected 5 samples at least, as there are labels, got 4"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_train_test_split_refuses(arrays, arguments, error, message):
+    with pytest.raises(error) as info:
+        train_test_split(*arrays, **arguments)
     assert str(info.value) == message
 
 
@@ -193,3 +421,94 @@ def test_a_file_name_cannot_break_the_line(tmp_path):
     with pytest.raises(ValueError) as info:
         read_csv(path)
     assert "\n" not in str(info.value) and r"two\nlines.csv" in str(info.value)
+
+
+# ---- read_csv of other columns ----
+
+FLOWERS = "width,kind,note,length\n3.5,rose,a,5.1\n3,lily,,4.9\n2.2,rose,b,6\n"
+
+
+def written(tmp_path, content):
+    path = tmp_path / "samples.csv"
+    path.write_text(content, "utf-8")
+    return path
+
+
+def test_read_csv_of_columns(tmp_path):
+    path = written(tmp_path, FLOWERS)
+    X, y = read_csv(path, "kind", ["length", "width"])
+    assert X.dtype == np.float64 and X.tolist() == [[5.1, 3.5], [4.9, 3.0], [6.0, 2.2]]
+    assert y.dtype.kind == "U" and y.tolist() == ["rose", "lily", "rose"]
+    X, y = read_csv(path, target="length", features=("width",))
+    assert X.tolist() == [[3.5], [3.0], [2.2]] and y.dtype == np.float64 and y.tolist() == [5.1, 4.9, 6.0]
+
+
+@pytest.mark.parametrize("content, arguments", [
+    ("a,b,c\n1,2,0\n3,4,2\n", {}),
+    ("c,a,b\n0,1,2\n2,3,4\n", {}),
+    ("a;b;c\n1;2;0\n3;4;2\n", dict(delimiter=";")),
+    ("a\tb\tc\n1\t2\t0\n3\t4\t2\n", dict(delimiter="\t")),
+    ("\ufeff a , b,c,\r\n\r\n1,2,+0,\r\n3,4e0,2.0,,\r\n", {}),
+], ids=repr)
+def test_all_other_columns_are_features(tmp_path, content, arguments):
+    X, y = read_csv(written(tmp_path, content), target="c", **arguments)
+    assert X.tolist() == [[1, 2], [3, 4]] and y.tolist() == [0, 2]
+
+
+def test_the_two_classes_may_have_another_delimiter(tmp_path):
+    x, y = read_csv(written(tmp_path, "x;y;label\n1.5;-2;0\n0.25;3;1\n"), delimiter=";")
+    assert (x.tolist(), y.tolist()) == (X, Y)
+    with pytest.raises(DataError, match="no column x, expected x, y and label between ';', got 'x,y,label'"):
+        read_csv(written(tmp_path, GOOD), delimiter=";")
+
+
+def test_names_of_classes_sort_into_labels(tmp_path):
+    names, y = np.unique(read_csv(written(tmp_path, FLOWERS), "kind", ["width"])[1], return_inverse=True)
+    assert names.tolist() == ["lily", "rose"] and y.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("content, arguments, message", [
+    ("", {}, "empty, expected a header with the names of the columns"),
+    ("a,c\n", {}, "line 1: no samples below the header"),
+    ("a,b\n1,2\n", {}, "line 1: expected one column 'c', there are 'a, b'"),
+    ("a,c,c\n1,2,3\n", {}, "line 1: expected one column 'c', it is there 2 times"),
+    ("a,a,c\n1,2,3\n", {}, "line 1: expected one column 'a', it is there 2 times"),
+    ("a,c\n1,2\n", dict(features=["b"]), "line 1: expected one column 'b', there are 'a, c'"),
+    ("c,\n1,\n", {}, "line 1: no column but 'c', expected features"),
+    ("a,c\n1,2\nx,3\n", {}, "line 3, column a: expected a number, got 'x'"),
+    ("a,c\n1,2\nnan,3\n", {}, "line 3, column a: expected a finite number, got 'nan'"),
+    ("a,c\n1,2\n1,l2\n", {}, "line 3, column c: expected a number, got 'l2'"),
+    ("a,c\n1,nan\n", {}, "line 2, column c: expected a finite number, got 'nan'"),
+    ("a,c\n1,x\n\n1,\n", {}, "line 4, column c: missing, expected a label"),
+    ("a,c\n1\n", {}, "line 2, column c: missing, expected a label"),
+    ("a,c\n1,2,3\n", {}, "line 2: 3 cells, but the header has 2 columns"),
+], ids=repr)
+def test_read_csv_of_columns_refuses(tmp_path, content, arguments, message):
+    path = written(tmp_path, content)
+    with pytest.raises(DataError) as info:
+        read_csv(path, target="c", **arguments)
+    assert str(info.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("arguments, error, message", [
+    (dict(target=2), ArgumentTypeError, "target: expected the name of a column, got 2"),
+    (dict(features=["x"]), ArgumentError, "features: expected None without target, got ['x']"),
+    (dict(target="label", features="x"), ArgumentTypeError, "features: expected a list of names of columns, got 'x'"),
+    (dict(target="label", features=[0, 1]), ArgumentTypeError,
+     "features: expected a list of names of columns, got [0, 1]"),
+    (dict(target="label", features=["x", "x"]), ArgumentError,
+     "features: expected names, each once and none of them target='label', got ['x', 'x']"),
+    (dict(target="label", features=["label"]), ArgumentError,
+     "features: expected names, each once and none of them target='label', got ['label']"),
+    (dict(target="label", features=[]), ArgumentError,
+     "features: expected names, each once and none of them target='label', got []"),
+    (dict(delimiter=""), ArgumentError,
+     "delimiter: expected one character, and no quotation mark or line break, got ''"),
+    (dict(delimiter="\n"), ArgumentError,
+     "delimiter: expected one character, and no quotation mark or line break, got '\\n'"),
+    (dict(delimiter=None), ArgumentTypeError, "delimiter: expected one character, got None"),
+], ids=repr)
+def test_read_csv_refuses_arguments(tmp_path, arguments, error, message):
+    with pytest.raises(error) as info:
+        read_csv(written(tmp_path, GOOD), **arguments)
+    assert str(info.value) == message

@@ -17,7 +17,7 @@ import pytest
 from micrograd.engine import Value as Micrograd
 
 import flatgrad
-from flatgrad import Tensor, Value, _core, functional, grad, gradcheck, jacobian, value_and_grad
+from flatgrad import Tensor, Value, _core, functional, grad, gradcheck, jacobian, no_grad, value_and_grad
 from flatgrad._core import depends, derivatives
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, GradcheckError, ShapeError
 from flatgrad.nn import MLP
@@ -617,6 +617,31 @@ def test_a_transform_in_another_thread_is_no_part_of_this_one():
         return x * results[-1]
 
     assert grad(f)(1.0) == 12.0
+
+
+# ---- no_grad ----
+
+def test_no_grad_around_a_transform_makes_no_difference_and_inside_it_makes_constants():
+    def f(x):
+        with no_grad():
+            constant = x * 5.0
+        return constant * x
+
+    for call in (lambda: grad(cube)(2.0) == 12.0, lambda: value_and_grad(f)(2.0) == (20.0, 10.0),
+                 lambda: jacobian(lambda x: x * 2.0)(np.ones(2)).tolist() == [[2, 0], [0, 2]],
+                 lambda: gradcheck(lambda x: (x * x).sum(), np.ones((2, 2)))):
+        assert call()
+        with no_grad():
+            assert call()
+            assert (Value(2.0) * 2.0)._op == ""   # as before
+        assert no_grad()(call)()
+    with no_grad(), pytest.raises(KeyError):
+        grad({}.__getitem__)(1.0)
+    with no_grad(), pytest.raises(ArgumentTypeError, match="first derivatives only"):
+        grad(grad(cube))(1.0)
+    with no_grad():
+        assert (Value(2.0) * 2.0)._op == ""
+    assert (Value(2.0) * 2.0)._op == "*"
 
 
 # ---- jacobian ----

@@ -327,7 +327,7 @@ MISTAKES = [
     (lambda v: flatgrad.linear(v, [v[:2]]), ValueError, r"3.*\(1, 2\)|\(1, 2\).*3"),
     (lambda v: flatgrad.linear([v, v], [v[:2]]), ValueError, r"\(2, 3\).*\(1, 2\)|\(1, 2\).*\(2, 3\)"),
     (lambda v: flatgrad.linear(v, [v], v), ValueError, "b"),
-    (lambda v: flatgrad.linear(v, [v], activation="softplus"), ValueError, "activation.*softplus"),
+    (lambda v: flatgrad.linear(v, [v], activation="softplux"), ValueError, "activation.*softplux.*did you mean 'softplus'"),
     (lambda v: flatgrad.linear(v, [v], activation=3), (TypeError, ValueError), "activation.*3"),
     (lambda v: flatgrad.softmax(3.0), TypeError, "x"),
     (lambda v: flatgrad.sum(None), TypeError, "x"),

@@ -177,9 +177,11 @@ def scalar_outcomes_of(call, arrays, where, shape):
 
 # ---- elementwise rows of ops.def ----
 
-LIBM = {"TANH", "SIGMOID", "EXP", "LOG", "SIN", "COS", "POW", "POWC", "POWI"}   # 2 units in the last place
-KINKED = {"RELU", "ABS", "MAXIMUM", "MINIMUM", "WHERE", "CLIP"}   # on whole numbers and halves, for ties
-POSITIVE = {("LOG", 0), ("SQRT", 0), ("POW", 0), ("POWC", 0)}
+LIBM = {"TANH", "SIGMOID", "EXP", "LOG", "SIN", "COS", "POW", "POWC", "POWI", "BINARY_CROSS_ENTROPY",
+        "BCE_WITH_LOGITS", "WEIGHTED_BCE_WITH_LOGITS", "KL_DIV", "KL_DIV_LOG"}   # 2 units in the last place
+KINKED = {"RELU", "ABS", "MAXIMUM", "MINIMUM", "WHERE", "CLIP", "ABSOLUTE_ERROR", "HUBER"}   # on whole numbers and halves, for ties
+POSITIVE = {("LOG", 0), ("SQRT", 0), ("POW", 0), ("POWC", 0), ("KL_DIV", 1)}
+PROBABILITIES = {("BINARY_CROSS_ENTROPY", 0), ("BINARY_CROSS_ENTROPY", 1)}
 IMMEDIATES = {"POWI": [2, 3, -1, -2, 7, 0, 1], "POWC": [0.5, -1.5, 2.25]}
 
 
@@ -188,6 +190,8 @@ def value_of(op, *point):
     if op == "SIGMOID":   # ORACLE's is farther than 2 units in the last place from this one
         e = math.exp(-abs(point[0]))
         return 1.0 / (1.0 + e) if point[0] >= 0.0 else e / (1.0 + e)
+    if op == "SILU":
+        return point[0] * value_of("SIGMOID", *point)
     return ORACLE[op].value(*point)
 
 
@@ -197,6 +201,8 @@ def sample(op, which, shape):
         return np.round(x * 2) / 2
     if (op, which) in POSITIVE:
         return np.abs(x) + 0.05
+    if (op, which) in PROBABILITIES:
+        return np.abs(x) / 3.0
     if op == "POWI" or (op, which) == ("DIV", 1):
         return x + np.where(x < 0, -0.25, 0.25)
     return x

@@ -23,12 +23,13 @@ class Oracle:
 
     apply: the operation on Values (or numbers); value: the same on floats, raising Python's errors;
     partials: the derivatives at float64 operands, given the result; points: ordinary operands for
-    finite differences, away from kinks; ulps: how far from `value` the result may be.
+    finite differences, away from kinks; ulps: how far from `value` the result may be; whole: an integer that
+    every operand may be.
     """
 
-    def __init__(self, apply, value, partials, points, ulps=0, immediate=False):
+    def __init__(self, apply, value, partials, points, ulps=0, immediate=False, whole=2):
         self.apply, self.value, self.partials = apply, value, partials
-        self.points, self.ulps, self.immediate = points, ulps, immediate
+        self.points, self.ulps, self.immediate, self.whole = points, ulps, immediate, whole
 
 
 def real_power(x, y):
@@ -70,6 +71,80 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x)) if x > -700 else math.exp(x)
 
 
+def normal_cdf(x):
+    return 0.5 * math.erfc(-x * math.sqrt(0.5))
+
+
+def dgelu_tanh(x):
+    u = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return 0.5 * (1 + np.tanh(u)) + 0.5 * x * (1 - np.tanh(u)**2) * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)
+
+
+def softplus(x):
+    return x if math.isnan(x) else max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def expm1(x):
+    """math.expm1 where it does not overflow."""
+    return INF if x >= 700 else math.expm1(x)
+
+
+def logarithm(x):
+    return math.log(x) if x > 0 else -INF if x == 0 else NAN
+
+
+def log_sigmoid(x):
+    return (x if x < 0 else 0.0) - math.log1p(math.exp(-abs(x)))
+
+
+def exponential(x):
+    return math.exp(x) if x < 709.7 or x == INF or math.isnan(x) else INF
+
+
+def binary_cross_entropy(x, y):
+    if not (0 <= x <= 1 or math.isnan(x)) or not (0 <= y <= 1 or math.isnan(y)):
+        raise ValueError("no probability")
+    return (y - 1) * larger(math.log1p(-x) if x < 1 else NAN if math.isnan(x) else -INF, -100.0) - y * larger(
+        logarithm(x), -100.0)
+
+
+def binary_cross_entropy_partials(x, y, z):
+    return [(x - y) / F(larger((1 - x) * x, float(np.float32(1e-12)))), np.log1p(-x) - np.log(x)]
+
+
+def unlikely(x):
+    """The smaller of sigmoid(x) and sigmoid(-x), whose difference to 0 or 1 is not rounded away."""
+    return np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))
+
+
+def weighted_bce_with_logits(x, y, w):
+    """(1 - y) * x - (1 + (w - 1) * y) * log_sigmoid(x), in which x <= 0 does not cancel."""
+    return ((1 - y) * x if x > 0 else -w * y * x) + ((w - 1) * y + 1) * math.log1p(math.exp(-abs(x)))
+
+
+def weighted_bce_with_logits_partials(x, y, w, z):
+    factor = (w - 1) * y + 1
+    return [(1 - y) - factor * unlikely(x) if x > 0 else factor * unlikely(x) - w * y,
+            -x - (w - 1) * log_sigmoid(x), -y * log_sigmoid(x)]
+
+
+def kl_div(x, y):
+    if y < 0:
+        raise ValueError("no probability")
+    return (0.0 if y == 0 else y * logarithm(y)) - y * x
+
+
+def huber(x, y, delta):
+    e = abs(x - y)
+    return 0.5 * e * e if e <= delta else delta * (e - 0.5 * delta)
+
+
+def huber_partials(x, y, delta, z):
+    e = x - y
+    slope = delta if e > delta else -delta if e < -delta else e
+    return [slope, -slope, F(0) if abs(e) <= delta else abs(e) - delta]
+
+
 ONE = [0.3, 1.7, -0.8, 2.5, -3.25]
 POSITIVE = [0.3, 1.7, 12.5]
 TWO = [(0.3, 1.7), (-2.5, 0.4), (3.0, -1.25), (-0.7, -6.0)]
@@ -87,6 +162,18 @@ ORACLE = {
     "SIN": Oracle(flatgrad.sin, math.sin, lambda x, z: [np.cos(x)], ONE, ulps=1),
     "COS": Oracle(flatgrad.cos, math.cos, lambda x, z: [-np.sin(x)], ONE, ulps=1),
     "ABS": Oracle(flatgrad.abs, abs, lambda x, z: [sign(x)], ONE),
+    "GELU": Oracle(flatgrad.gelu, lambda x: x * normal_cdf(x),
+                   lambda x, z: [normal_cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)], ONE, ulps=16),
+    "GELU_TANH": Oracle(flatgrad.gelu_tanh,
+                        lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))),
+                        lambda x, z: [dgelu_tanh(x)], ONE, ulps=16),
+    "SILU": Oracle(flatgrad.silu, lambda x: x * sigmoid(x),
+                   lambda x, z: [sigmoid(x) * (1 + x * (1 - sigmoid(x)))], ONE, ulps=2),
+    "SOFTPLUS": Oracle(flatgrad.softplus, softplus, lambda x, z: [sigmoid(x)], ONE, ulps=1),
+    "LEAKY_RELU": Oracle(flatgrad.leaky_relu, lambda x, y: x if x > 0 else y * x,
+                         lambda x, y, z: [F(1) if x > 0 else y, F(0) if x > 0 else x], TWO),
+    "ELU": Oracle(flatgrad.elu, lambda x, y: x if x > 0 else y * expm1(x),
+                  lambda x, y, z: [F(1) if x > 0 else y * np.exp(x), F(0) if x > 0 else F(expm1(x))], TWO, ulps=1),
     "ADD": Oracle(lambda x, y: x + y, lambda x, y: x + y, lambda x, y, z: [F(1), F(1)], TWO),
     "SUB": Oracle(lambda x, y: x - y, lambda x, y: x - y, lambda x, y, z: [F(1), F(-1)], TWO),
     "MUL": Oracle(lambda x, y: x * y, lambda x, y: x * y, lambda x, y, z: [y, x], TWO),
@@ -96,6 +183,22 @@ ORACLE = {
                             lambda x, y, z: [2 * (x - y), -2 * (x - y)], TWO),
     "HINGE": Oracle(partial(_core._apply, "HINGE"), lambda x, y: 0.0 if 1 - x * y < 0 else 1 - x * y,
                     lambda x, y, z: [F(z > 0) * -y, F(z > 0) * -x], TWO),
+    "ABSOLUTE_ERROR": Oracle(partial(_core._apply, "ABSOLUTE_ERROR"), lambda x, y: abs(x - y),
+                             lambda x, y, z: [sign(x - y), -sign(x - y)], TWO),
+    "BINARY_CROSS_ENTROPY": Oracle(partial(_core._apply, "BINARY_CROSS_ENTROPY"), binary_cross_entropy,
+                                   binary_cross_entropy_partials, [(0.3, 0.8), (0.9, 0.25), (0.5, 0.6)], whole=1),
+    "BCE_WITH_LOGITS": Oracle(partial(_core._apply, "BCE_WITH_LOGITS"),
+                              lambda x, y: ((1 - y) * x if x > 0 else -y * x) + math.log1p(math.exp(-abs(x))),
+                              lambda x, y, z: [(1 - y) - unlikely(x) if x > 0 else unlikely(x) - y, -x], TWO),
+    "KL_DIV": Oracle(partial(_core._apply, "KL_DIV"), kl_div,
+                     lambda x, y, z: [-y, np.log(y) + y / y - x], [(-0.3, 1.7), (-2.5, 0.4), (3.0, 1.25)]),
+    "KL_DIV_LOG": Oracle(partial(_core._apply, "KL_DIV_LOG"), lambda x, y: exponential(y) * (y - x),
+                         lambda x, y, z: [-np.exp(y), z + np.exp(y)], TWO),
+    "HUBER": Oracle(partial(_core._apply, "HUBER"), huber, huber_partials,
+                    [(0.3, 1.7, 1.0), (0.3, 0.5, 1.0), (-2.5, 0.4, 0.7), (3.0, 2.5, 2.0)]),
+    "WEIGHTED_BCE_WITH_LOGITS": Oracle(partial(_core._apply, "WEIGHTED_BCE_WITH_LOGITS"),
+                                       weighted_bce_with_logits, weighted_bce_with_logits_partials,
+                                       [(0.3, 1.7, 2.0), (-2.5, 0.4, 0.7), (3.0, 0.8, 1.5), (-0.7, 1.0, 3.0)]),
     "POW": Oracle(lambda x, y: x**y, real_power,
                   lambda x, y, z: [power_dx(x, y), power_dy(x, y, z)],
                   [(0.3, 1.7), (2.5, -0.4), (3.0, 2.0), (7.5, 3.0)], ulps=1),
@@ -182,7 +285,7 @@ def test_every_row_has_an_oracle():
 def test_row_is_described(op):
     row = ROWS[op]
     assert row["formula"]
-    operands = [1.5, 2] if ORACLE[op].immediate else [1.5] * arity(op)
+    operands = [1.5, 2] if ORACLE[op].immediate else [float(ORACLE[op].whole)] * arity(op)
     z = ORACLE[op].apply(*[Value(operands[0]), *operands[1:]])
     assert type(z) is Value
     values, operands = split(op, ORACLE[op].points[0])
@@ -220,7 +323,7 @@ def test_value_at_special_points(op):
 def test_numbers_as_operands(op):
     """Any operand may be a plain float or int; the result is the same."""
     apply = ORACLE[op].apply
-    for point in ORACLE[op].points + [(2.0,) * arity(op)]:
+    for point in ORACLE[op].points + [(float(ORACLE[op].whole),) * arity(op)]:
         point = point if isinstance(point, tuple) else (point,)
         expected = apply(*[Value(x) for x in point]).data
         for which in itertools.product([False, True], repeat=arity(op)):
@@ -338,9 +441,10 @@ def test_gradient_is_scaled_by_the_result_and_added(op):
 @pytest.mark.parametrize("op", [i for i in IDS if arity(i) == 2 and not ORACLE[i].immediate])
 def test_same_operand_twice(op):
     """x op x: both partials add up in one gradient."""
-    x = Value(1.5)
+    number = ORACLE[op].points[0][0] if op == "BINARY_CROSS_ENTROPY" else 1.5
+    x = Value(number)
     ORACLE[op].apply(x, x).backward()
-    y, z = Value(1.5), Value(1.5)
+    y, z = Value(number), Value(number)
     ORACLE[op].apply(y, z).backward()
     assert x.grad == pytest.approx(y.grad + z.grad, rel=1e-15, abs=1e-15)
 

@@ -19,8 +19,21 @@ cdef extern from "tape.h" nogil:
         FG_COPY
         FG_TANH
         FG_SIGMOID
+        FG_GELU
+        FG_GELU_TANH
+        FG_SILU
+        FG_SOFTPLUS
+        FG_LEAKY_RELU
+        FG_ELU
         FG_SQUARED_ERROR
         FG_HINGE
+        FG_ABSOLUTE_ERROR
+        FG_BINARY_CROSS_ENTROPY
+        FG_BCE_WITH_LOGITS
+        FG_KL_DIV
+        FG_KL_DIV_LOG
+        FG_HUBER
+        FG_WEIGHTED_BCE_WITH_LOGITS
         FG_LAYER
         FG_MAP
         FG_SUM
@@ -158,6 +171,7 @@ cdef extern from "tape.h" nogil:
     int fg_tape_scratch(fg_tape *t, size_t doubles)
     fg_id fg_tape_push_leaves(fg_tape *t, fg_id count)
     fg_id fg_tape_push_run(fg_tape *t, fg_id count)
+    fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool)
     fg_record *fg_tape_record(const fg_tape *t, fg_id i)
     int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
     fg_id fg_tape_push(fg_tape *t, int op, fg_id a, fg_id b, double data)

@@ -20,9 +20,13 @@ import copyreg
 import operator
 import os
 import sys
+from contextlib import ContextDecorator
 from copy import deepcopy
 from functools import partial
 from types import CellType, FunctionType
+
+from flatgrad.arguments import one_of
+from flatgrad.errors import ShapeError
 
 
 cdef extern from "Python.h":
@@ -277,8 +281,19 @@ cdef inline fg_handle *new_handle() except NULL:
     return <fg_handle *>PyType_GenericAlloc(<PyTypeObject *>Value, 0)
 
 
+cdef Py_ssize_t unrecorded = 0   # how many no_grad() blocks there are around us
+
+
+cdef fg_id forgotten(fg_id i) noexcept:
+    """The leaf with the number of node i, which is on top, in its place."""
+    cdef int op = fg_tape_op(&tape, i)
+    return fg_tape_forget(&tape, i, tape.args[i].a if fg_op_is_pooled(op) or fg_op_is_block(op) else tape.npool)
+
+
 cdef inline object give(fg_handle *handle, fg_id i):
-    """Tie a new handle to node i, which has none and no box, and hand it to the caller."""
+    """Tie a new handle to node i, which is on top and has none and no box, and hand it to the caller."""
+    if unrecorded:
+        i = forgotten(i)
     handle.id = i
     tape.owner[i] = &handle.id
     return FG_GIVE(<PyObject *>handle)
@@ -799,6 +814,79 @@ cdef object apply_function(int op, PyObject **args, Py_ssize_t count):
     return give(handle, fg_tape_push(&tape, op, ids[0], ids[1], z))
 
 
+cdef object apply_pair(int op, object x, object y):
+    """A row with two operands of Values, Tensors and numbers."""
+    cdef PyObject *args[2]
+    args[0], args[1] = <PyObject *>x, <PyObject *>y
+    return apply_function(op, args, 2)
+
+
+def leaky_relu(x, negative_slope=0.01):
+    """x if x > 0, else negative_slope * x.
+
+    Parameters
+    ----------
+    x : Value, Tensor or real number
+    negative_slope : Value, Tensor or real number, optional
+
+    Returns
+    -------
+    Value, or Tensor if an operand is one
+
+    Notes
+    -----
+    The derivative by `x` at 0 is `negative_slope`, as in PyTorch.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.leaky_relu(-2.0).data
+    -0.02
+    """
+    return apply_pair(FG_LEAKY_RELU, x, negative_slope)
+
+
+def elu(x, alpha=1.0):
+    """x if x > 0, else alpha * (exp(x) - 1).
+
+    Parameters
+    ----------
+    x : Value, Tensor or real number
+    alpha : Value, Tensor or real number, optional
+
+    Returns
+    -------
+    Value, or Tensor if an operand is one
+
+    Notes
+    -----
+    The derivative by `x` at 0 is `alpha`, as in PyTorch.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.elu(-1000.0).data
+    -1.0
+    """
+    return apply_pair(FG_ELU, x, alpha)
+
+
+cdef int check_made(list children, list partials, double *values) except -1:
+    """An error unless the children are Values, and the partials, if there are any, a number for each, which
+    are written to `values`."""
+    cdef Py_ssize_t k
+    for k, child in enumerate(children):
+        if not isinstance(child, Value):
+            raise TypeError(f"_children[{k}]: expected a Value, got {describe(child)}")
+    if partials is not None:
+        if len(partials) != len(children):
+            raise ValueError(f"local_grads: expected {len(children)} numbers, one for each child, "
+                             f"got {len(partials)}")
+        for k in range(len(partials)):
+            values[k] = to_data(f"local_grads[{k}]", partials[k])
+    return 0
+
+
 cdef int become_made(Value self, double number, list children, list partials, str op) except -1:
     """Make self the handle of a new node with these operands, and of its old one no more.
 
@@ -817,18 +905,10 @@ cdef int become_made(Value self, double number, list children, list partials, st
     global handle_moves
     if len(children) > FG_MAX_ID // 4:
         raise MemoryError(f"_children: {len(children)} Values do not fit on the tape")
-    for k, child in enumerate(children):
-        if not isinstance(child, Value):
-            raise TypeError(f"_children[{k}]: expected a Value, got {describe(child)}")
     scratch = bytearray((count + 1) * (sizeof(fg_id) + sizeof(double)))
     values = <double *><char *>scratch
     ids = <fg_id *>(values + count)
-    if partials is not None:
-        if len(partials) != len(children):
-            raise ValueError(f"local_grads: expected {len(children)} numbers, one for each child, "
-                             f"got {len(partials)}")
-        for k in range(count):
-            values[k] = to_data(f"local_grads[{k}]", partials[k])
+    check_made(children, partials, values)
     reserve(1, count if partials is None else 3 * count)
     # A leaf that __new__ has just made, on top and used by none, gives its place to the new node.
     fresh = (self.id + 1 == tape.n and tape.op[self.id] == FG_LEAF and tape.owner[self.id] == &self.id
@@ -1201,7 +1281,7 @@ cdef Py_ssize_t check_block(str name, int op, tuple places, object constant) exc
     arity = fg_op_table[opcodes[param]].arity
     if op == FG_LAYER:
         fits = (len(sizes) in (2, 3) and sizes[0][0] == rows and sizes[1] == (cols, sizes[0][1])
-                and sizes[2:] in ([], [(1, cols)]) and param in ("LEAF", *ACTIVATIONS.values()))
+                and sizes[2:] in ([], [(1, cols)]) and is_fused(opcodes[param]))
     elif op == FG_MAP:
         fits = (len(sizes) == arity and 0 < arity and opcodes[param] < FG_CUSTOM
                 and all([m in (1, rows) and n in (1, cols) for m, n in sizes]))
@@ -1600,6 +1680,10 @@ cdef class Value:
         partials = None
         if local_grads is not None:
             partials = to_list("local_grads", "numbers", local_grads)
+        if unrecorded:
+            scratch = bytearray((len(nodes) + 1) * sizeof(double))
+            check_made(nodes, partials, <double *><char *>scratch)
+            nodes, partials = [], None
         if nodes or _op or partials or tape.op[self.id] != FG_LEAF:
             become_made(self, number, nodes, partials, str(_op))
         else:
@@ -1702,6 +1786,14 @@ cdef class Value:
             del extra[name]
         else:
             PyObject_GenericSetAttr(self, name, NULL)
+
+    def leaky_relu(self, negative_slope=0.01):
+        """The value if it is above 0, else `negative_slope` times it. See `flatgrad.leaky_relu`."""
+        return apply_pair(FG_LEAKY_RELU, self, negative_slope)
+
+    def elu(self, alpha=1.0):
+        """The value if it is above 0, else ``alpha * (exp(value) - 1)``. See `flatgrad.elu`."""
+        return apply_pair(FG_ELU, self, alpha)
 
     def backward(self):
         """Add to the gradients of all that this value depends on.
@@ -1948,8 +2040,8 @@ cdef void *our_new = (<PyTypeObject *>Value).tp_new
 fg_method_hook = apply_method
 fg_function_hook = apply_function
 
-__all__ = ["Tensor", "Value", "collect", "dot", "linear", "log_softmax", "logsumexp", "matvec", "max", "mean",
-           "scalar_graph", "softmax", "stats", "sum"]
+__all__ = ["Tensor", "Value", "collect", "dot", "elu", "leaky_relu", "linear", "log_softmax", "logsumexp",
+           "matvec", "max", "mean", "no_grad", "scalar_graph", "softmax", "stats", "sum"]
 
 
 cdef str row_doc(const fg_op_info *info, bint is_method):
@@ -2015,6 +2107,11 @@ cdef int publish_operations() except -1:
             our_methods[op], our_method_names[op] = <PyObject *>method, <PyObject *>name
             setattr(Tensor, name, PyDescr_NewMethod(
                 <PyTypeObject *>Tensor, row_definition(info, fg_methods[op], METH_NOARGS, True)))
+    for op in (FG_LEAKY_RELU, FG_ELU):   # which have a second operand with a default, and so a `def`
+        name = sys.intern(fg_op_table[op].name.decode())
+        method = Value.__dict__[name]
+        kept_alive.extend((method, name))
+        our_methods[op], our_method_names[op] = <PyObject *>method, <PyObject *>name
     return 0
 
 
@@ -2079,7 +2176,7 @@ def weighted_sum(w not None, x not None, b):
         x = list(x)
     count = len(w)
     if len(x) != count:
-        raise ValueError(f"x: expected {count} inputs, one for each weight, got {len(x)}")
+        raise ShapeError(f"x: expected {count} inputs, one for each weight, got {len(x)}")
     if count == 0:
         return b
     if count >= FG_MAX_ID // 4:

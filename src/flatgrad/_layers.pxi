@@ -16,19 +16,24 @@ cdef class Weights:
         One weight for each input. May be changed, or another list or tuple put in its place.
     b : Value
         The bias.
-    activation : {'linear', 'relu', 'tanh', 'sigmoid'}
+    activation : str
+        'linear', 'relu', 'leaky_relu', 'elu', 'gelu', 'gelu_tanh', 'silu', 'softplus', 'tanh' or 'sigmoid'.
     nonlin : bool
         Whether the activation is another than 'linear'. Assigning True means 'relu'.
+    has_bias : bool
+        Whether the bias is among the parameters.
     """
     cdef object handed_out      # the list (or whatever a user has put there) that `w` gave; None: nobody has it
     cdef tuple kept             # the weights as last seen in it, all Values; None: not yet seen
     cdef object bias
     cdef int code               # the activation's opcode, FG_LEAF for linear
+    cdef public bint has_bias
     cdef bint in_order          # the weights' slots follow each other
     cdef long long moves        # handle_moves when that was seen
 
     def __cinit__(self):
         self.bias = None
+        self.has_bias = True
         self.code = FG_RELU
 
     @property
@@ -74,20 +79,21 @@ cdef class Weights:
             self.code = FG_RELU if x else FG_LEAF
 
     def __getstate__(self):
-        return dict(self.__dict__), self.w, self.b, self.activation
+        return dict(self.__dict__), self.w, self.b, self.activation, self.has_bias
 
     def __setstate__(self, state):
-        own, self.w, self.b, self.activation = state
+        own, self.w, self.b, self.activation, self.has_bias = state
         self.__dict__.update(own)
 
     def __reduce__(self):
         return copyreg.__newobj__, (type(self),), self.__getstate__()
 
     def own_parameters(self):
-        """The weights, then the bias, in a new list."""
+        """The weights, then the bias if there is one, in a new list."""
         if not is_current(self):
             see(self)
-        return [*(self.kept if self.kept is not None else self.w), self.b]
+        weights = self.kept if self.kept is not None else self.w
+        return [*weights, self.b] if self.has_bias else list(weights)
 
 
 cdef bint is_current(Weights n) noexcept:
@@ -243,6 +249,21 @@ cdef bint fill_layer(fg_record *r, const Plan *plan) noexcept:
     return True
 
 
+cdef fg_view results_of(fg_id node, fg_id rows, fg_id cols) noexcept:
+    """All results of a block instruction."""
+    return fg_view(0, node - rows * cols if tape.args[node].b else node, rows, cols, <int32_t>cols, 1)
+
+
+cdef int push_activation(int code, fg_id rows, fg_id cols, bint parts, fg_id *node) noexcept:
+    """Append the activation of *node's results, and make it *node. A status. No Python code."""
+    cdef fg_id views = 1 if code < FG_UNARY_END else 2
+    cdef fg_record *r = fg_block_begin(&tape, <fg_id>code, views, 0)
+    fg_block_view(r, 0, results_of(node[0], rows, cols))
+    if views > 1:
+        fg_block_view(r, 1, fg_view(FG_VIEW_CONSTANT, fg_tape_push_leaf(&tape, default_of(code)), 1, 1, 1, 1))
+    return fg_block_push(&tape, FG_MAP, rows, cols, parts, NULL, node)
+
+
 cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     """The layers, one instruction each, if that is possible without a closer look; else NotImplemented."""
     cdef Operand a
@@ -267,6 +288,9 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
             return NotImplemented
         nodes += <uint64_t>rows * plans[l].nout + 1
         words += fg_block_words(3, 0)
+        if not is_fused(plans[l].code):
+            nodes += <uint64_t>rows * plans[l].nout + 2
+            words += fg_block_words(2, 0)
     if a.kind != TENSOR:
         nodes += elements_of(&a)
         words += elements_of(&a)
@@ -274,7 +298,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
         raise MemoryError(f"x: a layer over {rows} samples does not fit on the tape")
     single = not batch and plans[count - 1].nout == 1
     if batch:
-        tensor = new_tensor(rows, plans[count - 1].nout, a.ndim, False, False)
+        tensor = new_tensor(rows, plans[count - 1].nout, a.ndim, False, unrecorded > 0)
     elif not single:
         values = [None] * <Py_ssize_t>plans[count - 1].nout
     if tape.n + nodes > tape.room or tape.npool + words > tape.pool_capacity:
@@ -286,21 +310,24 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     # From here on no Python code is run.
     n, npool = tape.n, tape.npool
     for l in range(count):
-        r = fg_block_begin(&tape, <fg_id>plans[l].code, 3, 0)
+        r = fg_block_begin(&tape, <fg_id>(plans[l].code if is_fused(plans[l].code) else FG_LEAF), 3, 0)
         if not fill_layer(r, &plans[l]):
             undo(n, npool, handle)
             return NotImplemented
         if l > 0:
-            fg_block_view(r, 0, fg_view(0, node - rows * plans[l].nin if tape.args[node].b else node, rows,
-                                        plans[l].nin, <int32_t>plans[l].nin, 1))
+            fg_block_view(r, 0, results_of(node, rows, plans[l].nin))
         elif fill(r, 0, &a) < 0:
             undo(n, npool, handle)
             raise RuntimeError("x: the list changed while it was read")
         status = fg_block_push(&tape, FG_LAYER, rows, plans[l].nout, not (single and l == count - 1), NULL,
                                &node)
+        if status == 0 and not is_fused(plans[l].code):
+            status = push_activation(plans[l].code, rows, plans[l].nout, not (single and l == count - 1), &node)
         if status < 0:
             undo(n, npool, handle)
             raise_status(status)
+    if unrecorded:
+        node = fg_tape_forget(&tape, n, npool)
     if single:
         return give(handle, node)
     if batch:
@@ -332,7 +359,7 @@ def layer_forward(neurons not None, x):
     cdef Plan plan
     cdef bint batch, fused = True
     cdef Weights n
-    x = as_array(x)
+    x = [x] if isinstance(x, Value) else as_array(x)   # a layer of one neuron gives a Value
     batch = is_batch(x)
     if not scalar_mode and plan_layer(neurons, &plan):
         if not batch and not isinstance(x, (list, tuple)):
@@ -384,7 +411,7 @@ cdef int check_width(object x, Py_ssize_t nin) except -1:
     """ValueError unless the samples are nin wide."""
     width = x.shape[-1] if hasattr(x, "shape") else len(x[0]) if len(x) > 0 and is_row(x[0]) else len(x)
     if width != nin:
-        raise ValueError(f"x: expected {nin} inputs, one for each weight, got {width}")
+        raise ShapeError(f"x: expected {nin} inputs, one for each weight, got {width}")
     return 0
 
 
@@ -398,7 +425,7 @@ def network_forward(list layers not None, x):
         return NotImplemented
     for l in range(count):
         layer = layers[l]
-        if not calls(layer, layer_call) or not layer.fused:
+        if not calls(layer, layer_call) or not layer.fused or layer.then is not None:
             return NotImplemented
         neurons = layer.neurons
         keep.append(neurons)

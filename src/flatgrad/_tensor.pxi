@@ -233,7 +233,7 @@ cdef int take_array(str name, object array, Operand *a, list keep) except -1:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers, got an array of dtype {array.dtype}")
     if array.ndim > 2:
-        raise ValueError(f"{name}: expected at most 2 dimensions, got shape {array.shape}")
+        raise ShapeError(f"{name}: expected at most 2 dimensions, got shape {array.shape}")
     if array.size >= MOST_NODES:
         raise MemoryError(f"{name}: {array.size} elements do not fit on the tape")
     if array.ndim == 0:
@@ -262,7 +262,7 @@ cdef int take_rows(str name, object x, Operand *a, list keep) except -1:
     for k, row in enumerate(list(x)):
         if type(row) is list and take_plain(row, &plain):   # most often
             if width >= 0 and <Py_ssize_t>plain.cols != width:
-                raise ValueError(f"{name}: expected rows of one length, got {width} in row 0 and {plain.cols} "
+                raise ShapeError(f"{name}: expected rows of one length, got {width} in row 0 and {plain.cols} "
                                  f"in row {k}")
             width = plain.cols
             all_numbers = False
@@ -272,7 +272,7 @@ cdef int take_rows(str name, object x, Operand *a, list keep) except -1:
             raise TypeError(f"{name}[{k}]: expected a row like the first, got {describe(row)}")
         elements, count = checked_elements(f"{name}[{k}]", row, &numbers, &a.exact)
         if width >= 0 and count != width:
-            raise ValueError(f"{name}: expected rows of one length, got {width} in row 0 and {count} in "
+            raise ShapeError(f"{name}: expected rows of one length, got {width} in row 0 and {count} in "
                              f"row {k}")
         width = count
         all_numbers = all_numbers and numbers
@@ -414,7 +414,7 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
         raise MemoryError(f"flatgrad: an instruction of {nodes} nodes and {words} operands does not fit on "
                           "the tape")
     if give_what == GIVE_TENSOR:
-        tensor = new_tensor(rows, cols, ndim, turned, constant)
+        tensor = new_tensor(rows, cols, ndim, turned, constant or unrecorded > 0)
     elif give_what == GIVE_LIST:
         values = [None] * <Py_ssize_t>(rows * cols)
     if tape.n + nodes > tape.room or tape.npool + words > tape.pool_capacity:
@@ -439,6 +439,8 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
     else:
         undo(n, npool, handle)
         raise RuntimeError("a list changed while it was read")
+    if unrecorded:
+        node = fg_tape_forget(&tape, n, npool)
     if give_what == GIVE_VALUE:
         return give(handle, node)
     if give_what == GIVE_TENSOR:
@@ -502,7 +504,7 @@ cdef int check_shapes(str name, const Operand *operands, fg_id count, fg_id *row
         if (rows[0] != rows_of(&operands[v]) and rows[0] != 1 and rows_of(&operands[v]) != 1
                 or cols[0] != cols_of(&operands[v]) and cols[0] != 1 and cols_of(&operands[v]) != 1):
             shapes = [str(shape_of(&operands[k])) for k in range(count)]
-            raise ValueError(f"{name}: shapes {' and '.join(shapes)} do not fit each other")
+            raise ShapeError(f"{name}: shapes {' and '.join(shapes)} do not fit each other")
         if rows_of(&operands[v]) != 1:
             rows[0] = rows_of(&operands[v])
         if cols_of(&operands[v]) != 1:
@@ -510,7 +512,7 @@ cdef int check_shapes(str name, const Operand *operands, fg_id count, fg_id *row
         if operands[v].ndim > ndim[0]:
             ndim[0] = operands[v].ndim
     if rows[0] == 0 or cols[0] == 0:
-        raise ValueError(f"{name}: expected at least one element, got shapes "
+        raise ShapeError(f"{name}: expected at least one element, got shapes "
                          f"{[shape_of(&operands[k]) for k in range(count)]}")
     return 0
 
@@ -583,7 +585,7 @@ cdef object reduce_(int op, object x, object axis):
     if elements_of(&a) == 0:
         if op == FG_SUM and along < 0:
             return Value(0.0)
-        raise ValueError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
+        raise ShapeError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
     if scalar_mode:
         return scalar_reduce(name, x, along, a.ndim)
     if along < 0 or a.ndim == 1:
@@ -612,7 +614,7 @@ cdef object softmax_(int op, object x, object axis):
         raise TypeError(f"{name}(): axis: expected an int, got None")
     along = axis_of(f"{name}()", axis, a.ndim)
     if elements_of(&a) == 0:
-        raise ValueError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
+        raise ShapeError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
     if scalar_mode:
         return scalar_softmax(name, x, along, a.ndim)
     a.turned = along == 0
@@ -620,18 +622,41 @@ cdef object softmax_(int op, object x, object axis):
                         GIVE_TENSOR if a.ndim == 2 or is_array(x) else GIVE_LIST, a.ndim, a.turned)
 
 
-# What a layer's activation is called, and its row. Their derivatives follow from the result alone.
-cdef dict ACTIVATIONS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "SIGMOID"}
+# What an activation is called, and its row.
+cdef dict ACTIVATIONS = {"linear": FG_LEAF, "relu": FG_RELU, "leaky_relu": FG_LEAKY_RELU, "elu": FG_ELU,
+                         "gelu": FG_GELU, "gelu_tanh": FG_GELU_TANH, "silu": FG_SILU, "softplus": FG_SOFTPLUS,
+                         "tanh": FG_TANH, "sigmoid": FG_SIGMOID}
 
 
 cdef int activation_of(str name, object activation) except -1:
     """The opcode, FG_LEAF for none."""
-    if activation is None or activation == "linear":
+    if activation is None:
         return FG_LEAF
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise ValueError(f"{name}: expected None or one of linear, {', '.join(ACTIVATIONS)}, got "
-                         f"{activation!r}")
-    return opcodes[ACTIVATIONS[activation]]
+        one_of(name, activation, ACTIVATIONS)
+    return ACTIVATIONS[activation]
+
+
+cdef inline bint is_fused(int activation) noexcept:
+    """Whether the activation is part of a layer's instruction: its derivative follows from the result."""
+    return (activation == FG_LEAF or activation == FG_RELU or activation == FG_TANH
+            or activation == FG_SIGMOID)
+
+
+cdef inline double default_of(int activation) noexcept:
+    """The second operand of the activations that have two."""
+    return 0.01 if activation == FG_LEAKY_RELU else 1.0
+
+
+cdef object activated(int activation, object x):
+    """An activation of a Value, of each of a list, or of a Tensor."""
+    if isinstance(x, list):
+        return [activated(activation, item) for item in x]
+    if activation == FG_LEAF:
+        return x
+    if activation < FG_UNARY_END:
+        return apply_method(activation, <PyObject *>x)
+    return apply_pair(activation, x, default_of(activation))
 
 
 cdef int take_layer(str name, object x, object w, object b, Operand *operands, list keep, tuple names) except -1:
@@ -641,17 +666,17 @@ cdef int take_layer(str name, object x, object w, object b, Operand *operands, l
     if b is not None:
         take(names[2], b, &operands[2], keep)
     if operands[0].ndim == 0 or operands[1].ndim != 2:
-        raise ValueError(f"{name}: expected {names[0]} of one or two dimensions and {names[1]} of two, got "
+        raise ShapeError(f"{name}: expected {names[0]} of one or two dimensions and {names[1]} of two, got "
                          f"shapes {shape_of(&operands[0])} and {shape_of(&operands[1])}")
     if operands[0].cols != operands[1].cols:
-        raise ValueError(f"{name}: shapes {names[1]} {shape_of(&operands[1])} and {names[0]} "
+        raise ShapeError(f"{name}: shapes {names[1]} {shape_of(&operands[1])} and {names[0]} "
                          f"{shape_of(&operands[0])} do not fit each other")
     if b is not None and (operands[2].rows != 1 or operands[2].cols != operands[1].rows):
-        raise ValueError(f"{name}: {names[2]}: expected {operands[1].rows} number"
+        raise ShapeError(f"{name}: {names[2]}: expected {operands[1].rows} number"
                          f"{'s' if operands[1].rows > 1 else ''}, one for each row of {names[1]}, got shape "
                          f"{shape_of(&operands[2])}")
     if operands[0].rows == 0 or operands[1].rows == 0:
-        raise ValueError(f"{name}: expected at least one row, got shapes {shape_of(&operands[0])} and "
+        raise ShapeError(f"{name}: expected at least one row, got shapes {shape_of(&operands[0])} and "
                          f"{shape_of(&operands[1])}")
     return 0
 
@@ -667,8 +692,9 @@ cdef object layer_(str name, object x, object w, object b, int activation, tuple
     cdef list keep = []
     cdef fg_id count = 3 if b is not None else 2
     take_layer(name, x, w, b, operands, keep, names)
-    return instruction_(FG_LAYER, <fg_id>activation, 0, operands, count, operands[0].rows, operands[1].rows,
-                        give_what, operands[0].ndim)
+    out = instruction_(FG_LAYER, <fg_id>activation if is_fused(activation) else FG_LEAF, 0, operands, count,
+                       operands[0].rows, operands[1].rows, give_what, operands[0].ndim)
+    return out if is_fused(activation) else activated(activation, out)
 
 
 cdef bint is_flat_list(object x):
@@ -899,7 +925,7 @@ def dot(w, x, b=None):
             take("dot(): b", b, &operands[2], keep)
     if (operands[0].ndim != 1 or operands[1].ndim != 1 or operands[0].cols != operands[1].cols
             or (b is not None and elements_of(&operands[2]) != 1)):
-        raise ValueError(f"dot(): expected w and x of one length, and b a scalar, got shapes "
+        raise ShapeError(f"dot(): expected w and x of one length, and b a scalar, got shapes "
                          f"{shape_of(&operands[1])} and {shape_of(&operands[0])}"
                          + (f", b {shape_of(&operands[2])}" if b is not None else ""))
     return instruction_(FG_LAYER, FG_LEAF, 0, operands, 2 if b is None else 3, 1, 1, GIVE_VALUE, 0)
@@ -932,7 +958,7 @@ def matvec(W, x, b=None):
     [12.0, 34.0]
     """
     if (not is_flat_list(x) if isinstance(x, (list, tuple)) else getattr(x, "ndim", 1) != 1):
-        raise ValueError(f"matvec(): x: expected one dimension, got {describe(x)}")
+        raise ShapeError(f"matvec(): x: expected one dimension, got {describe(x)}")
     return linear_("matvec()", x, W, b, FG_LEAF)
 
 
@@ -944,7 +970,9 @@ def linear(x, W, b=None, activation=None):
     x : Tensor, array_like or list; shape (n_in,) or (n_samples, n_in)
     W : Tensor, array_like or list of rows; shape (n_out, n_in)
     b : Tensor, array_like or list, shape (n_out,), optional
-    activation : {None, 'linear', 'relu', 'tanh', 'sigmoid'}, optional
+    activation : {None, 'linear', 'relu', 'leaky_relu', 'elu', 'gelu', 'gelu_tanh', 'silu', 'softplus', \
+'tanh', 'sigmoid'}, optional
+        relu, tanh and sigmoid are part of the instruction; the others are one of their own.
 
     Returns
     -------
@@ -975,26 +1003,44 @@ cdef object linear_(str name, object x, object W, object b, int activation):
     return layer_(name, x, W, b, activation, ("x", "W", "b"), GIVE_LIST if lists else GIVE_TENSOR)
 
 
-def pairwise_mean(str name not None, prediction, target):
-    """The mean of 'squared_error' or 'hinge' of two operands with equally many elements, in order."""
-    cdef str first = "score" if name == "hinge" else "prediction"
-    cdef Operand[2] operands
+# The rows of ops.def that are losses of a prediction and a target.
+cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in (
+    FG_SQUARED_ERROR, FG_HINGE, FG_ABSOLUTE_ERROR, FG_BINARY_CROSS_ENTROPY, FG_BCE_WITH_LOGITS, FG_KL_DIV,
+    FG_KL_DIV_LOG, FG_HUBER, FG_WEIGHTED_BCE_WITH_LOGITS)}
+
+
+def pairwise(str name not None, prediction, target, str reduction not None, parameter=None):
+    """A row of PAIRWISE on two operands with equally many elements, in order.
+
+    reduction: 'mean' and 'sum' give a Value; 'none' gives a Tensor of the shape of the prediction, at least one
+    dimension. parameter: the third operand of a row that has one, a number or one for each column.
+    """
+    cdef Operand[3] operands
     cdef list keep = []
-    cdef int op = FG_SQUARED_ERROR if name == "squared_error" else FG_HINGE
-    cdef fg_id v, count
+    cdef int op = PAIRWISE[name]
+    cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
     if scalar_mode:
-        return scalar_pairwise(name, prediction, target)
-    take(first, prediction, &operands[0], keep)
+        return scalar_pairwise(name, prediction, target, reduction, parameter)
+    take("prediction", prediction, &operands[0], keep)
     take("target", target, &operands[1], keep)
     for v in range(2):   # a column and a row of the same length fit: both as a row
         operands[v].turned = operands[v].cols == 1
-    if (rows_of(&operands[0]) != rows_of(&operands[1]) or cols_of(&operands[0]) != cols_of(&operands[1])
-            or elements_of(&operands[0]) == 0):
-        raise ValueError(f"{first} and target: shapes {shape_of(&operands[0])} and "
-                         f"{shape_of(&operands[1])} do not fit each other")
-    count = cols_of(&operands[0])
-    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, 2, rows_of(&operands[0]), count, GIVE_TENSOR, 2)
-    return reduce_(FG_MEAN, losses, None)
+    rows, cols = rows_of(&operands[0]), cols_of(&operands[0])
+    if rows != rows_of(&operands[1]) or cols != cols_of(&operands[1]) or elements_of(&operands[0]) == 0:
+        raise ShapeError(f"prediction and target: shapes {shape_of(&operands[0])} and {shape_of(&operands[1])} do "
+                         "not fit each other")
+    if count == 3:
+        take("parameter", parameter, &operands[2], keep)
+        if operands[2].rows != 1 or (operands[2].cols != 1 and operands[2].cols != cols):
+            raise ShapeError(f"parameter: shape {shape_of(&operands[2])} does not fit {shape_of(&operands[0])}")
+    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, count, rows, cols, GIVE_TENSOR, 2)
+    if reduction == "mean":
+        return reduce_(FG_MEAN, losses, None)
+    if reduction == "sum":
+        return reduce_(FG_SUM, losses, None)
+    if operands[0].ndim < 2:
+        return row_view(<Tensor>losses, 0)
+    return tensor_view(<Tensor>losses, 0, cols, 1, 1, 1, 2) if operands[0].turned else losses
 
 
 def cross_entropy(logits, labels):
@@ -1047,6 +1093,38 @@ class scalar_graph:
     def __exit__(self, *exception):
         global scalar_mode
         scalar_mode -= 1
+
+
+class no_grad(ContextDecorator):
+    """A context in which results are leaves: nothing is recorded that a backward pass could follow.
+
+    For predictions and updates. They take no memory beyond their own, and Tensors that are made by
+    operations have `requires_grad` False. Also a decorator.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> from flatgrad import Value
+    >>> a = Value(2.0)
+    >>> with flatgrad.no_grad():
+    ...     b = a * a
+    >>> b.data, b._prev
+    (4.0, set())
+    >>> @flatgrad.no_grad()
+    ... def square(x):
+    ...     return x * x
+    >>> square(a)._op
+    ''
+    """
+
+    def __enter__(self):
+        global unrecorded
+        unrecorded += 1
+        return self
+
+    def __exit__(self, *exception):
+        global unrecorded
+        unrecorded -= 1
 
 
 cdef object scalar(str name):
@@ -1114,12 +1192,23 @@ cdef object scalar_linear(str name, object x, object W, object b, int activation
     return outputs(x) if lists else packed(outputs(x))
 
 
-cdef object scalar_pairwise(str name, object prediction, object target):
+cdef object scalar_pairwise(str name, object prediction, object target, str reduction, object parameter):
+    cdef Py_ssize_t cols
     function = scalar(name)
     xs, ys = [flattened(x) for x in (prediction, target)]
     if len(xs) != len(ys):
-        raise ValueError(f"prediction and target: {len(xs)} and {len(ys)} elements do not fit each other")
-    return scalar("mean")([function(x, y) for x, y in zip(xs, ys)])
+        raise ShapeError(f"prediction and target: {len(xs)} and {len(ys)} elements do not fit each other")
+    if parameter is None:
+        losses = [function(x, y) for x, y in zip(xs, ys)]
+    else:   # one Value for a number that all have in common
+        parameters = [Value(x) for x in flattened(parameter)]
+        losses = [function(x, y, parameters[k % len(parameters)]) for k, (x, y) in enumerate(zip(xs, ys))]
+    if reduction != "none":
+        return scalar(reduction)(losses)
+    if not (isinstance(prediction, (list, tuple)) and is_row(prediction[0]) or getattr(prediction, "ndim", 1) == 2):
+        return packed(losses)
+    cols = len(losses) // len(prediction)
+    return packed([losses[k:k + cols] for k in range(0, len(losses), cols)])
 
 
 cdef list flattened(object x):
@@ -1161,7 +1250,7 @@ cdef object apply_scalars(int op, int32_t k, tuple items):
         return items[0]
     if op == FG_POWI:
         return items[0] ** k
-    if op == FG_SQUARED_ERROR or op == FG_HINGE:
+    if fg_op_table[op].name.decode() in PAIRWISE:
         return scalar(fg_op_table[op].name.decode())(*items)
     operators = {FG_ADD: operator.add, FG_SUB: operator.sub, FG_MUL: operator.mul, FG_DIV: operator.truediv,
                  FG_POW: operator.pow, FG_POWC: operator.pow, FG_NEG: operator.neg}
@@ -1297,7 +1386,7 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
             return from_numbers(t, name, to_numpy(<Tensor>x, True), data)
         raise TypeError(f"{name}: expected numbers, got {describe(x)}")
     if a.kind == ARRAY and shape_of(&a) != t.shape:
-        raise ValueError(f"{name}: expected shape {t.shape} or a number, got shape {shape_of(&a)}")
+        raise ShapeError(f"{name}: expected shape {t.shape} or a number, got shape {shape_of(&a)}")
     view = view_of(t)
     array = tape.data if data else tape.grad
     for i in range(view.rows):
@@ -1409,7 +1498,7 @@ cdef class Tensor:
         if a.kind == NUMBER or a.kind == VALUE:
             raise TypeError(f"data: expected an array or a list, got {describe(data)}")
         if elements_of(&a) == 0:
-            raise ValueError(f"data: expected at least one element, got shape {shape_of(&a)}")
+            raise ShapeError(f"data: expected at least one element, got shape {shape_of(&a)}")
         if a.kind == ARRAY:
             made = leaf_tensor(&a, not requires_grad)
         else:
@@ -1490,13 +1579,13 @@ cdef class Tensor:
     def item(self):
         """The only number, as a float. Raises ValueError if there are several."""
         if self.rows * self.cols != 1:
-            raise ValueError(f"item(): expected a Tensor of one element, got shape {self.shape}")
+            raise ShapeError(f"item(): expected a Tensor of one element, got shape {self.shape}")
         return element(self, 0, 0).data
 
     def backward(self):
         """`Value.backward` of the only element. Raises ValueError if there are several."""
         if self.rows * self.cols != 1:
-            raise ValueError(f"backward(): expected a Tensor of one element, got shape {self.shape}; take "
+            raise ShapeError(f"backward(): expected a Tensor of one element, got shape {self.shape}; take "
                              "sum() or mean() first")
         element(self, 0, 0).backward()
 
@@ -1583,12 +1672,20 @@ cdef class Tensor:
             shape = tuple([size // known if length == -1 else length for length in shape])
             known = size
         if len(shape) not in (1, 2) or known != size or sorted(shape)[0] < 1:
-            raise ValueError(f"reshape(): expected one or two lengths for the {size} elements of shape "
+            raise ShapeError(f"reshape(): expected one or two lengths for the {size} elements of shape "
                              f"{self.shape}, got {shape}")
         if not lies_dense(self):
             t = map_tensors(FG_COPY, 0, (self,), ())
         rows = shape[0] if len(shape) == 2 else 1
         return tensor_view(t, t.offset, rows, shape[-1], shape[-1], 1, <int>len(shape))
+
+    def leaky_relu(self, negative_slope=0.01):
+        """Each element if it is above 0, else `negative_slope` times it. See `flatgrad.leaky_relu`."""
+        return apply_pair(FG_LEAKY_RELU, self, negative_slope)
+
+    def elu(self, alpha=1.0):
+        """Each element if it is above 0, else ``alpha * (exp(element) - 1)``. See `flatgrad.elu`."""
+        return apply_pair(FG_ELU, self, alpha)
 
     def sum(self, axis=None):
         """The sum of all elements, a Value, or along an axis, a Tensor. See `flatgrad.sum`."""
@@ -1746,16 +1843,16 @@ cdef object matmul_(object left, object right):
     take("left operand of @", left, &operands[0], keep)
     take("right operand of @", right, &operands[1], keep)
     if operands[0].ndim == 0 or operands[1].ndim == 0:
-        raise ValueError(f"@: shapes {shape_of(&operands[0])} and {shape_of(&operands[1])}: expected one or "
+        raise ShapeError(f"@: shapes {shape_of(&operands[0])} and {shape_of(&operands[1])}: expected one or "
                          "two dimensions on both sides")
     shapes = shape_of(&operands[0]), shape_of(&operands[1])
     if operands[1].ndim == 2:   # a layer's weights are the rows of the transpose
         operands[1].turned = True
     if operands[0].cols != cols_of(&operands[1]):
-        raise ValueError(f"@: shapes {shapes[0]} and {shapes[1]} do not fit each other")
+        raise ShapeError(f"@: shapes {shapes[0]} and {shapes[1]} do not fit each other")
     rows, cols = operands[0].rows, rows_of(&operands[1])
     if rows == 0 or cols == 0:
-        raise ValueError(f"@: expected at least one element, got shapes {shapes[0]} and {shapes[1]}")
+        raise ShapeError(f"@: expected at least one element, got shapes {shapes[0]} and {shapes[1]}")
     ndim = operands[0].ndim + operands[1].ndim - 2
     if scalar_mode:
         return scalar_matmul(left, right, operands[0].ndim, operands[1].ndim)

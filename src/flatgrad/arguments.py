@@ -1,14 +1,12 @@
 """Checks of arguments, each with a message that names the argument, its value and what was expected.
 
-They return what the caller goes on with, and raise errors of `flatgrad.errors`.
+They return what the caller goes on with, and raise errors of `flatgrad.errors`. NumPy is imported by the
+functions that need it: micrograd's programs, which use some of the others, do without.
 """
-import difflib
 import importlib
 import math
 import numbers
 import operator
-
-import numpy as np
 
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
@@ -60,7 +58,7 @@ def within(name, value, low, high, expected=None):
 def whole(name, value, low=0):
     """The int, `low` or more, that `value` is."""
     expected = f"an int, {low} or more"
-    if isinstance(value, (bool, np.bool_)):
+    if is_bool(value):
         raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
     try:
         result = operator.index(value)
@@ -73,9 +71,14 @@ def whole(name, value, low=0):
 
 def flag(name, value):
     """The bool that `value` is."""
-    if not isinstance(value, (bool, np.bool_)):
+    if not is_bool(value):
         raise ArgumentTypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
+
+
+def is_bool(value):
+    """Whether it is a bool, NumPy's included."""
+    return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool") and hasattr(value, "dtype")
 
 
 def one_of(name, value, known):
@@ -86,12 +89,16 @@ def one_of(name, value, known):
     expected = f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}"
     if not isinstance(value, str):
         raise ArgumentTypeError(expected)
+    import difflib
+
     near = difflib.get_close_matches(value.lower(), known, n=1)
     raise UnknownNameError(expected + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def generator(name, rng):
     """A `numpy.random.Generator`: `rng` itself, or one seeded by an int, or by the system for None."""
+    import numpy as np
+
     if isinstance(rng, np.random.Generator):
         return rng
     if rng is not None:
@@ -104,6 +111,8 @@ def generator(name, rng):
 
 def finite_array(name, x, ndim=None):
     """`x` as a C-contiguous array of float64, of `ndim` dimensions if given, without nan and inf."""
+    import numpy as np
+
     try:
         array = np.asarray(x)
         if array.dtype.kind not in "biuf":

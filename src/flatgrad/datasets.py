@@ -1,19 +1,23 @@
-"""Two-class samples in the plane: generated moons, or a CSV file.
+"""Samples to learn from: generated ones, and those of a CSV file; and a split for training and testing.
 
-Nothing here knows Value. Samples are NumPy arrays `X`, `(n_samples, 2)`, and `y`, `(n_samples,)`.
+Nothing here knows Value. Samples are NumPy arrays `X`, `(n_samples, n_features)`, and `y`, `(n_samples,)`.
 """
 import csv
 import io
 import math
-import numbers
 import operator
 import os
 
 import numpy as np
 
-__all__ = ["make_moons", "read_csv"]
+from flatgrad.arguments import finite, flag, non_negative, within, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+
+__all__ = ["make_circles", "make_moons", "make_parity", "make_spirals", "make_sum", "make_xor", "read_csv",
+           "train_test_split"]
 
 COLUMNS = ("x", "y", "label")
+MOST_BITS = 20   # of make_parity: a million rows
 
 
 def make_moons(n_samples=100, *, shuffle=True, noise=None, random_state=None):
@@ -41,7 +45,7 @@ def make_moons(n_samples=100, *, shuffle=True, noise=None, random_state=None):
 
     Raises
     ------
-    TypeError, ValueError
+    ArgumentTypeError, ArgumentError
         If an argument is not as described.
 
     Notes
@@ -59,56 +63,351 @@ def make_moons(n_samples=100, *, shuffle=True, noise=None, random_state=None):
     >>> X[y == 0].round(3).tolist()
     [[1.0, 0.0], [-1.0, 0.0]]
     """
-    n_outer, n_inner = moon_sizes(n_samples)
-    if not isinstance(shuffle, (bool, np.bool_)):
-        raise TypeError(f"shuffle: expected True or False, got {shuffle!r}")
-    if noise is not None:
-        if not isinstance(noise, numbers.Real):
-            raise TypeError(f"noise: expected a number or None, got {noise!r}")
-        if not 0 <= noise < math.inf:
-            raise ValueError(f"noise: expected a finite number, 0 or more, got {noise!r}")
-    rng = generator(random_state)
-
+    n_outer, n_inner = two_sizes(n_samples)
+    mix = Mixer(shuffle, noise, random_state)
     t_outer, t_inner = np.linspace(0, np.pi, n_outer), np.linspace(0, np.pi, n_inner)
     # The inner y is 1 - sin t - 0.5, in this order: it fixes the last bit.
     outer = np.column_stack([np.cos(t_outer), np.sin(t_outer)])
     inner = np.column_stack([1 - np.cos(t_inner), 1 - np.sin(t_inner) - 0.5])
-    X = np.concatenate([outer, inner])
-    y = np.repeat(np.array([0, 1], dtype=np.intp), [n_outer, n_inner])
-    if shuffle:
-        order = np.arange(len(X))
-        rng.shuffle(order)
-        X, y = X[order], y[order]
-    if noise is not None:
-        X += rng.normal(scale=noise, size=X.shape)
-    return X, y
+    return mix(np.concatenate([outer, inner]), labels_of([n_outer, n_inner]))
 
 
-def read_csv(path):
-    """Samples from a CSV file with the columns x, y and label.
-
-    The first line names the columns. They may come in any order and among others, which are
-    ignored; white space around a cell, blank lines and a UTF-8 byte order mark are, too. Labels
-    are -1 and 1, or 0 and 1, written as any number of that value (`1`, `1.0`, `+1`).
+def make_circles(n_samples=100, *, shuffle=True, noise=None, random_state=None, factor=0.8):
+    """A circle around a smaller one, the numbers of scikit-learn's function of the same name.
 
     Parameters
     ----------
-    path : str or path-like
-        A file in UTF-8, cells separated by commas.
+    n_samples : int or pair of int, optional
+        Samples in all, of which the outer circle gets the smaller half; or in the outer and in the
+        inner circle.
+    shuffle : bool, optional
+        Whether the samples come in random order, rather than the outer circle first.
+    noise : float, optional
+        Standard deviation of the Gaussian noise added to every coordinate, in the units of the outer
+        circle's radius, which is 1. None adds none and draws nothing.
+    random_state : int or numpy.random.RandomState, optional
+        As for `make_moons`.
+    factor : float, optional
+        Radius of the inner circle, from 0 to below 1.
 
     Returns
     -------
     X : ndarray of float64, shape (n_samples, 2)
+    y : ndarray of int, shape (n_samples,)
+        0 for the outer circle, 1 for the inner.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described.
+
+    Notes
+    -----
+    The circles are r (cos t, sin t) for t evenly spaced over [0, 2 pi), its end left out. One permutation
+    is drawn, then the noise. For one seed, one version of NumPy and the same arguments the result equals
+    scikit-learn's.
+
+    Examples
+    --------
+    >>> from flatgrad.datasets import make_circles
+    >>> X, y = make_circles(8, shuffle=False, factor=0.5)
+    >>> X[y == 1].round(3).tolist()
+    [[0.5, 0.0], [0.0, 0.5], [-0.5, 0.0], [-0.0, -0.5]]
+    """
+    n_outer, n_inner = two_sizes(n_samples)
+    factor = within("factor", factor, 0.0, 1.0)
+    mix = Mixer(shuffle, noise, random_state)
+    t_outer, t_inner = (np.linspace(0, 2 * np.pi, n, endpoint=False) for n in (n_outer, n_inner))
+    outer = np.column_stack([np.cos(t_outer), np.sin(t_outer)])
+    inner = np.column_stack([np.cos(t_inner), np.sin(t_inner)]) * factor
+    return mix(np.concatenate([outer, inner]), labels_of([n_outer, n_inner]))
+
+
+def make_spirals(n_samples=100, n_classes=2, *, turns=1.0, noise=None, shuffle=True, random_state=None):
+    """Spirals around one centre, an arm for each class.
+
+    Parameters
+    ----------
+    n_samples : int, optional
+        Samples in all, one for each class at least. Where they do not divide evenly, the last classes
+        have one more.
+    n_classes : int, optional
+        Arms, 2 or more.
+    turns : float, optional
+        How often an arm goes around the centre; 0 makes rays, a negative number turns clockwise.
+    noise : float, optional
+        Standard deviation of the Gaussian noise added to every coordinate, in the units of the outer
+        radius, which is 1. None adds none and draws nothing.
+    shuffle : bool, optional
+        Whether the samples come in random order, rather than class by class from the centre outwards.
+    random_state : int or numpy.random.RandomState, optional
+        As for `make_moons`.
+
+    Returns
+    -------
+    X : ndarray of float64, shape (n_samples, 2)
+    y : ndarray of int, shape (n_samples,)
+        From 0 to n_classes - 1.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Sample j of the m of class k is r (cos t, sin t) with r = (j + 1) / m and
+    t = 2 pi (turns r + k / n_classes): Archimedes' spiral, its centre left out, since all arms meet there.
+    One permutation is drawn, then the noise.
+
+    Examples
+    --------
+    >>> from flatgrad.datasets import make_spirals
+    >>> X, y = make_spirals(4, 2, shuffle=False)
+    >>> X.round(3).tolist(), y.tolist()
+    ([[-0.5, 0.0], [1.0, -0.0], [0.5, -0.0], [-1.0, 0.0]], [0, 0, 1, 1])
+    """
+    n_classes = whole("n_classes", n_classes, 2)
+    n_samples = whole("n_samples", n_samples, 1)
+    if n_samples < n_classes:
+        raise ArgumentError(f"n_samples: expected one for each of the {n_classes} classes at least, got {n_samples}")
+    turns = finite("turns", turns)
+    mix = Mixer(shuffle, noise, random_state)
+    sizes = [(n_samples + k) // n_classes for k in range(n_classes)]
+    radii = [np.arange(1, m + 1) / m for m in sizes]
+    angles = np.concatenate([2 * np.pi * (turns * r + k / n_classes) for k, r in enumerate(radii)])
+    X = np.concatenate(radii)[:, None] * np.column_stack([np.cos(angles), np.sin(angles)])
+    return mix(X, labels_of(sizes))
+
+
+def make_xor(n_samples=None, *, signed=False, noise=None, random_state=None):
+    """The exclusive or of two bits: its four rows, or many noisy ones.
+
+    Parameters
+    ----------
+    n_samples : int, optional
+        Samples in all; the rows of the table come in turn, again and again. None takes each once.
+    signed : bool, optional
+        Whether a bit is written as -1 or 1, in `X` and `y`, rather than 0 or 1.
+    noise : float, optional
+        Standard deviation of the Gaussian noise added to every coordinate of `X`. None adds none and
+        draws nothing.
+    random_state : int or numpy.random.RandomState, optional
+        As for `make_moons`.
+
+    Returns
+    -------
+    X : ndarray of float64, shape (n_samples, 2)
+    y : ndarray of int, shape (n_samples,)
+        1 where one of the two bits is set, and 0, or -1, where none or both are.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad.datasets import make_xor
+    >>> X, y = make_xor()
+    >>> X.tolist(), y.tolist()
+    ([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0, 1, 1, 0])
+    """
+    mix = Mixer(False, noise, random_state)
+    X, y = make_parity(2, signed=signed)
+    row = np.arange(4 if n_samples is None else whole("n_samples", n_samples, 1)) % 4
+    return mix(X[row], y[row])
+
+
+def make_parity(n_bits=3, *, signed=False):
+    """All rows of n bits, and whether the number of bits set is odd.
+
+    Parameters
+    ----------
+    n_bits : int, optional
+        From 1 to 20.
+    signed : bool, optional
+        Whether a bit is written as -1 or 1, in `X` and `y`, rather than 0 or 1.
+
+    Returns
+    -------
+    X : ndarray of float64, shape (2**n_bits, n_bits)
+        The numbers from 0 to 2**n_bits - 1 in base 2, their highest bit first.
+    y : ndarray of int, shape (2**n_bits,)
+        1 where the number of bits set is odd; 0, or -1, where it is even.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad.datasets import make_parity
+    >>> X, y = make_parity(3)
+    >>> X[6].tolist(), y.tolist()
+    ([1.0, 1.0, 0.0], [0, 1, 1, 0, 1, 0, 0, 1])
+    >>> X, y = make_parity(3, signed=True)
+    >>> X[6].tolist(), y.tolist()
+    ([1.0, 1.0, -1.0], [-1, 1, 1, -1, 1, -1, -1, 1])
+    """
+    n_bits = whole("n_bits", n_bits, 1)
+    if n_bits > MOST_BITS:
+        raise ArgumentError(f"n_bits: expected 1 to {MOST_BITS}, got {n_bits}: there are 2**{n_bits} rows")
+    signed = flag("signed", signed)
+    bits = np.arange(2**n_bits)[:, None] >> np.arange(n_bits)[::-1] & 1
+    y = (bits.sum(axis=1) % 2).astype(np.intp)
+    return (2.0 * bits - 1.0, 2 * y - 1) if signed else (bits.astype(np.float64), y)
+
+
+def make_sum(n_samples=100, n_features=2, *, low=-1.0, high=1.0, noise=None, random_state=None):
+    """Samples of a linear function, the sum of the features: y = x1 + x2 by default.
+
+    Parameters
+    ----------
+    n_samples, n_features : int, optional
+        1 or more.
+    low, high : float, optional
+        The features are drawn evenly from `low` to below `high`.
+    noise : float, optional
+        Standard deviation of the Gaussian noise added to `y`. None adds none and draws nothing.
+    random_state : int or numpy.random.RandomState, optional
+        As for `make_moons`.
+
+    Returns
+    -------
+    X : ndarray of float64, shape (n_samples, n_features)
     y : ndarray of float64, shape (n_samples,)
-        -1.0 or 1.0; a label 0 becomes -1.0.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described.
+
+    Notes
+    -----
+    The features are drawn row by row, then the noise.
+
+    Examples
+    --------
+    >>> from flatgrad.datasets import make_sum
+    >>> X, y = make_sum(8, random_state=0)
+    >>> X.shape, bool((y == X[:, 0] + X[:, 1]).all())
+    ((8, 2), True)
+    """
+    shape = whole("n_samples", n_samples, 1), whole("n_features", n_features, 1)
+    low, high = finite("low", low), finite("high", high)
+    if not (low < high and math.isfinite(high - low)):
+        raise ArgumentError(f"high: expected a number above low={low:g}, got {high:g}")
+    mix = Mixer(False, noise, random_state)
+    X = mix.rng.uniform(low, high, size=shape)
+    y = X.sum(axis=1)
+    return X, y if mix.noise is None else y + mix.rng.normal(scale=mix.noise, size=y.shape)
+
+
+def train_test_split(*arrays, test_size=None, train_size=None, random_state=None, shuffle=True, stratify=None):
+    """Split samples into those to train on and those to test on, as scikit-learn's function does.
+
+    Parameters
+    ----------
+    *arrays : array, list, DataFrame or Tensor
+        Of one length along their first axis, such as `X` and `y`; all are split in the same way.
+    test_size, train_size : float or int, optional
+        How much goes to either part: a share between 0 and 1, rounded up for testing and down for
+        training, or a number of samples. One that is None is what the other leaves; if both are None, a
+        quarter is for testing.
+    random_state : int or numpy.random.RandomState, optional
+        As for `make_moons`.
+    shuffle : bool, optional
+        Whether the samples are drawn at random, and come in that order. If not, the first ones are for
+        training and those that follow them for testing.
+    stratify : array_like, shape (n_samples,), optional
+        Labels, each of which is to have its share of either part; there are two samples of each at least,
+        and as many places in either part as there are labels.
+
+    Returns
+    -------
+    list
+        For each array the part to train on and the part to test on: copies, or lists of a list.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an argument is of another type than described.
+    ArgumentError, ShapeError, DataError
+        If a size, a length or the labels are not as described.
+
+    Notes
+    -----
+    Without `stratify` a permutation of the samples is drawn: its beginning is for testing, and what follows
+    for training. With it, each part gets of every label the whole number of samples below its share, and
+    one more of those with the largest remainder, drawn among equals, until it is full. For one seed, one
+    version of NumPy and the same arguments both give scikit-learn's split.
+
+    Examples
+    --------
+    >>> from flatgrad.datasets import make_moons, train_test_split
+    >>> X, y = make_moons(100, noise=0.1, random_state=0)
+    >>> X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
+    >>> X_train.shape, X_test.shape, int(y_train.sum()), int(y_test.sum())
+    ((75, 2), (25, 2), 38, 12)
+    """
+    if not arrays:
+        raise ArgumentTypeError("arrays: expected one at least, such as X, got none")
+    lengths = [length_of(f"arrays[{k}]", array) for k, array in enumerate(arrays)]
+    n = lengths[0]
+    if set(lengths) != {n}:
+        raise ShapeError(f"arrays: expected one length, got {', '.join(map(str, lengths))}")
+    n_train, n_test = split_sizes(n, test_size, train_size)
+    rng = generator(random_state)
+    if not flag("shuffle", shuffle):
+        if stratify is not None:
+            raise ArgumentError("stratify: expected None with shuffle=False, got labels")
+        train, test = np.arange(n_train), np.arange(n_train, n_train + n_test)
+    elif stratify is None:
+        order = rng.permutation(n)
+        train, test = order[n_test:n_test + n_train], order[:n_test]
+    else:
+        train, test = stratified(stratify, n, n_train, n_test, rng)
+    return [part for array in arrays for part in (picked(array, train), picked(array, test))]
+
+
+def read_csv(path, target=None, features=None, *, delimiter=","):
+    """Samples from a CSV file: two classes in the columns x, y and label, or any columns by name.
+
+    The first line names the columns. They may come in any order and among others, which are
+    ignored; white space around a cell, blank lines and a UTF-8 byte order mark are, too. Without
+    `target`, labels are -1 and 1, or 0 and 1, written as any number of that value (`1`, `1.0`, `+1`).
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file in UTF-8.
+    target : str, optional
+        The column that becomes `y`. None reads the columns x and y as `X`, and label as `y`.
+    features : sequence of str, optional
+        The columns that become `X`, numbers all, in this order. None takes all others that have a name,
+        in the order of the file. For a `target` only.
+    delimiter : str, optional
+        The character between two cells.
+
+    Returns
+    -------
+    X : ndarray of float64, shape (n_samples, n_features)
+    y : ndarray of float64, or of str, shape (n_samples,)
+        Without `target` -1.0 or 1.0; a label 0 becomes -1.0. Of a target, numbers if its first sample has
+        one, or else the text of the cells; ``names, y = numpy.unique(y, return_inverse=True)`` makes
+        labels from 0 of either, and has their names.
 
     Raises
     ------
     OSError
         If the file cannot be read.
-    ValueError
+    DataError
         If it is not such a file: the message, one line, says where (file, line, column) and what
         was expected. Lines are counted from 1, the header's.
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described.
 
     Examples
     --------
@@ -124,42 +423,66 @@ def read_csv(path):
            [-3.  ,  0.25]])
     >>> y
     array([-1.,  1.])
+
+    Other columns, and classes that have names:
+
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "flowers.csv")
+    ...     with open(path, "w") as file:
+    ...         _ = file.write("length,width,kind\\n5.1,3.5,rose\\n4.9,3,lily\\n6,2.2,rose\\n")
+    ...     X, y = read_csv(path, target="kind")
+    >>> names, y = np.unique(y, return_inverse=True)
+    >>> X.shape, names.tolist(), y.tolist()
+    ((3, 2), ['lily', 'rose'], [1, 0, 1])
     """
     path = os.fspath(path)
     file = shown_path(path)
-    records = read_records(path, file)
+    if target is not None and not isinstance(target, str):
+        raise ArgumentTypeError(f"target: expected the name of a column, got {target!r}")
+    if features is not None:
+        if target is None:
+            raise ArgumentError(f"features: expected None without target, got {features!r}")
+        features = list(features) if isinstance(features, (list, tuple)) else features
+        if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+            raise ArgumentTypeError(f"features: expected a list of names of columns, got {features!r}")
+    records = read_records(path, file, separator(delimiter))
     try:
         line, header = next(records)
     except StopIteration:
-        raise ValueError(f"{file}: empty, expected a header with x, y and label") from None
-    where = locate_columns(header, f"{file}: line {line}")
+        expected = "x, y and label" if target is None else "the names of the columns"
+        raise DataError(f"{file}: empty, expected a header with {expected}") from None
+    if target is None:
+        return read_two_classes(file, line, header, records, delimiter)
+    return read_columns(file, line, header, records, target, features)
 
+
+def read_two_classes(file, line, header, records, delimiter):
+    """What `read_csv` returns for the columns x, y and label; `line` is that of the header."""
+    where = locate_columns(header, f"{file}: line {line}", "commas" if delimiter == "," else repr(delimiter))
     samples = []
     first = {}  # label: the line on which it was first seen
     for line, cells in records:
         at = f"{file}: line {line}"
-        if any(cells[len(header):]):
-            raise ValueError(
-                f"{at}: {len(cells)} cells, but the header has {len(header)} columns"
-            )
+        check_width(cells, header, at)
         x, y, label = (read_number(cells, where[name], f"{at}, column {name}") for name in COLUMNS)
         if label not in (-1, 0, 1):
-            raise ValueError(
+            raise DataError(
                 f"{at}, column label: expected -1 or 1, or 0 or 1, got {label!r}"
             )
         first.setdefault(label, line)
         if -1 in first and 0 in first:
             other = -1 if label == 0 else 0
-            raise ValueError(
+            raise DataError(
                 f"{at}, column label: {label:g}, but {other} on line {first[other]}: "
                 "expected -1 and 1, or 0 and 1"
             )
         samples.append((x, y, label))
 
     if not samples:
-        raise ValueError(f"{file}: line {line}: no samples below the header")
+        raise DataError(f"{file}: line {line}: no samples below the header")
     if len(first) == 1:
-        raise ValueError(
+        raise DataError(
             f"{file}: line {line}, column label: {label:g}, as in all the file, "
             "expected samples of both classes"
         )
@@ -167,29 +490,73 @@ def read_csv(path):
     return table[:, :2].copy(), np.where(table[:, 2] > 0, 1.0, -1.0)
 
 
-def moon_sizes(n_samples):
-    """(outer, inner) from `make_moons`'s argument."""
+def read_columns(file, line, header, records, target, features):
+    """What `read_csv` returns for a target; `line` is that of the header."""
+    if features is None:
+        features = [name for name in header if name and name != target]
+        if not features:
+            raise DataError(f"{file}: line {line}: no column but {short(target)}, expected features")
+    elif not features or len(set(features)) < len(features) or target in features:
+        raise ArgumentError(f"features: expected names, each once and none of them target={target!r}, got {features!r}")
+    where_target, *where = (locate_column(header, name, f"{file}: line {line}") for name in [target, *features])
+    X, y, numbers = [], [], None
+    for line, cells in records:
+        at = f"{file}: line {line}"
+        check_width(cells, header, at)
+        X.append([read_number(cells, k, f"{at}, column {name}") for k, name in zip(where, features)])
+        if numbers is None:  # for all samples: one cell that is spoilt does not make text of all others
+            numbers = is_number(cells[where_target] if where_target < len(cells) else "")
+        read = read_number if numbers else read_text
+        y.append(read(cells, where_target, f"{at}, column {target}"))
+    if not X:
+        raise DataError(f"{file}: line {line}: no samples below the header")
+    return np.array(X), np.array(y)
+
+
+class Mixer:
+    """What ends the making of samples: a permutation if asked for, then noise, from one generator."""
+
+    def __init__(self, shuffle, noise, random_state):
+        self.shuffle = flag("shuffle", shuffle)
+        self.noise = None if noise is None else non_negative("noise", noise)
+        self.rng = generator(random_state)
+
+    def __call__(self, X, y):
+        if self.shuffle:
+            order = np.arange(len(X))
+            self.rng.shuffle(order)
+            X, y = X[order], y[order]
+        if self.noise is not None:
+            X += self.rng.normal(scale=self.noise, size=X.shape)
+        return X, y
+
+
+def labels_of(sizes):
+    """0 for the samples of the first class, and so on."""
+    return np.repeat(np.arange(len(sizes), dtype=np.intp), sizes)
+
+
+def two_sizes(n_samples):
+    """(outer, inner) from the argument of `make_moons` and `make_circles`."""
     try:
         n = operator.index(n_samples)
     except TypeError:
         pass
     else:
         if n < 1:
-            raise ValueError(f"n_samples: expected 1 or more, got {n_samples!r}")
+            raise ArgumentError(f"n_samples: expected 1 or more, got {n_samples!r}")
         return n // 2, n - n // 2
     try:
         outer, inner = map(operator.index, n_samples)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"n_samples: expected an int or a pair of ints, got {n_samples!r}"
-        ) from None
+        raise ArgumentTypeError(f"n_samples: expected an int or a pair of ints, got {n_samples!r}") from None
     if outer < 0 or inner < 0:
-        raise ValueError(f"n_samples: expected counts of 0 or more, got {n_samples!r}")
+        raise ArgumentError(f"n_samples: expected counts of 0 or more, got {n_samples!r}")
     return outer, inner
 
 
 def generator(random_state):
-    """What has `shuffle` and `normal`, from `make_moons`'s argument."""
+    """What has the methods of numpy.random.RandomState, from the argument of that name."""
     if random_state is None:
         return np.random
     if isinstance(random_state, np.random.RandomState):
@@ -197,16 +564,103 @@ def generator(random_state):
     try:
         seed = operator.index(random_state)
     except TypeError:
-        raise TypeError(
-            f"random_state: expected an int, a numpy.random.RandomState or None, "
-            f"got {random_state!r}"
-        ) from None
+        raise ArgumentTypeError("random_state: expected an int, a numpy.random.RandomState or None, "
+                                f"got {random_state!r}") from None
     if not 0 <= seed < 2**32:
-        raise ValueError(f"random_state: expected 0 to 2**32 - 1, got {random_state!r}")
+        raise ArgumentError(f"random_state: expected 0 to 2**32 - 1, got {random_state!r}")
     return np.random.RandomState(seed)
 
 
-def read_records(path, file):
+def length_of(name, array):
+    """The number of samples in an array or list."""
+    try:
+        return len(array)
+    except TypeError:
+        raise ArgumentTypeError(f"{name}: expected samples in an array or a list, got {array!r}") from None
+
+
+def picked(array, order):
+    """The samples of the numbers `order`, in that order."""
+    if hasattr(array, "iloc"):   # pandas
+        return array.iloc[order]
+    return array[order] if hasattr(array, "shape") else [array[k] for k in order]
+
+
+def split_sizes(n, test_size, train_size):
+    """(n_train, n_test) from the arguments of `train_test_split`, for n samples."""
+    if test_size is None and train_size is None:
+        test_size = 0.25
+    n_test = split_size("test_size", test_size, n, math.ceil)
+    n_train = split_size("train_size", train_size, n, math.floor)
+    n_test = n - n_train if n_test is None else n_test
+    n_train = n - n_test if n_train is None else n_train
+    if n_train < 1 or n_test < 1 or n_train + n_test > n:
+        raise ArgumentError(f"test_size, train_size: expected one sample for either at least, and {n}, which there "
+                            f"are, for both at most, got {test_size!r} and {train_size!r}: {n_test} and {n_train}")
+    return n_train, n_test
+
+
+def split_size(name, size, n, rounded):
+    """How many of n samples a size is, or None."""
+    if size is None:
+        return None
+    expected = f"a share between 0 and 1 or a number of samples from 1 to {n - 1}"
+    try:
+        count = whole(name, size, 1)
+    except ArgumentTypeError:
+        if not 0.0 < finite(name, size, expected) < 1.0:
+            raise ArgumentError(f"{name}: expected {expected}, got {size!r}") from None
+        return rounded(size * n)
+    except ArgumentError:
+        raise ArgumentError(f"{name}: expected {expected}, got {size!r}") from None
+    if count >= n:
+        raise ArgumentError(f"{name}: expected {expected}, got {size!r}")
+    return count
+
+
+def stratified(labels, n, n_train, n_test, rng):
+    """The numbers of the samples to train on and to test on, each label with its share."""
+    labels = np.asarray(labels)
+    if labels.shape != (n,):
+        raise ShapeError(f"stratify: expected the shape ({n},), a label for each sample, got {labels.shape}")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise DataError("stratify: expected labels, got nan")
+    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if counts.min() < 2:
+        raise DataError(f"stratify: expected two samples of each label at least, "
+                        f"got one of {classes[counts.argmin()].item()!r}")
+    for name, size in ("train_size", n_train), ("test_size", n_test):
+        if size < len(classes):
+            raise ArgumentError(f"{name}: expected {len(classes)} samples at least, as there are labels, got {size}")
+    of_train = shares(counts, n_train, rng)
+    of_test = shares(counts - of_train, n_test, rng)
+    train, test = [], []
+    for k in range(len(classes)):
+        members = np.flatnonzero(codes == k)[rng.permutation(counts[k])]
+        train.append(members[:of_train[k]])
+        test.append(members[of_train[k]:of_train[k] + of_test[k]])
+    return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
+
+
+def shares(counts, size, rng):
+    """How many samples of each label a part of `size` gets: the largest remainder method, with a draw
+    among equal remainders."""
+    exact = counts / counts.sum() * size
+    got = np.floor(exact)
+    remainders = exact - got
+    left = int(size - got.sum())
+    for remainder in np.unique(remainders)[::-1]:
+        if left <= 0:
+            break
+        equal = np.flatnonzero(remainders == remainder)
+        # Drawn even if all of them get one: scikit-learn's generator moves on as well.
+        lucky = rng.choice(equal, size=min(len(equal), left), replace=False)
+        got[lucky] += 1
+        left -= len(lucky)
+    return got.astype(np.intp)
+
+
+def read_records(path, file, delimiter):
     """Yield (line number, stripped cells) of each record that is not blank."""
     with open(path, "rb") as stream:
         raw = stream.read()
@@ -214,12 +668,12 @@ def read_records(path, file):
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{file}: line {line}: not text in UTF-8") from None
+        raise DataError(f"{file}: line {line}: not text in UTF-8") from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"{file}: line {line}: not text, it has a zero byte")
+        raise DataError(f"{file}: line {line}: not text, it has a zero byte")
 
-    reader = csv.reader(io.StringIO(text, newline=None))
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
     while True:
         line = reader.line_num + 1  # where the next record starts; a quoted cell may span lines
         try:
@@ -227,39 +681,80 @@ def read_records(path, file):
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValueError(f"{file}: line {line}: {error}") from None
+            raise DataError(f"{file}: line {line}: {error}") from None
         cells = [cell.strip() for cell in cells]
         if cells not in ([], [""]):
             yield line, cells
 
 
-def locate_columns(header, at):
+def locate_columns(header, at, separators):
     """{name: index} of the columns we read."""
     for name in COLUMNS:
         count = header.count(name)
         if count == 0:
             found = short(", ".join(header))
-            raise ValueError(
-                f"{at}: no column {name}, expected x, y and label between commas, got {found}"
+            raise DataError(
+                f"{at}: no column {name}, expected x, y and label between {separators}, got {found}"
             )
         if count > 1:
-            raise ValueError(f"{at}: column {name} is there {count} times, expected once")
+            raise DataError(f"{at}: column {name} is there {count} times, expected once")
     return {name: header.index(name) for name in COLUMNS}
+
+
+def locate_column(header, name, at):
+    """The index of a column."""
+    count = header.count(name)
+    if count != 1:
+        found = f"it is there {count} times" if count else f"there are {short(', '.join(header))}"
+        raise DataError(f"{at}: expected one column {short(name)}, {found}")
+    return header.index(name)
+
+
+def check_width(cells, header, at):
+    """Refuse a record with something beyond the last column."""
+    if any(cells[len(header):]):
+        raise DataError(f"{at}: {len(cells)} cells, but the header has {len(header)} columns")
+
+
+def separator(delimiter):
+    """The character between two cells."""
+    if not isinstance(delimiter, str):
+        raise ArgumentTypeError(f"delimiter: expected one character, got {delimiter!r}")
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise ArgumentError("delimiter: expected one character, and no quotation mark or line break, "
+                            f"got {delimiter!r}")
+    return delimiter
+
+
+def is_number(cell):
+    """Whether a cell is written as a number, finite or not."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def read_text(cells, index, at):
+    """The text in a cell."""
+    if index >= len(cells) or not cells[index]:
+        raise DataError(f"{at}: missing, expected a label")
+    return cells[index]
 
 
 def read_number(cells, index, at):
     """The finite float in a cell."""
     if index >= len(cells) or not cells[index]:
-        raise ValueError(f"{at}: missing, expected a number")
+        raise DataError(f"{at}: missing, expected a number")
     cell = cells[index]
     try:
         if "_" in cell:  # float() takes 1_000, which is Python's notation and not a table's
             raise ValueError
         value = float(cell)
     except ValueError:
-        raise ValueError(f"{at}: expected a number, got {short(cell)}") from None
+        raise DataError(f"{at}: expected a number, got {short(cell)}") from None
     if not math.isfinite(value):
-        raise ValueError(f"{at}: expected a finite number, got {short(cell)}")
+        raise DataError(f"{at}: expected a finite number, got {short(cell)}")
     return value
 
 

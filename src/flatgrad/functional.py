@@ -12,7 +12,7 @@ import numbers
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, depends, derivatives
+from flatgrad._core import Tensor, Value, depends, derivatives, recording
 from flatgrad.arguments import flag, non_negative, positive, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, GradcheckError, ShapeError
 
@@ -52,7 +52,8 @@ def grad(f, argnums=0):
     -----
     `f` is called with a Value for each number, and with a Tensor for each array or Tensor; a 0-d array becomes
     a Value. Other arguments and those by keyword are passed on as they are. To look at a traced number write
-    ``x.data``; what is computed from that is a constant.
+    ``x.data``; what is computed from that is a constant, as is what `f` computes in a `no_grad` block of its own.
+    One around the call makes no difference.
 
     `jax.grad` and `torch.func.grad` are called in the same way, and give arrays where this gives floats. Those
     of theirs nest; these refuse to: for second derivatives take finite differences of ``grad(f)``.
@@ -352,7 +353,8 @@ def called(f, args, kwargs, leaves):
     """f(*args, **kwargs), while these leaves are known to be differentiated by."""
     traces[id(leaves)] = leaves
     try:
-        return f(*args, **kwargs)
+        with recording():
+            return f(*args, **kwargs)
     finally:
         del traces[id(leaves)]
 

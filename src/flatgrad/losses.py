@@ -1,21 +1,33 @@
-"""Losses over samples: each is a mean, one Value made by one instruction of the core.
+"""Losses over samples, as functions and as callables that hold the options.
 
-Here shapes and labels are checked; the core computes.
+A loss of pairs is one instruction of the core on all elements, and one more for its mean or sum. Here
+shapes, labels and options are checked; the core computes. Names and numbers are PyTorch's
+(`torch.nn.functional` and `torch.nn`, for targets that are numbers, labels or Values).
+
+What all have in common: `reduction` is 'mean', over all elements or samples; 'sum'; or 'none', which
+gives the losses one by one, a Tensor of the shape of the predictions, or a Value where that is one Value.
 """
 import operator
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, pairwise_mean
+from flatgrad import arguments
+from flatgrad._core import Tensor, Value, abs, dot, log_softmax, pairwise, sum, where
 from flatgrad._core import cross_entropy as mean_cross_entropy
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
-__all__ = ["mse", "hinge", "cross_entropy"]
+__all__ = ["LOSSES", "mse", "mae", "huber", "hinge", "binary_cross_entropy", "bce_with_logits", "cross_entropy", "nll",
+           "kl_div", "l1", "l2", "MSELoss", "L1Loss", "HuberLoss", "HingeLoss", "BCELoss", "BCEWithLogitsLoss",
+           "CrossEntropyLoss", "NLLLoss", "KLDivLoss"]
 
 FLOAT64, INT64 = np.dtype(np.float64), np.dtype(np.int64)
+REDUCTIONS = ("mean", "sum", "none")
 
 
-def mse(prediction, target):
-    """The mean squared error, mean((prediction - target)**2).
+# ---- of pairs of numbers ----
+
+def mse(prediction, target, reduction="mean"):
+    """The squared error, (prediction - target)**2.
 
     Parameters
     ----------
@@ -24,18 +36,23 @@ def mse(prediction, target):
     target : array, (nested) list of number and Value, Tensor, Value or number
         Of the same shape; a last axis of length 1, as in ``(n_samples, 1)`` and ``(n_samples,)``,
         makes no difference. nan and inf are numbers here and reach the result.
+    reduction : {'mean', 'sum', 'none'}, optional
 
     Returns
     -------
-    Value
-        The mean over all elements, in the square of their unit.
+    Value, or Tensor if `reduction` is 'none'
+        In the square of their unit. Gradients flow to Values and Tensors on both sides.
 
     Raises
     ------
     TypeError
         If there is something else than numbers in an argument.
     ValueError
-        If the shapes do not fit each other, or there are no samples.
+        If the shapes do not fit each other, there are no samples, or `reduction` is unknown.
+
+    Notes
+    -----
+    PyTorch's `mse_loss`.
 
     Examples
     --------
@@ -48,12 +65,91 @@ def mse(prediction, target):
     >>> loss.backward()
     >>> x.grad, y.grad
     (-2.0, 0.0)
+    >>> mse([x, y], [3.0, 2.0], reduction='none').tolist()
+    [4.0, 0.0]
     """
-    return pairwise_mean("squared_error", *paired("prediction", prediction, target))
+    return paired("squared_error", "prediction", prediction, target, reduction)
 
 
-def hinge(score, target):
-    """The mean hinge loss, mean(relu(1 - target * score)), for classes named -1 and 1.
+def mae(prediction, target, reduction="mean"):
+    """The absolute error, abs(prediction - target).
+
+    Parameters
+    ----------
+    prediction, target, reduction
+        As for `mse`.
+
+    Returns
+    -------
+    Value, or Tensor if `reduction` is 'none'
+        In their unit. The gradient is -1 or 1 for each element, and 0 where the two are equal.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `mse`.
+
+    Notes
+    -----
+    PyTorch's `l1_loss`.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.losses import mae
+    >>> x, y = Value(1.0), Value(2.0)
+    >>> loss = mae([x, y], [4.0, 2.0])
+    >>> loss.data
+    1.5
+    >>> loss.backward()
+    >>> x.grad, y.grad
+    (-0.5, 0.0)
+    """
+    return paired("absolute_error", "prediction", prediction, target, reduction)
+
+
+def huber(prediction, target, delta=1.0, reduction="mean"):
+    """Half the squared error near the target, and a straight line farther than `delta` from it.
+
+    Parameters
+    ----------
+    prediction, target, reduction
+        As for `mse`.
+    delta : float, optional
+        Above 0, in the unit of the predictions. The slope of the line as well.
+
+    Returns
+    -------
+    Value, or Tensor if `reduction` is 'none'
+        In the square of their unit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `mse`, or if `delta` is not a finite number above 0.
+
+    Notes
+    -----
+    With ``e = abs(prediction - target)``: ``e**2 / 2`` where ``e <= delta``, else ``delta * (e - delta / 2)``
+    (P. J. Huber, 1964); PyTorch's `huber_loss`.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.losses import huber
+    >>> x, y = Value(1.0), Value(2.0)
+    >>> loss = huber([x, y], [1.5, 12.0], reduction='sum')
+    >>> loss.data
+    9.625
+    >>> loss.backward()
+    >>> x.grad, y.grad
+    (-0.5, -1.0)
+    """
+    return paired("huber", "prediction", prediction, target, reduction, arguments.positive("delta", delta))
+
+
+def hinge(score, target, reduction="mean"):
+    """The hinge loss of a margin, relu(1 - target * score), for classes named -1 and 1.
 
     Parameters
     ----------
@@ -63,19 +159,19 @@ def hinge(score, target):
         -1 or 1 for each score, in the same shape; a last axis of length 1, as in ``(n_samples, 1)``
         and ``(n_samples,)``, makes no difference. As in PyTorch's losses of this kind other numbers
         are not refused, nan among them, and go through the formula as they are.
+    reduction : {'mean', 'sum', 'none'}, optional
 
     Returns
     -------
-    Value
-        The mean over all elements, dimensionless. At the kink, where ``target * score`` is 1, the
-        gradient is 0, as relu's is.
+    Value, or Tensor if `reduction` is 'none'
+        Dimensionless. At the kink, where ``target * score`` is 1, the gradient is 0, as relu's is.
 
     Raises
     ------
     TypeError
         If there is something else than numbers in an argument.
     ValueError
-        If the shapes do not fit each other, or there are no samples.
+        If the shapes do not fit each other, there are no samples, or `reduction` is unknown.
 
     Examples
     --------
@@ -89,11 +185,162 @@ def hinge(score, target):
     >>> [score.grad for score in scores]
     [0.0, 0.5]
     """
-    return pairwise_mean("hinge", *paired("score", score, target))
+    return paired("hinge", "score", score, target, reduction)
 
 
-def cross_entropy(logits, target):
-    """The mean over samples of -log(softmax(logits)[label]).
+def binary_cross_entropy(probability, target, reduction="mean"):
+    """-target * log(probability) - (1 - target) * log(1 - probability).
+
+    Parameters
+    ----------
+    probability : Tensor, (nested) list of Value and number, array, Value or number
+        From 0 to 1, of shape ``(n_samples,)`` or ``(n_samples, n_outputs)``.
+    target : array, (nested) list of number and Value, Tensor, Value or number
+        From 0 to 1, of the same shape, as for `mse`.
+    reduction : {'mean', 'sum', 'none'}, optional
+
+    Returns
+    -------
+    Value, or Tensor if `reduction` is 'none'
+        In nats. nan where one of the two is nan.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `mse`, or if a probability or target is outside of 0 to 1.
+
+    Notes
+    -----
+    PyTorch's `binary_cross_entropy`, with its limits: a logarithm is -100 at least, so that a certain and
+    wrong probability costs 100, and the gradient of a probability p, ``(p - target) / ((1 - p) * p)``, has
+    1e-12 at least below the line. `bce_with_logits` needs no limits.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.losses import binary_cross_entropy
+    >>> p = Value(0.5)
+    >>> loss = binary_cross_entropy(p, 1)
+    >>> loss.backward()
+    >>> round(loss.data, 6), p.grad
+    (0.693147, -2.0)
+    >>> binary_cross_entropy([0.0, 0.0], [0, 1], reduction='none').tolist()
+    [0.0, 100.0]
+    """
+    try:
+        return paired("binary_cross_entropy", "probability", probability, target, reduction)
+    except ArgumentError:
+        raise
+    except ValueError:   # of the core, which does not know the names
+        check_numbers("probability", probability, lambda x: (x < 0.0) | (x > 1.0), "a number from 0 to 1")
+        check_numbers("target", target, lambda x: (x < 0.0) | (x > 1.0), "a number from 0 to 1")
+        raise
+
+
+def bce_with_logits(logits, target, reduction="mean", pos_weight=None):
+    """`binary_cross_entropy` of sigmoid(logits), exact for logits of any size.
+
+    Parameters
+    ----------
+    logits, target, reduction
+        As for `mse`; the targets are 0, 1 or a probability.
+    pos_weight : float or array_like of shape (n_outputs,), optional
+        What the loss of a positive target is multiplied by, 0 or more: for all or for each column, and
+        of one-dimensional `logits` for each sample.
+
+    Returns
+    -------
+    Value, or Tensor if `reduction` is 'none'
+        In nats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `mse`, or if `pos_weight` is not as described.
+
+    Notes
+    -----
+    ``(1 - target) * logit - (1 + (pos_weight - 1) * target) * log(sigmoid(logit))``, where ``log(sigmoid(x))``
+    is ``min(x, 0) - log1p(exp(-abs(x)))``: nothing overflows, and a small loss keeps its digits. PyTorch's
+    `binary_cross_entropy_with_logits`, whose value for a logit of -inf is always nan: here it is inf, but for
+    a target of 0.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.losses import bce_with_logits
+    >>> logits = [Value(1000.0), Value(0.0)]
+    >>> loss = bce_with_logits(logits, [0, 1])
+    >>> loss.backward()
+    >>> round(loss.data, 6), [logit.grad for logit in logits]
+    (500.346574, [0.5, -0.25])
+    """
+    if pos_weight is None:
+        return paired("bce_with_logits", "logits", logits, target, reduction)
+    pos_weight = weights_of("pos_weight", pos_weight, several=False)
+    return paired("weighted_bce_with_logits", "logits", logits, target, reduction, pos_weight)
+
+
+def kl_div(input, target, reduction="mean", log_target=False):
+    """The Kullback-Leibler divergence, target * (log(target) - input), of exp(input) from the target.
+
+    Parameters
+    ----------
+    input : Tensor, (nested) list of Value and number, array, Value or number
+        Logarithms of probabilities, of shape ``(n_samples, n_classes)`` or ``(n_samples,)``.
+    target : array, (nested) list of number and Value, Tensor, Value or number
+        Probabilities, 0 or more, of the same shape; or their logarithms, with `log_target`.
+    reduction : {'mean', 'batchmean', 'sum', 'none'}, optional
+        'mean' is over all elements, as in PyTorch; 'batchmean', the sum divided by the length of the first
+        axis, is the divergence of a sample.
+    log_target : bool, optional
+        Whether `target` holds logarithms.
+
+    Returns
+    -------
+    Value, or Tensor if `reduction` is 'none'
+        In nats. A target of 0 costs nothing; as in PyTorch its own gradient is nan.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `mse`, or if a target is negative and no logarithm.
+
+    Notes
+    -----
+    PyTorch's `kl_div`, which gives nan for negative targets; and as there an input or target of -inf is
+    multiplied by 0, which is nan, where the target's probability is 0.
+
+    Examples
+    --------
+    >>> import math
+    >>> from flatgrad import Value
+    >>> from flatgrad.losses import kl_div
+    >>> input = [[Value(math.log(0.5)), Value(math.log(0.5))]]
+    >>> loss = kl_div(input, [[0.25, 0.75]], reduction='batchmean')
+    >>> loss.backward()
+    >>> round(loss.data, 6), [x.grad for x in input[0]]
+    (0.130812, [-0.25, -0.75])
+    """
+    row = "kl_div_log" if arguments.flag("log_target", log_target) else "kl_div"
+    arguments.one_of("reduction", reduction, ("mean", "batchmean", "sum", "none"))
+    try:
+        if reduction != "batchmean":
+            return paired(row, "input", input, target, reduction)
+        several = isinstance(input, (list, tuple)) or getattr(input, "ndim", 0) > 0
+        return paired(row, "input", input, target, "sum") / (len(input) if several else 1)
+    except ArgumentError:
+        raise
+    except ValueError:
+        if not log_target:
+            check_numbers("target", target, lambda x: x < 0.0, "a probability, 0 or more")
+        raise
+
+
+# ---- of labels ----
+
+def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean", weight=None, ignore_index=None):
+    """-log(softmax(logits)[label]) of each sample.
 
     Parameters
     ----------
@@ -101,10 +348,18 @@ def cross_entropy(logits, target):
         What softmax makes probabilities of, dimensionless. For one sample also 1-D, `(n_classes,)`.
     target : array or list of int, shape (n_samples,); or int if `logits` is 1-D
         Labels, from 0 to ``n_classes - 1``.
+    label_smoothing : float, optional
+        From 0 to 1: the share of the target that is spread evenly over all classes.
+    reduction : {'mean', 'sum', 'none'}, optional
+        'none' gives the samples' losses, of the shape of `target`.
+    weight : array_like of float, shape (n_classes,), optional
+        What each class counts, 0 or more. 'mean' is then a weighted mean.
+    ignore_index : int, optional
+        A label, often -100, whose samples count nothing; their loss is 0 if `reduction` is 'none'.
 
     Returns
     -------
-    Value
+    Value, or Tensor of shape (n_samples,) if `reduction` is 'none'
         In nats. Computed by way of the largest logit of each sample, so that no finite logit
         overflows; a logit of -inf is a probability of 0, and the loss inf where that is the label's.
         nan where a logit is inf, as in PyTorch.
@@ -114,12 +369,14 @@ def cross_entropy(logits, target):
     TypeError
         If a label is not an integer, or a logit not a number.
     ValueError
-        If a label is out of range, the shapes do not fit each other, or there is no sample or class.
+        If a label is out of range, the shapes do not fit each other, there is no sample or class, none
+        counts, or an option is not as described.
 
     Notes
     -----
     The gradient of a logit is ``(softmax(logits) - 1) / n_samples`` at the label and
-    ``softmax(logits) / n_samples`` elsewhere.
+    ``softmax(logits) / n_samples`` elsewhere. PyTorch's `cross_entropy`, the weighted and smoothed mean
+    included, whose `ignore_index` is -100 unless one says otherwise.
 
     Examples
     --------
@@ -133,28 +390,394 @@ def cross_entropy(logits, target):
     >>> [logit.grad for logit in logits]
     [0.5, -0.5]
     """
-    if type(logits) is not Tensor:
-        logits, shape = numbers_of("logits", logits)
-    else:
-        shape = logits.shape
-    if not shape or 0 in shape:
-        raise ValueError("logits: expected the shape (n_samples, n_classes) or (n_classes,), with one of each "
-                         f"at least, got {shape}")
-    n_classes = shape[-1]
-    if not (type(target) is np.ndarray and target.dtype is INT64):
-        target = labels_of(target, n_classes)
-    if target.shape != shape[:-1]:
-        raise ValueError(f"target: expected one label for each sample, got the shape {target.shape} "
-                         f"where that of logits is {shape}")
+    logits, shape, target = labelled("logits", logits, target)
+    if not (label_smoothing == 0.0 and reduction == "mean" and weight is None and ignore_index is None):
+        smoothing = smoothing_of(label_smoothing)
+        return by_label(log_softmax(as_rows(logits, shape)), shape, target, smoothing, reduction, weight, ignore_index)
     try:
         return mean_cross_entropy(logits, np.ascontiguousarray(target))
     except ValueError:   # the core looks at every label, in a fraction of the time that NumPy takes
-        check_labels(target, n_classes)
+        check_labels(target, shape[-1])
         raise
 
 
-def paired(name, prediction, target):
-    """Both arguments as the core takes them, or an error that has both shapes."""
+def nll(log_probabilities, target, reduction="mean", weight=None, ignore_index=None):
+    """-log_probabilities[label] of each sample, the negative log-likelihood.
+
+    Parameters
+    ----------
+    log_probabilities : Tensor, nested list of Value and number, or array, shape (n_samples, n_classes)
+        What `log_softmax` gives. For one sample also 1-D, `(n_classes,)`.
+    target, reduction, weight, ignore_index
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    Value, or Tensor of shape (n_samples,) if `reduction` is 'none'
+        In nats.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `cross_entropy`.
+
+    Notes
+    -----
+    PyTorch's `nll_loss`.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> from flatgrad.losses import cross_entropy, nll
+    >>> logits = flatgrad.Tensor([[0.0, 1.0], [3.0, -1.0]])
+    >>> loss = nll(logits.log_softmax(), [1, 0])
+    >>> f"{loss.data:.4f}", f"{cross_entropy(logits, [1, 0]).data:.4f}"
+    ('0.1657', '0.1657')
+    """
+    x, shape, target = labelled("log_probabilities", log_probabilities, target)
+    x = as_rows(x, shape)
+    if not isinstance(x, Tensor):
+        x = Tensor(x, requires_grad=not isinstance(x, np.ndarray))
+    return by_label(x, shape, target, 0.0, reduction, weight, ignore_index)
+
+
+# ---- penalties ----
+
+def l1(parameters):
+    """The sum of the absolute values of parameters: added to a loss, it makes them sparse.
+
+    Parameters
+    ----------
+    parameters : iterable of Value and Tensor, or one of them
+        A Module's `parameters()`, say.
+
+    Returns
+    -------
+    Value
+        0 if there are none. The gradient of a parameter of 0 is 0.
+
+    Raises
+    ------
+    TypeError
+        If one of them is something else.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.losses import l1
+    >>> w = [Value(2.0), Value(-3.0)]
+    >>> penalty = l1(w)
+    >>> penalty.backward()
+    >>> penalty.data, [x.grad for x in w]
+    (5.0, [1.0, -1.0])
+    """
+    return total([sum(abs(x if isinstance(x, Tensor) else Tensor(x))) for x in vectors_of(parameters)])
+
+
+def l2(parameters):
+    """The sum of the squares of parameters: added to a loss, it keeps them small.
+
+    Parameters
+    ----------
+    parameters : iterable of Value and Tensor, or one of them
+        A Module's `parameters()`, say. All Values of it go through one instruction, and each Tensor.
+
+    Returns
+    -------
+    Value
+        0 if there are none. Not halved: the gradient is twice the parameter.
+
+    Raises
+    ------
+    TypeError
+        If one of them is something else.
+
+    Examples
+    --------
+    >>> from flatgrad import Tensor
+    >>> from flatgrad.losses import l2
+    >>> w = Tensor([[1.0, -2.0], [0.0, 3.0]])
+    >>> penalty = l2(w)
+    >>> penalty.backward()
+    >>> penalty.data, w.grad.tolist()
+    (14.0, [[2.0, -4.0], [0.0, 6.0]])
+    """
+    return total([dot(x, x) for x in vectors_of(parameters)])
+
+
+# ---- with their options ----
+
+class Loss:
+    """What the losses below have in common: the options, checked when they are given, and a call."""
+
+    def __init__(self, reduction="mean"):
+        self.reduction = arguments.one_of("reduction", reduction, REDUCTIONS)
+
+    def __repr__(self):
+        options = [f"{name}={shown.tolist() if isinstance(shown, np.ndarray) else shown!r}"
+                   for name, shown in vars(self).items()]
+        return f"{type(self).__name__}({', '.join(options)})"
+
+
+class MSELoss(Loss):
+    """`mse` with its options.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}, optional
+
+    Raises
+    ------
+    UnknownNameError
+        If `reduction` is none of them.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import MSELoss
+    >>> criterion = MSELoss(reduction='sum')
+    >>> criterion([1.0, 2.0], [3.0, 2.0]).data
+    4.0
+    """
+
+    def __call__(self, prediction, target):
+        return mse(prediction, target, self.reduction)
+
+
+class L1Loss(Loss):
+    """`mae` with its options, under PyTorch's name.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}, optional
+
+    Raises
+    ------
+    UnknownNameError
+        If `reduction` is none of them.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import L1Loss
+    >>> L1Loss()([1.0, 2.0], [4.0, 2.0]).data
+    1.5
+    """
+
+    def __call__(self, prediction, target):
+        return mae(prediction, target, self.reduction)
+
+
+class HuberLoss(Loss):
+    """`huber` with its options.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}, optional
+    delta : float, optional
+        Above 0: where the line begins.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import HuberLoss
+    >>> HuberLoss(delta=2.0)
+    HuberLoss(reduction='mean', delta=2.0)
+    """
+
+    def __init__(self, reduction="mean", delta=1.0):
+        super().__init__(reduction)
+        self.delta = arguments.positive("delta", delta)
+
+    def __call__(self, prediction, target):
+        return huber(prediction, target, self.delta, self.reduction)
+
+
+class HingeLoss(Loss):
+    """`hinge` with its options.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}, optional
+
+    Raises
+    ------
+    UnknownNameError
+        If `reduction` is none of them.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import HingeLoss
+    >>> HingeLoss()([3.0, 0.5], [1, -1]).data
+    0.75
+    """
+
+    def __call__(self, score, target):
+        return hinge(score, target, self.reduction)
+
+
+class BCELoss(Loss):
+    """`binary_cross_entropy` with its options.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}, optional
+
+    Raises
+    ------
+    UnknownNameError
+        If `reduction` is none of them.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import BCELoss
+    >>> round(BCELoss()([0.5, 0.5], [0, 1]).data, 6)
+    0.693147
+    """
+
+    def __call__(self, probability, target):
+        return binary_cross_entropy(probability, target, self.reduction)
+
+
+class BCEWithLogitsLoss(Loss):
+    """`bce_with_logits` with its options.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'sum', 'none'}, optional
+    pos_weight : float or array_like of shape (n_outputs,), optional
+        What the loss of a positive target is multiplied by.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import BCEWithLogitsLoss
+    >>> BCEWithLogitsLoss(pos_weight=3.0)([-1000.0, -1000.0], [0, 1]).data
+    1500.0
+    """
+
+    def __init__(self, reduction="mean", pos_weight=None):
+        super().__init__(reduction)
+        self.pos_weight = None if pos_weight is None else weights_of("pos_weight", pos_weight, several=False)
+
+    def __call__(self, logits, target):
+        return bce_with_logits(logits, target, self.reduction, self.pos_weight)
+
+
+class CrossEntropyLoss(Loss):
+    """`cross_entropy` with its options.
+
+    Parameters
+    ----------
+    weight : array_like of float, shape (n_classes,), optional
+        What each class counts.
+    ignore_index : int, optional
+        A label whose samples count nothing.
+    reduction : {'mean', 'sum', 'none'}, optional
+    label_smoothing : float, optional
+        From 0 to 1: the share of the target that is spread evenly over all classes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import CrossEntropyLoss
+    >>> criterion = CrossEntropyLoss(label_smoothing=0.1)
+    >>> f"{criterion([[0.0, 0.0], [50.0, 0.0]], [1, 0]).data:.4f}"
+    '1.5966'
+    """
+
+    def __init__(self, weight=None, ignore_index=None, reduction="mean", label_smoothing=0.0):
+        super().__init__(reduction)
+        self.weight = None if weight is None else weights_of("weight", weight)
+        self.ignore_index = None if ignore_index is None else label_of(ignore_index)
+        self.label_smoothing = smoothing_of(label_smoothing)
+
+    def __call__(self, logits, target):
+        return cross_entropy(logits, target, self.label_smoothing, self.reduction, self.weight, self.ignore_index)
+
+
+class NLLLoss(Loss):
+    """`nll` with its options.
+
+    Parameters
+    ----------
+    weight : array_like of float, shape (n_classes,), optional
+        What each class counts.
+    ignore_index : int, optional
+        A label whose samples count nothing.
+    reduction : {'mean', 'sum', 'none'}, optional
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import NLLLoss
+    >>> NLLLoss(reduction='none')([[-1.0, -0.5], [-2.0, -0.25]], [1, 0]).tolist()
+    [0.5, 2.0]
+    """
+
+    def __init__(self, weight=None, ignore_index=None, reduction="mean"):
+        super().__init__(reduction)
+        self.weight = None if weight is None else weights_of("weight", weight)
+        self.ignore_index = None if ignore_index is None else label_of(ignore_index)
+
+    def __call__(self, log_probabilities, target):
+        return nll(log_probabilities, target, self.reduction, self.weight, self.ignore_index)
+
+
+class KLDivLoss(Loss):
+    """`kl_div` with its options.
+
+    Parameters
+    ----------
+    reduction : {'mean', 'batchmean', 'sum', 'none'}, optional
+    log_target : bool, optional
+        Whether targets are logarithms.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad.losses import KLDivLoss
+    >>> KLDivLoss(reduction='batchmean', log_target=True)([[-2.0, -1.0]], [[0.0, -1.0]]).data
+    2.0
+    """
+
+    def __init__(self, reduction="mean", log_target=False):
+        self.reduction = arguments.one_of("reduction", reduction, ("mean", "batchmean", "sum", "none"))
+        self.log_target = arguments.flag("log_target", log_target)
+
+    def __call__(self, input, target):
+        return kl_div(input, target, self.reduction, self.log_target)
+
+
+# The losses of a prediction and a target, by name.
+LOSSES = {"mse": mse, "mae": mae, "huber": huber, "hinge": hinge, "binary_cross_entropy": binary_cross_entropy,
+          "bce_with_logits": bce_with_logits, "cross_entropy": cross_entropy, "nll": nll, "kl_div": kl_div}
+
+
+# ---- arguments ----
+
+def paired(row, name, prediction, target, reduction, parameter=None):
+    """The loss of row `row` of csrc/ops.def, or an error that has both shapes."""
+    if reduction != "mean":
+        arguments.one_of("reduction", reduction, REDUCTIONS)
     if type(prediction) is not Tensor:
         prediction, shape = numbers_of(name, prediction)
     else:
@@ -165,10 +788,14 @@ def paired(name, prediction, target):
         target_shape = target.shape
     if shape != target_shape and (
             len(target_shape) > 2 or shape + (1,) != target_shape and shape != target_shape + (1,)):
-        raise ValueError(f"{name} and target: expected the same shape, got {shape} and {target_shape}")
+        raise ShapeError(f"{name} and target: expected the same shape, got {shape} and {target_shape}")
     if 0 in shape:
-        raise ValueError(f"{name}: expected one sample at least, got the shape {shape}")
-    return prediction, target
+        raise DataError(f"{name}: expected one sample at least, got the shape {shape}")
+    if parameter is not None and np.ndim(parameter) and parameter.shape != shape[-1:]:
+        raise ShapeError(f"pos_weight: expected a number or one for each column of {name}, of shape {shape}, got the "
+                         f"shape {parameter.shape}")
+    losses = pairwise(row, prediction, target, reduction, parameter)
+    return losses if shape or reduction != "none" else losses[0]
 
 
 def numbers_of(name, x):
@@ -186,32 +813,130 @@ def numbers_of(name, x):
     if not isinstance(x, (list, tuple)):
         array = np.asarray(x)
         if array.ndim > 2:
-            raise ValueError(f"{name}: expected 1 or 2 axes, got the shape {array.shape}")
+            raise ShapeError(f"{name}: expected 1 or 2 axes, got the shape {array.shape}")
         if array.dtype.kind in "biuf":
             return np.ascontiguousarray(array, FLOAT64), array.shape
         if array.dtype.kind != "O" or array.ndim == 0:
-            raise TypeError(f"{name}: expected numbers or Values, got {x!r}")
+            raise ArgumentTypeError(f"{name}: expected numbers or Values, got {x!r}")
         x = array.tolist()
     rows = [row.tolist() if isinstance(row, np.ndarray) else list(row)
             for row in x if isinstance(row, (list, tuple, np.ndarray, Tensor)) and np.ndim(row)]
     if not rows:
         return list(x), (len(x),)
     if len(rows) < len(x):
-        raise ValueError(f"{name}: expected rows or numbers, got both")
+        raise ShapeError(f"{name}: expected rows or numbers, got both")
     lengths = {len(row) for row in rows}
     if len(lengths) > 1:
-        raise ValueError(f"{name}: expected rows of one length, got {min(lengths)} and {max(lengths)}")
+        raise ShapeError(f"{name}: expected rows of one length, got {min(lengths)} and {max(lengths)}")
     return rows, (len(rows), *lengths)
+
+
+def check_numbers(name, x, is_wrong, expected):
+    """Raise an error that names the first number of `x` that is wrong."""
+    numbers = np.array(x.data if isinstance(x, (Tensor, Value)) else numbers_of(name, x)[0], dtype=FLOAT64)
+    if is_wrong(numbers).any():
+        place = tuple(np.argwhere(is_wrong(numbers))[0].tolist())
+        raise DataError(f"{name}{list(place) if place else ''}: expected {expected}, got {numbers[place]}")
+
+
+def weights_of(name, weight, several=True):
+    """An array of one dimension, or a float unless there have to be `several`: finite, 0 or more."""
+    if not several and np.ndim(weight) == 0:
+        return arguments.non_negative(name, weight[()] if isinstance(weight, np.ndarray) else weight)
+    array = arguments.finite_array(name, weight, 1)
+    if (array < 0.0).any():
+        k = int(np.flatnonzero(array < 0.0)[0])
+        raise ArgumentError(f"{name}[{k}]: expected a finite number, 0 or more, got {array[k]}")
+    return array
+
+
+def smoothing_of(label_smoothing):
+    """The float, from 0 to 1, that `label_smoothing` is."""
+    smoothing = arguments.finite("label_smoothing", label_smoothing, "a number from 0 to 1")
+    if not 0.0 <= smoothing <= 1.0:
+        raise ArgumentError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
+    return smoothing
+
+
+def label_of(ignore_index):
+    """The int that `ignore_index` is."""
+    try:
+        return operator.index(ignore_index)
+    except TypeError:
+        raise ArgumentTypeError(f"ignore_index: expected None or an int, got {ignore_index!r}") from None
+
+
+def labelled(name, x, target):
+    """(x as the core takes it, its shape, an array of int64), labels of integers, one for each row."""
+    if type(x) is not Tensor:
+        x, shape = numbers_of(name, x)
+    else:
+        shape = x.shape
+    if not shape or 0 in shape:
+        raise DataError(f"{name}: expected the shape (n_samples, n_classes) or (n_classes,), with one of each "
+                        f"at least, got {shape}")
+    if not (type(target) is np.ndarray and target.dtype is INT64):
+        target = labels_of(target, shape[-1])
+    if target.shape != shape[:-1]:
+        raise ShapeError(f"target: expected one label for each sample, got the shape {target.shape} "
+                         f"where that of {name} is {shape}")
+    return x, shape, target
+
+
+def as_rows(x, shape):
+    """Two dimensions, if there is one."""
+    if len(shape) == 2:
+        return x
+    return [x] if isinstance(x, list) else x.reshape(1, shape[0])
+
+
+def by_label(x, shape, labels, smoothing, reduction, weight, ignore_index):
+    """The loss of log-probabilities, a Tensor of rows, in a few instructions.
+
+    Not x times one-hot rows: 0 times the -inf of another class would be nan.
+    """
+    n, c = x.shape
+    arguments.one_of("reduction", reduction, REDUCTIONS)
+    if weight is not None:
+        weight = weights_of("weight", weight)
+        if weight.shape != (c,):
+            raise ShapeError(f"weight: expected {c} numbers, one for each class, got {weight.shape[0]}")
+    weight = np.ones(c) if weight is None else weight
+    labels = labels.reshape(-1)
+    kept = np.ones(n, bool)
+    if ignore_index is not None:
+        kept = labels != label_of(ignore_index)
+    check_labels(labels if len(shape) == 2 else labels[0], c, ignore_index)
+    if reduction == "none":
+        labels = np.where(kept, labels, 0)
+        losses = x[np.arange(n), labels] * ((smoothing - 1.0) * weight[labels])
+        if smoothing:
+            losses = losses + x @ (-smoothing / c * weight)
+        if not kept.all():
+            losses = where(kept.astype(FLOAT64), losses, 0.0)
+        return losses if len(shape) == 2 else losses[0]
+    rows = np.flatnonzero(kept)
+    if len(rows) == 0:
+        raise DataError(f"target: expected one label at least that is not ignore_index={ignore_index}, got none")
+    labels = labels[rows]
+    count = weight[labels].sum() if reduction == "mean" else 1.0
+    if count == 0.0:
+        raise DataError("weight: expected a label of a weight above 0 at least, got none")
+    loss = dot(x[rows, labels], (smoothing - 1.0) / count * weight[labels])
+    if smoothing:
+        spread = np.tile(-smoothing / c / count * weight, len(rows))
+        loss = loss + dot((x if len(rows) == n else x[rows]).reshape(-1), spread)
+    return loss
 
 
 def labels_of(target, n_classes):
     """The int64 array of the labels, or an error that names the first that is none."""
     if isinstance(target, (Tensor, Value)):
-        raise TypeError(f"target: expected integer labels, got a {type(target).__name__}")
+        raise ArgumentTypeError(f"target: expected integer labels, got a {type(target).__name__}")
     try:
         labels = np.asarray(target)
     except ValueError:   # rows of different lengths
-        raise ValueError(f"target: expected a sequence of integer labels, got {target!r}") from None
+        raise ShapeError(f"target: expected a sequence of integer labels, got {target!r}") from None
     if labels.dtype.kind not in "biu":
         # What was written, and not what NumPy made of it: one 1.5 makes floats of all.
         check_labels(target if isinstance(target, (list, tuple)) else labels, n_classes)
@@ -220,15 +945,41 @@ def labels_of(target, n_classes):
     return labels.astype(INT64)
 
 
-def check_labels(labels, n_classes):
+def check_labels(labels, n_classes, ignore_index=None):
     """Raise an error that names the first label that is no integer or out of range."""
     single = not isinstance(labels, (list, tuple)) and np.ndim(labels) == 0
+    expected = f"expected an integer from 0 to {n_classes - 1}"
+    if ignore_index is not None:
+        expected += f", or ignore_index={ignore_index}"
     for k, label in enumerate([labels[()]] if single else labels):
         name = "target" if single else f"target[{k}]"
-        expected = f"expected an integer from 0 to {n_classes - 1}"
         try:
             index = operator.index(label)
         except TypeError:
-            raise TypeError(f"{name}: {expected}, got {label!r}") from None
-        if not 0 <= index < n_classes:
-            raise ValueError(f"{name}: {expected}, got {index}")
+            raise ArgumentTypeError(f"{name}: {expected}, got {label!r}") from None
+        if not 0 <= index < n_classes and index != ignore_index:
+            raise DataError(f"{name}: {expected}, got {index}")
+
+
+def vectors_of(parameters):
+    """The Values of an iterable as one list, and its Tensors in one dimension."""
+    if isinstance(parameters, (Tensor, Value)):
+        parameters = [parameters]
+    try:
+        parameters = list(parameters)
+    except TypeError:
+        raise ArgumentTypeError(f"parameters: expected Values and Tensors, got {parameters!r}") from None
+    values, tensors = [], []
+    for k, parameter in enumerate(parameters):
+        if isinstance(parameter, Value):
+            values.append(parameter)
+        elif isinstance(parameter, Tensor):
+            tensors.append(parameter.reshape(-1))
+        else:
+            raise ArgumentTypeError(f"parameters[{k}]: expected a Value or a Tensor, got {parameter!r}")
+    return [values, *tensors] if values else tensors
+
+
+def total(terms):
+    """Their sum: the only one as it is, 0 if there is none."""
+    return terms[0] if len(terms) == 1 else sum(terms)

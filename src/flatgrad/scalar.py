@@ -13,12 +13,14 @@ shifting all of them changes neither the result nor its derivatives, so no gradi
 import builtins
 import math
 
-from flatgrad._core import Value, maximum
+from flatgrad._core import Value, maximum, minimum
 
-__all__ = ["cross_entropy", "dot", "hinge", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax",
-           "squared_error", "sum"]
+__all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_entropy", "dot", "hinge", "huber", "kl_div",
+           "kl_div_log", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax", "squared_error", "sum",
+           "weighted_bce_with_logits"]
 
-ACTIVATIONS = ("relu", "tanh", "sigmoid")  # the methods of Value that may follow a neuron's sum
+# The methods of Value that may follow a neuron's sum.
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid")
 
 
 def sum(xs):
@@ -145,8 +147,8 @@ def neuron(w, x, b=None, activation=None):
     ----------
     w, x, b
         As for `dot`.
-    activation : {None, 'linear', 'relu', 'tanh', 'sigmoid'}, optional
-        The function. None and 'linear' take the sum as it is.
+    activation : str, optional
+        The function: a method of Value such as 'relu'. None and 'linear' take the sum as it is.
 
     Returns
     -------
@@ -325,6 +327,174 @@ def hinge(x, y):
     (0.75, 1.25, 0.0)
     """
     return (1.0 - value(x) * y).relu()
+
+
+def absolute_error(x, y):
+    """abs(x - y).
+
+    Parameters
+    ----------
+    x, y : Value or real number
+
+    Returns
+    -------
+    Value
+
+    Examples
+    --------
+    >>> from flatgrad import scalar
+    >>> scalar.absolute_error(1.0, 4.0).data
+    3.0
+    """
+    return abs(value(x) - y)
+
+
+def huber(x, y, delta):
+    """(x - y)**2 / 2 where abs(x - y) is at most `delta`, and beyond that the line that goes on from there.
+
+    Parameters
+    ----------
+    x, y, delta : Value or real number
+
+    Returns
+    -------
+    Value
+
+    Examples
+    --------
+    >>> from flatgrad import scalar
+    >>> scalar.huber(1.0, 1.5, 1.0).data, scalar.huber(1.0, 4.0, 1.0).data
+    (0.125, 2.5)
+    """
+    delta = value(delta)
+    size = abs(value(x) - y)
+    # At a tie `minimum` halves the gradient of the square and leaves half of the line's: the sum is right.
+    near = minimum(size, delta)
+    return near * near * 0.5 + delta * (size - near)
+
+
+def binary_cross_entropy(x, y):
+    """-y * log(x) - (1 - y) * log(1 - x), the loss of a probability `x` where the answer is `y`, 0 to 1.
+
+    Parameters
+    ----------
+    x, y : Value or real number
+
+    Returns
+    -------
+    Value
+
+    Raises
+    ------
+    ValueError
+        If `x` is not from 0 to 1.
+
+    Notes
+    -----
+    A logarithm below -100 counts as -100, a constant. The instruction says the same, but its gradient there
+    is PyTorch's, which divides by 1e-12 at least.
+
+    Examples
+    --------
+    >>> from flatgrad import scalar
+    >>> round(scalar.binary_cross_entropy(0.5, 1.0).data, 6), scalar.binary_cross_entropy(0.0, 1.0).data
+    (0.693147, 100.0)
+    """
+    x, y = value(x), value(y)
+
+    def log(p):
+        return maximum(p.log(), -100.0) if p.data != 0.0 else p * 0.0 - 100.0
+    return (y - 1.0) * log(1.0 - x) - y * log(x)
+
+
+def bce_with_logits(x, y):
+    """`binary_cross_entropy(sigmoid(x), y)`, exact for any finite logit `x`.
+
+    Parameters
+    ----------
+    x, y : Value or real number
+
+    Returns
+    -------
+    Value
+
+    Examples
+    --------
+    >>> from flatgrad import scalar
+    >>> scalar.bce_with_logits(1000.0, 1.0).data, scalar.bce_with_logits(1000.0, 0.0).data
+    (0.0, 1000.0)
+    """
+    x = value(x)
+    return (1.0 - value(y)) * x + logsumexp([0.0, -x])
+
+
+def weighted_bce_with_logits(x, y, pos_weight):
+    """`bce_with_logits` whose term of `y` is multiplied by `pos_weight`.
+
+    Parameters
+    ----------
+    x, y, pos_weight : Value or real number
+
+    Returns
+    -------
+    Value
+
+    Examples
+    --------
+    >>> from flatgrad import scalar
+    >>> scalar.weighted_bce_with_logits(-1000.0, 1.0, 3.0).data
+    3000.0
+    """
+    x, y = value(x), value(y)
+    return (1.0 - y) * x + ((value(pos_weight) - 1.0) * y + 1.0) * logsumexp([0.0, -x])
+
+
+def kl_div(x, y):
+    """y * (log(y) - x), a term of the divergence of exp(x) from y; 0 * log(0) is 0.
+
+    Parameters
+    ----------
+    x, y : Value or real number
+
+    Returns
+    -------
+    Value
+
+    Raises
+    ------
+    ValueError
+        If `y` is negative.
+
+    Examples
+    --------
+    >>> import math
+    >>> from flatgrad import scalar
+    >>> round(scalar.kl_div(math.log(0.25), 0.5).data, 6), scalar.kl_div(-2.0, 0.0).data
+    (0.346574, 0.0)
+    """
+    y = value(y)
+    return y * (y.log() - x) if y.data != 0.0 else y * -value(x)
+
+
+def kl_div_log(x, y):
+    """exp(y) * (y - x), which is `kl_div(x, exp(y))`.
+
+    Parameters
+    ----------
+    x, y : Value or real number
+
+    Returns
+    -------
+    Value
+
+    Examples
+    --------
+    >>> from flatgrad import scalar
+    >>> scalar.kl_div_log(-2.0, 0.0).data
+    2.0
+    """
+    y = value(y)
+    return y.exp() * (y - x)
 
 
 def value(x):

@@ -39,7 +39,10 @@ def save_arrays(path, arrays):
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=os.path.basename(path) + ".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **{"arrays/" + name: array for name, array in arrays.items()})
+            with zipfile.ZipFile(file, "w") as archive:   # as numpy.savez, which takes no array called 'file'
+                for name, array in arrays.items():
+                    with archive.open(name + ".npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
@@ -71,7 +74,7 @@ def load_arrays(path):
     path = os.fspath(path)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name.removeprefix("arrays/"): archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
         raise StateError(f"{path}: expected arrays in the format .npz, got another file or a damaged one "
                          f"({error})") from None

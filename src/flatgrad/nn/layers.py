@@ -1,4 +1,4 @@
-"""Neurons, layers and multi-layer perceptrons: micrograd's classes, drawing the same numbers.
+"""Neurons, layers, multi-layer perceptrons and modules in a row: micrograd's classes, drawing the same numbers.
 
 Each keeps micrograd's constructor, attributes, order of parameters and reprs, and calls
 `random.uniform` in the same order, so that one seed gives one network in both packages.
@@ -8,50 +8,21 @@ whole batch, unless its attribute `fused` is False or `flatgrad.scalar_graph()` 
 """
 import random
 
-from flatgrad._core import (Value, Weights, layer_forward, network_forward, own_calls, scalar_graph,
+from flatgrad._core import (Tensor, Value, Weights, layer_forward, network_forward, own_calls, scalar_graph, softmax,
                             weighted_sum)
+from flatgrad.arguments import flag, one_of
+from flatgrad.errors import ArgumentTypeError
+from flatgrad.nn.initialization import source, weights
+from flatgrad.nn.module import Module
 
-# The last two because `from micrograd.nn import *` gives them as well.
-__all__ = ["Module", "Neuron", "Layer", "MLP", "Value", "random"]
+__all__ = ["Neuron", "Layer", "MLP", "Sequential"]
 
-
-class Module:
-    """What has parameters.
-
-    Attributes
-    ----------
-    fused : bool
-        Whether the layers in it are single instructions, and not micrograd's scalar graph.
-
-    Examples
-    --------
-    >>> from flatgrad.nn import Module
-    >>> Module().parameters()
-    []
-    """
-
-    fused = True
-
-    def zero_grad(self):
-        """Set the gradient of every parameter to 0.
-
-        A backward pass adds to gradients, so this comes before each one.
-        """
-        for p in self.parameters():
-            p.grad = 0.0
-
-    def parameters(self):
-        """The parameters, in a new list.
-
-        Returns
-        -------
-        list of Value
-        """
-        return []
+# What `activation` may be, besides a function.
+ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid", "softmax")
 
 
 class Neuron(Weights, Module):
-    """b + w[0] * x[0] + w[1] * x[1] + ..., and the larger of that and 0 if it is not linear.
+    """b + w[0] * x[0] + w[1] * x[1] + ..., and an activation of it.
 
     Parameters
     ----------
@@ -59,8 +30,15 @@ class Neuron(Weights, Module):
         Number of inputs.
     nonlin : bool, optional
         Whether relu follows the sum.
-    activation : {None, 'linear', 'relu', 'tanh', 'sigmoid'}, optional
-        What follows the sum. None: what `nonlin` says.
+    activation : str, optional
+        What follows the sum: 'linear', 'relu', 'leaky_relu', 'elu', 'gelu', 'gelu_tanh', 'silu', 'softplus',
+        'tanh' or 'sigmoid'. None: what `nonlin` says.
+    init : str, number, array_like of shape (1, nin), or callable, optional
+        How the weights begin; see `flatgrad.nn.initialization.weights`.
+    bias : bool, optional
+        Whether there is a bias. Without, `b` is a constant 0 that is not among the parameters.
+    rng : None, int, random.Random or numpy.random.Generator, optional
+        What the weights are drawn from, or a seed for it. None: Python's `random`, as in micrograd.
 
     Attributes
     ----------
@@ -71,11 +49,12 @@ class Neuron(Weights, Module):
     nonlin : bool
         Whether the activation is another than 'linear'.
     activation : str
+    has_bias : bool
 
     Raises
     ------
     TypeError, ValueError
-        If `nin` is not a non-negative integer.
+        If an argument is not as described.
 
     Examples
     --------
@@ -89,12 +68,19 @@ class Neuron(Weights, Module):
     5.0
     """
 
-    def __init__(self, nin, nonlin=True, activation=None):
-        self.w = [Value(random.uniform(-1, 1)) for _ in range(size("nin", nin))]
-        self.b = Value(0)
-        self.nonlin = nonlin
+    def __init__(self, nin, nonlin=True, activation=None, *, init="uniform", bias=True, rng=None):
+        nin = size("nin", nin)
         if activation is not None:
             self.activation = activation
+        else:
+            self.nonlin = nonlin
+        if bias is not True:
+            self.has_bias = flag("bias", bias)
+        if type(init) is str and init == "uniform" and rng is None:   # micrograd's, and most often
+            self.w = [Value(random.uniform(-1, 1)) for _ in range(nin)]
+        else:
+            self.w = [Value(x) for row in weights(init, (1, nin), self.activation, rng) for x in row]
+        self.b = Value(0)
 
     def __call__(self, x):
         """The output for one sample.
@@ -120,9 +106,22 @@ class Neuron(Weights, Module):
         """The weights, then the bias."""
         return self.own_parameters()
 
+    def named_values(self, prefix=""):
+        yield prefix + "weight", self.w
+        if self.has_bias:
+            yield prefix + "bias", self.b
+        yield from super().named_values(prefix)
+
+    def description(self):
+        return repr(self)
+
     def __repr__(self):
-        name = {"linear": "Linear", "relu": "ReLU"}.get(self.activation, self.activation.capitalize())
-        return f"{name}Neuron({len(self.w)})"
+        return f"{NAMES[self.activation]}Neuron({len(self.w)})"
+
+
+# As micrograd calls neurons, and PyTorch activations.
+NAMES = {"linear": "Linear", "relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU", "gelu": "GELU", "gelu_tanh": "GELUTanh",
+         "silu": "SiLU", "softplus": "Softplus", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 
 
 class Layer(Module):
@@ -134,20 +133,28 @@ class Layer(Module):
         Number of inputs.
     nout : int
         Number of neurons.
+    activation : str or callable, optional
+        What follows the sums: a name that `Neuron` takes, or 'softmax', over the neurons; or a function of
+        what they give: of a Tensor for a batch, and of each neuron's Value for a sample. None: relu, or
+        what `nonlin` says.
+    init, bias, rng
+        As for `Neuron`; all weights together are an array of the shape ``(nout, nin)``.
     fused : bool, optional
         Whether the layer is one instruction, and not micrograd's scalar graph.
     **kwargs
-        For each `Neuron`.
+        For each `Neuron`: `nonlin`.
 
     Attributes
     ----------
     neurons : list of Neuron, length `nout`
+    then : None, 'softmax' or callable
+        What follows, if the neurons do not do it themselves.
     fused : bool
 
     Raises
     ------
     TypeError, ValueError
-        If `nin` or `nout` is not a non-negative integer.
+        If an argument is not as described.
 
     Examples
     --------
@@ -157,12 +164,37 @@ class Layer(Module):
     Layer of [ReLUNeuron(2), ReLUNeuron(2), ReLUNeuron(2)]
     >>> len(layer([1.0, 2.0])), len(layer.parameters())
     (3, 9)
+    >>> probabilities = Layer(2, 3, activation="softmax", init="xavier_normal", rng=0)([1.0, 2.0])
+    >>> round(sum(p.data for p in probabilities), 12)
+    1.0
     """
 
-    def __init__(self, nin, nout, *, fused=True, **kwargs):
-        self.neurons = [Neuron(nin, **kwargs) for _ in range(size("nout", nout))]
+    then = None
+
+    def __init__(self, nin, nout, activation=None, init="uniform", bias=True, *, rng=None, fused=True, **kwargs):
+        nin, nout = size("nin", nin), size("nout", nout)
+        if activation is not None:
+            if not callable(activation):
+                one_of("activation", activation, ACTIVATIONS)
+            if callable(activation) or activation == "softmax":
+                self.then = activation
+                activation = "linear"
+        if type(init) is str and init == "uniform" and rng is None:
+            self.neurons = [Neuron(nin, activation=activation, bias=bias, **kwargs) for _ in range(nout)]
+        else:
+            gain = activation or ("relu" if kwargs.get("nonlin", True) else "linear")
+            rows = weights(init, (nout, nin), self.then if self.then == "softmax" else gain, rng)
+            self.neurons = [Neuron(nin, activation=activation, bias=bias, init=[row], **kwargs) for row in rows]
         if not fused:
             self.fused = False
+
+    @property
+    def activation(self):
+        """`then`, or the neurons' activation if they have the same, else None."""
+        if self.then is not None:
+            return self.then
+        names = {getattr(n, "activation", None) for n in self.neurons}
+        return names.pop() if len(names) == 1 else None
 
     def __call__(self, x):
         """The neurons' outputs, for one sample or for several.
@@ -185,20 +217,42 @@ class Layer(Module):
             If a sample has not as many numbers as there are weights.
         """
         if self.fused:
-            return layer_forward(self.neurons, x)
+            out = layer_forward(self.neurons, x)
+            return out if self.then is None else after(self.then, out)
         with scalar_graph():
-            return layer_forward(self.neurons, x)
+            out = layer_forward(self.neurons, x)
+            return out if self.then is None else after(self.then, out)
 
     def parameters(self):
         """The parameters of each neuron in turn."""
         return [p for n in self.neurons for p in n.parameters()]
+
+    def named_values(self, prefix=""):
+        """The neurons' weights as one array of the shape `(nout, nin)`, and their biases as another."""
+        found = [dict(n.named_values()) for n in self.neurons]
+        if found and all(list(values) == list(found[0]) and len(values["weight"]) == len(found[0]["weight"]) > 0
+                         and set(values) <= {"weight", "bias"} for values in found):
+            for name in found[0]:
+                yield prefix + name, [values[name] for values in found]
+        else:   # somebody has changed them
+            yield from super().named_values(prefix)
+
+    def summary_rows(self, prefix=""):
+        yield prefix, self.description(), len(self.parameters())
+
+    def description(self):
+        widths = sorted({len(n.w) for n in self.neurons if isinstance(n, Neuron)})
+        activation = self.activation
+        if callable(activation):
+            activation = getattr(activation, "__name__", type(activation).__name__)
+        return f"{type(self).__name__}({', '.join([*map(str, [*widths, len(self.neurons)]), activation or 'mixed'])})"
 
     def __repr__(self):
         return f"Layer of [{', '.join(str(n) for n in self.neurons)}]"
 
 
 class MLP(Module):
-    """A multi-layer perceptron: relu in every layer but the last, which is linear.
+    """A multi-layer perceptron: relu in every layer but the last, which is linear, unless told otherwise.
 
     Parameters
     ----------
@@ -206,8 +260,10 @@ class MLP(Module):
         Number of inputs.
     nouts : sequence of int
         Number of neurons in each layer.
-    activation, out_activation : {'linear', 'relu', 'tanh', 'sigmoid'}, optional
-        Of every layer but the last, and of the last.
+    activation, out_activation : str or callable, optional
+        Of every layer but the last, and of the last; see `Layer`.
+    init, bias, rng
+        As for `Layer`. All layers draw from one generator.
     fused : bool, optional
         Whether each layer is one instruction, and not micrograd's scalar graph.
 
@@ -219,7 +275,11 @@ class MLP(Module):
     Raises
     ------
     TypeError, ValueError
-        If a size is not a non-negative integer.
+        If an argument is not as described.
+
+    See Also
+    --------
+    Sequential : another activation and initialisation for each layer.
 
     Examples
     --------
@@ -231,13 +291,16 @@ class MLP(Module):
     <class 'flatgrad._core.Value'>
     """
 
-    def __init__(self, nin, nouts, activation="relu", out_activation="linear", *, fused=True):
+    def __init__(self, nin, nouts, activation="relu", out_activation="linear", init="uniform", bias=True, *, rng=None,
+                 fused=True):
         try:
             sz = [nin, *nouts]
         except TypeError:
-            raise TypeError(f"nouts: expected a sequence of layer sizes, got {nouts!r}") from None
+            raise ArgumentTypeError(f"nouts: expected a sequence of layer sizes, got {nouts!r}") from None
         last = len(sz) - 2
-        self.layers = [Layer(sz[i], sz[i + 1], fused=fused, activation=activation if i < last else out_activation)
+        rng = rng if rng is None else source(rng)
+        self.layers = [Layer(sz[i], sz[i + 1], activation if i < last else out_activation, init, bias, rng=rng,
+                             fused=fused)
                        for i in range(len(sz) - 1)]
         if not fused:
             self.fused = False
@@ -245,16 +308,9 @@ class MLP(Module):
     def __call__(self, x):
         """The last layer's output, as `Layer.__call__` takes and returns it."""
         if self.fused:
-            out = network_forward(self.layers, x)
-            if out is not NotImplemented:
-                return out
-            for layer in self.layers:
-                x = layer(x)
-            return x
+            return run(self.layers, x)
         with scalar_graph():
-            for layer in self.layers:
-                x = layer(x)
-            return x
+            return run(self.layers, x)
 
     def parameters(self):
         """The parameters of each layer in turn."""
@@ -264,7 +320,93 @@ class MLP(Module):
         return f"MLP of [{', '.join(str(layer) for layer in self.layers)}]"
 
 
+class Sequential(Module):
+    """Modules one after the other: each takes what the one before it gives.
+
+    Parameters
+    ----------
+    *modules : Module or callable
+        Or one list of them. A function, such as `flatgrad.tanh`, has no parameters.
+
+    Attributes
+    ----------
+    layers : list
+        The modules. May be changed.
+
+    Raises
+    ------
+    TypeError
+        If one of them cannot be called.
+
+    Examples
+    --------
+    Another activation and initialisation in each layer:
+
+    >>> from flatgrad.nn import Layer, Sequential
+    >>> model = Sequential(
+    ...     Layer(2, 8, activation="tanh", init="xavier_uniform", rng=1),
+    ...     Layer(8, 8, activation="gelu", init="he_normal", rng=2),
+    ...     Layer(8, 1, activation="linear", init=0.1),
+    ... )
+    >>> len(model), len(model.parameters())
+    (3, 105)
+    >>> print(model.summary())
+    name      module               parameters
+    layers.0  Layer(2, 8, tanh)            24
+    layers.1  Layer(8, 8, gelu)            72
+    layers.2  Layer(8, 1, linear)           9
+    total                                 105
+    """
+
+    def __init__(self, *modules):
+        if len(modules) == 1 and isinstance(modules[0], (list, tuple)):
+            modules = modules[0]
+        for k, module in enumerate(modules):
+            if not callable(module):
+                raise ArgumentTypeError(f"modules[{k}]: expected a Module or a function, got {module!r}")
+        self.layers = list(modules)
+
+    def __call__(self, x):
+        """What the last module gives."""
+        if self.fused:
+            return run(self.layers, x)
+        with scalar_graph():
+            return run(self.layers, x)
+
+    def __len__(self):
+        return len(self.layers)
+
+    def __getitem__(self, k):
+        """The module at `k`; of a slice, a Sequential of these modules."""
+        return Sequential(self.layers[k]) if isinstance(k, slice) else self.layers[k]
+
+    def __iter__(self):
+        return iter(self.layers)
+
+    def __repr__(self):
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+
 own_calls(Neuron.__call__, Layer.__call__)
+
+
+def run(layers, x):
+    """What the last of the layers gives, in one go where they are plain."""
+    out = network_forward(layers, x)
+    if out is not NotImplemented:
+        return out
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def after(then, out):
+    """What a layer gives whose neurons give `out`: a Tensor, a list of Values, or one Value."""
+    if isinstance(out, Tensor) or then == "softmax" and isinstance(out, list):
+        return softmax(out) if then == "softmax" else then(out)
+    if isinstance(out, list):
+        return [then(z) for z in out]
+    return softmax([out])[0] if then == "softmax" else then(out)
 
 
 def size(name, value):

@@ -1,0 +1,254 @@
+"""Initialisers: the numbers that weights begin with.
+
+Their formulas and gains are PyTorch's (`torch.nn.init`), their names Keras's as well; 'uniform' is
+micrograd's. Who draws is `random`, as in micrograd, unless a seed or a generator is given.
+"""
+import math
+import numbers
+import random
+import sys
+
+from flatgrad.arguments import finite, finite_array, one_of, shortened, whole
+from flatgrad.errors import ArgumentTypeError, ShapeError
+
+__all__ = ["fans", "gain", "source", "weights"]
+
+RECTIFIER = math.sqrt(2.0)
+GAINS = {"linear": 1.0, "relu": RECTIFIER, "leaky_relu": math.sqrt(2.0 / (1.0 + 0.01**2)), "elu": RECTIFIER,
+         "gelu": RECTIFIER, "gelu_tanh": RECTIFIER, "silu": RECTIFIER, "softplus": RECTIFIER, "tanh": 5.0 / 3.0,
+         "sigmoid": 1.0, "softmax": 1.0}
+
+# Name -> (whether uniform, the standard deviation without the gain, from fan in and fan out).
+SCALED = {
+    "kaiming_uniform": (True, lambda fan_in, fan_out: 1.0 / math.sqrt(fan_in)),
+    "kaiming_normal": (False, lambda fan_in, fan_out: 1.0 / math.sqrt(fan_in)),
+    "xavier_uniform": (True, lambda fan_in, fan_out: math.sqrt(2.0 / (fan_in + fan_out))),
+    "xavier_normal": (False, lambda fan_in, fan_out: math.sqrt(2.0 / (fan_in + fan_out))),
+}
+ALIASES = {"he_uniform": "kaiming_uniform", "he_normal": "kaiming_normal",
+           "glorot_uniform": "xavier_uniform", "glorot_normal": "xavier_normal"}
+NAMES = ["uniform", *SCALED, *ALIASES, "normal", "zeros", "ones"]
+
+
+def weights(init, shape, activation="linear", rng=None):
+    """The first weights of a layer.
+
+    Parameters
+    ----------
+    init : str, real number, array_like, or callable
+        One of the names of the Notes; a number, for all of them; an array of the shape; or what is
+        called as ``init(shape, rng)`` and returns such an array.
+    shape : tuple of int
+        ``(nout, nin)``, or ``(out_channels, in_channels, *kernel)`` of a convolution.
+    activation : str, callable or None, optional
+        What follows the layer; decides the `gain`.
+    rng : {None, int, random.Random, numpy.random.Generator}, optional
+        What draws, as `source` takes it.
+
+    Returns
+    -------
+    list of list of float
+        ``nout`` rows, each the weights of one output. They are drawn row by row.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no initialiser of that name.
+    ArgumentTypeError, ShapeError, DataError, ArgumentError
+        If an argument is not as described; if what `init` is or returns has another shape, or nan or inf
+        in it.
+
+    Notes
+    -----
+    With ``fan_in`` and ``fan_out`` of `fans`, U(a) the uniform distribution over [-a, a] and N(s) the
+    normal distribution of mean 0 and standard deviation s:
+
+    =================================  ============================================
+    'uniform'                          U(1): micrograd's
+    'kaiming_uniform', 'he_uniform'    U(gain * sqrt(3 / fan_in)) [1]_
+    'kaiming_normal', 'he_normal'      N(gain / sqrt(fan_in)) [1]_
+    'xavier_uniform',                  U(gain * sqrt(6 / (fan_in + fan_out))) [2]_
+    'glorot_uniform'
+    'xavier_normal', 'glorot_normal'   N(gain * sqrt(2 / (fan_in + fan_out))) [2]_
+    'normal'                           N(1)
+    'zeros', 'ones'                    0, 1
+    =================================  ============================================
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", 2015.
+    .. [2] X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
+       networks", 2010.
+
+    Examples
+    --------
+    >>> from flatgrad.nn.initialization import weights
+    >>> weights("ones", (2, 3))
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    >>> weights("he_normal", (2, 3), "relu", rng=1) == weights("kaiming_normal", (2, 3), "relu", rng=1)
+    True
+    """
+    shape = shape_of(shape)
+    scale = gain(activation)
+    rng = source(rng)
+    nout, nin = shape[0], math.prod(shape[1:])
+    if isinstance(init, str):
+        flat = named(one_of("init", init, NAMES), shape, scale, rng)
+    elif isinstance(init, numbers.Real) and not isinstance(init, bool):
+        flat = [finite("init", init)] * (nout * nin)
+    else:
+        flat = given(init, shape, rng)
+    return [flat[k * nin:(k + 1) * nin] for k in range(nout)]
+
+
+def named(name, shape, scale, rng):
+    """The numbers of a named initialiser, row by row."""
+    count = math.prod(shape)
+    if name in ("zeros", "ones"):
+        return [float(name == "ones")] * count
+    if name == "uniform":
+        return uniform(rng, 1.0, count)
+    if name == "normal":
+        return normal(rng, 1.0, count)
+    if count == 0:   # and maybe no fan in either
+        return []
+    is_uniform, deviation = SCALED[ALIASES.get(name, name)]
+    deviation = scale * deviation(*fans(shape))
+    return uniform(rng, math.sqrt(3.0) * deviation, count) if is_uniform else normal(rng, deviation, count)
+
+
+def given(init, shape, rng):
+    """The numbers of an array, or of what a callable returns."""
+    name = "init"
+    if callable(init):
+        name, init = "init()", init(shape, rng)
+    elif init is None or isinstance(init, (bool, dict, set)):
+        raise ArgumentTypeError(f"init: expected a name, a number, an array or a callable, got {shortened(init)}")
+    array = finite_array(name, init)
+    if array.shape not in (shape, (shape[0], math.prod(shape[1:]))):
+        raise ShapeError(f"{name}: expected the shape {shape}, got {array.shape}")
+    return array.reshape(-1).tolist()
+
+
+def gain(activation):
+    """By how much weights should be larger for what follows them, so that signals keep their size.
+
+    Parameters
+    ----------
+    activation : str, callable or None
+        The name of an activation; None is 'linear'. A callable has a gain of 1.
+
+    Returns
+    -------
+    float
+        That of PyTorch's `calculate_gain`: 1 for linear and sigmoid, 5/3 for tanh, sqrt(2) for relu,
+        sqrt(2 / (1 + 0.01**2)) for leaky_relu. PyTorch has none for the others: elu, gelu, gelu_tanh,
+        silu and softplus are taken for rectifiers, softmax for linear.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no activation of that name.
+
+    Examples
+    --------
+    >>> from flatgrad.nn.initialization import gain
+    >>> gain("linear"), round(gain("relu"), 6)
+    (1.0, 1.414214)
+    """
+    if activation is None or callable(activation):
+        return 1.0
+    return GAINS[one_of("activation", activation, GAINS)]
+
+
+def fans(shape):
+    """How many weights lead into an output, and how many out of an input.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the weights: ``(nout, nin)``, or ``(out_channels, in_channels, *kernel)`` of a convolution.
+
+    Returns
+    -------
+    fan_in, fan_out : int
+        Channels times the kernel's size, which is 1 for a layer, as PyTorch counts.
+
+    Examples
+    --------
+    >>> from flatgrad.nn.initialization import fans
+    >>> fans((16, 3, 5, 5))
+    (75, 400)
+    """
+    shape = shape_of(shape)
+    kernel = math.prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel
+
+
+def source(rng):
+    """What draws: something with the methods ``uniform(low, high)`` and ``normal`` or ``gauss``.
+
+    Parameters
+    ----------
+    rng : {None, int, random.Random, numpy.random.Generator}
+        None: the module `random`, so that `random.seed` decides, as in micrograd. An int: the seed of
+        a `random.Random` of its own, which draws what `random` does after ``random.seed`` of it.
+
+    Returns
+    -------
+    module, random.Random or numpy.random.Generator
+        Itself, if it is one already: several layers can share it.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If it is something else, or a negative int.
+
+    Examples
+    --------
+    >>> import random
+    >>> from flatgrad.nn.initialization import source
+    >>> random.seed(7)
+    >>> source(7).random() == source(None).random()
+    True
+    """
+    if rng is None:
+        return random
+    if rng is random or isinstance(rng, random.Random) or is_generator(rng):
+        return rng
+    try:
+        return random.Random(whole("rng", rng))
+    except ArgumentTypeError:
+        raise ArgumentTypeError("rng: expected None, an int, a random.Random or a numpy.random.Generator, got "
+                                f"{shortened(rng)}") from None
+
+
+def is_generator(rng):
+    """Whether it is NumPy's, which need not be loaded to say no."""
+    np = sys.modules.get("numpy")
+    return np is not None and isinstance(rng, np.random.Generator)
+
+
+def uniform(rng, bound, count):
+    """`count` numbers from the uniform distribution over [-bound, bound]; `rng` as `source` returns it."""
+    if is_generator(rng):
+        return rng.uniform(-bound, bound, count).tolist()   # the numbers of so many single draws
+    return [rng.uniform(-bound, bound) for _ in range(count)]
+
+
+def normal(rng, deviation, count):
+    """`count` numbers from the normal distribution of mean 0."""
+    if is_generator(rng):
+        return rng.normal(0.0, deviation, count).tolist()
+    return [rng.gauss(0.0, deviation) for _ in range(count)]
+
+
+def shape_of(shape):
+    """The tuple of two ints or more that `shape` is."""
+    try:
+        result = tuple(shape)
+    except TypeError:
+        raise ArgumentTypeError(f"shape: expected a tuple of ints, got {shape!r}") from None
+    if len(result) < 2:
+        raise ShapeError(f"shape: expected (nout, nin), got {shape!r}")
+    return tuple([whole(f"shape[{k}]", length) for k, length in enumerate(result)])

@@ -1,0 +1,445 @@
+"""What every model is: something that has parameters, found in its attributes, and can be saved."""
+from collections import namedtuple
+
+from flatgrad._core import Tensor, Value
+from flatgrad.arguments import flag
+from flatgrad.errors import ArgumentTypeError, ShapeError, StateError
+
+__all__ = ["Module"]
+
+Keys = namedtuple("Keys", "missing unexpected")
+
+
+class Module:
+    """What has parameters.
+
+    A subclass puts Values, lists of Values, leaf Tensors and other Modules, or lists and dicts of these,
+    into attributes, where they are found, and defines ``__call__``, or ``forward`` as in PyTorch. One
+    that defines `parameters` by itself, as micrograd's classes do, has what that returns.
+
+    Attributes
+    ----------
+    fused : bool
+        Whether the layers in it are single instructions, and not micrograd's scalar graph.
+    training : bool
+        What `train` and `eval` set; True at first.
+    buffer_names : tuple of str
+        Of the class: the attributes that are ndarrays to be saved with the parameters, such as running
+        means.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.nn import Layer, Module
+    >>> class Scaled(Module):
+    ...     def __init__(self):
+    ...         self.layer = Layer(2, 1, activation="linear")
+    ...         self.scale = Value(3.0)
+    ...     def __call__(self, x):
+    ...         return self.layer(x) * self.scale
+    >>> model = Scaled()
+    >>> [name for name, _ in model.named_parameters()]
+    ['scale', 'layer.weight[0, 0]', 'layer.weight[0, 1]', 'layer.bias[0]']
+    >>> Module().parameters()
+    []
+    """
+
+    fused = True
+    training = True
+    buffer_names = ()
+
+    def __call__(self, *inputs):
+        """What `forward` returns, for a subclass that defines that and not `__call__`."""
+        forward = getattr(self, "forward", None)
+        if forward is None:
+            raise ArgumentTypeError(f"{type(self).__name__} has no __call__(), and no forward() either")
+        return forward(*inputs)
+
+    # ---- parameters ----
+
+    def zero_grad(self):
+        """Set the gradient of every parameter to 0.
+
+        A backward pass adds to gradients, so this comes before each one.
+        """
+        for p in self.parameters():
+            p.grad = 0.0
+
+    def parameters(self):
+        """The parameters, in a new list.
+
+        Returns
+        -------
+        list of Value
+            Each once, those in the module's own attributes first. The elements of a Tensor row by row.
+        """
+        found = {id(p): p for _, values in own_values(self) for p in flat(values)}
+        for _, child in self.named_children():
+            found.update((id(p), p) for p in child.parameters() if id(p) not in found)
+        return list(found.values())
+
+    def named_parameters(self):
+        """The parameters with their names, in the order of `parameters`.
+
+        Yields
+        ------
+        name : str
+            The key of the state dict that has it, and its place there, as in ``'layers.0.weight[3, 1]'``.
+        parameter : Value
+        """
+        parameters = self.parameters()   # held from here on, so that no other object has the id of one
+        names = {}
+        for key, values in self.named_values():
+            for place, p in places(values):
+                names.setdefault(id(p), f"{key}[{', '.join(map(str, place))}]" if place else key)
+        for k, p in enumerate(parameters):
+            yield names.get(id(p), f"parameters[{k}]"), p
+
+    def named_values(self, prefix=""):
+        """The parameters as they lie in attributes: arrays, of which `state_dict` has the numbers.
+
+        Yields
+        ------
+        key : str
+            The path to it, beginning with `prefix`, as in ``'layers.0.weight'``.
+        values : Value, Tensor, or (nested) list of Value
+        """
+        for name, values in own_values(self):
+            yield prefix + name, values
+        for name, child in self.named_children():
+            yield from child.named_values(f"{prefix}{name}.")
+
+    def named_buffers(self, prefix=""):
+        """The arrays that are saved with the parameters and not trained, as `named_values` has those.
+
+        Yields
+        ------
+        key : str
+        module : Module
+        name : str
+            Of the attribute of `module`.
+        """
+        for name in self.buffer_names:
+            yield prefix + name, self, name
+        for name, child in self.named_children():
+            yield from child.named_buffers(f"{prefix}{name}.")
+
+    # ---- the modules in it ----
+
+    def named_children(self):
+        """The Modules in the attributes, and in lists, tuples and dicts there.
+
+        Yields
+        ------
+        name : str
+            As in ``'layers.0'``.
+        child : Module
+        """
+        for name, value in list(vars(self).items()):
+            yield from modules_in(name, value)
+
+    def children(self):
+        """The Modules of `named_children`, in a new list."""
+        return [child for _, child in self.named_children()]
+
+    def named_modules(self, prefix=""):
+        """This Module and all in it.
+
+        Yields
+        ------
+        name : str
+            The path to it; '' for this one.
+        module : Module
+        """
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self):
+        """The Modules of `named_modules`, in a new list."""
+        return [module for _, module in self.named_modules()]
+
+    def train(self, mode=True):
+        """Switch to training: dropout drops, and batch norm uses the batch's mean and variance.
+
+        Parameters
+        ----------
+        mode : bool, optional
+            False: as `eval`.
+
+        Returns
+        -------
+        Module
+            This one.
+        """
+        mode = flag("mode", mode)
+        for module in self.modules():
+            if module.training is not mode:
+                module.training = mode
+        return self
+
+    def eval(self):
+        """Switch to evaluation: nothing is dropped, and batch norm uses its running statistics.
+
+        Returns
+        -------
+        Module
+            This one.
+        """
+        return self.train(False)
+
+    # ---- saving ----
+
+    def state_dict(self):
+        """All numbers of the model, as copies.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Weights of a layer of the shape ``(nout, nin)`` as ``'layers.0.weight'``, which is PyTorch's
+            orientation, biases as ``'layers.0.bias'``; buffers by the names of their attributes.
+
+        Examples
+        --------
+        >>> from flatgrad.nn import MLP
+        >>> {key: array.shape for key, array in MLP(2, [3, 1]).state_dict().items()}
+        {'layers.0.weight': (3, 2), 'layers.0.bias': (3,), 'layers.1.weight': (1, 3), 'layers.1.bias': (1,)}
+        """
+        import numpy as np
+
+        state = {key: numbers(values) for key, values in self.named_values()}
+        for key, module, name in self.named_buffers():
+            state[key] = np.array(getattr(module, name))
+        return state
+
+    def load_state_dict(self, state, strict=True):
+        """Take over the numbers that `state_dict` gave.
+
+        Parameters
+        ----------
+        state : dict of str to array_like
+        strict : bool, optional
+            Whether it is an error if a key is missing, or unknown.
+
+        Returns
+        -------
+        Keys
+            ``(missing, unexpected)``, lists of str; both empty if `strict`.
+
+        Raises
+        ------
+        StateError
+            If the keys or the shapes are not this model's; the message names each of them, and the model
+            is as it was.
+        """
+        import numpy as np
+
+        flag("strict", strict)
+        try:
+            state = dict(state)
+        except (TypeError, ValueError):
+            raise ArgumentTypeError(f"state: expected a dict of arrays, got {state!r}") from None
+        parameters = dict(self.named_values())
+        buffers = {key: (module, name) for key, module, name in self.named_buffers()}
+        shapes = {**{key: shape(values) for key, values in parameters.items()},
+                  **{key: np.shape(getattr(module, name)) for key, (module, name) in buffers.items()}}
+        keys = Keys([key for key in shapes if key not in state], [key for key in state if key not in shapes])
+        problems = []
+        if strict:
+            problems += [f"{key}: missing" for key in keys.missing]
+            problems += [f"{key!s}: not in the model" for key in keys.unexpected]
+        arrays = {}
+        for key in shapes:
+            if key in state:
+                try:
+                    arrays[key] = np.asarray(state[key])
+                    if arrays[key].dtype.kind not in "biuf":
+                        raise TypeError
+                except (TypeError, ValueError):
+                    problems.append(f"{key}: expected an array of numbers, got {state[key]!r}")
+                    continue
+                if arrays[key].shape != shapes[key]:
+                    problems.append(f"{key}: expected the shape {shapes[key]}, got {arrays[key].shape}")
+        if problems:
+            raise StateError("state: expected that of this model: " + "; ".join(problems))
+        for key, array in arrays.items():
+            if key in parameters:
+                assign(parameters[key], array)
+            else:
+                module, name = buffers[key]
+                setattr(module, name, array.astype(np.asarray(getattr(module, name)).dtype))
+        return keys
+
+    def save(self, path):
+        """Write `state_dict` to a file of NumPy's format ``.npz``, without pickle, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Taken as it is: no ending is added.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; what was there before is as it was.
+        """
+        from flatgrad.storage import save_arrays
+
+        save_arrays(path, self.state_dict())
+
+    def load(self, path, strict=True):
+        """Take over the numbers that `save` wrote, as `load_state_dict` does.
+
+        Parameters
+        ----------
+        path : str or path-like
+        strict : bool, optional
+
+        Returns
+        -------
+        Keys
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        StateError
+            If it is no such file, or of another model; the model is as it was.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from flatgrad.nn import MLP
+        >>> model, other = MLP(2, [3, 1]), MLP(2, [3, 1])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(os.path.join(folder, "model.npz"))
+        ...     _ = other.load(os.path.join(folder, "model.npz"))
+        >>> model([1.0, 2.0]).data == other([1.0, 2.0]).data
+        True
+        """
+        from flatgrad.storage import load_arrays
+
+        arrays = load_arrays(path)
+        try:
+            return self.load_state_dict(arrays, strict)
+        except StateError as error:
+            raise StateError(f"{path}: {error}") from None
+
+    def summary(self):
+        """What the model is made of, as a table.
+
+        Returns
+        -------
+        str
+            A line for each innermost module: its name, what it is and the number of its parameters; and
+            their sum.
+
+        Examples
+        --------
+        >>> from flatgrad.nn import MLP
+        >>> print(MLP(2, [16, 16, 1]).summary())
+        name      module               parameters
+        layers.0  Layer(2, 16, relu)           48
+        layers.1  Layer(16, 16, relu)         272
+        layers.2  Layer(16, 1, linear)         17
+        total                                 337
+        """
+        rows = [("name", "module", "parameters")]
+        for name, module, count in self.summary_rows():
+            rows.append((name or "-", module, f"{count:,}"))
+        rows.append(("total", "", f"{len(self.parameters()):,}"))
+        widths = [max(len(row[k]) for row in rows) for k in range(3)]
+        return "\n".join(f"{name:{widths[0]}}  {module:{widths[1]}}  {count:>{widths[2]}}"
+                         for name, module, count in rows)
+
+    def summary_rows(self, prefix=""):
+        """What `summary` has a line for: (name, description, number of parameters)."""
+        own = sum(len(flat(values)) for _, values in own_values(self))
+        children = list(self.named_children())
+        if own or not children:
+            yield prefix, self.description(), own
+        for name, child in children:
+            yield from child.summary_rows(f"{prefix}.{name}" if prefix else name)
+
+    def description(self):
+        """What `summary` calls the module: its repr if that is short."""
+        text = repr(self)
+        own = type(self).__repr__ is not object.__repr__
+        return text if own and len(text) <= 60 and "\n" not in text else type(self).__name__
+
+
+# ---- what lies in attributes ----
+
+def is_parameter(value):
+    return isinstance(value, Value) or (isinstance(value, Tensor) and value.requires_grad and not value._op)
+
+
+def is_list_of_values(value):
+    """Whether it is a (nested) list of Values, and not empty."""
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(
+        isinstance(item, Value) or is_list_of_values(item) for item in value)
+
+
+def own_values(module):
+    """(name, values) of the attributes that are parameters."""
+    return [(name, value) for name, value in vars(module).items()
+            if is_parameter(value) or is_list_of_values(value)]
+
+
+def modules_in(name, value):
+    """(path, Module) for a Module, or those in a list, tuple or dict."""
+    if isinstance(value, Module):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for k, item in enumerate(value):
+            yield from modules_in(f"{name}.{k}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from modules_in(f"{name}.{key}", item)
+
+
+# ---- arrays of Values: one, a Tensor, a (nested) list ----
+
+def flat(values):
+    """The Values, row by row."""
+    if isinstance(values, Value):
+        return [values]
+    return [p for item in values for p in flat(item)]
+
+
+def places(values, place=()):
+    """(index, Value) of each."""
+    if isinstance(values, Value):
+        yield place, values
+    else:
+        for k, item in enumerate(values):
+            yield from places(item, (*place, k))
+
+
+def shape(values):
+    if isinstance(values, Value):
+        return ()
+    if isinstance(values, Tensor):
+        return values.shape
+    inner = {shape(item) for item in values}
+    if len(inner) != 1:
+        raise ShapeError(f"expected rows of one length in a list of Values, got the shapes {sorted(inner)}")
+    return (len(values), *inner.pop())
+
+
+def numbers(values):
+    """Their data as an array."""
+    import numpy as np
+
+    if isinstance(values, Tensor):
+        return values.data
+    return np.array([p.data for p in flat(values)]).reshape(shape(values))
+
+
+def assign(values, array):
+    """Set their data."""
+    if isinstance(values, Tensor):
+        values.data = array
+    else:
+        for p, number in zip(flat(values), array.reshape(-1).tolist()):
+            p.data = number

@@ -1,0 +1,351 @@
+"""Pictures of a classifier over the plane of two features, as text or with matplotlib."""
+import numpy as np
+
+from flatgrad.arguments import finite, finite_array, shortened, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+from flatgrad.viz.common import (COLOURS, FAINT, axis_range, check_axes, check_model, current_axes, feature_names_of,
+                                 outputs, samples_of)
+
+__all__ = ["decision_boundary_text", "plot_decision_boundary"]
+
+# A character for each class: faint for regions, bold for samples.
+REGIONS = ".:-'~,=;_^"
+SAMPLES = "o#x@%*&$AW"
+MARKERS = "o^sDvp<>hP"
+
+MARGIN = 0.15  # of the samples' range, added on each side
+GRID = 200  # points along each axis of a plot
+
+
+def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1), feature_names=None, threshold=0.0):
+    """Draw the regions where a model says one class or another, and the samples, as text.
+
+    Parameters
+    ----------
+    model : callable, or object with the method predict
+        From points, an ndarray of shape `(n, n_features)`, to finite scores: of two classes of shape
+        `(n,)` or `(n, 1)`, or one for each class, `(n, n_classes)`; an array, a list or a Tensor, so that
+        a `flatgrad.nn` Module is one. Of an estimator, which is not callable, `predict` says the labels.
+        Called once; a Module in training mode is in evaluation mode for the call.
+    X : array_like, shape (n_samples, n_features)
+        Samples, finite, of two features at least.
+    y : array_like, shape (n_samples,)
+        Labels, numbers or text. Of two labels, a score above `threshold` stands for the larger one, such
+        as 1 of 0 and 1, or of -1 and 1. Scores in columns are of the labels 0, 1, ..., n_classes - 1 if
+        all labels are among these, or else of the distinct labels in order.
+    width, height : int, optional
+        Size of the drawing in characters, without the axes around it.
+    features : pair of int, optional
+        The features to draw, across and up. All others are at their mean over `X`.
+    feature_names : sequence of str, optional
+        For each feature of `X` what the picture calls it; `x[0]` and so on by default.
+    threshold : float, optional
+        Of a model with one score: 0 for a score such as a logit, 0.5 for a probability.
+
+    Returns
+    -------
+    str
+        Lines without one at the end, in ASCII if the names of labels and features are.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError, ShapeError, DataError
+        If an argument, or what `model` returns, is not as described.
+
+    Notes
+    -----
+    A region's character is the class in the middle of its cell; a score equal to the threshold is not
+    above it, and of equal scores the first wins. Where samples share a cell, one on the wrong side of the
+    boundary is shown. With more than two features a sample stands where it is in the two, in front of what
+    the model says with the others at their mean: not always what it says about that sample.
+
+    Examples
+    --------
+    >>> from flatgrad.viz import decision_boundary_text
+    >>> X, y = [[0.0, 0.0], [2.0, 1.0]], [-1, 1]
+    >>> print(decision_boundary_text(lambda points: points[:, 0] - 1, X, y, width=20, height=4))
+     1.15 +--------------------+
+          |..........:::::::#::|
+          |..........::::::::::|
+          |..........::::::::::|
+          |..o.......::::::::::|
+    -0.15 +--------------------+
+           -0.3             2.3
+    samples: o negative  # positive   score: . negative  : positive
+
+    Three classes, a score for each:
+
+    >>> X, y = [[0.0, 0.0], [1.0, 2.0], [2.0, 0.0]], ["ant", "bee", "cat"]
+    >>> model = lambda points: [[-x, y - 1, x - 2] for x, y in points]
+    >>> print(decision_boundary_text(model, X, y, width=20, height=4))
+     2.3 +--------------------+
+         |::::::::::#:::::::::|
+         |::::::::::::::::::::|
+         |.....::::::::::-----|
+         |..o.......-------x--|
+    -0.3 +--------------------+
+          -0.3             2.3
+    samples: o ant  # bee  x cat   regions: . ant  : bee  - cat
+    """
+    width, height = whole("width", width, 1), whole("height", height, 1)
+    plane = Plane(model, X, y, features, feature_names, threshold)
+    (x_low, x_high), (y_low, y_high) = plane.ranges
+
+    centres_x = x_low + (np.arange(width) + 0.5) / width * (x_high - x_low)
+    centres_y = y_high - (np.arange(height) + 0.5) / height * (y_high - y_low)
+    cells = grid_points(centres_x, centres_y)
+    verdict = plane.ask(np.concatenate([cells, plane.shown]))
+    if len(verdict.names) > len(REGIONS):
+        raise ArgumentError(f"y: expected {len(REGIONS)} classes at most in a picture made of text, "
+                            f"got {len(verdict.names)}")
+    winners = verdict.winners
+    canvas = [[REGIONS[k] for k in row] for row in winners[: len(cells)].reshape(height, width).tolist()]
+
+    across, up = plane.shown.T
+    columns = np.minimum((across - x_low) / (x_high - x_low) * width, width - 1).astype(int)
+    lines = np.minimum((y_high - up) / (y_high - y_low) * height, height - 1).astype(int)
+    wrong = winners[len(cells):] != verdict.codes
+    for i in np.argsort(wrong, kind="stable"):  # the wrong ones last, so on top
+        canvas[lines[i]][columns[i]] = SAMPLES[verdict.codes[i]]
+
+    top, bottom, left, right = (f"{end:.3g}" for end in (y_high, y_low, x_low, x_high))
+    indent = max(len(top), len(bottom))
+    rule = "+" + "-" * width + "+"
+    names = ["negative", "positive"] if verdict.by_sign else verdict.names
+    of_samples, of_regions = ("  ".join(f"{character} {name}" for character, name in zip(characters, names))
+                              for characters in (SAMPLES, REGIONS))
+    return "\n".join([
+        f"{top:>{indent}} {rule}",
+        *(f"{'':{indent}} |{''.join(row)}|" for row in canvas),
+        f"{bottom:>{indent}} {rule}",
+        f"{'':{indent}}  {left} {right:>{max(width - len(left) - 1, 0)}}",
+        f"samples: {of_samples}   {'score' if verdict.by_sign else 'regions'}: {of_regions}",
+        *plane.description(feature_names is not None),
+    ])
+
+
+def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_names=None, threshold=0.0):
+    """Draw the regions where a model says one class or another, and the samples, on axes.
+
+    Parameters
+    ----------
+    model, X, y, features, feature_names, threshold
+        As for `decision_boundary_text`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw. None takes `matplotlib.pyplot.gca()`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`, with names of the axes and a legend, its limits set to what is drawn. Of more than two
+        features, a title says where the others are, unless there is a title. Nothing is shown and
+        nothing saved.
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    ArgumentTypeError, ArgumentError, ShapeError, DataError
+        If an argument, or what `model` returns, is not as described.
+
+    Notes
+    -----
+    The boundary is interpolated linearly between the points of a grid of 200 by 200. Up to ten classes have
+    markers of their own, and colours that most people who are colour-blind tell apart.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure  # doctest: +SKIP
+    >>> from flatgrad.viz import plot_decision_boundary
+    >>> figure = Figure()  # doctest: +SKIP
+    >>> X, y = [[0.0, 0.0], [2.0, 1.0]], [-1, 1]
+    >>> ax = plot_decision_boundary(
+    ...     lambda points: points[:, 0] - 1, X, y, ax=figure.subplots())  # doctest: +SKIP
+    >>> figure.savefig("boundary.png")  # doctest: +SKIP
+    """
+    matplotlib = check_axes("plot_decision_boundary", ax)
+    plane = Plane(model, X, y, features, feature_names, threshold)
+    xs, ys = (np.linspace(*ends, GRID) for ends in plane.ranges)
+    verdict = plane.ask(grid_points(xs, ys))
+    ax = current_axes(ax)
+
+    count = len(verdict.names)
+    colours = COLOURS[:count]
+    if count > len(COLOURS):
+        colours = list(matplotlib.colormaps["turbo"](np.linspace(0, 1, count)))
+    if count == 2:
+        ends = verdict.lead(1).reshape(GRID, GRID)
+        ax.contourf(xs, ys, ends, levels=[-1.0, 0.0, 1.0], colors=colours, alpha=FAINT)
+        if ends.min() < 0 < ends.max():
+            ax.contour(xs, ys, ends, levels=[0.0], colors="0.2", linewidths=1.2)
+    else:
+        for k, colour in enumerate(colours):
+            lead = verdict.lead(k).reshape(GRID, GRID)
+            if lead.max() > 0:
+                ax.contourf(xs, ys, lead, levels=[0.0, 1.0], colors=[colour], alpha=FAINT)
+                if lead.min() < 0:
+                    ax.contour(xs, ys, lead, levels=[0.0], colors="0.2", linewidths=0.8)
+    for k, (name, colour) in enumerate(zip(verdict.names, colours)):
+        side = plane.shown[verdict.codes == k]
+        ax.scatter(side[:, 0], side[:, 1], s=40, color=[colour], edgecolors="white", linewidths=0.8,
+                   marker=MARKERS[k % len(MARKERS)], label=name)
+    ax.set_xlim(plane.ranges[0])
+    ax.set_ylim(plane.ranges[1])
+    ax.set_xlabel(plane.names[0])
+    ax.set_ylabel(plane.names[1])
+    if plane.has_others and not ax.get_title():
+        ax.set_title("other features at their mean")
+    ax.legend(loc="best", ncols=1 if count <= 5 else 2)
+    return ax
+
+
+class Plane:
+    """Samples by two of their features, and what a model says about points of that plane."""
+
+    def __init__(self, model, X, y, features, feature_names, threshold):
+        check_model(model)
+        self.model = model
+        X, y = samples_of(X, y, least=2)
+        self.labels = labels_of(y)
+        self.features = pair_of(features, X.shape[1])
+        self.shown = X[:, self.features]
+        self.has_others = X.shape[1] > 2
+        with np.errstate(over="ignore"):
+            self.means = X.mean(axis=0) if self.has_others else np.zeros(2)
+        self.ranges = [axis_range(f"X: column {i}", X[:, i], MARGIN) for i in self.features]
+        names = feature_names_of(feature_names, X.shape[1])
+        self.names = [names[i] for i in self.features]
+        self.threshold = finite("threshold", threshold)
+
+    def ask(self, points):
+        """The model's Verdict on points of the plane, an array of shape (n, 2)."""
+        whole_points = np.tile(self.means, (len(points), 1))
+        whole_points[:, self.features] = points
+        return Verdict(outputs(self.model, whole_points), not callable(self.model), self.labels, self.threshold)
+
+    def description(self, named):
+        """What a picture made of text says about its axes, if that is not plain: no line or one."""
+        if named or self.has_others or self.features != [0, 1]:
+            others = "; the other features at their mean" if self.has_others else ""
+            yield f"{self.names[0]} across, {self.names[1]} up{others}"
+
+
+class Verdict:
+    """What a model said about points, and the classes among which it chose.
+
+    Attributes
+    ----------
+    scores : ndarray of float64
+        Between -1 and 1: of two classes, one for each point, above 0 for the second class; of more, one for
+        each point and class.
+    winners : ndarray of int
+        The class at each point.
+    names : list of str
+        Of the classes.
+    codes : ndarray of int
+        The class of each sample.
+    by_sign : bool
+        Whether the classes are those of a negative and a positive score.
+    """
+
+    def __init__(self, said, says_labels, labels, threshold):
+        classes, codes = np.unique(labels, return_inverse=True)
+        self.by_sign = False
+        if said.ndim == 2 and said.shape[1] == 1:
+            said = said[:, 0]
+        if threshold != 0.0 and (said.ndim == 2 or says_labels):
+            raise ArgumentError("threshold: expected 0 with a model that has a score for each class or says the "
+                                f"labels, got {threshold:g}")
+        if said.ndim == 2:
+            classes, codes = classes_of_columns(said, classes, codes)
+        elif says_labels:
+            said = scores_of_labels(said, classes)
+        else:
+            if said.dtype.kind == "U":
+                raise ArgumentTypeError(f"model: expected scores, which are numbers, got {str(said[0])!r}")
+            numeric = classes.dtype.kind != "U"
+            if len(classes) == 1 and numeric:
+                codes = (labels > 0).astype(int)
+                classes = ["negative", "positive"]
+                self.by_sign = threshold == 0.0
+            elif len(classes) == 2:
+                self.by_sign = bool(numeric and threshold == 0.0 and classes[0] <= 0 < classes[1])
+            else:
+                raise DataError(f"y: expected two labels with a model that has one score, got {len(classes)}: "
+                                f"{names_of(classes)}")
+            said = said - threshold
+        self.winners = said.argmax(axis=1) if said.ndim == 2 else (said > 0).astype(int)
+        said = said / (np.abs(said).max() or 1.0)
+        if said.ndim == 2 and len(classes) == 2:
+            said = (said[:, 1] - said[:, 0]) / 2
+            said /= np.abs(said).max() or 1.0
+        self.scores, self.codes = said, codes
+        self.names = [name_of(label) for label in classes]
+
+    def lead(self, k):
+        """By how much class k is ahead of the best other one: above 0 where it wins."""
+        if self.scores.ndim == 1:
+            return self.scores if k else -self.scores
+        lead = (self.scores[:, k] - np.delete(self.scores, k, axis=1).max(axis=1)) / 2
+        ahead = self.winners == k
+        lead[ahead] = np.maximum(lead[ahead], 1e-12)  # of equal scores one has to win
+        return lead
+
+
+def classes_of_columns(scores, classes, codes):
+    """The classes that columns of scores stand for, and the class of each sample."""
+    count = scores.shape[1]
+    if classes.dtype.kind != "U" and ((0 <= classes) & (classes < count) & (classes == np.floor(classes))).all():
+        return np.arange(count), classes.astype(int)[codes]
+    if len(classes) != count:
+        raise ShapeError(f"model: expected a score for each of the {len(classes)} labels of y, {names_of(classes)}, "
+                         f"got {count}")
+    return classes, codes
+
+
+def scores_of_labels(said, classes):
+    """Scores of -1 and 1 that say the same."""
+    if len(classes) < 2:
+        raise DataError(f"y: expected two labels at least with a model that says labels, got {names_of(classes)}")
+    comparable = (said.dtype.kind == "U") == (classes.dtype.kind == "U")
+    strange = ~np.isin(said, classes) if comparable else np.ones(len(said), bool)
+    if strange.any():
+        label = said[strange][0]
+        raise DataError(f"model: expected labels of y, {names_of(classes)}, got {name_of(label)}; "
+                        "if these are scores, give the function that computes them")
+    chosen = said[:, None] == classes
+    return np.where(chosen, 1.0, -1.0) if len(classes) > 2 else np.where(chosen[:, 1], 1.0, -1.0)
+
+
+def labels_of(y):
+    """Labels as an array of float64 or of text."""
+    if y.dtype.kind == "U" or y.size and all(isinstance(label, str) for label in y.tolist()):
+        return y.astype(str)
+    return finite_array("y", y)
+
+
+def pair_of(features, n_features):
+    """The two features to draw, as a list."""
+    expected = f"two different numbers from 0 to {n_features - 1}"
+    try:
+        pair = [whole("features", i) for i in features]
+    except (TypeError, ArgumentError):
+        raise ArgumentTypeError(f"features: expected {expected}, got {shortened(features)}") from None
+    if len(set(pair)) != 2 or len(pair) != 2 or max(pair) >= n_features:
+        raise ArgumentError(f"features: expected {expected}, got {shortened(features)}")
+    return pair
+
+
+def name_of(label):
+    """A label as a picture has it: 1 rather than 1.0."""
+    return str(label) if isinstance(label, str) else f"{label:.6g}"
+
+
+def names_of(classes):
+    """Labels as a message has them."""
+    return ", ".join([name_of(label) for label in classes[:8]]) + (", ..." if len(classes) > 8 else "")
+
+
+def grid_points(xs, ys):
+    """Points (n, 2) of the grid, row by row: all of `xs` at `ys[0]`, and so on."""
+    return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)

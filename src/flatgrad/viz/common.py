@@ -1,0 +1,125 @@
+"""What pictures of models have in common: samples, what a model says about points, and axes to draw on."""
+import contextlib
+import math
+
+import numpy as np
+
+from flatgrad._core import Tensor
+from flatgrad.arguments import extra, samples, shortened
+from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
+
+__all__ = ["array_of", "axis_range", "check_axes", "check_model", "current_axes", "feature_names_of", "outputs",
+           "samples_of"]
+
+# For people, too, who do not see red and green as others do: colours of Okabe and Ito (2008), vermilion and blue
+# first, as in micrograd's picture, without yellow and black; then some of Paul Tol's muted ones.
+COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#882255", "#999933", "#332288", "#777777"]
+FAINT = 0.4   # the opacity of a region, or of a sample behind a line
+
+
+def check_axes(purpose, ax):
+    """The module matplotlib, if it is there and `ax` is None or something to draw on."""
+    matplotlib = extra("matplotlib", purpose, "viz")
+    from matplotlib.axes import Axes
+
+    if ax is not None and not isinstance(ax, Axes):
+        raise ArgumentTypeError(f"ax: expected matplotlib.axes.Axes or None, got {shortened(ax)}")
+    return matplotlib
+
+
+def current_axes(ax):
+    """`ax`, or for None pyplot's current axes, which may be made for it: ask when nothing can fail any more."""
+    if ax is None:
+        from matplotlib import pyplot
+
+        ax = pyplot.gca()
+    return ax
+
+
+def array_of(name, x):
+    """`x`, which may be a Tensor, as an array of whatever type."""
+    try:
+        return np.asarray(x.data if isinstance(x, Tensor) else x)
+    except ValueError:   # rows of different lengths
+        raise ShapeError(f"{name}: expected rows of one length, got {shortened(x)}") from None
+
+
+def samples_of(X, y, least=1):
+    """`X` as float64 of shape (n_samples, n_features), and `y`, of whatever type, of shape (n_samples,)."""
+    X, y = samples("X", array_of("X", X)), array_of("y", y)
+    if X.shape[1] < least:
+        raise ShapeError(f"X: expected {least} features at least, got the shape {X.shape}")
+    if y.shape == (len(X), 1):
+        y = y[:, 0]
+    if y.shape != (len(X),):
+        raise ShapeError(f"y: expected the shape ({len(X)},), one for each row of X, got {y.shape}")
+    return X, y
+
+
+def feature_names_of(names, n_features):
+    """A name for each feature; x[0], x[1] and so on for None."""
+    if names is None:
+        return [f"x[{i}]" for i in range(n_features)]
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ArgumentTypeError(f"feature_names: expected a name for each feature, got {shortened(names)}")
+    if len(names) != n_features:
+        raise ShapeError(f"feature_names: expected {n_features}, as X has features, got {len(names)}")
+    return list(names)
+
+
+def check_model(model):
+    """Refuse what cannot be asked about points."""
+    if not callable(model) and not callable(getattr(model, "predict", None)):
+        raise ArgumentTypeError("model: expected a function of points or an estimator, with the method predict, "
+                                f"got {shortened(model)}")
+
+
+def outputs(model, points):
+    """What a model says about points: an array, of float64 unless it is text, of as many rows."""
+    ask = model if callable(model) else model.predict
+    with not_training(model):
+        result = array_of("model", ask(points))
+    if result.dtype.kind not in "biufU":
+        try:
+            result = result.astype(np.float64)
+        except (TypeError, ValueError):
+            if not all(isinstance(x, str) for x in result.flat):
+                raise ArgumentTypeError("model: expected numbers for the points, "
+                                        f"got {shortened(result.flat[0])}") from None
+            result = result.astype(str)
+    if result.ndim not in (1, 2) or len(result) != len(points) or 0 in result.shape:
+        n = len(points)
+        raise ShapeError(f"model: expected the shape ({n},) or ({n}, n_outputs) for {n} points, got {result.shape}")
+    if result.dtype.kind != "U":
+        result = result.astype(np.float64)
+        good = np.isfinite(result).reshape(len(points), -1)
+        if not good.all():
+            row, column = np.argwhere(~good)[0]
+            raise DataError(f"model: expected finite numbers, got {result.reshape(good.shape)[row, column]} "
+                            f"for the point {shortened(points[row].tolist())}")
+    return result
+
+
+@contextlib.contextmanager
+def not_training(model):
+    """Within it a Module neither drops anything nor learns from the points; then it is as it was."""
+    modules = model.modules() if callable(getattr(model, "modules", None)) else []
+    modules = [module for module in modules if getattr(module, "training", False)]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module in modules:
+            module.training = True
+
+
+def axis_range(name, values, share):
+    """(low, high) around finite values, wider by a share of their range on each side and never empty."""
+    low, high = float(values.min()), float(values.max())
+    # 1 where all values agree, and more where 1 would be lost in rounding.
+    margin = share * (high - low) or max(1.0, 1e-6 * abs(low))
+    low, high = low - margin, high + margin
+    if not math.isfinite(high - low):
+        raise DataError(f"{name} spans too wide a range to draw")
+    return low, high

@@ -1,0 +1,214 @@
+"""Plots of how a model was trained, and of what it fits, with matplotlib."""
+from collections.abc import Mapping
+
+import numpy as np
+
+from flatgrad.arguments import finite_array, one_of, shortened
+from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
+from flatgrad.viz.common import (COLOURS, FAINT, array_of, axis_range, check_axes, check_model, current_axes,
+                                 feature_names_of, outputs, samples_of)
+
+__all__ = ["plot_history", "plot_regression"]
+
+VALIDATION = "val_"   # begins the name of what is measured on validation samples
+UNASKED = ("learning_rate", "time")   # drawn if they are asked for
+ERRORS = ("mse", "rmse", "mae", "error")   # drawn on the scale of the loss, as what ends in "loss" is
+DECADES = 2   # that a loss has to span to be drawn on a logarithmic scale
+DOTTED = 20   # epochs that are few enough for a dot each
+LINES = [COLOURS[1], COLOURS[0], *COLOURS[2:]]   # blue first
+CURVE = 400   # points of a curve
+MARGIN = 0.05   # of the samples' range, added on each side
+
+
+def plot_history(history, ax=None, *, metrics=None):
+    """Draw loss and metrics over the epochs of a training.
+
+    Parameters
+    ----------
+    history : flatgrad.train.History, dict of str to list of float, or list of float
+        What `Trainer.fit` returns, or numbers for each epoch under their names, or losses alone. None and
+        numbers that are not finite leave a gap.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw. None takes `matplotlib.pyplot.gca()`.
+    metrics : sequence of str, optional
+        What to draw, such as ``("loss", "val_loss")``. None takes all but 'learning_rate' and 'time'.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`. Nothing is shown and nothing saved.
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    ArgumentTypeError, ShapeError, UnknownNameError, DataError
+        If an argument is not as described, or there are no epochs.
+
+    Notes
+    -----
+    Losses, and the errors 'mse', 'rmse' and 'mae', belong to the axis on the left, whose scale is
+    logarithmic if they are all above 0 and span more than two decades. If there are others as well, such as
+    'accuracy', these have an axis on the right, which is added to the figure and has the legend of both.
+    What begins with 'val_' is dashed, in the colour of its counterpart.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure  # doctest: +SKIP
+    >>> from flatgrad.viz import plot_history
+    >>> ax = plot_history([0.9, 0.4, 0.2], ax=Figure().subplots())  # doctest: +SKIP
+    """
+    check_axes("plot_history", ax)
+    from matplotlib.ticker import MaxNLocator
+
+    epochs, series = series_of(history)
+    if metrics is None:
+        names = [name for name in series if name not in UNASKED]
+    else:
+        names = [one_of("metrics", name, series) for name in ([metrics] if isinstance(metrics, str) else metrics)]
+    if not names:
+        raise DataError(f"history: expected losses or metrics to draw, got {', '.join(series) or 'none'}")
+    left = [name for name in names if is_error(name)]
+    right = [name for name in names if not is_error(name)]
+    if not left:
+        left, right = right, []
+    ax = current_axes(ax)
+
+    colours = {kind: LINES[k % len(LINES)] for k, kind in enumerate(kinds(left + right))}
+    parts = [(ax, left)] + ([(ax.twinx(), right)] if right else [])
+    for part, own in parts:
+        for name in own:
+            kind = name.removeprefix(VALIDATION)
+            part.plot(epochs, series[name], label=name.replace("_", " "), color=colours[kind], linewidth=1.8,
+                      linestyle="--" if name != kind else "-", marker="o" if len(epochs) <= DOTTED else None,
+                      markersize=4)
+        part.set_ylabel(", ".join(kinds(own)).replace("_", " "))
+    drawn = np.concatenate([series[name] for name in left])
+    drawn = drawn[~np.isnan(drawn)]
+    if is_error(left[0]) and drawn.size and drawn.min() > 0 and np.log10(drawn.max()) - np.log10(drawn.min()) > DECADES:
+        ax.set_yscale("log")
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    # On the axes in front; losses end low and metrics high, which leaves room between.
+    handles = [line for part, own in parts for line in part.get_lines()[-len(own):]]
+    parts[-1][0].legend(handles=handles, loc="center right" if right else "best",
+                        fontsize="small" if right else None)
+    return ax
+
+
+def plot_regression(model, X, y, ax=None, *, feature_names=None):
+    """Draw what a model fits to samples: its curve, or its predictions against the targets.
+
+    Parameters
+    ----------
+    model : callable, or object with the method predict
+        From points, an ndarray of shape `(n, n_features)`, to a finite number for each, of shape `(n,)` or
+        `(n, 1)`: an array, a list or a Tensor, so that a `flatgrad.nn` Module is one. Called once; a Module
+        in training mode is in evaluation mode for the call.
+    X : array_like, shape (n_samples,) or (n_samples, n_features)
+        Samples, finite.
+    y : array_like, shape (n_samples,)
+        Targets, finite.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw. None takes `matplotlib.pyplot.gca()`.
+    feature_names : sequence of str, optional
+        For each feature of `X` what the picture calls it; `x[0]` by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`. Nothing is shown and nothing saved.
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    ArgumentTypeError, ShapeError, DataError
+        If an argument, or what `model` returns, is not as described.
+
+    Notes
+    -----
+    With one feature, `y` over it: the samples, and the model's curve through 400 points from a little below
+    the smallest to a little above the largest. With more, what the model says of each sample over its
+    target, on two equal scales, and the diagonal where both agree.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure  # doctest: +SKIP
+    >>> from flatgrad.viz import plot_regression
+    >>> ax = plot_regression(
+    ...     lambda points: points[:, 0]**2, [0, 1, 2], [0, 1.1, 3.8], ax=Figure().subplots())  # doctest: +SKIP
+    """
+    check_axes("plot_regression", ax)
+    check_model(model)
+    X = array_of("X", X)
+    X, y = samples_of(X[:, None] if X.ndim == 1 else X, y)
+    y = finite_array("y", y)
+    names = feature_names_of(feature_names, X.shape[1])
+    one = X.shape[1] == 1
+    points = np.linspace(*axis_range("X", X, MARGIN), CURVE)[:, None] if one else X
+    said = outputs(model, points)
+    if said.dtype.kind == "U" or said.size != len(points):
+        raise ShapeError(f"model: expected one number for each of {len(points)} points, got the shape {said.shape} "
+                         f"of {said.dtype}")
+    said = said.reshape(-1)
+    ends = None if one else axis_range("y", np.concatenate([y, said]), MARGIN)
+    ax = current_axes(ax)
+
+    look = {"s": 30, "color": COLOURS[1], "edgecolors": "white", "linewidths": 0.6,
+            "alpha": 1.0 if len(X) <= 200 else FAINT}
+    if one:
+        ax.scatter(X[:, 0], y, label="samples", **look)
+        ax.plot(points[:, 0], said, color=COLOURS[0], linewidth=2.0, label="model")
+        ax.set_xlim(points[0, 0], points[-1, 0])
+        ax.set_xlabel(names[0])
+        ax.set_ylabel("y")
+    else:
+        ax.plot(ends, ends, color="0.5", linewidth=1.2, label="prediction = target")
+        ax.scatter(y, said, zorder=2.5, label="samples", **look)
+        ax.set_xlim(ends)
+        ax.set_ylim(ends)
+        ax.set_aspect("equal")
+        ax.set_xlabel("target")
+        ax.set_ylabel("prediction")
+    ax.legend(loc="best")
+    return ax
+
+
+def series_of(history):
+    """The numbers of the epochs, and name -> array of a number for each epoch, nan for a gap."""
+    metrics, epochs = getattr(history, "metrics", None), getattr(history, "epochs", None)
+    if isinstance(history, Mapping):
+        metrics, epochs = history, None
+    elif not isinstance(metrics, Mapping):
+        metrics, epochs = {"loss": history}, None
+    series = {name: numbers(name, values) for name, values in metrics.items()}
+    counts = {name: len(values) for name, values in series.items()}
+    count = len(epochs) if epochs is not None else max(counts.values(), default=0)
+    if set(counts.values()) - {count}:
+        told = ", ".join(f"{name} {n}" for name, n in counts.items())
+        raise ShapeError(f"history: expected a number for each of {count} epochs, got {told}")
+    if count == 0:
+        raise DataError("history: expected one epoch at least, got none")
+    return list(range(1, count + 1) if epochs is None else epochs), series
+
+
+def numbers(name, values):
+    """An array of float64 with nan for what is None or not finite."""
+    try:
+        array = np.array([np.nan if value is None else float(value) for value in values], np.float64)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"history: expected a list of numbers under {name!r}, "
+                                f"got {shortened(values)}") from None
+    return np.where(np.isfinite(array), array, np.nan)
+
+
+def kinds(names):
+    """What is measured, whether on training or on validation samples: each once."""
+    return list(dict.fromkeys(name.removeprefix(VALIDATION) for name in names))
+
+
+def is_error(name):
+    """Whether smaller is better, on the scale of the loss."""
+    kind = name.removeprefix(VALIDATION)
+    return kind.endswith("loss") or kind in ERRORS
