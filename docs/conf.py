@@ -1,0 +1,142 @@
+"""How Sphinx builds the site: `python3 dev.py docs`, with warnings as errors.
+
+The reference is made here: a page for each public module, from its docstrings, in docs/api/. A new
+module has one as soon as it can be imported and has an `__all__`.
+"""
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import flatgrad
+
+HERE = Path(__file__).resolve().parent
+
+project = "flatgrad"
+version = release = importlib.metadata.version("flatgrad")
+author = copyright = importlib.metadata.metadata("flatgrad")["Author"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"flatgrad {version}"
+html_copy_source = html_show_sourcelink = False
+
+myst_heading_anchors = 3   # [text](page.md#heading) works, as on GitHub
+pygments_style, pygments_dark_style = "default", "monokai"
+
+# Docstrings are numpydoc. `x` in them is code, and a link where it names something of ours; words of a
+# type ("real number") are no names, so an unknown one of these kinds is no error. Any other is.
+napoleon_google_docstring = False
+napoleon_custom_sections = [("Attributes", "params_style")]   # several names on a line are as many attributes
+napoleon_use_rtype = False
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [("py:(class|exc|obj)", ".*")]
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"   # the docstrings say more than the stub
+autosummary_generate = False
+suppress_warnings = ["ref.footnote"]   # a source that the text does not point to
+python_display_short_literal_types = True
+toc_object_entries_show_parents = "hide"
+
+
+# ---- the reference ----
+
+INTERNAL = {"arguments", "__main__"}   # for our own modules; and the command line, which has --help
+# The order of the pages; a module that is not named here comes after these.
+ORDER = ["", "engine", "nn", "losses", "optim", "optim.lr_scheduler", "train", "estimators", "functional",
+         "datasets", "viz", "errors", "storage", "scalar", "compat"]
+
+
+def public_modules():
+    """(name, module) of every module that has a page: not those whose package has all their names."""
+    found = {"": flatgrad}
+    for info in pkgutil.walk_packages(flatgrad.__path__, "flatgrad."):
+        name = info.name.removeprefix("flatgrad.")
+        if name in INTERNAL or name.startswith("_"):
+            continue
+        module = importlib.import_module(info.name)
+        package = found.get(name.rpartition(".")[0])
+        names = getattr(module, "__all__", None)
+        if names and not ("." in name and package and set(names) <= set(package.__all__)):
+            found[name] = module
+    rank = {name: k for k, name in enumerate(ORDER)}
+    return sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0]))
+
+
+def own_names(module):
+    """What of `__all__` is documented on the module's page: not what it only passes on."""
+    names, home = module.__all__, module.__name__
+    if module is flatgrad:   # its `__all__` leaves out what Python has as well, such as sum
+        names = sorted({*names, *flatgrad._core.__all__}, key=str.lower)
+    for name in names:
+        of = getattr(inspect.unwrap(getattr(module, name)), "__module__", None) or home
+        passed_on = of.startswith("flatgrad") and not of.startswith((home, "flatgrad._core"))
+        core_elsewhere = of == "flatgrad._core" and module is not flatgrad
+        if not (passed_on or core_elsewhere or inspect.ismodule(getattr(module, name))):
+            yield name
+
+
+def page(module):
+    """The text of a module's page: its docstring, a table of what is in it, and then all of that."""
+    name, names = module.__name__, list(own_names(module))
+    lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]
+    if names:
+        lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {each}" for each in names), ""]
+    classes = [each for each in names if inspect.isclass(getattr(module, each))]
+    for kind, of_kind in (("class", classes), ("function", [each for each in names if each not in classes])):
+        for each in of_kind:
+            if kind == "function" and not callable(getattr(module, each)):
+                lines += [f".. autodata:: {each}", ""]
+                continue
+            lines += [f".. auto{kind}:: {each}"]
+            if kind == "class":
+                lines += ["   :members:"]
+                if getattr(module, each).__bases__ != (object,):
+                    lines += ["   :show-inheritance:"]
+            lines += [""]
+    return "\n".join(lines)
+
+
+def write_reference():
+    """Write docs/api/*.rst, and remove what is there of modules that are gone; unchanged files stay."""
+    folder = HERE / "api"
+    folder.mkdir(exist_ok=True)
+    pages = {f"{module.__name__}.rst": page(module) for _, module in public_modules()}
+    entries = "".join(f"api/{name.removesuffix('.rst')}\n" for name in pages)
+    pages["modules.txt"] = f"```{{toctree}}\n:maxdepth: 1\n\n{entries}```\n"
+    for path in folder.iterdir():
+        if path.name not in pages:
+            path.unlink()
+    for name, text in pages.items():
+        path = folder / name
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8", newline="\n")
+
+
+write_reference()
+
+
+# ---- docstrings ----
+
+def drop_self(app, what, name, obj, options, signature, returns):
+    """Cython writes `Value.backward(self)` into a docstring's first line; Python's way is without."""
+    if signature and what == "method":
+        signature = re.sub(r"^\((?:self|\$self)(?:, /)?(?:, )?", "(", signature)
+    return signature, returns
+
+
+def name_references(app, what, name, obj, options, lines):
+    """numpydoc's references, [1]_, are numbered in each docstring; on a page their names have to differ.
+    An author's initial is no item of a list."""
+    for k, line in enumerate(lines):
+        line = re.sub(r"\[(\d+)\]_", rf"[#{name}-\1]_", line)
+        lines[k] = re.sub(r"^( *\.\. )\[(\d+)\] (?=(.))", rf"\1[#{name}-\2] \\", line)
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", drop_self)
+    app.connect("autodoc-process-docstring", name_references)
