@@ -4,16 +4,18 @@ The blocks of a page run from top to bottom in one namespace, in a process and a
 A block is plain Python, and then what it prints has to be what the ```text block right below it says, or
 nothing; or it is a doctest (`>>>`). `...` in what is expected stands for anything. A comment above a
 block, which no reader sees, can say that it needs something: `<!-- needs: torch -->`. It is skipped
-where a package, or a name in a module of flatgrad, is missing.
+where a package, a program (`program:dot`) or a name in a module of flatgrad is missing.
 
     python tests/test_docs.py docs/start.md       runs one page and says what differs
 """
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import traceback
@@ -36,20 +38,23 @@ def blocks(text):
 
 
 def is_there(name):
-    """Whether a module, or a name in one, can be had: 'torch', 'flatgrad.nn.Module.save'."""
-    parts = name.split(".")
-    for end in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:end]))
-        except ModuleNotFoundError as error:
-            if end == 1 and error.name == parts[0]:
-                return False
+    """Whether a module, a name in one or a program can be had: 'torch', 'flatgrad.nn.MLP', 'program:dot'."""
+    if name.startswith("program:"):
+        return shutil.which(name.removeprefix("program:")) is not None
+    package, *rest = name.split(".")
+    if importlib.util.find_spec(package) is None:
+        return False
+    found = importlib.import_module(package)   # what is there and broken is an error
+    for part in rest:
+        module = f"{getattr(found, '__name__', '')}.{part}"
+        if hasattr(found, "__path__") and importlib.util.find_spec(module):
+            found = importlib.import_module(module)
             continue
-        for part in parts[end:]:
-            if not hasattr(found, part):
-                return False
+        try:
             found = getattr(found, part)
-        return True
+        except (AttributeError, ModuleNotFoundError):   # flatgrad's own __getattr__ imports
+            return False
+    return True
 
 
 def run(code, expected, namespace, at):
@@ -122,6 +127,13 @@ def test_every_block_of_python_is_found():
         text = page.read_text("utf-8")
         assert len(list(blocks(text))) == len(re.findall(r"^[ \t]*```[ \t]*(?:python|py|pycon)\b", text, re.MULTILINE)), page.name
         assert text.count("<!-- needs:") == sum(bool(needs) for _, needs, _, _ in blocks(text)), page.name
+
+
+def test_c_is_that_of_the_sources():
+    sources = "".join(path.read_text("utf-8") for path in sorted((ROOT / "csrc").iterdir()))
+    for page in PAGES:
+        for code in re.findall(r"^```c\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+            assert code in sources, page.name
 
 
 def test_links_lead_somewhere():
