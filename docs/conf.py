@@ -101,13 +101,21 @@ def page(module):
     return "\n".join(lines)
 
 
+def summary(module):
+    """The first paragraph of a module's docstring, for a cell of a Markdown table."""
+    text = " ".join(inspect.getdoc(module).split("\n\n")[0].split())
+    return text.replace("``", "`").replace("|", "\\|").removeprefix("flatgrad: ")
+
+
 def write_reference():
     """Write docs/api/*.rst, and remove what is there of modules that are gone; unchanged files stay."""
     folder = HERE / "api"
     folder.mkdir(exist_ok=True)
-    pages = {f"{module.__name__}.rst": page(module) for _, module in public_modules()}
-    entries = "".join(f"api/{name.removesuffix('.rst')}\n" for name in pages)
-    pages["modules.txt"] = f"```{{toctree}}\n:maxdepth: 1\n\n{entries}```\n"
+    modules = [module for _, module in public_modules()]
+    pages = {f"{module.__name__}.rst": page(module) for module in modules}
+    entries = "".join(f"api/{module.__name__}\n" for module in modules)
+    table = "".join(f"| [{module.__name__}](api/{module.__name__}.rst) | {summary(module)} |\n" for module in modules)
+    pages["modules.txt"] = f"| module | |\n|---|---|\n{table}\n```{{toctree}}\n:hidden:\n\n{entries}```\n"
     for path in folder.iterdir():
         if path.name not in pages:
             path.unlink()

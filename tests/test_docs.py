@@ -95,7 +95,7 @@ def run_page(text, name):
 def test_page(page, tmp_path):
     if not any(True for _ in blocks(page.read_text("utf-8"))):
         return
-    environ = {**os.environ, "MPLBACKEND": "Agg"}
+    environ = {**os.environ, "MPLBACKEND": "Agg", "PYTHONUTF8": "1"}
     done = subprocess.run([sys.executable, "-W", "error", __file__, page], cwd=tmp_path, env=environ,
                           capture_output=True, text=True, encoding="utf-8", timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
