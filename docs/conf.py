@@ -3,10 +3,9 @@
 The reference is made here: a page for each public module, from its docstrings, in docs/api/. A new
 module has one as soon as it can be imported and has an `__all__`.
 """
-import importlib
 import importlib.metadata
+import importlib.util
 import inspect
-import pkgutil
 import re
 from pathlib import Path
 
@@ -45,59 +44,62 @@ toc_object_entries_show_parents = "hide"
 
 # ---- the reference ----
 
-INTERNAL = {"arguments", "__main__"}   # for our own modules; and the command line, which has --help
+INTERNAL = {"arguments"}   # for our own modules
 # The order of the pages; a module that is not named here comes after these.
-ORDER = ["", "engine", "nn", "losses", "optim", "optim.lr_scheduler", "train", "estimators", "functional",
-         "datasets", "viz", "errors", "storage", "scalar", "compat"]
+ORDER = ["flatgrad", "engine", "nn", "losses", "optim", "optim.lr_scheduler", "train", "estimators",
+         "functional", "datasets", "viz", "errors", "storage", "scalar", "compat"]
 
 
 def public_modules():
-    """(name, module) of every module that has a page: not those whose package has all their names."""
-    found = {"": flatgrad}
-    for info in pkgutil.walk_packages(flatgrad.__path__, "flatgrad."):
-        name = info.name.removeprefix("flatgrad.")
-        if name in INTERNAL or name.startswith("_"):
-            continue
-        module = importlib.import_module(info.name)
-        package = found.get(name.rpartition(".")[0])
-        names = getattr(module, "__all__", None)
-        if names and not ("." in name and package and set(names) <= set(package.__all__)):
-            found[name] = module
+    """Every module that has a page: the package's, and those that one of them has in its `__all__`."""
+    found = {"flatgrad": flatgrad}
+    for name in set(flatgrad.SUBMODULES) - INTERNAL:
+        if importlib.util.find_spec(f"flatgrad.{name}"):
+            module = found[name] = importlib.import_module(f"flatgrad.{name}")
+            inner = {f"{name}.{each}": getattr(module, each) for each in module.__all__}
+            found.update({name: of for name, of in inner.items() if inspect.ismodule(of) and is_ours(of.__name__)})
     rank = {name: k for k, name in enumerate(ORDER)}
-    return sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0]))
+    return [found[name] for name in sorted(found, key=lambda name: (rank.get(name, len(rank)), name))]
+
+
+def is_ours(name, package="flatgrad"):
+    return f"{name}.".startswith(f"{package}.")
 
 
 def own_names(module):
-    """What of `__all__` is documented on the module's page: not what it only passes on."""
-    names, home = module.__all__, module.__name__
+    """What of `__all__`, and of what is loaded later, is documented on the module's page: not what it only
+    passes on."""
+    names, home = [*module.__all__, *getattr(module, "LOADED_LATER", ())], module.__name__
     if module is flatgrad:   # its `__all__` leaves out what Python has as well, such as sum
         names = sorted({*names, *flatgrad._core.__all__}, key=str.lower)
     for name in names:
-        of = getattr(inspect.unwrap(getattr(module, name)), "__module__", None) or home
-        passed_on = of.startswith("flatgrad") and not of.startswith((home, "flatgrad._core"))
-        core_elsewhere = of == "flatgrad._core" and module is not flatgrad
-        if not (passed_on or core_elsewhere or inspect.ismodule(getattr(module, name))):
+        found = getattr(module, name)
+        of = getattr(found, "__module__", None) or home
+        if not inspect.ismodule(found) and (is_ours(of, home) or not is_ours(of)):
             yield name
 
 
 def page(module):
     """The text of a module's page: its docstring, a table of what is in it, and then all of that."""
     name, names = module.__name__, list(own_names(module))
+    data = [each for each in names if not callable(getattr(module, each))]
+    names = [each for each in names if each not in data]
     lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]
     if names:
         lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {each}" for each in names), ""]
     classes = [each for each in names if inspect.isclass(getattr(module, each))]
     for kind, of_kind in (("class", classes), ("function", [each for each in names if each not in classes])):
         for each in of_kind:
-            if kind == "function" and not callable(getattr(module, each)):
-                lines += [f".. autodata:: {each}", ""]
-                continue
             lines += [f".. auto{kind}:: {each}"]
             if kind == "class":
                 lines += ["   :members:"]
                 if getattr(module, each).__bases__ != (object,):
                     lines += ["   :show-inheritance:"]
             lines += [""]
+    for each in data:   # its docstring is its class's
+        found = getattr(module, each)
+        what = f"The names {', '.join(f'``{key!r}``' for key in found)}." if isinstance(found, dict) else ""
+        lines += [f".. py:data:: {name}.{each}", "", f"   {what}", ""]
     return "\n".join(lines)
 
 
@@ -111,7 +113,7 @@ def write_reference():
     """Write docs/api/*.rst, and remove what is there of modules that are gone; unchanged files stay."""
     folder = HERE / "api"
     folder.mkdir(exist_ok=True)
-    modules = [module for _, module in public_modules()]
+    modules = public_modules()
     pages = {f"{module.__name__}.rst": page(module) for module in modules}
     entries = "".join(f"api/{module.__name__}\n" for module in modules)
     table = "".join(f"| [{module.__name__}](api/{module.__name__}.rst) | {summary(module)} |\n" for module in modules)
@@ -139,8 +141,9 @@ def drop_self(app, what, name, obj, options, signature, returns):
 
 def name_references(app, what, name, obj, options, lines):
     """numpydoc's references, [1]_, are numbered in each docstring; on a page their names have to differ.
-    An author's initial is no item of a list."""
+    An author's initial is no item of a list, and 'val_' no reference."""
     for k, line in enumerate(lines):
+        line = re.sub(r"(?<![`\[])'\w+_'(?![`\]])", r"``\g<0>``", line)
         line = re.sub(r"\[(\d+)\]_", rf"[#{name}-\1]_", line)
         lines[k] = re.sub(r"^( *\.\. )\[(\d+)\] (?=(.))", rf"\1[#{name}-\2] \\", line)
 
