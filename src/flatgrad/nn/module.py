@@ -258,6 +258,8 @@ class Module:
                 except (TypeError, ValueError):
                     problems.append(f"{key}: expected an array of numbers, got {state[key]!r}")
                     continue
+                if arrays[key].ndim > 2 and arrays[key].shape[:1] == shapes[key][:1] and len(shapes[key]) == 2:
+                    arrays[key] = arrays[key].reshape(len(arrays[key]), -1)   # PyTorch's of a convolution
                 if arrays[key].shape != shapes[key]:
                     problems.append(f"{key}: expected the shape {shapes[key]}, got {arrays[key].shape}")
         if problems:
