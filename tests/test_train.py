@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import flatgrad
-from flatgrad import Tensor, Value, losses
+from flatgrad import Tensor, Value, losses, nn
 from flatgrad.datasets import make_moons
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, DivergedError, ShapeError, StateError,
                              UnknownNameError)
@@ -925,3 +925,37 @@ def test_progress_is_shown_at_most_ten_times_a_second(monkeypatch):
     monkeypatch.setattr(module, "progress_of", lambda epochs: bar)
     history = trainer_of().fit(X, Y, 2000)
     assert bar.done == 2000 and bar.drawn <= 2 + 10 * (sum(history.time) * 3 + 0.1)
+
+
+# ---- with the rest of the package ----
+
+def test_a_history_draws_itself():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    history = trainer_of(metrics=["accuracy"]).fit(X, Y, 3, validation=0.2, progress=False)
+    ax = figure.subplots()
+    assert history.plot(ax=ax, metrics=["loss", "val_loss"]) is ax
+    assert [line.get_ydata().tolist() for line in ax.get_lines()][:2] == [history.loss, history.val_loss]
+
+
+def test_dropout_and_batch_norm_go_on_bit_for_bit(tmp_path):
+    def trainer():
+        model = nn.Sequential(nn.Layer(2, 8, rng=1), nn.BatchNorm(8), nn.Dropout(0.3, rng=2),
+                              nn.Layer(8, 2, "linear", rng=3))
+        return Trainer(model, Adam(model.parameters(), lr=0.01), "cross_entropy")
+
+    whole, first, second = trainer(), trainer(), trainer()
+    fit(whole, 10, seed=1)
+    fit(first, 4, seed=1)
+    first.save(tmp_path / "x.npz")
+    fit(second.load(tmp_path / "x.npz"), 6)
+    assert second.history.loss == whole.history.loss and second.history.val_loss == whole.history.val_loss
+    np.testing.assert_equal(second.model.state_dict(), whole.model.state_dict())
+    assert whole.predict(X).tolist() == whole.predict(X).tolist()   # nothing is dropped
+
+
+def test_an_index_out_of_range_says_so():
+    model = nn.Sequential(nn.Embedding(3, 4, rng=0), nn.Layer(8, 1, "linear", rng=1))
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), "mse")
+    assert trainer.fit([[0, 1], [2, 0]], [0.0, 1.0], 5, progress=False).loss[-1] < trainer.history.loss[0]
+    with pytest.raises(DataError, match=r"^indices\[0, 1\]: expected 0 to 2, got 3"):
+        trainer.fit([[0, 3]], [0.0], 1, progress=False)
