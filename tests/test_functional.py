@@ -52,9 +52,14 @@ class Graph:
 
     def __init__(self, seed, custom):
         rng = random.Random(seed)
+        # Between the inputs, so that they do not all share a word of 64 slots.
+        self.others = [Tensor(np.zeros(rng.choice([1, 70, 200]))) for _ in range(6)]
         numbers = np.random.default_rng(seed)
         rows, cols = rng.randint(1, 3), rng.randint(1, 4)
-        self.inputs = [Value(rng.uniform(-1, 1)) for _ in range(3)]
+        self.inputs = []
+        for other in self.others[:3]:
+            self.others.append(Tensor(other.data))
+            self.inputs.append(Value(rng.uniform(-1, 1)))
         self.inputs += [Tensor(numbers.uniform(-1, 1, (rows, cols))), Tensor(numbers.uniform(-1, 1, cols))]
         constant = Tensor(numbers.uniform(-1, 1, (rows, cols)), requires_grad=False)
         values, tensors = self.inputs[:3], [*self.inputs[3:4], constant]
@@ -80,7 +85,9 @@ class Graph:
             makers.append(lambda: values.append(ruled(rng.choice(values), 1.5)))
         for _ in range(25):
             rng.choice(makers)()
-        self.all = values + tensors + vectors
+            if rng.random() < 0.2:
+                self.others.append(Tensor(np.zeros(90)))
+        self.all = values + tensors + vectors + self.others
         self.outputs = rng.sample(values, 2) + [rng.choice(tensors), rng.choice(vectors), rng.choice(self.inputs)]
 
 
@@ -101,7 +108,7 @@ def elements(nodes):
 def test_derivatives_are_those_of_backward_on_a_fresh_graph(seed, custom, moving):
     graph = Graph(seed, custom)
     for k, (element, _) in enumerate(elements(graph.all)):
-        element.grad = 0.25 * k - 1.0
+        element.grad = 0.25 * k - 1.1
     before = [element.grad for element, _ in elements(graph.all)]
     table = derivatives(graph.outputs, graph.inputs)
     assert [element.grad for element, _ in elements(graph.all)] == before
@@ -120,6 +127,23 @@ def test_an_output_may_be_an_input_and_need_not_depend_on_one():
     assert derivatives([x, z, Value(1.0)], [x, y, z]).tolist() == [[1, 0, 0], [3, 2, 1], [0, 0, 0]]
     assert derivatives([z], [x, x]).tolist() == [[3, 3]]
     assert derivatives([], [x]).shape == (0, 1) and derivatives([z], []).shape == (1, 0)
+
+
+def test_inputs_that_nothing_reaches_give_0_whatever_their_gradients():
+    inputs = [Value(1.0) for _ in range(1000)]
+    table = Tensor(np.ones((40, 25)))
+    for custom in (False, True):
+        for k, x in enumerate(inputs):
+            x.grad = k + 1.0
+        table.grad = 7.0
+        y = inputs[700] * 2.0 + table[20, 3]
+        if custom:
+            y = ruled(y, 1.0)
+        result = derivatives([y, inputs[3]], [*inputs, table])
+        expected = np.zeros((2, 2000))
+        expected[0, 700], expected[0, 1000 + 20 * 25 + 3], expected[1, 3] = 2.0, 1.0, 1.0
+        assert np.array_equal(result, expected)
+        assert [x.grad for x in inputs] == [k + 1.0 for k in range(1000)] and (table.grad == 7.0).all()
 
 
 def test_a_large_graph_among_others():

@@ -55,6 +55,7 @@ cdef struct Touched:
     uint64_t *masks    # which nodes of the word can be reached
     fg_id count        # words
     int hooked
+    uint8_t *cleared   # for each input, whether it is in one of the words, or a rule may write to it
     double *saved      # [64 * count]
 
 
@@ -62,18 +63,35 @@ cdef int touched_find(Touched *touched, list outputs, Py_ssize_t n_outputs, list
                       Py_ssize_t n_inputs) except -1:
     """Precondition: ids are held."""
     cdef size_t words = (<size_t>tape.n + 63) // 64
+    cdef Py_ssize_t k
     touched.n = tape.n
     touched.slots = <fg_id *>PyMem_Malloc((n_outputs + n_inputs + 1) * sizeof(fg_id))
     touched.constant = <uint8_t *>PyMem_Malloc(n_outputs + n_inputs + 1)
+    touched.cleared = <uint8_t *>PyMem_Malloc(n_inputs + 1)
     touched.words = <fg_id *>PyMem_Malloc(words * sizeof(fg_id))
     touched.masks = <uint64_t *>PyMem_Malloc(words * sizeof(uint64_t))
-    if touched.slots == NULL or touched.constant == NULL or touched.words == NULL or touched.masks == NULL:
+    if (touched.slots == NULL or touched.constant == NULL or touched.cleared == NULL or touched.words == NULL
+            or touched.masks == NULL):
         raise MemoryError()
     write_slots(outputs, touched.slots, touched.constant, n_outputs)
     write_slots(inputs, touched.slots + n_outputs, touched.constant + n_outputs, n_inputs)
     touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, touched.words, touched.masks,
                                    &touched.hooked)
+    for k in range(n_inputs):
+        touched.cleared[k] = touched.hooked or find_word(touched, touched.slots[n_outputs + k]) < touched.count
     return 0
+
+
+cdef fg_id find_word(const Touched *touched, fg_id slot) noexcept:
+    """The position of the slot's word among the words, which fall; `count` if it is not there."""
+    cdef fg_id low = 0, high = touched.count, middle
+    while low < high:
+        middle = low + (high - low) // 2
+        if touched.words[middle] > slot >> 6:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < touched.count and touched.words[low] == slot >> 6 else touched.count
 
 
 cdef int touched_save(Touched *touched) except -1:
@@ -117,6 +135,7 @@ cdef void touched_restore(const Touched *touched) noexcept:
 cdef void touched_free(Touched *touched) noexcept:
     PyMem_Free(touched.slots)
     PyMem_Free(touched.constant)
+    PyMem_Free(touched.cleared)
     PyMem_Free(touched.words)
     PyMem_Free(touched.masks)
     PyMem_Free(touched.saved)
@@ -163,7 +182,7 @@ def derivatives(outputs, inputs):
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins)
     cdef Py_ssize_t row, col
     cdef double[:, ::1] table
-    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, 0, 0, NULL)
+    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
     cdef int state
     import numpy
     numpy_is_there()
@@ -190,7 +209,8 @@ def derivatives(outputs, inputs):
             if state != FG_SWEEP_DONE:
                 sweep_on(state)
             for col in range(n_inputs):
-                table[row, col] = tape.grad[touched.slots[n_outputs + col]]
+                if touched.cleared[col]:   # the others are not reached, and hold what they held before
+                    table[row, col] = tape.grad[touched.slots[n_outputs + col]]
     finally:
         touched_restore(&touched)
         touched_free(&touched)
@@ -229,8 +249,8 @@ def depends(outputs, inputs):
     cdef list outs = to_list("outputs", "Values and Tensors", outputs)
     cdef list ins = to_list("inputs", "Values and Tensors", inputs)
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins), k
-    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, 0, 0, NULL)
-    cdef fg_id low, high, middle, slot
+    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef fg_id slot, word
     if tape.busy:
         raise RuntimeError("depends(): a backward pass is under way")
     hold_ids()
@@ -238,15 +258,8 @@ def depends(outputs, inputs):
         touched_find(&touched, outs, n_outputs, ins, n_inputs)
         for k in range(n_outputs, n_outputs + n_inputs):
             slot = touched.slots[k]
-            low, high = 0, touched.count   # the words fall
-            while low < high:
-                middle = (low + high) // 2
-                if touched.words[middle] > slot >> 6:
-                    low = middle + 1
-                else:
-                    high = middle
-            if (low < touched.count and touched.words[low] == slot >> 6
-                    and touched.masks[low] >> (slot & 63) & 1):
+            word = find_word(&touched, slot)
+            if word < touched.count and touched.masks[word] >> (slot & 63) & 1:
                 return True
         return False
     finally:

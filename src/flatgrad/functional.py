@@ -433,8 +433,8 @@ def only_leaves(transform, leaves):
 def check_array(transform, name, x, in_place):
     if x.dtype.kind not in "iuf" or (in_place and x.dtype.kind != "f"):
         what = "floats" if in_place else "real numbers"
-        raise ArgumentTypeError(f"{transform}: {name}: expected an array of {what}, got one of dtype {x.dtype} and shape "
-                                f"{x.shape}")
+        raise ArgumentTypeError(f"{transform}: {name}: expected an array of {what}, got one of dtype {x.dtype} and "
+                                f"shape {x.shape}")
     if x.ndim > 2 or x.size == 0:
         raise ShapeError(f"{transform}: {name}: expected an array of at most two dimensions and at least one element, "
                          f"got the shape {x.shape}")
