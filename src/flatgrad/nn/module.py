@@ -89,6 +89,7 @@ class Module:
         """
         parameters = self.parameters()   # held from here on, so that no other object has the id of one
         names = {}
+        parameters = self.parameters()   # held, or else the next element of a Tensor may get an id once more
         for key, values in self.named_values():
             for place, p in places(values):
                 names.setdefault(id(p), f"{key}[{', '.join(map(str, place))}]" if place else key)
@@ -258,6 +259,8 @@ class Module:
                 except (TypeError, ValueError):
                     problems.append(f"{key}: expected an array of numbers, got {state[key]!r}")
                     continue
+                if arrays[key].ndim > 2 and arrays[key].shape[:1] == shapes[key][:1] and len(shapes[key]) == 2:
+                    arrays[key] = arrays[key].reshape(len(arrays[key]), -1)   # PyTorch's of a convolution
                 if arrays[key].shape != shapes[key]:
                     problems.append(f"{key}: expected the shape {shapes[key]}, got {arrays[key].shape}")
         if problems:

@@ -1,0 +1,229 @@
+"""Activations as modules, to stand between others. Each is one instruction, and one more for a list."""
+import numpy as np
+
+from flatgrad._core import (Tensor, Value, elu, gelu, gelu_tanh, leaky_relu, log_softmax, relu, sigmoid, silu, softmax,
+                            softplus, tanh)
+from flatgrad.arguments import finite, one_of
+from flatgrad.errors import ShapeError
+from flatgrad.nn.inputs import as_rows, shown
+from flatgrad.nn.module import Module
+
+__all__ = ["ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigmoid", "Softmax", "LogSoftmax",
+           "Flatten"]
+
+
+class Activation(Module):
+    """A function of each number.
+
+    Called with a list of Values and numbers, or an array of one dimension, it gives a list of Value; with a
+    Value, a Value; with a batch (a list of rows, an array, a Tensor), a Tensor.
+    """
+
+    def __call__(self, x):
+        if isinstance(x, (Tensor, Value)):
+            return self.function(x)
+        x, give = as_rows(x)
+        return give(self.function(x))
+
+    def function(self, x):
+        """Of a Value a Value, of anything else a Tensor."""
+        raise NotImplementedError(f"{type(self).__name__} has no function()")
+
+    def __repr__(self):
+        return shown(self)
+
+
+class ReLU(Activation):
+    """max(x, 0), as `flatgrad.relu`.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import ReLU
+    >>> [y.data for y in ReLU()([-1.0, 2.0])]
+    [0.0, 2.0]
+    """
+
+    def function(self, x):
+        return relu(x)
+
+
+class LeakyReLU(Activation):
+    """x where it is above 0, else negative_slope * x, as `flatgrad.leaky_relu`.
+
+    Parameters
+    ----------
+    negative_slope : float, optional
+
+    Examples
+    --------
+    >>> from flatgrad.nn import LeakyReLU
+    >>> [y.data for y in LeakyReLU(0.25)([-1.0, 2.0])]
+    [-0.25, 2.0]
+    """
+
+    def __init__(self, negative_slope=0.01):
+        self.negative_slope = finite("negative_slope", negative_slope)
+
+    def function(self, x):
+        return leaky_relu(x, self.negative_slope)
+
+    def __repr__(self):
+        return shown(self, negative_slope=(self.negative_slope, 0.01))
+
+
+class ELU(Activation):
+    """x where it is above 0, else alpha * (exp(x) - 1), as `flatgrad.elu`.
+
+    Parameters
+    ----------
+    alpha : float, optional
+
+    Examples
+    --------
+    >>> from flatgrad.nn import ELU
+    >>> [round(y.data, 4) for y in ELU()([-1.0, 2.0])]
+    [-0.6321, 2.0]
+    """
+
+    def __init__(self, alpha=1.0):
+        self.alpha = finite("alpha", alpha)
+
+    def function(self, x):
+        return elu(x, self.alpha)
+
+    def __repr__(self):
+        return shown(self, alpha=(self.alpha, 1.0))
+
+
+class GELU(Activation):
+    """x * Phi(x), Phi the normal distribution's, as `flatgrad.gelu`; or its approximation by tanh.
+
+    Parameters
+    ----------
+    approximate : {'none', 'tanh'}, optional
+        'tanh': as `flatgrad.gelu_tanh`.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import GELU
+    >>> GELU()([1.0])[0].data > GELU(approximate="tanh")([1.0])[0].data
+    True
+    """
+
+    def __init__(self, approximate="none"):
+        self.approximate = one_of("approximate", approximate, ["none", "tanh"])
+
+    def function(self, x):
+        return gelu(x) if self.approximate == "none" else gelu_tanh(x)
+
+    def __repr__(self):
+        return shown(self, approximate=(self.approximate, "none"))
+
+
+class SiLU(Activation):
+    """x * sigmoid(x), as `flatgrad.silu`.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import SiLU
+    >>> SiLU()([0.0])[0].data
+    0.0
+    """
+
+    def function(self, x):
+        return silu(x)
+
+
+class Softplus(Activation):
+    """log(1 + exp(x)), as `flatgrad.softplus`.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import Softplus
+    >>> round(Softplus()([0.0])[0].data, 6)
+    0.693147
+    """
+
+    def function(self, x):
+        return softplus(x)
+
+
+class Tanh(Activation):
+    """The hyperbolic tangent, as `flatgrad.tanh`.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import Tanh
+    >>> Tanh()([0.0])[0].data
+    0.0
+    """
+
+    def function(self, x):
+        return tanh(x)
+
+
+class Sigmoid(Activation):
+    """1 / (1 + exp(-x)), as `flatgrad.sigmoid`.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import Sigmoid
+    >>> Sigmoid()([0.0])[0].data
+    0.5
+    """
+
+    def function(self, x):
+        return sigmoid(x)
+
+
+class Softmax(Activation):
+    """exp(x) divided by its sum over a sample's numbers, as `flatgrad.softmax`.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import Softmax
+    >>> [y.data for y in Softmax()([1000.0, 1000.0])]
+    [0.5, 0.5]
+    """
+
+    def function(self, x):
+        return softmax([x])[0] if isinstance(x, Value) else softmax(x)
+
+
+class LogSoftmax(Activation):
+    """The logarithm of `Softmax`, as `flatgrad.log_softmax`.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import LogSoftmax
+    >>> [round(y.data, 6) for y in LogSoftmax()([0.0, 0.0])]
+    [-0.693147, -0.693147]
+    """
+
+    def function(self, x):
+        return log_softmax([x])[0] if isinstance(x, Value) else log_softmax(x)
+
+
+class Flatten(Module):
+    """Rows of an array of samples of more dimensions; anything else as it is.
+
+    Convolutions give rows already, so that PyTorch's place for it needs nothing.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> from flatgrad.nn import Flatten
+    >>> Flatten()(numpy.zeros((4, 8, 8))).shape
+    (4, 64)
+    """
+
+    def __call__(self, x):
+        shape = getattr(x, "shape", ())
+        if len(shape) < 3:
+            return x
+        if 0 in shape:
+            raise ShapeError(f"x: expected one sample at least, got the shape {shape}")
+        return np.asarray(x).reshape(shape[0], -1)
+
+    def __repr__(self):
+        return shown(self)

@@ -1,0 +1,111 @@
+"""What modules take and give: one sample or several, and in which form."""
+import numbers
+
+from flatgrad._core import Tensor, Value
+from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
+
+__all__ = ["as_rows", "given_sample", "given_value", "shown"]
+
+
+def as_rows(x, width=None, name="x", what="numbers"):
+    """An input as rows, and how to hand back the output.
+
+    Parameters
+    ----------
+    x : sequence of Value or real number, or one Value or number; or, for several samples, a list of
+        such rows, an array of shape ``(n_samples, width)``, or a Tensor
+    width : int, optional
+        How many numbers a sample has to have.
+    name, what : str, optional
+        What messages call `x`, and its numbers.
+
+    Returns
+    -------
+    rows : Tensor, shape (n_samples, width)
+        A constant if there are only numbers in `x`. Of a list of Values a copy, made by one instruction.
+    give : callable
+        Makes what the module returns of a Tensor of shape ``(n_samples, n_outputs)``: for a sample a
+        list of Value, for a Value by itself one Value, for a Tensor of one dimension another, and for
+        several samples the Tensor itself.
+
+    Raises
+    ------
+    ArgumentTypeError, DataError, ShapeError
+        If it is something else, empty, or of another width.
+    """
+    give = given_rows
+    if isinstance(x, Tensor):
+        rows = x
+        if x.ndim == 1:
+            rows, give = x.reshape(1, -1), given_vector
+    else:
+        if isinstance(x, (Value, numbers.Real)):
+            x, give = [x], given_value
+        rows = tensor_of(name, x)
+        if rows.ndim == 1:
+            rows = rows.reshape(1, -1)
+            give = given_value if give is given_value else given_sample
+    if width is not None and rows.shape[1] != width:
+        shape = rows.shape if give is given_rows else rows.shape[1:]
+        raise ShapeError(f"{name}: expected {width} {what} in a sample, got the shape {shape}")
+    return rows, give
+
+
+def tensor_of(name, x):
+    """A Tensor of a list or an array; a constant if there is no Value in it."""
+    import numpy as np
+
+    if isinstance(x, (str, bytes, dict, set)):
+        raise ArgumentTypeError(f"{name}: expected a list or an array of numbers and Values, got {x!r}")
+    if hasattr(x, "__array__"):
+        x = np.asarray(x)
+        if x.size == 0:
+            raise DataError(f"{name}: expected one number at least, got the shape {x.shape}")
+        if x.ndim == 0:
+            raise ArgumentTypeError(f"{name}: expected a list or an array, got {x!r}")
+        constant = x.dtype.kind in "biuf"
+    else:
+        try:
+            x = list(x)
+        except TypeError:
+            raise ArgumentTypeError(f"{name}: expected a list or an array of numbers and Values, got {x!r}") from None
+        if not x:
+            raise DataError(f"{name}: expected one number at least, got an empty list")
+        constant = False
+    try:
+        rows = Tensor(x, requires_grad=not constant)
+    except (TypeError, ValueError) as error:
+        kind = ArgumentTypeError if isinstance(error, TypeError) else ShapeError
+        raise kind(name + str(error).removeprefix("data")) from None
+    if not constant and not rows._op:   # leaves: there were numbers only
+        rows = Tensor(rows.data, requires_grad=False)
+    return rows
+
+
+# ---- the outputs, from rows ----
+
+def given_rows(out):
+    """For a batch."""
+    return out
+
+
+def given_vector(out):
+    """For a Tensor of one dimension."""
+    return out.reshape(-1)
+
+
+def given_sample(out):
+    """For a sample."""
+    return list(out.reshape(-1))
+
+
+def given_value(out):
+    """For a Value by itself."""
+    return out[0, 0] if out.size == 1 else given_sample(out)
+
+
+def shown(module, *arguments, **options):
+    """The repr of a module: its arguments, and of `options`, each ``(value, default)``, those that differ."""
+    words = [*map(repr, arguments),
+             *(f"{name}={value!r}" for name, (value, default) in options.items() if value != default)]
+    return f"{type(module).__name__}({', '.join(words)})"

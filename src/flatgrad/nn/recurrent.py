@@ -1,0 +1,270 @@
+"""Cells of recurrent networks: one step in time. The loop over a sequence is the user's own."""
+import math
+
+import numpy as np
+
+from flatgrad._core import Tensor, linear, sigmoid, tanh
+from flatgrad.arguments import flag, one_of, shortened, whole
+from flatgrad.errors import ArgumentTypeError, ShapeError
+from flatgrad.nn.initialization import source, uniform
+from flatgrad.nn.inputs import as_rows, shown
+from flatgrad.nn.module import Module
+
+__all__ = ["RNNCell", "LSTMCell", "GRUCell"]
+
+
+class Cell(Module):
+    """What the cells share: weights for the input and for the state, of so many gates."""
+
+    gates = 1
+
+    def __init__(self, input_size, hidden_size, bias=True, rng=None):
+        self.input_size = whole("input_size", input_size, 1)
+        self.hidden_size = whole("hidden_size", hidden_size, 1)
+        bias, rng = flag("bias", bias), source(rng)
+        bound, height = 1.0 / math.sqrt(self.hidden_size), self.gates * self.hidden_size
+
+        def drawn(*shape):
+            return Tensor(np.reshape(uniform(rng, bound, math.prod(shape)), shape))
+
+        self.weight_ih = drawn(height, self.input_size)
+        self.weight_hh = drawn(height, self.hidden_size)
+        self.bias_ih = drawn(height) if bias else None
+        self.bias_hh = drawn(height) if bias else None
+
+    def input_part(self, x):
+        return linear(x, self.weight_ih, self.bias_ih)
+
+    def plus_state_part(self, out, h):
+        """out + h @ weight_hh.T + bias_hh; a state of None is 0."""
+        if h is not None:
+            return out + linear(h, self.weight_hh, self.bias_hh)
+        return out if self.bias_hh is None else out + self.bias_hh
+
+    def rows_of_state(self, name, h, x):
+        """A state as rows, as many as x has."""
+        if h is None:
+            return None
+        rows, _ = as_rows(h, self.hidden_size, name)
+        if rows.shape[0] != x.shape[0]:
+            raise ShapeError(f"{name}: expected one row for each sample, {x.shape[0]}, got {rows.shape[0]}")
+        return rows
+
+    def __repr__(self):
+        return shown(self, self.input_size, self.hidden_size, bias=(self.bias_ih is not None, True),
+                     **self.shown_options())
+
+    def shown_options(self):
+        return {}
+
+
+class RNNCell(Cell):
+    """A step of a plain recurrent network.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Numbers in a sample, and in the state.
+    bias : bool, optional
+    nonlinearity : {'tanh', 'relu'}, optional
+    rng : {None, int, random.Random, numpy.random.Generator}, optional
+        What draws the parameters, as `flatgrad.nn.initialization.source` takes it.
+
+    Attributes
+    ----------
+    weight_ih : Tensor, shape (hidden_size, input_size)
+    weight_hh : Tensor, shape (hidden_size, hidden_size)
+    bias_ih, bias_hh : Tensor, shape (hidden_size,), or None
+        All are drawn from the uniform distribution over [-1/sqrt(hidden_size), 1/sqrt(hidden_size)], as
+        in PyTorch, whose names they have.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument is not as described.
+
+    Notes
+    -----
+    h' = tanh(W_ih x + b_ih + W_hh h + b_hh): 4 instructions.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import RNNCell
+    >>> cell, h = RNNCell(2, 3), None
+    >>> for x in [[1.0, 0.0], [0.0, 1.0]]:
+    ...     h = cell(x, h)
+    >>> len(h), cell
+    (3, RNNCell(2, 3))
+    """
+
+    def __init__(self, input_size, hidden_size, bias=True, nonlinearity="tanh", rng=None):
+        self.nonlinearity = one_of("nonlinearity", nonlinearity, ["tanh", "relu"])
+        super().__init__(input_size, hidden_size, bias, rng)
+
+    def __call__(self, x, h=None):
+        """The next state.
+
+        Parameters
+        ----------
+        x : list of Value and real number, length `input_size`; or a batch: list of rows, array or Tensor
+            of shape ``(n_samples, input_size)``
+        h : likewise, of `hidden_size` numbers, optional
+            The state; None: zeros.
+
+        Returns
+        -------
+        list of Value, length `hidden_size`; or Tensor, shape (n_samples, hidden_size)
+
+        Raises
+        ------
+        ShapeError
+            If the widths are others, or there is not one state for each sample.
+        """
+        x, give = as_rows(x, self.input_size)
+        h = self.rows_of_state("h", h, x)
+        out = self.plus_state_part(self.input_part(x), h)
+        return give(out.tanh() if self.nonlinearity == "tanh" else out.relu())
+
+    def shown_options(self):
+        return {"nonlinearity": (self.nonlinearity, "tanh")}
+
+
+class LSTMCell(Cell):
+    """A step of a network with long short-term memory.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Numbers in a sample, and in each of the two states.
+    bias : bool, optional
+    rng : {None, int, random.Random, numpy.random.Generator}, optional
+        What draws the parameters, as `flatgrad.nn.initialization.source` takes it.
+
+    Attributes
+    ----------
+    weight_ih : Tensor, shape (4 * hidden_size, input_size)
+        Of the input gate, the forget gate, the cell and the output gate, one below the other.
+    weight_hh : Tensor, shape (4 * hidden_size, hidden_size)
+    bias_ih, bias_hh : Tensor, shape (4 * hidden_size,), or None
+        Drawn as those of `RNNCell`, and with PyTorch's names and order.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument is not as described.
+
+    Notes
+    -----
+    c' = sigmoid(f) * c + sigmoid(i) * tanh(g), h' = sigmoid(o) * tanh(c'), where i, f, g and o are the
+    four parts of W_ih x + b_ih + W_hh h + b_hh: 11 instructions.
+
+    References
+    ----------
+    S. Hochreiter, J. Schmidhuber, "Long short-term memory", 1997.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import LSTMCell
+    >>> cell, state = LSTMCell(2, 3), None
+    >>> for x in [[1.0, 0.0], [0.0, 1.0]]:
+    ...     h, c = state = cell(x, state)
+    >>> len(h), len(c)
+    (3, 3)
+    """
+
+    gates = 4
+
+    def __call__(self, x, state=None):
+        """The next states.
+
+        Parameters
+        ----------
+        x : list of Value and real number, length `input_size`; or a batch: list of rows, array or Tensor
+            of shape ``(n_samples, input_size)``
+        state : tuple (h, c), optional
+            Likewise, of `hidden_size` numbers each; None: zeros.
+
+        Returns
+        -------
+        h, c : list of Value, length `hidden_size`; or Tensor, shape (n_samples, hidden_size)
+
+        Raises
+        ------
+        ArgumentTypeError, ShapeError
+            If `state` is no pair, the widths are others, or there is not one state for each sample.
+        """
+        x, give = as_rows(x, self.input_size)
+        h = c = None
+        if state is not None:
+            if not isinstance(state, (tuple, list)) or len(state) != 2:
+                raise ArgumentTypeError(f"state: expected a pair (h, c), got {shortened(state)}")
+            h, c = self.rows_of_state("h", state[0], x), self.rows_of_state("c", state[1], x)
+        out, size = self.plus_state_part(self.input_part(x), h), self.hidden_size
+        g, o = tanh(out[:, 2 * size:3 * size]), sigmoid(out[:, 3 * size:])
+        if c is None:
+            c = sigmoid(out[:, :size]) * g
+        else:
+            gates = sigmoid(out[:, :2 * size])
+            c = gates[:, size:] * c + gates[:, :size] * g
+        h = o * c.tanh()
+        return give(h), give(c)
+
+
+class GRUCell(Cell):
+    """A step of a network of gated recurrent units.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        Numbers in a sample, and in the state.
+    bias : bool, optional
+    rng : {None, int, random.Random, numpy.random.Generator}, optional
+        What draws the parameters, as `flatgrad.nn.initialization.source` takes it.
+
+    Attributes
+    ----------
+    weight_ih : Tensor, shape (3 * hidden_size, input_size)
+        Of the reset gate, the update gate and the new state, one below the other.
+    weight_hh : Tensor, shape (3 * hidden_size, hidden_size)
+    bias_ih, bias_hh : Tensor, shape (3 * hidden_size,), or None
+        Drawn as those of `RNNCell`, and with PyTorch's names and order.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument is not as described.
+
+    Notes
+    -----
+    h' = (1 - z) * n + z * h with r = sigmoid(r_x + r_h), z = sigmoid(z_x + z_h) and
+    n = tanh(n_x + r * n_h), where r_x, z_x and n_x are the three parts of W_ih x + b_ih, and r_h, z_h
+    and n_h those of W_hh h + b_hh: 10 instructions. The reset gate comes after the product, as in
+    PyTorch.
+
+    References
+    ----------
+    K. Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014.
+
+    Examples
+    --------
+    >>> from flatgrad.nn import GRUCell
+    >>> cell, h = GRUCell(2, 3), None
+    >>> for x in [[1.0, 0.0], [0.0, 1.0]]:
+    ...     h = cell(x, h)
+    >>> len(h)
+    3
+    """
+
+    gates = 3
+
+    def __call__(self, x, h=None):
+        """The next state, as `RNNCell.__call__` takes and returns it."""
+        x, give = as_rows(x, self.input_size)
+        h = self.rows_of_state("h", h, x)
+        if h is None:
+            h = Tensor(np.zeros((x.shape[0], self.hidden_size)), requires_grad=False)
+        size = self.hidden_size
+        x_part, h_part = self.input_part(x), linear(h, self.weight_hh, self.bias_hh)
+        gates = sigmoid(x_part[:, :2 * size] + h_part[:, :2 * size])
+        new = tanh(x_part[:, 2 * size:] + gates[:, :size] * h_part[:, 2 * size:])
+        return give(new + gates[:, size:] * (h - new))
