@@ -2,10 +2,10 @@
 
     python examples/custom_loop.py
 
-The model is a line with a bend in it, four constants that one can read. One measurement in ten is far off,
-so the loss is the absolute error, which such samples do not pull along: the larger one of e and -e. The
-loop has mini-batches, a group of parameters with its own learning rate, clipped gradients, a schedule, and
-a validation that says when to stop and which state to keep.
+The model is a line with a bend in it: four constants that one can read. One measurement in ten is far off,
+so the loss is the absolute error, which such samples hardly pull along. The loop has mini-batches, a group
+of parameters with its own learning rate, clipped gradients, a schedule, and a validation that says when to
+stop and which state to keep.
 
 Prints the loss on the way, whether it stopped early, and the constants beside the true ones: all within
 0.1. The best fit by squared errors would be half a unit too high, which is what the wild ones add.
@@ -34,17 +34,13 @@ class BentLine(Module):
 
 def absolute_error(model, samples):
     errors = [model(x) - y for x, y in samples]
-    return flatgrad.mean([flatgrad.maximum(e, -e) for e in errors])
+    return flatgrad.mean([flatgrad.maximum(error, -error) for error in errors])
 
 
 def make_samples(count, rng):
     model = BentLine(**TRUE)
-    samples = []
-    for _ in range(count):
-        x = rng.uniform(0.0, 4.0)
-        wild = rng.random() < 0.1
-        samples.append((x, model(x).data + (rng.uniform(3.0, 7.0) if wild else rng.gauss(0.0, 0.1))))
-    return samples
+    xs = [rng.uniform(0.0, 4.0) for _ in range(count)]
+    return [(x, model(x).data + (rng.uniform(3.0, 7.0) if rng.random() < 0.1 else rng.gauss(0.0, 0.1))) for x in xs]
 
 
 def main():

@@ -9,8 +9,8 @@ Prints loss and accuracy of some epochs, the accuracy on the test pictures, whic
 one of them with what the network says. Needs scikit-learn, whose copy of the data is used.
 """
 import random
+import sys
 
-from flatgrad.arguments import extra
 from flatgrad.datasets import train_test_split
 from flatgrad.nn import MLP
 from flatgrad.optim import Adam
@@ -20,8 +20,11 @@ EPOCHS = 20
 
 
 def main():
-    sklearn_datasets = extra("scikit-learn", "examples/digits.py", "test", module="sklearn.datasets")
-    X, y = sklearn_datasets.load_digits(return_X_y=True)
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        sys.exit(f"digits.py needs scikit-learn, for its data: {error}; to install it: pip install scikit-learn")
+    X, y = load_digits(return_X_y=True)
     X = X / 16.0                            # brightness from 0 to 1
     X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0, stratify=y)
     print(f"{len(X_train)} pictures to learn from, {len(X_test)} to test with")

@@ -30,7 +30,7 @@ def main():
         print(f"epoch {epoch:5d}  loss {history.loss[epoch - 1]:.6f}")
     predictions = trainer.predict(X)
     for row, target, prediction in zip(X, y, predictions):
-        print("{:2.0f} {:2.0f} {:2.0f}".format(*row), f" odd {target:2d}  prediction {prediction:6.3f}")
+        print("{:2.0f} {:2.0f} {:2.0f}".format(*row), f" parity {target:2d}  prediction {prediction:6.3f}")
     print(f"{((predictions > 0) == (y > 0)).sum()} of {len(y)} right")
 
 
