@@ -235,6 +235,8 @@ cdef extern from "sweep.h" nogil:
     int fg_sweep_run(fg_tape *t, fg_id words)
     void fg_sweep_apply(fg_tape *t, fg_id i)
     void fg_sweep_cancel(fg_tape *t)
+    fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+                         int *hooked)
 
 
 cdef extern from "block.h" nogil:

@@ -13,7 +13,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
-from libc.math cimport INFINITY, fabs, isnan, sqrt
+from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
 from libc.string cimport memcpy, memset
 
 import copyreg
@@ -1836,6 +1836,53 @@ cdef class Value:
         if tape.dead != NULL:
             drain()
 
+    def detach(self):
+        """A new leaf with the same number, from which no gradient flows back.
+
+        Returns
+        -------
+        Value
+
+        Examples
+        --------
+        >>> from flatgrad import Value
+        >>> x = Value(3.0)
+        >>> y = x * x.detach()
+        >>> y.backward()
+        >>> x.grad
+        3.0
+        """
+        return Value(self.data)
+
+    def update(self, lr):
+        """One step of gradient descent: ``data -= lr * grad``.
+
+        Parameters
+        ----------
+        lr : real number
+            Learning rate, finite.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `lr` is not a finite number.
+
+        Notes
+        -----
+        As in micrograd-rust, for loops over a few parameters; `flatgrad.optim` has optimizers.
+
+        Examples
+        --------
+        >>> from flatgrad import Value
+        >>> x = Value(3.0)
+        >>> (x * x).backward()
+        >>> x.update(0.5)
+        >>> x.data
+        0.0
+        """
+        cdef double rate = learning_rate(lr)
+        tape.data[self.id] -= rate * tape.grad[self.id]
+
     def __repr__(self):
         return f"Value(data={self.data}, grad={self.grad})"
 
@@ -2177,6 +2224,7 @@ cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):
 
 
 include "_tensor.pxi"
+include "_gradients.pxi"
 include "_layers.pxi"
 include "_parameters.pxi"
 

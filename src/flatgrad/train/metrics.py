@@ -64,7 +64,7 @@ def accuracy(prediction, target, threshold=None):
         else:
             threshold = finite("threshold", threshold)
         right = (prediction > threshold) == (target > 0)
-    return np.count_nonzero(right) / len(right)
+    return float(np.mean(right))
 
 
 def mse(prediction, target):

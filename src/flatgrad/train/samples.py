@@ -66,6 +66,8 @@ class Task:
             try:
                 prediction = self.model(constant(X[:1]))
                 shape = np.shape(array_of(prediction)) if not isinstance(prediction, Tensor) else prediction.shape
+            except DataError:
+                raise
             except ValueError as error:
                 raise ShapeError(f"{name}: the model does not take samples of {X.shape[1]} "
                                  f"feature{'s' * (X.shape[1] != 1)}: {error}") from error
@@ -122,7 +124,8 @@ class Task:
         if self.kind == "hinge":
             self.refuse((y != 1) & (y != -1), y, "expected -1 or 1, as the loss 'hinge' takes it", name)
         elif self.kind in ("binary_cross_entropy", "bce_with_logits"):
-            self.refuse((y < 0) | (y > 1), y, f"expected a number from 0 to 1, as the loss {self.kind!r} takes it", name)
+            expected = f"expected a number from 0 to 1, as the loss {self.kind!r} takes it"
+            self.refuse((y < 0) | (y > 1), y, expected, name)
 
     @staticmethod
     def refuse(wrong, y, expected, name):

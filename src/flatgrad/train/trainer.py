@@ -100,7 +100,8 @@ class Trainer:
         if penalty is not None and not callable(penalty):
             raise ArgumentTypeError(f"penalty: expected None or a function of the parameters, got {penalty!r}")
         if scheduler is not None and not hasattr(scheduler, "step"):
-            raise ArgumentTypeError(f"scheduler: expected None or one of flatgrad.optim.lr_scheduler, got {scheduler!r}")
+            raise ArgumentTypeError("scheduler: expected None or one of flatgrad.optim.lr_scheduler, got "
+                                    f"{scheduler!r}")
         if getattr(scheduler, "optimizer", optimizer) is not optimizer:
             raise ArgumentError(f"scheduler: expected one of this optimizer, got one of {scheduler.optimizer!r}")
         check_parameters(model, optimizer)
@@ -240,8 +241,8 @@ class Trainer:
             target = y
             if shuffle:
                 order = np.random.default_rng([self.seed, epoch]).permutation(n_samples)
-                target = y[order]
-                batches = cut(task.batch(X[order], target), size, n_samples)
+                target = y.take(order, axis=0)
+                batches = cut(task.batch(X.take(order, axis=0), target), size, n_samples)
             rate = self._learning_rate()
             mean = 0.0
             predictions = []
@@ -302,7 +303,8 @@ class Trainer:
             return X, y, X_val, self._task.targets(validation[1], len(X_val), shape, "validation[1]")
         fraction = finite("validation", validation, "None, a pair (X, y) or a number between 0 and 1")
         if not 0.0 < fraction < 1.0:
-            raise ArgumentError(f"validation: expected None, a pair (X, y) or a number between 0 and 1, got {validation!r}")
+            raise ArgumentError("validation: expected None, a pair (X, y) or a number between 0 and 1, got "
+                                f"{validation!r}")
         n = len(X)
         held_out = max(1, round(fraction * n))
         if held_out >= n:
