@@ -30,7 +30,7 @@ def main():
         model.zero_grad()
         loss.backward()
         for p in model.parameters():
-            p.data -= LEARNING_RATE * p.grad
+            p.update(LEARNING_RATE)   # p.data -= LEARNING_RATE * p.grad
 
     for x1, x2 in TEST:
         print(f"{x1} + {x2} = {model([x1, x2]).data:.2f}")
