@@ -2289,6 +2289,11 @@ def collect():
     return before - tape.n if before > tape.n else 0
 
 
+def _kernel_levels():
+    """The instruction-set levels that this build has and this processor can run, for the command line."""
+    return kernel_levels()
+
+
 def _operations():
     """The rows of ops.def, for the tests and for the type stubs."""
     return [{"id": fg_op_table[op].id.decode(), "name": fg_op_table[op].name.decode(),
