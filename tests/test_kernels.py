@@ -800,6 +800,12 @@ SGD = [{}, {"weight_decay": 0.1}, {"momentum": 0.9}, {"momentum": 0.9, "dampenin
        {"momentum": 0.8, "nesterov": True}]
 ADAM = [{}, {"weight_decay": 0.1}, {"amsgrad": True},
         {"amsgrad": True, "weight_decay": 0.1, "betas": (0.7, 0.95), "eps": 1e-3}]
+ADAM += [{"betas": (0.3, 0.9), "maximize": True}]   # so that 1 - beta1 is not the smaller part
+ADAMW = [{}, {"weight_decay": 0.5, "amsgrad": True}]
+RMSPROP = [{}, {"momentum": 0.9, "weight_decay": 0.1}, {"centered": True, "alpha": 0.3},
+           {"centered": True, "momentum": 0.5, "maximize": True}]
+ADAGRAD = [{"lr_decay": 0.5}, {"weight_decay": 0.1, "initial_accumulator_value": 0.5, "maximize": True}]
+ADADELTA = [{}, {"weight_decay": 0.1, "rho": 0.5, "maximize": True}]
 STEPS = 4
 
 
@@ -828,15 +834,32 @@ def optimizer_expected(kind, options, n):
     """PyTorch's formulas as they stand."""
     p = numbers(n, seed=40)
     m, v, v_max, size = np.zeros(n), np.zeros(n), np.zeros(n), np.abs(p)
-    momentum, decay = options.get("momentum", 0.0), options.get("weight_decay", 0.0)
+    u, total = np.zeros(n), np.full(n, options.get("initial_accumulator_value", 0.0))
+    momentum, decay = options.get("momentum", 0.0), options.get("weight_decay", 0.01 if kind == "AdamW" else 0.0)
     beta1, beta2 = options.get("betas", (0.9, 0.999))
+    alpha, rho = options.get("alpha", 0.99), options.get("rho", 0.9)
     result = []
     for step in range(STEPS):
-        d = gradients_of_step(n, step) + decay * p
+        d = gradients_of_step(n, step) * (-1.0 if options.get("maximize") else 1.0)
+        if kind == "AdamW":
+            p = p * (1 - 0.05 * decay)
+        else:
+            d = d + decay * p
         if kind == "SGD":
             m = d if step == 0 else momentum * m + (1 - options.get("dampening", 0.0)) * d
-            d = m if not options.get("nesterov") else d + momentum * m
-            p = p - 0.05 * (d if momentum else gradients_of_step(n, step) + decay * p)
+            p = p - 0.05 * (d + momentum * m if options.get("nesterov") else m if momentum else d)
+        elif kind == "RMSprop":
+            v, u = alpha * v + (1 - alpha) * d * d, alpha * u + (1 - alpha) * d
+            m = momentum * m + d / (np.sqrt(v - u * u if options.get("centered") else v) + 1e-8)
+            p = p - 0.05 * m
+        elif kind == "Adagrad":
+            total = total + d * d
+            p = p - 0.05 / (1 + step * options.get("lr_decay", 0.0)) * d / (np.sqrt(total) + 1e-10)
+        elif kind == "Adadelta":
+            v = rho * v + (1 - rho) * d * d
+            m = np.sqrt(u + 1e-6) / np.sqrt(v + 1e-6) * d
+            u = rho * u + (1 - rho) * m * m
+            p = p - 0.05 * m
         else:
             m, v = beta1 * m + (1 - beta1) * d, beta2 * v + (1 - beta2) * d * d
             v_max = np.maximum(v_max, v)
@@ -847,12 +870,46 @@ def optimizer_expected(kind, options, n):
     return result
 
 
+def clipped(n, one_by_one):
+    """Norms of gradients of several sizes, and the gradients once they are clipped."""
+    g = numbers(n, seed=41)
+    holders = [Value(x) for x in g] if one_by_one else [Tensor(g)]
+
+    def fill(scale):
+        for holder, part in zip(holders, g * scale if one_by_one else [g * scale]):
+            holder.grad = part
+    result = []
+    for norm_type, scale in CLIPS:
+        fill(scale)
+        norm = optim.clip_grad_norm_(holders, 0.5 * scale, norm_type)
+        result += [np.array(norm / scale), np.concatenate([np.atleast_1d(h.grad) for h in holders]) / scale]
+    fill(1.0)
+    optim.clip_grad_value_(holders, 0.7)
+    return [*result, np.concatenate([np.atleast_1d(h.grad) for h in holders])]
+
+
+CLIPS = [(2.0, 1.0), (2.0, 2.0**600), (1.0, 1.0), (INF, 1.0), (3.0, 1.0), (3.0, 2.0**400), (2.0, 2.0**-600)]
+
+
+def clipped_expected(n):
+    g, result = L(numbers(n, seed=41)), []
+    for norm_type, scale in CLIPS:
+        norm = np.abs(g).max() if norm_type == INF else (np.abs(g) ** L(norm_type)).sum() ** (1 / L(norm_type))
+        factor = min(L(1), 0.5 * L(scale) / (norm * L(scale) + L(1e-6)))
+        result += [Near(norm.astype(float), float(norm)), Near((g * factor).astype(float), np.abs(g).astype(float))]
+    return [*result, Near(np.clip(g.astype(float), -0.7, 0.7), None)]
+
+
 def optimizers():
-    for kind, several_options in ("SGD", SGD), ("Adam", ADAM):
+    for kind, several_options in [("SGD", SGD), ("Adam", ADAM), ("AdamW", ADAMW), ("RMSprop", RMSPROP),
+                                  ("Adagrad", ADAGRAD), ("Adadelta", ADADELTA)]:
         for options, n, one_by_one in itertools.product(several_options, LENGTHS, [False, True]):
             yield Case(f"{kind} {options} of {n} {'Values' if one_by_one else 'in Tensors'}",
                        functools.partial(optimizer_outcomes, kind, options, n, one_by_one),
                        functools.partial(optimizer_expected, kind, options, n), True)
+    for n, one_by_one in itertools.product(LENGTHS, [False, True]):
+        yield Case(f"clipped {n} {'Values' if one_by_one else 'in a Tensor'}",
+                   functools.partial(clipped, n, one_by_one), functools.partial(clipped_expected, n), (2 * len(CLIPS),))
 
 
 def trained(activation, sizes, batch):

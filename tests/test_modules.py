@@ -10,6 +10,7 @@ import pytest
 
 import flatgrad
 from flatgrad import Tensor, Value, errors, nn
+from flatgrad.nn.inputs import as_rows
 
 ACTIVATIONS = {
     "ReLU": (nn.ReLU, lambda x: max(x, 0.0)),
@@ -246,6 +247,14 @@ def test_embedding(rng):
     assert nn.Embedding(2, 2, init=[[1, 2], [3, 4]]).weight.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
+def test_numbers_are_constants():
+    """No gradient is computed for samples that are only numbers."""
+    for x in ([1.0, 2.0], [[1, 2], [3, 4]], np.ones((2, 2)), np.ones(2, dtype=np.float32), Tensor([1.0], False), 3.0):
+        assert not as_rows(x)[0].requires_grad
+    for x in (Tensor([1.0]), Value(1.0), [1.0, Value(2.0)], [[1.0], [Value(2.0)]], [Tensor([1.0])]):
+        assert as_rows(x)[0].requires_grad
+
+
 # ---- dropout ----
 
 def test_dropout_drops_and_keeps_the_mean():
@@ -318,6 +327,14 @@ def test_a_failed_call_leaves_the_running_statistics():
         zero([[1.0, 2.0], [1.0, 3.0]])
     for module in (norm, zero):
         assert all(np.array_equal(before[key], array) for key, array in module.state_dict().items())
+
+
+def test_copies_have_running_statistics_of_their_own():
+    norm = nn.BatchNorm(1)
+    for clone in (copy.copy(norm), copy.deepcopy(norm), pickle.loads(pickle.dumps(norm))):
+        clone([[1.0], [3.0]])
+        assert clone.num_batches_tracked == 1 and isinstance(clone.num_batches_tracked, np.ndarray)
+    assert norm.running_mean.tolist() == [0.0] and norm.num_batches_tracked == 0
 
 
 # ---- parameters, state dicts, modes ----

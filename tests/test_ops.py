@@ -97,10 +97,6 @@ def log_sigmoid(x):
     return (x if x < 0 else 0.0) - math.log1p(math.exp(-abs(x)))
 
 
-def exponential(x):
-    return math.exp(x) if x < 709.7 or x == INF or math.isnan(x) else INF
-
-
 def binary_cross_entropy(x, y):
     if not (0 <= x <= 1 or math.isnan(x)) or not (0 <= y <= 1 or math.isnan(y)):
         raise ValueError("no probability")
@@ -192,7 +188,7 @@ ORACLE = {
                               lambda x, y, z: [(1 - y) - unlikely(x) if x > 0 else unlikely(x) - y, -x], TWO),
     "KL_DIV": Oracle(partial(_core._apply, "KL_DIV"), kl_div,
                      lambda x, y, z: [-y, np.log(y) + y / y - x], [(-0.3, 1.7), (-2.5, 0.4), (3.0, 1.25)]),
-    "KL_DIV_LOG": Oracle(partial(_core._apply, "KL_DIV_LOG"), lambda x, y: exponential(y) * (y - x),
+    "KL_DIV_LOG": Oracle(partial(_core._apply, "KL_DIV_LOG"), lambda x, y: math.exp(y) * (y - x),
                          lambda x, y, z: [-np.exp(y), z + np.exp(y)], TWO),
     "HUBER": Oracle(partial(_core._apply, "HUBER"), huber, huber_partials,
                     [(0.3, 1.7, 1.0), (0.3, 0.5, 1.0), (-2.5, 0.4, 0.7), (3.0, 2.5, 2.0)]),

@@ -1,19 +1,22 @@
 """Optimizers against their formulas in plain Python: trajectories, groups, state, layouts, errors."""
 import copy
+import json
 import math
 import pickle
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 import flatgrad
-from flatgrad import Tensor, Value, _core
+from flatgrad import Tensor, Value, _core, errors
 from flatgrad.nn import MLP
-from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from flatgrad.optim import (SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm_,
+                            clip_grad_value_)
 
 
-INF, NAN = math.inf, math.nan
+INF, NAN, MINUS = math.inf, math.nan, -1.0
 
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -238,7 +241,7 @@ def test_trajectory(make, case, layout):
     params = layout()
     optimizer = make(params, **case)
     before = flat(params, "data")
-    follow(optimizer, params, REFERENCE[make], **case)
+    follow(optimizer, params, REFERENCE[make], steps=100 if layout is mixed else 30, **case)
     assert case.get("lr") == 0 or (flat(params, "data") != before).all()
 
 
@@ -833,3 +836,451 @@ def test_a_wrong_learning_rate_is_not_taken(value):
 def test_the_base_class_has_no_step():
     with pytest.raises(NotImplementedError, match=r"Optimizer has no step\(\)"):
         Optimizer([Value(1.0)], lr=0.1).step()
+
+
+# ---- groups ----
+
+EVERY_CLASS = [SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta]
+every_class = pytest.mark.parametrize("make", EVERY_CLASS)
+
+
+@every_kind
+@pytest.mark.parametrize("added_at", [None, 0, 7])
+def test_groups_with_hyperparameters_of_their_own(make, case, added_at):
+    """Each group goes as a whole optimizer of its own would."""
+    params, own = mixed(), {"lr": 0.01, "weight_decay": 0.3}
+    first, second = params[:4], params[4:]
+    groups = [{"params": first}, {"params": iter(second), **own}]
+    optimizer = make(groups if added_at is None else groups[:1], **case)
+    states, numbers = [{}, {}], [flat(first, "data").tolist(), flat(second, "data").tolist()]
+    for t in range(20):
+        if t == added_at:
+            optimizer.add_param_group(groups[1])
+        set_flat(params, "grad", gradients_of_step(t))
+        optimizer.step()
+        split = len(numbers[0])
+        REFERENCE[make](numbers[0], gradients_of_step(t)[:split], states[0], **case)
+        if added_at is None or t >= added_at:
+            REFERENCE[make](numbers[1], gradients_of_step(t)[split:], states[1], **{**case, **own})
+        assert close(flat(params, "data"), numbers[0] + numbers[1])
+    optimizer.zero_grad()
+    assert not flat(params, "grad").any()
+    assert [len(group["params"]) for group in optimizer.param_groups] == [4, len(second)]
+    assert "lr" in groups[1] and set(groups[0]) == {"params"}   # the caller's dicts are as they were
+
+
+def test_a_group_may_be_a_single_parameter_or_none():
+    x, t = Value(1.0), Tensor([1.0, 2.0])
+    optimizer = SGD([{"params": x}, {"params": t}, {"params": []}], lr=1.0, momentum=0.5)
+    x.grad, t.grad = 1.0, 1.0
+    optimizer.step()
+    assert (x.data, t.data.tolist()) == (0.0, [0.0, 1.0])
+    assert repr(optimizer).count("0 parameters") == 1
+
+
+@pytest.mark.parametrize("first, second, message", [
+    (lambda x, t: [x], lambda x, t: [x], r"\['params'\]\[0\]: .* in no other group, got one .* in param_groups\[0\]"),
+    (lambda x, t: [t], lambda x, t: [x, t], r"\['params'\]\[1\]: .* in param_groups\[0\]"),
+    (lambda x, t: [x, t], lambda x, t: [t[1, 0]], r"\['params'\]\[0\]: .* in param_groups\[0\]"),
+    (lambda x, t: [x, t[0, 1]], lambda x, t: [t], r"\['params'\]\[0\]: .* in param_groups\[0\]"),
+    (lambda x, t: [t[0]], lambda x, t: [x, t[1], t.reshape(-1)], r"\['params'\]\[2\]: .* others are not"),
+    (lambda x, t: [t[0]], lambda x, t: [x, t[1], t[0, 0]], r"\['params'\]\[2\]: .* in param_groups\[0\]"),
+])
+def test_a_parameter_in_two_groups(first, second, message):
+    x, t = Value(1.0), Tensor([[1.0, 2.0], [3.0, 4.0]])
+    with pytest.raises(ValueError, match=r"params\[1\]" + message):
+        Adam([{"params": first(x, t)}, {"params": second(x, t)}])
+    optimizer = Adam(first(x, t), lr=0.5)
+    before = repr(optimizer), copy.copy(optimizer.param_groups)
+    with pytest.raises(ValueError, match=r"param_group" + message):
+        optimizer.add_param_group({"params": second(x, t)})
+    assert (repr(optimizer), optimizer.param_groups) == before
+    optimizer.step()
+
+
+@pytest.mark.parametrize("group, error, message", [
+    (lambda: {"params": [Value(1.0)], "learning_rate": 0.1}, errors.UnknownNameError, "key of .*got 'learning_rate'"),
+    (lambda: {"params": [Value(1.0)], "Momentum": 0.1}, errors.UnknownNameError, "did you mean 'momentum'"),
+    (lambda: {"params": [Value(1.0)], "lr": -1.0}, errors.ArgumentError, r"\['lr'\]: expected a finite number, 0 or"),
+    (lambda: {"params": [Value(1.0)], "momentum": "x"}, errors.ArgumentTypeError, r"\['momentum'\]: expected a fini"),
+    (lambda: {"params": [Value(1.0)], "nesterov": True}, errors.ArgumentError, "nesterov: expected momentum above 0"),
+    (lambda: {"param": [Value(1.0)]}, errors.ArgumentError, "expected a dict with the key 'params', got the keys"),
+    (lambda: {"params": [Value(1.0), 2.0]}, TypeError, r"\['params'\]\[1\]: expected a Value or a Tensor, got .*2.0"),
+    (lambda: {"params": 2.0}, errors.ArgumentTypeError, r"\['params'\]: expected an iterable of Values and Tensors"),
+    (lambda: {"params": {Value(2.0)}}, errors.ArgumentTypeError, r"\['params'\]: expected an iterable .* got a set"),
+    (lambda: [Value(1.0)], errors.ArgumentTypeError, "expected a dict with the key 'params', got .*Value"),
+])
+def test_wrong_groups(group, error, message):
+    with pytest.raises(error, match=message):
+        SGD([{"params": [Value(1.0)]}, group()], lr=0.1)
+    optimizer = SGD([Value(1.0)], lr=0.1)
+    before = repr(optimizer)
+    with pytest.raises(error, match=message):
+        optimizer.add_param_group(group())
+    assert repr(optimizer) == before and len(optimizer.param_groups) == len(optimizer._state) == 1
+    optimizer.step()
+
+
+def test_dicts_and_parameters_do_not_mix():
+    with pytest.raises(TypeError, match=r"params\[0\]: expected a dict with the key 'params'"):
+        SGD([Value(1.0), {"params": [Value(2.0)]}])
+    with pytest.raises(TypeError, match="params: expected an iterable of Values and Tensors.* got a dict"):
+        SGD({"params": [Value(2.0)]})
+
+
+# ---- what a step finds in the groups ----
+
+def stepped(make, case, steps=3):
+    params = contiguous()
+    optimizer = make([{"params": params[:9]}, {"params": params[9:]}], **case)
+    for t in range(steps):
+        set_flat(params, "grad", gradients_of_step(t))
+        optimizer.step()
+    return params, optimizer
+
+
+@every_class
+@pytest.mark.parametrize("wrong", ["x", NAN, INF, MINUS, None, 1j, [0.1], np.array([0.1, 0.2, 0.3]), Value])
+@pytest.mark.parametrize("group", [0, 1])
+def test_every_wrong_hyperparameter_is_named(make, wrong, group):
+    """In the second group as well: the first has not stepped then."""
+    params, optimizer = stepped(make, {})
+    before, state = flat(params, "data"), optimizer.state_dict()
+    for name, right in list(optimizer.param_groups[group].items()):
+        if name == "params" or (name == "dampening" and wrong is MINUS):
+            continue
+        optimizer.param_groups[group][name] = wrong
+        with pytest.raises((errors.ArgumentError, errors.ArgumentTypeError),
+                           match=rf"^param_groups\[{group}\]\['{name}'\]: expected"):
+            optimizer.step()
+        del optimizer.param_groups[group][name]
+        with pytest.raises(errors.ArgumentError, match=rf"^param_groups\[{group}\]: expected the key '{name}'"):
+            optimizer.step()
+        optimizer.param_groups[group][name] = right
+        assert (flat(params, "data") == before).all() and same_state(optimizer.state_dict(), state)
+    optimizer.step()
+    assert (flat(params, "data") != before).any()
+
+
+def test_pairs_that_change_in_place():
+    x = Value(1.0)
+    optimizer = Adam([x], betas=[0.9, 0.999])
+    optimizer.param_groups[0]["betas"] = betas = [0.9, 0.999]
+    optimizer.step()
+    betas[1] = 2.0
+    with pytest.raises(ValueError, match=r"param_groups\[0\]\['betas'\]\[1\]: expected a number from 0 to below 1"):
+        optimizer.step()
+
+
+def test_groups_that_were_tampered_with():
+    params = contiguous()
+    optimizer = SGD(params, lr=0.1)
+    optimizer.param_groups[0]["params"] = params[1:]
+    with pytest.raises(ValueError, match=r"param_groups\[0\]\['params'\]: expected the parameters that"):
+        optimizer.step()
+    optimizer.param_groups[0]["params"] = params[:]   # another list of the same is none
+    optimizer.step()
+    optimizer.param_groups.append({"params": [Value(1.0)], **optimizer.defaults})
+    with pytest.raises(ValueError, match="param_groups: expected 1 groups, got 2; add_param_group"):
+        optimizer.step()
+
+
+@every_class
+@pytest.mark.parametrize("lr", [1, np.float32(0.5), np.float64(0.25), np.int64(1), Fraction(1, 2)])
+def test_learning_rates_of_any_type(make, lr):
+    params, twins = contiguous(), contiguous()
+    optimizer, twin = make(params), make(twins, lr=float(lr))
+    for t in range(3):
+        optimizer.param_groups[0]["lr"] = lr
+        for o, p in ((optimizer, params), (twin, twins)):
+            set_flat(p, "grad", gradients_of_step(t))
+            o.step()
+    assert (flat(params, "data") == flat(twins, "data")).all()
+
+
+# ---- closures ----
+
+@every_class
+def test_a_closure_is_called_first_and_its_loss_comes_back(make):
+    x = Value(3.0)
+    optimizer = make([x], lr=0.1)
+    twin = Value(3.0)
+    other = make([twin], lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (x - 1.0) ** 2
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        other.zero_grad()
+        ((twin - 1.0) ** 2).backward()
+        assert other.step() is None
+        expected = (x.data - 1.0) ** 2
+        assert optimizer.step(closure).data == expected
+        assert x.data == twin.data
+
+
+def test_wrong_closures():
+    x = Value(1.0)
+    x.grad = 1.0
+    optimizer = SGD([x], lr=0.5)
+    with pytest.raises(TypeError, match="closure: expected a callable that returns the loss, got 3.0"):
+        optimizer.step(3.0)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.step(lambda: 1 / 0)
+    assert x.data == 1.0
+
+
+# ---- a class of the user's own ----
+
+class Signs(Optimizer):
+    def __init__(self, params, lr=0.5, decay=0.0):
+        super().__init__(params, {"lr": lr, "decay": decay})
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data -= group["lr"] * math.copysign(1.0, p.grad) + group["decay"]
+
+
+def test_a_class_of_the_users_own():
+    x, y, z = Value(1.0), Value(2.0), Value(3.0)
+    x.grad, y.grad, z.grad = 1.0, -1.0, 1.0
+    optimizer = Signs([{"params": [x]}, {"params": [y], "decay": 1.0}], lr=0.25)
+    optimizer.add_param_group({"params": z, "lr": 3.0})
+    optimizer.step()
+    assert (x.data, y.data, z.data) == (0.75, 1.25, 0.0)
+    assert optimizer.defaults == {"lr": 0.25, "decay": 0.0}
+    optimizer.zero_grad()
+    assert x.grad == y.grad == z.grad == 0.0
+    other = Signs([{"params": [Value(1.0)]}, {"params": [Value(1.0)]}, {"params": [Value(1.0)]}])
+    other.load_state_dict(optimizer.state_dict())
+    assert [group["lr"] for group in other.param_groups] == [0.25, 0.25, 3.0]
+    assert repr(copy.deepcopy(optimizer)) == repr(optimizer)
+    with pytest.raises(errors.UnknownNameError, match="did you mean 'decay'"):
+        Signs([{"params": [Value(1.0)], "decai": 1.0}])
+    with pytest.raises(errors.StateError):
+        other.load_state_dict(SGD([Value(1.0)]).state_dict())
+
+
+# ---- state dicts ----
+
+def same_state(a, b):
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same_state(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same_state, a, b))
+    return np.array_equal(a, b) and type(a) is type(b)
+
+
+@every_kind
+@pytest.mark.parametrize("steps_before", [0, 1, 5])
+@pytest.mark.parametrize("through", [lambda x: x, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)),
+                                     lambda x: json.loads(json.dumps(x, default=np.ndarray.tolist))])
+def test_a_state_dict_goes_round(make, case, steps_before, through):
+    params, optimizer = stepped(make, case, steps_before)
+    optimizer.param_groups[1]["lr"] = 0.0123
+    state = optimizer.state_dict()
+    twins = contiguous()
+    set_flat(twins, "data", flat(params, "data"))
+    twin = make([{"params": twins[:9]}, {"params": twins[9:]}], lr=9.0)
+    loaded = through(state)
+    twin.load_state_dict(loaded)
+    assert same_state(twin.state_dict(), state) and repr(twin) == repr(optimizer)
+    kept = [array for group in state["state"] for array in group.values() if isinstance(array, np.ndarray)]
+    assert len(kept) == 2 * sum(name != "step" for name in state["state"][0])
+    for array in kept:   # copies, on the way in and out
+        array[:] = NAN
+    for t in range(5):
+        for o, p in ((optimizer, params), (twin, twins)):
+            set_flat(p, "grad", gradients_of_step(t))
+            o.step()
+        assert (flat(params, "data") == flat(twins, "data")).all()
+
+
+def test_what_a_state_dict_has():
+    optimizer = Adam([Value(1.0), Tensor([1.0, 2.0])], amsgrad=True)
+    hyperparameters = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "amsgrad": True,
+                       "maximize": False, "decoupled_weight_decay": False, "count": 3}
+    assert optimizer.state_dict() == {"state": [{}], "param_groups": [hyperparameters]}
+    optimizer.step()
+    state = optimizer.state_dict()
+    assert state["param_groups"] == [hyperparameters] and state["state"][0].pop("step") == 1
+    assert {name: array.tolist() for name, array in state["state"][0].items()} == dict.fromkeys(
+        ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"], [0.0] * 3)
+    sgd = SGD([Value(1.0)], momentum=0.5)
+    assert sgd.state_dict()["state"] == [{}]
+    sgd.step()
+    assert list(sgd.state_dict()["state"][0]) == ["momentum_buffer"]
+
+
+@pytest.mark.parametrize("make", EVERY_CLASS)
+@pytest.mark.parametrize("other", EVERY_CLASS)
+@pytest.mark.parametrize("steps", [0, 1])
+def test_the_state_of_another_class(make, other, steps):
+    _, optimizer = stepped(make, {}, 2)
+    _, theirs = stepped(other, {}, steps)
+    before = optimizer.state_dict()
+    if make is other:
+        optimizer.load_state_dict(theirs.state_dict())
+        assert same_state(optimizer.state_dict(), theirs.state_dict())
+        return
+    with pytest.raises(errors.StateError, match=r"state_dict\['param_groups'\]\[0\].*expected"):
+        optimizer.load_state_dict(theirs.state_dict())
+    assert same_state(optimizer.state_dict(), before)
+
+
+def broken(path, value):
+    def change(state):
+        for key in path[:-1]:
+            state = state[key]
+        if value is KeyError:
+            del state[path[-1]]
+        else:
+            state[path[-1]] = value
+    return change
+
+
+@pytest.mark.parametrize("change, message", [
+    (broken(["state"], KeyError), r"state_dict: expected the keys \['state', 'param_groups'\], got none of .*'state'"),
+    (broken(["more"], 1), "state_dict: .* got 'more' as well"),
+    (broken(["state"], [{}]), r"state_dict\['state'\]: expected a list for 2 groups, got one of length 1"),
+    (broken(["param_groups"], None), r"state_dict\['param_groups'\]: expected a list for 2 groups, got None"),
+    (broken(["param_groups", 1], 3), r"state_dict\['param_groups'\]\[1\]: expected a dict, got 3"),
+    (broken(["param_groups", 1, "lr"], KeyError), r"\['param_groups'\]\[1\]: .* got none of the name 'lr'"),
+    (broken(["param_groups", 1, "rho"], 0.5), r"\['param_groups'\]\[1\]: .* got 'rho' as well"),
+    (broken(["param_groups", 1, "lr"], NAN), r"\['param_groups'\]\[1\]\['lr'\]: expected a finite number, 0 or more"),
+    (broken(["param_groups", 1, "betas"], (0.9, "x")), r"\['betas'\]\[1\]: expected a number from 0 to below 1"),
+    (broken(["param_groups", 1, "count"], 13), r"\['count'\]: expected 14, the number of parameters, got 13"),
+    (broken(["param_groups", 1, "count"], "x"), r"\['count'\]: expected an int, 0 or more, got 'x'"),
+    (broken(["state", 1], None), r"state_dict\['state'\]\[1\]: expected a dict, got None"),
+    (broken(["state", 1, "exp_avg"], KeyError), r"\['state'\]\[1\]: .* got none of the name 'exp_avg'"),
+    (broken(["state", 1, "sum"], [0.0]), r"\['state'\]\[1\]: .* got 'sum' as well"),
+    (broken(["state", 1, "exp_avg"], np.zeros(13)), r"\['exp_avg'\]: expected the shape \(14,\), got \(13,\)"),
+    (broken(["state", 1, "exp_avg"], np.zeros((14, 1))), r"\['exp_avg'\]: expected the shape \(14,\), got \(14, 1\)"),
+    (broken(["state", 1, "exp_avg"], 3.0), r"\['exp_avg'\]: expected the shape \(14,\), got \("),
+    (broken(["state", 1, "exp_avg"], "x"), r"\['exp_avg'\]: expected an array of real numbers, got 'x'"),
+    (broken(["state", 1, "exp_avg"], np.full(14, NAN)), r"\['exp_avg'\]\[0\]: expected a finite number, got nan"),
+    (broken(["state", 1, "exp_avg_sq"], np.full(14, -1.0)), r"\['exp_avg_sq'\]: expected averages of squares, 0 or"),
+    (broken(["state", 1, "step"], -1), r"\['step'\]: expected an int, 0 or more, got -1"),
+    (broken(["state", 1, "step"], 1.5), r"\['step'\]: expected an int, 0 or more, got 1.5"),
+])
+def test_broken_state_dicts(change, message):
+    params, optimizer = stepped(Adam, {})
+    before, data = optimizer.state_dict(), flat(params, "data")
+    state = optimizer.state_dict()
+    change(state)
+    with pytest.raises(errors.StateError, match=message):
+        optimizer.load_state_dict(state)
+    assert same_state(optimizer.state_dict(), before) and (flat(params, "data") == data).all()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("state", [None, [], "x", {}])
+def test_what_is_no_state_dict(state):
+    with pytest.raises(errors.StateError, match="^state_dict: expected"):
+        SGD([Value(1.0)]).load_state_dict(state)
+
+
+def test_the_state_of_another_model():
+    state = SGD(contiguous()).state_dict()
+    with pytest.raises(errors.StateError, match="expected 1, the number of parameters, got 23"):
+        SGD([Value(1.0)]).load_state_dict(state)
+
+
+def test_keys_of_schedulers_and_of_the_users_own_are_part_of_it():
+    optimizer, other = SGD([Value(1.0)]), SGD([Value(1.0)])
+    optimizer.param_groups[0]["initial_lr"] = 0.5
+    other.load_state_dict(optimizer.state_dict())
+    assert other.param_groups[0]["initial_lr"] == 0.5
+    optimizer.param_groups[0]["note"] = "mine"
+    with pytest.raises(errors.StateError, match="got 'note' as well"):
+        other.load_state_dict(optimizer.state_dict())
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+# ---- clipping ----
+
+def test_clipping_a_whole_optimizer_is_clipping_its_parameters():
+    for norm_type in (1.0, 2.0, 3.0, INF):
+        params, twins = mixed(), mixed()
+        optimizer = SGD([{"params": params[:2]}, {"params": params[2:5]}, {"params": params[5:]}])
+        for p in (params, twins):
+            set_flat(p, "grad", gradients_of_step(1))
+        expected = np.linalg.norm(gradients_of_step(1), norm_type)
+        assert clip_grad_norm_(optimizer, 0.5, norm_type) == pytest.approx(expected, rel=1e-14)
+        assert clip_grad_norm_(iter(twins), 0.5, norm_type) == pytest.approx(expected, rel=1e-14)
+        assert close(flat(params, "grad"), np.array(gradients_of_step(1)) * 0.5 / (expected + 1e-6))
+        assert close(flat(params, "grad"), flat(twins, "grad"))
+        clip_grad_value_(optimizer, 0.01)
+        assert np.abs(flat(params, "grad")).max() == 0.01
+
+
+@pytest.mark.parametrize("make", [
+    lambda p: p, lambda p: [p], lambda p: (x for x in [p]), lambda p: _core.Parameters([p]), lambda p: SGD([p])])
+def test_what_may_be_clipped(make):
+    for p, g in ((Value(1.0), -4.0), (Tensor([1.0]), [-4.0])):
+        p.grad = g
+        assert clip_grad_norm_(make(p), 2.0) == 4.0
+        assert np.ravel(p.grad) == pytest.approx(-2.0, rel=1e-6)
+        clip_grad_value_(make(p), 0.25)
+        assert np.ravel(p.grad) == -0.25
+        assert np.ravel(p.data) == 1.0
+
+
+def test_norms_that_need_no_clipping():
+    params = contiguous()
+    set_flat(params, "grad", gradients_of_step(1))
+    clip_grad_norm_(params, INF)
+    clip_grad_norm_(params, 1e9)
+    assert flat(params, "grad").tolist() == gradients_of_step(1)
+    assert clip_grad_norm_([], 1.0) == 0.0
+    params[3].grad = NAN
+    assert math.isnan(clip_grad_norm_(SGD([{"params": params[:2]}, {"params": params[2:]}]), INF))
+    params[3].grad = INF
+    assert clip_grad_norm_(SGD([{"params": params[:2]}, {"params": params[2:]}]), INF) == INF
+    assert flat(params, "grad").tolist()[4:] == gradients_of_step(1)[4:]
+
+
+def test_a_norm_does_not_overflow():
+    params = [Value(0.0) for _ in range(4)]
+    set_flat(params, "grad", [3e200, 0.0, 0.0, 4e200])
+    for whole in (params, SGD([{"params": params[:2]}, {"params": params[2:]}])):
+        assert clip_grad_norm_(whole, INF) == pytest.approx(5e200, rel=1e-14)
+    clip_grad_norm_(params, 5.0)
+    assert close(flat(params, "grad"), [3.0, 0.0, 0.0, 4.0])
+    set_flat(params, "grad", [3e-200, 0.0, 0.0, 4e-200])
+    assert clip_grad_norm_(params, 5.0) == pytest.approx(5e-200, rel=1e-14)
+
+
+@pytest.mark.parametrize("g", [NAN, INF, -INF])
+def test_norms_that_are_not_finite(g):
+    params = contiguous()
+    set_flat(params, "grad", [g] + [1.0] * (N - 1))
+    with pytest.raises(RuntimeError, match=r"the norm of order 2 of the gradients is (nan|inf), expected a finite"):
+        clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
+    assert flat(params, "grad").tolist()[1:] == [1.0] * (N - 1)
+
+
+@pytest.mark.parametrize("arguments, error, message", [
+    ({"max_norm": -1.0}, ValueError, "max_norm: expected a number, 0 or more, got -1.0"),
+    ({"max_norm": NAN}, ValueError, "max_norm: expected a number, 0 or more, got nan"),
+    ({"max_norm": "1"}, TypeError, "max_norm: expected a number, 0 or more, got '1'"),
+    ({"norm_type": 0}, ValueError, "norm_type: expected a number above 0 or inf, got 0"),
+    ({"norm_type": -2}, ValueError, "norm_type: expected a number above 0 or inf, got -2"),
+    ({"norm_type": "two"}, TypeError, "norm_type: expected a number above 0 or inf, got 'two'"),
+    ({"error_if_nonfinite": 1}, TypeError, "error_if_nonfinite: expected True or False, got 1"),
+    ({"parameters": 3.0}, TypeError, "parameters: expected an Optimizer, or an iterable of Values and Tensors"),
+    ({"parameters": [3.0]}, TypeError, r"parameters\[0\]: expected a Value or a Tensor, got"),
+])
+def test_wrong_arguments_of_clipping(arguments, error, message):
+    x = Value(1.0)
+    x.grad = 7.0
+    with pytest.raises(error, match=message):
+        clip_grad_norm_(**{"parameters": [x], "max_norm": 1.0, **arguments})
+    for wrong in (-1.0, NAN, None):
+        with pytest.raises((TypeError, ValueError), match="clip_value: expected a number, 0 or more, got"):
+            clip_grad_value_([x], wrong)
+    assert x.grad == 7.0

@@ -319,3 +319,46 @@ def test_a_state_dict_goes_both_ways(rng):
             assert np.array_equal(ours.state_dict()[key], value.numpy())
     clone = copy.deepcopy(ours)
     assert np.array_equal(clone.weight_ih.data, ours.weight_ih.data)
+
+
+# ---- extreme inputs ----
+
+EXTREME = {
+    "large": lambda rng, shape: 1e6 * rng.normal(size=shape),
+    "small": lambda rng, shape: 1e-9 * rng.normal(size=shape),
+    "far from 0": lambda rng, shape: 1e4 + rng.normal(size=shape),
+    "constant": lambda rng, shape: np.full(shape, 0.75),
+    "zero": lambda rng, shape: np.zeros(shape),
+    "saturating": lambda rng, shape: 1000.0 * rng.choice([-1.0, 1.0], size=shape),
+}
+
+
+@pytest.mark.parametrize("kind", EXTREME)
+@pytest.mark.parametrize("name", [*CASES, "BatchNorm", "BatchNorm eval", *CELLS])
+def test_extreme_inputs(name, kind, rng):
+    """Compared by the largest number of each array, as differences of large numbers have no more digits."""
+    if "MaxPool" in name and kind in ("constant", "zero", "saturating"):
+        pytest.skip("equal largest numbers share the gradient, where PyTorch gives it to the first")
+    if name in CASES:
+        ours, theirs, shape = CASES[name]
+        ours, theirs = paired(ours(), theirs(), rng)
+    elif name in CELLS:
+        ours, theirs, options = CELLS[name]
+        (ours, theirs), shape = paired(ours(3, 4, **options), theirs(3, 4, **options), rng), (3,)
+    else:
+        (ours, theirs), shape = paired(nn.BatchNorm(3), torch.nn.BatchNorm1d(3), rng), (3,)
+        if name.endswith("eval"):
+            ours.eval(), theirs.eval()
+    data = EXTREME[kind](rng, (5, *shape))
+    x, xt = Tensor(data.reshape(5, -1)), torch.tensor(data, requires_grad=True)
+    y, yt = ours(x), theirs(xt)
+    if isinstance(ours, nn.LSTMCell):
+        y, yt = y[0], yt[0]
+    weight = rng.normal(size=y.shape)
+    (y * weight).sum().backward()
+    (yt.reshape(5, -1) * torch.tensor(weight)).sum().backward()
+    names = dict(theirs.named_parameters())
+    for a, b in [(y.data, yt), (x.grad, xt.grad), *((v.grad, names[key].grad) for key, v in ours.named_values())]:
+        b = np.zeros(a.shape) if b is None else b.detach().numpy().reshape(a.shape)
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * max(np.abs(b).max(), 1e-3))

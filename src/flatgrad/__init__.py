@@ -23,6 +23,8 @@ def __getattr__(name):
         return import_module(f"flatgrad.{name}")
     if name == "install_as_micrograd":
         return __getattr__("compat").install_as_micrograd
+    if name in ("grad", "value_and_grad", "jacobian", "gradcheck"):
+        return getattr(__getattr__("functional"), name)
     if name == "__version__":
         from importlib.metadata import version
 

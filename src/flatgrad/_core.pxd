@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "tape.h" nogil:
     ctypedef uint32_t fg_id
+    bint FG_UNLIKELY(bint condition)
 
     enum:
         FG_MAX_ID
@@ -235,6 +236,8 @@ cdef extern from "sweep.h" nogil:
     int fg_sweep_run(fg_tape *t, fg_id words)
     void fg_sweep_apply(fg_tape *t, fg_id i)
     void fg_sweep_cancel(fg_tape *t)
+    fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+                         int *hooked)
 
 
 cdef extern from "block.h" nogil:

@@ -13,7 +13,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
-from libc.math cimport INFINITY, fabs, isnan, sqrt
+from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
 from libc.string cimport memcpy, memset
 
 import copyreg
@@ -284,18 +284,20 @@ cdef inline fg_handle *new_handle() except NULL:
 cdef Py_ssize_t unrecorded = 0   # how many no_grad() blocks there are around us
 
 
-cdef fg_id forgotten(fg_id i) noexcept:
-    """The leaf with the number of node i, which is on top, in its place."""
+cdef void make_leaf(fg_handle *handle) noexcept:
+    """Within no_grad(): the handle's node, which is on top, becomes a leaf with its number."""
+    cdef fg_id i = handle.id
     cdef int op = fg_tape_op(&tape, i)
-    return fg_tape_forget(&tape, i, tape.args[i].a if fg_op_is_pooled(op) or fg_op_is_block(op) else tape.npool)
+    i = fg_tape_forget(&tape, i, tape.args[i].a if fg_op_is_pooled(op) or fg_op_is_block(op) else tape.npool)
+    tape.owner[i] = &handle.id
 
 
 cdef inline object give(fg_handle *handle, fg_id i):
     """Tie a new handle to node i, which is on top and has none and no box, and hand it to the caller."""
-    if unrecorded:
-        i = forgotten(i)
     handle.id = i
     tape.owner[i] = &handle.id
+    if FG_UNLIKELY(unrecorded != 0):
+        make_leaf(handle)
     return FG_GIVE(<PyObject *>handle)
 
 
@@ -1836,6 +1838,53 @@ cdef class Value:
         if tape.dead != NULL:
             drain()
 
+    def detach(self):
+        """A new leaf with the same number, from which no gradient flows back.
+
+        Returns
+        -------
+        Value
+
+        Examples
+        --------
+        >>> from flatgrad import Value
+        >>> x = Value(3.0)
+        >>> y = x * x.detach()
+        >>> y.backward()
+        >>> x.grad
+        3.0
+        """
+        return Value(self.data)
+
+    def update(self, lr):
+        """One step of gradient descent: ``data -= lr * grad``.
+
+        Parameters
+        ----------
+        lr : real number
+            Learning rate, finite.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `lr` is not a finite number.
+
+        Notes
+        -----
+        As in micrograd-rust, for loops over a few parameters; `flatgrad.optim` has optimizers.
+
+        Examples
+        --------
+        >>> from flatgrad import Value
+        >>> x = Value(3.0)
+        >>> (x * x).backward()
+        >>> x.update(0.5)
+        >>> x.data
+        0.0
+        """
+        cdef double rate = learning_rate(lr)
+        tape.data[self.id] -= rate * tape.grad[self.id]
+
     def __repr__(self):
         return f"Value(data={self.data}, grad={self.grad})"
 
@@ -2177,6 +2226,7 @@ cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):
 
 
 include "_tensor.pxi"
+include "_gradients.pxi"
 include "_layers.pxi"
 include "_parameters.pxi"
 

@@ -35,8 +35,8 @@ cdef class Parameters:
     Notes
     -----
     `sgd`, `adam` and the others say by which rule `step` goes, until one of them is called again, with all
-    but the learning rate, which a step takes. They take the state that the rule keeps, by PyTorch's names, as arrays of `count` numbers, which they hold,
-    and as a dict, where `step` writes what is not in an array.
+    but the learning rate, which a step takes. They take the state that the rule keeps, by PyTorch's names,
+    as arrays of `count` numbers, which they hold, and as a dict, where `step` writes what is not in an array.
     """
     cdef list values            # kept alive, so that what lies in order stays in order
     cdef list stretches         # (object, length): from its first slot on; None: to be found again

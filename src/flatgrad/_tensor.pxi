@@ -1019,6 +1019,8 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
     cdef list keep = []
     cdef int op = PAIRWISE[name]
     cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
+    if count != <fg_id>fg_op_table[op].arity:
+        raise ValueError(f"parameter: {name} has {fg_op_table[op].arity} operands, got {count}")
     if scalar_mode:
         return scalar_pairwise(name, prediction, target, reduction, parameter)
     take("prediction", prediction, &operands[0], keep)
@@ -1588,6 +1590,57 @@ cdef class Tensor:
             raise ShapeError(f"backward(): expected a Tensor of one element, got shape {self.shape}; take "
                              "sum() or mean() first")
         element(self, 0, 0).backward()
+
+    def detach(self):
+        """A new constant Tensor, ``requires_grad=False``, with a copy of the numbers.
+
+        Returns
+        -------
+        Tensor
+
+        Examples
+        --------
+        >>> from flatgrad import Tensor
+        >>> x = Tensor([1.0, 2.0])
+        >>> y = (x * x.detach()).sum()
+        >>> y.backward()
+        >>> x.grad.tolist(), x.detach().requires_grad
+        ([1.0, 2.0], False)
+        """
+        return Tensor(to_numpy(self, True), requires_grad=False)
+
+    def update(self, lr):
+        """One step of gradient descent on a leaf, or a view of one: ``data -= lr * grad``.
+
+        Parameters
+        ----------
+        lr : real number
+            Learning rate, finite.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `lr` is not a finite number, or the Tensor not a leaf that requires a gradient.
+
+        Examples
+        --------
+        >>> from flatgrad import Tensor
+        >>> x = Tensor([1.0, 2.0])
+        >>> (x * x).sum().backward()
+        >>> x.update(0.25)
+        >>> x.tolist()
+        [0.5, 1.0]
+        """
+        cdef double rate = learning_rate(lr)
+        cdef fg_view view = view_of(self)
+        cdef fg_id i, j, slot
+        if fg_op_is_block(fg_tape_op(&tape, self.run.id)) or self.constant:
+            raise ValueError(f"update(): expected a leaf Tensor that requires a gradient, got one made by "
+                             f"{self._op or 'requires_grad=False'!r} of shape {self.shape}")
+        for i in range(view.rows):
+            for j in range(view.cols):
+                slot = <fg_id>(<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step)
+                tape.data[slot] -= rate * tape.grad[slot]
 
     def reshape(self, *shape):
         """The same elements in another shape, row by row: a view if they lie in order, else a copy.

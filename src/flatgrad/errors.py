@@ -12,7 +12,7 @@ True
 """
 
 __all__ = ["FlatgradError", "ArgumentError", "ArgumentTypeError", "ShapeError", "UnknownNameError", "DataError",
-           "StateError", "GradcheckError", "GradientError", "MissingPackageError"]
+           "StateError", "DivergedError", "GradcheckError", "GradientError", "MissingPackageError"]
 
 
 class FlatgradError(Exception):
@@ -41,6 +41,21 @@ class DataError(ArgumentError):
 
 class StateError(FlatgradError, ValueError):
     """A state dict, a checkpoint or a file is not one of this model or optimizer."""
+
+
+class DivergedError(FlatgradError, FloatingPointError):
+    """A loss has become nan or inf while training.
+
+    Attributes
+    ----------
+    epoch : int
+        Which epoch it was.
+    history : flatgrad.train.History
+        Of the epochs before it.
+    """
+
+    epoch = None
+    history = None
 
 
 class GradcheckError(FlatgradError, RuntimeError):

@@ -305,6 +305,8 @@ def kl_div(input, target, reduction="mean", log_target=False):
     ------
     TypeError, ValueError
         As for `mse`, or if a target is negative and no logarithm.
+    OverflowError
+        If exp(target) overflows, for a target that is a logarithm.
 
     Notes
     -----
@@ -391,8 +393,10 @@ def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean", weight=
     [0.5, -0.5]
     """
     logits, shape, target = labelled("logits", logits, target)
-    if not (label_smoothing == 0.0 and reduction == "mean" and weight is None and ignore_index is None):
-        smoothing = smoothing_of(label_smoothing)
+    smoothing = label_smoothing if type(label_smoothing) is float else smoothing_of(label_smoothing)
+    if smoothing != 0.0 or weight is not None or ignore_index is not None or (
+            type(reduction) is not str or reduction != "mean"):
+        smoothing = smoothing_of(smoothing)
         return by_label(log_softmax(as_rows(logits, shape)), shape, target, smoothing, reduction, weight, ignore_index)
     try:
         return mean_cross_entropy(logits, np.ascontiguousarray(target))
@@ -776,7 +780,7 @@ LOSSES = {"mse": mse, "mae": mae, "huber": huber, "hinge": hinge, "binary_cross_
 
 def paired(row, name, prediction, target, reduction, parameter=None):
     """The loss of row `row` of csrc/ops.def, or an error that has both shapes."""
-    if reduction != "mean":
+    if type(reduction) is not str or reduction != "mean":
         arguments.one_of("reduction", reduction, REDUCTIONS)
     if type(prediction) is not Tensor:
         prediction, shape = numbers_of(name, prediction)
@@ -833,7 +837,8 @@ def numbers_of(name, x):
 
 def check_numbers(name, x, is_wrong, expected):
     """Raise an error that names the first number of `x` that is wrong."""
-    numbers = np.array(x.data if isinstance(x, (Tensor, Value)) else numbers_of(name, x)[0], dtype=FLOAT64)
+    x, shape = numbers_of(name, x)
+    numbers = np.array(x, dtype=FLOAT64).reshape(shape)
     if is_wrong(numbers).any():
         place = tuple(np.argwhere(is_wrong(numbers))[0].tolist())
         raise DataError(f"{name}{list(place) if place else ''}: expected {expected}, got {numbers[place]}")

@@ -15,9 +15,9 @@ import math
 
 from flatgrad._core import Value, maximum, minimum
 
-__all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_entropy", "dot", "hinge", "huber", "kl_div",
-           "kl_div_log", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax", "squared_error", "sum",
-           "weighted_bce_with_logits"]
+__all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_entropy", "dot", "hinge", "huber",
+           "kl_div", "kl_div_log", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax", "squared_error",
+           "sum", "weighted_bce_with_logits"]
 
 # The methods of Value that may follow a neuron's sum.
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid")

@@ -97,7 +97,7 @@ class Embedding(Module):
             raise ShapeError(f"{expected} of one or two dimensions, got the shape {array.shape}")
         if array.dtype.kind not in "iuf":
             raise ArgumentTypeError(f"{expected}, got {shortened(indices)}")
-        wrong = (array < 0) | (array >= self.num_embeddings) | (array != np.floor(array)) | np.isnan(array)
+        wrong = (array < 0) | (array >= self.num_embeddings) | (array != np.floor(array))   # nan too
         if wrong.any():
             place = tuple(int(k) for k in np.argwhere(wrong)[0])
             where = f"[{', '.join(map(str, place))}]" if place else ""

@@ -63,7 +63,6 @@ def tensor_of(name, x):
             raise DataError(f"{name}: expected one number at least, got the shape {x.shape}")
         if x.ndim == 0:
             raise ArgumentTypeError(f"{name}: expected a list or an array, got {x!r}")
-        constant = x.dtype.kind in "biuf"
     else:
         try:
             x = list(x)
@@ -71,13 +70,12 @@ def tensor_of(name, x):
             raise ArgumentTypeError(f"{name}: expected a list or an array of numbers and Values, got {x!r}") from None
         if not x:
             raise DataError(f"{name}: expected one number at least, got an empty list")
-        constant = False
     try:
-        rows = Tensor(x, requires_grad=not constant)
+        rows = Tensor(x)
     except (TypeError, ValueError) as error:
         kind = ArgumentTypeError if isinstance(error, TypeError) else ShapeError
         raise kind(name + str(error).removeprefix("data")) from None
-    if not constant and not rows._op:   # leaves: there were numbers only
+    if not rows._op:   # leaves: there were numbers only
         rows = Tensor(rows.data, requires_grad=False)
     return rows
 

@@ -89,7 +89,6 @@ class Module:
         """
         parameters = self.parameters()   # held from here on, so that no other object has the id of one
         names = {}
-        parameters = self.parameters()   # held, or else the next element of a Tensor may get an id once more
         for key, values in self.named_values():
             for place, p in places(values):
                 names.setdefault(id(p), f"{key}[{', '.join(map(str, place))}]" if place else key)

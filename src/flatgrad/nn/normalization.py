@@ -112,7 +112,7 @@ class BatchNorm(Module):
         variance = (centred * centred).mean(axis=0)
         scale = (variance + self.eps) ** -0.5
         out = self.scaled(centred, scale if self.weight is None else scale * self.weight)
-        if self.training and self.track_running_stats:
+        if self.track_running_stats:
             self.follow(mean.data, variance.data * (n / (n - 1)))
         return give(out)
 

@@ -619,7 +619,7 @@ class SequentialLR(LRScheduler):
         if milestones != sorted(set(milestones)) or milestones[:1] == [0]:
             raise ArgumentError(f"milestones: expected epochs above 0 that rise, got {milestones}")
         if last_epoch != -1:
-            raise ArgumentError(f"last_epoch: expected -1, got {last_epoch!r}; load_state_dict() goes on from elsewhere")
+            raise ArgumentError(f"last_epoch: expected -1, got {last_epoch!r}; load_state_dict() goes on elsewhere")
         self._schedulers, self._milestones, self.last_epoch = schedulers, milestones, 0
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"]
@@ -703,8 +703,9 @@ class OneCycleLR(LRScheduler):
     Notes
     -----
     Defaults are PyTorch's, and so is that there may be one step more than `total_steps` has learning rates
-    for; it goes on past the end, but not below 0. The groups have the keys ``'max_lr'``, ``'min_lr'``, ``'max_momentum'`` and
-    ``'base_momentum'`` then, so that the optimizer's state dict has what it takes to go on.
+    for; it goes on past the end, but not below 0. The groups have the keys ``'max_lr'``, ``'min_lr'``,
+    ``'max_momentum'`` and ``'base_momentum'`` then, so that the optimizer's state dict has what it takes to
+    go on.
 
     References
     ----------

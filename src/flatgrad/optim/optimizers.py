@@ -406,7 +406,8 @@ class Optimizer:
             group["lr"] = value
 
     def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name not in ("_parameters", "_given", "_seen", "_taken")}
+        of_the_core = ("_parameters", "_given", "_seen", "_taken")
+        return {name: value for name, value in vars(self).items() if name not in of_the_core}
 
     def __setstate__(self, state):
         vars(self).update(state)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from flatgrad._core import Tensor
+from flatgrad._core import Tensor, no_grad
 from flatgrad.arguments import extra, samples, shortened
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 
@@ -77,7 +77,7 @@ def check_model(model):
 def outputs(model, points):
     """What a model says about points: an array, of float64 unless it is text, of as many rows."""
     ask = model if callable(model) else model.predict
-    with not_training(model):
+    with no_grad(), not_training(model):
         result = array_of("model", ask(points))
     if result.dtype.kind not in "biufU":
         try:

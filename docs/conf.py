@@ -1,0 +1,153 @@
+"""How Sphinx builds the site: `python3 dev.py docs`, with warnings as errors.
+
+The reference is made here: a page for each public module, from its docstrings, in docs/api/. A new
+module has one as soon as it can be imported and has an `__all__`.
+"""
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import flatgrad
+
+HERE = Path(__file__).resolve().parent
+
+project = "flatgrad"
+version = release = importlib.metadata.version("flatgrad")
+author = copyright = importlib.metadata.metadata("flatgrad")["Author"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"flatgrad {version}"
+html_copy_source = html_show_sourcelink = False
+
+myst_heading_anchors = 3   # [text](page.md#heading) works, as on GitHub
+pygments_style, pygments_dark_style = "default", "monokai"
+
+# Docstrings are numpydoc. `x` in them is code, and a link where it names something of ours; words of a
+# type ("real number") are no names, so an unknown one of these kinds is no error. Any other is.
+napoleon_google_docstring = False
+napoleon_custom_sections = [("Attributes", "params_style")]   # several names on a line are as many attributes
+napoleon_use_rtype = False
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [("py:(class|exc|obj)", ".*")]
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"   # the docstrings say more than the stub
+autosummary_generate = False
+suppress_warnings = ["ref.footnote"]   # a source that the text does not point to
+python_display_short_literal_types = True
+toc_object_entries_show_parents = "hide"
+
+
+# ---- the reference ----
+
+INTERNAL = {"arguments"}   # for our own modules
+# The order of the pages; a module that is not named here comes after these.
+ORDER = ["flatgrad", "engine", "nn", "losses", "optim", "optim.lr_scheduler", "train", "estimators",
+         "functional", "datasets", "viz", "errors", "storage", "scalar", "compat"]
+
+
+def public_modules():
+    """Every module that has a page: the package's, and those that one of them has in its `__all__`."""
+    found = {"flatgrad": flatgrad}
+    for name in set(flatgrad.SUBMODULES) - INTERNAL:
+        if importlib.util.find_spec(f"flatgrad.{name}"):
+            module = found[name] = importlib.import_module(f"flatgrad.{name}")
+            inner = {f"{name}.{each}": getattr(module, each) for each in module.__all__}
+            found.update({name: of for name, of in inner.items() if inspect.ismodule(of) and is_ours(of.__name__)})
+    rank = {name: k for k, name in enumerate(ORDER)}
+    return [found[name] for name in sorted(found, key=lambda name: (rank.get(name, len(rank)), name))]
+
+
+def is_ours(name, package="flatgrad"):
+    return f"{name}.".startswith(f"{package}.")
+
+
+def own_names(module):
+    """What of `__all__`, and of what is loaded later, is documented on the module's page: not what it only
+    passes on."""
+    names, home = [*module.__all__, *getattr(module, "LOADED_LATER", ())], module.__name__
+    if module is flatgrad:   # its `__all__` leaves out what Python has as well, such as sum
+        names = sorted({*names, *flatgrad._core.__all__}, key=str.lower)
+    for name in names:
+        found = getattr(module, name)
+        of = getattr(found, "__module__", None) or home
+        if not inspect.ismodule(found) and (is_ours(of, home) or not is_ours(of)):
+            yield name
+
+
+def page(module):
+    """The text of a module's page: its docstring, a table of what is in it, and then all of that."""
+    name, names = module.__name__, list(own_names(module))
+    data = [each for each in names if not callable(getattr(module, each))]
+    names = [each for each in names if each not in data]
+    lines = [name, "=" * len(name), "", f".. automodule:: {name}", "   :no-members:", ""]
+    if names:
+        lines += [".. autosummary::", "   :nosignatures:", "", *(f"   {each}" for each in names), ""]
+    classes = [each for each in names if inspect.isclass(getattr(module, each))]
+    for kind, of_kind in (("class", classes), ("function", [each for each in names if each not in classes])):
+        for each in of_kind:
+            lines += [f".. auto{kind}:: {each}"]
+            if kind == "class":
+                lines += ["   :members:"]
+                if getattr(module, each).__bases__ != (object,):
+                    lines += ["   :show-inheritance:"]
+            lines += [""]
+    for each in data:   # its docstring is its class's
+        found = getattr(module, each)
+        what = f"The names {', '.join(f'``{key!r}``' for key in found)}." if isinstance(found, dict) else ""
+        lines += [f".. py:data:: {name}.{each}", "", f"   {what}", ""]
+    return "\n".join(lines)
+
+
+def summary(module):
+    """The first paragraph of a module's docstring, for a cell of a Markdown table."""
+    text = " ".join(inspect.getdoc(module).split("\n\n")[0].split())
+    return text.replace("``", "`").replace("|", "\\|").removeprefix("flatgrad: ")
+
+
+def write_reference():
+    """Write docs/api/*.rst, and remove what is there of modules that are gone; unchanged files stay."""
+    folder = HERE / "api"
+    folder.mkdir(exist_ok=True)
+    modules = public_modules()
+    pages = {f"{module.__name__}.rst": page(module) for module in modules}
+    entries = "".join(f"api/{module.__name__}\n" for module in modules)
+    table = "".join(f"| [{module.__name__}](api/{module.__name__}.rst) | {summary(module)} |\n" for module in modules)
+    pages["modules.txt"] = f"| module | |\n|---|---|\n{table}\n```{{toctree}}\n:hidden:\n\n{entries}```\n"
+    for path in folder.iterdir():
+        if path.name not in pages:
+            path.unlink()
+    for name, text in pages.items():
+        path = folder / name
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8", newline="\n")
+
+
+write_reference()
+
+
+# ---- docstrings ----
+
+def drop_self(app, what, name, obj, options, signature, returns):
+    """Cython writes `Value.backward(self)` into a docstring's first line; Python's way is without."""
+    if signature and what == "method":
+        signature = re.sub(r"^\((?:self|\$self)(?:, /)?(?:, )?", "(", signature)
+    return signature, returns
+
+
+def name_references(app, what, name, obj, options, lines):
+    """numpydoc's references, [1]_, are numbered in each docstring; on a page their names have to differ.
+    An author's initial is no item of a list, and 'val_' no reference."""
+    for k, line in enumerate(lines):
+        line = re.sub(r"(?<![`\[])'\w+_'(?![`\]])", r"``\g<0>``", line)
+        line = re.sub(r"\[(\d+)\]_", rf"[#{name}-\1]_", line)
+        lines[k] = re.sub(r"^( *\.\. )\[(\d+)\] (?=(.))", rf"\1[#{name}-\2] \\", line)
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", drop_self)
+    app.connect("autodoc-process-docstring", name_references)

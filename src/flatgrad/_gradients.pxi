@@ -1,0 +1,292 @@
+# _gradients.pxi: part of _core.pyx. Derivatives as numbers of their own, which leave all gradients as they
+# were: what flatgrad.grad, jacobian and gradcheck build on.
+
+
+cdef double learning_rate(object lr) except? -1.0:
+    cdef double rate = to_data("lr", lr)
+    if not isfinite(rate):
+        raise ValueError(f"lr: expected a finite number, got {rate}")
+    return rate
+
+
+cdef Py_ssize_t count_numbers(str name, list items) except -1:
+    """How many numbers there are in Values and Tensors."""
+    cdef Py_ssize_t k, count = 0
+    for k, item in enumerate(items):
+        if isinstance(item, Value):
+            count += 1
+        elif type(item) is Tensor:
+            count += (<Tensor>item).size
+        else:
+            raise TypeError(f"{name}[{k}]: expected a Value or a Tensor, got {describe(item)}")
+    return count
+
+
+cdef int write_slots(list items, fg_id *slots, uint8_t *constant, Py_ssize_t count) except -1:
+    """The slots of their numbers, of a Tensor row by row, and whether that is a constant one. RuntimeError if
+    they are not as many as count_numbers() has seen: __init__ can be called again on a Tensor."""
+    cdef fg_view view
+    cdef fg_id i, j
+    cdef Py_ssize_t at = 0
+    if count_numbers("", items) != count:
+        raise RuntimeError("a Tensor changed while it was read")
+    for item in items:
+        if type(item) is not Tensor:
+            slots[at] = (<Value>item).id
+            constant[at] = False
+            at += 1
+            continue
+        view = view_of(<Tensor>item)
+        for i in range(view.rows):
+            for j in range(view.cols):
+                slots[at] = <fg_id>(<int64_t>view.base + <int64_t>i * view.row_step
+                                    + <int64_t>j * view.col_step)
+                constant[at] = (<Tensor>item).constant
+                at += 1
+    return 0
+
+
+# What sweeps from some outputs can touch, in words of 64 slots, and the gradients that were there.
+cdef struct Touched:
+    fg_id n            # slots on the tape when it was made; they keep their ids until touched_free()
+    fg_id *slots       # of the outputs and, after them, of the inputs
+    uint8_t *constant  # for each, whether it is in a constant Tensor
+    fg_id *words
+    uint64_t *masks    # which nodes of the word can be reached
+    fg_id count        # words
+    int hooked
+    uint8_t *cleared   # for each input, whether it is in one of the words, or a rule may write to it
+    double *saved      # [64 * count]
+
+
+cdef int touched_find(Touched *touched, list outputs, Py_ssize_t n_outputs, list inputs,
+                      Py_ssize_t n_inputs) except -1:
+    """Precondition: ids are held."""
+    cdef size_t words = (<size_t>tape.n + 63) // 64
+    cdef Py_ssize_t k
+    touched.n = tape.n
+    touched.slots = <fg_id *>PyMem_Malloc((n_outputs + n_inputs + 1) * sizeof(fg_id))
+    touched.constant = <uint8_t *>PyMem_Malloc(n_outputs + n_inputs + 1)
+    touched.cleared = <uint8_t *>PyMem_Malloc(n_inputs + 1)
+    touched.words = <fg_id *>PyMem_Malloc(words * sizeof(fg_id))
+    touched.masks = <uint64_t *>PyMem_Malloc(words * sizeof(uint64_t))
+    if (touched.slots == NULL or touched.constant == NULL or touched.cleared == NULL or touched.words == NULL
+            or touched.masks == NULL):
+        raise MemoryError()
+    write_slots(outputs, touched.slots, touched.constant, n_outputs)
+    write_slots(inputs, touched.slots + n_outputs, touched.constant + n_outputs, n_inputs)
+    touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, touched.words, touched.masks,
+                                   &touched.hooked)
+    for k in range(n_inputs):
+        touched.cleared[k] = touched.hooked or find_word(touched, touched.slots[n_outputs + k]) < touched.count
+    return 0
+
+
+cdef fg_id find_word(const Touched *touched, fg_id slot) noexcept:
+    """The position of the slot's word among the words, which fall; `count` if it is not there."""
+    cdef fg_id low = 0, high = touched.count, middle
+    while low < high:
+        middle = low + (high - low) // 2
+        if touched.words[middle] > slot >> 6:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < touched.count and touched.words[low] == slot >> 6 else touched.count
+
+
+cdef int touched_save(Touched *touched) except -1:
+    """Put the gradients aside."""
+    cdef fg_id k
+    if touched.hooked:   # a user's rule may write to any gradient: all of them
+        touched.count = (touched.n + 63) // 64
+        for k in range(touched.count):
+            touched.words[k] = k
+    touched.saved = <double *>PyMem_Malloc((<size_t>touched.count * 64 + 1) * sizeof(double))
+    if touched.saved == NULL:
+        raise MemoryError()
+    for k in range(touched.count):
+        memcpy(touched.saved + <size_t>k * 64, tape.grad + <size_t>touched.words[k] * 64, word_bytes(touched, k))
+    return 0
+
+
+cdef size_t word_bytes(const Touched *touched, fg_id k) noexcept:
+    """Of word k's gradients: the last word of the tape may be short."""
+    cdef size_t first = <size_t>touched.words[k] * 64
+    return (64 if first + 64 <= touched.n else touched.n - first) * sizeof(double)
+
+
+cdef void touched_clear(const Touched *touched) noexcept:
+    """Set the gradients to 0, those of nodes that rules have made since as well."""
+    cdef fg_id k
+    for k in range(touched.count):
+        memset(tape.grad + <size_t>touched.words[k] * 64, 0, word_bytes(touched, k))
+    memset(tape.grad + touched.n, 0, (tape.n - touched.n) * sizeof(double))
+
+
+cdef void touched_restore(const Touched *touched) noexcept:
+    cdef fg_id k
+    if touched.saved == NULL:
+        return
+    touched_clear(touched)
+    for k in range(touched.count):
+        memcpy(tape.grad + <size_t>touched.words[k] * 64, touched.saved + <size_t>k * 64, word_bytes(touched, k))
+
+
+cdef void touched_free(Touched *touched) noexcept:
+    PyMem_Free(touched.slots)
+    PyMem_Free(touched.constant)
+    PyMem_Free(touched.cleared)
+    PyMem_Free(touched.words)
+    PyMem_Free(touched.masks)
+    PyMem_Free(touched.saved)
+
+
+def derivatives(outputs, inputs):
+    """The derivative of every output by every input; no gradient is changed.
+
+    Parameters
+    ----------
+    outputs, inputs : iterable of Value and Tensor
+        A Tensor counts as its elements, row by row. An input need not be a leaf.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_outputs, n_inputs)
+        0 where an output does not depend on an input, and for outputs that are a constant Tensor; 1 where
+        it is that input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is something else in an argument, or an input is a constant Tensor.
+    RuntimeError
+        If a backward pass is under way.
+
+    Notes
+    -----
+    One backward pass for each output, over gradients that start at 0; the gradients that were there are put
+    aside and come back, after an error too. This costs what the nodes that the outputs depend on cost; if
+    one of them has a `_backward` of its own, which may write to any gradient, then in addition one pass
+    over the gradients of the whole tape for each output.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad._core import derivatives
+    >>> x, y = Value(2.0), Value(5.0)
+    >>> derivatives([x * y, x], [x, y]).tolist(), x.grad
+    ([[5.0, 2.0], [1.0, 0.0]], 0.0)
+    """
+    cdef list outs = to_list("outputs", "Values and Tensors", outputs)
+    cdef list ins = to_list("inputs", "Values and Tensors", inputs)
+    cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins)
+    cdef Py_ssize_t row, col
+    cdef double[:, ::1] table
+    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef int state
+    import numpy
+    numpy_is_there()
+    for k, item in enumerate(ins):
+        if type(item) is Tensor and (<Tensor>item).constant:
+            raise ValueError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
+                             f"requires_grad=False of shape {item.shape}")
+    if tape.busy:
+        raise RuntimeError("derivatives(): a backward pass is under way")
+    result = numpy.zeros((n_outputs, n_inputs))
+    if result.size == 0:
+        return result
+    table = result
+    hold_ids()
+    try:
+        touched_find(&touched, outs, n_outputs, ins, n_inputs)
+        touched_save(&touched)
+        for row in range(n_outputs):
+            if touched.constant[row]:
+                continue
+            touched_clear(&touched)
+            fg_sweep_begin(&tape, touched.slots[row])
+            state = fg_sweep_run(&tape, sweep_words)
+            if state != FG_SWEEP_DONE:
+                sweep_on(state)
+            for col in range(n_inputs):
+                if touched.cleared[col]:   # the others are not reached, and hold what they held before
+                    table[row, col] = tape.grad[touched.slots[n_outputs + col]]
+    finally:
+        touched_restore(&touched)
+        touched_free(&touched)
+        release_ids()
+    return result
+
+
+def depends(outputs, inputs):
+    """Whether some output is computed from some input, or is one.
+
+    Parameters
+    ----------
+    outputs, inputs : iterable of Value and Tensor
+
+    Returns
+    -------
+    bool
+        Also True if another result of the same instruction of many results is computed from it, or a
+        constant Tensor lies between.
+
+    Raises
+    ------
+    TypeError
+        If there is something else in an argument.
+    RuntimeError
+        If a backward pass is under way.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad._core import depends
+    >>> x, y = Value(2.0), Value(5.0)
+    >>> depends([x * 2.0], [x]), depends([x * 2.0], [y])
+    (True, False)
+    """
+    cdef list outs = to_list("outputs", "Values and Tensors", outputs)
+    cdef list ins = to_list("inputs", "Values and Tensors", inputs)
+    cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins), k
+    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef fg_id slot, word
+    if tape.busy:
+        raise RuntimeError("depends(): a backward pass is under way")
+    hold_ids()
+    try:
+        touched_find(&touched, outs, n_outputs, ins, n_inputs)
+        for k in range(n_outputs, n_outputs + n_inputs):
+            slot = touched.slots[k]
+            word = find_word(&touched, slot)
+            if word < touched.count and touched.masks[word] >> (slot & 63) & 1:
+                return True
+        return False
+    finally:
+        touched_free(&touched)
+        release_ids()
+
+
+class recording:
+    """A context in which operations are recorded, whatever `no_grad` blocks there are around it; those within it
+    are as always.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> from flatgrad._core import recording
+    >>> x = flatgrad.Value(2.0)
+    >>> with flatgrad.no_grad(), recording():
+    ...     y = x * 3.0
+    >>> y._op
+    '*'
+    """
+
+    def __enter__(self):
+        global unrecorded
+        self.before, unrecorded = unrecorded, 0
+        return self
+
+    def __exit__(self, *exception):
+        global unrecorded
+        unrecorded = self.before

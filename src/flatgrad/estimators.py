@@ -1,0 +1,556 @@
+"""Classifier and Regressor: a perceptron, its scaling and its training behind scikit-learn's interface.
+
+They work without scikit-learn. Where it is installed they are its estimators, which its pipelines, searches
+and `check_estimator` take: the bases are its own then, so that what it expects of a base, such as tags and
+the HTML that a notebook shows, is as that version has it, and samples go through its validation. Without it
+small bases of ours give the same parameters, scores and reprs, and `flatgrad.arguments` checks the samples.
+"""
+import contextlib
+import inspect
+
+import numpy as np
+
+from flatgrad import losses, optim
+from flatgrad.arguments import finite_array, flag, non_negative, one_of, positive, samples, shortened, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError, StateError
+from flatgrad.nn import MLP
+from flatgrad.nn.layers import Layer
+from flatgrad.train import EarlyStopping, Trainer, r2
+
+try:
+    import sklearn.utils.validation as validation
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.exceptions import DataConversionWarning
+    from sklearn.exceptions import NotFittedError as NotFitted
+    from sklearn.utils.multiclass import check_classification_targets
+except ModuleNotFoundError as error:
+    if error.name != "sklearn":
+        raise   # it is there, and broken
+    validation = None
+    NotFitted = AttributeError
+
+    class BaseEstimator:
+        """Parameters as scikit-learn's estimators have them: the arguments of the constructor."""
+
+        @classmethod
+        def _names(cls):
+            return sorted(list(inspect.signature(cls.__init__).parameters)[1:])
+
+        def get_params(self, deep=True):
+            return {name: getattr(self, name) for name in self._names()}
+
+        def set_params(self, **params):
+            for name in params:
+                one_of("parameter", name, self._names())
+            for name, value in params.items():
+                setattr(self, name, value)
+            return self
+
+        def __repr__(self):
+            defaults = inspect.signature(type(self).__init__).parameters
+            changed = {name: value for name, value in self.get_params().items() if value != defaults[name].default}
+            return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+
+    class ClassifierMixin:
+        _estimator_type = "classifier"
+
+        def score(self, X, y):
+            return float(np.mean(self.predict(X) == np.asarray(y)))
+
+    class RegressorMixin:
+        _estimator_type = "regressor"
+
+        def score(self, X, y):
+            return r2(self.predict(X), y)
+
+__all__ = ["Classifier", "Regressor", "NotFittedError"]
+
+
+class NotFittedError(StateError, NotFitted):
+    """An estimator is asked for what only `fit` gives. Also scikit-learn's error of that name, if it is there."""
+
+
+OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop,
+              "adagrad": optim.Adagrad, "adadelta": optim.Adadelta}
+
+PARAMETERS = """
+    Parameters
+    ----------
+    hidden : sequence of int, optional
+        Neurons of each hidden layer; () for a linear model.
+    activation : str or callable, optional
+        Of the hidden layers, as `flatgrad.nn.Layer` takes it.
+    {loss}
+    optimizer : {{'adam', 'sgd', 'adamw', 'rmsprop', 'adagrad', 'adadelta'}}, optional
+        Of `flatgrad.optim`, with its defaults but for `lr`.
+    lr : float, optional
+        Learning rate, above 0.
+    epochs : int, optional
+        How often the samples are gone through, 1 or more.
+    batch_size : int, optional
+        Samples for each step; None: all.
+    alpha : float, optional
+        Factor of the L2 penalty, the sum of the squares of all weights and biases, 0 or more.
+    patience : int, optional
+        Stop when the loss of held-out samples has not become better for so many epochs, and keep the
+        best. None holds out nothing.
+    validation_fraction : float, optional
+        Which part of the samples is held out for that, between 0 and 1.
+    scale : bool, optional
+        Whether each feature is standardised: its mean subtracted, then divided by its standard deviation.{scaled}
+    random_state : int, numpy.random.RandomState, numpy.random.Generator or None, optional
+        Decides about the first weights and the order of samples. None: the system.
+    verbose : bool, optional
+        Whether to show progress on stderr.
+
+    Attributes
+    ----------
+    {fitted}
+    model_ : MLP
+        The network, of standardised features.
+    history_ : History
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str, shape (n_features_in_,)
+        Only if `X` has names, as a pandas.DataFrame has.
+    n_iter_ : int
+        How many epochs there were.
+"""
+
+
+class Network(BaseEstimator):
+    """What both estimators have in common."""
+
+    def _fit(self, X, y, n_outputs):
+        """Train an MLP on targets in the form that the loss takes."""
+        hidden, sizes, optimizer, settings = self._settings()
+        rng = generator_of(self.random_state)
+        if self.scale:
+            self.mean_ = X.mean(axis=0)
+            self.scale_ = deviation(X, self.mean_)
+        else:
+            self.mean_, self.scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
+        # The gain of 'kaiming_uniform' is that of the activation.
+        model = MLP(X.shape[1], [*sizes, n_outputs], hidden, init="kaiming_uniform", rng=rng)
+        alpha = settings.pop("alpha")
+        stopping = settings.pop("patience")
+        trainer = Trainer(
+            model, optimizer(model.parameters(), lr=settings.pop("lr")), self.loss,
+            penalty=(lambda parameters: alpha * losses.l2(parameters)) if alpha else None)
+        if stopping is not None:
+            settings.update(validation=settings.pop("validation_fraction"),
+                            callbacks=[EarlyStopping(patience=stopping)])
+        else:
+            del settings["validation_fraction"]
+        self.history_ = trainer.fit(self._scaled(X), y, seed=int(rng.integers(2**31)), **settings)
+        self.model_ = model
+        self.n_iter_ = len(self.history_)
+        return self
+
+    def _settings(self):
+        """The parameters, checked: an estimator's constructor only keeps them."""
+        try:
+            sizes = [whole("hidden", size, 1) for size in self.hidden]
+        except TypeError:
+            raise ArgumentTypeError(f"hidden: expected a sequence of int, 1 or more, got {self.hidden!r}") from None
+        one_of("loss", self.loss, self._losses)
+        optimizer = OPTIMIZERS[one_of("optimizer", self.optimizer, OPTIMIZERS)]
+        fraction = positive("validation_fraction", self.validation_fraction)
+        if fraction >= 1.0:
+            raise ArgumentError(f"validation_fraction: expected a number between 0 and 1, got {fraction!r}")
+        flag("scale", self.scale)
+        Layer(1, 1, self.activation, rng=0)   # says what there is, if this is not
+        return self.activation, sizes, optimizer, {
+            "lr": positive("lr", self.lr), "epochs": whole("epochs", self.epochs, 1),
+            "batch_size": None if self.batch_size is None else whole("batch_size", self.batch_size, 1),
+            "alpha": non_negative("alpha", self.alpha), "validation_fraction": fraction,
+            "patience": None if self.patience is None else whole("patience", self.patience),
+            "progress": flag("verbose", self.verbose)}
+
+    def _scaled(self, X):
+        return (X - self.mean_) / self.scale_
+
+    def _outputs(self, X):
+        """What the network gives for samples, shape (n_samples, n_outputs)."""
+        if not hasattr(self, "model_"):
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit(X, y) first")
+        X = self._samples(X, reset=False)
+        trainer = Trainer(self.model_, optim.SGD(self.model_.parameters()), self.loss)
+        out = trainer.predict(self._scaled(X))
+        return out.reshape(len(X), -1)
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self):
+        """A fit that fails leaves the estimator as it was, fitted or not."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    # ---- samples ----
+
+    def _samples(self, X, reset):
+        """X as an array, and its width and names kept, or compared with those that `fit` has kept."""
+        if validation is not None:
+            if hasattr(validation, "validate_data"):   # from 1.6 on
+                return validation.validate_data(self, X, reset=reset, dtype=np.float64)
+            return self._validate_data(X, reset=reset, dtype=np.float64)
+        names = names_of(X)
+        array = samples("X", X)
+        if reset:
+            self.n_features_in_ = array.shape[1]
+            vars(self).pop("feature_names_in_", None)
+            if names is not None:
+                self.feature_names_in_ = names
+            return array
+        known = getattr(self, "feature_names_in_", None)
+        if names is not None and known is not None and list(names) != list(known):
+            raise DataError(f"X: expected the feature names {shortened(list(known))}, got {shortened(list(names))}")
+        if array.shape[1] != self.n_features_in_:
+            raise ShapeError(f"X: expected {self.n_features_in_} features, got the shape {array.shape}")
+        return array
+
+    def _samples_and_targets(self, X, y, numeric):
+        """Both as arrays of as many samples."""
+        if y is None:
+            raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        if validation is not None:
+            options = {"multi_output": numeric, "y_numeric": numeric, "dtype": np.float64}
+            if hasattr(validation, "validate_data"):
+                X, y = validation.validate_data(self, X, y, **options)
+            else:
+                X, y = self._validate_data(X, y, **options)
+        else:
+            X, y = self._samples(X, reset=True), finite_array("y", y) if numeric else np.asarray(y)
+            if len(X) != len(np.atleast_1d(y)):
+                raise ShapeError(f"y: expected {len(X)} samples, as many as X has, got the shape {y.shape}")
+        return X, y
+
+
+class OnlyWith:
+    """A method that is there for one loss only, so that hasattr() tells."""
+
+    def __init__(self, loss):
+        self.loss = loss
+
+    def __call__(self, function):
+        self.function = function
+        self.__doc__ = function.__doc__
+        return self
+
+    def __get__(self, estimator, owner):
+        if estimator is None:
+            return self.function
+        if estimator.loss != self.loss:
+            raise AttributeError(f"{self.function.__name__}: expected loss={self.loss!r}, got loss={estimator.loss!r}")
+        return self.function.__get__(estimator, owner)
+
+
+class Classifier(ClassifierMixin, Network):
+    """A classifier: a multi-layer perceptron for two or more classes.
+{parameters}
+    Notes
+    -----
+    With 'cross_entropy' the network has an output for each class, the logits of softmax. With 'hinge'
+    it has one output for two classes, and for more an output for each, that class against the others.
+
+    Examples
+    --------
+    >>> from flatgrad.datasets import make_moons
+    >>> from flatgrad.estimators import Classifier
+    >>> X, y = make_moons(200, noise=0.1, random_state=0)
+    >>> classifier = Classifier(random_state=0).fit(X[:150], y[:150])
+    >>> classifier.score(X[150:], y[150:]) > 0.9
+    True
+    """
+
+    _losses = ("cross_entropy", "hinge")
+
+    def __init__(self, hidden=(16, 16), activation="relu", *, loss="cross_entropy", optimizer="adam", lr=0.01,
+                 epochs=100, batch_size=32, alpha=1e-4, patience=None, validation_fraction=0.1, scale=True,
+                 random_state=None, verbose=False):
+        self.hidden = hidden
+        self.activation = activation
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr = lr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.alpha = alpha
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.scale = scale
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X, y):
+        """Train on samples.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Finite.
+        y : array_like of shape (n_samples,)
+            Classes, of any type that can be sorted; two different ones at least.
+
+        Returns
+        -------
+        Classifier
+            This one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter is not as described.
+        """
+        with self._all_or_nothing():
+            self._settings()
+            X, y = self._samples_and_targets(X, y, numeric=False)
+            y = one_column(y)
+            if validation is not None:
+                check_classification_targets(y)
+            elif y.dtype.kind == "f" and not (np.isfinite(y).all() and (y == np.round(y)).all()):
+                raise DataError(f"y: expected classes, got continuous numbers, {shortened(y)}. Unknown label type")
+            classes, labels = np.unique(y, return_inverse=True)
+            if len(classes) < 2:
+                raise DataError(f"y: expected two classes at least, got one class, {classes[0]!r}")
+            n_outputs = len(classes)
+            targets = labels.reshape(-1)
+            if self.loss == "hinge":
+                n_outputs = 1 if len(classes) == 2 else len(classes)
+                positive_classes = np.arange(len(classes))[-n_outputs:]
+                targets = np.where(targets[:, None] == positive_classes, 1.0, -1.0)
+            self.classes_ = classes
+            return self._fit(X, targets, n_outputs)
+
+    def decision_function(self, X):
+        """Scores of the classes: the larger, the likelier.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes how much speaks for the second: above 0 it is predicted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `X` is not as described; NotFittedError before `fit`.
+        """
+        out = self._outputs(X)
+        if len(self.classes_) == 2:
+            return out[:, -1] - out[:, 0] if out.shape[1] == 2 else out[:, 0]
+        return out
+
+    def predict(self, X):
+        """The likeliest class of each sample.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `decision_function` does.
+        """
+        scores = self.decision_function(X)
+        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+
+    @OnlyWith("cross_entropy")
+    def predict_proba(self, X):
+        """The probabilities of the classes; only with the loss 'cross_entropy'.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of `classes_`. Each row's sum is 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `decision_function` does.
+        """
+        out = self._outputs(X)
+        out = np.exp(out - out.max(axis=1, keepdims=True))
+        return out / out.sum(axis=1, keepdims=True)
+
+    @OnlyWith("cross_entropy")
+    def predict_log_proba(self, X):
+        """The logarithms of `predict_proba`, also of probabilities too small for that.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        out = self._outputs(X)
+        out = out - out.max(axis=1, keepdims=True)
+        return out - np.log(np.exp(out).sum(axis=1, keepdims=True))
+
+
+class Regressor(RegressorMixin, Network):
+    """A regressor: a multi-layer perceptron for one or more numbers.
+{parameters}
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flatgrad.estimators import Regressor
+    >>> X = np.linspace(-3.0, 3.0, 100)[:, None]
+    >>> regressor = Regressor(activation="tanh", random_state=0).fit(X, 1000.0 + np.sin(X[:, 0]))
+    >>> regressor.score(X, 1000.0 + np.sin(X[:, 0])) > 0.95
+    True
+    """
+
+    _losses = ("mse", "mae", "huber")
+
+    def __init__(self, hidden=(16, 16), activation="relu", *, loss="mse", optimizer="adam", lr=0.01, epochs=100,
+                 batch_size=32, alpha=1e-4, patience=None, validation_fraction=0.1, scale=True, random_state=None,
+                 verbose=False):
+        self.hidden = hidden
+        self.activation = activation
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr = lr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.alpha = alpha
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.scale = scale
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X, y):
+        """Train on samples.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Finite.
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+            Finite.
+
+        Returns
+        -------
+        Regressor
+            This one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter is not as described.
+        """
+        with self._all_or_nothing():
+            self._settings()
+            X, y = self._samples_and_targets(X, y, numeric=True)
+            if y.ndim not in (1, 2):
+                raise ShapeError(f"y: expected the shape (n_samples,) or (n_samples, n_outputs), got {y.shape}")
+            self._is_1d = y.ndim == 1
+            y = np.asarray(y, np.float64).reshape(len(y), -1)
+            if self.scale:
+                self.target_mean_ = y.mean(axis=0)
+                self.target_scale_ = deviation(y, self.target_mean_)
+            else:
+                self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
+            return self._fit(X, (y - self.target_mean_) / self.target_scale_, y.shape[1])
+
+    def predict(self, X):
+        """The targets of samples.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `X` is not as described; NotFittedError before `fit`.
+        """
+        out = self._outputs(X) * self.target_scale_ + self.target_mean_
+        return out[:, 0] if self._is_1d else out
+
+    if validation is not None and hasattr(BaseEstimator, "__sklearn_tags__"):
+        def __sklearn_tags__(self):
+            tags = super().__sklearn_tags__()
+            tags.target_tags.multi_output = True
+            return tags
+    else:
+        def _more_tags(self):   # scikit-learn's before 1.6
+            return {"multioutput": True}
+
+
+def described(cls, loss, scaled, fitted):
+    """Put the parameters that both have into a docstring."""
+    if cls.__doc__:   # there is none under -OO
+        text = PARAMETERS.format(loss=loss, scaled=scaled, fitted=fitted)
+        cls.__doc__ = cls.__doc__.replace("{parameters}\n", text)
+
+
+described(Classifier, "loss : {'cross_entropy', 'hinge'}, optional\n        'hinge' has no probabilities.", "",
+          "classes_ : ndarray of shape (n_classes,)\n        In order.")
+described(Regressor, "loss : {'mse', 'mae', 'huber'}, optional", "\n        Targets as well.",
+          "target_mean_, target_scale_ : ndarray of shape (n_outputs,)\n        What targets were standardised by.")
+
+
+def deviation(X, mean):
+    """The standard deviation of each column, 1 where it is 0 but for rounding."""
+    result = np.sqrt(np.mean(np.square(X - mean), axis=0))
+    tiny = 10.0 * np.finfo(np.float64).eps * np.maximum(np.abs(X).max(axis=0), np.finfo(np.float64).tiny)
+    return np.where(result <= tiny, 1.0, result)
+
+
+def one_column(y):
+    """Targets of one axis: a single column with the warning that scikit-learn gives for it, if it is there."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        if validation is not None:
+            import warnings
+
+            warnings.warn("A column-vector y was passed when a 1d array was expected: shape "
+                          f"{y.shape}, expected ({len(y)},)", DataConversionWarning, stacklevel=3)
+        return y[:, 0]
+    if y.ndim != 1:
+        raise ShapeError(f"y: expected one class for each sample, got the shape {y.shape}")
+    return y
+
+
+def generator_of(random_state):
+    """A generator of NumPy's from what scikit-learn calls a random state."""
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31 - 1))
+    try:
+        return np.random.default_rng(None if random_state is None else whole("random_state", random_state))
+    except ArgumentTypeError:
+        raise ArgumentTypeError("random_state: expected None, an int, or a RandomState or Generator of numpy.random, "
+                                f"got {random_state!r}") from None
+
+
+def names_of(X):
+    """The names of the columns, if all are text."""
+    names = getattr(X, "columns", None)
+    if names is None:
+        return None
+    names = np.asarray(names, dtype=object)
+    return names if len(names) and all(isinstance(name, str) for name in names) else None

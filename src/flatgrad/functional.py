@@ -1,0 +1,517 @@
+"""Gradients of functions: `grad`, `value_and_grad`, `jacobian`, and `gradcheck`, which holds them against finite
+differences.
+
+The names are JAX's and PyTorch's. A function is called on fresh leaves in place of its arguments' numbers, and
+what comes back are plain numbers: no gradient of any Value or Tensor is changed. flatgrad has first derivatives
+only. The result of a transform that is called inside another one, on what the outer one differentiates by, would
+be a constant to it; so that is refused, never 0 in silence.
+"""
+import functools
+import math
+import numbers
+
+import numpy as np
+
+from flatgrad._core import Tensor, Value, depends, derivatives, recording
+from flatgrad.arguments import flag, non_negative, positive, shortened
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, GradcheckError, ShapeError
+
+__all__ = ["grad", "value_and_grad", "jacobian", "gradcheck"]
+
+FIRST_ONLY = ("flatgrad has first derivatives only, and the result of {name} is plain numbers, constants to an outer "
+              "transform. For second derivatives take finite differences of grad(f); for a constant pass .detach()")
+
+
+def grad(f, argnums=0):
+    """The function that computes the gradient of `f`, a function with one number for a result.
+
+    Parameters
+    ----------
+    f : callable
+        Returns a Value, a Tensor of one element or, as a constant, a number. It may use Values and Tensors
+        that are not its arguments, such as a model's parameters: they are constants here, and their gradients
+        stay as they are.
+    argnums : int or tuple of int, optional
+        Which of the positional arguments to differentiate by; from -1 down they count from the last.
+
+    Returns
+    -------
+    callable
+        Takes what `f` takes and returns the gradient in the structure of argument `argnums`, for a tuple a
+        tuple of them: a float for a number or a Value; an ndarray of the same shape for an array or a Tensor;
+        and a list, tuple or dict of these for one that is.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If `f` is not callable or `argnums` is not as described. The function that is returned raises them if
+        there is no such argument, if it has something else than real numbers in it or a Value that is the
+        result of an operation, if `f` returns something else, and if a second derivative would be needed.
+
+    Notes
+    -----
+    `f` is called with a Value for each number, and with a Tensor for each array or Tensor; a 0-d array becomes
+    a Value. Other arguments and those by keyword are passed on as they are. To look at a traced number write
+    ``x.data``; what is computed from that is a constant, as is what `f` computes in a `no_grad` block of its own.
+    One around the call makes no difference.
+
+    `jax.grad` and `torch.func.grad` are called in the same way, and give arrays where this gives floats. Those
+    of theirs nest; these refuse to: for second derivatives take finite differences of ``grad(f)``.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.grad(lambda x: x**3 + 2 * x)(3.0)
+    29.0
+    >>> def energy(position, spring):
+    ...     return spring["k"] * sum(x**2 for x in position) / 2
+    >>> flatgrad.grad(energy, argnums=(0, 1))([1.0, 2.0], {"k": 10.0})
+    ([10.0, 20.0], {'k': 2.5})
+    """
+    return differentiated("grad", f, argnums, scalar_gradient, lambda value, gradient: gradient)
+
+
+def value_and_grad(f, argnums=0):
+    """The function that computes both `f` and its gradient, for the price of the gradient.
+
+    Parameters
+    ----------
+    f, argnums
+        As for `grad`.
+
+    Returns
+    -------
+    callable
+        Takes what `f` takes and returns a pair: the number that `f` returned, a float, and the gradient.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        As `grad`.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.value_and_grad(lambda x: x**2)(3.0)
+    (9.0, 6.0)
+    """
+    return differentiated("value_and_grad", f, argnums, scalar_gradient, lambda value, gradient: (value, gradient))
+
+
+def jacobian(f, argnums=0):
+    """The function that computes the derivative of every output of `f` by every input.
+
+    Parameters
+    ----------
+    f : callable
+        Returns a Tensor, a (nested) list or tuple of Values, numbers and Tensors whose shapes fit each other,
+        an array, or one Value or number. As for `grad` in all else.
+    argnums : int or tuple of int, optional
+        As for `grad`.
+
+    Returns
+    -------
+    callable
+        Takes what `f` takes and returns an ndarray of shape ``output.shape + input.shape``, for a tuple a tuple
+        of them. A Value or number has the shape (), a list of n of them (n,).
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        As `grad`; an input cannot be a dict.
+    ShapeError
+        If the rows of a nested list differ in shape.
+
+    Notes
+    -----
+    ``J[i, j]`` is the derivative of output i by input j, found by one backward pass for each output. As
+    `torch.autograd.functional.jacobian` and `jax.jacrev` do.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> import numpy as np
+    >>> flatgrad.jacobian(lambda x: [x[0] * x[1], x[0] + 3 * x[1]])([2.0, 5.0])
+    array([[5., 2.],
+           [1., 3.]])
+    >>> flatgrad.jacobian(lambda x: x.softmax())(np.zeros(2)).tolist()
+    [[0.25, -0.25], [-0.25, 0.25]]
+    """
+    return differentiated("jacobian", f, argnums, full_jacobian, lambda value, gradient: gradient)
+
+
+def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
+    """Hold the derivatives of `f` against central finite differences.
+
+    Parameters
+    ----------
+    f : callable
+        Returns what it may for `jacobian`.
+    inputs : float, array of float, Value, Tensor, (nested) list or dict of them; or a tuple of such arguments
+        Where to check. Values and leaf Tensors are given to `f` as they are, and changed for its calls, so that
+        `f` may also use them by another way, as a model does its parameters; then they get back their data and
+        gradients. Numbers and arrays become Values and Tensors. A Tensor with ``requires_grad=False`` is
+        passed on unchecked. All else as for `grad`.
+    eps : float, optional
+        Step of the differences, in the units of the inputs.
+    atol, rtol : float, optional
+        A derivative d passes if ``|d - difference| <= atol + rtol * |difference|``.
+    raise_exception : bool, optional
+        False: return False for what is a GradcheckError.
+
+    Returns
+    -------
+    bool
+        True if every derivative passes.
+
+    Raises
+    ------
+    GradcheckError
+        If a derivative does not pass; names the output, the input and both numbers for the worst of them. If
+        an output is not finite, or two calls of `f` with the same inputs differ.
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described. Integers are no inputs: they do not take small steps.
+
+    Notes
+    -----
+    The difference is ``(f(x + eps) - f(x - eps)) / (2 * eps)``, with an error of the order of eps**2 by
+    truncation and ``1e-16 * |f| / eps`` by rounding. Names and defaults are those of `torch.autograd.gradcheck`.
+    With the default `rtol` a derivative that is wrong by 0.1 % just passes; where `f` is smooth, ``rtol=1e-5``
+    is good for 0.01 %.
+
+    At a kink, as of relu at 0, the difference is the mean of both slopes, and the check fails.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.gradcheck(lambda x, y: [x.tanh() * y, x / y], (0.5, 2.0))
+    True
+    >>> from flatgrad import Value
+    >>> def wrong_cube(x):
+    ...     return Value(x.data**3, (x,), (2 * x.data**2,))
+    >>> flatgrad.gradcheck(wrong_cube, 1.0, raise_exception=False)
+    False
+    """
+    callable_("gradcheck", f)
+    eps, atol, rtol = positive("eps", eps), non_negative("atol", atol), non_negative("rtol", rtol)
+    raise_exception = flag("raise_exception", raise_exception)
+    leaves, args = [], []
+    for k, x in enumerate(inputs if isinstance(inputs, tuple) else (inputs,)):
+        name = f"inputs[{k}]" if isinstance(inputs, tuple) else "inputs"
+        args.append(with_leaves("gradcheck", name, x, leaves, True))
+    elements = [element for name, leaf, _ in leaves for element in elements_of(name, leaf)]
+    leaves = only_leaves("gradcheck", leaves)
+    if not elements:
+        raise ArgumentError(f"inputs: expected one number at least to check by, got {shortened(inputs)}")
+    before = [(element, element.data, element.grad) for _, element in elements]
+    for name, element in elements:
+        if not math.isfinite(element.data):
+            raise DataError(f"{name}: expected a finite number, got {element.data}")
+        if element.data + eps == element.data or element.data - eps == element.data:
+            raise ArgumentError(f"eps: {eps} is too small a step from {name}, which is {element.data}")
+
+    def evaluate(where):
+        result = called(f, args, {}, leaves)
+        items, shape = flattened("gradcheck", "the result of f", result)
+        refuse_outer("gradcheck", "the result of f", items)
+        values = np.concatenate([np.zeros(0), *(np.ravel(item.data) for item in items)])
+        if not np.isfinite(values).all():
+            at = int(np.argmin(np.isfinite(values)))
+            raise GradcheckError(f"gradcheck: {name_of('output', shape, at)} is {values[at]}{where}; expected a "
+                                 "finite number")
+        return items, shape, values
+
+    try:
+        check_gradients(evaluate, leaves, elements, eps, atol, rtol)
+    except GradcheckError:
+        if raise_exception:
+            raise
+        return False
+    finally:
+        for element, data, gradient in before:
+            element.data, element.grad = data, gradient
+    return True
+
+
+def check_gradients(evaluate, leaves, elements, eps, atol, rtol):
+    """Raise the GradcheckError that there is to raise."""
+    items, shape, values = evaluate("")
+    exact = derivatives(items, leaves)
+    items, shape_again, values_again = evaluate(" at the second call")
+    if shape_again != shape or not np.array_equal(values_again, values):
+        raise GradcheckError(
+            f"gradcheck: f is not deterministic: two calls with the same inputs returned "
+            f"{shortened(values.reshape(shape).tolist())} and {shortened(values_again.reshape(shape_again).tolist())}")
+    if not np.array_equal(derivatives(items, leaves), exact, equal_nan=True):
+        raise GradcheckError("gradcheck: the derivatives of f are not deterministic: those of two calls with the "
+                             "same inputs differ")
+    numeric = np.empty_like(exact)
+    for k, (name, element) in enumerate(elements):
+        x = element.data
+        ends = []
+        for sign, end in (("+", x + eps), ("-", x - eps)):
+            element.data = end
+            _, shape_there, there = evaluate(f" where {name} is {x} {sign} {eps}")
+            if shape_there != shape:
+                raise GradcheckError(f"gradcheck: f returns the shape {shape}, but {shape_there} where {name} is "
+                                     f"{x} {sign} {eps}")
+            ends.append(there)
+        element.data = x
+        numeric[:, k] = (ends[0] - ends[1]) / ((x + eps) - (x - eps))   # the step that was really taken
+    tolerance = atol + rtol * np.abs(numeric)
+    error = np.abs(exact - numeric)
+    passes = error <= tolerance   # False for nan
+    if passes.all():
+        return
+    excess = np.where(np.isnan(error), np.inf, error / np.maximum(tolerance, np.finfo(float).tiny))
+    row, column = np.unravel_index(np.argmax(np.where(passes, -1.0, excess)), excess.shape)
+    raise GradcheckError(
+        f"gradcheck: the derivative of {name_of('output', shape, row)} by {elements[column][0]} is "
+        f"{exact[row, column]:.10g}, and by finite differences {numeric[row, column]:.10g}; expected a difference of "
+        f"at most atol + rtol * |{numeric[row, column]:.3g}| = {tolerance[row, column]:.3g}, got "
+        f"{error[row, column]:.3g}. {np.sum(~passes)} of {passes.size} derivatives do not pass")
+
+
+# ---- what the transforms share ----
+
+traces = {}   # the leaves of every transform under way, by the id of their list
+
+
+def differentiated(name, f, argnums, compute, result):
+    """The function that `grad` and its like return; result(value, gradient) is what it returns."""
+    callable_(name, f)
+    argnums, single = argument_numbers(argnums)
+
+    @functools.wraps(f)
+    def transformed(*args, **kwargs):
+        leaves, replaced, positions = [], list(args), []
+        for n in argnums:
+            if not -len(args) <= n < len(args):
+                raise ArgumentError(f"argnums: {n} is out of range for {len(args)} positional "
+                                    f"argument{'s' * (len(args) != 1)}"
+                                    + ("; arguments by keyword are not differentiated by" if kwargs else ""))
+            positions.append(n % len(args))
+        if len(set(positions)) != len(positions):
+            raise ArgumentError(f"argnums: expected different arguments, got {argnums} for {len(args)} arguments")
+        for n in positions:
+            replaced[n] = with_leaves(name, f"argument {n}", args[n], leaves, False)
+        leaves = only_leaves(name, leaves)
+        output = called(f, replaced, kwargs, leaves)
+        value, gradients = compute(name, output, leaves, [args[n] for n in positions], positions)
+        return result(value, gradients[0] if single else tuple(gradients))
+
+    return transformed
+
+
+def scalar_gradient(name, output, leaves, args, positions):
+    """The value of f and, for each argument, its gradient in the argument's structure."""
+    if isinstance(output, Tensor) and output.size != 1:
+        raise ShapeError(f"{name}: expected f to return one number, got a Tensor of shape {output.shape}; jacobian "
+                         "takes functions of many outputs")
+    if is_real(output):
+        output = Value(real(f"{name}: the result of f", output))
+    if not isinstance(output, (Value, Tensor)):
+        many = "; jacobian takes functions of many outputs" if isinstance(output, (list, tuple, np.ndarray)) else ""
+        raise ArgumentTypeError(f"{name}: expected f to return a Value, a Tensor of one element or a number, got "
+                                f"{described(output)}{many}")
+    check_trace(name, [output], leaves)
+    row = Reader(derivatives([output], leaves)[0])
+    return float(output), [row.structure_of(x) for x in args]
+
+
+def full_jacobian(name, output, leaves, args, positions):
+    """None and, for each argument, the derivatives of all outputs by it."""
+    shapes = [input_shape(f"argument {n}", x) for n, x in zip(positions, args)]
+    items, output_shape = flattened(name, "the result of f", output)
+    check_trace(name, items, leaves)
+    table, jacobians, at = derivatives(items, leaves), [], 0
+    for shape in shapes:
+        size = math.prod(shape)
+        jacobians.append(table[:, at:at + size].reshape(output_shape + shape))
+        at += size
+    return None, jacobians
+
+
+def callable_(name, f):
+    if not callable(f):
+        raise ArgumentTypeError(f"{name}: f: expected a callable, got {described(f)}")
+
+
+def argument_numbers(argnums):
+    """The ints in `argnums`, and whether it is a single one."""
+    single = not isinstance(argnums, (tuple, list))
+    result = [argnums] if single else list(argnums)
+    for n in result:
+        if not isinstance(n, numbers.Integral) or isinstance(n, (bool, np.bool_)):
+            raise ArgumentTypeError(f"argnums: expected an int or a tuple of int, got {argnums!r}")
+    if not result or len(set(result)) != len(result):
+        raise ArgumentError(f"argnums: expected an int or a tuple of different ints, got {argnums!r}")
+    return tuple(int(n) for n in result), single
+
+
+def called(f, args, kwargs, leaves):
+    """f(*args, **kwargs), while these leaves are known to be differentiated by."""
+    traces[id(leaves)] = leaves
+    try:
+        with recording():
+            return f(*args, **kwargs)
+    finally:
+        del traces[id(leaves)]
+
+
+def check_trace(name, outputs, leaves):
+    """Refuse results that first derivatives through the graph are not the whole truth about."""
+    if any(np.any(leaf.grad) for leaf in leaves):
+        raise ArgumentTypeError(f"{name}: f has called backward() on what it computes from its arguments. "
+                                + FIRST_ONLY.format(name="backward()"))
+    refuse_outer(name, "the result of f", outputs)
+
+
+def refuse_outer(name, what, nodes):
+    """Refuse nodes that depend on what a transform further up the stack differentiates by."""
+    outer = [leaf for leaves in traces.values() for leaf in leaves]
+    if outer and nodes and depends(nodes, outer):
+        raise ArgumentTypeError(f"{name}: {what} depends on what an outer transform differentiates by. "
+                                + FIRST_ONLY.format(name=name))
+
+
+def described(x):
+    return f"{type(x).__name__} {shortened(x)}"
+
+
+def is_real(x):
+    return isinstance(x, numbers.Real) and not isinstance(x, (bool, np.bool_))
+
+
+def real(name, x):
+    """The float that the real number x is."""
+    try:
+        return float(x)
+    except OverflowError:
+        raise ArgumentError(f"{name}: expected a number that float64 holds, got {shortened(x)}") from None
+
+
+def with_leaves(transform, name, x, leaves, in_place):
+    """Argument `x` with leaves in place of its numbers; they are added to `leaves`, in order, each with its name
+    before it and what it stands for after it.
+
+    in_place: Values and Tensors are leaves themselves, and integers are refused.
+    """
+    if isinstance(x, (Value, Tensor)):
+        if x._children if isinstance(x, Value) else x._op:
+            raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result {described(x)} "
+                                    f"of the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
+        if in_place:
+            if isinstance(x, Value) or x.requires_grad:
+                leaves.append((name, x, x))
+            return x
+        leaf = Value(x.data) if isinstance(x, Value) else Tensor(x.data)
+    elif isinstance(x, dict):
+        return {key: with_leaves(transform, f"{name}[{key!r}]", part, leaves, in_place) for key, part in x.items()}
+    elif isinstance(x, (list, tuple)):
+        return like(x, [with_leaves(transform, f"{name}[{k}]", part, leaves, in_place) for k, part in enumerate(x)])
+    elif isinstance(x, np.ndarray):
+        check_array(transform, name, x, in_place)
+        leaf = Value(float(x)) if x.ndim == 0 else Tensor(np.asarray(x, np.float64))
+    elif is_real(x):
+        if in_place and isinstance(x, numbers.Integral):
+            raise ArgumentTypeError(f"{transform}: {name}: expected a float, got the integer {x!r}; pass {float(x)!r}")
+        leaf = Value(real(name, x))
+    else:
+        raise ArgumentTypeError(f"{transform}: {name}: expected a real number, an array, a Value, a Tensor, or a list, "
+                                f"tuple or dict of them, got {described(x)}")
+    leaves.append((name, leaf, x))
+    return leaf
+
+
+def only_leaves(transform, leaves):
+    """The leaves that `with_leaves` has made, if none stands for what an outer transform differentiates by."""
+    refuse_outer(transform, "an argument", [x for _, _, x in leaves if isinstance(x, (Value, Tensor))])
+    return [leaf for _, leaf, _ in leaves]
+
+
+def check_array(transform, name, x, in_place):
+    if x.dtype.kind not in "iuf" or (in_place and x.dtype.kind != "f"):
+        what = "floats" if in_place else "real numbers"
+        raise ArgumentTypeError(f"{transform}: {name}: expected an array of {what}, got one of dtype {x.dtype} and "
+                                f"shape {x.shape}")
+    if x.ndim > 2 or x.size == 0:
+        raise ShapeError(f"{transform}: {name}: expected an array of at most two dimensions and at least one element, "
+                         f"got the shape {x.shape}")
+
+
+def like(x, parts):
+    """The parts as a list or tuple, or namedtuple, as `x` is."""
+    if isinstance(x, list):
+        return parts
+    return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+
+
+class Reader:
+    """Hands out a row of derivatives in the structure of the arguments."""
+
+    def __init__(self, row):
+        self.row, self.at = row, 0
+
+    def structure_of(self, x):
+        if isinstance(x, dict):
+            return {key: self.structure_of(part) for key, part in x.items()}
+        if isinstance(x, (list, tuple)):
+            return like(x, [self.structure_of(part) for part in x])
+        if isinstance(x, (np.ndarray, Tensor)):
+            self.at += x.size
+            return self.row[self.at - x.size:self.at].reshape(x.shape).copy()
+        self.at += 1
+        return float(self.row[self.at - 1])
+
+
+def input_shape(name, x):
+    """The shape of an argument that `with_leaves` has taken."""
+    if isinstance(x, dict):
+        raise ArgumentTypeError(f"jacobian: {name}: expected a number, an array or a list, got a dict, which has no "
+                                "shape")
+    if isinstance(x, (list, tuple)):
+        return stacked(f"jacobian: {name}", [input_shape(f"{name}[{k}]", part) for k, part in enumerate(x)])
+    return tuple(x.shape) if isinstance(x, (np.ndarray, Tensor)) else ()
+
+
+def stacked(name, shapes):
+    """The shape of a list of parts with these shapes."""
+    for k, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ShapeError(f"{name}: expected parts of one shape, got {shapes[0]} in the first and {shape} in number "
+                             f"{k}")
+    return (len(shapes), *(shapes[0] if shapes else ()))
+
+
+def flattened(transform, name, output):
+    """What a function has returned as a flat list of Values and Tensors, and its shape."""
+    if isinstance(output, Tensor):
+        return [output], output.shape
+    if isinstance(output, Value):
+        return [output], ()
+    if is_real(output):
+        return [Value(real(f"{transform}: {name}", output))], ()
+    if isinstance(output, np.ndarray) and output.dtype.kind in "iufO":
+        output = output.tolist()   # of Values, or of numbers; a single one if it has no dimensions
+        if not isinstance(output, list):
+            return flattened(transform, name, output)
+    if isinstance(output, (list, tuple)):
+        parts = [flattened(transform, f"{name}[{k}]", part) for k, part in enumerate(output)]
+        return [item for items, _ in parts for item in items], stacked(f"{transform}: {name}",
+                                                                       [shape for _, shape in parts])
+    raise ArgumentTypeError(f"{transform}: {name}: expected a Value, a Tensor, a number or a list of them, got "
+                            f"{described(output)}")
+
+
+def elements_of(name, leaf):
+    """(name, Value) for every number of a leaf."""
+    if isinstance(leaf, Value):
+        return [(name, leaf)]
+    elements = list(leaf) if leaf.ndim == 1 else [element for row in leaf for element in row]
+    return [(name_of(name, leaf.shape, k), element) for k, element in enumerate(elements)]
+
+
+def name_of(name, shape, k):
+    """The name of element k, counted row by row."""
+    return f"{name}[{', '.join(str(index) for index in np.unravel_index(k, shape))}]" if shape else name

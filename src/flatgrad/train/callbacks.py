@@ -1,0 +1,276 @@
+"""Callbacks: what happens between epochs and batches."""
+import math
+import os
+
+from flatgrad.arguments import flag, non_negative, one_of, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
+
+__all__ = ["Callback", "EarlyStopping", "Checkpoint"]
+
+
+class Callback:
+    """What a `Trainer` calls. A subclass defines some of the methods.
+
+    Any object that has some of these methods will do, and so will a function
+    ``callback(trainer, epoch, logs)``, which is called after each epoch. One that also has `state_dict`
+    and `load_state_dict` is saved by `Trainer.save`, and goes on in the next `fit`.
+
+    Examples
+    --------
+    >>> from flatgrad.train import Callback
+    >>> class Report(Callback):
+    ...     def on_epoch_end(self, trainer, epoch, logs):
+    ...         if epoch % 10 == 0:
+    ...             print(epoch, logs["loss"])
+    """
+
+    def on_fit_begin(self, trainer):
+        """Before the first epoch. An error here leaves all as it was."""
+
+    def on_epoch_begin(self, trainer, epoch):
+        """Before an epoch; `epoch` counts from 1."""
+
+    def on_batch_end(self, trainer, batch, loss):
+        """After a step; `batch` counts from 1 in each epoch, `loss` is a float."""
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        """After an epoch; `logs` is a dict of the numbers that the history has got."""
+
+    def on_fit_end(self, trainer):
+        """After the last epoch, and after a KeyboardInterrupt; not after an error."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a number has not become better for some epochs.
+
+    Parameters
+    ----------
+    monitor : str, optional
+        Its name in the history.
+    patience : int, optional
+        For how many epochs it may fail to become better.
+    min_delta : float, optional
+        By how much it has to become better for that to count, 0 or more.
+    mode : {'min', 'max'}, optional
+        Whether less is better, or more.
+    restore_best : bool, optional
+        Whether the model, once this stops the training, is that of the best epoch. A training that ends
+        before that, by its number of epochs or a KeyboardInterrupt, keeps its last step and can go on.
+
+    Attributes
+    ----------
+    best : float
+        The best number so far; nan before the first.
+    best_epoch : int
+        Its epoch; 0 before the first.
+    wait : int
+        How many epochs there were since.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; an unknown `monitor` when `Trainer.fit` begins.
+
+    Notes
+    -----
+    nan is not better than anything. Names and meaning are Keras', but for `patience`, which is 0 there,
+    and `restore_best`. What is counted goes on with the next `fit` of the same Trainer, and through its
+    checkpoints, unless this has stopped the training.
+
+    Examples
+    --------
+    >>> from flatgrad.train import EarlyStopping
+    >>> EarlyStopping(monitor="val_accuracy", mode="max", patience=5)
+    EarlyStopping(monitor='val_accuracy', patience=5, min_delta=0.0, mode='max', restore_best=True)
+    """
+
+    def __init__(self, monitor="val_loss", patience=10, min_delta=0.0, mode="min", restore_best=True):
+        self.monitor = monitor
+        self.patience = whole("patience", patience)
+        self.min_delta = non_negative("min_delta", min_delta)
+        self.mode = one_of("mode", mode, ("min", "max"))
+        self.restore_best = flag("restore_best", restore_best)
+        self.reset()
+
+    def reset(self):
+        """Forget what was counted."""
+        self.best, self.best_epoch, self.wait, self.stopped = math.nan, 0, 0, False
+        self.best_state = {}
+
+    def on_fit_begin(self, trainer):
+        one_of("monitor", self.monitor, trainer.log_names)
+        self.reset()
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        number = logs[self.monitor]
+        gain = self.best - number if self.mode == "min" else number - self.best
+        if gain > self.min_delta or math.isnan(self.best) and not math.isnan(number):
+            self.best, self.best_epoch, self.wait = number, epoch, 0
+            if self.restore_best:
+                self.best_state = trainer.model.state_dict()
+            return
+        self.wait += 1
+        if self.wait >= self.patience:
+            self.stopped = True
+            trainer.stop(f"{self.monitor} has not become better than {self.best:.6g}, of epoch {self.best_epoch}, "
+                         f"for {self.wait} epoch{'s' * (self.wait != 1)}")
+
+    def on_fit_end(self, trainer):
+        if self.stopped and self.best_state:
+            trainer.model.load_state_dict(self.best_state)
+
+    def state_dict(self):
+        """What was counted; empty once this has stopped the training.
+
+        Returns
+        -------
+        dict
+        """
+        if self.stopped:
+            return {}
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "best_epoch": self.best_epoch,
+                "wait": self.wait, "best_state": dict(self.best_state)}
+
+    def load_state_dict(self, state):
+        """Go on counting; of another `monitor` or `mode` it begins anew.
+
+        Parameters
+        ----------
+        state : dict
+            What `state_dict` returned.
+        """
+        if state and (state["monitor"], state["mode"]) == (self.monitor, self.mode):
+            self.best, self.best_epoch, self.wait = state["best"], state["best_epoch"], state["wait"]
+            self.best_state = dict(state["best_state"]) if self.restore_best else {}
+
+    def __repr__(self):
+        return (f"EarlyStopping(monitor={self.monitor!r}, patience={self.patience}, min_delta={self.min_delta}, "
+                f"mode={self.mode!r}, restore_best={self.restore_best})")
+
+
+class Checkpoint(Callback):
+    """Save the Trainer after epochs.
+
+    It is called after other callbacks, so that what they count is saved as well.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where `Trainer.save` writes to, replacing what was there. ``{epoch}`` in it, also as ``{epoch:04d}``,
+        becomes the number of the epoch.
+    every : int, optional
+        Save after every so many epochs.
+    monitor : str, optional
+        A name in the history: what `save_best_only` looks at.
+    save_best_only : bool, optional
+        Whether to save only when that number is the best so far.
+    mode : {'min', 'max'}, optional
+        Whether less is better, or more.
+
+    Attributes
+    ----------
+    best : float
+        The best number so far; nan before the first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; an unknown `monitor` when `Trainer.fit` begins.
+
+    Examples
+    --------
+    >>> from flatgrad.train import Checkpoint
+    >>> Checkpoint("run.npz", every=10).path
+    'run.npz'
+    """
+
+    runs_last = True
+
+    def __init__(self, path, every=1, monitor=None, save_best_only=False, mode="min"):
+        self.path = os.fspath(path)
+        self.every = whole("every", every, 1)
+        self.monitor = monitor
+        self.save_best_only = flag("save_best_only", save_best_only)
+        self.mode = one_of("mode", mode, ("min", "max"))
+        self.best = math.nan
+        if self.save_best_only and monitor is None:
+            raise ArgumentError("monitor: expected a name for save_best_only=True, such as 'val_loss', got None")
+
+    def on_fit_begin(self, trainer):
+        if self.monitor is not None:
+            one_of("monitor", self.monitor, trainer.log_names)
+        folder = os.path.dirname(os.path.abspath(self.path))
+        if not os.path.isdir(folder):
+            raise ArgumentError(f"path: expected one in a directory that exists, got {self.path!r}")
+        self.best = math.nan
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        better = True
+        if self.monitor is not None:
+            number = logs[self.monitor]
+            better = math.isnan(self.best) or (number < self.best if self.mode == "min" else number > self.best)
+            if better:
+                self.best = number
+        if epoch % self.every == 0 and (better or not self.save_best_only):
+            trainer.save(self.path.format(epoch=epoch) if "{epoch" in self.path else self.path)
+
+    def state_dict(self):
+        """The best number so far.
+
+        Returns
+        -------
+        dict
+        """
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.best}
+
+    def load_state_dict(self, state):
+        """Go on from there; of another `monitor` or `mode` it begins anew."""
+        if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
+            self.best = state["best"]
+
+
+class Callbacks:
+    """The callbacks of one `fit`, by what they have to do."""
+
+    def __init__(self, callbacks):
+        if callable(callbacks) or any(hasattr(callbacks, name) for name in EVENTS):
+            callbacks = [callbacks]
+        try:
+            self.all = sorted(callbacks, key=lambda callback: bool(getattr(callback, "runs_last", False)))
+        except TypeError:
+            raise ArgumentTypeError(f"callbacks: expected functions and objects such as EarlyStopping(), got "
+                                    f"{callbacks!r}") from None
+        for event in EVENTS:
+            setattr(self, event, [])
+        for k, callback in enumerate(self.all):
+            events = [event for event in EVENTS if hasattr(callback, event)]
+            if isinstance(callback, type) or not (events or callable(callback)):
+                raise ArgumentTypeError(f"callbacks[{k}]: expected a function or an object such as EarlyStopping(), "
+                                        f"got {callback!r}")
+            for event in events:
+                if getattr(type(callback), event, None) is not getattr(Callback, event):   # there is something to do
+                    getattr(self, event).append(getattr(callback, event))
+            if not events:
+                self.on_epoch_end.append(callback)
+
+    def states(self):
+        """What those that can be saved have counted: pairs (name of the class, state)."""
+        return [(type(callback).__name__, callback.state_dict()) for callback in self.all
+                if hasattr(callback, "state_dict")]
+
+    def load(self, states):
+        """Give the states to callbacks of the same classes, in order; others begin anew."""
+        states = list(states)
+        for callback in self.all:
+            if hasattr(callback, "load_state_dict"):
+                k = next((k for k, (name, _) in enumerate(states) if name == type(callback).__name__), None)
+                if k is not None:
+                    name, state = states.pop(k)
+                    try:
+                        callback.load_state_dict(state)
+                    except (KeyError, TypeError) as error:
+                        raise StateError(f"callbacks: expected the state of a {name}, got {state!r} ({error!r})"
+                                         ) from None
+
+
+EVENTS = ("on_fit_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end", "on_fit_end")

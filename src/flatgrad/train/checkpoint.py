@@ -1,0 +1,83 @@
+"""Trees of dicts, lists, tuples, arrays, numbers, text and None as arrays, and back: what a checkpoint holds.
+
+One array is JSON, the tree, in which every dict, tuple and array is an object that says so; the others are
+the arrays in it, under the path to them. Floats keep all their bits.
+"""
+import json
+
+import numpy as np
+
+from flatgrad.errors import ArgumentTypeError, StateError
+from flatgrad.storage import load_arrays, save_arrays
+
+__all__ = ["load_tree", "save_tree"]
+
+FORMAT = "flatgrad.train.Trainer"
+VERSION = 1
+
+
+def save_tree(path, tree):
+    """Write a dict to a file, whole or not at all."""
+    arrays = {}
+    structure = packed("", tree, arrays)
+    text = json.dumps({"format": FORMAT, "version": VERSION, "tree": structure})
+    save_arrays(path, {FORMAT: np.array(text), **arrays})
+
+
+def load_tree(path):
+    """The dict that `save_tree` wrote, or a StateError."""
+    arrays = load_arrays(path)
+    if FORMAT not in arrays:
+        raise StateError(f"{path}: expected a checkpoint of a Trainer, got the arrays "
+                         f"{', '.join(map(repr, list(arrays)[:5])) or 'of none'}")
+    try:
+        whole = json.loads(str(arrays[FORMAT]))
+        version, tree = whole["version"], whole["tree"]
+        if version == VERSION:
+            return unpacked(tree, arrays)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise StateError(f"{path}: expected a checkpoint of a Trainer, got a damaged one ({error!r})") from None
+    raise StateError(f"{path}: expected a checkpoint of version {VERSION}, got version {version!r}")
+
+
+def packed(name, x, arrays):
+    """`x` as JSON takes it; arrays in it go to `arrays`."""
+    if x is None or isinstance(x, (bool, int, float, str)):
+        # By its own type: a subclass, as NumPy's float64 is one, comes back as what it is one of.
+        return x if type(x) in (type(None), bool, int, float, str) else next(
+            kind(x) for kind in (bool, int, float, str) if isinstance(x, kind))
+    if isinstance(x, np.generic):
+        x = np.asarray(x)
+        if x.dtype.kind in "biuf" and x.dtype.itemsize <= 8:
+            return x.item()
+    if isinstance(x, np.ndarray):
+        if x.dtype.hasobject:
+            raise ArgumentTypeError(f"{name}: expected an array of numbers, bools or text, got {x!r}")
+        while name in arrays:   # of keys with a slash
+            name += "'"
+        arrays[name] = x
+        return {"array": name}
+    if isinstance(x, list):
+        return [packed(f"{name}/{k}", item, arrays) for k, item in enumerate(x)]
+    if isinstance(x, tuple):
+        return {"tuple": [packed(f"{name}/{k}", item, arrays) for k, item in enumerate(x)]}
+    if isinstance(x, dict):
+        return {"dict": [[packed(name, key, arrays), packed(f"{name}/{key}" if name else str(key), item, arrays)]
+                         for key, item in x.items()]}
+    raise ArgumentTypeError(f"{name}: expected what a checkpoint can hold, numbers, text, None, arrays, and lists, "
+                            f"tuples and dicts of these, got {x!r}")
+
+
+def unpacked(x, arrays):
+    if isinstance(x, list):
+        return [unpacked(item, arrays) for item in x]
+    if isinstance(x, dict):
+        (kind, inner), = x.items()
+        if kind == "array":
+            return arrays[inner]
+        if kind == "tuple":
+            return tuple(unpacked(item, arrays) for item in inner)
+        if kind == "dict":
+            return {unpacked(key, arrays): unpacked(item, arrays) for key, item in inner}
+        raise ValueError(f"unknown kind {kind!r}")
+    return x

@@ -1,0 +1,157 @@
+"""Samples and targets, checked before anything is trained, in the form that models and losses take at once."""
+import functools
+import math
+
+import numpy as np
+
+from flatgrad import losses
+from flatgrad._core import Tensor, Value, no_grad
+from flatgrad.arguments import finite_array, samples
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+
+__all__ = ["Task", "array_of", "constant", "kind_of"]
+
+CLASSES = {"MSELoss": "mse", "L1Loss": "mae", "HuberLoss": "huber", "HingeLoss": "hinge",
+           "BCELoss": "binary_cross_entropy", "BCEWithLogitsLoss": "bce_with_logits",
+           "CrossEntropyLoss": "cross_entropy", "NLLLoss": "nll", "KLDivLoss": "kl_div"}
+OF_LABELS = ("cross_entropy", "nll")
+
+
+def kind_of(loss):
+    """The name in `losses.LOSSES` of a loss that is one of those, by itself, in a partial or as a class; else None."""
+    if isinstance(loss, losses.Loss):
+        return next((CLASSES[c.__name__] for c in type(loss).__mro__ if c.__name__ in CLASSES), None)
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return next((name for name, known in losses.LOSSES.items() if known is loss), None)
+
+
+def option_of(loss, name):
+    """An option of a loss, which a class has as an attribute and a partial as a keyword; else None."""
+    if isinstance(loss, functools.partial) and name in loss.keywords:
+        return loss.keywords[name]
+    return getattr(loss, name, None)
+
+
+def constant(array):
+    """The Tensor of numbers that nothing is to be learnt about."""
+    return Tensor(array, requires_grad=False)
+
+
+def array_of(prediction):
+    """What a model returned for a batch, as an array of its own; a single output has one axis."""
+    if type(prediction) is Tensor or isinstance(prediction, Tensor):
+        array = prediction.data
+    else:
+        array = np.array(numbers(prediction), np.float64)
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def numbers(x):
+    if isinstance(x, Value):
+        return x.data
+    return [numbers(item) for item in x] if isinstance(x, (list, tuple, Tensor)) else x
+
+
+class Task:
+    """What a model is to learn by a loss: checks samples and targets, and has both in the form of batches."""
+
+    def __init__(self, model, loss):
+        self.model, self.loss, self.kind = model, loss, kind_of(loss)
+
+    def inputs(self, X, name="X", n_features=None):
+        """The samples as an array, which the model has been tried on; and the shape of one output."""
+        X = samples(name, X, n_features)
+        with no_grad():
+            try:
+                prediction = self.model(constant(X[:1]))
+                shape = np.shape(array_of(prediction)) if not isinstance(prediction, Tensor) else prediction.shape
+            except DataError:
+                raise
+            except ValueError as error:
+                raise ShapeError(f"{name}: the model does not take samples of {X.shape[1]} "
+                                 f"feature{'s' * (X.shape[1] != 1)}: {error}") from error
+        if not shape or shape[0] != 1:
+            raise ShapeError(f"model: expected one row of outputs for each sample, got the shape {shape} for one "
+                             "sample")
+        return X, shape[1:]
+
+    def targets(self, y, n_samples, shape, name="y"):
+        """The targets of so many samples whose outputs are of a shape: int64 labels, or an array of floats."""
+        if isinstance(y, (Tensor, Value)):
+            raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
+        y = np.asarray(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
+        if y.dtype.kind not in "biu":
+            y = finite_array(name, y)
+        if y.ndim not in (1, 2):
+            raise ShapeError(f"{name}: expected the shape (n_samples,) or (n_samples, n_outputs), got {y.shape}")
+        if len(y) != n_samples:
+            raise ShapeError(f"{name}: expected {n_samples} samples, as many as X has, got the shape {y.shape}")
+        if self.kind in OF_LABELS:
+            return self.labels(y, shape, name)
+        if self.kind is None and y.dtype.kind in "biu" and y.ndim == 1 and shape and shape[0] > 1:
+            return np.ascontiguousarray(y, np.int64)   # a loss of the user's own that takes labels
+        y = np.ascontiguousarray(y, np.float64)
+        if y.shape[1:] != shape:
+            if math.prod(y.shape[1:]) == math.prod(shape) == 1:
+                y = y.reshape(n_samples, *shape)   # so that prediction - target is of that shape as well
+            elif self.kind is not None:
+                raise ShapeError(f"{name}: expected the shape {(n_samples, *shape)}, which is that of the model's "
+                                 f"outputs, got {y.shape}")
+        self.check_range(y, name)
+        return y
+
+    def labels(self, y, shape, name):
+        """Labels from 0 to n_classes - 1 as int64."""
+        if len(shape) != 1:
+            raise ShapeError(f"model: expected an output for each class, as the loss {self.kind!r} takes it, got "
+                             f"one of the shape {shape} for each sample")
+        n_classes = shape[0]
+        expected = f"expected an integer from 0 to {n_classes - 1}, as the loss {self.kind!r} takes it"
+        if y.dtype.kind not in "biu":
+            raise ArgumentTypeError(f"{name}[0]: {expected}, got {y.reshape(-1)[0]} in an array of {y.dtype}")
+        if y.ndim != 1:
+            raise ShapeError(f"{name}: expected one label for each sample, got the shape {y.shape}")
+        wrong = (y < 0) | (y >= n_classes)
+        ignored = option_of(self.loss, "ignore_index")
+        if ignored is not None:
+            wrong &= y != ignored
+        self.refuse(wrong, y, expected, name)
+        return np.ascontiguousarray(y, np.int64)
+
+    def check_range(self, y, name):
+        """Whether losses of two classes get what they mean; they themselves go through the formula with anything."""
+        if self.kind == "hinge":
+            self.refuse((y != 1) & (y != -1), y, "expected -1 or 1, as the loss 'hinge' takes it", name)
+        elif self.kind in ("binary_cross_entropy", "bce_with_logits"):
+            expected = f"expected a number from 0 to 1, as the loss {self.kind!r} takes it"
+            self.refuse((y < 0) | (y > 1), y, expected, name)
+
+    @staticmethod
+    def refuse(wrong, y, expected, name):
+        if wrong.any():
+            where = tuple(int(k) for k in np.argwhere(wrong)[0])
+            place = where[0] if y.ndim == 1 or y.shape[1] == 1 else ", ".join(map(str, where))
+            raise DataError(f"{name}[{place}]: {expected}, got {y[where]:g}")
+
+    def batch(self, X, y):
+        """Both as the model and the loss take them at no cost."""
+        return constant(X), y if y.dtype == np.int64 else constant(y)
+
+    def try_loss(self, X, y):
+        """Have the loss say now what it has to say."""
+        with no_grad():
+            X, y = self.batch(X[:1], y[:1])
+            loss = self.loss(self.model(X), y)
+        if not isinstance(loss, Value):
+            raise ArgumentError(f"loss: expected a function that returns a Value for a batch, got a "
+                                f"{type(loss).__name__} from {self.loss!r}; reduction='none' is not for training")
+
+
+def finite_or_whole(name, y):
+    """A list as an array, of ints if there are only such."""
+    try:
+        array = np.asarray(y)
+    except ValueError:   # rows of different lengths
+        array = None
+    return array if array is not None and array.dtype.kind in "biu" else finite_array(name, y)
