@@ -493,7 +493,7 @@ def test_divergence_of_small_problems_is_told(command, line):
                         r"Try a smaller --lr than .+\.\n", err)
 
 
-# Of 20 seeds all succeed, at each level of the kernels; here are the first ones of them.
+# Of the 20 seeds that the help speaks of, the first: all 20 succeed at each level of the kernels.
 SEEDS = """
 import contextlib, io, sys
 from flatgrad import stats
@@ -700,7 +700,8 @@ def test_the_first_help_has_a_line_for_every_command(command, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
-def test_help_fits(name):
+def test_help_fits(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, help_of(name).splitlines())) <= 100
 
 
