@@ -467,6 +467,13 @@ def test_networks(command, line, network, samples):
     assert re.match(rf"network {network}, \d+ parameters; {samples} samples\n", out)
 
 
+@pytest.mark.parametrize("line", ["xor", "parity", "sum"])
+def test_the_seed_and_the_learning_rate_are_those_of_the_options(command, line):
+    logs = [command(f"{line} --epochs 20 {options}")[1] for options in (
+        "--seed 7", "--seed 7", "--seed 8", "--seed 7 --lr 0.02")]
+    assert logs[0] == logs[1] and len(set(logs)) == 3
+
+
 def test_only_the_wrong_rows_of_many_are_shown(command):
     out = command("parity --bits 8 --epochs 1")[1]
     assert len(re.findall("  wrong$", out, re.MULTILINE)) == 32 and "  right" not in out.partition("output")[2]
