@@ -229,7 +229,9 @@ class Trainer:
         n_samples = len(X)
         size = n_samples if batch_size is None else min(batch_size, n_samples)
         shuffle = shuffle and size < n_samples
-        batches = cut(task.batch(X, y), size, n_samples)
+        # Batches that stay are views of two Tensors. One that is drawn is Tensors of its own, for the time of its
+        # step: the tape then gives back their nodes with those of the graph, and has nothing to collect.
+        batches = None if shuffle else cut(task.batch(X, y), size, n_samples)
         validation = None if X_val is None else (cut(task.batch(X_val, y_val), CHUNK, len(X_val)), y_val)
         clock, isfinite = time.perf_counter, math.isfinite
         modes.set(True)
@@ -241,12 +243,14 @@ class Trainer:
             target = y
             if shuffle:
                 order = np.random.default_rng([self.seed, epoch]).permutation(n_samples)
-                target = y.take(order, axis=0)
-                batches = cut(task.batch(X.take(order, axis=0), target), size, n_samples)
+                batches = cut((order,), size, n_samples)
+                if measured:
+                    target = y.take(order, axis=0)
             rate = self._learning_rate()
             mean = 0.0
             predictions = []
-            for batch, (inputs, targets, share) in enumerate(batches, 1):
+            for batch, (part, share) in enumerate(batches, 1):
+                inputs, targets = task.batch(X.take(part[0], axis=0), y.take(part[0], axis=0)) if shuffle else part
                 prediction = model(inputs)
                 result = loss(prediction, targets)
                 if penalty is not None:
@@ -266,7 +270,7 @@ class Trainer:
                 mean += number * share
                 if measured:
                     predictions.append(array_of(prediction))
-                del prediction, result   # the graph, before the next one is made
+                del prediction, result, inputs, targets   # the graph, before the next one is made
                 for end in batch_ends:
                     end(self, batch, number)
                 if bar is not None and batch < len(batches) and clock() >= bar.due:
@@ -319,7 +323,7 @@ class Trainer:
         """The loss and the metrics of samples that nothing is learnt from."""
         loss, predictions = 0.0, []
         with no_grad():
-            for inputs, targets, share in batches:
+            for (inputs, targets), share in batches:
                 prediction = self.model(inputs)
                 loss += self.loss(prediction, targets).data * share
                 predictions.append(array_of(prediction))
@@ -561,12 +565,11 @@ class Modes:
                 module.training = mode
 
 
-def cut(whole_batch, size, n_samples):
-    """The batches (inputs, targets, share of the samples): views of Tensors and arrays."""
-    inputs, targets = whole_batch
+def cut(whole, size, n_samples):
+    """The batches, pairs (parts of Tensors and arrays, share of the samples)."""
     if size >= n_samples:
-        return [(inputs, targets, 1.0)]
-    return [(inputs[k:k + size], targets[k:k + size], (min(k + size, n_samples) - k) / n_samples)
+        return [(whole, 1.0)]
+    return [([x[k:k + size] for x in whole], (min(k + size, n_samples) - k) / n_samples)
             for k in range(0, n_samples, size)]
 
 
