@@ -174,7 +174,8 @@ class Trainer:
         seed = self.seed if seed is None else whole("seed", seed)
         if seed is None:
             seed = np.random.SeedSequence().entropy
-        with Modes(self.model):
+        modes = Modes(self.model)
+        with modes:
             X, shape = task.inputs(X)
             y = task.targets(y, len(X), shape)
             X, y, X_val, y_val = self._validation(validation, X, y, shape, shuffle, seed)
@@ -189,7 +190,9 @@ class Trainer:
         bar = progress_of(epochs) if progress and epochs else None
         first, logs = self.epoch, {}
         try:
-            with Modes(self.model) as modes, Interrupts() as interrupts:
+            if callbacks.on_fit_begin:   # which may have done anything to the model
+                modes = Modes(self.model)
+            with modes, Interrupts() as interrupts:
                 for logs in self._epochs(epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts):
                     if bar is not None and time.perf_counter() >= bar.due:
                         bar.epoch(self.epoch - first, logs)
@@ -542,7 +545,7 @@ class Modes:
     def __init__(self, model):
         self.model = model
         self.modules = model.modules() if isinstance(model, Module) else []
-        self.before = [module.training for module in self.modules]
+        self.before = []
         # Looking for the modules takes longer than a small model's step: done once, unless the model has its own way.
         self.own_way = type(model).train is not Module.train or type(model).eval is not Module.eval \
             if self.modules else False
@@ -556,6 +559,7 @@ class Modes:
                 module.training = training
 
     def __enter__(self):
+        self.before = [module.training for module in self.modules]
         self.set(False)
         return self
 
