@@ -115,9 +115,11 @@ def finite_array(name, x, ndim=None):
 
     try:
         array = np.asarray(x)
+        if array.dtype.kind == "c":   # astype would drop the imaginary part, with a warning at most
+            raise TypeError
         if array.dtype.kind not in "biuf":
             array = array.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ArgumentTypeError(f"{name}: expected an array of real numbers, got {shortened(x)}") from None
     if ndim is not None and array.ndim != ndim:
         raise ShapeError(f"{name}: expected {ndim} dimension{'s' * (ndim != 1)}, got the shape {array.shape}")
