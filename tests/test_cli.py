@@ -1,16 +1,27 @@
 """`python -m flatgrad` as a user meets it: output, files, exit codes, and one line for every error."""
+import ast
+import contextlib
+import importlib.metadata
+import io
+import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import textwrap
+import types
 
 import numpy as np
 import pytest
 
+import flatgrad
 from flatgrad import __version__
-from flatgrad.__main__ import train
+from flatgrad.cli import main, script
+from flatgrad.cli import bench as bench_module
+from flatgrad.cli.moons import train
 from flatgrad.datasets import make_moons
 from flatgrad.nn import MLP
 from flatgrad.viz import decision_boundary_text
@@ -32,6 +43,28 @@ def cli(tmp_path):
         return subprocess.run([sys.executable, "-W", "error::RuntimeWarning", *python, *map(str, arguments)],
                               cwd=tmp_path, capture_output=True, text=True, timeout=60, **kwargs)
     return run
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run a command line in this process and an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(line):
+        try:
+            code = main(shlex.split(line))
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+    return run
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Without matplotlib, which takes longer than the training."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
 
 def write_moons(path, labels=(-1.0, 1.0), n=60):
@@ -106,11 +139,11 @@ def test_one_seed_one_result(cli, tmp_path):
     (["--steps", 12, "--hidden", 3], 13, [0, 10, 11]),
     (["--steps", 1, "--hidden", 4, 5, 6], 4 * 3 + 5 * 5 + 6 * 6 + 7, [0]),
 ], ids=str)
-def test_options(cli, arguments, parameters, printed):
-    result = cli("moons", *arguments, python=WITHOUT_MATPLOTLIB)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"Number of parameters {parameters}\n")
-    assert [k for k, _, _ in steps(result.stdout)] == printed
+def test_options(command, no_pictures, arguments, parameters, printed):
+    code, out, err = command(" ".join(map(str, ["moons", *arguments])))
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Number of parameters {parameters}\n")
+    assert [k for k, _, _ in steps(out)] == printed
 
 
 def test_without_matplotlib(cli, tmp_path):
@@ -188,7 +221,7 @@ ERRORS = {
     "--hidden": "argument --hidden: expected at least one argument",
     "--seed -1": "argument --seed: expected an integer from 0 to 4294967295, got '-1'",
     "--seed 4294967296": "argument --seed: expected an integer from 0 to 4294967295, got '4294967296'",
-    "--lr 3": "unrecognized arguments: --lr 3",
+    "--rate 3": "unrecognized arguments: --rate 3",
     "--data missing.csv": "cannot read missing.csv: No such file or directory",
     "--data bad.csv": "bad.csv: line 3, column y: expected a finite number, got 'nan'",
     "--data nolabel.csv": "nolabel.csv: line 1: no column label, "
@@ -203,24 +236,22 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("arguments", ERRORS)
-def test_an_error_is_one_line(cli, tmp_path, arguments):
+def test_an_error_is_one_line(command, tmp_path, arguments):
     (tmp_path / "good").write_text(GOOD)
     (tmp_path / "bad.csv").write_text("x,y,label\n1,2,1\n3,nan,-1\n")
     (tmp_path / "nolabel.csv").write_text("x,y\n1,2\n")
     (tmp_path / "oneclass.csv").write_text("x,y,label\n1,2,1\n")
     (tmp_path / "binary.csv").write_bytes(b"\x89PNG\r\n\x1a\n")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    result = cli("moons", *arguments.split())
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"flatgrad moons: error: {ERRORS[arguments]}\n"
+    assert command(f"moons {arguments}") == (2, "", f"flatgrad moons: error: {ERRORS[arguments]}\n")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("arguments", ["--data .", "--out ."])
-def test_a_folder_is_not_a_file(cli, arguments):
-    result = cli("moons", *arguments.split())
-    assert (result.returncode, result.stdout) == (2, "")
-    assert re.fullmatch(r"flatgrad moons: error: cannot (read|write) \.: .+\n", result.stderr)
+def test_a_folder_is_not_a_file(command, arguments):
+    code, out, err = command(f"moons {arguments}")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"flatgrad moons: error: cannot (read|write) \.: .+\n", err)
 
 
 def test_an_unwritable_picture_is_found_without_matplotlib_too(cli):
@@ -325,3 +356,434 @@ def test_output_that_cannot_show_a_file_name(cli):
     result = cli("moons", "--steps", 1, "--out", "caf\u00e9.png", env=environment)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("Wrote caf\\xe9.png\n")
+
+
+# ---- moons: another network, optimizer, start ----
+
+def test_the_options_reach_the_training(command, no_pictures):
+    defaults = steps(command("moons --steps 11 --out a.png")[1])
+    spelt_out = steps(command("moons --steps 11 --out a.png --activation relu --optimizer sgd --learning-rate 1 "
+                              "--batch-size 100")[1])
+    assert spelt_out == defaults
+    logs = {tuple(steps(command(f"moons --steps 11 --out a.png {options}")[1])) for options in (
+        "", "--activation tanh", "--optimizer Adam", "--lr 0.5", "--batch-size 20")}
+    assert len(logs) == 5
+    assert {log[0][1] for log in logs if log[0][1] != defaults[0][1]} != set()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"])
+def test_every_optimizer_learns_the_moons(command, no_pictures, name):
+    code, out, err = command(f"moons --optimizer {name} --out a.png")
+    assert (code, err) == (0, "") and steps(out)[-1][2] >= 95
+
+
+def test_each_pass_takes_every_sample_once():
+    from flatgrad.cli.training import batches
+
+    X, y = np.arange(14.0).reshape(7, 2), np.arange(7.0)
+    feed = batches(X, y, 3, seed=5)
+    passes = []
+    for _ in range(2):
+        got = [next(feed) for _ in range(3)]
+        assert [len(targets) for _, targets in got] == [3, 3, 1]
+        passes.append([number for _, targets in got for number in targets.data.tolist()])
+        assert sorted(passes[-1]) == y.tolist()
+        assert all((inputs.data[:, 0] == 2 * targets.data).all() for inputs, targets in got)
+    assert passes[0] != passes[1]
+
+
+def test_a_saved_network_is_where_training_goes_on(command, no_pictures, tmp_path):
+    code, out, err = command("moons --steps 20 --save model.npz --out a.png")
+    assert (code, err) == (0, "") and "\nWrote model.npz\n" in out
+    model = MLP(2, [16, 16, 1])
+    model.load(tmp_path / "model.npz")
+    first_loss = next(train(model, *moons_of(1337), 1))[1]
+    out = command("moons --steps 1 --load model.npz --out a.png")[1]
+    assert steps(out)[0][1] == pytest.approx(first_loss, abs=1e-6)
+    assert first_loss < steps(command("moons --steps 1 --out a.png")[1])[0][1]
+
+
+def moons_of(seed):
+    X, y = make_moons(100, noise=0.1, random_state=seed)
+    return X, 2.0 * y - 1.0
+
+
+def test_a_learning_rate_that_is_too_large_is_told(command, tmp_path):
+    code, out, err = command("moons --learning-rate 1e8 --save model.npz")
+    assert code == 1 and err.endswith(
+        "Try a smaller --learning-rate, scale x and y to a few units, or try another --seed.\n") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the small problems ----
+
+def test_xor(command):
+    code, out, err = command("xor")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "network 2-4-1, 17 parameters; 4 samples"
+    assert lines[2] == "epoch        loss  0 0 -> 0  0 1 -> 1  1 0 -> 1  1 1 -> 0"
+    rows = [list(map(float, line.split())) for line in lines[3:-2]]
+    assert [row[0] for row in rows] == [0, 10, 20, 50, 100, 200, 500, 1000, 2000]
+    assert rows[-1][2:] == pytest.approx([0, 1, 1, 0], abs=0.1)
+    assert rows[-1][1] == pytest.approx(np.square(np.subtract(rows[-1][2:], [0, 1, 1, 0])).mean(), abs=1e-4)
+    assert rows[-1][1] < 0.01 < rows[0][1]
+    assert re.fullmatch(r"Learnt: all 4 rows are right; the worst output is 0\.\d{4} off\.", lines[-1])
+
+
+def test_parity(command):
+    code, out, err = command("parity")
+    assert (code, err) == (0, "")
+    assert out.startswith("network 3-8-8-1, 113 parameters; 8 samples\n") and "10000" in out
+    rows = re.findall(r"^([01]) ([01]) ([01]) +([01]) +(-?[\d.]+)  right$", out, re.MULTILINE)
+    assert len(rows) == 8
+    for *bits, wanted, output in rows:
+        assert sum(map(int, bits)) % 2 == int(wanted) and float(output) == pytest.approx(int(wanted), abs=0.1)
+    assert "\nLearnt: all 8 rows are right;" in out and "wrong" not in out
+
+
+def test_sum(command):
+    code, out, err = command("sum --add 0.5 0.25 --add -30 -40")
+    assert (code, err) == (0, "")
+    assert out.startswith("network 2-16-16-1, 337 parameters; 6 samples\n")
+    rows = [list(map(float, row)) for row in re.findall(
+        r"^ *(-?[\d.]+) +(-?[\d.]+) +(-?[\d.]+) +(-?[\d.]+) +([+-][\d.]+)$", out, re.MULTILINE)]
+    assert [row[:2] for row in rows] == [[0.4, 0.3], [0.6, 0.8], [0.5, 0.25], [-30, -40]]
+    for x1, x2, total, output, error in rows:
+        assert total == pytest.approx(x1 + x2) and error == pytest.approx(output - total, abs=2e-4)
+    assert all(abs(row[-1]) < 0.1 for row in rows[:2]) and abs(rows[3][-1]) > 1
+    assert re.search(r"\nLearnt: the sums of the test samples are at most 0\.0\d+ off\.\n$", out)
+
+
+@pytest.mark.parametrize("line, network, samples", [
+    ("parity --bits 1 --epochs 1", "1-8-8-1", 2), ("parity --bits 4 --epochs 1", "4-16-16-1", 16),
+    ("parity --bits 5 --epochs 1", "5-32-32-1", 32), ("parity --bits 8 --epochs 1", "8-64-64-1", 256),
+    ("parity --bits 2 --epochs 1 --hidden 3 4 5", "2-3-4-5-1", 4), ("xor --epochs 1 --hidden 7", "2-7-1", 4),
+    ("sum --epochs 1 --hidden 3 3", "2-3-3-1", 6),
+])
+def test_networks(command, line, network, samples):
+    code, out, err = command(line)
+    assert (code, err) == (0, "")
+    assert re.match(rf"network {network}, \d+ parameters; {samples} samples\n", out)
+
+
+def test_only_the_wrong_rows_of_many_are_shown(command):
+    out = command("parity --bits 8 --epochs 1")[1]
+    assert len(re.findall("  wrong$", out, re.MULTILINE)) == 32 and "  right" not in out.partition("output")[2]
+    more, wrong = re.search(r"\nand (\d+) more that are wrong\n\nNot learnt: (\d+) of 256", out).groups()
+    assert int(more) + 32 == int(wrong)
+
+
+@pytest.mark.parametrize("line, told", [
+    ("xor --hidden 1", r"Not learnt: [1-4] of 4 rows are wrong after 2,000 epochs\."),
+    ("parity --epochs 5", r"Not learnt: [1-8] of 8 rows are wrong after 5 epochs\."),
+    ("sum --epochs 3", r"Not learnt well: a sum of the test samples is \d\.\d+ off after 3 epochs; 0\.1 would do\."),
+])
+def test_what_is_not_learnt_is_told(command, line, told):
+    code, out, err = command(line)
+    assert (code, err) == (0, "")
+    assert re.search(rf"\n\n{told}\nTry another --seed, .+\n$", out) and "Learnt" not in out
+
+
+@pytest.mark.parametrize("line", ["parity --lr 1e9", "sum --lr 100", "sum --lr 1e200 --epochs 1"])
+def test_divergence_of_small_problems_is_told(command, line):
+    code, _, err = command(line)
+    assert code == 1
+    assert re.fullmatch(rf"flatgrad {line.split()[0]}: error: training diverged: the loss is (inf|nan) at epoch \d+\. "
+                        r"Try a smaller --lr than .+\.\n", err)
+
+
+# Of 20 seeds all succeed, at each level of the kernels; here are the first ones of them.
+SEEDS = """
+import contextlib, io, sys
+from flatgrad import stats
+from flatgrad.cli import main
+learnt = []
+for line in sys.argv[2:]:
+    for seed in range(int(sys.argv[1])):
+        out = io.TextIOWrapper(io.BytesIO(), write_through=True)
+        with contextlib.redirect_stdout(out):
+            assert main([*line.split(), "--seed", str(seed)]) == 0
+        learnt.append(b"Learnt: " in out.buffer.getvalue())
+print(stats()["isa"], learnt.count(False))
+"""
+
+
+@pytest.mark.parametrize("level", flatgrad._core._kernel_levels())
+def test_every_seed_learns_at_every_level(level):
+    result = subprocess.run([sys.executable, "-c", SEEDS, "5", "xor", "parity", "sum"], capture_output=True, text=True,
+                            timeout=60, env=os.environ | {"FLATGRAD_ISA": level})
+    assert (result.stdout, result.stderr) == (f"{level} 0\n", "")
+
+
+# ---- bench ----
+
+HEADER = re.compile(r"flatgrad \S+ with \w+ kernels, \w+ [\d.]+\S*\n.+\n\n")
+TIME, RATIO = r"[\d.e+]+ (?:s|ms|us)", r"[\d.,e-]+"
+
+
+def test_bench(command, monkeypatch):
+    pytest.importorskip("micrograd")
+    monkeypatch.setattr(bench_module, "SAMPLES", 10)
+    code, out, err = command("bench --seconds 0.1")
+    assert (code, err) == (0, "")
+    assert HEADER.match(out)
+    rows = re.findall(rf"^(m.*?)  +({TIME}) +({TIME})  ({RATIO}) \(({RATIO}) to ({RATIO})\), (\d+)$", out, re.MULTILINE)
+    assert [row[0] for row in rows] == ["micrograd's README expression", "moons step, the demo's code",
+                                        "moons step, flatgrad's layers and loss"]
+    for row in rows:
+        middle, low, high = (float(number.replace(",", "")) for number in row[3:6])
+        assert 1 < low <= middle <= high and int(row[6]) >= 3
+    assert out.endswith("\n\nThe full benchmark is in flatgrad's repository: python -m bench --help\n")
+
+
+def test_bench_without_micrograd(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "micrograd", None)
+    monkeypatch.setitem(sys.modules, "micrograd.engine", None)
+    code, out, err = command("bench --seconds 0.1")
+    assert (code, err) == (0, "")
+    assert "\nmicrograd is not installed, so there is nothing to compare with: pip install 'flatgrad[bench]'\n" in out
+    assert len(re.findall(rf"^m.*  +{TIME}$", out, re.MULTILINE)) == 3 and "faster" not in out
+
+
+def test_bench_times_nothing_that_is_wrong(command, monkeypatch):
+    """A library whose numbers are off by a millionth is found out."""
+    wrong = types.SimpleNamespace(name="micrograd", Value=lambda x: flatgrad.Value(x * (1 + 1e-6)), MLP=MLP)
+    right = bench_module.library("flatgrad")
+    monkeypatch.setattr(bench_module, "library", lambda name: wrong if name == "micrograd" else right)
+    code, out, err = command("bench --seconds 0.1")
+    assert code == 1
+    assert re.fullmatch("flatgrad bench: error: micrograd's README expression: flatgrad gives .+, micrograd gives .+\n", err)
+    assert out.splitlines()[-1].split()[:2] == ["micrograd", "flatgrad"]   # the head of a table without rows
+
+
+def test_rounds_alternate_and_percentiles_interpolate(monkeypatch):
+    calls = []
+    monkeypatch.setattr(bench_module, "LEAST_SECONDS", 0.0)
+    times = bench_module.race([lambda: calls.append("a"), lambda: calls.append("b")], 0.0)
+    assert [len(one) for one in times] == [3, 3]
+    assert "".join(calls) == "ab" + "abbaab"
+    assert bench_module.percentile([1.0, 2.0, 4.0], 0.75) == 3.0 and bench_module.percentile([5.0], 0.9) == 5.0
+    assert [bench_module.duration(x) for x in (1.5, 0.0123, 4.56e-6, 5e-8)] == ["1.5 s", "12.3 ms", "4.56 us", "0.05 us"]
+    assert [bench_module.shown(x) for x in (2067.8, 69.34, 0.5)] == ["2,068", "69.3", "0.5"]
+
+
+def test_contenders_do_not_share_bytecode():
+    first, second = bench_module.own_copy(bench_module.demo_step), bench_module.own_copy(bench_module.demo_step)
+    assert first.__code__ is not second.__code__
+    inner = [[code for code in function.__code__.co_consts if isinstance(code, types.CodeType)] for function in (first, second)]
+    assert inner[0] and all(x is not y for x, y in zip(*inner))
+
+
+# ---- info ----
+
+def test_info(command):
+    code, out, err = command("info")
+    assert (code, err) == (0, "")
+    for text in (f"flatgrad    {__version__}", np.__version__, flatgrad.stats()["isa"], "FLATGRAD_ISA=baseline python",
+                 "matplotlib", "graphviz", "tqdm", "scikit-learn", "micrograd", "bytes per node"):
+        assert text in out
+
+
+def test_info_as_json(command):
+    found = json.loads(command("info --json")[1])
+    assert (found["flatgrad"], found["numpy"]) == (__version__, np.__version__)
+    assert found["isa"]["in_use"] == flatgrad.stats()["isa"] in found["isa"]["available"]
+    assert found["isa"]["available"][0] == "baseline" and found["isa"]["FLATGRAD_ISA"] == os.environ.get("FLATGRAD_ISA")
+    assert set(flatgrad.stats()) - {"isa"} < set(found["tape"])
+    assert found["tape"]["bytes_per_node"] == pytest.approx(found["tape"]["bytes"] / found["tape"]["capacity"], abs=0.06)
+    assert found["bytes_per_value"] == sys.getsizeof(flatgrad.Value(1.0))
+    for name, extra in found["extras"].items():
+        try:
+            assert extra["version"] == importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            assert extra["version"] is None
+
+
+def test_info_says_how_to_get_what_is_missing(command, monkeypatch):
+    for name in "matplotlib", "tqdm", "sklearn", "micrograd":
+        monkeypatch.setitem(sys.modules, name, None)
+    out = command("info")[1]
+    for install in "'flatgrad[viz]'", "'flatgrad[train]'", "scikit-learn", "'flatgrad[bench]'":
+        assert f"  not installed: pip install {install}\n" in out
+    extras = json.loads(command("info --json")[1])["extras"]
+    assert [name for name, extra in extras.items() if extra["version"] is None][:1] == ["matplotlib"]
+
+
+def test_what_info_calls_extras_are_extras():
+    from flatgrad.cli.info import EXTRAS
+
+    try:
+        known = importlib.metadata.metadata("flatgrad").get_all("Provides-Extra")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("flatgrad is imported from its sources, not installed")
+    for _, install, _ in EXTRAS.values():
+        for extra in re.findall(r"flatgrad\[(\w+)\]", install):
+            assert extra in known
+
+
+def test_info_names_the_level_that_was_chosen(cli):
+    result = cli("info", env=os.environ | {"FLATGRAD_ISA": "baseline"})
+    assert "kernels     baseline, as FLATGRAD_ISA=baseline says\n" in result.stdout
+
+
+# ---- bad arguments of the commands, and names ----
+
+BAD = {
+    "moons --activation Relux": "argument --activation: expected one of relu, leaky_relu, elu, gelu, gelu_tanh, silu, "
+                                "softplus, tanh, sigmoid, linear, got 'Relux'; did you mean relu?",
+    "moons --optimizer adm": "argument --optimizer: expected one of sgd, adam, adamw, rmsprop, adagrad, adadelta, "
+                             "got 'adm'; did you mean adam?",
+    "moons --optimizer 7": "argument --optimizer: expected one of sgd, adam, adamw, rmsprop, adagrad, adadelta, got '7'",
+    "moons --learning-rate 0": "argument --learning-rate/--lr: expected a number above 0, got '0'",
+    "moons --lr nan": "argument --learning-rate/--lr: expected a number above 0, got 'nan'",
+    "moons --batch-size 0": "argument --batch-size: expected an integer of 1 or more, got '0'",
+    "moons --load missing.npz": "cannot read missing.npz: No such file or directory",
+    "moons --load text": "argument --load: expected a file that --save wrote, got text",
+    "moons --load other.npz": "argument --load: expected the weights of a network 2-16-16-1, as --hidden says, "
+                              "got other.npz with layers of 3 1",
+    "moons --save model.txt": "argument --save: expected a name that ends in .npz, got 'model.txt'",
+    "moons --save missing/a.npz": "cannot write missing/a.npz: No such file or directory",
+    "moons --save a --out a": "argument --save: expected another file than --out's, got 'a'",
+    "moons --load text --out text": "argument --out: expected another file than --load's, got 'text'",
+    "xor --epochs 0": "argument --epochs: expected an integer of 1 or more, got '0'",
+    "xor --lr inf": "argument --lr/--learning-rate: expected a number above 0, got 'inf'",
+    "xor --hidden 0": "argument --hidden: expected an integer of 1 or more, got '0'",
+    "xor --bits 3": "unrecognized arguments: --bits 3",
+    "xor 3": "unrecognized arguments: 3",
+    "parity --seed -1": "argument --seed: expected an integer from 0 to 4294967295, got '-1'",
+    "parity --bits 9": "argument --bits: expected an integer from 1 to 8, got '9'",
+    "parity --bits two": "argument --bits: expected an integer from 1 to 8, got 'two'",
+    "sum --add 1": "argument --add: expected 2 arguments",
+    "sum --add 1 nan": "argument --add: expected a finite number, got 'nan'",
+    "bench --seconds 0": "argument --seconds: expected a number above 0, got '0'",
+    "bench --seconds soon": "argument --seconds: expected a number above 0, got 'soon'",
+    "info --yaml": "unrecognized arguments: --yaml",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_a_bad_argument_is_one_line(command, tmp_path, line):
+    (tmp_path / "text").write_text("x,y\n")
+    MLP(2, [3, 1]).save(tmp_path / "other.npz")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    code, out, err = command(line)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err == f"flatgrad {line.split()[0]}: error: {BAD[line]}\n"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("line, near", [("sun", "sum"), ("mooons", "moons"), ("XOR", "xor"), ("benchmark", "bench"), ("?", "")])
+def test_an_unknown_command_has_a_suggestion(command, line, near):
+    suggestion = f"; did you mean {near}?" if near else ""
+    assert command(line) == (2, "", f"flatgrad: error: unknown command {line!r}, expected one of moons, xor, parity, sum, "
+                                    f"run, bench, info{suggestion}\n")
+
+
+# ---- what the help says ----
+
+COMMANDS = "moons xor parity sum run bench info".split()
+
+
+def help_of(name):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stopped:
+        main([*name.split(), "--help"])
+    assert stopped.value.code == 0
+    return out.buffer.getvalue().decode().replace(os.linesep, "\n")
+
+
+def test_the_first_help_has_a_line_for_every_command(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = help_of("").split("commands:\n")[1].split("\n\n")[0].splitlines()[1:]
+    assert [line.split()[0] for line in lines] == COMMANDS and all(len(line.split()) > 4 for line in lines)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits(name):
+    assert max(map(len, help_of(name).splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_a_purpose_and_examples(name):
+    text = help_of(name)
+    assert text.startswith(f"usage: python -m flatgrad {name} ")
+    description = text.partition("\n\n")[2].partition("\n\n")[0]
+    assert len(description.split()) > 10
+    assert f"examples:\n  python -m flatgrad {name}" in text
+
+
+EXAMPLES = list(dict.fromkeys(
+    line.strip() for name in ["", *COMMANDS] for line in help_of(name).splitlines()
+    if line.startswith("  python -m flatgrad ") and "[" not in line and line.split()[3] != "run"))
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_examples_of_the_help_run(command, no_pictures, tmp_path, monkeypatch, line):
+    write_moons(tmp_path / "points.csv")
+    if "--load" in line:
+        command("moons --steps 1 --save model.npz")
+    if "bench" in line:   # without waiting for micrograd
+        ours = bench_module.library("flatgrad")
+        monkeypatch.setattr(bench_module, "library", lambda name: types.SimpleNamespace(**{**vars(ours), "name": name}))
+        line += " --seconds 0.01"   # of two, argparse takes the last
+    if line.endswith("300000"):
+        line = line[:-2]
+    if line.endswith("--help"):
+        return   # help_of has run it
+    code, out, err = command(line.removeprefix("python -m flatgrad "))
+    assert (code, err) == (0, "")
+    says = {"--activation linear": "accuracy  88.0%", "xor --hidden 1": "Not learnt", "parity --hidden 2": "Not learnt",
+            "sum --epochs 20": "Not learnt", "--lr 0.01": "Learnt", "--bits 2": "Learnt", "--bits 5": "Learnt"}
+    for part, text in says.items():
+        assert part not in line or text in out
+
+
+def test_the_example_of_a_file_is_one(command, tmp_path):
+    indented = re.search(r"begins like this.*?\n((?: {10}.+\n)+)", help_of("moons"))[1]
+    (tmp_path / "points.csv").write_text(textwrap.dedent(indented))
+    assert command("moons --data points.csv --steps 1")[::2] == (0, "")
+
+
+def test_examples_of_run(cli, tmp_path):
+    program = ("import sys\nclass Value:\n    def __init__(self):\n        self.data = self.grad = 0.0\n    def backward(self):\n        pass\nassert 'numpy' not in sys.modules\n"
+               "print(Value.__module__.split('.')[0], *sys.argv[1:])\n")
+    (tmp_path / "mypackage").mkdir()
+    for name in "train.py", "gpt.py", "mypackage/train.py":
+        (tmp_path / name).write_text(program)
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": "print('cell')"}
+    (tmp_path / "demo.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    expected = {"train.py": "__main__ --steps 100\n", "demo.ipynb": "cell\n", "mypackage.train": "__main__\n",
+                "gpt.py": "flatgrad\n"}
+    lines = [line.split()[3:] for line in help_of("run").partition("examples:")[2].splitlines() if "python -m flatgrad" in line]
+    assert len(lines) == 4
+    for line in lines:
+        result = cli(*line)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [result.stdout] == [text for name, text in expected.items() if name in line]
+
+
+@pytest.mark.parametrize("name", ["moons", "xor", "parity", "sum"])
+def test_the_python_in_the_help_does_the_same(command, no_pictures, name):
+    code = textwrap.dedent(help_of(name).partition("the same in Python:\n")[2])
+    assert len([line for line in code.splitlines() if line and "import" not in line]) <= 13
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(ast.parse(code), name, "exec"), {})
+    final = float(out.getvalue())
+    printed = command(name)[1]
+    if name == "moons":   # the last step's loss
+        shown = steps(printed)[-1][1]
+    else:
+        shown = float(re.findall(r"^ *\d+ +(\S+)  ", printed, re.MULTILINE)[-1])
+    assert shown == pytest.approx(final, rel=1e-3, abs=1e-6)
+
+
+# ---- the program that pip installs ----
+
+def test_the_script_finds_modules_as_python_m_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["bin", *sys.path[1:]])
+    monkeypatch.setattr(sys, "argv", ["bin/flatgrad", "info", "--json"])
+    assert script() == 0
+    assert sys.path[0] == os.getcwd() and json.loads(capsys.readouterr().out)["flatgrad"] == __version__

@@ -136,12 +136,6 @@ def test_c_is_that_of_the_sources():
             assert code in sources, page.name
 
 
-# What the pages name and other branches bring; to be emptied when these are merged.
-TO_COME = {"flatgrad.no_grad", "flatgrad.grad", "flatgrad.jacobian", "flatgrad.gradcheck", "flatgrad.functional",
-           "flatgrad.train.Trainer", "flatgrad.optim.lr_scheduler", "flatgrad.optim.clip_grad_norm_",
-           "flatgrad.losses.MSELoss", "flatgrad.losses.CrossEntropyLoss"}
-
-
 def test_names_are_there():
     named = set()
     for page in PAGES:
@@ -149,7 +143,7 @@ def test_names_are_there():
         for package, name in re.findall(r"`(flatgrad|losses)\.([a-zA-Z_.]+\w)(?=[`(])", text):
             named.add(f"flatgrad.{name}" if package == "flatgrad" else f"flatgrad.losses.{name}")
     assert len(named) > 10
-    assert {name for name in named if not is_there(name)} <= TO_COME
+    assert {name for name in named if not is_there(name)} == set()
 
 
 def test_links_lead_somewhere():

@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "tape.h" nogil:
     ctypedef uint32_t fg_id
+    bint FG_UNLIKELY(bint condition)
 
     enum:
         FG_MAX_ID

@@ -284,18 +284,20 @@ cdef inline fg_handle *new_handle() except NULL:
 cdef Py_ssize_t unrecorded = 0   # how many no_grad() blocks there are around us
 
 
-cdef fg_id forgotten(fg_id i) noexcept:
-    """The leaf with the number of node i, which is on top, in its place."""
+cdef void make_leaf(fg_handle *handle) noexcept:
+    """Within no_grad(): the handle's node, which is on top, becomes a leaf with its number."""
+    cdef fg_id i = handle.id
     cdef int op = fg_tape_op(&tape, i)
-    return fg_tape_forget(&tape, i, tape.args[i].a if fg_op_is_pooled(op) or fg_op_is_block(op) else tape.npool)
+    i = fg_tape_forget(&tape, i, tape.args[i].a if fg_op_is_pooled(op) or fg_op_is_block(op) else tape.npool)
+    tape.owner[i] = &handle.id
 
 
 cdef inline object give(fg_handle *handle, fg_id i):
     """Tie a new handle to node i, which is on top and has none and no box, and hand it to the caller."""
-    if unrecorded:
-        i = forgotten(i)
     handle.id = i
     tape.owner[i] = &handle.id
+    if FG_UNLIKELY(unrecorded != 0):
+        make_leaf(handle)
     return FG_GIVE(<PyObject *>handle)
 
 
@@ -2285,6 +2287,11 @@ def collect():
     if tape.dead != NULL:
         drain()
     return before - tape.n if before > tape.n else 0
+
+
+def _kernel_levels():
+    """The instruction-set levels that this build has and this processor can run, for the command line."""
+    return kernel_levels()
 
 
 def _operations():

@@ -11,18 +11,23 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["extra", "finite", "finite_array", "flag", "generator", "non_negative", "one_of", "positive", "samples",
-           "within", "whole"]
+__all__ = ["extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative", "one_of", "positive",
+           "real", "samples", "shortened", "whole", "within"]
+
+
+def real(name, value, expected="a number"):
+    """The float that `value` is, nan and inf among them; an int that is too large for one is inf."""
+    if not isinstance(value, numbers.Real):
+        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def finite(name, value, expected="a finite number"):
     """The finite float that `value` is."""
-    if not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
+    result = real(name, value, expected)
     if not math.isfinite(result):
         raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
     return result

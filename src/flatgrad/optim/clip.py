@@ -3,10 +3,9 @@
 Each is one call into C for each group of an optimizer; of parameters in a list, they are looked up first.
 """
 import math
-import numbers
 
 from flatgrad._core import Parameters, Tensor, Value
-from flatgrad.arguments import flag
+from flatgrad.arguments import flag, real
 from flatgrad.errors import ArgumentError, ArgumentTypeError, GradientError
 from flatgrad.optim.optimizers import Optimizer
 
@@ -150,12 +149,7 @@ def norm_of(norms, norm_type):
 
 def bound(name, value, expected="a number, 0 or more"):
     """The float, 0 or more and inf at most, that `value` is."""
-    if not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
+    result = real(name, value, expected)
     if not result >= 0.0:
         raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
     return result

@@ -1,0 +1,117 @@
+"""The command line, ``python -m flatgrad``: parsing, printing and exit codes.
+
+What is trained on comes from `datasets`, what is drawn from `viz`; `compat` runs programs. Each module
+of this package has a family of commands, `common` what they share and `training` the loop.
+
+Exit codes: 0 done; 1 training diverged, or libraries compute different numbers; 2 bad arguments, input
+or output, told in one line on stderr; 130 interrupted; 141 whoever read our output went away. A program
+that is run has its own.
+"""
+# NumPy is imported where it is used, and so are `datasets`, `viz` and all else that imports it: it is not
+# for us to import before a program that is run has prepared for it.
+import os
+import sys
+
+from flatgrad import __version__
+from flatgrad.cli import bench, info, moons, problems, program
+from flatgrad.cli.common import Parser, suggestion
+
+__all__ = ["main", "script"]
+
+DESCRIPTION = """\
+flatgrad: scalar automatic differentiation on flat C arrays.
+
+Learn something on the command line, run programs written for micrograd, see what this
+installation can do. `flatgrad`, which pip installs, is short for `python -m flatgrad`."""
+
+EPILOG = """\
+examples:
+  python -m flatgrad moons
+      train a network of 337 parameters and see its decision boundary, in a second
+  python -m flatgrad xor --help
+      what the problem is, why it matters, and the ten lines of Python that do the same
+  python -m flatgrad run train.py
+      a program written for micrograd, many times faster"""
+
+
+def main(argv=None):
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments, without the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    SystemExit
+        After --help, --version and errors in the arguments.
+
+    Examples
+    --------
+    >>> from flatgrad.cli import main
+    >>> main(["xor", "--epochs", "100", "--seed", "1"])  # doctest: +SKIP
+    0
+    """
+    argv, passed_on = program.split(sys.argv[1:] if argv is None else list(argv))
+    if passed_on is not None:
+        # Not below: what a program does to stdout is its own affair.
+        return run(argv, passed_on)
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any character
+    try:
+        try:
+            return run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where its errors can be caught
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:  # of stdout: those of files are caught where they are opened
+        # Python flushes once more at exit; let that succeed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"flatgrad: error: standard output: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def script():
+    """What pip installs as the program ``flatgrad``: `main`, with modules found as ``python -m`` finds them.
+
+    Returns
+    -------
+    int
+    """
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = os.getcwd()  # in the place of the folder that the program is in
+    return main()
+
+
+def run(argv, passed_on=()):
+    """Parse the arguments and run the command; `passed_on` is for the program that it runs."""
+    parser = Parser(prog="python -m flatgrad", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"flatgrad {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    moons.add(commands)
+    problems.add(commands)
+    program.add(commands, passed_on)
+    bench.add(commands)
+    info.add(commands)
+
+    if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
+        parser.error(f"unknown command {argv[0]!r}, expected one of {', '.join(commands.choices)}"
+                     f"{suggestion(argv[0], commands.choices)}")
+    args, unknown = parser.parse_known_args(argv)
+    if "command" not in args:
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.print_help(sys.stderr)
+        return 2
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args.command(args)

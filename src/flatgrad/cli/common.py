@@ -1,0 +1,121 @@
+"""What the commands share: the parser, converters of arguments, and checks of files to be written."""
+import argparse
+import difflib
+import math
+import os
+
+__all__ = ["Parser", "check_writable", "finite_number", "identifier", "int_from", "name_of", "positive_number", "suggestion"]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, its errors one line each."""
+
+    def __init__(self, **kwargs):
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
+        )
+
+    def error(self, message):
+        """Exit with code 2 after one line on stderr."""
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: error: {message}\n")
+
+
+# ---- converters for argparse ----
+
+def int_from(low, high=None):
+    """A converter for argparse: an int between two bounds."""
+    expected = f"of {low} or more" if high is None else f"from {low} to {high}"
+
+    def convert(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"expected an integer {expected}, got {text!r}")
+        return value
+
+    return convert
+
+
+def finite_number(text):
+    """A converter for argparse: a finite float."""
+    return number(text, "a finite number", math.isfinite)
+
+
+def positive_number(text):
+    """A converter for argparse: a finite float above 0."""
+    return number(text, "a number above 0", lambda value: 0.0 < value < math.inf)
+
+
+def number(text, expected, is_right):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not is_right(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return value
+
+
+def name_of(known):
+    """A converter for argparse: one of the names, small letters or capitals; the error suggests the nearest."""
+    def convert(text):
+        if text.lower() in known:
+            return text.lower()
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}, got {text!r}{suggestion(text, known)}")
+    return convert
+
+
+def identifier(text):
+    """A converter for argparse: the name of a class."""
+    if not text.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected the name of a class, got {text!r}")
+    return text
+
+
+def suggestion(text, known):
+    """What to say of a name that nobody knows, to be added to a message; '' if none is near."""
+    near = difflib.get_close_matches(text.lower(), known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+# ---- files ----
+
+def check_writable(parser, option, path, ending, others):
+    """Exit if a file cannot or must not go to `path`; leave every file as it is.
+
+    Parameters
+    ----------
+    parser : Parser
+        Whose error it is.
+    option : str
+        What named the path.
+    path : str
+    ending : str
+        That its name has to have, if it has one at all.
+    others : dict of str to str or None
+        Option -> path of the other files of the command.
+    """
+    from flatgrad.datasets import shown_path
+
+    if os.path.splitext(path)[1].lower() not in ("", ending):
+        parser.error(f"argument {option}: expected a name that ends in {ending}, got {path!r}")
+    existed = os.path.exists(path)
+    for other, other_path in others.items():
+        if other_path is not None and is_same(path, other_path):
+            parser.error(f"argument {option}: expected another file than {other}'s, got {path!r}")
+    try:
+        with open(path, "ab"):
+            pass
+        if not existed:
+            os.remove(path)
+    except OSError as error:
+        parser.error(f"cannot write {shown_path(path)}: {error.strerror}")
+
+
+def is_same(path, other):
+    """Whether two paths are one file, there or not."""
+    if os.path.exists(path) and os.path.exists(other):
+        return os.path.samefile(path, other)
+    return os.path.abspath(path) == os.path.abspath(other)

@@ -1,0 +1,79 @@
+"""``python -m flatgrad run``: a program written for micrograd, as it is, on flatgrad."""
+from flatgrad import compat
+from flatgrad.cli.common import identifier
+
+__all__ = ["add", "split"]
+
+USAGE = """\
+python -m flatgrad run [--replace-class NAME] PROGRAM [ARGUMENT ...]
+       python -m flatgrad run [--replace-class NAME] -m MODULE [ARGUMENT ...]"""
+
+HELP = """\
+Run a program that was written for micrograd, as it is, on flatgrad: in it, `import micrograd` gives
+flatgrad, even where micrograd is installed. Everything after PROGRAM or MODULE is passed on to it.
+
+Of a notebook, the code cells are run in order. What is IPython's in them (%magic, !command) is
+skipped and told on stderr, plots are not shown, and a value on a cell's last line is not either."""
+
+EXAMPLES = """\
+examples:
+  python -m flatgrad run train.py --steps 100
+      instead of: python train.py --steps 100
+  python -m flatgrad run demo.ipynb
+      the notebook's code cells, one after the other
+  python -m flatgrad run -m mypackage.train
+      instead of: python -m mypackage.train
+  python -m flatgrad run --replace-class Value gpt.py
+      a script that brings its own `class Value`: flatgrad's takes its place"""
+
+
+def split(argv):
+    """What is ours and what is for the program, of ``run [OPTION ...] PROGRAM [ARGUMENT ...]``.
+
+    Returns
+    -------
+    ours : list of str
+        All of them if no program is named.
+    passed_on : list of str or None
+        None if no program is named.
+    """
+    end = 1
+    while argv[:1] == ["run"] and end < len(argv):
+        word = argv[end]
+        end += 2 if word in ("-m", "--replace-class", "--") else 1
+        if word in ("-h", "--help") or end > len(argv):
+            break
+        if not word.startswith("-") or word.startswith("-m") or word in ("-", "--"):
+            return argv[:end], argv[end:]
+    return argv, None
+
+
+def add(commands, passed_on):
+    """Add the command to argparse's; `passed_on` is for the program."""
+    sub = commands.add_parser(
+        "run",
+        help="run a script or notebook written for micrograd, on flatgrad",
+        usage=USAGE,
+        description=HELP,
+        epilog=EXAMPLES,
+    )
+    sub.set_defaults(command=program, parser=sub, passed_on=passed_on)
+    sub.add_argument("program", metavar="PROGRAM", nargs="?",
+                     help="a script, or a notebook if the name ends in .ipynb")
+    sub.add_argument("-m", dest="module", metavar="MODULE",
+                     help="a module to run, found as python -m finds it")
+    sub.add_argument("--replace-class", metavar="NAME", type=identifier,
+                     help="put flatgrad's Value in the place of the class NAME that the program "
+                          "defines at its top level; methods that are missed are told on stderr")
+
+
+def program(args):
+    """Run a script, a notebook or a module."""
+    module = args.module is not None
+    if not module and args.program is None:
+        args.parser.error("expected a script, a notebook or -m MODULE; --help shows examples")
+    try:
+        return compat.run(args.module if module else args.program, args.passed_on, module=module,
+                          replace_class=args.replace_class)
+    except compat.Refusal as error:
+        args.parser.error(str(error))

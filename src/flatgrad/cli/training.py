@@ -1,0 +1,79 @@
+"""The loop that all commands train with, and the optimizers by name."""
+__all__ = ["OPTIMIZERS", "is_shown", "optimizer_of", "steps"]
+
+# What --optimizer may say -> the class in `flatgrad.optim`, and the learning rate that suits the moons.
+OPTIMIZERS = {"sgd": ("SGD", 1.0), "adam": ("Adam", 0.05), "adamw": ("AdamW", 0.05), "rmsprop": ("RMSprop", 0.02),
+              "adagrad": ("Adagrad", 0.2), "adadelta": ("Adadelta", 5.0)}
+
+
+def optimizer_of(name, parameters, lr=None):
+    """The optimizer of a name, with its own or another learning rate."""
+    from flatgrad import optim
+
+    kind, usual = OPTIMIZERS[name]
+    return getattr(optim, kind)(parameters, lr=usual if lr is None else lr)
+
+
+def steps(model, X, y, count, loss, optimizer, *, rate=None, batch_size=None, seed=0):
+    """Train, step by step.
+
+    Parameters
+    ----------
+    model : flatgrad.nn.Module
+        Trained in place.
+    X : array_like of shape (n_samples, n_features)
+    y : array_like of shape (n_samples,)
+    count : int
+        How many steps.
+    loss : callable
+        ``loss(prediction, target)``, of Tensors; returns a Value.
+    optimizer : flatgrad.optim.Optimizer
+    rate : callable, optional
+        ``rate(k)`` is the learning rate of step k.
+    batch_size : int, optional
+        Samples for each step, drawn anew in each pass through all of them. None: all, in order.
+    seed : int, optional
+        For these draws.
+
+    Yields
+    ------
+    k : int
+        The step, from 0.
+    loss : Value
+    prediction, target : Tensor
+        All of them before the step's update, which is made when the next step is asked for.
+    """
+    for k, (inputs, targets) in zip(range(count), batches(X, y, batch_size, seed)):
+        prediction = model(inputs)
+        error = loss(prediction, targets)
+        yield k, error, prediction, targets
+
+        optimizer.zero_grad()
+        error.backward()
+        if rate is not None:
+            optimizer.lr = rate(k)
+        optimizer.step()
+
+
+def batches(X, y, batch_size, seed):
+    """The samples of one step after the other, without end."""
+    import numpy as np
+
+    from flatgrad import Tensor
+
+    X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+    if batch_size is None or batch_size >= len(X):
+        everything = Tensor(X, requires_grad=False), Tensor(y, requires_grad=False)
+        while True:
+            yield everything
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(len(X))
+        for start in range(0, len(X), batch_size):
+            chosen = order[start:start + batch_size]
+            yield Tensor(X[chosen], requires_grad=False), Tensor(y[chosen], requires_grad=False)
+
+
+def is_shown(k):
+    """Whether step k has a line in a log of many: 0, 10, 20, 50, 100, 200, 500, 1000 and so on."""
+    return k == 0 or k >= 10 and str(k).rstrip("0") in ("1", "2", "5")

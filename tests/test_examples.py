@@ -1,0 +1,188 @@
+"""examples/: each script runs without a warning, and prints and writes what examples/README.md says."""
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="examples/ is not part of an installed package")
+
+HELPERS = {"drawing.py", "pure_value.py"}   # imported by others, and named in the README
+NEEDS = {"draw_expression.py": "graphviz", "draw_neuron.py": "graphviz", "draw_mlp.py": "graphviz",
+         "moons_png.py": "matplotlib", "sine.py": "matplotlib", "digits.py": "sklearn"}
+WRITES = {"draw_expression.py": "expression.svg", "draw_neuron.py": "neuron.svg", "draw_mlp.py": "mlp.svg",
+          "moons_png.py": "decision_boundary.png", "sine.py": "sine.png"}
+
+ENTRY = re.compile(r"^```text\n\$ python (.+)\n((?s:.*?))^```$", re.MULTILINE)
+SOME = re.compile(r"(?<!\S)\.\.\.(?!\S)")               # ... between blanks
+PICTURE = re.compile(r"\s*\|.*\|")                      # a row of a decision boundary
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+TIME = re.compile(r"(\d+(?:\.\d+)?)(?= (?:s|ms)\b)")    # never the same twice
+
+
+def entries():
+    """{command without python: the lines that it prints} as the README has them."""
+    readme = EXAMPLES / "README.md"
+    if not readme.exists():
+        return {}
+    found = ENTRY.findall(readme.read_text("utf-8"))
+    return {command: output.splitlines() for command, output in found}
+
+
+def script_of(command):
+    return next((Path(word).name for word in command.split() if word.startswith("examples/")), None)
+
+
+def run(command, folder):
+    """A command of the README, in another folder, with warnings as errors."""
+    words = [str(EXAMPLES.parent / word) if word.startswith("examples/") else word for word in command.split()]
+    return subprocess.run([sys.executable, "-W", "error", *words], cwd=folder, capture_output=True, text=True,
+                          timeout=120)
+
+
+def same_number(expected, got, percent):
+    """A whole number exactly, or up to 1 if it is a percentage; others up to 1 %, or 2 in the last digit shown."""
+    if ("." in expected) != ("." in got):
+        return False
+    if "." not in expected:
+        return abs(int(expected) - int(got)) <= percent
+    digits = len(expected.partition(".")[2])
+    return abs(float(expected) - float(got)) <= max(2.001 * 10.0**-digits, 0.01 * abs(float(expected)))
+
+
+def same_line(expected, got):
+    if SOME.search(expected):
+        pattern = r"\s*".join(".*" if SOME.fullmatch(word) else re.escape(word) for word in expected.split())
+        return re.fullmatch(pattern, got) is not None
+    if PICTURE.fullmatch(expected):
+        return len(expected) == len(got) and sum(a != b for a, b in zip(expected, got)) <= 2
+    expected, got = TIME.sub("time", expected), TIME.sub("time", got)
+    if NUMBER.sub("#", expected).split() != NUMBER.sub("#", got).split():
+        return False
+    return all(same_number(a.group(), b.group(), percent=expected[a.end():a.end() + 1] == "%")
+               for a, b in zip(NUMBER.finditer(expected), NUMBER.finditer(got)))
+
+
+def same_output(expected, got):
+    """Whether the lines are those of the README, where a line ... stands for any number of lines."""
+    if not expected:
+        return not got
+    if expected[0] == "...":
+        return any(same_output(expected[1:], got[k:]) for k in range(len(got) + 1))
+    return bool(got) and same_line(expected[0], got[0]) and same_output(expected[1:], got[1:])
+
+
+@pytest.mark.parametrize("command", entries())
+def test_what_the_readme_says(command, tmp_path):
+    script = script_of(command)
+    if script in NEEDS:
+        pytest.importorskip(NEEDS[script])
+    if NEEDS.get(script) == "graphviz" and not shutil.which("dot"):
+        pytest.skip("without Graphviz's program dot its source is written: tests/test_draw.py")
+    done = run(command, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert same_output(entries()[command], done.stdout.splitlines()), done.stdout
+
+    written = [path.name for path in tmp_path.iterdir()]
+    assert written == ([WRITES[script]] if script in WRITES else [])
+    for name in written:
+        content = (tmp_path / name).read_bytes()
+        assert content.startswith(b"\x89PNG") and len(content) > 10_000 if name.endswith(".png") else b"<svg" in content
+
+
+def test_each_script_has_an_entry():
+    scripts = {path.name for path in EXAMPLES.glob("*.py")}
+    assert scripts == {script_of(command) for command in entries()} - {"checks.py"} | HELPERS
+    text = (EXAMPLES / "README.md").read_text("utf-8")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert set(headings) == scripts - HELPERS | {"micrograd/"} and len(headings) == len(set(headings))
+    for name in HELPERS:
+        assert f"`{name}`" in text
+
+
+def test_each_script_says_how_to_run_it():
+    for path in EXAMPLES.glob("*.py"):
+        if path.name not in HELPERS:
+            source = path.read_text("utf-8")
+            assert source.startswith('"""') and f"\n    python examples/{path.name}" in source
+            # Short, and imported without doing anything.
+            if path.name not in {"expression.py", "scalar_gpt.py"} and not path.name.startswith("draw_"):
+                assert source.count("\n") < 80 and source.endswith('if __name__ == "__main__":\n    main()\n')
+
+
+@pytest.mark.parametrize("expected, got, same", [
+    ("loss 0.911  accuracy 50%", "loss 0.912   accuracy 50%", True),
+    ("loss 0.911  accuracy 50%", "loss 0.931  accuracy 50%", False),
+    ("loss 0.911  accuracy 50%", "loss 0.911  accuracy 53%", False),
+    ("8 of 8 right", "7 of 8 right", False),
+    ("8 of 8 right", "8.0 of 8 right", False),
+    ("prediction  1.000", "prediction -1.000", False),
+    ("loss 0.000005", "loss 0.000006", True),
+    ("loss 0.000005", "loss 0.000050", False),
+    ("300 epochs in 1.4 s", "300 epochs in 22.0 s", True),
+    ("300 epochs in 1.4 s", "301 epochs in 1.4 s", False),
+    ("test accuracy 97.6%", "test accuracy 97.6", False),
+    ("a ... b", "a long b", True),
+    ("a ... b", "a long c", False),
+    ("  |..::..|", "  |..:...|", True),
+    ("  |..::..|", "  |......#|", False),
+    ("  |..::..|", "  |..::...|", False),
+    ("one\n...\nfour", "one\ntwo\nthree\nfour", True),
+    ("one\n...\nfour", "one\ntwo\nthree", False),
+    ("one\ntwo", "one", False),
+    ("one", "one\ntwo", False),
+    ("wrote a.png", "wrote b.png", False),
+])
+def test_the_comparison_tells_outputs_apart(expected, got, same):
+    assert same_output(expected.split("\n"), got.split("\n")) is same
+
+
+def load(name):
+    """A script as a module; it has to do nothing yet."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_csv_file_is_what_the_script_writes(tmp_path):
+    load("moons_text").write_csv(tmp_path / "moons.csv")
+    written = (tmp_path / "moons.csv").read_text("utf-8")
+    assert written == (EXAMPLES / "make_moons.csv").read_text("utf-8")
+    assert written.splitlines()[0] == "x,y,label" and written.count("\n") == 101
+
+
+def test_moons_of_another_file(tmp_path):
+    (tmp_path / "points.csv").write_text("x,y,label\n0,0,-1\n0.1,0,-1\n2,1,1\n2,1.1,1\n", "utf-8")
+    done = run("examples/moons_text.py points.csv", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4 samples, 337 parameters\n") and "step 99  loss 0.0" in done.stdout
+
+
+def test_without_scikit_learn_the_digits_say_what_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "sklearn.py").write_text("raise ModuleNotFoundError(\"No module named 'sklearn'\", name='sklearn')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    done = run("examples/digits.py", tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == ("digits.py needs scikit-learn, for its data: No module named 'sklearn'; to install it: "
+                           "pip install scikit-learn\n")
+
+
+def test_the_gradient_of_the_simulation_is_that_of_finite_differences():
+    """Through the integrator and its branches, for each constant, on both sides of the stop."""
+    from flatgrad import Value
+
+    ode = load("ode")
+    constants = [Value(number) for number in ode.TRUE]
+    positions = ode.simulate(constants)
+    assert min(x.data for x in positions) < 0.0 and max(x.data for x in positions) > ode.STOP_AT
+    sum((x * x for x in positions), Value(0.0)).backward()
+    for k, number in enumerate(ode.TRUE):
+        h = 1e-6 * number
+        ends = [sum(x * x for x in ode.simulate([*ode.TRUE[:k], number + d, *ode.TRUE[k + 1:]])) for d in (h, -h)]
+        assert constants[k].grad == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5)
