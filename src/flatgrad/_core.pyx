@@ -25,8 +25,8 @@ from copy import deepcopy
 from functools import partial
 from types import CellType, FunctionType
 
-from flatgrad.arguments import one_of
-from flatgrad.errors import ShapeError
+from flatgrad.arguments import one_of, shortened
+from flatgrad.errors import ArgumentTypeError, ShapeError
 
 
 cdef extern from "Python.h":
@@ -281,7 +281,23 @@ cdef inline fg_handle *new_handle() except NULL:
     return <fg_handle *>PyType_GenericAlloc(<PyTypeObject *>Value, 0)
 
 
-cdef Py_ssize_t unrecorded = 0   # how many no_grad() blocks there are around us
+cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    #define FG_THREAD_LOCAL __declspec(thread)
+    #else
+    #define FG_THREAD_LOCAL _Thread_local
+    #endif
+    static FG_THREAD_LOCAL Py_ssize_t fg_blocks_around;
+    """
+    Py_ssize_t fg_blocks_around   # how many no_grad() blocks there are around us, in this thread
+
+cdef Py_ssize_t blocks = 0   # and in all threads, which costs nothing to read
+
+
+cdef inline bint unrecorded() noexcept:
+    """Whether there is a no_grad() block around us."""
+    return FG_UNLIKELY(blocks != 0) and fg_blocks_around != 0
 
 
 cdef void make_leaf(fg_handle *handle) noexcept:
@@ -296,7 +312,7 @@ cdef inline object give(fg_handle *handle, fg_id i):
     """Tie a new handle to node i, which is on top and has none and no box, and hand it to the caller."""
     handle.id = i
     tape.owner[i] = &handle.id
-    if FG_UNLIKELY(unrecorded != 0):
+    if unrecorded():
         make_leaf(handle)
     return FG_GIVE(<PyObject *>handle)
 
@@ -1682,7 +1698,7 @@ cdef class Value:
         partials = None
         if local_grads is not None:
             partials = to_list("local_grads", "numbers", local_grads)
-        if unrecorded:
+        if unrecorded():
             scratch = bytearray((len(nodes) + 1) * sizeof(double))
             check_made(nodes, partials, <double *><char *>scratch)
             nodes, partials = [], None
@@ -2175,7 +2191,7 @@ def weighted_sum(w not None, x not None, b):
     if not isinstance(w, (list, tuple)):
         w = list(w)
     if not isinstance(x, (list, tuple)):
-        x = list(x)
+        x = one_sample(x)
     count = len(w)
     if len(x) != count:
         raise ShapeError(f"x: expected {count} inputs, one for each weight, got {len(x)}")
@@ -2186,6 +2202,9 @@ def weighted_sum(w not None, x not None, b):
     reserve(<fg_id>(3 * count), 0)
     if not plain_terms(w, x, b, count):
         for k in range(count):
+            if is_row(x[k]):
+                raise ShapeError("x: expected one sample, a list of numbers and Values, got one with a "
+                                 f"{type(x[k]).__name__} in it; a Layer takes several samples")
             b = b + w[k] * x[k]
         return b
     # No Python code runs from plain_terms() to the end: the lists and all ids stay as they are.
@@ -2206,6 +2225,16 @@ def weighted_sum(w not None, x not None, b):
         sum += wd
         total = fg_tape_push(&tape, FG_ADD, total, product, sum)
     return give(handle, total)
+
+
+cdef object one_sample(object x):
+    """What can be iterated over as a list."""
+    try:
+        x = iter(x)
+    except TypeError:
+        raise ArgumentTypeError("x: expected a list or an array of numbers and Values, got "
+                                f"{shortened(x)}") from None
+    return list(x)
 
 
 cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):

@@ -291,10 +291,10 @@ class recording:
     """
 
     def __enter__(self):
-        global unrecorded
-        self.before, unrecorded = unrecorded, 0
+        global fg_blocks_around
+        self.before, fg_blocks_around = fg_blocks_around, 0
         return self
 
     def __exit__(self, *exception):
-        global unrecorded
-        unrecorded = self.before
+        global fg_blocks_around
+        fg_blocks_around = self.before

@@ -298,7 +298,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
         raise MemoryError(f"x: a layer over {rows} samples does not fit on the tape")
     single = not batch and plans[count - 1].nout == 1
     if batch:
-        tensor = new_tensor(rows, plans[count - 1].nout, a.ndim, False, unrecorded > 0)
+        tensor = new_tensor(rows, plans[count - 1].nout, a.ndim, False, unrecorded())
     elif not single:
         values = [None] * <Py_ssize_t>plans[count - 1].nout
     if tape.n + nodes > tape.room or tape.npool + words > tape.pool_capacity:
@@ -326,7 +326,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
         if status < 0:
             undo(n, npool, handle)
             raise_status(status)
-    if unrecorded:
+    if unrecorded():
         node = fg_tape_forget(&tape, n, npool)
     if single:
         return give(handle, node)
@@ -363,7 +363,7 @@ def layer_forward(neurons not None, x):
     batch = is_batch(x)
     if not scalar_mode and plan_layer(neurons, &plan):
         if not batch and not isinstance(x, (list, tuple)):
-            x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else list(x)
+            x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else one_sample(x)
         result = run_plans(&plan, 1, x, batch)
         if result is not NotImplemented:
             return result
@@ -385,7 +385,7 @@ def layer_forward(neurons not None, x):
         return []
     if fused and not scalar_mode and len((<Weights>neurons[0]).kept) > 0:
         if not batch and not isinstance(x, (list, tuple, Tensor)):
-            x = list(x)
+            x = one_sample(x)
         check_width(x, len((<Weights>neurons[0]).kept))
         if plan_layer(neurons, &plan):
             result = run_plans(&plan, 1, x, batch)
@@ -399,7 +399,7 @@ def layer_forward(neurons not None, x):
         return result[0] if not batch and len(neurons) == 1 else result
     if not batch:
         if not isinstance(x, (list, tuple)):
-            x = list(x)
+            x = one_sample(x)
         out = [neuron(x) for neuron in neurons]
         return out[0] if len(out) == 1 else out
     if isinstance(x, Tensor) and x.ndim == 1:

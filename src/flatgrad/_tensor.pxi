@@ -414,7 +414,7 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
         raise MemoryError(f"flatgrad: an instruction of {nodes} nodes and {words} operands does not fit on "
                           "the tape")
     if give_what == GIVE_TENSOR:
-        tensor = new_tensor(rows, cols, ndim, turned, constant or unrecorded > 0)
+        tensor = new_tensor(rows, cols, ndim, turned, constant or unrecorded())
     elif give_what == GIVE_LIST:
         values = [None] * <Py_ssize_t>(rows * cols)
     if tape.n + nodes > tape.room or tape.npool + words > tape.pool_capacity:
@@ -439,7 +439,7 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
     else:
         undo(n, npool, handle)
         raise RuntimeError("a list changed while it was read")
-    if unrecorded:
+    if unrecorded():
         node = fg_tape_forget(&tape, n, npool)
     if give_what == GIVE_VALUE:
         return give(handle, node)
@@ -1101,7 +1101,7 @@ class no_grad(ContextDecorator):
     """A context in which results are leaves: nothing is recorded that a backward pass could follow.
 
     For predictions and updates. They take no memory beyond their own, and Tensors that are made by
-    operations have `requires_grad` False. Also a decorator.
+    operations have `requires_grad` False. Other threads go on recording. Also a decorator of functions.
 
     Examples
     --------
@@ -1119,14 +1119,26 @@ class no_grad(ContextDecorator):
     ''
     """
 
+    def __call__(self, function):
+        import inspect   # here, as it takes long to import
+
+        for kind in ("isgeneratorfunction", "iscoroutinefunction", "isasyncgenfunction"):
+            if getattr(inspect, kind)(function):   # whose body runs when this is over
+                raise ArgumentTypeError("no_grad: expected a function that computes when it is called, got "
+                                        f"{function!r}; write 'with no_grad():' in it, between what it yields")
+        return super().__call__(function)
+
     def __enter__(self):
-        global unrecorded
-        unrecorded += 1
+        global blocks, fg_blocks_around
+        fg_blocks_around += 1
+        blocks += 1
         return self
 
     def __exit__(self, *exception):
-        global unrecorded
-        unrecorded -= 1
+        global blocks, fg_blocks_around
+        if fg_blocks_around > 0:   # else this is another thread, or was left before
+            fg_blocks_around -= 1
+            blocks -= 1
 
 
 cdef object scalar(str name):

@@ -11,8 +11,8 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative", "one_of", "positive",
-           "real", "samples", "shortened", "whole", "within"]
+__all__ = ["extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative", "one_of", "path_of",
+           "positive", "real", "samples", "shortened", "whole", "within"]
 
 
 def real(name, value, expected="a number"):
@@ -100,6 +100,21 @@ def one_of(name, value, known):
     raise UnknownNameError(expected + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
+def path_of(name, value):
+    """The str that a path is."""
+    import os
+
+    try:
+        result = os.fspath(value)
+    except TypeError:
+        result = None
+    if not isinstance(result, str):   # bytes as well, which nothing could be appended to
+        raise ArgumentTypeError(f"{name}: expected a str or path-like object, got {shortened(value)}")
+    if not result:
+        raise ArgumentError(f"{name}: expected the path of a file, got ''")
+    return result
+
+
 def generator(name, rng):
     """A `numpy.random.Generator`: `rng` itself, or one seeded by an int, or by the system for None."""
     import numpy as np
@@ -120,12 +135,16 @@ def finite_array(name, x, ndim=None):
 
     try:
         array = np.asarray(x)
+        if array.dtype.kind == "c":   # astype would drop the imaginary part, with a warning at most
+            raise TypeError
         if array.dtype.kind not in "biuf":
             array = array.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ArgumentTypeError(f"{name}: expected an array of real numbers, got {shortened(x)}") from None
     if ndim is not None and array.ndim != ndim:
         raise ShapeError(f"{name}: expected {ndim} dimension{'s' * (ndim != 1)}, got the shape {array.shape}")
+    if np.ma.is_masked(x):   # np.asarray has taken what is under the mask
+        raise DataError(f"{name}: expected numbers, got an array with {np.ma.count_masked(x)} of them masked")
     array = np.ascontiguousarray(array, np.float64)
     if not np.isfinite(array).all():
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])

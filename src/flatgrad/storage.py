@@ -6,7 +6,8 @@ import zipfile
 
 import numpy as np
 
-from flatgrad.errors import StateError
+from flatgrad.arguments import path_of, shortened
+from flatgrad.errors import ArgumentTypeError, StateError
 
 __all__ = ["load_arrays", "save_arrays"]
 
@@ -25,10 +26,12 @@ def save_arrays(path, arrays):
     ------
     OSError
         If the file cannot be written. What was there before is as it was.
-    TypeError
-        If there is something in an array that only pickle could write.
+    TypeError, ValueError
+        If an argument is not as described, or there is something in an array that only pickle could write.
     """
-    path = os.path.abspath(os.fspath(path))
+    path = os.path.abspath(path_of("path", path))
+    if not isinstance(arrays, dict):
+        raise ArgumentTypeError(f"arrays: expected a dict of arrays, got {shortened(arrays)}")
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in arrays.items():
         if array.dtype.hasobject:
@@ -71,7 +74,7 @@ def load_arrays(path):
     StateError
         If it is not such a file, or damaged.
     """
-    path = os.fspath(path)
+    path = path_of("path", path)
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

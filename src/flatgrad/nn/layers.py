@@ -10,7 +10,7 @@ import random
 
 from flatgrad._core import (Tensor, Value, Weights, layer_forward, network_forward, own_calls, scalar_graph, softmax,
                             weighted_sum)
-from flatgrad.arguments import flag, one_of
+from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentTypeError
 from flatgrad.nn.initialization import source, weights
 from flatgrad.nn.module import Module
@@ -185,7 +185,7 @@ class Layer(Module):
             gain = activation or ("relu" if kwargs.get("nonlin", True) else "linear")
             rows = weights(init, (nout, nin), self.then if self.then == "softmax" else gain, rng)
             self.neurons = [Neuron(nin, activation=activation, bias=bias, init=[row], **kwargs) for row in rows]
-        if not fused:
+        if fused is not True and not flag("fused", fused):
             self.fused = False
 
     @property
@@ -298,6 +298,9 @@ class MLP(Module):
         except TypeError:
             raise ArgumentTypeError(f"nouts: expected a sequence of layer sizes, got {nouts!r}") from None
         last = len(sz) - 2
+        if out_activation is not None and not callable(out_activation):
+            one_of("out_activation", out_activation, ACTIVATIONS)
+        fused = flag("fused", fused)
         rng = rng if rng is None else source(rng)
         self.layers = [Layer(sz[i], sz[i + 1], activation if i < last else out_activation, init, bias, rng=rng,
                              fused=fused)
@@ -417,4 +420,6 @@ def size(name, value):
         raise TypeError(f"{name}: expected an int, got {value!r}") from None
     if result < 0:
         raise ValueError(f"{name}: expected 0 or more, got {value!r}")
+    if result >= 2**32:   # more than there are ids
+        raise ValueError(f"{name}: expected less than 2**32, got {shortened(value)}")
     return result

@@ -2,7 +2,7 @@
 from collections import namedtuple
 
 from flatgrad._core import Tensor, Value
-from flatgrad.arguments import flag
+from flatgrad.arguments import flag, shortened
 from flatgrad.errors import ArgumentTypeError, ShapeError, StateError
 
 __all__ = ["Module"]
@@ -62,8 +62,12 @@ class Module:
 
         A backward pass adds to gradients, so this comes before each one.
         """
-        for p in self.parameters():
-            p.grad = 0.0
+        parameters = self.parameters()
+        try:
+            for p in parameters:
+                p.grad = 0.0
+        except AttributeError:
+            raise ArgumentTypeError(f"parameters: expected Values, got {type(p).__name__} {p!r}") from None
 
     def parameters(self):
         """The parameters, in a new list.
@@ -90,6 +94,7 @@ class Module:
         parameters = self.parameters()   # held from here on, so that no other object has the id of one
         names = {}
         for key, values in self.named_values():
+            check_values(key, values, ())
             for place, p in places(values):
                 names.setdefault(id(p), f"{key}[{', '.join(map(str, place))}]" if place else key)
         for k, p in enumerate(parameters):
@@ -207,8 +212,12 @@ class Module:
         """
         import numpy as np
 
-        state = {key: numbers(values) for key, values in self.named_values()}
+        state = {}
+        for key, values in self.named_values():
+            check_values(key, values, state)
+            state[key] = numbers(values)
         for key, module, name in self.named_buffers():
+            check_name(key, state)
             state[key] = np.array(getattr(module, name))
         return state
 
@@ -239,7 +248,10 @@ class Module:
             state = dict(state)
         except (TypeError, ValueError):
             raise ArgumentTypeError(f"state: expected a dict of arrays, got {state!r}") from None
-        parameters = dict(self.named_values())
+        parameters = {}
+        for key, values in self.named_values():
+            check_values(key, values, parameters)
+            parameters[key] = values
         buffers = {key: (module, name) for key, module, name in self.named_buffers()}
         shapes = {**{key: shape(values) for key, values in parameters.items()},
                   **{key: np.shape(getattr(module, name)) for key, (module, name) in buffers.items()}}
@@ -262,6 +274,12 @@ class Module:
                     arrays[key] = arrays[key].reshape(len(arrays[key]), -1)   # PyTorch's of a convolution
                 if arrays[key].shape != shapes[key]:
                     problems.append(f"{key}: expected the shape {shapes[key]}, got {arrays[key].shape}")
+                elif key in buffers:
+                    module, name = buffers[key]
+                    kind = np.asarray(getattr(module, name)).dtype
+                    if kind.kind in "iu" and not ((np.abs(arrays[key]) < 2.0**62)
+                                                  & (arrays[key] == np.floor(arrays[key]))).all():
+                        problems.append(f"{key}: expected whole numbers, got {shortened(state[key])}")
         if problems:
             raise StateError("state: expected that of this model: " + "; ".join(problems))
         for key, array in arrays.items():
@@ -416,6 +434,22 @@ def places(values, place=()):
     else:
         for k, item in enumerate(values):
             yield from places(item, (*place, k))
+
+
+def check_name(key, taken):
+    """StateError if two things have one name, as two keys of a dict may have, of which one would get lost."""
+    if key in taken:
+        raise StateError(f"{key}: expected one name for each array of the model, got two of this name")
+
+
+def check_values(key, values, taken):
+    """An error if there is something else than Values where a layer has its parameters, or two have that name."""
+    check_name(key, taken)
+    if not isinstance(values, (Value, Tensor)):
+        if not isinstance(values, (list, tuple)):
+            raise ArgumentTypeError(f"{key}: expected Values, got {type(values).__name__} {shortened(values)}")
+        for item in values:
+            check_values(key, item, ())
 
 
 def shape(values):

@@ -63,7 +63,7 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     array([0.6, 0.8])
     """
     max_norm = bound("max_norm", max_norm)
-    if norm_type == "inf":
+    if isinstance(norm_type, str) and norm_type == "inf":
         norm_type = math.inf
     norm_type = bound("norm_type", norm_type, "a number above 0 or inf")
     if norm_type == 0.0:

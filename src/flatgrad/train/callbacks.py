@@ -2,7 +2,7 @@
 import math
 import os
 
-from flatgrad.arguments import flag, non_negative, one_of, whole
+from flatgrad.arguments import flag, non_negative, one_of, path_of, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 
 __all__ = ["Callback", "EarlyStopping", "Checkpoint"]
@@ -187,7 +187,8 @@ class Checkpoint(Callback):
     runs_last = True
 
     def __init__(self, path, every=1, monitor=None, save_best_only=False, mode="min"):
-        self.path = os.fspath(path)
+        self.path = path_of("path", path)
+        self.file_of(1)
         self.every = whole("every", every, 1)
         self.monitor = monitor
         self.save_best_only = flag("save_best_only", save_best_only)
@@ -199,8 +200,10 @@ class Checkpoint(Callback):
     def on_fit_begin(self, trainer):
         if self.monitor is not None:
             one_of("monitor", self.monitor, trainer.log_names)
-        folder = os.path.dirname(os.path.abspath(self.path))
-        if not os.path.isdir(folder):
+        path = os.path.abspath(self.file_of(1))
+        if os.path.isdir(path):
+            raise ArgumentError(f"path: expected one of a file, got the directory {self.path!r}")
+        if not os.path.isdir(os.path.dirname(path)):
             raise ArgumentError(f"path: expected one in a directory that exists, got {self.path!r}")
         self.best = math.nan
 
@@ -212,7 +215,17 @@ class Checkpoint(Callback):
             if better:
                 self.best = number
         if epoch % self.every == 0 and (better or not self.save_best_only):
-            trainer.save(self.path.format(epoch=epoch) if "{epoch" in self.path else self.path)
+            trainer.save(self.file_of(epoch))
+
+    def file_of(self, epoch):
+        """The path of the file for an epoch."""
+        if "{epoch" not in self.path:
+            return self.path
+        try:
+            return self.path.format(epoch=epoch)
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+            raise ArgumentError("path: expected one with '{epoch}', or '{epoch:04d}', in it and no other braces, got "
+                                f"{self.path!r} ({error!r})") from None
 
     def state_dict(self):
         """The best number so far.

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from flatgrad import losses
-from flatgrad._core import Tensor, Value, no_grad
+from flatgrad._core import Tensor, Value, no_grad, recording
 from flatgrad.arguments import finite, finite_array, flag, one_of, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, DivergedError, StateError
 from flatgrad.nn.module import Module
@@ -89,7 +89,7 @@ class Trainer:
     def __init__(self, model, optimizer, loss, metrics=(), scheduler=None, *, penalty=None, scheduler_interval="epoch"):
         if not callable(model) or not hasattr(model, "parameters"):
             raise ArgumentTypeError(f"model: expected a Module, got {model!r}")
-        if not (hasattr(optimizer, "step") and hasattr(optimizer, "zero_grad")) or isinstance(optimizer, type):
+        if not all(callable(getattr(optimizer, name, None)) for name in ("step", "zero_grad")) or isinstance(optimizer, type):
             raise ArgumentTypeError("optimizer: expected an Optimizer, such as Adam(model.parameters()), got "
                                     f"{optimizer!r}")
         if isinstance(loss, str):
@@ -99,7 +99,7 @@ class Trainer:
                                     f"flatgrad.losses.mse or MSELoss(), got {loss!r}")
         if penalty is not None and not callable(penalty):
             raise ArgumentTypeError(f"penalty: expected None or a function of the parameters, got {penalty!r}")
-        if scheduler is not None and not hasattr(scheduler, "step"):
+        if scheduler is not None and not callable(getattr(scheduler, "step", None)) or isinstance(scheduler, type):
             raise ArgumentTypeError("scheduler: expected None or one of flatgrad.optim.lr_scheduler, got "
                                     f"{scheduler!r}")
         if getattr(scheduler, "optimizer", optimizer) is not optimizer:
@@ -192,7 +192,7 @@ class Trainer:
         try:
             if callbacks.on_fit_begin:   # which may have done anything to the model
                 modes = Modes(self.model)
-            with modes, Interrupts() as interrupts:
+            with recording(), modes, Interrupts() as interrupts:
                 for logs in self._epochs(epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts):
                     if bar is not None and time.perf_counter() >= bar.due:
                         bar.epoch(self.epoch - first, logs)
@@ -238,6 +238,7 @@ class Trainer:
         validation = None if X_val is None else (cut(task.batch(X_val, y_val), CHUNK, len(X_val)), y_val)
         clock, isfinite = time.perf_counter, math.isfinite
         modes.set(True)
+        seed = self.seed   # a callback may load another
 
         for epoch in range(self.epoch + 1, self.epoch + 1 + epochs):
             began = clock()
@@ -245,7 +246,7 @@ class Trainer:
                 begin(self, epoch)
             target = y
             if shuffle:
-                order = np.random.default_rng([self.seed, epoch]).permutation(n_samples)
+                order = np.random.default_rng([seed, epoch]).permutation(n_samples)
                 batches = cut((order,), size, n_samples)
                 if measured:
                     target = y.take(order, axis=0)
