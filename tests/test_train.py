@@ -226,6 +226,15 @@ def test_a_model_with_its_own_way_of_modes_keeps_it():
     assert [mode[:2] for mode in model.modes if mode[2] == 48] == [(True, False)] * 2
 
 
+def test_drawn_batches_leave_nothing_to_collect():
+    inputs, targets = np.random.default_rng(0).normal(size=(1800, 64)), np.ones(1800)
+    trainer = trainer_of("mse", sizes=(2, 1), nin=64, lr=0.001)
+    flatgrad.collect()
+    before = flatgrad.stats()["collections"]
+    trainer.fit(inputs, targets, 5, batch_size=64, seed=1, progress=False)
+    assert flatgrad.stats()["collections"] == before
+
+
 def test_no_graph_is_left():
     trainer = trainer_of(metrics=["accuracy"])
     trainer.fit(X, Y, 1, progress=False)
