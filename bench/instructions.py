@@ -38,6 +38,10 @@ WORKLOADS = {
     "readme": Workload(2_000, 12_000, 1, "expression", None),
     "moons": Workload(3, 13, 1, "step", None),
     "moons-fused": Workload(3, 13, 100, "step", None),
+    "fit-moons": Workload(3, 13, 100, "epoch", None),
+    "fit-moons-loop": Workload(3, 13, 100, "epoch", None),
+    "fit-digits": Workload(2, 6, 5 * 29, "batch", None),
+    "fit-digits-loop": Workload(2, 6, 5 * 29, "batch", None),
 }
 
 

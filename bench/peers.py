@@ -1,8 +1,8 @@
 """The contenders beyond flatgrad: each trains a `workloads.Problem` the way its users write it.
 
-A function of `TRAINERS` takes a problem and returns a `Trainer`. Everything is in float64 and on
-one thread. Nothing is imported before it is asked for: that a peer is not installed is for
-`Session.has` to find out.
+A function of `TRAINERS` takes a problem and returns a `Trainer`; one of `FITTERS` takes a
+`workloads.Fit`, and its steps are epochs. Everything is in float64 and on one thread. Nothing is
+imported before it is asked for: that a peer is not installed is for `Session.has` to find out.
 """
 import gc
 import math
@@ -18,7 +18,8 @@ import numpy as np
 from bench import workloads
 from bench.runner import Contender, own_copy, repeated_after
 
-__all__ = ["PACKAGES", "TRAINERS", "Trainer", "compiler_missing", "contender", "jax", "torch"]
+__all__ = ["FITTERS", "PACKAGES", "TRAINERS", "Trainer", "compiler_missing", "contender",
+           "fit_trainer", "jax", "torch"]
 
 # The package behind a contender's name, where it is another one.
 PACKAGES = {"torch compiled": "torch", "jax scan": "jax"}
@@ -75,6 +76,19 @@ def flatgrad_trainer(problem):
     """With flatgrad's own parts, as its README shows them."""
     new, run = own_copy(workloads.fused_training)(problem)
     return Trainer("flatgrad", new, run, lambda state: [p.data for p in state[1]])
+
+
+def fit_trainer(problem):
+    """`Trainer.fit`, of a `workloads.Fit`."""
+    new, run = workloads.fit_training(problem)
+    return Trainer("flatgrad", new, run,
+                   lambda trainer: [p.data for p in trainer.model.parameters()])
+
+
+def loop_trainer(problem):
+    """A plain loop around the same model, loss and optimizer: what the Trainer is measured by."""
+    new, run = own_copy(workloads.loop_training)(problem)
+    return Trainer("flatgrad loop", new, run, lambda state: [p.data for p in state[1]])
 
 
 def demo_trainer(name, problem):
@@ -249,25 +263,36 @@ def torch_losses(torch, problem):
             + problem.decay * sum((p * p).sum() for p in parameters)), target
 
 
+def torch_model(t, problem):
+    """A module with the initial parameters."""
+    nn = t.nn
+    functions = {"relu": nn.ReLU, "tanh": nn.Tanh}
+    parts = []
+    for i, (w, b) in enumerate(problem.layers()):
+        layer = nn.Linear(w.shape[1], w.shape[0], dtype=t.float64)
+        with t.no_grad():
+            layer.weight.copy_(t.from_numpy(w))
+            layer.bias.copy_(t.from_numpy(b))
+        last = i == len(problem.sizes) - 2
+        function = functions.get(problem.out_activation if last else problem.activation)
+        parts += [layer] + ([function()] if function else [])
+    return nn.Sequential(*parts)
+
+
+def torch_parameters(problem, model):
+    """Its parameters in micrograd's order."""
+    arrays = [p.detach().numpy() for p in model.parameters()]
+    return problem.flat(list(zip(arrays[::2], arrays[1::2])))
+
+
 def torch_trainer(problem):
     """PyTorch as it comes: modules, a loss, an optimizer."""
     t = torch()
-    nn = t.nn
     loss_of, target = torch_losses(t, problem)
     X, rates = t.from_numpy(problem.X), problem.rates
-    functions = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
     def new():
-        parts = []
-        for i, (w, b) in enumerate(problem.layers()):
-            layer = nn.Linear(w.shape[1], w.shape[0], dtype=t.float64)
-            with t.no_grad():
-                layer.weight.copy_(t.from_numpy(w))
-                layer.bias.copy_(t.from_numpy(b))
-            last = i == len(problem.sizes) - 2
-            function = functions.get(problem.out_activation if last else problem.activation)
-            parts += [layer] + ([function()] if function else [])
-        model = nn.Sequential(*parts)
+        model = torch_model(t, problem)
         return model, t.optim.SGD(model.parameters(), lr=rates[0])
 
     def run(state, steps):
@@ -284,11 +309,39 @@ def torch_trainer(problem):
             found.append(loss.detach())
         return found
 
-    def parameters(state):
-        arrays = [p.detach().numpy() for p in state[0].parameters()]
-        return problem.flat(list(zip(arrays[::2], arrays[1::2])))
+    return Trainer("torch", new, run, lambda state: torch_parameters(problem, state[0]))
 
-    return Trainer("torch", new, run, parameters)
+
+def torch_fitter(problem):
+    """The plain loop of PyTorch's tutorials over the batches of a `workloads.Fit`: rows picked by
+    their indices, which it is given."""
+    t = torch()
+    loss_of, target = torch_losses(t, problem)
+    X, n_samples = t.from_numpy(problem.X), len(problem.X)
+    rows, whole = problem.rows(), [(X, target)]
+    if rows is not None:
+        rows, whole = [[t.from_numpy(r) for r in batches] for batches in rows], None
+
+    def new():
+        model = torch_model(t, problem)
+        return model, getattr(t.optim, problem.optimizer)(model.parameters(), lr=problem.rates[0])
+
+    def run(state, epochs):
+        model, optimizer = state
+        parameters = list(model.parameters())
+        found = []
+        for k in range(epochs):
+            total = 0.0
+            for inputs, targets in whole or ((X[r], target[r]) for r in rows[k]):
+                loss = loss_of(model(inputs), targets, parameters)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.item() * len(targets)
+            found.append(total / n_samples)
+        return found
+
+    return Trainer("torch", new, run, lambda state: torch_parameters(problem, state[0]))
 
 
 def compiler_missing():
@@ -426,3 +479,5 @@ def jax_scan_trainer(problem):
 TRAINERS = {"micrograd": micrograd_trainer, "torch": torch_trainer,
             "torch compiled": torch_compiled_trainer, "jax": jax_trainer,
             "jax scan": jax_scan_trainer, "numpy": numpy_trainer}
+
+FITTERS = {"flatgrad loop": loop_trainer, "torch": torch_fitter}

@@ -233,8 +233,23 @@ def work_moons_fused(_, repeats):
         run_steps(new(), 100)
 
 
+def work_fit(build, new_problem):
+    """Trainings of a `workloads.Fit`, each from where the last one ended."""
+    def work(_, repeats):
+        problem = new_problem()
+        new, run_epochs = build(problem)
+        state = new()
+        for _ in range(repeats):
+            run_epochs(state, len(problem.rates))
+    return work
+
+
 WORK = {"chain": work_chain, "chain-backward": work_chain_backward, "readme": work_readme,
-        "moons": work_moons, "moons-fused": work_moons_fused}
+        "moons": work_moons, "moons-fused": work_moons_fused,
+        "fit-moons": work_fit(workloads.fit_training, workloads.fit_moons_problem),
+        "fit-moons-loop": work_fit(workloads.loop_training, workloads.fit_moons_problem),
+        "fit-digits": work_fit(workloads.fit_training, workloads.fit_digits_problem),
+        "fit-digits-loop": work_fit(workloads.loop_training, workloads.fit_digits_problem)}
 
 
 def case(suite, name, quick, rounds, min_seconds):

@@ -17,7 +17,7 @@ PEERS = {}
 SUITES = {"cases": cases.CASES, "peers": PEERS}
 
 # The contenders, in the order of the table's columns.
-COLUMNS = [*peers.TRAINERS, "pure Python"]
+COLUMNS = [*peers.TRAINERS, "pure Python", "flatgrad loop"]
 
 # Of steps that a slow contender is timed for: it would need minutes for whole trainings.
 MICROGRAD_STEPS = 1
@@ -135,6 +135,30 @@ def digits_case(session):
 @case("xor", "a 2-4-1 network of tanh on four samples, squared error, SGD")
 def xor_case(session):
     compare_trainings(session, workloads.xor_problem(), 20, {"torch": at_least(20)})
+
+
+# ---- trainings by epochs and batches ----
+
+def compare_fits(session, problem):
+    """Compare `Trainer.fit` with plain loops, after checking all epochs."""
+    epochs = len(problem.rates)
+    ours = peers.contender(peers.fit_trainer(problem), epochs, epochs)
+    for name, make in peers.FITTERS.items():
+        if name == "flatgrad loop" or session.has(name, f"{name} / flatgrad"):
+            theirs = peers.contender(make(problem), epochs, epochs)
+            session.verify(ours, theirs, tolerance=1e-9)
+            session.compare(theirs, ours, per="epoch")
+
+
+@case("fit-moons", "Trainer.fit against plain loops: the moons in one batch, hinge loss, L2, SGD")
+def fit_moons_case(session):
+    compare_fits(session, workloads.fit_moons_problem())
+
+
+@case("fit-digits", "Trainer.fit against plain loops: 1,797 generated pictures of 8 x 8 in batches "
+      "of 64, MLP(64, [64, 10]), cross-entropy, Adam")
+def fit_digits_case(session):
+    compare_fits(session, workloads.fit_digits_problem(session.size(5, 2)))
 
 
 # ---- a model written in scalars ----

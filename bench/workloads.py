@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-__all__ = ["CHAIN", "Problem", "chain", "chain_gradients", "chain_leaves", "chain_results",
-           "digits_problem", "fused_training", "library", "moons", "moons_problem",
-           "moons_results", "new_training", "readme", "readme_formula", "readme_results",
-           "ten_nodes", "ten_nodes_results", "training", "xor_problem"]
+__all__ = ["CHAIN", "Fit", "Problem", "chain", "chain_gradients", "chain_leaves", "chain_results",
+           "digits_problem", "fit_digits_problem", "fit_moons_problem", "fit_training",
+           "fused_training", "library", "loop_training", "moons", "moons_problem", "moons_results",
+           "new_training", "readme", "readme_formula", "readme_results", "ten_nodes",
+           "ten_nodes_results", "training", "xor_problem"]
 
 
 def library(name):
@@ -295,6 +296,25 @@ def xor_problem():
                    drawn(sizes))
 
 
+def flatgrad_model(problem):
+    """flatgrad's MLP with the initial parameters."""
+    from flatgrad.nn import MLP
+    model = MLP(problem.sizes[0], problem.sizes[1:], activation=problem.activation,
+                out_activation=problem.out_activation)
+    for p, number in zip(model.parameters(), problem.initial):
+        p.data = number
+    return model
+
+
+def flatgrad_samples(problem):
+    """X and y as they cost nothing to hand over: Tensors, but for labels."""
+    import flatgrad
+    y = problem.y
+    if problem.loss != "cross_entropy":
+        y = flatgrad.Tensor(y, requires_grad=False)
+    return flatgrad.Tensor(problem.X, requires_grad=False), y
+
+
 def fused_training(problem):
     """The training with flatgrad's own parts.
 
@@ -307,21 +327,14 @@ def fused_training(problem):
     """
     import flatgrad
     from flatgrad import losses, optim
-    from flatgrad.nn import MLP
 
-    X = flatgrad.Tensor(problem.X, requires_grad=False)
-    y = problem.y
-    if problem.loss != "cross_entropy":
-        y = flatgrad.Tensor(y, requires_grad=False)
+    X, y = flatgrad_samples(problem)
     data_loss = getattr(losses, problem.loss)
     decay, rates = problem.decay, problem.rates
 
     def new():
-        model = MLP(problem.sizes[0], problem.sizes[1:], activation=problem.activation,
-                    out_activation=problem.out_activation)
+        model = flatgrad_model(problem)
         parameters = model.parameters()
-        for p, number in zip(parameters, problem.initial):
-            p.data = number
         return model, parameters, optim.SGD(parameters, lr=rates[0])
 
     def run(state, steps):
@@ -336,6 +349,132 @@ def fused_training(problem):
             optimizer.lr = rates[k]
             optimizer.step()
             found.append(loss.data)
+        return found
+
+    return new, run
+
+
+# ---- the same by epochs and batches, as `Trainer.fit` and the loops that do what it does ----
+
+@dataclass(frozen=True)
+class Fit(Problem):
+    """A `Problem` whose steps are those of batches.
+
+    `rates` has the learning rate of each epoch, which is the same for all, and is as long as a
+    training. The loss of an epoch is the mean of its batches', weighted by their samples.
+
+    Parameters
+    ----------
+    optimizer : str
+        "SGD" or "Adam": flatgrad's and PyTorch's name, with the defaults of both.
+    batch_size : int or None
+        Samples in a batch; None for all of them, in their order.
+    seed : int
+        What the order of samples depends on.
+    """
+
+    optimizer: str
+    batch_size: int | None = None
+    seed: int = 1337
+
+    def rows(self):
+        """For each epoch, for each batch, an array of the samples in it, drawn as `Trainer.fit`
+        draws them; None if a batch has all."""
+        if self.batch_size is None:
+            return None
+        n_samples = len(self.X)
+        orders = (np.random.default_rng([self.seed, epoch]).permutation(n_samples)
+                  for epoch in range(1, 1 + len(self.rates)))
+        return [np.split(order, range(self.batch_size, n_samples, self.batch_size))
+                for order in orders]
+
+
+def fit_moons_problem():
+    """Micrograd's demo again, with one learning rate: 100 epochs of one batch."""
+    problem = moons_problem()
+    return Fit(**{**vars(problem), "rates": [0.1] * len(problem.rates)}, optimizer="SGD")
+
+
+def fit_digits_problem(epochs=5):
+    """MLP(64, [64, 10]), 4,810 parameters, in batches of 64 on generated pictures of the shape of
+    scikit-learn's digits: 1,797 of 8 x 8 with 17 shades, each its class's pattern and noise."""
+    sizes = (64, 64, 10)
+    rng = np.random.default_rng(1337)
+    patterns, labels = rng.uniform(0, 16, (10, sizes[0])), rng.integers(0, 10, 1797)
+    noisy = patterns[labels] + rng.normal(0.0, 6.0, (len(labels), sizes[0]))
+    X = np.clip(np.round(noisy), 0, 16) / 16
+    return Fit(sizes, "relu", "linear", X, labels, "cross_entropy", 0.0, [0.001] * epochs,
+               drawn(sizes, scaled=True), "Adam", batch_size=64)
+
+
+def fit_training(problem):
+    """The training of a `Fit` by `Trainer.fit`.
+
+    Returns
+    -------
+    new : callable
+        ``new()`` is a Trainer that has the initial parameters.
+    run : callable
+        ``run(trainer, epochs)`` trains it, and returns the loss of each epoch.
+    """
+    from flatgrad import losses, optim
+    from flatgrad.train import Trainer
+
+    decay = problem.decay
+
+    def penalty(parameters):
+        return decay * losses.l2(parameters)
+
+    def new():
+        model = flatgrad_model(problem)
+        optimizer = getattr(optim, problem.optimizer)(model.parameters(), lr=problem.rates[0])
+        return Trainer(model, optimizer, problem.loss, penalty=penalty if decay else None)
+
+    def run(trainer, epochs):
+        history = trainer.fit(problem.X, problem.y, epochs, problem.batch_size, seed=problem.seed,
+                              progress=False)
+        return history.loss
+
+    return new, run
+
+
+def loop_training(problem):
+    """The same by a plain loop, without what else a Trainer does: it checks nothing and keeps
+    nothing but the losses.
+
+    Returns
+    -------
+    new : callable
+        ``new()`` is a model with the initial parameters, those in a list, and its optimizer.
+    run : callable
+        ``run(state, epochs)`` trains what `new` returned, and returns the loss of each epoch.
+    """
+    from flatgrad import losses, optim
+
+    data_loss, l2 = getattr(losses, problem.loss), losses.l2
+    X, y, decay, n_samples = problem.X, problem.y, problem.decay, len(problem.X)
+    rows = problem.rows()
+    whole = [flatgrad_samples(problem)] if rows is None else None
+
+    def new():
+        model = flatgrad_model(problem)
+        parameters = model.parameters()
+        return model, parameters, getattr(optim, problem.optimizer)(parameters, lr=problem.rates[0])
+
+    def run(state, epochs):
+        model, parameters, optimizer = state
+        found = []
+        for k in range(epochs):
+            total = 0.0
+            for inputs, targets in whole or ((X[r], y[r]) for r in rows[k]):
+                loss = data_loss(model(inputs), targets)
+                if decay:
+                    loss = loss + decay * l2(parameters)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.data * len(targets)
+            found.append(total / n_samples)
         return found
 
     return new, run

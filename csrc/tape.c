@@ -292,9 +292,16 @@ static int parts_are_held(const fg_tape *t, fg_id i)
     const fg_id count = t->args[i].b;
     if (count > 0 && fg_tape_holder(t, i - 1)) /* asked again and again while they go, first to last... */
         return 1;
-    for (fg_id k = count; k > 1; k--) /* ... or last to first */
-        if (t->owner[i - k] && fg_tape_holder(t, i - k))
-            return 1;
+    for (fg_id end, first = i - count; first < i; first = end) { /* ... or last to first */
+        end = min_id(i, first + 64);
+        uintptr_t any = 0; /* mostly there is none, and a loop without a way out takes several at a time */
+        for (fg_id k = first; k < end; k++)
+            any |= (uintptr_t)t->owner[k];
+        if (any)
+            for (fg_id k = first; k < end; k++)
+                if (t->owner[k] && fg_tape_holder(t, k))
+                    return 1;
+    }
     return 0;
 }
 
@@ -310,8 +317,9 @@ static fg_id drop(fg_tape *t, fg_id i)
     }
     if (fg_op_is_block(op) || fg_op_is_pooled(op))
         t->npool = t->args[i].a; /* what is in the pool is in node order */
-    for (fg_id k = 0; k <= parts; k++)
-        bury_box(t, i - k);
+    if (t->boxes > 0)
+        for (fg_id k = 0; k <= parts; k++)
+            bury_box(t, i - k);
     return i - parts - 1;
 }
 

@@ -2,6 +2,7 @@
 
 Nothing here asserts a speed: a test must not depend on what else the machine does.
 """
+import importlib.util
 import json
 import re
 import subprocess
@@ -170,6 +171,58 @@ def test_peers_quick_run_writes_grid_and_json(tmp_path):
     assert all(row["seconds"].keys() == set(row["label"].split(" / ")) for row in rows)
 
 
+def test_fits_quick_run_against_loops_of_our_own_and_of_torch(tmp_path):
+    file = tmp_path / "figures.json"
+    process = bench("--peers", "--quick", "--json", str(file), "--only", "fit-moons", "fit-digits")
+    assert process.returncode == 0, process.stderr
+    rows = json.loads(file.read_text())["rows"]
+    torch = ["torch"] if importlib.util.find_spec("torch") else []
+    assert [(row["case"], row["label"], row["per"]) for row in rows] == [
+        (case, f"{name} / flatgrad", "epoch") for case in ("fit-moons", "fit-digits")
+        for name in ["flatgrad loop", *torch]]
+    [head] = [line for line in process.stdout.splitlines() if line.split()[:1] == ["flatgrad"]]
+    assert head.split("per")[1].split() == [*torch, "flatgrad", "loop"]
+    assert torch or "skipped: fit-digits (torch / flatgrad): torch is not" in process.stdout
+
+
+@pytest.mark.parametrize("case", ["fit-moons", "fit-digits"])
+def test_fits_that_compute_something_else_are_caught(case):
+    process = patched(f"""{HIDDEN}
+from dataclasses import replace
+from bench import peers
+right = peers.loop_trainer
+peers.FITTERS["flatgrad loop"] = lambda problem: right(replace(
+    problem, rates=[1.001 * rate for rate in problem.rates]))""", "--peers", "--quick", "--only",
+                      case)
+    assert process.returncode == 1
+    assert "flatgrad loop gives" in process.stderr and len(process.stderr.splitlines()) == 1
+
+
+def test_every_fit_is_the_same_in_every_loop():
+    """Batches that do not come out even, and one of all samples, with both optimizers."""
+    process = run("-c", """
+import numpy as np
+from bench import peers, workloads
+from bench.runner import Session
+session = Session(quick=True, rounds=1)
+rng = np.random.default_rng(0)
+X = rng.normal(size=(11, 3))
+signs, labels = np.where(rng.random(11) < 0.5, -1, 1), rng.integers(0, 4, 11)
+for loss, sizes, y in ("hinge", (3, 5, 1), signs), ("cross_entropy", (3, 5, 4), labels):
+    for optimizer in "SGD", "Adam":
+        for batch_size in None, 4, 11:
+            problem = workloads.Fit(
+                sizes, "tanh", "linear", X, y, loss, 0.01, [0.05] * 3,
+                workloads.drawn(sizes, scaled=True), optimizer, batch_size, seed=7)
+            ours = peers.contender(peers.fit_trainer(problem), 3, 3)
+            assert len(ours.results()) == 3 + len(problem.initial)
+            for name, make in peers.FITTERS.items():
+                if name == "flatgrad loop" or session.has(name):
+                    session.verify(ours, peers.contender(make(problem), 3, 3), tolerance=1e-11)
+""")
+    assert process.returncode == 0, process.stderr
+
+
 def test_peers_in_processes_of_their_own_as_markdown():
     process = bench("--peers", "--quick", "--processes", "2", "--rounds", "1", "--markdown",
                     "--only", "moons-demo")
@@ -262,8 +315,8 @@ assert peers.compiler_missing() is None
 def test_peers_list_and_what_does_not_go_together():
     process = bench("--peers", "--list")
     assert process.returncode == 0
-    assert {"readme", "chain", "moons-demo", "moons", "digits", "xor", "gpt", "memory"} == {
-        line.split()[0] for line in process.stdout.splitlines()}
+    assert {"readme", "chain", "moons-demo", "moons", "digits", "xor", "fit-moons", "fit-digits",
+            "gpt", "memory"} == {line.split()[0] for line in process.stdout.splitlines()}
     process = bench("--peers", "--only", "big-chain")
     assert process.returncode == 2 and "big-chain" in process.stderr and "xor" in process.stderr
     assert bench("--peers", "--instructions").returncode == 2

@@ -9,6 +9,7 @@ import threading
 import weakref
 
 import fuzz
+import numpy as np
 import pytest
 import test_ops
 from leaks import living
@@ -575,3 +576,18 @@ def test_work_of_backward_does_not_follow_what_is_alive():
     before = _core._testing()
     alive[-1].backward()                       # the counter counts
     assert _core._testing() - before > 300_000 // 64
+
+
+@pytest.mark.parametrize("k", [0, 1, 62, 63, 64, 65, 127, 128, 198, 199])
+def test_one_part_that_is_held_keeps_its_instruction(k):
+    """Wherever it is: popping looks at the owners of parts 64 at a time."""
+    x = flatgrad.Tensor(np.arange(200.0))
+    before = flatgrad.stats()["nodes"]
+    part = (x * 2.0)[k]   # the Tensor of the products is gone
+    assert flatgrad.stats()["nodes"] >= before + 200
+    other = Value(7.0)    # which would lie in the place of what was popped
+    assert part.data == 2.0 * k
+    part.backward()
+    assert x.grad.tolist() == [2.0 * (j == k) for j in range(200)] and other.data == 7.0
+    del other, part
+    assert flatgrad.stats()["nodes"] == before

@@ -1312,12 +1312,12 @@ def test_a_step_goes_when_its_last_handle_does():
 def test_steps_leave_memory_flat():
     w = Tensor(numbers(20, 20) * 0.1)
     peaks = []
-    for _ in range(300):
+    for _ in range(800):   # a collection every 80 steps; the arrays have grown to their size by the third
         kept = [(w @ w).relu().sum() for _ in range(3)]
         kept[1].backward()
         del kept[0], kept[-1]
         peaks.append(flatgrad.stats()["bytes"])
-    assert max(peaks[150:]) <= max(peaks[:150])
+    assert max(peaks[400:]) <= max(peaks[:400])
 
 
 def test_long_chains_do_not_recurse():

@@ -226,6 +226,15 @@ def test_a_model_with_its_own_way_of_modes_keeps_it():
     assert [mode[:2] for mode in model.modes if mode[2] == 48] == [(True, False)] * 2
 
 
+def test_drawn_batches_leave_nothing_to_collect():
+    inputs, targets = np.random.default_rng(0).normal(size=(1800, 64)), np.ones(1800)
+    trainer = trainer_of("mse", sizes=(2, 1), nin=64, lr=0.001)
+    flatgrad.collect()
+    before = flatgrad.stats()["collections"]
+    trainer.fit(inputs, targets, 5, batch_size=64, seed=1, progress=False)
+    assert flatgrad.stats()["collections"] == before
+
+
 def test_no_graph_is_left():
     trainer = trainer_of(metrics=["accuracy"])
     trainer.fit(X, Y, 1, progress=False)
@@ -819,6 +828,15 @@ def test_an_error_in_the_middle_leaves_whole_epochs():
 
 # ---- KeyboardInterrupt ----
 
+@pytest.fixture
+def ctrl_c():
+    """Python's handler, which is not in place where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_returns_the_history_so_far():
     class Press(Callback):
         def on_batch_end(self, trainer, batch, loss):
@@ -839,6 +857,7 @@ def test_ctrl_c_returns_the_history_so_far():
     assert trainer.fit(X, Y, 1, progress=False).epochs == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_come_between_the_halves_of_a_step():
     trainer, plain = trainer_of(optimizer=Adam), trainer_of(optimizer=Adam)
     step = trainer.optimizer.step

@@ -12,7 +12,7 @@ import operator
 import numpy as np
 
 from flatgrad import arguments
-from flatgrad._core import Tensor, Value, abs, dot, log_softmax, pairwise, sum, where
+from flatgrad._core import Tensor, Value, abs, are_values, dot, log_softmax, pairwise, sum, where
 from flatgrad._core import cross_entropy as mean_cross_entropy
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
@@ -974,6 +974,8 @@ def check_labels(labels, n_classes, ignore_index=None):
 
 def vectors_of(parameters):
     """The Values of an iterable as one list, and its Tensors in one dimension."""
+    if type(parameters) is list and parameters and are_values(parameters):   # model.parameters(), in every step
+        return [parameters]
     if isinstance(parameters, (Tensor, Value)):
         parameters = [parameters]
     try:

@@ -22,9 +22,9 @@ samples and 337 parameters, by the demo's own code and by flatgrad's layers, los
 Before anything is timed, both have to give the same results and gradients. Then come rounds:
 each times every contender once, in an order that turns round from one to the next, with the
 garbage collector on, as programs have it. What counts is the ratio within a round, micrograd's
-time divided by flatgrad's: its median over the rounds and, in brackets, its 10th and 90th
-percentile. A ratio below 1 would mean that flatgrad is slower. Other work on the machine widens
-the spread; the times are for orientation."""
+time divided by flatgrad's: its median over the rounds, and its 10th and 90th percentile. A
+ratio below 1 would mean that flatgrad is slower. Other work on the machine widens the spread;
+the times, medians as well, are for orientation."""
 
 EXAMPLES = """\
 examples:
@@ -71,8 +71,8 @@ def bench(args):
         print(f"micrograd is not installed, so there is nothing to compare with: {INSTALL}\n")
     ours = library("flatgrad")
 
-    header = f"{'':38}{'micrograd':>11}{'flatgrad':>11}  times faster, of so many rounds"
-    print(header if theirs else f"{'':38}{'flatgrad':>11}", flush=True)
+    print(f"{'':38}{'micrograd':>11}{'flatgrad':>11}{'times faster':>15}{'10 to 90 %':>19}{'rounds':>9}" if theirs else
+          f"{'':38}{'flatgrad':>11}", flush=True)
     # Of the time there is, the step of some 300 ms gets most.
     for share, cases in (0.3, expression_cases(ours, theirs)), (0.7, moons_cases(ours, theirs)):
         try:
@@ -271,7 +271,8 @@ def report(cases, times):
         if reference:
             ratios = sorted(x / y for x, y in zip(reference, own))
             low, high = (percentile(ratios, fraction) for fraction in (0.1, 0.9))
-            line += f"  {shown(statistics.median(ratios))} ({shown(low)} to {shown(high)}), {len(ratios)}"
+            spread = f"{shown(low)} to {shown(high)}"
+            line += f"{shown(statistics.median(ratios)):>15}{spread:>19}{len(ratios):9}"
         print(line, flush=True)
 
 

@@ -175,7 +175,8 @@ class Trainer:
         seed = self.seed if seed is None else whole("seed", seed)
         if seed is None:
             seed = np.random.SeedSequence().entropy
-        with Modes(self.model):
+        modes = Modes(self.model)
+        with modes:
             X, shape = task.inputs(X)
             y = task.targets(y, len(X), shape)
             X, y, X_val, y_val = self._validation(validation, X, y, shape, shuffle, seed)
@@ -190,7 +191,9 @@ class Trainer:
         bar = progress_of(epochs) if progress and epochs else None
         first, logs = self.epoch, {}
         try:
-            with recording(), Modes(self.model) as modes, Interrupts() as interrupts:
+            if callbacks.on_fit_begin:   # which may have done anything to the model
+                modes = Modes(self.model)
+            with recording(), modes, Interrupts() as interrupts:
                 for logs in self._epochs(epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts):
                     if bar is not None and time.perf_counter() >= bar.due:
                         bar.epoch(self.epoch - first, logs)
@@ -230,7 +233,9 @@ class Trainer:
         n_samples = len(X)
         size = n_samples if batch_size is None else min(batch_size, n_samples)
         shuffle = shuffle and size < n_samples
-        batches = cut(task.batch(X, y), size, n_samples)
+        # Batches that stay are views of two Tensors. One that is drawn is Tensors of its own, for the time of its
+        # step: the tape then gives back their nodes with those of the graph, and has nothing to collect.
+        batches = None if shuffle else cut(task.batch(X, y), size, n_samples)
         validation = None if X_val is None else (cut(task.batch(X_val, y_val), CHUNK, len(X_val)), y_val)
         clock, isfinite = time.perf_counter, math.isfinite
         modes.set(True)
@@ -243,12 +248,14 @@ class Trainer:
             target = y
             if shuffle:
                 order = np.random.default_rng([seed, epoch]).permutation(n_samples)
-                target = y.take(order, axis=0)
-                batches = cut(task.batch(X.take(order, axis=0), target), size, n_samples)
+                batches = cut((order,), size, n_samples)
+                if measured:
+                    target = y.take(order, axis=0)
             rate = self._learning_rate()
             mean = 0.0
             predictions = []
-            for batch, (inputs, targets, share) in enumerate(batches, 1):
+            for batch, (part, share) in enumerate(batches, 1):
+                inputs, targets = task.batch(X.take(part[0], axis=0), y.take(part[0], axis=0)) if shuffle else part
                 prediction = model(inputs)
                 result = loss(prediction, targets)
                 if penalty is not None:
@@ -268,7 +275,7 @@ class Trainer:
                 mean += number * share
                 if measured:
                     predictions.append(array_of(prediction))
-                del prediction, result   # the graph, before the next one is made
+                del prediction, result, inputs, targets   # the graph, before the next one is made
                 for end in batch_ends:
                     end(self, batch, number)
                 if bar is not None and batch < len(batches) and clock() >= bar.due:
@@ -321,7 +328,7 @@ class Trainer:
         """The loss and the metrics of samples that nothing is learnt from."""
         loss, predictions = 0.0, []
         with no_grad():
-            for inputs, targets, share in batches:
+            for (inputs, targets), share in batches:
                 prediction = self.model(inputs)
                 loss += self.loss(prediction, targets).data * share
                 predictions.append(array_of(prediction))
@@ -540,7 +547,7 @@ class Modes:
     def __init__(self, model):
         self.model = model
         self.modules = model.modules() if isinstance(model, Module) else []
-        self.before = [module.training for module in self.modules]
+        self.before = []
         # Looking for the modules takes longer than a small model's step: done once, unless the model has its own way.
         self.own_way = type(model).train is not Module.train or type(model).eval is not Module.eval \
             if self.modules else False
@@ -554,6 +561,7 @@ class Modes:
                 module.training = training
 
     def __enter__(self):
+        self.before = [module.training for module in self.modules]
         self.set(False)
         return self
 
@@ -563,12 +571,11 @@ class Modes:
                 module.training = mode
 
 
-def cut(whole_batch, size, n_samples):
-    """The batches (inputs, targets, share of the samples): views of Tensors and arrays."""
-    inputs, targets = whole_batch
+def cut(whole, size, n_samples):
+    """The batches, pairs (parts of Tensors and arrays, share of the samples)."""
     if size >= n_samples:
-        return [(inputs, targets, 1.0)]
-    return [(inputs[k:k + size], targets[k:k + size], (min(k + size, n_samples) - k) / n_samples)
+        return [(whole, 1.0)]
+    return [([x[k:k + size] for x in whole], (min(k + size, n_samples) - k) / n_samples)
             for k in range(0, n_samples, size)]
 
 
