@@ -101,7 +101,7 @@ class Node:
         total = cls.fused("LAYER", operands, (width, None))
         chosen = [total] if other is None else [total, cls(other)]
         node = cls(ORACLE[op].value(*[n.data for n in chosen]), op, chosen)
-        node.hidden = total   # which no Value shows, so that it keeps its rounding
+        node.hidden = total   # which `agree` does not see by itself
         return node
 
     def reachable(self):
@@ -209,6 +209,7 @@ class Round:
         assert type(value) in (Value, Named)
         self.agree(value.data, node)
         self.forget(node)
+        self.reveal(value, node)
         if abs(value.data) < 1e6:
             self.pairs.append((value, node))
 
@@ -224,6 +225,12 @@ class Round:
         assert data == node.data or abs(data - node.data) <= size, (
             data, node.op, node.data, [n.data for n in node.operands])
         node.data = data   # an ulp in exp must not grow through the program
+
+    def reveal(self, value, node):
+        """What a layer's activation is of gets the tape's number: its rounding may grow in the slope there."""
+        if node.hidden and node.operands:
+            number = value._children[0].data
+            self.agree(number, node.hidden)
 
     def forget(self, node):
         """Within no_grad what is new is a leaf."""
@@ -244,6 +251,8 @@ class Round:
         for index in np.ndindex(nodes.shape):
             self.agree(float(data[index]), nodes[index])
             self.forget(nodes[index])
+            if nodes[index].hidden:
+                self.reveal(result[index if len(index) == 2 else index[0]], nodes[index])
         if not result.requires_grad:
             assert self.first is not None and all(node.order > self.first for node in nodes.reshape(-1))
             if (abs(data) < 1e6).all():
