@@ -370,7 +370,7 @@ def test_no_grad_does_not_decorate_what_runs_later():
 
 def test_a_neuron_takes_no_batch():
     for x in (np.ones((2, 2)), [[1.0, 2.0], [3.0, 4.0]], [Tensor([1.0]), 2.0]):
-        with pytest.raises(errors.ShapeError, match="x: expected one sample, .* a Layer takes several samples"):
+        with pytest.raises(errors.ArgumentTypeError, match="x: expected one sample, .* a Layer takes several samples"):
             nn.Neuron(2)(x)
 
 
