@@ -147,7 +147,8 @@ class Node:
                 if operand.order not in seen:
                     seen.add(operand.order)
                     heapq.heappush(queue, (-operand.order, operand))
-                    operand.size = abs(operand.grad)
+                    # What nobody holds has kept the rounding errors of earlier passes.
+                    operand.size = max(operand.size, abs(operand.grad))
                 if node.op != "CUSTOM":
                     chosen = partial == 0 and node.op in ("WHERE", "CLIP", "MAXIMUM", "MINIMUM", "MAX")
                     operand.grad += 0.0 if chosen else float(partial) * node.grad
@@ -672,7 +673,7 @@ class Round:
         for grad, n in both:
             assert close(grad, n.grad, n.size), (n.op, grad, n.grad, n.size, value, node.op)
         for grad, n in both:   # no drift from one pass to the next
-            n.grad = grad
+            n.grad, n.size = grad, abs(grad)
 
     def collect(self):
         flatgrad.collect()
