@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import threading
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -13,30 +12,13 @@ import flatgrad
 
 from bench import ONE_THREAD
 from bench.runner import CLOCK
+from flatgrad.cli.info import processor
 
 __all__ = ["about", "aligned", "counts_table", "grid", "heading", "markdown", "table", "to_json"]
 
 PACKAGES = ("flatgrad", "micrograd", "numpy", "torch", "jax")
 
 SCHEMA = 1   # of the JSON; goes up when a reader would have to change
-
-
-def cpu_name():
-    """The processor's name as its maker writes it, as far as the system tells."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    if platform.system() == "Darwin":
-        try:
-            return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"],
-                                  capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            pass
-    return platform.processor() or platform.machine()
 
 
 def usable_cores():
@@ -65,7 +47,7 @@ def about():
         "schema": SCHEMA,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": {
-            "cpu": cpu_name(),
+            "cpu": processor(),
             "cores": os.cpu_count(),
             "usable_cores": usable_cores(),
             "os": platform.platform(),
