@@ -2,9 +2,10 @@
 
     python tests/fuzz.py --seconds 60 [--seed N]
 
-Values and Tensors of every kind are made, dropped, changed, differentiated, looked up through `_prev`,
-collected, and made while memory is short; the model does the same with one Python object for each
-number, the derivatives of test_ops.ORACLE and, for the instructions of many operands, those of FUSED.
+Values and Tensors of every kind are made, within `no_grad` as well, detached, dropped, changed, updated,
+differentiated, looked up through `_prev`, collected, and made while memory is short; the model
+does the same with one Python object for each number, the derivatives of test_ops.ORACLE and, for the
+instructions of many operands, those of FUSED.
 After every backward pass each living Value and Tensor must have the model's gradient. Prints the seed
 of the round that fails. test_tape.py runs a few rounds of it.
 """
@@ -52,6 +53,10 @@ def logsumexp(x):
     return max(x) + math.log(math.fsum([math.exp(a - max(x)) for a in x]))
 
 
+# What a layer does by a second instruction: the row of the table, and its other operand.
+SECOND = {"leaky_relu": ("LEAKY_RELU", 0.01), "elu": ("ELU", 1.0), "gelu": ("GELU", None),
+          "gelu_tanh": ("GELU_TANH", None), "silu": ("SILU", None), "softplus": ("SOFTPLUS", None)}
+
 # What an element of a fused instruction is, from its operands x and the constant k of its node, and its
 # partials, from its value z as well. The operands of LAYER are k[0] inputs, as many weights and the
 # bias, if it has one. The constant of a softmax is (index, the nodes of the row).
@@ -79,12 +84,47 @@ class Node:
         self.data, self.grad, self.op = float(data), 0.0, op
         self.operands, self.constant = operands, constant
         self.size = 0.0    # of what the gradient is the sum of
+        self.hidden = None
         Node.count += 1
         self.order = Node.count
 
     @classmethod
     def fused(cls, op, operands, constant=None):
         return cls(FUSED[op][0]([n.data for n in operands], constant), op, operands, constant)
+
+    @classmethod
+    def neuron(cls, operands, width, activation):
+        """The output of a neuron of a layer."""
+        if activation not in SECOND:
+            return cls.fused("LAYER", operands, (width, activation))
+        op, other = SECOND[activation]
+        total = cls.fused("LAYER", operands, (width, None))
+        chosen = [total] if other is None else [total, cls(other)]
+        node = cls(ORACLE[op].value(*[n.data for n in chosen]), op, chosen)
+        node.hidden = total   # which `agree` does not see by itself
+        return node
+
+    def reachable(self):
+        """The nodes that this one depends on, and itself."""
+        stack, seen = [self], {}
+        while stack:
+            node = stack.pop()
+            if node.order not in seen:
+                seen[node.order] = node
+                stack += node.operands
+        return list(seen.values())
+
+    def derivatives(self, inputs):
+        """The derivatives by nodes, and the sizes of what they are sums of; no gradient changes."""
+        nodes = self.reachable() + list(inputs)
+        before = [(node, node.grad, node.size) for node in nodes]
+        for node in nodes:
+            node.grad = node.size = 0.0
+        self.backward()
+        result = [(node.grad, node.size) for node in inputs]
+        for node, grad, size in before:
+            node.grad, node.size = grad, size
+        return result
 
     def backward(self):
         self.grad = self.size = 1.0
@@ -107,7 +147,8 @@ class Node:
                 if operand.order not in seen:
                     seen.add(operand.order)
                     heapq.heappush(queue, (-operand.order, operand))
-                    operand.size = abs(operand.grad)
+                    # What nobody holds has kept the rounding errors of earlier passes.
+                    operand.size = max(operand.size, abs(operand.grad))
                 if node.op != "CUSTOM":
                     chosen = partial == 0 and node.op in ("WHERE", "CLIP", "MAXIMUM", "MINIMUM", "MAX")
                     operand.grad += 0.0 if chosen else float(partial) * node.grad
@@ -156,6 +197,8 @@ class Round:
         self.pairs = []      # (Value, Node), both alive
         self.tensors = []    # (Tensor, array of Nodes), both alive
         self.references = []  # to some Values that may be dead by now
+        self.constants = []  # (Tensor, array of Nodes), made within no_grad or by detach
+        self.first = None    # within no_grad: the order of the last node that was there before
 
     def number(self):
         return self.rng.choice([self.rng.uniform(-3, 3), 0.0, 1.0, -1.0, 2.0, 0.5])
@@ -166,20 +209,34 @@ class Round:
     def add(self, value, node):
         assert type(value) in (Value, Named)
         self.agree(value.data, node)
+        self.forget(node)
+        self.reveal(value, node)
         if abs(value.data) < 1e6:
             self.pairs.append((value, node))
 
     def agree(self, data, node):
         """The model's number, but for rounding; from then on it has the tape's."""
-        size = 4 * math.ulp(node.data)
+        size = 4 * math.ulp(node.data) * (max(1, ORACLE[node.op].ulps) if node.op in ORACLE else 1)
         if node.op in FUSED and node.op != "COPY":
             size += 1e-12 * (1.0 + sum([abs(n.data) for n in node.operands]))
-        if node.op == "LAYER":
-            n = node.constant[0]
-            size += 1e-12 * sum([abs(a.data * b.data) for a, b in zip(node.operands[:n], node.operands[n:])])
+        layer = node.hidden or node
+        if layer.op == "LAYER":
+            n = layer.constant[0]
+            size += 1e-12 * (1.0 + sum([abs(a.data * b.data) for a, b in zip(layer.operands[:n], layer.operands[n:])]))
         assert data == node.data or abs(data - node.data) <= size, (
             data, node.op, node.data, [n.data for n in node.operands])
         node.data = data   # an ulp in exp must not grow through the program
+
+    def reveal(self, value, node):
+        """What a layer's activation is of gets the tape's number: its rounding may grow in the slope there."""
+        if node.hidden and node.operands:
+            number = value._children[0].data
+            self.agree(number, node.hidden)
+
+    def forget(self, node):
+        """Within no_grad what is new is a leaf."""
+        if self.first is not None and node.order > self.first:
+            node.op, node.operands, node.constant = "LEAF", (), None
 
     def add_all(self, result, nodes):
         """What a function has returned: a Value, a list of them, or a Tensor."""
@@ -194,6 +251,14 @@ class Round:
         data = result.data
         for index in np.ndindex(nodes.shape):
             self.agree(float(data[index]), nodes[index])
+            self.forget(nodes[index])
+            if nodes[index].hidden:
+                self.reveal(result[index if len(index) == 2 else index[0]], nodes[index])
+        if not result.requires_grad:
+            assert self.first is not None and all(node.order > self.first for node in nodes.reshape(-1))
+            if (abs(data) < 1e6).all():
+                self.constants.append((result, nodes))
+            return None
         if (abs(data) < 1e6).all():
             self.tensors.append((result, nodes))
         return None
@@ -250,7 +315,7 @@ class Round:
         chosen = [self.pick() for _ in range(self.rng.randrange(0, 5))]
         operands, nodes = [v for v, _ in chosen], [n for _, n in chosen]
         partials, data = [self.number() for _ in chosen], self.number()
-        if self.rng.random() < 0.5:
+        if self.first is not None or self.rng.random() < 0.5:   # a rule remains, even of a leaf
             value = Value(data, operands, partials)
         else:
             value = ruled(data, operands, partials)
@@ -368,7 +433,12 @@ class Round:
         """What may stand beside a Tensor of these nodes in an operation."""
         fitting = [(t, n) for t, n in self.tensors
                    if all([a == b or 1 in (a, b) for a, b in zip(n.shape[::-1], nodes.shape[::-1])])]
-        kind = self.rng.choice(["tensor", "tensor", "value", "number", "array"])
+        kind = self.rng.choice(["tensor", "tensor", "value", "number", "array", "constant"])
+        if kind == "constant":
+            for constant, leaves in self.constants:
+                if all([a == b or 1 in (a, b) for a, b in zip(leaves.shape[::-1], nodes.shape[::-1])]):
+                    assert (constant.data == numbers_of(leaves)).all()
+                    return constant, leaves
         if kind == "tensor" and fitting:
             return self.rng.choice(fitting)
         if kind == "value":
@@ -427,12 +497,11 @@ class Round:
         w, weights = self.rng.choice(fitting)
         activation, bias, b = None, None, None
         if self.rng.random() < 0.7:
-            activation = self.rng.choice([None, "relu", "tanh", "sigmoid"])
+            activation = self.rng.choice([None, "relu", "tanh", "sigmoid", *SECOND])
             if self.rng.random() < 0.5:
                 b, bias = self.row(len(weights))
-        made = array_of(nodes.shape[:-1] + (len(weights),), lambda index: Node.fused(
-            "LAYER", [*nodes[index[:-1]], *weights[index[-1]], *([bias[index[-1]]] if bias else [])],
-            (width, activation)))
+        made = array_of(nodes.shape[:-1] + (len(weights),), lambda index: Node.neuron(
+            [*nodes[index[:-1]], *weights[index[-1]], *([bias[index[-1]]] if bias else [])], width, activation))
         if activation is None and b is None and self.rng.random() < 0.5:
             self.add_all(x @ w.T, made)
         else:
@@ -459,17 +528,18 @@ class Round:
         """A layer whose weights are Values of the program, for a sample, a batch or a Tensor."""
         width = self.rng.choice([2, 3])
         layer = Layer(width, self.rng.choice([1, 2, 3]), fused=self.rng.random() < 0.9)
-        weights, biases, activations, nonlin = [], [], [], self.rng.random() < 0.5
+        weights, biases, activations = [], [], []
+        chosen = self.rng.choice([None, "relu", "tanh", "sigmoid", *SECOND])
         for neuron in layer.neurons:
             neuron.w, nodes = self.row(width, numbers=False, exact=True)
             (neuron.b,), bias = self.row(1, numbers=False, exact=True)
-            neuron.nonlin = nonlin   # neurons that differ in it are called one by one
+            neuron.activation = chosen or "linear"
             weights.append(nodes)
             biases += bias
-            activations.append("relu" if neuron.nonlin else None)
+            activations.append(chosen)
 
         def made(x):
-            return [Node.fused("LAYER", [*x, *w, b], (width, activation))
+            return [Node.neuron([*x, *w, b], width, activation)
                     for w, b, activation in zip(weights, biases, activations)]
 
         if not layer.fused:   # a graph of many nodes, whose gradients compound in another way: not kept
@@ -490,6 +560,63 @@ class Round:
             all = [made(row) for row in nodes.reshape(-1, width)]
             self.add_all(layer(x), array_of(nodes.shape[:-1] + (len(weights),),
                                             lambda index: all[index[0] if len(index) == 2 else 0][index[-1]]))
+
+    def no_grad(self):
+        """Some operations of which nothing is recorded."""
+        self.first = Node.count
+        try:
+            with flatgrad.no_grad():
+                for _ in range(self.rng.choice([1, 1, 3])):
+                    self.rng.choice([self.leaf, self.operation, self.operation, self.custom, self.local, self.neuron,
+                                     self.fused, self.dot, self.tensor_leaf, self.tensor_of_values, self.layer,
+                                     self.detach]
+                                    + [self.view, self.rows, self.element, self.elementwise, self.product,
+                                       self.reduction, self.reshape, self.backward] * bool(self.tensors))()
+                    self.first = Node.count
+        finally:
+            self.first = None
+        del self.constants[:-10]
+
+    def detach(self):
+        if self.tensors and self.rng.random() < 0.3:
+            tensor, nodes = self.rng.choice(self.tensors)
+            result, data = tensor.detach(), numbers_of(nodes)
+            assert not result.requires_grad and (result.data == data).all()
+            self.constants.append((result, array_of(data.shape, lambda index: Node(data[index]))))
+        else:
+            value, node = self.pick()
+            self.add(value.detach(), Node(node.data))
+
+    def update(self):
+        """data -= lr * grad; of a Tensor all at once, if it is a leaf."""
+        lr = self.rng.choice([0.0, 0.5, 0.1, -0.1])
+        if self.tensors and self.rng.random() < 0.5:
+            target, nodes = self.rng.choice(self.tensors)
+            nodes = list(nodes.reshape(-1))
+        else:
+            target, node = self.pick()
+            nodes = [node]
+        if not all(abs(node.grad) < 1e3 for node in nodes) or len({node.order for node in nodes}) < len(nodes):
+            return
+        try:
+            target.update(lr)
+        except ValueError:   # not a leaf, or not a view of one
+            assert isinstance(target, Tensor) and any(node.op != "LEAF" for node in nodes), (target, target._op)
+            return
+        data = np.ravel(target.data)
+        for node, number in zip(nodes, data.tolist()):
+            assert close(number, node.data - lr * node.grad), (number, node.data, lr, node.grad)
+            node.data = number
+
+    def derivatives(self):
+        """Of some Values by others; no gradient changes."""
+        outputs, inputs = ([self.pick() for _ in range(self.rng.choice([1, 2, 3]))] for _ in range(2))
+        before = [v.grad for v, _ in self.pairs]
+        table = _core.derivatives([v for v, _ in outputs], [v for v, _ in inputs])
+        assert all(a == b or a != a and b != b for a, b in zip(before, [v.grad for v, _ in self.pairs]))
+        for row, (_, output) in zip(table, outputs):
+            for number, (expected, size) in zip(row, output.derivatives([node for _, node in inputs])):
+                assert close(number, expected, size), (number, expected, size, output.op)
 
     def change_tensor(self):
         tensor, nodes = self.rng.choice(self.tensors)
@@ -515,6 +642,9 @@ class Round:
 
     def look_up(self):
         value, node = self.pick()
+        if node.hidden and node.operands:
+            assert len(value._prev) == len(node.operands)
+            return
         operands = {n.order: n.data for n in node.operands}
         assert sorted(v.data for v in value._prev) == sorted(operands.values()), (
             value, node.op, value._children, operands)
@@ -534,6 +664,7 @@ class Round:
         if self.tensors and self.rng.random() < 0.3:
             tensor, nodes = self.rng.choice(self.tensors)
             value, node = tensor.sum(), Node.fused("SUM", list(nodes.reshape(-1)))
+            self.forget(node)
         value.backward()
         node.backward()
         grads = [(tensor.grad, nodes) for tensor, nodes in self.tensors]
@@ -542,7 +673,7 @@ class Round:
         for grad, n in both:
             assert close(grad, n.grad, n.size), (n.op, grad, n.grad, n.size, value, node.op)
         for grad, n in both:   # no drift from one pass to the next
-            n.grad = grad
+            n.grad, n.size = grad, abs(grad)
 
     def collect(self):
         flatgrad.collect()
@@ -572,7 +703,7 @@ class Round:
         actions = {self.leaf: 8, self.operation: 40, self.custom: 3, self.neuron: 4, self.local: 6,
                    self.attribute: 4, self.drop: 24,
                    self.change: 5, self.look_up: 4, self.backward: 6, self.collect: 1,
-                   self.short_of_memory: 1,
+                   self.short_of_memory: 1, self.no_grad: 8, self.detach: 2, self.update: 3, self.derivatives: 2,
                    self.fused: 6, self.dot: 3, self.tensor_leaf: 4, self.tensor_of_values: 2, self.layer: 4}
         with_tensors = {self.view: 5, self.reshape: 2, self.rows: 2, self.element: 4, self.elementwise: 8,
                         self.product: 5,
@@ -593,6 +724,7 @@ class Round:
         self.collect()
         self.pairs.clear()     # then nothing may be left
         self.tensors.clear()
+        self.constants.clear()
         for _ in range(3):     # a cycle may lead over what Python's collector has to release first
             flatgrad.collect()
             gc.collect()

@@ -326,3 +326,14 @@ def test_schedulers_and_optimizers_of_the_users_own():
     scheduler.step()
     optimizer.step()
     assert x.data == 0.25
+
+
+@pytest.mark.parametrize("start", [1.0, 0.7, 1.0 / 3])
+def test_a_straight_line_may_end_at_0(start):
+    for total in range(1, 60):
+        optimizer = SGD([Value(1.0)], lr=0.1)
+        scheduler = LinearLR(optimizer, start, 0.0, total)
+        for _ in range(total + 3):
+            optimizer.step()
+            scheduler.step()
+        assert 0.0 <= scheduler.get_last_lr()[0] < 1e-15

@@ -52,22 +52,30 @@ MISTAKES = {
                             r"X\[3, 1\]: expected a finite number, got -inf"),
     "too many features": ("hinge", 1, np.ones((12, 3)), Y, errors.ShapeError,
                           "X: the model does not take samples of 3 features: x: expected 2 inputs"),
-    "too few features": ("hinge", 1, X[:, :1], Y, errors.ShapeError, "X: the model does not take samples of 1 feature:"),
+    "too few features": ("hinge", 1, X[:, :1], Y, errors.ShapeError,
+                         "X: the model does not take samples of 1 feature:"),
     "one axis": ("hinge", 1, X[:, 0], Y, errors.ShapeError, r"X: expected 2 dimensions, got the shape \(12,\)"),
     "no samples": ("hinge", 1, np.empty((0, 2)), [], errors.DataError, r"X: expected one sample .* the shape \(0, 2\)"),
-    "no features": ("hinge", 1, np.empty((12, 0)), Y, errors.DataError, r"one feature at least, got the shape \(12, 0\)"),
+    "no features": ("hinge", 1, np.empty((12, 0)), Y, errors.DataError,
+                    r"one feature at least, got the shape \(12, 0\)"),
     "other lengths": ("hinge", 1, X, Y[:5], errors.ShapeError, r"y: expected 12 samples, .*, got the shape \(5,\)"),
-    "nan in the targets": ("mse", 1, X, [math.nan] * 12, errors.DataError, r"y\[0\]: expected a finite number, got nan"),
+    "nan in the targets": ("mse", 1, X, [math.nan] * 12, errors.DataError,
+                           r"y\[0\]: expected a finite number, got nan"),
     "a label too large": ("cross_entropy", 2, X, [0, 1, 2] * 4, errors.DataError,
                           r"y\[2\]: expected an integer from 0 to 1, .*, got 2"),
-    "a negative label": ("cross_entropy", 2, X, [0, 1, -1] * 4, errors.DataError, r"y\[2\]: expected .* 0 to 1, .* got -1"),
-    "labels that are no integers": ("cross_entropy", 2, X, Y * 0.5, errors.ArgumentTypeError, r"y\[0\]: expected an int"),
+    "a negative label": ("cross_entropy", 2, X, [0, 1, -1] * 4, errors.DataError,
+                         r"y\[2\]: expected .* 0 to 1, .* got -1"),
+    "labels that are no integers": ("cross_entropy", 2, X, Y * 0.5, errors.ArgumentTypeError,
+                                    r"y\[0\]: expected an int"),
     "0 and 1 for the hinge loss": ("hinge", 1, X, LABELS, errors.DataError, r"y\[\d+\]: expected -1 or 1, .* got 0"),
-    "-1 and 1 for probabilities": ("bce_with_logits", 1, X, Y, errors.DataError, r"expected a number from 0 to 1, .*-1"),
+    "-1 and 1 for probabilities": ("bce_with_logits", 1, X, Y, errors.DataError,
+                                   r"expected a number from 0 to 1, .*-1"),
     "text": ("mse", 1, [["a", "b"]] * 12, Y, errors.ArgumentTypeError, "X: expected an array of real numbers, got "),
     "complex numbers": ("mse", 1, X * 1j, Y, errors.ArgumentTypeError, "X: expected an array of real numbers, got "),
-    "too large for a float": ("mse", 1, [[10**400, 0]] * 12, Y, errors.ArgumentTypeError, "X: expected an array of real"),
-    "rows of different lengths": ("mse", 1, [[1.0], [1.0, 2.0]], [1, 2], errors.ArgumentTypeError, "X: expected an array"),
+    "too large for a float": ("mse", 1, [[10**400, 0]] * 12, Y, errors.ArgumentTypeError,
+                              "X: expected an array of real"),
+    "rows of different lengths": ("mse", 1, [[1.0], [1.0, 2.0]], [1, 2], errors.ArgumentTypeError,
+                                  "X: expected an array"),
 }
 
 
@@ -89,7 +97,8 @@ def with_metrics(metrics):
 
 
 UNKNOWN = {
-    "activation": (lambda: nn.MLP(2, [1], out_activation="Sigmod"), "out_activation: .* got 'Sigmod'; did you mean 'sigmoid'"),
+    "activation": (lambda: nn.MLP(2, [1], out_activation="Sigmod"),
+                   "out_activation: .* got 'Sigmod'; did you mean 'sigmoid'"),
     "layer": (lambda: nn.Layer(2, 1, activation="reul"), "activation: .*got 'reul'; did you mean 'relu'"),
     "init": (lambda: nn.Layer(2, 1, init="xavier_unifrom"), "got 'xavier_unifrom'; did you mean 'xavier_uniform'"),
     "loss": (lambda: made("cross_entrpy"), "loss: .*; did you mean 'cross_entropy'"),
@@ -97,8 +106,10 @@ UNKNOWN = {
     "reduction": (lambda: losses.mse([1.0], [1.0], reduction="means"), "reduction: .*; did you mean 'mean'"),
     "monitor": (lambda: made().fit(X, Y, 1, callbacks=[EarlyStopping("val_los")], validation=0.25, progress=False),
                 "monitor: .*; did you mean 'val_loss'"),
-    "hyperparameter": (lambda: optim.SGD([{"params": [Value(1.0)], "weight_deca": 0.1}]), "did you mean 'weight_decay'"),
-    "estimator's optimizer": (lambda: Classifier(optimizer="adamm").fit(X, LABELS), "optimizer: .*; did you mean 'adam'"),
+    "hyperparameter": (lambda: optim.SGD([{"params": [Value(1.0)], "weight_deca": 0.1}]),
+                       "did you mean 'weight_decay'"),
+    "estimator's optimizer": (lambda: Classifier(optimizer="adamm").fit(X, LABELS),
+                              "optimizer: .*; did you mean 'adam'"),
 }
 
 
@@ -115,7 +126,8 @@ def test_a_parameter_in_two_groups():
     parameters = model.parameters()
     optimizer = optim.Adam(parameters[:9], lr=0.1)
     before = repr((optimizer.state_dict(), model.state_dict()))
-    with pytest.raises(errors.ArgumentError, match=r"param_group\['params'\]\[1\]: .* in no other group, .*groups\[0\]"):
+    said = r"param_group\['params'\]\[1\]: .* in no other group, .*groups\[0\]"
+    with pytest.raises(errors.ArgumentError, match=said):
         optimizer.add_param_group({"params": [parameters[9], parameters[4]]})
     assert repr((optimizer.state_dict(), model.state_dict())) == before and len(optimizer.param_groups) == 1
     with pytest.raises(errors.ArgumentError, match="in no other group"):
@@ -130,7 +142,8 @@ def test_a_checkpoint_of_another_architecture(tmp_path, other):
     trainer.fit(X, Y, 2, progress=False)
     nn.MLP(2, other, rng=1).save(path)
     before = everything(trainer)
-    with pytest.raises(errors.StateError, match=r"layers\.0\.weight: expected the shape|layers\.\d\.\w+: (missing|not in)"):
+    said = r"layers\.0\.weight: expected the shape|layers\.\d\.\w+: (missing|not in)"
+    with pytest.raises(errors.StateError, match=said):
         trainer.model.load(path)
     assert everything(trainer) == before
     model = nn.MLP(2, other, rng=1)
@@ -161,7 +174,8 @@ def test_an_empty_batch_and_one_of_another_width():
 # ---- arguments and hostile values ----
 
 HOSTILE = {
-    "None": lambda: None, "text": lambda: "abc", "bytes": lambda: b"x", "nan": lambda: math.nan, "inf": lambda: math.inf,
+    "None": lambda: None, "text": lambda: "abc", "bytes": lambda: b"x", "nan": lambda: math.nan,
+    "inf": lambda: math.inf,
     "-1": lambda: -1, "huge": lambda: 10**400, "complex": lambda: 1j, "empty list": lambda: [], "dict": lambda: {},
     "ragged": lambda: [[1.0, 2.0], [3.0]], "3-D": lambda: np.ones((2, 2, 2)), "objects": lambda: np.array([None, "a"]),
     "text array": lambda: np.array(["a", "b"]), "complex array": lambda: np.ones((3, 2)) * 1j, "object": object,
@@ -197,7 +211,8 @@ CASES = [
     Case("norm_type", lambda x: optim.clip_grad_norm_([Value(1.0)], 1.0, x), "inf, huge"),
     Case("step_size", lambda x: lr_scheduler.StepLR(SGD, x), "huge"),
     Case("fused", lambda x: nn.Layer(2, 1, fused=x)), Case("fused", lambda x: nn.MLP(2, [1], fused=x)),
-    Case("nin", lambda x: nn.Layer(x, 1)), Case("out_activation", lambda x: nn.MLP(2, [1], out_activation=x), "None, class"),
+    Case("nin", lambda x: nn.Layer(x, 1)), Case("out_activation", lambda x: nn.MLP(2, [1], out_activation=x),
+         "None, class"),
     Case("x", lambda x: nn.Neuron(2)(x), "generator, Values, Tensor, objects, text array"),
     Case("x", lambda x: nn.Layer(2, 2)(x), "generator, Values, Tensor, masked"),
     Case("pos_weight", lambda x: losses.bce_with_logits([0.5, 1.0], [0, 1], pos_weight=x), "None"),
@@ -225,7 +240,8 @@ def test_hostile_arguments_are_named_in_the_message(case, monkeypatch):
 def test_weights_that_are_no_values_any_more():
     model = nn.MLP(2, [3, 1], rng=0)
     model.layers[0].neurons[0].w = [0.5, 0.25]
-    for call in (model.state_dict, lambda: model.load_state_dict({}, strict=False), lambda: list(model.named_parameters())):
+    for call in (model.state_dict, lambda: model.load_state_dict({}, strict=False),
+                 lambda: list(model.named_parameters())):
         with pytest.raises(errors.ArgumentTypeError, match=r"layers\.0\.weight: expected Values, got float 0\.5"):
             call()
     with pytest.raises(errors.ArgumentTypeError, match="parameters: expected Values, got float 0.5"):
@@ -354,7 +370,7 @@ def test_no_grad_does_not_decorate_what_runs_later():
 
 def test_a_neuron_takes_no_batch():
     for x in (np.ones((2, 2)), [[1.0, 2.0], [3.0, 4.0]], [Tensor([1.0]), 2.0]):
-        with pytest.raises(errors.ShapeError, match="x: expected one sample, .* a Layer takes several samples"):
+        with pytest.raises(errors.ArgumentTypeError, match="x: expected one sample, .* a Layer takes several samples"):
             nn.Neuron(2)(x)
 
 

@@ -2203,8 +2203,8 @@ def weighted_sum(w not None, x not None, b):
     if not plain_terms(w, x, b, count):
         for k in range(count):
             if is_row(x[k]):
-                raise ShapeError("x: expected one sample, a list of numbers and Values, got one with a "
-                                 f"{type(x[k]).__name__} in it; a Layer takes several samples")
+                raise ArgumentTypeError("x: expected one sample, a list of numbers and Values, got one with a "
+                                        f"{type(x[k]).__name__} in it; a Layer takes several samples")
             b = b + w[k] * x[k]
         return b
     # No Python code runs from plain_terms() to the end: the lists and all ids stay as they are.

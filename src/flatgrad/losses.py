@@ -846,9 +846,12 @@ def check_numbers(name, x, is_wrong, expected):
 
 def weights_of(name, weight, several=True):
     """An array of one dimension, or a float unless there have to be `several`: finite, 0 or more."""
-    if isinstance(weight, (Value, Tensor)) or (isinstance(weight, (list, tuple, np.ndarray)) and any(
-            isinstance(w, (Value, Tensor)) for w in np.ravel(np.asarray(weight, dtype=object)))):
-        raise ArgumentTypeError(f"{name}: expected numbers, as no gradient goes there, got {arguments.shortened(weight)}")
+    if isinstance(weight, Tensor) and not weight.requires_grad:
+        weight = weight.data
+    inside = weight if isinstance(weight, (list, tuple)) else np.ravel(weight) if isinstance(weight, np.ndarray) else ()
+    if any(isinstance(w, (Value, Tensor)) for w in [weight, *inside]):
+        raise ArgumentTypeError(f"{name}: expected numbers, as no gradient goes there, got "
+                                f"{arguments.shortened(weight)}")
     if not several and not isinstance(weight, (list, tuple)) and np.ndim(weight) == 0:
         return arguments.non_negative(name, weight[()] if isinstance(weight, np.ndarray) else weight)
     array = arguments.finite_array(name, weight, 1)

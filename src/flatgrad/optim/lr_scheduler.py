@@ -449,7 +449,8 @@ class LinearLR(LRScheduler):
             factor = self.start_factor
         elif epoch <= self.total_iters and not self._beginning:
             rise = self.end_factor - self.start_factor
-            factor = 1.0 + rise / (self.total_iters * self.start_factor + (epoch - 1) * rise)
+            # On the way to 0 rounding would end a little below it.
+            factor = max(0.0, 1.0 + rise / (self.total_iters * self.start_factor + (epoch - 1) * rise))
         return [lr * factor for lr in self._rates()]
 
     def _first_lr(self):

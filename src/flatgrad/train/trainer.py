@@ -89,7 +89,8 @@ class Trainer:
     def __init__(self, model, optimizer, loss, metrics=(), scheduler=None, *, penalty=None, scheduler_interval="epoch"):
         if not callable(model) or not hasattr(model, "parameters"):
             raise ArgumentTypeError(f"model: expected a Module, got {model!r}")
-        if not all(callable(getattr(optimizer, name, None)) for name in ("step", "zero_grad")) or isinstance(optimizer, type):
+        if isinstance(optimizer, type) or not all(callable(getattr(optimizer, name, None))
+                                                  for name in ("step", "zero_grad")):
             raise ArgumentTypeError("optimizer: expected an Optimizer, such as Adam(model.parameters()), got "
                                     f"{optimizer!r}")
         if isinstance(loss, str):
