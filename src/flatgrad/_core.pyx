@@ -288,33 +288,46 @@ cdef extern from *:
     #else
     #define FG_THREAD_LOCAL _Thread_local
     #endif
-    static FG_THREAD_LOCAL Py_ssize_t fg_blocks_around;
-    """
-    Py_ssize_t fg_blocks_around   # how many no_grad() blocks there are around us, in this thread
+    #if defined(__GNUC__)
+    #define FG_COLD __attribute__((cold, noinline, returns_nonnull))
+    #define FG_INLINED inline __attribute__((always_inline, returns_nonnull))
+    #else
+    #define FG_COLD
+    #define FG_INLINED inline
+    #endif
+    static FG_THREAD_LOCAL Py_ssize_t fg_blocks_around; /* no_grad() blocks around us, in this thread */
+    static Py_ssize_t fg_blocks;                         /* and in all threads, which costs nothing to read */
 
-cdef Py_ssize_t blocks = 0   # and in all threads, which costs nothing to read
+    /* fg_give while there are no_grad() blocks: if one is around us, the node becomes a leaf. */
+    static FG_COLD PyObject *fg_give_unrecorded(fg_tape *t, fg_handle *handle, fg_id i)
+    {
+        if (fg_blocks_around != 0) {
+            const int op = fg_tape_op(t, i);
+            i = fg_tape_forget(t, i, fg_op_is_pooled(op) || fg_op_is_block(op) ? t->args[i].a : t->npool);
+        }
+        handle->id = i;
+        t->owner[i] = &handle->id;
+        return (PyObject *)handle;
+    }
+
+    /* Tie a new handle to node i, which is on top and has none and no box. In C for the sake of its inlining:
+     * every operator ends with it. */
+    static FG_INLINED PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
+    {
+        if (FG_UNLIKELY(fg_blocks != 0))
+            return fg_give_unrecorded(t, handle, i);
+        handle->id = i;
+        t->owner[i] = &handle->id;
+        return (PyObject *)handle;
+    }
+    """
+    Py_ssize_t fg_blocks_around, fg_blocks
+    PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
 
 
 cdef inline bint unrecorded() noexcept:
     """Whether there is a no_grad() block around us."""
-    return FG_UNLIKELY(blocks != 0) and fg_blocks_around != 0
-
-
-cdef void make_leaf(fg_handle *handle) noexcept:
-    """Within no_grad(): the handle's node, which is on top, becomes a leaf with its number."""
-    cdef fg_id i = handle.id
-    cdef int op = fg_tape_op(&tape, i)
-    i = fg_tape_forget(&tape, i, tape.args[i].a if fg_op_is_pooled(op) or fg_op_is_block(op) else tape.npool)
-    tape.owner[i] = &handle.id
-
-
-cdef inline object give(fg_handle *handle, fg_id i):
-    """Tie a new handle to node i, which is on top and has none and no box, and hand it to the caller."""
-    handle.id = i
-    tape.owner[i] = &handle.id
-    if unrecorded():
-        make_leaf(handle)
-    return FG_GIVE(<PyObject *>handle)
+    return FG_UNLIKELY(fg_blocks != 0) and fg_blocks_around != 0
 
 
 cdef object handle_of(fg_id i):
@@ -665,6 +678,11 @@ cdef double to_data_slow(str name, object x) except? -1.0:
 
 # ---- operations ----
 
+cdef object binary_failed(int status, int op, double x, double y):
+    """The exception for x op y. Apart, for the operators below are to be inlined."""
+    raise_operation(status, op, (x, y))
+
+
 cdef inline object binary_values(int op, object left, object right):
     """left op right, both Values."""
     cdef double z = 0.0
@@ -676,9 +694,9 @@ cdef inline object binary_values(int op, object left, object right):
     b = (<Value>right).id
     status = fg_op_binary(op, tape.data[a], tape.data[b], &z)
     if status < 0:
-        raise_operation(status, op, (tape.data[a], tape.data[b]))
+        return binary_failed(status, op, tape.data[a], tape.data[b])
     handle = new_handle()
-    return give(handle, fg_tape_push(&tape, op, a, b, z))
+    return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, a, b, z)))
 
 
 cdef inline object value_number(int op, object left, double y):
@@ -691,10 +709,10 @@ cdef inline object value_number(int op, object left, double y):
     a = (<Value>left).id
     status = fg_op_binary(op, tape.data[a], y, &z)
     if status < 0:
-        raise_operation(status, op, (tape.data[a], y))
+        return binary_failed(status, op, tape.data[a], y)
     handle = new_handle()
     b = fg_tape_push_leaf(&tape, y)
-    return give(handle, fg_tape_push(&tape, op, a, b, z))
+    return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, a, b, z)))
 
 
 cdef inline object number_value(int op, double x, object right):
@@ -707,10 +725,10 @@ cdef inline object number_value(int op, double x, object right):
     b = (<Value>right).id
     status = fg_op_binary(op, x, tape.data[b], &z)
     if status < 0:
-        raise_operation(status, op, (x, tape.data[b]))
+        return binary_failed(status, op, x, tape.data[b])
     handle = new_handle()
     a = fg_tape_push_leaf(&tape, x)
-    return give(handle, fg_tape_push(&tape, op, a, b, z))
+    return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, a, b, z)))
 
 
 cdef object unary(int op, object x, int32_t k):
@@ -726,7 +744,7 @@ cdef object unary(int op, object x, int32_t k):
         operands = (tape.data[a],)
         raise_operation(status, op, operands + (k,) if op == FG_POWI else operands)
     handle = new_handle()
-    return give(handle, fg_tape_push(&tape, op, a, <fg_id>k, z))
+    return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, a, <fg_id>k, z)))
 
 
 cdef object elementwise(int op, object left, object right):
@@ -828,8 +846,8 @@ cdef object apply_function(int op, PyObject **args, Py_ssize_t count):
         if not is_value[k]:
             ids[k] = fg_tape_push_leaf(&tape, x[k])
     if info.arity == 3:
-        return give(handle, fg_tape_push_pooled(&tape, op, ids, 3, NULL, z))
-    return give(handle, fg_tape_push(&tape, op, ids[0], ids[1], z))
+        return FG_GIVE(fg_give(&tape, handle, fg_tape_push_pooled(&tape, op, ids, 3, NULL, z)))
+    return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, ids[0], ids[1], z)))
 
 
 cdef object apply_pair(int op, object x, object y):
@@ -2041,7 +2059,7 @@ cdef object value_vectorcall(PyObject *tp, PyObject **args, size_t flags, PyObje
         number = to_data("data", <object>args[0])
         reserve_few(1)
         handle = new_handle()
-        return give(handle, fg_tape_push_leaf(&tape, number))
+        return FG_GIVE(fg_give(&tape, handle, fg_tape_push_leaf(&tape, number)))
     positional = tuple([<object>args[k] for k in range(count)])
     keywords = {}
     if names != NULL:
@@ -2224,7 +2242,7 @@ def weighted_sum(w not None, x not None, b):
         product = fg_tape_push(&tape, FG_MUL, (<fg_handle *>ws[k]).id, xi, wd)
         sum += wd
         total = fg_tape_push(&tape, FG_ADD, total, product, sum)
-    return give(handle, total)
+    return FG_GIVE(fg_give(&tape, handle, total))
 
 
 cdef object one_sample(object x):

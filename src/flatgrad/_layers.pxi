@@ -329,7 +329,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     if unrecorded():
         node = fg_tape_forget(&tape, n, npool)
     if single:
-        return give(handle, node)
+        return FG_GIVE(fg_give(&tape, handle, node))
     if batch:
         tie_run(tensor.run, node)
         return tensor

@@ -448,7 +448,7 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
     if unrecorded():
         node = fg_tape_forget(&tape, n, npool)
     if give_what == GIVE_VALUE:
-        return give(handle, node)
+        return FG_GIVE(fg_give(&tape, handle, node))
     if give_what == GIVE_TENSOR:
         tie_run(tensor.run, node)
         return tensor
@@ -1135,16 +1135,16 @@ class no_grad(ContextDecorator):
         return super().__call__(function)
 
     def __enter__(self):
-        global blocks, fg_blocks_around
+        global fg_blocks, fg_blocks_around
         fg_blocks_around += 1
-        blocks += 1
+        fg_blocks += 1
         return self
 
     def __exit__(self, *exception):
-        global blocks, fg_blocks_around
+        global fg_blocks, fg_blocks_around
         if fg_blocks_around > 0:   # else this is another thread, or was left before
             fg_blocks_around -= 1
-            blocks -= 1
+            fg_blocks -= 1
 
 
 cdef object scalar(str name):
