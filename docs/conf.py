@@ -45,9 +45,10 @@ toc_object_entries_show_parents = "hide"
 # ---- the reference ----
 
 INTERNAL = {"arguments"}   # for our own modules
+INNER = ("nn.initialization",)   # in no `__all__`, and what docstrings point to
 # The order of the pages; a module that is not named here comes after these.
-ORDER = ["flatgrad", "engine", "nn", "losses", "optim", "optim.lr_scheduler", "train", "estimators",
-         "functional", "datasets", "viz", "errors", "storage", "scalar", "compat"]
+ORDER = ["flatgrad", "engine", "nn", "nn.initialization", "losses", "optim", "optim.lr_scheduler", "train",
+         "estimators", "functional", "datasets", "viz", "errors", "storage", "scalar", "compat"]
 
 
 def public_modules():
@@ -58,6 +59,7 @@ def public_modules():
             module = found[name] = importlib.import_module(f"flatgrad.{name}")
             inner = {f"{name}.{each}": getattr(module, each) for each in module.__all__}
             found.update({name: of for name, of in inner.items() if inspect.ismodule(of) and is_ours(of.__name__)})
+    found.update((name, importlib.import_module(f"flatgrad.{name}")) for name in INNER)
     rank = {name: k for k, name in enumerate(ORDER)}
     return [found[name] for name in sorted(found, key=lambda name: (rank.get(name, len(rank)), name))]
 

@@ -2,7 +2,10 @@
 import sys
 from pathlib import Path
 
-import graphviz
+try:
+    import graphviz
+except ModuleNotFoundError as error:
+    sys.exit(f"{Path(sys.argv[0]).name} needs graphviz, for the picture: {error}; to install it: pip install graphviz")
 
 
 def write(picture, path):

@@ -10,8 +10,6 @@ Prints loss and accuracy of every tenth step, 100 % at the end, and writes the p
 import random
 import sys
 
-from matplotlib.figure import Figure
-
 from flatgrad import Tensor
 from flatgrad.datasets import make_moons
 from flatgrad.losses import hinge, l2
@@ -25,6 +23,10 @@ ALPHA = 1e-4
 
 
 def main():
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        sys.exit(f"moons_png.py needs matplotlib, for the picture: {error}; to install it: pip install matplotlib")
     path = sys.argv[1] if len(sys.argv) > 1 else "decision_boundary.png"
     X, y = make_moons(100, noise=0.1, random_state=0)
     y = 2.0 * y - 1.0                       # the max-margin loss wants -1 and 1

@@ -12,7 +12,6 @@ import random
 import sys
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from flatgrad.nn import MLP
 from flatgrad.optim import Adam
@@ -23,6 +22,10 @@ NOISE = 0.2
 
 
 def main():
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        sys.exit(f"sine.py needs matplotlib, for the picture: {error}; to install it: pip install matplotlib")
     path = sys.argv[1] if len(sys.argv) > 1 else "sine.png"
     rng = np.random.RandomState(2)
     x = rng.uniform(-3.0, 3.0, size=(200, 1))

@@ -666,6 +666,8 @@ BAD = {
     "bench --seconds 0": "argument --seconds: expected a number above 0, got '0'",
     "bench --seconds soon": "argument --seconds: expected a number above 0, got 'soon'",
     "info --yaml": "unrecognized arguments: --yaml",
+    "xor --epoks=3": "unrecognized arguments: --epoks=3; did you mean --epochs?",
+    "moons --hiden 3": "unrecognized arguments: --hiden 3; did you mean --hidden?",
 }
 
 

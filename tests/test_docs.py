@@ -152,6 +152,8 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
             if "://" not in target and not target.startswith("api/"):   # made by docs/conf.py
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+                if page.parent != ROOT and target.endswith(".md"):   # Sphinx knows the pages of docs/ only
+                    assert (page.parent / target).resolve() in PAGES, f"{page.name}: {target}"
 
 
 if __name__ == "__main__":

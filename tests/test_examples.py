@@ -164,13 +164,19 @@ def test_moons_of_another_file(tmp_path):
     assert done.stdout.startswith("4 samples, 337 parameters\n") and "step 99  loss 0.0" in done.stdout
 
 
-def test_without_scikit_learn_the_digits_say_what_is_missing(tmp_path, monkeypatch):
-    (tmp_path / "sklearn.py").write_text("raise ModuleNotFoundError(\"No module named 'sklearn'\", name='sklearn')")
+@pytest.mark.parametrize("script, module, package, purpose", [
+    ("digits", "sklearn", "scikit-learn", "its data"),
+    ("moons_png", "matplotlib", "matplotlib", "the picture"),
+    ("sine", "matplotlib", "matplotlib", "the picture"),
+    *[(f"draw_{what}", "graphviz", "graphviz", "the picture") for what in ("expression", "neuron", "mlp")],
+])
+def test_without_a_package_an_example_says_what_is_missing(script, module, package, purpose, tmp_path, monkeypatch):
+    (tmp_path / f"{module}.py").write_text(f'raise ModuleNotFoundError("No module named {module!r}", name="{module}")')
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    done = run("examples/digits.py", tmp_path)
+    done = run(f"examples/{script}.py", tmp_path)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == ("digits.py needs scikit-learn, for its data: No module named 'sklearn'; to install it: "
-                           "pip install scikit-learn\n")
+    assert done.stderr == (f"{script}.py needs {package}, for {purpose}: No module named '{module}'; to install it: "
+                           f"pip install {package}\n")
 
 
 def test_the_gradient_of_the_simulation_is_that_of_finite_differences():

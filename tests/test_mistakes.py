@@ -374,6 +374,27 @@ def test_a_neuron_takes_no_batch():
             nn.Neuron(2)(x)
 
 
+CONSTANT = Tensor([1.0], requires_grad=False)
+
+
+@pytest.mark.parametrize("call, error", [
+    (lambda: optim.SGD(["w"]), errors.ArgumentTypeError),
+    (lambda: optim.SGD([CONSTANT]), errors.ArgumentError),
+    (lambda: optim.SGD([CONSTANT + Value(1.0)]), errors.ArgumentError),
+    (lambda: optim.clip_grad_norm_([1.0], 1.0), errors.ArgumentTypeError),
+    (lambda: CONSTANT.update(0.1), errors.ArgumentError),
+    (lambda: Value(1.0).update(math.nan), errors.ArgumentError),
+    (lambda: CONSTANT.sum(axis=1), errors.ArgumentError),
+    (lambda: CONSTANT.sum(axis="0"), errors.ArgumentTypeError),
+    (lambda: flatgrad.scalar.dot([1.0], [1.0, 2.0]), errors.ShapeError),
+    (lambda: flatgrad.scalar.neuron([1.0], [1.0], activation="rleu"), errors.UnknownNameError),
+    (lambda: storage.save_arrays("/nowhere/x", {"x": object()}), errors.ArgumentTypeError),
+])
+def test_errors_are_those_of_the_hierarchy(call, error):
+    with pytest.raises(error):
+        call()
+
+
 # ---- leaks ----
 
 def test_failed_calls_leave_nothing_on_the_tape():

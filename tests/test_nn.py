@@ -297,8 +297,9 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         Net().save(path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["net.npz"]
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError) as caught:
         Net().save(tmp_path / "missing" / "net.npz")
+    assert caught.value.filename == str(tmp_path / "missing" / "net.npz")
 
 
 def test_modes():

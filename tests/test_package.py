@@ -50,6 +50,13 @@ def test_the_wheel_holds_what_runs_and_nothing_else():
         "flatgrad", next(file.parts[0] for file in files if file.match("*.dist-info/WHEEL"))}
 
 
+def test_what_is_loaded_later_is_listed():
+    listed = dir(flatgrad)
+    assert {"Value", "Tensor", "no_grad", "nn", "optim", "train", "viz", "grad", "gradcheck", "install_as_micrograd",
+            "__version__"} <= set(listed)
+    assert [name for name in listed if not hasattr(flatgrad, name)] == []
+
+
 # ---- the type stub ----
 
 STUB = Path(_core.__file__).with_name("_core.pyi")

@@ -20,6 +20,7 @@ import flatgrad
 import flatgrad.engine
 import reference
 from flatgrad import Value, _core
+from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn import MLP, Layer, Module, Neuron
 from reference import ulps
 
@@ -1262,18 +1263,18 @@ def test_wrong_inputs(x):
 @pytest.mark.parametrize("make, error, words", [
     (lambda: MLP(2, 3), TypeError, "nouts: expected a sequence of .*sizes, got 3"),
     (lambda: MLP(2, None), TypeError, "nouts: .* got None"),
-    (lambda: MLP(2, [3, "1"]), TypeError, "expected an int, got '1'"),
-    (lambda: MLP(2, [3, 1.0]), TypeError, r"expected an int, got 1\.0"),
-    (lambda: MLP(2.0, [3]), TypeError, r"nin: expected an int, got 2\.0"),
-    (lambda: MLP("2", [3]), TypeError, "nin: expected an int, got '2'"),
-    (lambda: MLP(2, [3, -1]), ValueError, "nout: expected 0 or more, got -1"),
-    (lambda: MLP(-2, [3]), ValueError, "nin: expected 0 or more, got -2"),
-    (lambda: Layer(2, -3), ValueError, "nout: expected 0 or more, got -3"),
-    (lambda: Layer(-2, 3), ValueError, "nin: expected 0 or more, got -2"),
-    (lambda: Layer(2, None), TypeError, "nout: expected an int, got None"),
-    (lambda: Neuron(-1), ValueError, "nin: expected 0 or more, got -1"),
-    (lambda: Neuron(2.5), TypeError, r"nin: expected an int, got 2\.5"),
-    (lambda: Neuron(Value(2.0)), TypeError, "nin: expected an int"),
+    (lambda: MLP(2, [3, "1"]), ArgumentTypeError, "expected an int, got '1'"),
+    (lambda: MLP(2, [3, 1.0]), ArgumentTypeError, r"expected an int, got 1\.0"),
+    (lambda: MLP(2.0, [3]), ArgumentTypeError, r"nin: expected an int, got 2\.0"),
+    (lambda: MLP("2", [3]), ArgumentTypeError, "nin: expected an int, got '2'"),
+    (lambda: MLP(2, [3, -1]), ArgumentError, "nout: expected 0 or more, got -1"),
+    (lambda: MLP(-2, [3]), ArgumentError, "nin: expected 0 or more, got -2"),
+    (lambda: Layer(2, -3), ArgumentError, "nout: expected 0 or more, got -3"),
+    (lambda: Layer(-2, 3), ArgumentError, "nin: expected 0 or more, got -2"),
+    (lambda: Layer(2, None), ArgumentTypeError, "nout: expected an int, got None"),
+    (lambda: Neuron(-1), ArgumentError, "nin: expected 0 or more, got -1"),
+    (lambda: Neuron(2.5), ArgumentTypeError, r"nin: expected an int, got 2\.5"),
+    (lambda: Neuron(Value(2.0)), ArgumentTypeError, "nin: expected an int"),
     (lambda: Neuron(2, linear=True), TypeError, "linear"),
 ])
 def test_wrong_sizes(make, error, words):

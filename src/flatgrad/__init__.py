@@ -11,8 +11,10 @@ from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every fun
 # `from flatgrad import *` leaves Python's own abs, and the like, alone.
 __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
-SUBMODULES = ("arguments", "compat", "datasets", "engine", "errors", "estimators", "functional", "losses", "nn", "optim", "scalar",
-              "storage", "train", "viz")
+SUBMODULES = ("arguments", "compat", "datasets", "engine", "errors", "estimators", "functional", "losses", "nn", "optim",
+              "scalar", "storage", "train", "viz")
+LATER = {"install_as_micrograd": "compat",
+         **dict.fromkeys(("grad", "value_and_grad", "jacobian", "gradcheck"), "functional")}
 
 
 def __getattr__(name):
@@ -21,15 +23,17 @@ def __getattr__(name):
         from importlib import import_module
 
         return import_module(f"flatgrad.{name}")
-    if name == "install_as_micrograd":
-        return __getattr__("compat").install_as_micrograd
-    if name in ("grad", "value_and_grad", "jacobian", "gradcheck"):
-        return getattr(__getattr__("functional"), name)
+    if name in LATER:
+        return getattr(__getattr__(LATER[name]), name)
     if name == "__version__":
         from importlib.metadata import version
 
         return version("flatgrad")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *SUBMODULES, *LATER, "__version__"} - {"LATER", "SUBMODULES", "builtins"})
 
 
 def _repr_mimebundle_(self, include=None, exclude=None):

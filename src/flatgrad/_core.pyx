@@ -26,7 +26,7 @@ from functools import partial
 from types import CellType, FunctionType
 
 from flatgrad.arguments import one_of, shortened
-from flatgrad.errors import ArgumentTypeError, ShapeError
+from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 
 cdef extern from "Python.h":

@@ -5,7 +5,7 @@
 cdef double learning_rate(object lr) except? -1.0:
     cdef double rate = to_data("lr", lr)
     if not isfinite(rate):
-        raise ValueError(f"lr: expected a finite number, got {rate}")
+        raise ArgumentError(f"lr: expected a finite number, got {rate}")
     return rate
 
 
@@ -26,7 +26,7 @@ cdef Py_ssize_t count_numbers(str name, list items) except -1:
         elif type(item) is Tensor:
             count += (<Tensor>item).size
         else:
-            raise TypeError(f"{name}[{k}]: expected a Value or a Tensor, got {describe(item)}")
+            raise ArgumentTypeError(f"{name}[{k}]: expected a Value or a Tensor, got {describe(item)}")
     return count
 
 
@@ -196,8 +196,8 @@ def derivatives(outputs, inputs):
     numpy_is_there()
     for k, item in enumerate(ins):
         if type(item) is Tensor and (<Tensor>item).constant:
-            raise ValueError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
-                             f"requires_grad=False of shape {item.shape}")
+            raise ArgumentError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
+                                f"requires_grad=False of shape {item.shape}")
     if tape.busy:
         raise RuntimeError("derivatives(): a backward pass is under way")
     result = numpy.zeros((n_outputs, n_inputs))

@@ -62,15 +62,15 @@ cdef class Parameters:
         try:
             for k, value in enumerate(values):
                 if not isinstance(value, (Value, Tensor)):
-                    raise TypeError(f"{name}[{k}]: expected a Value or a Tensor, got {describe(value)}")
+                    raise ArgumentTypeError(f"{name}[{k}]: expected a Value or a Tensor, got {describe(value)}")
                 if isinstance(value, Tensor):
                     t = <Tensor>value
                     if fg_op_is_block(fg_tape_op(&tape, t.run.id)) or t.constant:
-                        raise ValueError(f"{name}[{k}]: expected a leaf Tensor that requires a gradient, got one "
-                                         f"made by {t._op or 'requires_grad=False'!r} of shape {t.shape}")
+                        raise ArgumentError(f"{name}[{k}]: expected a leaf Tensor that requires a gradient, got one "
+                                            f"made by {t._op or 'requires_grad=False'!r} of shape {t.shape}")
                     if not lies_dense(t):
-                        raise ValueError(f"{name}[{k}]: expected a Tensor whose elements lie in order, got a view "
-                                         f"of shape {t.shape}")
+                        raise ArgumentError(f"{name}[{k}]: expected a Tensor whose elements lie in order, got a view "
+                                            f"of shape {t.shape}")
                 slots = slots_of(value)
                 new = [slot not in seen for slot in slots]
                 if all(new):
@@ -78,8 +78,8 @@ cdef class Parameters:
                     self.values.append(value)
                     self.count += len(slots)
                 elif any(new):
-                    raise ValueError(f"{name}[{k}]: some of its elements are in an earlier parameter, and others "
-                                     f"are not")
+                    raise ArgumentError(f"{name}[{k}]: some of its elements are in an earlier parameter, and others "
+                                        f"are not")
         finally:
             release_ids()
 

@@ -565,10 +565,10 @@ cdef int axis_of(str name, object axis, int ndim) except -2:
     try:
         number = range(axis).stop
     except TypeError:
-        raise TypeError(f"{name}: axis: expected an int or None, got {describe(axis)}") from None
+        raise ArgumentTypeError(f"{name}: axis: expected an int or None, got {describe(axis)}") from None
     if not -ndim <= number < ndim:
-        raise ValueError(f"{name}: axis: expected {-ndim} to {ndim - 1} or None for {ndim} "
-                         f"dimension{'s' if ndim > 1 else ''}, got {axis}")
+        raise ArgumentError(f"{name}: axis: expected {-ndim} to {ndim - 1} or None for {ndim} "
+                            f"dimension{'s' if ndim > 1 else ''}, got {axis}")
     number = number % ndim
     return 1 if ndim == 1 else number
 
@@ -617,7 +617,7 @@ cdef object softmax_(int op, object x, object axis):
     if a.ndim == 0:
         raise TypeError(f"{name}(): x: expected a Tensor, an array or a list, got {describe(x)}")
     if axis is None:
-        raise TypeError(f"{name}(): axis: expected an int, got None")
+        raise ArgumentTypeError(f"{name}(): axis: expected an int, got None")
     along = axis_of(f"{name}()", axis, a.ndim)
     if elements_of(&a) == 0:
         raise ShapeError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
@@ -1727,8 +1727,8 @@ cdef class Tensor:
         cdef fg_view view = view_of(self)
         cdef fg_id i, j, slot
         if fg_op_is_block(fg_tape_op(&tape, self.run.id)) or self.constant:
-            raise ValueError(f"update(): expected a leaf Tensor that requires a gradient, got one made by "
-                             f"{self._op or 'requires_grad=False'!r} of shape {self.shape}")
+            raise ArgumentError(f"update(): expected a leaf Tensor that requires a gradient, got one made by "
+                                f"{self._op or 'requires_grad=False'!r} of shape {self.shape}")
         for i in range(view.rows):
             for j in range(view.cols):
                 slot = <fg_id>(<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step)

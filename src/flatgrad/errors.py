@@ -2,7 +2,8 @@
 ValueError, TypeError, ImportError or RuntimeError goes on working.
 
 Arithmetic raises Python's own errors alone, as floats do: ZeroDivisionError, OverflowError, and
-ValueError outside a function's domain.
+ValueError outside a function's domain. So do Values and Tensors that are given something else than numbers
+(TypeError) or an index that is not there (IndexError).
 
 Examples
 --------

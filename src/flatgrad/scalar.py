@@ -14,6 +14,7 @@ import builtins
 import math
 
 from flatgrad._core import Value, maximum, minimum
+from flatgrad.errors import ShapeError, UnknownNameError
 
 __all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_entropy", "dot", "hinge", "huber",
            "kl_div", "kl_div_log", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax", "squared_error",
@@ -136,7 +137,7 @@ def dot(w, x, b=None):
     (2.5, [3.0, 4.0])
     """
     if len(w) != len(x):
-        raise ValueError(f"x: expected {len(w)} values, as many as weights, got {len(x)}")
+        raise ShapeError(f"x: expected {len(w)} values, as many as weights, got {len(x)}")
     return total(([] if b is None else [value(b)]) + [value(wi) * xi for wi, xi in zip(w, x)])
 
 
@@ -170,7 +171,7 @@ def neuron(w, x, b=None, activation=None):
         return getattr(act, activation)()
     if activation not in (None, "linear"):
         expected = ", ".join([repr(name) for name in ("linear", *ACTIVATIONS)])
-        raise ValueError(f"activation: expected None or one of {expected}, got {activation!r}")
+        raise UnknownNameError(f"activation: expected None or one of {expected}, got {activation!r}")
     return act
 
 
@@ -284,7 +285,7 @@ def cross_entropy(rows, labels):
     '0.3466'
     """
     if len(rows) != len(labels):
-        raise ValueError(f"labels: expected {len(rows)}, one for each row, got {len(labels)}")
+        raise ShapeError(f"labels: expected {len(rows)}, one for each row, got {len(labels)}")
     rows = [[value(x) for x in row] for row in rows]  # one Value for a number that is used twice
     return mean([-log_softmax(row)[label] for row, label in zip(rows, labels)])
 
@@ -520,5 +521,5 @@ def largest(name, xs, among=lambda x: not math.isnan(x)):
 def some(name, xs):
     """`xs`, or an error if it is empty."""
     if len(xs) == 0:
-        raise ValueError(f"{name}: expected at least one value, got none")
+        raise ShapeError(f"{name}: expected at least one value, got none")
     return xs

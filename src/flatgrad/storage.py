@@ -35,11 +35,15 @@ def save_arrays(path, arrays):
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in arrays.items():
         if array.dtype.hasobject:
-            raise TypeError(f"arrays[{name!r}]: expected numbers, bools or text, got {array!r}")
+            raise ArgumentTypeError(f"arrays[{name!r}]: expected numbers, bools or text, got {array!r}")
     mode = 0o666 & ~umask()
     with contextlib.suppress(OSError):
         mode = os.stat(path).st_mode & 0o777
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=os.path.basename(path) + ".", suffix=".tmp")
+    try:
+        handle, temporary = tempfile.mkstemp(".tmp", os.path.basename(path) + ".", os.path.dirname(path))
+    except OSError as error:
+        error.filename = path   # and not the temporary one's, which nobody has asked for
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             with zipfile.ZipFile(file, "w") as archive:   # as numpy.savez, which takes no array called 'file'

@@ -113,5 +113,8 @@ def run(argv, passed_on=()):
         parser.print_help(sys.stderr)
         return 2
     if unknown:
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        # Without their dashes, which would make all alike.
+        options = [option.lstrip("-") for action in args.parser._actions for option in action.option_strings]
+        near = suggestion(unknown[0].lstrip("-").split("=")[0], options).replace("mean ", "mean --")
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
     return args.command(args)

@@ -72,6 +72,7 @@ def weights(init, shape, activation="linear", rng=None):
     'xavier_normal', 'glorot_normal'   N(gain * sqrt(2 / (fan_in + fan_out))) [2]_
     'normal'                           N(1)
     'zeros', 'ones'                    0, 1
+    a number c                         c, for all
     =================================  ============================================
 
     References

@@ -11,7 +11,7 @@ import random
 from flatgrad._core import (Tensor, Value, Weights, layer_forward, network_forward, own_calls, scalar_graph, softmax,
                             weighted_sum)
 from flatgrad.arguments import flag, one_of, shortened
-from flatgrad.errors import ArgumentTypeError
+from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn.initialization import source, weights
 from flatgrad.nn.module import Module
 
@@ -417,9 +417,9 @@ def size(name, value):
     try:
         result = range(value).stop
     except TypeError:
-        raise TypeError(f"{name}: expected an int, got {value!r}") from None
+        raise ArgumentTypeError(f"{name}: expected an int, got {value!r}") from None
     if result < 0:
-        raise ValueError(f"{name}: expected 0 or more, got {value!r}")
+        raise ArgumentError(f"{name}: expected 0 or more, got {value!r}")
     if result >= 2**32:   # more than there are ids
-        raise ValueError(f"{name}: expected less than 2**32, got {shortened(value)}")
+        raise ArgumentError(f"{name}: expected less than 2**32, got {shortened(value)}")
     return result
