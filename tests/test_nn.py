@@ -77,6 +77,13 @@ def test_an_activation_may_be_changed_between_calls():
     layer.neurons[0].activation = "relu"   # not all the same: each by itself
     np.testing.assert_allclose(layer(X).data[:, 0], before[:, 0], rtol=1e-14)
     assert layer.activation is None and "mixed" in layer.summary()
+    for activation in "softmax", "tanh", flatgrad.sigmoid, "linear":
+        layer.activation = activation
+        assert layer.activation == activation
+        np.testing.assert_array_equal(layer(X).data, Layer(3, 2, activation, rng=1)(X).data)
+    with pytest.raises(errors.UnknownNameError, match="activation: .*'tahn'"):
+        layer.activation = "tahn"
+    assert layer.activation == "linear"
 
 
 def test_a_method_of_ones_own_is_honoured():

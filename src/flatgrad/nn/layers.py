@@ -174,11 +174,9 @@ class Layer(Module):
     def __init__(self, nin, nout, activation=None, init="uniform", bias=True, *, rng=None, fused=True, **kwargs):
         nin, nout = size("nin", nin), size("nout", nout)
         if activation is not None:
-            if not callable(activation):
-                one_of("activation", activation, ACTIVATIONS)
-            if callable(activation) or activation == "softmax":
-                self.then = activation
-                activation = "linear"
+            then, activation = split(activation)
+            if then is not None:
+                self.then = then
         if type(init) is str and init == "uniform" and rng is None:
             self.neurons = [Neuron(nin, activation=activation, bias=bias, **kwargs) for _ in range(nout)]
         else:
@@ -195,6 +193,14 @@ class Layer(Module):
             return self.then
         names = {getattr(n, "activation", None) for n in self.neurons}
         return names.pop() if len(names) == 1 else None
+
+    @activation.setter
+    def activation(self, activation):
+        self.then, activation = split(activation)
+        if self.then is None:
+            del self.then   # the class says it
+        for n in self.neurons:
+            n.activation = activation
 
     def __call__(self, x):
         """The neurons' outputs, for one sample or for several.
@@ -401,6 +407,14 @@ def run(layers, x):
     for layer in layers:
         x = layer(x)
     return x
+
+
+def split(activation):
+    """What a layer does after its neurons, and what they do, of a layer's activation."""
+    if not callable(activation):
+        one_of("activation", activation, ACTIVATIONS)
+    whole = callable(activation) or activation == "softmax"
+    return (activation, "linear") if whole else (None, activation)
 
 
 def after(then, out):
