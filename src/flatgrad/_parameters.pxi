@@ -192,6 +192,25 @@ cdef class Parameters:
         self.how.adadelta = fg_adadelta(0.0, rho, eps, weight_decay, maximize)
 
     @staticmethod
+    def have(groups, tuple keys not None, list seen):
+        """Whether each group, a dict, has under these keys the very objects of its tuple in `seen`."""
+        cdef Py_ssize_t k, j
+        cdef PyObject *found
+        cdef PyObject **before
+        if seen is None or type(groups) is not list or len(<list>groups) != len(seen):
+            return False
+        for k in range(len(seen)):
+            group = (<list>groups)[k]
+            if type(group) is not dict:
+                return False
+            before = PySequence_Fast_ITEMS(<tuple?>seen[k])
+            for j in range(len(keys)):
+                found = PyDict_GetItemWithError(group, keys[j])
+                if found == NULL or found != before[j]:
+                    return False
+        return True
+
+    @staticmethod
     def step(list several not None, list groups not None):
         """One step of each of them by its rule, with the learning rate that its group, a dict, has as 'lr'.
 

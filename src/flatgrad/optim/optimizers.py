@@ -4,7 +4,7 @@ A step is one call into C: what is here does not loop over parameters. What PyTo
 `fused`, `capturable` and `differentiable` are about, GPUs and second derivatives, flatgrad does not have.
 """
 import copy
-from operator import is_, itemgetter
+from operator import is_
 
 import numpy as np
 
@@ -164,7 +164,7 @@ class Optimizer:
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        cls._read = itemgetter("params", *(name for name in cls._checks if name != "lr"))
+        cls._read = ("params", *(name for name in cls._checks if name != "lr"))
 
     def __init__(self, params, defaults=None, **hyperparameters):
         self.defaults = {name: self._checks[name](name, value) if name in self._checks else value
@@ -263,11 +263,7 @@ class Optimizer:
             if not callable(closure):
                 raise ArgumentTypeError(f"closure: expected a callable that returns the loss, got {closure!r}")
             loss = closure()
-        try:
-            as_before = list(map(self._read, self.param_groups)) == self._seen
-        except Exception:   # of a key that is missing, or of == with something that is no number
-            as_before = False
-        if not as_before:
+        if not Parameters.have(self.param_groups, self._read, self._seen):
             self._prepare()
         if not Parameters.step(self._parameters, self.param_groups):   # for learning rates of other types than float
             Parameters.step(self._parameters, self._learning_rates())
@@ -275,7 +271,7 @@ class Optimizer:
 
     def _forget(self):
         """Have the next step look at all hyperparameters."""
-        self._seen = None   # what `_read` gave for each group, when it was right
+        self._seen = None   # what each group had under the keys `_read`, when it was right
         self._taken = []    # the same as dicts, and what was made of it
 
     def _prepare(self):
