@@ -611,3 +611,32 @@ def test_bad_states(cell, state, error, message):
 def test_bad_indices(indices, error, message):
     with pytest.raises(error, match=message):
         nn.Embedding(5, 2)(indices)
+
+
+# ---- how many instructions a module takes, as the docstrings say ----
+
+def instructions(*outs):
+    """The instructions behind Tensors, each once: what saving their numbers finds."""
+    found = set()
+    for out in outs:
+        _, (run, *_) = out.__reduce__()
+        _, (saved,) = run.__reduce__()
+        found.update((name, constant, data) for name, _, constant, data, *_ in saved[2] if name not in ("LEAF", "RUN"))
+    return len(found)
+
+
+@pytest.mark.parametrize("make, count", [
+    (lambda: nn.RNNCell(6, 3), 4), (lambda: nn.GRUCell(6, 3), 10), (lambda: nn.LSTMCell(6, 3), 11),
+    (lambda: nn.BatchNorm(6), 9), (lambda: nn.BatchNorm(6).eval(), 4), (lambda: nn.LayerNorm(6), 9),
+    (lambda: nn.Conv1d(2, 3, 2, length=3), 3), (lambda: nn.Conv1d(2, 3, 2, length=3, padding=1), 5),
+    (lambda: nn.MaxPool1d(2, 2, length=3), 2), (lambda: nn.Dropout(), 1), (lambda: nn.GELU(), 1),
+], ids=["RNN", "GRU", "LSTM", "BatchNorm", "BatchNorm after eval", "LayerNorm", "Conv1d", "padded", "MaxPool", "Dropout", "GELU"])
+def test_the_instructions_of_a_module(make, count):
+    model, x = make(), Tensor(np.random.default_rng(0).normal(size=(4, 6)))
+    if isinstance(model, nn.LSTMCell):
+        h, c = model(x, (Tensor(np.full((4, 3), 0.25)), Tensor(np.full((4, 3), 0.5))))
+        assert instructions(h, c) == count
+    elif isinstance(model, (nn.RNNCell, nn.GRUCell)):
+        assert instructions(model(x, Tensor(np.full((4, 3), 0.25)))) == count
+    else:
+        assert instructions(model(x)) == count

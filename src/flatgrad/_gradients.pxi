@@ -9,14 +9,6 @@ cdef double learning_rate(object lr) except? -1.0:
     return rate
 
 
-def are_values(list items not None):
-    """Whether there is nothing but Values in the list: what a loop in Python takes longer for than a dot product."""
-    for item in items:
-        if not isinstance(item, Value):
-            return False
-    return True
-
-
 cdef Py_ssize_t count_numbers(str name, list items) except -1:
     """How many numbers there are in Values and Tensors."""
     cdef Py_ssize_t k, count = 0

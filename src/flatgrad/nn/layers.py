@@ -8,6 +8,7 @@ whole batch, unless its attribute `fused` is False or `flatgrad.scalar_graph()` 
 """
 import random
 
+from flatgrad import scalar
 from flatgrad._core import (Tensor, Value, Weights, layer_forward, network_forward, own_calls, scalar_graph, softmax,
                             weighted_sum)
 from flatgrad.arguments import flag, one_of, shortened
@@ -18,7 +19,7 @@ from flatgrad.nn.module import Module
 __all__ = ["Neuron", "Layer", "MLP", "Sequential"]
 
 # What `activation` may be, besides a function.
-ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid", "softmax")
+ACTIVATIONS = ("linear", *scalar.ACTIVATIONS, "softmax")
 
 
 class Neuron(Weights, Module):
@@ -120,8 +121,8 @@ class Neuron(Weights, Module):
 
 
 # As micrograd calls neurons, and PyTorch activations.
-NAMES = {"linear": "Linear", "relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU", "gelu": "GELU", "gelu_tanh": "GELUTanh",
-         "silu": "SiLU", "softplus": "Softplus", "tanh": "Tanh", "sigmoid": "Sigmoid"}
+NAMES = {"linear": "Linear", "relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU", "gelu": "GELU",
+         "gelu_tanh": "GELUTanh", "silu": "SiLU", "softplus": "Softplus", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 
 
 class Layer(Module):
