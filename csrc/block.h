@@ -3,7 +3,7 @@
  * kernels in place where the slots lie in order.
  *
  * It promises what tape.h does: a failed call leaves the tape as it was. It leaves to its caller that
- * shapes fit: they are asserted here.
+ * shapes fit.
  */
 #ifndef FG_BLOCK_H
 #define FG_BLOCK_H
@@ -34,20 +34,36 @@ void fg_block_list(fg_record *r, fg_id v, fg_id rows, fg_id cols);
  * `parts`: give it a node of its own above them; without, there is one result and it is the node. *node:
  * the instruction's id.
  *
- * FG_OK, FG_E_MEMORY, or for FG_MAP a status of its row, and then *node is the element at fault, counted
- * row by row. */
+ * FG_OK, FG_E_MEMORY; FG_E_INTERRUPTED if t->stop wanted that; or for FG_MAP a status of its row, and then *node
+ * is the element at fault, counted row by row. */
 int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
                   const double *results, fg_id *node);
 
-/* Add to the gradients of the operands by those of all results. */
-void fg_block_reverse(fg_tape *t, fg_id i);
+/* Add to the gradients of the operands by those of all results. FG_OK; or FG_E_INTERRUPTED if t->stop wanted that in
+ * a long one, with *done not 0: call again, after whatever happened, to have the rest done. *done is 0 at first. */
+int fg_block_reverse(fg_tape *t, fg_id i, size_t *done);
 
-/* The operands of any node, a part among them: how many, and, where not NULL, their ids in order and what
- * each one's gradient gets if that of the node is dz; with 1, the partial derivatives. */
-fg_id fg_block_operands(const fg_tape *t, fg_id i, double dz, fg_id *ids, double *contributions);
+/* The same by the gradients of those results alone that are marked in t->marks, in the words, not the summary. At
+ * least one is; the others have nothing to do with the sweep. Costs at most about as much as all would. */
+int fg_block_reverse_reached(fg_tape *t, fg_id i, size_t *done);
 
-/* Add to the gradients of a part's operands by its own gradient alone: the other results of its
- * instruction have nothing to do with the sweep. */
-void fg_block_reverse_part(fg_tape *t, fg_id i);
+/* A rectangle of the results of an instruction, or of the elements of a view. */
+typedef struct fg_area {
+    fg_id row, col, rows, cols;
+} fg_area;
+
+/* The elements of view v that these results are computed from. */
+fg_area fg_block_area(int op, fg_record *r, fg_id v, fg_area results);
+
+/* Mark the operands of block node i, all of them and nothing between; without `leaves` those that a sweep has
+ * to visit are enough. */
+void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves);
+
+/* Those of the results that fg_block_reverse_reached() goes by, as far as a sweep has to visit them. */
+void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks);
+
+/* The operands of any node, a part among them: how many, and, where not NULL, their ids in order and the partial
+ * derivative by each. */
+fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials);
 
 #endif

@@ -34,4 +34,41 @@ static inline void fg_marks_add(fg_marks *m, fg_id i)
     m->word[w] = marked | bit;
 }
 
+/* Mark ids of word w, at least one. */
+static inline void fg_marks_add_word(fg_marks *m, fg_id w, uint64_t bits)
+{
+    m->word[w] |= bits;
+    m->summary[w >> 6] |= (uint64_t)1 << (w & 63u);
+    if (w >> 6 < m->lowest)
+        m->lowest = w >> 6;
+}
+
+/* Mark the ids that a word of bits stands for, of which the lowest is id i. Precondition: that bit is set. */
+static inline void fg_marks_add_bits(fg_marks *m, fg_id i, uint64_t bits)
+{
+    const uint64_t next = i & 63u ? bits >> (64u - (i & 63u)) : 0;
+    fg_marks_add_word(m, i >> 6, bits << (i & 63u));
+    if (next)
+        fg_marks_add_word(m, (i >> 6) + 1, next);
+}
+
+/* The marks of word w that are of the ids from `first` to before `end`, which has one in that word. */
+static inline uint64_t fg_marks_mask(fg_id w, fg_id first, fg_id end)
+{
+    const uint64_t from = first >> 6 == w ? ~(uint64_t)0 << (first & 63u) : ~(uint64_t)0;
+    const uint64_t to = end >> 6 == w ? ((uint64_t)1 << (end & 63u)) - 1u : ~(uint64_t)0;
+    return from & to;
+}
+
+/* Mark the ids from `first` to before `end`, at least one. */
+static inline void fg_marks_add_range(fg_marks *m, fg_id first, fg_id end)
+{
+    for (fg_id w = first >> 6; w <= (end - 1) >> 6; w++) {
+        m->word[w] |= fg_marks_mask(w, first, end);
+        m->summary[w >> 6] |= (uint64_t)1 << (w & 63u);
+    }
+    if (first >> 12 < m->lowest)
+        m->lowest = first >> 12;
+}
+
 #endif

@@ -64,187 +64,123 @@ static inline void apply(fg_tape *t, fg_id i)
     }
 }
 
-/* The marks of word w's nodes from `first` to before `end`, as a mask. */
-static uint64_t mask_of(fg_id w, fg_id first, fg_id end)
+/* Which parts of word w, of those in `marked`, have a hook. */
+static uint64_t hooked_parts(const fg_tape *t, fg_id w, uint64_t marked)
 {
-    const uint64_t from = first >> 6 == w ? ~(uint64_t)0 << (first & 63u) : ~(uint64_t)0;
-    const uint64_t to = end >> 6 == w ? ((uint64_t)1 << (end & 63u)) - 1u : ~(uint64_t)0;
-    return from & to;
-}
-
-/* Whether the nodes from `first` to before `end` are all leaves without a hook, which no sweep has to
- * visit: in a layer, all of the weights. */
-static int all_leaves(const fg_tape *t, fg_id first, fg_id end)
-{
-    const uint8_t *op = t->op + first, *const last = t->op + end;
-    uint64_t any = 0, eight;
-    for (; last - op >= 8; op += 8) {
-        memcpy(&eight, op, sizeof eight);
-        any |= eight;
+    uint64_t hooked = 0;
+    for (; marked; marked &= marked - 1u) {
+        const unsigned bit = fg_bits_low(marked);
+        hooked |= (uint64_t)(t->op[(w << 6) + bit] >> 7) << bit;
     }
-    while (op < last)
-        any |= *op++;
-    return any == FG_LEAF;
+    return hooked;
 }
 
-/* Mark the nodes from `first` to before `end`; if they are all leaves, only with `leaves`. */
-static void mark_nodes(fg_tape *t, fg_id first, fg_id end, int leaves)
+/* Visit the parts that are marked of the instruction of part i, the highest of them: all users of its results have
+ * been visited. A part with a hook goes alone, and the others all at once. What visit() returns. */
+static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
 {
-    if (!leaves && all_leaves(t, first, end))
-        return;
-    for (fg_id w = first >> 6; w <= (end - 1) >> 6; w++) {
-        t->marks.word[w] |= mask_of(w, first, end);
-        t->marks.summary[w >> 6] |= (uint64_t)1 << (w & 63u);
-    }
-    if (first >> 12 < t->marks.lowest)
-        t->marks.lowest = first >> 12;
-}
-
-/* Mark the operands of block node i, all of them and nothing between; without `leaves` those that a
- * sweep has to visit are enough. */
-static void mark_operands(fg_tape *t, fg_id i, int leaves)
-{
-    fg_record *const r = fg_tape_record(t, i);
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *view = fg_record_view(r, v);
-        fg_id lowest, highest;
-        if (view->rows == 0 || view->cols == 0)
-            continue;
-        if (!(view->flags & FG_VIEW_LIST)) {
-            fg_view_extent(view, &lowest, &highest);
-            if (!leaves && all_leaves(t, lowest, highest + 1))
-                continue;
-            if (view->col_step == 1) {
-                const fg_id dense = view->rows == 1 || (fg_id)view->row_step == view->cols;
-                for (fg_id row = 0; row < (dense ? 1 : view->rows); row++) {
-                    const fg_id first = fg_record_slot(r, view, row, 0);
-                    mark_nodes(t, first, dense ? highest + 1 : first + view->cols, leaves);
-                }
-                continue;
-            }
-        }
-        for (fg_id row = 0; row < view->rows; row++)
-            for (fg_id col = 0; col < view->cols; col++)
-                fg_marks_add(&t->marks, fg_record_slot(r, view, row, col));
-    }
-}
-
-/* Visit part i alone: 1 if it has a hook. */
-static int visit_part(fg_tape *t, fg_id i)
-{
-    fg_id *const ids = (fg_id *)(void *)t->scratch;
-    const fg_id count = fg_block_operands(t, i, 0.0, ids, NULL);
-    for (fg_id k = 0; k < count; k++)
-        fg_marks_add(&t->marks, ids[k]);
+    const fg_id block = i + t->args[i].a, count = t->args[block].b, first = block - count;
+    uint64_t *const word = s->marks.word;
+    fg_id reached = 0;
     if (t->op[i] & FG_HOOK) {
-        t->hook = i;
-        return 1;
+        t->marks.word[i >> 6] = (uint64_t)1 << (i & 63u);
+        fg_block_mark_reached(t, block, &s->marks);
+        t->marks.word[i >> 6] = 0;
+        s->hook = i;
+        return FG_SWEEP_HOOK;
     }
-    fg_block_reverse_part(t, i);
-    return 0;
+    word[i >> 6] |= (uint64_t)1 << (i & 63u); /* it had been taken out */
+    for (fg_id w = first >> 6; w <= i >> 6; w++) {
+        uint64_t marked = word[w] & fg_marks_mask(w, first, i + 1);
+        if (FG_UNLIKELY(t->op[block] & FG_HOOK))
+            marked &= ~hooked_parts(t, w, marked);
+        t->marks.word[w] = marked;
+        reached += fg_bits_count(marked);
+    }
+    if (reached == count)
+        fg_block_mark_operands(t, block, &s->marks, 0);
+    else
+        fg_block_mark_reached(t, block, &s->marks);
+    const int status = reached == count ? fg_block_reverse(t, block, &s->done)
+                                        : fg_block_reverse_reached(t, block, &s->done);
+    for (fg_id w = first >> 6; w <= i >> 6; w++) {
+        if (status == FG_OK)
+            word[w] &= ~t->marks.word[w];
+        t->marks.word[w] = 0;
+    }
+    return status == FG_OK ? FG_SWEEP_DONE : FG_SWEEP_MORE;
 }
 
-/* Visit the parts that are marked of the instruction of part i, the highest of them: all users of its
- * results have been visited. 1 if it stopped at a hook. */
-static int visit_parts(fg_tape *t, fg_id i)
-{
-    const fg_id block = i + t->args[i].a, first = block - t->args[block].b;
-    uint64_t *const word = t->marks.word;
-    if (t->op[block] & FG_HOOK) /* now one, and the others at their turn */
-        return visit_part(t, i);
-
-    fg_id others = i + 1 == block ? i - first : 0; /* that have to be marked for all to be */
-    for (fg_id w = i >> 6; others > 0 && w + 1 > first >> 6; w--) {
-        const fg_id marked = fg_bits_count(word[w] & mask_of(w, first, i));
-        others -= marked;
-        if (w == 0)
-            break;
-    }
-    const int all = i + 1 == block && others == 0;
-    if (all) {
-        mark_operands(t, block, 0);
-        fg_block_reverse(t, block);
-    } else if (visit_part(t, i)) {
-        return 1;
-    }
-    for (fg_id w = i >> 6;; w--) {
-        const uint64_t mask = mask_of(w, first, i);
-        uint64_t marked = all ? 0 : word[w] & mask;
-        word[w] &= ~mask;
-        while (marked) {
-            const unsigned bit = fg_bits_top(marked);
-            marked ^= (uint64_t)1 << bit;
-            (void)visit_part(t, (w << 6) + bit); /* no hook: the instruction would be marked */
-        }
-        if (w == first >> 6)
-            break;
-    }
-    return 0;
-}
-
-/* Visit node i, whatever it is: mark its operands and add to their gradients. 1 if it has a hook, and
- * the second is left to that. */
-static NOINLINE int visit(fg_tape *t, fg_id i)
+/* Visit node i, whatever it is: mark its operands and add to their gradients. FG_SWEEP_HOOK if it has a hook, and
+ * the second is left to that; FG_SWEEP_MORE if it is a long instruction that is not done, and is still marked. */
+static NOINLINE int visit(fg_tape *t, fg_sweep *s, fg_id i)
 {
     const int op = t->op[i];
     if (FG_LIKELY(op < FG_BINARY_END)) { /* so no hook, and no leaf: those come here with one */
         const fg_args args = t->args[i];
-        fg_marks_add(&t->marks, args.a);
+        fg_marks_add(&s->marks, args.a);
         if (op >= FG_UNARY_END)
-            fg_marks_add(&t->marks, args.b);
+            fg_marks_add(&s->marks, args.b);
         apply(t, i);
-        return 0;
+        return FG_SWEEP_DONE;
     }
     const int plain = op & ~FG_HOOK;
     if (plain == FG_PART)
-        return visit_parts(t, i);
+        return visit_parts(t, s, i);
     if (fg_op_is_block(plain)) {
-        mark_operands(t, i, 0);
+        fg_block_mark_operands(t, i, &s->marks, 0);
     } else {
         fg_id pair[2];
         const fg_id *operands;
         const fg_id count = fg_tape_operands(t, i, pair, &operands);
         for (fg_id k = 0; k < count; k++)
-            fg_marks_add(&t->marks, operands[k]);
+            fg_marks_add(&s->marks, operands[k]);
     }
     if (op & FG_HOOK) {
-        t->hook = i;
-        return 1;
+        s->hook = i;
+        return FG_SWEEP_HOOK;
     }
-    fg_sweep_apply(t, i);
-    return 0;
+    if (fg_sweep_apply(t, i, &s->done) == FG_OK)
+        return FG_SWEEP_DONE;
+    s->marks.word[i >> 6] |= (uint64_t)1 << (i & 63u);
+    return FG_SWEEP_MORE;
 }
 
-void fg_sweep_apply(fg_tape *t, fg_id i)
+int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
 {
     const int op = fg_tape_op(t, i);
-    if (fg_op_is_block(op))
-        fg_block_reverse(t, i);
-    else if (op == FG_PART)
-        fg_block_reverse_part(t, i);
-    else
+    int status = FG_OK;
+    if (fg_op_is_block(op)) {
+        status = fg_block_reverse(t, i, done);
+    } else if (op == FG_PART) {
+        t->marks.word[i >> 6] = (uint64_t)1 << (i & 63u);
+        status = fg_block_reverse_reached(t, i + t->args[i].a, done);
+        t->marks.word[i >> 6] = 0;
+    } else {
         apply(t, i);
+    }
+    return status;
 }
 
 /* Rows whose rule is expanded inside the loop below as well; nothing that calls a function, for
  * that would push the loop's pointers out of registers. */
 #define IS_HOT(op) ((op) == FG_ADD || (op) == FG_MUL || (op) == FG_SUB || (op) == FG_RELU)
 
-/* Visit the marked nodes of word w, the highest first, with those that they mark in the same word. 1 if
- * it stopped at a hook, with what is left marked in the word.
+/* Visit the marked nodes of word w, the highest first, with those that they mark in the same word. If it is not
+ * FG_SWEEP_DONE that visit() returned, it stops, with what is left marked in the word.
  *
  * Three things halve the time that a chain takes, where each node waits for the one before. The
  * word's marks are in a register. Whether the node below comes next, as it mostly does, is asked
  * before counting bits: a branch is predicted, where a count would wait for this node's operands.
  * And the gradient just written is still in a register when its node comes next: reading it back
  * would wait for the store. */
-static int drain_word(fg_tape *t, fg_id w)
+static int drain_word(fg_tape *t, fg_sweep *s, fg_id w)
 {
     const uint8_t *const ops = t->op;
     const fg_args *const all_args = t->args;
     const double *const data = t->data;
     double *const grad = t->grad;
-    uint64_t *const word = t->marks.word;
+    uint64_t *const word = s->marks.word;
     uint64_t marked = word[w];
     unsigned bit = fg_bits_top(marked);
     fg_id last = 0; /* a node whose gradient is d_last, 0 if there is none */
@@ -255,7 +191,7 @@ static int drain_word(fg_tape *t, fg_id w)
         if ((operand) >> 6 == w)                             \
             marked |= (uint64_t)1 << ((operand)&63u);        \
         else                                                 \
-            fg_marks_add(&t->marks, (operand));              \
+            fg_marks_add(&s->marks, (operand));              \
     } while (0)
 
     for (;;) {
@@ -289,8 +225,9 @@ static int drain_word(fg_tape *t, fg_id w)
         {
             if (op != FG_LEAF) {
                 word[w] = marked;
-                if (FG_UNLIKELY(visit(t, i)))
-                    return 1;
+                const int stopped = visit(t, s, i);
+                if (FG_UNLIKELY(stopped != FG_SWEEP_DONE))
+                    return stopped;
                 marked = word[w];
                 last = 0;
             }
@@ -306,58 +243,59 @@ static int drain_word(fg_tape *t, fg_id w)
     }
 #undef MARK
     word[w] = 0;
-    return 0;
-}
-
-static void end(fg_tape *t)
-{
-    t->busy--;
-    t->room = t->capacity < t->collect_at ? t->capacity : t->collect_at;
-    fg_tape_pop(t);
-}
-
-void fg_sweep_begin(fg_tape *t, fg_id output)
-{
-    t->busy++;
-    t->room = t->capacity; /* no collection now */
-    t->grad[output] = 1.0;
-    t->marks.lowest = t->marks.highest = output >> 12;
-    fg_marks_add(&t->marks, output);
-}
-
-int fg_sweep_run(fg_tape *t, fg_id words)
-{
-    /* Visiting only ever marks lower ids, so the walk goes down. */
-    for (fg_id s = t->marks.highest;; s--) {
-        t->marks.highest = s;
-        while (t->marks.summary[s]) {
-            if (words-- == 0)
-                return FG_SWEEP_MORE;
-            const unsigned top = fg_bits_top(t->marks.summary[s]);
-            const fg_id w = (s << 6) + top;
-            /* Empty if its marks were those of parts, which have gone with a higher one. */
-            const int stopped = t->marks.word[w] && drain_word(t, w);
-            if (!t->marks.word[w])
-                t->marks.summary[s] &= ~((uint64_t)1 << top);
-            if (FG_UNLIKELY(stopped))
-                return FG_SWEEP_HOOK;
-        }
-        if (s == t->marks.lowest)
-            break;
-    }
-    end(t);
     return FG_SWEEP_DONE;
 }
 
-void fg_sweep_cancel(fg_tape *t)
+fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output)
 {
-    for (fg_id s = t->marks.lowest; s <= t->marks.highest; s++)
-        while (t->marks.summary[s]) {
-            const unsigned top = fg_bits_top(t->marks.summary[s]);
-            t->marks.word[(s << 6) + top] = 0;
-            t->marks.summary[s] &= ~((uint64_t)1 << top);
+    fg_sweep *const s = fg_tape_sweep_begin(t, output + 1);
+    if (!s)
+        return NULL;
+    t->grad[output] = 1.0;
+    s->marks.lowest = s->marks.highest = output >> 12;
+    fg_marks_add(&s->marks, output);
+    fg_tape_sweep_pause(t, s);
+    return s;
+}
+
+int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words)
+{
+    fg_marks *const marks = &s->marks;
+    /* Visiting only ever marks lower ids, so the walk goes down. */
+    for (fg_id k = marks->highest;; k--) {
+        marks->highest = k;
+        while (marks->summary[k]) {
+            int stopped = FG_SWEEP_MORE;
+            if (words-- > 0) {
+                const unsigned top = fg_bits_top(marks->summary[k]);
+                const fg_id w = (k << 6) + top;
+                /* Empty if its marks were those of parts, which have gone with a higher one. */
+                stopped = marks->word[w] ? drain_word(t, s, w) : FG_SWEEP_DONE;
+                if (!marks->word[w])
+                    marks->summary[k] &= ~((uint64_t)1 << top);
+            }
+            if (FG_UNLIKELY(stopped != FG_SWEEP_DONE)) {
+                fg_tape_sweep_pause(t, s);
+                return stopped;
+            }
         }
-    end(t);
+        if (k == marks->lowest)
+            break;
+    }
+    fg_tape_sweep_end(t, s);
+    return FG_SWEEP_DONE;
+}
+
+void fg_sweep_cancel(fg_tape *t, fg_sweep *s)
+{
+    fg_marks *const marks = &s->marks;
+    for (fg_id k = marks->lowest; k <= marks->highest; k++)
+        while (marks->summary[k]) {
+            const unsigned top = fg_bits_top(marks->summary[k]);
+            marks->word[(k << 6) + top] = 0;
+            marks->summary[k] &= ~((uint64_t)1 << top);
+        }
+    fg_tape_sweep_end(t, s);
 }
 
 fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
@@ -385,7 +323,7 @@ fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *word
                 if (op == FG_PART || fg_op_is_block(op)) {
                     const fg_id block = op == FG_PART ? i + t->args[i].a : i;
                     if (block != last) /* the parts of one instruction follow each other */
-                        mark_operands(t, block, 1);
+                        fg_block_mark_operands(t, block, &t->marks, 1);
                     last = block;
                 } else if (op <= FG_LOCAL) {
                     fg_id pair[2];

@@ -2,37 +2,38 @@
  * once, users before operands, and adds to the operands' gradients by the rules of ops.def.
  *
  * It promises to touch only those nodes, in time that grows with their number, and never to clear
- * or overwrite a gradient but the output's. It does not recurse, sort or allocate.
+ * or overwrite a gradient but the output's. It does not recurse or sort.
+ *
+ * While a sweep pauses anything may be done with the tape, another sweep among it: what is still to be visited is
+ * kept, and keeps its marks when it is renumbered.
  */
 #ifndef FG_SWEEP_H
 #define FG_SWEEP_H
 
 #include "block.h"
 
-/* Start a sweep: the output's gradient becomes 1. Precondition: no other is under way; the caller may
- * hold ids for longer, by t->busy. Until the sweep has ended or been cancelled, nodes may be appended but
- * none is popped or renumbered. */
-void fg_sweep_begin(fg_tape *t, fg_id output);
+/* Start a sweep: the output's gradient becomes 1. NULL if memory is short, and then nothing has changed. Then
+ * comes fg_sweep_run, until it says that the sweep is done, or fg_sweep_cancel. */
+fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output);
 
 enum { FG_SWEEP_DONE = 0, FG_SWEEP_MORE = 1, FG_SWEEP_HOOK = 2 };
 
-/* Visit the marked nodes of up to `words` words of 64 ids. FG_SWEEP_DONE: the sweep has ended.
- * FG_SWEEP_MORE: call again. FG_SWEEP_HOOK: node t->hook has its turn, and its rule is the caller's
+/* Visit the marked nodes of up to `words` words of 64 ids. FG_SWEEP_DONE: the sweep is over.
+ * FG_SWEEP_MORE: call again. FG_SWEEP_HOOK: node s->hook has its turn, and its rule is the caller's
  * to run; then call again. */
-int fg_sweep_run(fg_tape *t, fg_id words);
+int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words);
 
 /* Add to the gradients of node i's operands by its own rule, hook or no hook; a leaf and FG_CUSTOM
- * have none. At any time, also between two calls of fg_sweep_run. */
-void fg_sweep_apply(fg_tape *t, fg_id i);
+ * have none. At any time, also between two calls of fg_sweep_run. Returns what fg_block_reverse does. */
+int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done);
 
 /* End a sweep early; the gradients added so far stay. */
-void fg_sweep_cancel(fg_tape *t);
+void fg_sweep_cancel(fg_tape *t, fg_sweep *s);
 
 /* The nodes that sweeps from these outputs can visit or add to, leaves too, changing nothing: in words of
  * 64 ids, the highest first, which nodes of the word. Returns how many words; both arrays have room for
  * FG_MARKS_WORDS(n). Of an instruction's results one stands for all: its operands are reached if one is.
- * *hooked: whether one of the nodes has a hook, whose rule may do anything to any gradient.
- * Precondition: no sweep is under way. */
+ * *hooked: whether one of the nodes has a hook, whose rule may do anything to any gradient. */
 fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
                      int *hooked);
 

@@ -7,6 +7,8 @@ enum {
     MIN_CAPACITY = 4096,    /* nodes; also where the tape starts */
     COLLECT_FLOOR = 131072, /* nodes, 4 MB: with fewer than this nothing is ever collected */
     DOUBLE_UNTIL = 1 << 20, /* nodes; beyond, grow by a quarter: at most 25 % of slack */
+    KEPT_CAPACITY = 131072, /* nodes; what never goes back */
+    FIRST_PEAKS = 4,        /* after which memory goes back at once */
     IDLE_POPS = 1024        /* pops that must find the tape 8 times too large before it shrinks */
 };
 
@@ -63,7 +65,7 @@ static int resize_nodes(fg_tape *t, fg_id to)
 
 static void set_room(fg_tape *t)
 {
-    /* A sweep that is under way forbids collection, so only the arrays limit it. */
+    /* Where ids are held there is no collection, so only the arrays limit it. */
     t->room = min_id(t->limit, t->busy ? t->capacity : min_id(t->capacity, t->collect_at));
 }
 
@@ -93,6 +95,7 @@ int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
     t->kernels = kernels;
     t->limit = FG_MAX_ID;
     t->collect_floor = COLLECT_FLOOR;
+    t->presents = FIRST_PEAKS;
     const int status = resize_nodes(t, MIN_CAPACITY);
     if (status < 0)
         return status;
@@ -102,8 +105,23 @@ int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
     return FG_OK;
 }
 
+/* Give back the memory of the sweeps that are over. */
+static void free_spare(fg_tape *t)
+{
+    while (t->spare) {
+        fg_sweep *s = t->spare;
+        void *array = s;
+        t->spare = s->next;
+        (void)fg_mem_resize(&t->mem, (void **)&s->marks.word, s->words, 0, sizeof *s->marks.word);
+        (void)fg_mem_resize(&t->mem, (void **)&s->marks.summary, FG_MARKS_WORDS(s->words), 0,
+                            sizeof *s->marks.summary);
+        (void)fg_mem_resize(&t->mem, &array, 1, 0, sizeof *s);
+    }
+}
+
 void fg_tape_free(fg_tape *t)
 {
+    free_spare(t);
     (void)fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, 0, sizeof *t->pool);
     (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, 0, sizeof *t->scratch);
     (void)resize_nodes(t, 0);
@@ -264,25 +282,49 @@ static void bury_box(fg_tape *t, fg_id i)
 
 /* ---- popping ---- */
 
-/* Called when a pop, from `before` nodes, left the tape at less than an eighth of its capacity.
- * A training loop does that every step, so memory goes back only if many pops in a row find that
- * the tape has not come near its capacity again. */
+/* Give memory back that the nodes on the tape need not be there for. */
+void fg_tape_shrink(fg_tape *t)
+{
+    const fg_id nodes = max_id(KEPT_CAPACITY, 2 * min_id(t->n, FG_MAX_ID / 2));
+    const fg_id pool = max_id(KEPT_CAPACITY, 2 * min_id(t->npool, FG_MAX_ID / 2));
+    if (nodes < t->capacity)
+        (void)resize_nodes(t, nodes);
+    if (pool < t->pool_capacity
+        && fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, pool, sizeof *t->pool) == FG_OK)
+        t->pool_capacity = pool;
+    free_spare(t);
+    if (t->npool == 0) { /* no block instruction is left that may need it */
+        (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, 0, sizeof *t->scratch);
+        t->scratch_capacity = 0;
+    }
+    const fg_id nodes_at = t->collect_at, pool_at = t->pool_collect_at;
+    set_collect_at(t); /* and not later than before, for what is there now may be dead */
+    t->collect_at = min_id(t->collect_at, nodes_at);
+    t->pool_collect_at = min_id(t->pool_collect_at, pool_at);
+    set_room(t);
+    t->idle = t->pass_at = 0;
+}
+
+/* Called when the tape has come down, from `before` nodes, to less than an eighth of its capacity. A training loop
+ * does that in every step, and to take memory back each time would make a large step half as long again. So it is
+ * paid for by what goes: after one in 64 times it has come down from its capacity, but the first few times at
+ * once; and if it has not come near its capacity for long. */
 static void relax(fg_tape *t, fg_id before)
 {
-    if (before > t->capacity / 4)
+    if (before > t->capacity / 4) {
         t->idle = 0;
-    else if (++t->idle >= IDLE_POPS) {
-        t->idle = 0;
-        (void)resize_nodes(t, max_id(MIN_CAPACITY, t->capacity / 4));
-        const fg_id pool = max_id(t->npool, t->pool_capacity / 4);
-        if (pool > 0 && fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, pool,
-                                      sizeof *t->pool) == FG_OK)
-            t->pool_capacity = pool;
-        if (t->npool == 0) { /* no block instruction is left that may need it */
-            (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, 0, sizeof *t->scratch);
-            t->scratch_capacity = 0;
-        }
-        set_collect_at(t);
+        t->credit += before / 64 + 1;
+    } else {
+        t->idle++;
+    }
+    if (t->idle >= IDLE_POPS) {
+        fg_tape_shrink(t);
+    } else if (before > t->capacity / 4 && (t->presents > 0 || t->credit > t->capacity)) {
+        if (t->credit > t->capacity)
+            t->credit = 0;
+        else
+            t->presents--;
+        fg_tape_shrink(t);
     }
 }
 
@@ -323,13 +365,24 @@ static fg_id drop(fg_tape *t, fg_id i)
     return i - parts - 1;
 }
 
+/* Where popping stops because of a sweep under way. */
+static fg_id needed_below(const fg_tape *t)
+{
+    fg_id above = 0;
+    for (const fg_sweep *s = t->sweeps; s; s = s->next)
+        above = max_id(above, s->above);
+    return above;
+}
+
 void fg_tape_pop(fg_tape *t)
 {
     if (t->busy)
         return;
-    const fg_id before = t->n;
+    const fg_id before = t->n, needed = FG_UNLIKELY(t->sweeps != NULL) ? needed_below(t) : 0;
     fg_id i = before - 1;
     for (;;) { /* stops at 0, which is always held */
+        if (FG_UNLIKELY(needed) && i < needed)
+            break;
         if (FG_LIKELY(!t->owner[i] && t->op[i] < FG_BINARY_END)) {
             i--;
             continue;
@@ -342,8 +395,72 @@ void fg_tape_pop(fg_tape *t)
         i = next;
     }
     t->n = i + 1;
-    if (FG_UNLIKELY(t->n < t->capacity / 8 && t->capacity > COLLECT_FLOOR))
+    if (FG_UNLIKELY(t->n < t->capacity / 8 && t->capacity > KEPT_CAPACITY))
         relax(t, before);
+}
+
+/* ---- sweeps under way ---- */
+
+fg_sweep *fg_tape_sweep_begin(fg_tape *t, fg_id end)
+{
+    const size_t words = FG_MARKS_WORDS(end);
+    fg_sweep *s = t->spare;
+    if (!s) {
+        void *made = NULL;
+        if (fg_mem_resize(&t->mem, &made, 0, 1, sizeof *s) < 0)
+            return NULL;
+        s = made;
+        *s = (fg_sweep){.next = NULL};
+        t->spare = s;
+    }
+    if (s->words < words) { /* as many as the tape has, so that it does not happen at each sweep of a growing graph */
+        const size_t to = FG_MARKS_WORDS(t->capacity), from = s->words;
+        const size_t sums = FG_MARKS_WORDS(from), to_sums = FG_MARKS_WORDS(to);
+        if (fg_mem_resize(&t->mem, (void **)&s->marks.summary, sums, to_sums, sizeof *s->marks.summary) < 0)
+            return NULL;
+        if (fg_mem_resize(&t->mem, (void **)&s->marks.word, from, to, sizeof *s->marks.word) < 0) {
+            (void)fg_mem_resize(&t->mem, (void **)&s->marks.summary, to_sums, sums, sizeof *s->marks.summary);
+            return NULL;
+        }
+        memset(s->marks.word + from, 0, (to - from) * sizeof *s->marks.word);
+        memset(s->marks.summary + sums, 0, (to_sums - sums) * sizeof *s->marks.summary);
+        s->words = to;
+    }
+    t->spare = s->next;
+    s->next = t->sweeps;
+    s->above = end;
+    s->done = 0;
+    t->sweeps = s;
+    return s;
+}
+
+void fg_tape_sweep_pause(const fg_tape *t, fg_sweep *s)
+{
+    const fg_marks *const m = &s->marks;
+    s->above = 0;
+    for (fg_id k = m->highest + 1; k-- > m->lowest;)
+        if (m->summary[k]) {
+            fg_id w = (k << 6) + fg_bits_top(m->summary[k]);
+            while (!m->word[w] && w > m->lowest << 6) /* a summary may lag behind its words */
+                w--;
+            if (!m->word[w])
+                return;
+            const fg_id i = (w << 6) + fg_bits_top(m->word[w]);
+            /* with a result of an instruction goes the instruction, which is above it */
+            s->above = 1 + (fg_tape_op(t, i) == FG_PART ? i + t->args[i].a : i);
+            return;
+        }
+}
+
+void fg_tape_sweep_end(fg_tape *t, fg_sweep *s)
+{
+    fg_sweep **link = &t->sweeps;
+    while (*link != s)
+        link = &(*link)->next;
+    *link = s->next;
+    s->next = t->spare;
+    t->spare = s;
+    fg_tape_pop(t);
 }
 
 /* ---- collection ---- */
@@ -366,16 +483,11 @@ static uint64_t held_in_word(const fg_tape *t, fg_id w, fg_id count)
     return held;
 }
 
-/* Set the marks of the nodes from `first` to before `end`. */
+/* Set the marks of the nodes from `first` to before `end`, but not the summary. */
 static void mark_nodes(uint64_t *word, fg_id first, fg_id end)
 {
-    while (first < end) {
-        const fg_id w = first >> 6, next = min_id(end, (w + 1) << 6);
-        const uint64_t from = ~(uint64_t)0 << (first & 63u);
-        const uint64_t to = next & 63u ? ((uint64_t)1 << (next & 63u)) - 1u : ~(uint64_t)0;
-        word[w] |= from & to;
-        first = next;
-    }
+    for (fg_id w = first >> 6; first < end && w <= (end - 1) >> 6; w++)
+        word[w] |= fg_marks_mask(w, first, end);
 }
 
 /* Mark what keeps a tensor, or the results and the operands of a block instruction, node i, together:
@@ -411,6 +523,9 @@ void fg_tape_mark_living(fg_tape *t)
     const fg_args *const args = t->args;
     uint64_t *const word = t->marks.word;
 
+    for (const fg_sweep *s = t->sweeps; s; s = s->next)
+        for (size_t w = 0; w < FG_MARKS_WORDS(s->above); w++)
+            word[w] |= s->marks.word[w];
     for (fg_id w = (fg_id)FG_MARKS_WORDS(t->n); w-- > 0;) {
         const fg_id base = w << 6, count = min_id(64, t->n - base);
         /* Marks in this word are kept in registers: to visit, and visited. */
@@ -558,6 +673,24 @@ static fg_id pool_end(const fg_tape *t, fg_id i)
     return fg_op_is_pooled(op) ? t->args[i].a + fg_op_pool_size(op, t->args[i].b) : 0;
 }
 
+/* Give the marks of a sweep under way to the ids that the nodes will have. Those are no larger, so that no mark
+ * is moved that has been moved before. */
+static void renumber_marks(const fg_tape *t, fg_sweep *s)
+{
+    fg_marks *const m = &s->marks;
+    const run all = {0, FG_MAX_ID, 0};
+    for (fg_id w = m->lowest << 6; w < FG_MARKS_WORDS(s->above); w++) {
+        uint64_t marked = m->word[w];
+        m->word[w] = 0;
+        m->summary[w >> 6] &= ~((uint64_t)1 << (w & 63u));
+        while (marked) {
+            const unsigned bit = fg_bits_low(marked);
+            marked &= marked - 1u;
+            fg_marks_add(m, renumber(t, &all, (w << 6) + bit));
+        }
+    }
+}
+
 fg_id fg_tape_collect(fg_tape *t)
 {
     if (t->busy)
@@ -574,6 +707,8 @@ fg_id fg_tape_collect(fg_tape *t)
     if (living < n) {
         const fg_id first = next_with_mark(word, 0, n, 0);
         fg_id npool = 0, to = first;
+        for (fg_sweep *s = t->sweeps; s; s = s->next)
+            renumber_marks(t, s);
         for (fg_id i = first; i-- > 0 && npool == 0;) /* what is in the pool for those below stays, too */
             npool = pool_end(t, i);
         if (t->boxes > 0)
@@ -589,11 +724,60 @@ fg_id fg_tape_collect(fg_tape *t)
         assert(to == living);
         t->n = living;
         t->npool = npool;
+        for (fg_sweep *s = t->sweeps; s; s = s->next)
+            fg_tape_sweep_pause(t, s);
     }
     memset(word, 0, words * sizeof *word);
     t->collections++;
     set_collect_at(t);
     return n - living;
+}
+
+/* Whether node i has an operand from `first` to before `end`. */
+static int uses(const fg_tape *t, fg_id i, fg_id first, fg_id end)
+{
+    const int op = fg_tape_op(t, i);
+    if (op <= FG_LOCAL) {
+        fg_id pair[2];
+        const fg_id *operands;
+        const fg_id count = fg_tape_operands(t, i, pair, &operands);
+        for (fg_id k = 0; k < count; k++)
+            if (operands[k] >= first && operands[k] < end)
+                return 1;
+        return 0;
+    }
+    fg_record *const r = fg_op_is_block(op) ? fg_tape_record(t, i) : NULL;
+    for (fg_id v = 0; r && v < r->views; v++) {
+        const fg_view *view = fg_record_view(r, v);
+        if (view->rows == 0 || view->cols == 0)
+            continue;
+        if (view->flags & FG_VIEW_LIST) {
+            const fg_id *ids = fg_record_list(r, view);
+            for (fg_id k = 0; k < view->rows * view->cols; k++)
+                if (ids[k] >= first && ids[k] < end)
+                    return 1;
+        } else {
+            fg_id lowest, highest;
+            fg_view_extent(view, &lowest, &highest);
+            if (lowest < end && highest >= first)
+                return 1;
+        }
+    }
+    return 0;
+}
+
+void fg_tape_pass(fg_tape *t, fg_id i)
+{
+    if (t->busy || t->n < COLLECT_FLOOR || t->n < t->pass_at || t->n - i > t->n / 8)
+        return;
+    for (fg_id k = i + 1; k < t->n; k++)
+        if (uses(t, k, i - t->args[i].b, i + 1))
+            return;
+    const fg_id before = t->n;
+    const int useful = fg_tape_collect(t) > before / 8;
+    t->pass_at = useful ? 0 : grown(t->n, t->n);
+    if (t->n < t->capacity / 4)
+        fg_tape_shrink(t);
 }
 
 /* ---- checking ---- */
@@ -652,8 +836,12 @@ int fg_tape_check(const fg_tape *t)
     }
     if (npool != t->npool)
         return 0;
-    for (size_t w = 0; !t->busy && w < FG_MARKS_WORDS(t->capacity); w++)
+    for (size_t w = 0; w < FG_MARKS_WORDS(t->capacity); w++)
         if (t->marks.word[w] || t->marks.summary[w >> 6])
             return 0;
+    for (const fg_sweep *s = t->spare; s; s = s->next)
+        for (size_t w = 0; w < s->words; w++)
+            if (s->marks.word[w] || s->marks.summary[w >> 6])
+                return 0;
     return 1;
 }

@@ -31,6 +31,17 @@ typedef struct fg_box {
 
 enum { FG_HOOK = 0x80 };
 
+/* A sweep that is under way or, in fg_tape.spare, over (sweep.h). The tape keeps the nodes that it has still to
+ * visit, and renumbers its marks as it does holders. */
+typedef struct fg_sweep {
+    fg_marks marks;        /* the nodes to visit; all clear when it is over */
+    size_t words;          /* elements in marks.word */
+    fg_id above;           /* it needs no node from this one on */
+    fg_id hook;            /* the node at which fg_sweep_run asked its caller to act */
+    size_t done;           /* of a long instruction that was interrupted: how far it is reversed */
+    struct fg_sweep *next; /* in the list */
+} fg_sweep;
+
 typedef struct fg_tape {
     fg_id n;        /* slots in use: 0 (the sentinel) to n - 1 */
     fg_id room;     /* fg_tape_push may take n up to this: min(capacity, collect_at, limit) */
@@ -44,7 +55,7 @@ typedef struct fg_tape {
     double *grad;   /* [capacity] */
     fg_id **owner;  /* [capacity] NULL: nobody holds the node. Else where its holder keeps the id
                        (renumbering writes there), or an fg_box with the lowest bit set */
-    fg_marks marks; /* all clear between calls, but for a sweep that is under way */
+    fg_marks marks; /* for collection, and whoever needs a set of nodes within one call; else all clear */
     fg_id *rank;    /* [FG_MARKS_WORDS(capacity)] collection: marks in all the words before */
     fg_id *pool;    /* [pool_capacity] operand ids of pooled nodes and records of block nodes, in node
                        order */
@@ -56,9 +67,14 @@ typedef struct fg_tape {
     fg_id collect_at;      /* collect when n or ... */
     fg_id pool_collect_at; /* ... npool would pass this: twice what the last collection left, and some */
     fg_id collect_floor;   /* never with fewer nodes than this; 0: at every chance, for tests */
+    fg_id pass_at;         /* with fewer nodes fg_tape_pass does nothing, for it has found little to collect */
     fg_id idle;            /* pops in a row that found the tape far too large */
-    int busy;              /* sweeps under way: no popping, no collection, ids stay */
-    fg_id hook;            /* the node at which fg_sweep_run asked its caller to act */
+    fg_id presents;        /* peaks after which memory goes back at once, whatever was paid */
+    uint64_t credit;       /* nodes popped from peaks, 64 for one, since memory went back */
+    int busy;              /* how many callers hold ids: no popping, no collection, ids stay */
+    fg_sweep *sweeps;      /* those under way, one within another's rule, or of several threads */
+    fg_sweep *spare;       /* those that are over, for the next */
+    int (*stop)(void);     /* asked between the blocks of a long instruction; NULL: never to stop */
     fg_id boxes;           /* how many nodes have one */
     fg_box *dead;          /* boxes of nodes that are gone, for the caller to dispose of */
     uint64_t collections;  /* how many there have been */
@@ -176,16 +192,32 @@ fg_box *fg_tape_box(fg_tape *t, fg_id i);
 /* Free a box taken from t->dead, whose `extra` the caller has disposed of. */
 void fg_tape_box_free(fg_tape *t, fg_box *box);
 
-/* Drop the nodes at the top that nobody holds. */
+/* Drop the nodes at the top that nobody holds, down to where a sweep under way needs them. */
 void fg_tape_pop(fg_tape *t);
 
+/* Give memory back that the nodes on the tape have no need of, as far as that is much. Ids stay. */
+void fg_tape_shrink(fg_tape *t);
+
+/* Node i, a run's or a block instruction's that is not on top, is held no more. Collects if a large graph is below it
+ * and little above, none of which has use for it: it would otherwise stay until the tape has doubled. */
+void fg_tape_pass(fg_tape *t, fg_id i);
+
+/* Begin to keep the nodes that a new sweep over ids below `end` marks; NULL if memory is short. */
+fg_sweep *fg_tape_sweep_begin(fg_tape *t, fg_id end);
+
+/* Before anything else is done with the tape while a sweep under way pauses: its marks have changed. */
+void fg_tape_sweep_pause(const fg_tape *t, fg_sweep *s);
+
+/* It is over, and its marks are all clear. */
+void fg_tape_sweep_end(fg_tape *t, fg_sweep *s);
+
 /* Drop every node that neither a holder nor a living node needs, slide the rest down, tell the
- * holders. Returns how many went. Cannot fail. Does nothing while a sweep is under way. */
+ * holders and the sweeps under way. Returns how many went. Cannot fail. Does nothing while ids are held. */
 fg_id fg_tape_collect(fg_tape *t);
 
-/* For callers that have to know what a collection would keep: mark the nodes that are held or that a
- * held node needs (fg_tape_is_marked tells), and clear the marks again. Nothing may come between but
- * reading, and changing who holds what. Precondition: no sweep is under way. */
+/* For callers that have to know what a collection would keep: mark the nodes that are held, that a sweep under way
+ * has to visit, or that one of these needs (fg_tape_is_marked tells), and clear the marks again. Nothing may come between but
+ * reading, and changing who holds what. */
 void fg_tape_mark_living(fg_tape *t);
 void fg_tape_clear_marks(fg_tape *t);
 

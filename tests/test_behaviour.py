@@ -344,8 +344,7 @@ y, x.grad, tanh(x)
      SAME),
     ("x = Value(2.0); y = Value(5.0, (x,)); y._backward = lambda: 1 / 0; (y * 3.0).backward()", SAME),
     ("x = Value(2.0); y = Value(5.0, (x,)); y._backward = lambda: {}['no']; (y * 3.0).backward()", SAME),
-    ("x = Value(2.0); y = x * 3.0; z = y * 2.0; z._backward = y.backward; z.backward(); x.grad",
-     "`backward()` called from within"),
+    ("x = Value(2.0); y = x * 3.0; z = y * 2.0; z._backward = y.backward; z.backward(); x.grad", SAME),
 
     # ---- NumPy: arrays of Values ----
     ("np.array([Value(1.0), Value(2.0)]).dtype == object, np.array(Value(1.0)).shape", SAME),

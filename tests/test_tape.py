@@ -326,8 +326,8 @@ def test_interrupt_between_chunks():
     def handler(signum, frame):
         made.append(Value(2.0) * 3.0)      # runs Python code on the tape, in the middle of a sweep
         flatgrad.collect()
-        with pytest.raises(RuntimeError, match="under way"):
-            y.backward()
+        made[0].backward()
+        assert made[0]._children[0].grad == 3.0
         raise KeyboardInterrupt
 
     old = signal.signal(signal.SIGALRM, handler)

@@ -15,6 +15,7 @@ cdef extern from "tape.h" nogil:
         FG_E_ZERO_DIVISION
         FG_E_OVERFLOW
         FG_E_DOMAIN
+        FG_E_INTERRUPTED
 
         FG_LEAF
         FG_COPY
@@ -170,10 +171,22 @@ cdef extern from "tape.h" nogil:
         size_t bytes
         int64_t fail_after
 
+    ctypedef struct fg_marks:
+        fg_id lowest
+        fg_id highest
+
+    unsigned fg_bits_low(uint64_t w)
+
+    void fg_marks_add_range(fg_marks *m, fg_id first, fg_id end)
+
     ctypedef struct fg_box:
         fg_id *holder
         void *extra
         fg_box *next
+
+    ctypedef struct fg_sweep:
+        fg_marks marks
+        fg_id hook
 
     ctypedef struct fg_tape:
         fg_id n
@@ -191,7 +204,7 @@ cdef extern from "tape.h" nogil:
         fg_id pool_collect_at
         fg_id collect_floor
         int busy
-        fg_id hook
+        int (*stop)() noexcept
         fg_id boxes
         fg_box *dead
         uint64_t collections
@@ -222,20 +235,24 @@ cdef extern from "tape.h" nogil:
     fg_box *fg_tape_box(fg_tape *t, fg_id i)
     void fg_tape_box_free(fg_tape *t, fg_box *box)
     void fg_tape_pop(fg_tape *t)
+    void fg_tape_shrink(fg_tape *t)
+    void fg_tape_pass(fg_tape *t, fg_id i)
+    fg_sweep *fg_tape_sweep_begin(fg_tape *t, fg_id end)
+    void fg_tape_sweep_pause(const fg_tape *t, fg_sweep *s)
     fg_id fg_tape_collect(fg_tape *t)
     bint fg_tape_check(const fg_tape *t)
 
 
 cdef extern from "sweep.h" nogil:
-    void fg_sweep_begin(fg_tape *t, fg_id output)
+    fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output)
     enum:
         FG_SWEEP_DONE
         FG_SWEEP_MORE
         FG_SWEEP_HOOK
 
-    int fg_sweep_run(fg_tape *t, fg_id words)
-    void fg_sweep_apply(fg_tape *t, fg_id i)
-    void fg_sweep_cancel(fg_tape *t)
+    int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words)
+    int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
+    void fg_sweep_cancel(fg_tape *t, fg_sweep *s)
     fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
                          int *hooked)
 
@@ -248,7 +265,7 @@ cdef extern from "block.h" nogil:
     void fg_block_list(fg_record *r, fg_id v, fg_id rows, fg_id cols)
     int fg_block_push(fg_tape *t, int op, fg_id rows, fg_id cols, int parts, const double *results,
                       fg_id *node)
-    fg_id fg_block_operands(const fg_tape *t, fg_id i, double dz, fg_id *ids, double *contributions)
+    fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
 
 
 cdef extern from "cpu.h" nogil:

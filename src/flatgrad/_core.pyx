@@ -45,6 +45,9 @@ cdef extern from "Python.h":
         vectorcallfunc tp_vectorcall
         PyNumberMethods *tp_as_number
         int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) except -1
+    int PyOS_InterruptOccurred()
+    void PyErr_SetInterrupt()
+    unsigned long PyThread_get_thread_ident()
     PyTypeObject PyType_Type
     PyObject *_PyType_Lookup(PyTypeObject *tp, PyObject *name)
     PyObject *PyType_GenericAlloc(PyTypeObject *tp, Py_ssize_t nitems) except NULL
@@ -1043,7 +1046,9 @@ cdef class _Rule:
         self.node = node
 
     def __call__(self):
-        fg_sweep_apply(&tape, self.node.id)
+        cdef size_t done = 0
+        while fg_sweep_apply(&tape, self.node.id, &done) < 0:   # it was interrupted
+            PyErr_CheckSignals()
 
 
 cdef inline object comparable(object x):
@@ -1063,10 +1068,10 @@ cdef bint is_number(object x):
 
 cdef list operand_ids(fg_id i):
     """The operands of node i, those that _prev and _children do not show as well. While ids stay."""
-    cdef fg_id count = fg_block_operands(&tape, i, 1.0, NULL, NULL), k
+    cdef fg_id count = fg_block_operands(&tape, i, NULL, NULL), k
     scratch = bytearray((count + 1) * sizeof(fg_id))
     ids = <fg_id *><char *>scratch
-    fg_block_operands(&tape, i, 1.0, ids, NULL)
+    fg_block_operands(&tape, i, ids, NULL)
     return [ids[k] for k in range(count)]
 
 
@@ -1084,9 +1089,9 @@ cdef list parents_of(Value self):
 cdef tuple partials_of(fg_id i):
     """The derivatives of node i by each of operand_ids(i)."""
     cdef fg_id count, k
-    scratch = bytearray((fg_block_operands(&tape, i, 1.0, NULL, NULL) + 1) * sizeof(double))
+    scratch = bytearray((fg_block_operands(&tape, i, NULL, NULL) + 1) * sizeof(double))
     partials = <double *><char *>scratch
-    count = fg_block_operands(&tape, i, 1.0, NULL, partials)
+    count = fg_block_operands(&tape, i, NULL, partials)
     return tuple([partials[k] for k in range(count)])
 
 
@@ -1102,28 +1107,48 @@ cdef void release_ids() noexcept:
         drain()
 
 
-cdef int run_hook() except -1:
-    """Run the backward rule that a user gave to the node at which the sweep stopped."""
-    cdef Value node = handle_of(tape.hook)   # keeps its id: a sweep is under way
+cdef int stop_wanted() noexcept:
+    """Whether Ctrl-C has been pressed: asked between the blocks of long instructions. Python is told again, for it
+    forgets when it is asked."""
+    if not PyOS_InterruptOccurred():
+        return 0
+    PyErr_SetInterrupt()
+    return 1
+
+
+tape.stop = stop_wanted
+
+
+cdef int run_hook(fg_id i) except -1:
+    """Run the backward rule that a user gave to node i, at which a sweep has stopped."""
+    cdef Value node = handle_of(i)
     cdef dict extra = extra_of(node)
-    if "_backward" in extra:   # unless the node was part of a released cycle and has come back
+    if extra is not None and "_backward" in extra:   # unless it was part of a released cycle and has come back
         extra["_backward"]()
     return 0
 
 
-cdef int sweep_on(int state) except -1:
-    """Finish a sweep that has stopped, for a user's rule or for a look at signals."""
+cdef int sweep_from(fg_id i) except -1:
+    """A sweep from node i. Whatever rules and other threads do while it pauses, other sweeps among it, does not
+    harm it."""
     global sweep_pauses
+    cdef fg_sweep *sweep = fg_sweep_begin(&tape, i)
+    cdef int state
+    if sweep == NULL:
+        raise_status(FG_E_MEMORY)
+    state = fg_sweep_run(&tape, sweep, sweep_words)
+    if state == FG_SWEEP_DONE:
+        return 0
     try:
         while state != FG_SWEEP_DONE:
             if state == FG_SWEEP_HOOK:
-                run_hook()
+                run_hook(sweep.hook)
             else:
                 sweep_pauses += 1
                 PyErr_CheckSignals()
-            state = fg_sweep_run(&tape, sweep_words)
+            state = fg_sweep_run(&tape, sweep, sweep_words)
     except BaseException:
-        fg_sweep_cancel(&tape)
+        fg_sweep_cancel(&tape, sweep)
         if tape.dead != NULL:
             drain()
         raise
@@ -1836,10 +1861,11 @@ cdef class Value:
 
         Raises
         ------
-        RuntimeError
-            If another backward pass is under way.
         KeyboardInterrupt
             If interrupted; the gradients added until then stay.
+        RuntimeError
+            If another thread is within `flatgrad.grad` or its like, in a `_backward` rule of a user's: when that is
+            over, gradients become again what they were.
 
         Notes
         -----
@@ -1862,13 +1888,10 @@ cdef class Value:
         >>> x.grad
         6.0
         """
-        cdef int state
-        if tape.busy:
-            raise RuntimeError("backward(): another backward pass is under way")
-        fg_sweep_begin(&tape, self.id)
-        state = fg_sweep_run(&tape, sweep_words)
-        if state != FG_SWEEP_DONE:
-            sweep_on(state)
+        if whole_tape != 0 and whole_tape != PyThread_get_thread_ident():
+            raise RuntimeError("backward(): another thread is within a transform of a graph with _backward rules of "
+                               "its own, after which gradients become again what they were")
+        sweep_from(self.id)
         if tape.dead != NULL:
             drain()
 
@@ -2331,6 +2354,8 @@ def collect():
     if tape.boxes > 0:
         release_cycles()   # the nodes that go with them may be popped before they are collected
     fg_tape_collect(&tape)
+    if not tape.busy:
+        fg_tape_shrink(&tape)
     if tape.dead != NULL:
         drain()
     return before - tape.n if before > tape.n else 0

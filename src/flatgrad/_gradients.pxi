@@ -49,19 +49,22 @@ cdef int write_slots(list items, fg_id *slots, uint8_t *constant, Py_ssize_t cou
 # What sweeps from some outputs can touch, in words of 64 slots, and the gradients that were there.
 cdef struct Touched:
     fg_id n            # slots on the tape when it was made; they keep their ids until touched_free()
+    fg_sweep *frozen   # what keeps them
     fg_id *slots       # of the outputs and, after them, of the inputs
     uint8_t *constant  # for each, whether it is in a constant Tensor
     fg_id *words
     uint64_t *masks    # which nodes of the word can be reached
     fg_id count        # words
     int hooked
-    uint8_t *cleared   # for each input, whether it is in one of the words, or a rule may write to it
+    uint8_t *cleared   # for each input, whether it can be reached, or a rule may write to it
     double *saved      # [64 * count]
+
+
+cdef unsigned long whole_tape = 0   # the thread, if any, that has put the gradients of the whole tape aside
 
 
 cdef int touched_find(Touched *touched, list outputs, Py_ssize_t n_outputs, list inputs,
                       Py_ssize_t n_inputs) except -1:
-    """Precondition: ids are held."""
     cdef size_t words = (<size_t>tape.n + 63) // 64
     cdef Py_ssize_t k
     touched.n = tape.n
@@ -73,17 +76,26 @@ cdef int touched_find(Touched *touched, list outputs, Py_ssize_t n_outputs, list
     if (touched.slots == NULL or touched.constant == NULL or touched.cleared == NULL or touched.words == NULL
             or touched.masks == NULL):
         raise MemoryError()
+    # As if a sweep had to visit all that there is: so nothing goes or is renumbered, but what is made from now on
+    # comes and goes as always.
+    touched.frozen = fg_tape_sweep_begin(&tape, touched.n)
+    if touched.frozen == NULL:
+        raise MemoryError()
+    touched.frozen.marks.lowest = 0
+    touched.frozen.marks.highest = (touched.n - 1) >> 12
+    fg_marks_add_range(&touched.frozen.marks, 0, touched.n)
+    fg_tape_sweep_pause(&tape, touched.frozen)
     write_slots(outputs, touched.slots, touched.constant, n_outputs)
     write_slots(inputs, touched.slots + n_outputs, touched.constant + n_outputs, n_inputs)
     touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, touched.words, touched.masks,
                                    &touched.hooked)
     for k in range(n_inputs):
-        touched.cleared[k] = touched.hooked or find_word(touched, touched.slots[n_outputs + k]) < touched.count
+        touched.cleared[k] = touched.hooked or is_touched(touched, touched.slots[n_outputs + k])
     return 0
 
 
-cdef fg_id find_word(const Touched *touched, fg_id slot) noexcept:
-    """The position of the slot's word among the words, which fall; `count` if it is not there."""
+cdef bint is_touched(const Touched *touched, fg_id slot) noexcept:
+    """Whether sweeps can reach the slot. Words fall."""
     cdef fg_id low = 0, high = touched.count, middle
     while low < high:
         middle = low + (high - low) // 2
@@ -91,48 +103,68 @@ cdef fg_id find_word(const Touched *touched, fg_id slot) noexcept:
             low = middle + 1
         else:
             high = middle
-    return low if low < touched.count and touched.words[low] == slot >> 6 else touched.count
+    return low < touched.count and touched.words[low] == slot >> 6 and touched.masks[low] >> (slot & 63) & 1
 
 
 cdef int touched_save(Touched *touched) except -1:
     """Put the gradients aside."""
+    global whole_tape
     cdef fg_id k
     if touched.hooked:   # a user's rule may write to any gradient: all of them
+        if whole_tape not in (0, PyThread_get_thread_ident()):
+            raise RuntimeError("derivatives(): another thread is within a transform of a graph with _backward rules of "
+                               "its own")
         touched.count = (touched.n + 63) // 64
         for k in range(touched.count):
             touched.words[k] = k
+            touched.masks[k] = ~<uint64_t>0
+        if touched.n & 63:
+            touched.masks[touched.count - 1] = (<uint64_t>1 << (touched.n & 63)) - 1
     touched.saved = <double *>PyMem_Malloc((<size_t>touched.count * 64 + 1) * sizeof(double))
     if touched.saved == NULL:
         raise MemoryError()
     for k in range(touched.count):
-        memcpy(touched.saved + <size_t>k * 64, tape.grad + <size_t>touched.words[k] * 64, word_bytes(touched, k))
+        copy_word(touched.masks[k], tape.grad + <size_t>touched.words[k] * 64, touched.saved + <size_t>k * 64)
     return 0
 
 
-cdef size_t word_bytes(const Touched *touched, fg_id k) noexcept:
-    """Of word k's gradients: the last word of the tape may be short."""
-    cdef size_t first = <size_t>touched.words[k] * 64
-    return (64 if first + 64 <= touched.n else touched.n - first) * sizeof(double)
+cdef void copy_word(uint64_t mask, const double *source, double *to) noexcept:
+    """Of 64 numbers those that the mask names. No others: they are of somebody else's graph, who may be in another
+    thread."""
+    cdef unsigned bit
+    if mask == ~<uint64_t>0:
+        memcpy(to, source, 64 * sizeof(double))
+        return
+    while mask:
+        bit = fg_bits_low(mask)
+        to[bit] = source[bit]
+        mask &= mask - 1
 
 
 cdef void touched_clear(const Touched *touched) noexcept:
     """Set the gradients to 0, those of nodes that rules have made since as well."""
+    cdef double[64] zeros
     cdef fg_id k
+    memset(zeros, 0, sizeof(zeros))
     for k in range(touched.count):
-        memset(tape.grad + <size_t>touched.words[k] * 64, 0, word_bytes(touched, k))
-    memset(tape.grad + touched.n, 0, (tape.n - touched.n) * sizeof(double))
+        copy_word(touched.masks[k], zeros, tape.grad + <size_t>touched.words[k] * 64)
+    if touched.hooked:
+        memset(tape.grad + touched.n, 0, (tape.n - touched.n) * sizeof(double))
 
 
 cdef void touched_restore(const Touched *touched) noexcept:
     cdef fg_id k
     if touched.saved == NULL:
         return
-    touched_clear(touched)
+    if touched.hooked:
+        touched_clear(touched)
     for k in range(touched.count):
-        memcpy(tape.grad + <size_t>touched.words[k] * 64, touched.saved + <size_t>k * 64, word_bytes(touched, k))
+        copy_word(touched.masks[k], touched.saved + <size_t>k * 64, tape.grad + <size_t>touched.words[k] * 64)
 
 
 cdef void touched_free(Touched *touched) noexcept:
+    if touched.frozen != NULL:
+        fg_sweep_cancel(&tape, touched.frozen)
     PyMem_Free(touched.slots)
     PyMem_Free(touched.constant)
     PyMem_Free(touched.cleared)
@@ -160,7 +192,7 @@ def derivatives(outputs, inputs):
     TypeError, ValueError
         If there is something else in an argument, or an input is a constant Tensor.
     RuntimeError
-        If a backward pass is under way.
+        If another thread is within such a call, in a `_backward` rule.
 
     Notes
     -----
@@ -182,39 +214,41 @@ def derivatives(outputs, inputs):
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins)
     cdef Py_ssize_t row, col
     cdef double[:, ::1] table
-    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
-    cdef int state
+    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef unsigned long outer = 0   # what whole_tape was, if it is set here
+    cdef bint alone = False
+    global whole_tape
     import numpy
     numpy_is_there()
     for k, item in enumerate(ins):
         if type(item) is Tensor and (<Tensor>item).constant:
             raise ArgumentError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
                                 f"requires_grad=False of shape {item.shape}")
-    if tape.busy:
-        raise RuntimeError("derivatives(): a backward pass is under way")
     result = numpy.zeros((n_outputs, n_inputs))
     if result.size == 0:
         return result
     table = result
-    hold_ids()
     try:
         touched_find(&touched, outs, n_outputs, ins, n_inputs)
         touched_save(&touched)
+        if touched.hooked:
+            outer, whole_tape = whole_tape, PyThread_get_thread_ident()
+            alone = True
         for row in range(n_outputs):
             if touched.constant[row]:
                 continue
             touched_clear(&touched)
-            fg_sweep_begin(&tape, touched.slots[row])
-            state = fg_sweep_run(&tape, sweep_words)
-            if state != FG_SWEEP_DONE:
-                sweep_on(state)
+            sweep_from(touched.slots[row])
             for col in range(n_inputs):
                 if touched.cleared[col]:   # the others are not reached, and hold what they held before
                     table[row, col] = tape.grad[touched.slots[n_outputs + col]]
     finally:
+        if alone:
+            whole_tape = outer
         touched_restore(&touched)
         touched_free(&touched)
-        release_ids()
+        if tape.dead != NULL:
+            drain()
     return result
 
 
@@ -235,8 +269,6 @@ def depends(outputs, inputs):
     ------
     TypeError
         If there is something else in an argument.
-    RuntimeError
-        If a backward pass is under way.
 
     Examples
     --------
@@ -249,22 +281,15 @@ def depends(outputs, inputs):
     cdef list outs = to_list("outputs", "Values and Tensors", outputs)
     cdef list ins = to_list("inputs", "Values and Tensors", inputs)
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins), k
-    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
-    cdef fg_id slot, word
-    if tape.busy:
-        raise RuntimeError("depends(): a backward pass is under way")
-    hold_ids()
+    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
     try:
         touched_find(&touched, outs, n_outputs, ins, n_inputs)
         for k in range(n_outputs, n_outputs + n_inputs):
-            slot = touched.slots[k]
-            word = find_word(&touched, slot)
-            if word < touched.count and touched.masks[word] >> (slot & 63) & 1:
+            if is_touched(&touched, touched.slots[k]):
                 return True
         return False
     finally:
         touched_free(&touched)
-        release_ids()
 
 
 class recording:

@@ -50,6 +50,8 @@ cdef int run_gone(_Run run) noexcept:
         fg_tape_hold(&tape, run.id, NULL)
         if run.id + 1 == tape.n:
             fg_tape_pop(&tape)
+        else:
+            fg_tape_pass(&tape, run.id)
     if tape.dead != NULL:
         drain()
     return 0
@@ -423,28 +425,33 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
         tensor = new_tensor(rows, cols, ndim, turned, constant or unrecorded())
     elif give_what == GIVE_LIST:
         values = [None] * <Py_ssize_t>(rows * cols)
-    if tape.n + nodes > tape.room or tape.npool + words > tape.pool_capacity:
-        reserve(<fg_id>nodes, <fg_id>words)
-    if give_what == GIVE_VALUE:
-        handle = new_handle()
-        handle.id = 0
+    while True:
+        if tape.n + nodes > tape.room or tape.npool + words > tape.pool_capacity:
+            reserve(<fg_id>nodes, <fg_id>words)
+        if give_what == GIVE_VALUE:
+            handle = new_handle()
+            handle.id = 0
 
-    # From here on no Python code is run.
-    n, npool = tape.n, tape.npool
-    r = fg_block_begin(&tape, param, count, label_count)
-    r.k = <fg_id>k
-    for v in range(label_count):
-        fg_record_extra(r)[v] = <fg_id>labels[v]
-    for v in range(count):
-        if status == 0:
-            status = fill(r, v, &operands[v])
-    if status == 0:
-        status = fg_block_push(&tape, op, rows, cols, give_what != GIVE_VALUE, NULL, &node)
+        # From here on no Python code is run.
+        n, npool = tape.n, tape.npool
+        r = fg_block_begin(&tape, param, count, label_count)
+        r.k = <fg_id>k
+        for v in range(label_count):
+            fg_record_extra(r)[v] = <fg_id>labels[v]
+        for v in range(count):
+            if status == 0:
+                status = fill(r, v, &operands[v])
         if status < 0:
+            undo(n, npool, handle)
+            raise RuntimeError("a list changed while it was read")
+        status = fg_block_push(&tape, op, rows, cols, give_what != GIVE_VALUE, NULL, &node)
+        if status >= 0:
+            break
+        if status != FG_E_INTERRUPTED:
             failed(op, param, r, status, node, cols, n, npool, handle)
-    else:
         undo(n, npool, handle)
-        raise RuntimeError("a list changed while it was read")
+        PyErr_CheckSignals()   # and if that does not raise, once more from the start
+        status = 0
     if unrecorded():
         node = fg_tape_forget(&tape, n, npool)
     if give_what == GIVE_VALUE:
