@@ -389,6 +389,20 @@ def write_file(path, parts):
         raise
 
 
+def check_writable(path):
+    """OSError if `write_file` would not write to `path`. Nothing has changed afterwards."""
+    path = os.path.abspath(path)
+    try:
+        target, _ = replaced(path)
+        if target is not None:
+            NewFile(os.path.dirname(target), 0o600).remove()
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        error.filename, error.filename2 = path, None
+        raise
+
+
 def replaced(path):
     """What a new file takes the place of: its path without links, and its status, None if there is none. (None,
     None) if there is something that is no file, or that has no such place."""
