@@ -366,9 +366,7 @@ def write_file(path, parts):
     """
     path = path_of("path", path)
     parts = [parts] if isinstance(parts, bytes) else parts
-    if os.path.basename(path) == "":
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    path = os.path.abspath(path)
+    path = absolute(path)
     try:
         target, before = replaced(path)
         if target is None:
@@ -389,9 +387,16 @@ def write_file(path, parts):
         raise
 
 
+def absolute(path):
+    """`path` from the root on; IsADirectoryError if it can only be a directory's."""
+    if os.path.basename(path) == "":
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return os.path.abspath(path)
+
+
 def check_writable(path):
     """OSError if `write_file` would not write to `path`. Nothing has changed afterwards."""
-    path = os.path.abspath(path)
+    path = absolute(path)
     try:
         target, _ = replaced(path)
         if target is not None:

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from flatgrad._core import Value
 from flatgrad.arguments import finite, flag, non_negative, one_of, positive, whole, within
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
-from flatgrad.optim.optimizers import Optimizer, expect_keys, up_to_one
+from flatgrad.optim.optimizers import MOST_STEPS, Optimizer, described, expect_keys, up_to_one
 
 __all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ConstantLR", "LinearLR", "ExponentialLR",
            "CosineAnnealingLR", "SequentialLR", "OneCycleLR", "ReduceLROnPlateau"]
@@ -187,7 +187,7 @@ class LRScheduler:
                 if name in self._checks:
                     value = self._checks[name](label, value)
                 elif name == "last_epoch":
-                    value = whole(label, value, -1)   # -1: of a SequentialLR, and it is not its turn yet
+                    value = epoch_number(label, value, -1)   # -1: of a SequentialLR, and it is not its turn yet
                 elif name in ("base_lrs", "_last_lr"):
                     value = numbers_for_groups(label, value, self.optimizer, one_for_all=False)
                 else:
@@ -646,23 +646,27 @@ class SequentialLR(LRScheduler):
 
     def load_state_dict(self, state_dict):
         expect_keys("state_dict", state_dict, list(self.state_dict()))
-        states = state_dict["_schedulers"]
-        if state_dict["_milestones"] != self._milestones or len(states) != len(self._schedulers):
-            raise StateError(f"state_dict: expected {len(self._schedulers)} schedulers with the milestones "
-                             f"{self._milestones}, got {len(states)} with {state_dict['_milestones']}")
-        before = [each.state_dict() for each in self._schedulers]
         own = {name: value for name, value in state_dict.items() if name not in ("_schedulers", "_milestones")}
+        states, milestones = state_dict["_schedulers"], state_dict["_milestones"]
+        before = []
         try:
-            for each, state in zip(self._schedulers, states):
-                each.load_state_dict(state)
-            whole("state_dict['last_epoch']", own["last_epoch"])
+            if not isinstance(states, (list, tuple)) or len(states) != len(self._schedulers) \
+                    or whole_numbers("state_dict['_milestones']", milestones) != self._milestones:
+                raise StateError(f"state_dict: expected {len(self._schedulers)} schedulers with the milestones "
+                                 f"{self._milestones}, got {described(states)} with {milestones!r}")
+            own["last_epoch"] = epoch_number("state_dict['last_epoch']", own["last_epoch"])
             for name in ("base_lrs", "_last_lr"):
                 own[name] = numbers_for_groups(f"state_dict[{name!r}]", own[name], self.optimizer, one_for_all=False)
-        except (StateError, ArgumentError, ArgumentTypeError) as error:
-            for each, state in zip(self._schedulers, before):
+            for each, state in zip(self._schedulers, states):
+                before.append((each, each.state_dict()))
                 each.load_state_dict(state)
-            raise StateError(str(error)) from None
-        vars(self).update(own)
+            vars(self).update(own)
+        except BaseException as error:
+            for each, state in before:
+                each.load_state_dict(state)
+            if isinstance(error, (ArgumentError, ArgumentTypeError)):
+                raise StateError(str(error)) from None
+            raise
 
 
 class OneCycleLR(LRScheduler):
@@ -950,6 +954,14 @@ def numbers_for_groups(name, value, optimizer, check=non_negative, one_for_all=T
     if len(value) != count:
         raise ArgumentError(f"{name}: expected {count} numbers, one for each parameter group, got {len(value)}")
     return [check(f"{name}[{k}]", x) for k, x in enumerate(value)]
+
+
+def epoch_number(name, value, low=0):
+    """The number of an epoch that `value` is."""
+    epoch = whole(name, value, low)
+    if epoch > MOST_STEPS:
+        raise ArgumentError(f"{name}: expected an int, {MOST_STEPS} at most, got {value!r}")
+    return epoch
 
 
 def whole_numbers(name, value):
