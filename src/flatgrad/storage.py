@@ -188,12 +188,26 @@ def directory(file, max_bytes):
         if short in entries:
             raise ValueError(f"two arrays are called {shortened(short)}")
         entries[short] = entry
+    if len(entries) != count_at_end(file, length):   # of which `zipfile` makes nothing
+        raise ValueError("its directory ends early")
     if packed > length:
         raise ValueError("its arrays overlap")
     if unpacked > (FREE + RATIO * length if max_bytes is None else max_bytes):
         raise StateError(f"expected arrays in proportion to the file of {length} bytes, got {unpacked} bytes once "
                          "they are not compressed; load_arrays() with max_bytes reads them")
     return Stored(archive, entries)
+
+
+def count_at_end(file, length):
+    """How many arrays there are, by the end of the archive."""
+    file.seek(max(0, length - 98))
+    end = file.read()
+    if end[-22:-18] != b"PK\5\6":
+        raise ValueError("it does not end as an archive does")
+    count, = struct.unpack("<H", end[-12:-10])
+    if count == MOST and end[:4] == b"PK\6\6":
+        count, = struct.unpack("<Q", end[32:40])
+    return count
 
 
 class Stored(Mapping):
@@ -371,17 +385,15 @@ def write_file(path, parts):
         target, before = replaced(path)
         if target is None:
             with open(path, "wb", buffering=0) as file:
-                write(file.fileno(), parts)
+                write(file, parts)
             return
         remove_stale(os.path.dirname(target))
         with NewFile(os.path.dirname(target), 0o666 if before is None else before.st_mode & 0o777) as new:
             if before is not None:
-                keep_owner_and_mode(new.handle, before)
-            write(new.handle, parts)
-            os.fsync(new.handle)
-            if fcntl is None:   # Windows, where what is open keeps its name
-                new.close()
-            os.replace(new.path, target)
+                keep_owner_and_mode(new.file.fileno(), before)
+            write(new.file, parts)
+            os.fsync(new.file.fileno())
+            new.rename(target)
     except OSError as error:
         error.filename, error.filename2 = path, None   # and not the temporary one's, which nobody has asked for
         raise
@@ -400,7 +412,8 @@ def check_writable(path):
     try:
         target, _ = replaced(path)
         if target is not None:
-            NewFile(os.path.dirname(target), 0o600).remove()
+            with NewFile(os.path.dirname(target), 0o600):
+                pass
         elif not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
@@ -430,52 +443,54 @@ def replaced(path):
 
 
 class NewFile:
-    """A new file in a folder, which no save takes for a stale one as long as it is open. It is removed if an error
-    comes before it has another name."""
+    """A new file in a folder, which no save takes for a stale one as long as it is open. In the end it is removed
+    if it has not got another name."""
+
+    path = file = None
 
     def __init__(self, folder, mode):
-        self.handle = self.path = None
+        # The kernel applies the umask, which cannot be read without setting it for all threads.
+        def opener(path, flags):
+            return os.open(path, flags, mode)
+
         try:
             for _ in range(100):
                 self.path = os.path.join(folder, f".flatgrad-{os.urandom(8).hex()}.tmp")   # known before it is there
-                # The kernel applies the umask, which cannot be read without setting it for all threads.
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
                 try:
-                    self.handle = os.open(self.path, flags, mode)
+                    self.file = open(self.path, "x+b", buffering=0, opener=opener)
                 except FileExistsError:   # another's
                     self.path = None
                     continue
                 # Another save may have taken it for a stale one before it was locked.
-                if is_locked(self.handle) is not False and is_at(self.handle, self.path):
+                if is_locked(self.file.fileno()) is not False and is_at(self.file.fileno(), self.path):
                     return
-                self.close()
-                self.path = None
+                self.file.close()
         except BaseException:
             self.remove()
             raise
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
 
-    def close(self):
-        handle, self.handle = self.handle, None
-        if handle is not None:
-            os.close(handle)
+    def rename(self, path):
+        if fcntl is None:   # Windows, where what is open keeps its name
+            self.file.close()
+        os.replace(self.path, path)
+        self.path = None
 
     def remove(self):
-        if fcntl is None:   # what is open cannot be removed there
-            self.close()
+        if fcntl is None and self.file is not None:   # what is open cannot be removed there
+            self.file.close()
         if self.path is not None:
             with contextlib.suppress(OSError):
                 os.remove(self.path)
-        self.close()
+            self.path = None
+        if self.file is not None:
+            self.file.close()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, *error):
-        if kind is None:
-            self.close()
-        else:
-            self.remove()
+    def __exit__(self, *error):
+        self.remove()
 
 
 def remove_stale(folder):
@@ -531,9 +546,9 @@ def keep_owner_and_mode(handle, before):
     os.fchmod(handle, before.st_mode & 0o777)
 
 
-def write(handle, parts):
-    """Write bytes, all of them, with no buffer that an error would have to empty."""
+def write(file, parts):
+    """Write bytes, all of them, to a file without a buffer, which an error would have to empty."""
     for part in parts:
         rest = memoryview(part)
         while rest:
-            rest = rest[os.write(handle, rest):]
+            rest = rest[file.write(rest):]

@@ -781,6 +781,22 @@ class OneCycleLR(LRScheduler):
                                     f"optimizer's state dict brings, got {self.last_epoch}")
         super()._begin(groups)
 
+    def load_state_dict(self, state_dict):
+        expect_keys("state_dict", state_dict, list(self.state_dict()))
+        needed = ["initial_lr", "max_lr", "min_lr"]
+        try:
+            if flag("state_dict['cycle_momentum']", state_dict["cycle_momentum"]):
+                self._momentum_of(self.optimizer)
+                needed += ["max_momentum", "base_momentum"]
+        except (ArgumentError, ArgumentTypeError) as error:
+            raise StateError(str(error)) from None
+        for k, group in enumerate(self.optimizer.param_groups):
+            for name in needed:
+                if name not in group:
+                    raise StateError(f"param_groups[{k}]: expected the key {name!r}, which the state of an optimizer "
+                                     f"with this scheduler brings, got the keys {list(group)}")
+        super().load_state_dict(state_dict)
+
     def _phase(self):
         """Where the step is: what the learning rate and the momentum come from and go to, and how far it is."""
         rise = self.pct_start * self.total_steps

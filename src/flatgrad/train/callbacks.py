@@ -151,8 +151,7 @@ class EarlyStopping(Callback):
         """StateError if there is something else in it than `state_dict` returns."""
         check_best(name, state)
         for key in ("best_epoch", "wait"):
-            if whole(f"{name}[{key!r}]", state[key]) > MOST_EPOCHS:
-                raise StateError(f"{name}[{key!r}]: expected an int, {MOST_EPOCHS} at most, got {state[key]!r}")
+            epoch_number(f"{name}[{key!r}]", state[key])
         best = state["best_state"]
         if not isinstance(best, dict) or not all(hasattr(array, "dtype") for array in best.values()):
             raise StateError(f"{name}['best_state']: expected the state of a model, got {shortened(best)}")
@@ -317,8 +316,24 @@ def check_best(name, state):
     """StateError if the keys that both classes have hold something else than they save."""
     if not isinstance(state["monitor"], (str, type(None))):
         raise StateError(f"{name}['monitor']: expected the name of a metric, got {shortened(state['monitor'])}")
-    one_of(f"{name}['mode']", state["mode"], ("min", "max"))
-    real(f"{name}['best']", state["best"])
+    checked(one_of, f"{name}['mode']", state["mode"], ("min", "max"))
+    checked(real, f"{name}['best']", state["best"])
+
+
+def checked(check, *arguments):
+    """What a check of an argument returns, its error a StateError."""
+    try:
+        return check(*arguments)
+    except (ArgumentError, ArgumentTypeError) as error:
+        raise StateError(str(error)) from None
+
+
+def epoch_number(name, x):
+    """The int that counts epochs, and that float64 can."""
+    number = checked(whole, name, x)
+    if number > MOST_EPOCHS:
+        raise StateError(f"{name}: expected an int, {MOST_EPOCHS} at most, got {x!r}")
+    return number
 
 
 def checked_states(states, model):
@@ -336,10 +351,7 @@ def checked_states(states, model):
         kind, state = pair
         known, keys = STATES.get(kind, (None, None))
         if known is not None and isinstance(state, dict) and state.keys() == keys:   # else of a class of that name
-            try:
-                known.check_state(name, state)
-            except (ArgumentError, ArgumentTypeError) as error:
-                raise StateError(str(error)) from None
+            known.check_state(name, state)
             best = state.get("best_state")
             if best and shapes_of(best) != shapes_of(model):
                 raise StateError(f"{name}['best_state']: expected the shapes {shapes_of(model)}, got {shapes_of(best)}")

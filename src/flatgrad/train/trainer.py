@@ -16,7 +16,7 @@ from flatgrad._core import Tensor, Value, no_grad, recording
 from flatgrad.arguments import finite, finite_array, flag, one_of, path_of, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, DivergedError, StateError
 from flatgrad.nn.module import Module
-from flatgrad.train.callbacks import MOST_EPOCHS, Callbacks, checked_states
+from flatgrad.train.callbacks import Callbacks, checked, checked_states, epoch_number
 from flatgrad.train.checkpoint import load_tree, save_tree, size_of
 from flatgrad.train.history import History
 from flatgrad.train.metrics import accuracy, column, metrics_by_name
@@ -547,7 +547,7 @@ class Trainer:
             (self.history, self.epoch, self.seed, self._callbacks,
              self._counted) = history, epoch, seed, Callbacks(()), counted
         except BaseException:
-            for load, before in reversed(begun):
+            for load, before in begun:   # in this order, as a scheduler looks at its optimizer
                 load(before)
             raise
 
@@ -640,25 +640,10 @@ def set_state(rng, state):
 
 # ---- what a checkpoint says ----
 
-def checked(check, name, value):
-    """What a check of an argument returns, its error a StateError."""
-    try:
-        return check(name, value)
-    except (ArgumentError, ArgumentTypeError) as error:
-        raise StateError(str(error)) from None
-
-
 def expect_dict(name, x, own):
     """StateError if `x` is no dict with the keys of `own`."""
     if not isinstance(x, dict) or x.keys() != own.keys():
         raise StateError(f"{name}: expected the keys {list(own)}, got {shortened(list(x) if isinstance(x, dict) else x)}")
-
-
-def epoch_number(name, x):
-    number = checked(whole, name, x)
-    if number > MOST_EPOCHS:
-        raise StateError(f"{name}: expected an int, {MOST_EPOCHS} at most, got {x!r}")
-    return number
 
 
 def history_from(epochs, metrics, last):
