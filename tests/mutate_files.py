@@ -2,12 +2,13 @@
 
     python tests/mutate_files.py --seconds 60 [--seed N]
 
-A file of arrays, a model, and a Trainer are saved, damaged, and loaded. Either there is a StateError that names
+Files of arrays, of a model, of Trainers, and a table are damaged and loaded. Either there is a StateError that names
 the file, and what was to be loaded is as it was, to the last bit; or what is loaded can be used: a Trainer
 trains. Bytes that were changed from outside must not change a number. Prints the seed of the round that fails.
 test_files.py does a little of it.
 """
 import argparse
+import contextlib
 import io
 import json
 import math
@@ -25,7 +26,8 @@ import zipfile
 import numpy as np
 
 from flatgrad import nn, storage
-from flatgrad.errors import ArgumentError, DivergedError, StateError
+from flatgrad.datasets import read_csv
+from flatgrad.errors import ArgumentError, DataError, DivergedError, StateError
 from flatgrad.optim import SGD, Adam, lr_scheduler
 from flatgrad.train import Checkpoint, EarlyStopping, Trainer
 
@@ -129,6 +131,13 @@ def double(data, rng):
 
 
 OUTSIDE = [flip_bits, flip_bits, cut, cut_out, overwrite, overwrite, double]
+
+
+def cells(data, rng):
+    """Other text in a table."""
+    at = rng.randrange(len(data))
+    new = rng.choice([b'"', b"\0", b"\r", b",,", b"9" * 5000, b"1e999", b"nan", b"_", b"\xef\xbb\xbf", b"x" * 200000, b"\n\n"])
+    return data[:at] + new + data[at:]
 
 
 # ---- damage with checksums that are right ----
@@ -254,6 +263,7 @@ class Subjects:
         Noisy(1).save(self.path)
         self.add("model")
         self.into["model"] = Noisy(2)
+        self.files.append(("csv", 'x,y,label,"kind"\n1.5,2,1,"a ""b"""\n-3,1e-3,0,ü\n'.encode() * 3))
         for kind in ("adam", "sequence", "plateau"):
             trainer(kind).save(self.path)
             self.add(kind)
@@ -266,8 +276,13 @@ class Subjects:
     def round(self, seed):
         rng = random.Random(seed)
         kind, data = rng.choice(self.files)
-        trees = [] if kind not in self.into or kind == "model" else [change_json] * 6
-        damage = rng.choice([*OUTSIDE, inside, inside, inside, *trees])
+        if kind == "csv":
+            damages = [flip_bits, cut, cut_out, double, cells]
+        elif kind in ("adam", "sequence", "plateau"):
+            damages = [*OUTSIDE, inside, inside, inside, *[change_json] * 6]
+        else:
+            damages = [*OUTSIDE, inside, inside, inside]
+        damage = rng.choice(damages)
         damaged = damage(data, rng)
         with open(self.path, "wb") as file:
             file.write(damaged)
@@ -279,6 +294,11 @@ class Subjects:
             raise AssertionError(f"--seed {seed}: {kind}, {damage.__name__}: {error!r}") from error
 
     def load(self, kind, from_outside):
+        if kind == "csv":
+            for options in {}, {"target": "kind"}, {"target": "y", "features": ["x"]}:
+                with contextlib.suppress(DataError):
+                    read_csv(self.path, **options)
+            return
         before = state_of(self.into[kind]) if kind in self.into else None
         try:
             if before is None:

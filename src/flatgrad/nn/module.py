@@ -1,4 +1,5 @@
 """What every model is: something that has parameters, found in its attributes, and can be saved."""
+import contextlib
 import math
 from collections import namedtuple
 
@@ -295,7 +296,8 @@ class Module:
                     setattr(*buffers[key], array)
         except BaseException:   # an interrupt, if nothing else
             for undo, *arguments in reversed(before):
-                undo(*arguments)
+                with contextlib.suppress(BaseException):   # the first error is the one to be told
+                    undo(*arguments)
             raise
         return keys
 

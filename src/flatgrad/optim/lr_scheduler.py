@@ -8,11 +8,11 @@ one optimizer multiply, and what sets a learning rate by hand has its effect.
 """
 import copy
 import math
-import numbers
+import sys
 from bisect import bisect_right
 
 from flatgrad._core import Value
-from flatgrad.arguments import finite, flag, non_negative, one_of, positive, whole, within
+from flatgrad.arguments import finite, flag, non_negative, one_of, positive, real, shortened, whole, within
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 from flatgrad.optim.optimizers import MOST_STEPS, Optimizer, described, expect_keys, up_to_one
 
@@ -73,7 +73,7 @@ class LRScheduler:
         self.optimizer = checked_optimizer(optimizer)
         for name, value in settings.items():
             setattr(self, name, self._checks[name](name, value) if name in self._checks else value)
-        self.last_epoch = whole("last_epoch", last_epoch, -1)
+        self.last_epoch = count("last_epoch", last_epoch, -1, MOST_STEPS)
         groups = optimizer.param_groups
         before = [dict(group) for group in groups]
         try:
@@ -187,7 +187,7 @@ class LRScheduler:
                 if name in self._checks:
                     value = self._checks[name](label, value)
                 elif name == "last_epoch":
-                    value = epoch_number(label, value, -1)   # -1: of a SequentialLR, and it is not its turn yet
+                    value = count(label, value, -1, MOST_STEPS)   # -1: of a SequentialLR, and it is not its turn yet
                 elif name in ("base_lrs", "_last_lr"):
                     value = numbers_for_groups(label, value, self.optimizer, one_for_all=False)
                 else:
@@ -287,7 +287,7 @@ class StepLR(LRScheduler):
     [0.25]
     """
 
-    _checks = {"step_size": lambda name, value: whole(name, value, 1), "gamma": non_negative}
+    _checks = {"step_size": lambda name, value: count(name, value, 1), "gamma": non_negative}
 
     def __init__(self, optimizer, step_size, gamma=0.1, last_epoch=-1):
         super().__init__(optimizer, last_epoch, step_size=step_size, gamma=gamma)
@@ -381,7 +381,7 @@ class ConstantLR(LRScheduler):
     [1.0]
     """
 
-    _checks = {"factor": lambda name, value: fraction(name, value), "total_iters": whole}
+    _checks = {"factor": lambda name, value: fraction(name, value), "total_iters": lambda name, value: count(name, value)}
 
     def __init__(self, optimizer, factor=1.0 / 3, total_iters=5, last_epoch=-1):
         super().__init__(optimizer, last_epoch, factor=factor, total_iters=total_iters)
@@ -437,7 +437,7 @@ class LinearLR(LRScheduler):
     [1.0]
     """
 
-    _checks = {"start_factor": lambda name, value: fraction(name, value), "end_factor": up_to_one, "total_iters": whole}
+    _checks = {"start_factor": lambda name, value: fraction(name, value), "end_factor": up_to_one, "total_iters": lambda name, value: count(name, value)}
 
     def __init__(self, optimizer, start_factor=1.0 / 3, end_factor=1.0, total_iters=5, last_epoch=-1):
         super().__init__(optimizer, last_epoch, start_factor=start_factor, end_factor=end_factor,
@@ -546,7 +546,7 @@ class CosineAnnealingLR(LRScheduler):
     0.0
     """
 
-    _checks = {"T_max": lambda name, value: whole(name, value, 1), "eta_min": non_negative}
+    _checks = {"T_max": lambda name, value: count(name, value, 1), "eta_min": non_negative}
 
     def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):
         super().__init__(optimizer, last_epoch, T_max=T_max, eta_min=eta_min)
@@ -654,7 +654,7 @@ class SequentialLR(LRScheduler):
                     or whole_numbers("state_dict['_milestones']", milestones) != self._milestones:
                 raise StateError(f"state_dict: expected {len(self._schedulers)} schedulers with the milestones "
                                  f"{self._milestones}, got {described(states)} with {milestones!r}")
-            own["last_epoch"] = epoch_number("state_dict['last_epoch']", own["last_epoch"])
+            own["last_epoch"] = count("state_dict['last_epoch']", own["last_epoch"], 0, MOST_STEPS)
             for name in ("base_lrs", "_last_lr"):
                 own[name] = numbers_for_groups(f"state_dict[{name!r}]", own[name], self.optimizer, one_for_all=False)
             for each, state in zip(self._schedulers, states):
@@ -733,7 +733,7 @@ class OneCycleLR(LRScheduler):
     0.333 0.917
     """
 
-    _checks = {"total_steps": lambda name, value: whole(name, value, 1), "pct_start": up_to_one,
+    _checks = {"total_steps": lambda name, value: count(name, value, 1), "pct_start": up_to_one,
                "anneal_strategy": lambda name, value: one_of(name, value, ["cos", "linear"]),
                "cycle_momentum": flag, "three_phase": flag}
 
@@ -745,7 +745,7 @@ class OneCycleLR(LRScheduler):
             if epochs is None or steps_per_epoch is None:
                 raise ArgumentError("total_steps: expected an int, or epochs and steps_per_epoch instead, got "
                                     f"epochs={epochs!r}, steps_per_epoch={steps_per_epoch!r}")
-            total_steps = whole("epochs", epochs, 1) * whole("steps_per_epoch", steps_per_epoch, 1)
+            total_steps = count("epochs", epochs, 1) * count("steps_per_epoch", steps_per_epoch, 1)
         of_groups = {}
         for name, value in (("max_lr", max_lr), ("base_momentum", base_momentum), ("max_momentum", max_momentum)):
             check = non_negative if name == "max_lr" else below_one
@@ -888,9 +888,9 @@ class ReduceLROnPlateau(LRScheduler):
 
     _checks = {
         "mode": lambda name, value: one_of(name, value, ["min", "max"]),
-        "factor": lambda name, value: below_one(name, value), "patience": whole, "threshold": non_negative,
-        "threshold_mode": lambda name, value: one_of(name, value, ["rel", "abs"]), "cooldown": whole,
-        "eps": non_negative, "cooldown_counter": whole, "num_bad_epochs": whole,
+        "factor": lambda name, value: below_one(name, value), "patience": lambda name, value: count(name, value), "threshold": non_negative,
+        "threshold_mode": lambda name, value: one_of(name, value, ["rel", "abs"]), "cooldown": lambda name, value: count(name, value),
+        "eps": non_negative, "cooldown_counter": lambda name, value: count(name, value), "num_bad_epochs": lambda name, value: count(name, value),
         "best": lambda name, value: metric(name, value),
     }
 
@@ -972,12 +972,12 @@ def numbers_for_groups(name, value, optimizer, check=non_negative, one_for_all=T
     return [check(f"{name}[{k}]", x) for k, x in enumerate(value)]
 
 
-def epoch_number(name, value, low=0):
-    """The number of an epoch that `value` is."""
-    epoch = whole(name, value, low)
-    if epoch > MOST_STEPS:
-        raise ArgumentError(f"{name}: expected an int, {MOST_STEPS} at most, got {value!r}")
-    return epoch
+def count(name, value, low=0, most=sys.maxsize):
+    """The int that `value` is, which has to be `low` or more and no more than `most`, as a float can be."""
+    result = whole(name, value, low)
+    if result > most:
+        raise ArgumentError(f"{name}: expected an int, {most} at most, got {shortened(value)}")
+    return result
 
 
 def whole_numbers(name, value):
@@ -986,7 +986,7 @@ def whole_numbers(name, value):
         value = list(value)
     except TypeError:
         raise ArgumentTypeError(f"{name}: expected a list of epochs, got {value!r}") from None
-    return [whole(f"{name}[{k}]", x) for k, x in enumerate(value)]
+    return [count(f"{name}[{k}]", x) for k, x in enumerate(value)]
 
 
 def fraction(name, value):
@@ -1004,6 +1004,4 @@ def below_one(name, value):
 def metric(name, value):
     """The float that `value` is, which may be a Value."""
     value = value.data if isinstance(value, Value) else value
-    if not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(f"{name}: expected a number, got {value!r}")
-    return float(value)
+    return real(name, value)

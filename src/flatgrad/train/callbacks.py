@@ -143,7 +143,7 @@ class EarlyStopping(Callback):
         """
         if state and (state["monitor"], state["mode"]) == (self.monitor, self.mode):
             self.check_state("state", state)
-            self.best, self.best_epoch, self.wait = float(state["best"]), state["best_epoch"], state["wait"]
+            self.best, self.best_epoch, self.wait = real("best", state["best"]), state["best_epoch"], state["wait"]
             self.best_state = dict(state["best_state"]) if self.restore_best else {}
 
     @staticmethod
@@ -253,7 +253,7 @@ class Checkpoint(Callback):
         """Go on from there; of another `monitor` or `mode` it begins anew."""
         if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
             self.check_state("state", state)
-            self.best = float(state["best"])
+            self.best = real("best", state["best"])
 
     @staticmethod
     def check_state(name, state):

@@ -4,6 +4,7 @@ A step costs what it costs by hand: `fit` makes the Tensors of samples and targe
 two steps it only counts. What it may have to do besides, validation, metrics, callbacks and the progress
 bar, is paid for when asked for.
 """
+import contextlib
 import math
 import random
 import time
@@ -527,7 +528,9 @@ class Trainer:
                                  f"{article(kind) if isinstance(kind, str) else repr(kind)}")
         rngs = dict(generators(self.model))
         if not isinstance(tree["generators"], dict) or rngs.keys() != tree["generators"].keys():
-            raise StateError(f"model: expected the generators {list(rngs)}, got {list(tree['generators'])}")
+            given = tree["generators"]
+            raise StateError(f"model: expected the generators {list(rngs)}, got "
+                             f"{list(given) if isinstance(given, dict) else shortened(given)}")
         epoch = epoch_number("epoch", tree["epoch"])
         seed = None if tree["seed"] is None else checked(whole, "seed", tree["seed"])
         history = history_from(tree["epochs"], tree["history"], epoch)
@@ -548,7 +551,8 @@ class Trainer:
              self._counted) = history, epoch, seed, Callbacks(()), counted
         except BaseException:
             for load, before in begun:   # in this order, as a scheduler looks at its optimizer
-                load(before)
+                with contextlib.suppress(BaseException):   # the first error is the one to be told
+                    load(before)
             raise
 
     def __repr__(self):
