@@ -118,7 +118,8 @@ def stored_arrays(path, max_bytes=None):
     Every StateError of what is done with them begins with `path`.
     """
     if max_bytes is not None and not (isinstance(max_bytes, (int, float)) and max_bytes >= 0):
-        raise ArgumentError(f"max_bytes: expected None or a number of bytes, 0 or more, got {max_bytes!r}")
+        kind = ArgumentError if isinstance(max_bytes, (int, float)) else ArgumentTypeError
+        raise kind(f"max_bytes: expected None or a number of bytes, 0 or more, got {shortened(max_bytes)}")
     try:
         if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
             raise StateError("expected a file with arrays in the format .npz, got a pipe or a device")
@@ -543,7 +544,8 @@ def keep_owner_and_mode(handle, before):
             with contextlib.suppress(OSError):
                 os.fchown(handle, *owner)
                 break
-    os.fchmod(handle, before.st_mode & 0o777)
+    if (now.st_mode ^ before.st_mode) & 0o777:
+        os.fchmod(handle, before.st_mode & 0o777)
 
 
 def write(file, parts):

@@ -307,7 +307,7 @@ class Module:
         Parameters
         ----------
         path : str or path-like
-            Taken as it is: no ending is added.
+            Taken as it is: no ending is added. `flatgrad.storage.write_file` says what becomes of links and devices.
 
         Raises
         ------
