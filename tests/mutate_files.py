@@ -36,8 +36,9 @@ Y = np.where(X[:, 0] > X[:, 1], 1.0, -1.0)
 
 ARRAYS = {
     "floats": np.linspace(0.0, 1.0, 7), "a/b": np.arange(6, dtype=">i4").reshape(2, 3), "a": np.array([True, False]),
-    "a.npy": np.array(5, np.uint8), "": np.zeros((0, 2)), "Ünïcode": np.array(["x", "längér"]), "..": np.array(b"bytes"),
-    "half": np.eye(3, dtype=np.float16), "complex": np.array([1j]), "long": np.arange(2, dtype=np.longdouble),
+    "a.npy": np.array(5, np.uint8), "": np.zeros((0, 2)), "Ünïcode": np.array(["x", "längér"]),
+    "..": np.array(b"bytes"), "half": np.eye(3, dtype=np.float16), "complex": np.array([1j]),
+    "long": np.arange(2, dtype=np.longdouble),
 }
 
 
@@ -136,7 +137,8 @@ OUTSIDE = [flip_bits, flip_bits, cut, cut_out, overwrite, overwrite, double]
 def cells(data, rng):
     """Other text in a table."""
     at = rng.randrange(len(data))
-    new = rng.choice([b'"', b"\0", b"\r", b",,", b"9" * 5000, b"1e999", b"nan", b"_", b"\xef\xbb\xbf", b"x" * 200000, b"\n\n"])
+    new = rng.choice([b'"', b"\0", b"\r", b",,", b"9" * 5000, b"1e999", b"nan", b"_", b"\xef\xbb\xbf", b"x" * 200000,
+                      b"\n\n"])
     return data[:at] + new + data[at:]
 
 
@@ -169,7 +171,8 @@ def with_header(text, data=b"", version=1):
 
 
 HEADERS = [
-    b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"(" * 9000 + b", }", b"-" * 9000 + b"1\n", b"'" * 3, b"\\",
+    b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"(" * 9000 + b", }",
+    b"-" * 9000 + b"1\n", b"'" * 3, b"\\",
     b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"9" * 18 + b",), }",
     b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"99999999, " * 20 + b"), }",
     b"{'descr': '<f8', 'fortran_order': False, 'shape': (0, " + b"9" * 19 + b"), }",
@@ -201,7 +204,8 @@ def inside(data, rng):
     elif kind == 3:
         del entries[k]
     elif kind == 4:
-        entries.append(entries[k] if rng.random() < 0.5 else (rng.choice(["x", "../x.npy", "a/", "x.txt", name + "'"]), content))
+        other = rng.choice([name, name, "x", "../x.npy", "a/", "x.txt", name + "'"])
+        entries.append((other, content))
     elif kind == 5:
         j = rng.randrange(len(entries))
         entries[k], entries[j] = (name, entries[j][1]), (entries[j][0], content)
@@ -214,8 +218,9 @@ def inside(data, rng):
     return archive_of(entries, rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]))
 
 
-STRANGE = [None, True, False, -1, 0, 1, 2**63, 10**400, 1.5, -0.5, 1e300, math.nan, math.inf, "abc", "", [], {}, [1, "a"],
-           {"array": "no such"}, {"array": 1}, {"tuple": 5}, {"dict": [[1, 2]]}, {"dict": [[[], 2]]}, {"other": 1},
+STRANGE = [None, True, False, -1, 0, 1, 2**63, 10**400, 1.5, -0.5, 1e300, math.nan, math.inf, "abc", "", [], {},
+           [1, "a"], {"array": "no such"}, {"array": 1}, {"tuple": 5}, {"dict": [[1, 2]]}, {"dict": [[[], 2]]},
+           {"other": 1},
            {"array": "model/layers.0.weight"}, {"array": "epochs"}, {"dict": 5}, {"tuple": []}]
 
 
@@ -258,7 +263,8 @@ class Subjects:
         self.files, self.into, self.used = [], {}, {}
         storage.save_arrays(self.path, ARRAYS)
         self.add("arrays")
-        np.savez_compressed(self.path, **{name: array for name, array in ARRAYS.items() if name and ".npy" not in name})
+        some = {name: array for name, array in ARRAYS.items() if name and ".npy" not in name}
+        np.savez_compressed(self.path, **some)
         self.add("compressed")
         Noisy(1).save(self.path)
         self.add("model")
@@ -333,7 +339,8 @@ class Subjects:
             except StateError as error:   # of callbacks whose classes may be the users' own
                 assert str(error).startswith("callbacks: expected the state of a")
             except ArgumentError as error:   # learning rates that grow, and schedules that are over
-                assert re.search("steps at most, got one more|expected a finite number, 0 or more, got", str(error)), error
+                assert re.search("steps at most, got one more|expected a finite number, 0 or more, got",
+                                 str(error)), error
         repr(trainer), repr(trainer.history), trainer.save(self.path)
 
 

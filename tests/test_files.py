@@ -6,6 +6,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import stat
 import struct
@@ -66,7 +67,8 @@ def test_the_same_arrays_are_the_same_file(path):
 
 
 @pytest.mark.parametrize("names", [
-    ["a", "a.npy", "a.npy.npy", ".npy", ""], ["a/b", "a//b", "/a", "../a", "..", ".", "a\\b", "C:a"], ["a", "A", "ä", "Ä", "a\u0308"],
+    ["a", "a.npy", "a.npy.npy", ".npy", ""], ["a/b", "a//b", "/a", "../a", "..", ".", "a\\b", "C:a"],
+    ["a", "A", "ä", "Ä", "a\u0308"],
     ["x" * 65531, "x" * 65530], ["\n", " ", "'", '"', "\x7f", "😀", "\u202e"], ["file", "self", "args"],
 ])
 def test_names(path, names):
@@ -76,8 +78,10 @@ def test_names(path, names):
     assert only(os.path.dirname(path), "x.npz")
 
 
-@pytest.mark.parametrize("name, error", [("a\0b", ArgumentError), ("x" * 65532, ArgumentError), ("\ud800", ArgumentError),
-                                         (5, ArgumentTypeError), (None, ArgumentTypeError)])
+@pytest.mark.parametrize("name, error", [
+    ("a\0b", ArgumentError), ("x" * 65532, ArgumentError), ("\ud800", ArgumentError), (5, ArgumentTypeError),
+    (None, ArgumentTypeError),
+])
 def test_names_that_no_file_can_have(path, name, error):
     save_arrays(path, OLD)
     with pytest.raises(error, match="^arrays: expected names"):
@@ -365,12 +369,28 @@ def test_a_kill_at_any_moment_of_two_saves_to_one_file(path):
     interrupt_saves.killed(path, 3, random.Random(1))
 
 
+def test_a_file_that_another_save_replaces_while_one_looks(path, monkeypatch):
+    save_arrays(path, OLD)
+    realpath, looked = os.path.realpath, []
+
+    def replaced_at_once(name, **options):
+        if len(looked) < 3:
+            looked.append(name)
+            os.replace(shutil.copy(path, f"{path}2"), path)
+        return realpath(name, **options)
+
+    monkeypatch.setattr(os.path, "realpath", replaced_at_once)
+    with open(path, "rb") as reader:
+        save_arrays(path, NEW)
+        assert len(looked) == 3 and reader.read() == b"".join(storage.archive_of(OLD))   # nobody has written into it
+
+
 def test_threads_that_save_to_one_file(path):
     errors = []
 
     def save(state):
         try:
-            for _ in range(20):
+            for _ in range(40):
                 save_arrays(path, state)
                 assert is_one_of(path, OLD, NEW)
         except BaseException as error:
@@ -631,8 +651,8 @@ def modules():
     nested.rows = [[Value(1.0), Value(2.0)], [Value(3.0), Value(4.0)]]
     nested.one, nested.tensor = Value(5.0), Tensor([[1.0, 2.0]])
     nested.parts = {"a/b": nn.Layer(1, 1), 3: nn.BatchNorm(2), "list": [nn.Layer(2, 1, fused=False)]}
-    return [nn.MLP(2, [3, 1]), nn.MLP(2, [2, 1], fused=False), nn.BatchNorm(3), nn.LayerNorm(2), nn.Conv2d(1, 2, 2, size=4),
-            nn.Embedding(3, 2), nn.LSTM(2, 3) if hasattr(nn, "LSTM") else nn.Layer(1, 1), nested, mutate_files.Noisy(1)]
+    return [nn.MLP(2, [3, 1]), nn.MLP(2, [2, 1], fused=False), nn.BatchNorm(3), nn.LayerNorm(2),
+            nn.Conv2d(1, 2, 2, size=4), nn.Embedding(3, 2), nn.LSTMCell(2, 3), nested, mutate_files.Noisy(1)]
 
 
 @pytest.mark.parametrize("k", range(len(modules())))
@@ -712,8 +732,8 @@ def everywhere(state, path=()):
 
 
 ODD = [None, True, -1, 2**63, 10**400, -0.5, 1.5, math.nan, math.inf, 1e300, "abc", "", [], {}, (), object(), b"x",
-       np.zeros(2), np.full(3, math.nan), np.array(["a", "b"]), np.array([None, 1]), np.zeros((3, 1)), [1, "a"], {"a": 1},
-       Refuses(), np.full(3, -1.0), np.array(1.5), 1j]
+       np.zeros(2), np.full(3, math.nan), np.array(["a", "b"]), np.array([None, 1]), np.zeros((3, 1)), [1, "a"],
+       {"a": 1}, Refuses(), np.full(3, -1.0), np.array(1.5), 1j]
 
 OPTIMIZERS = {
     "SGD": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True), "Adam": lambda p: Adam(p, lr=0.1, amsgrad=True),
@@ -787,7 +807,8 @@ def schedulers():
     yield lr_scheduler.ExponentialLR(optimizer, 0.5)
     yield lr_scheduler.CosineAnnealingLR(optimizer, 5)
     yield lr_scheduler.ReduceLROnPlateau(optimizer)
-    yield lr_scheduler.SequentialLR(optimizer, [lr_scheduler.ConstantLR(optimizer), lr_scheduler.StepLR(optimizer, 2)], [3])
+    several = [lr_scheduler.ConstantLR(optimizer), lr_scheduler.StepLR(optimizer, 2)]
+    yield lr_scheduler.SequentialLR(optimizer, several, [3])
     yield lr_scheduler.OneCycleLR(optimizer, 1.0, 10)
 
 
@@ -812,7 +833,8 @@ def test_a_scheduler_takes_all_of_a_state_or_nothing(scheduler):
     assert bits(scheduler.state_dict()) == before
 
 
-@pytest.mark.parametrize("callback", [EarlyStopping("loss"), Checkpoint("x", monitor="loss")], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("callback", [EarlyStopping("loss"), Checkpoint("x", monitor="loss")],
+                         ids=lambda callback: type(callback).__name__)
 def test_a_callback_takes_all_of_a_state_or_nothing(callback):
     good = {**callback.state_dict(), "best": 0.5}
     if "best_state" in good:
@@ -840,10 +862,13 @@ def test_a_callback_takes_all_of_a_state_or_nothing(callback):
     (lambda t: t.update(seed=1.5), "seed: expected an int, 0 or more, got 1.5"),
     (lambda t: t.update(epochs=np.zeros((2, 2), int)), "epochs: expected an array of ints with one dimension, got "),
     (lambda t: t.update(epochs=[1, 2]), "epochs: expected an array of ints with one dimension, got [1, 2]"),
-    (lambda t: t.update(epochs=np.array([2, 1])), "epochs: expected numbers that rise from 1 to 2 at most, got 1 after 2"),
-    (lambda t: t["history"].update(loss=np.zeros((2, 2))), "history['loss']: expected an array of 2 numbers, got array"),
+    (lambda t: t.update(epochs=np.array([2, 1])),
+     "epochs: expected numbers that rise from 1 to 2 at most, got 1 after 2"),
+    (lambda t: t["history"].update(loss=np.zeros((2, 2))),
+     "history['loss']: expected an array of 2 numbers, got array"),
     (lambda t: t["history"].update(loss=np.zeros(3)), "history['loss']: expected an array of 2 numbers, got array"),
-    (lambda t: t["history"].update(loss=np.array(["a", "b"])), "history['loss']: expected an array of 2 numbers, got arr"),
+    (lambda t: t["history"].update(loss=np.array(["a", "b"])),
+     "history['loss']: expected an array of 2 numbers, got arr"),
     (lambda t: t["history"].update({5: np.zeros(2)}), "history: expected names, got 5"),
     (lambda t: t.update(history=[]), "history: expected a dict of arrays, got []"),
     (lambda t: t["optimizer"]["state"][0].update(step=2**63),
@@ -851,26 +876,33 @@ def test_a_callback_takes_all_of_a_state_or_nothing(callback):
     (lambda t: t["optimizer"]["param_groups"][0].update(initial_lr="x"),
      "state_dict['param_groups'][0]['initial_lr']: expected a finite number, 0 or more, got 'x'"),
     (lambda t: t["optimizer"]["param_groups"][0].update(params=[]), "got 'params' as well"),
-    (lambda t: t["scheduler"].update(last_epoch=2**63), "state_dict['last_epoch']: expected an int, 9007199254740992 at"),
+    (lambda t: t["scheduler"].update(last_epoch=2**63),
+     "state_dict['last_epoch']: expected an int, 9007199254740992 at"),
     (lambda t: t["generators"].update(second=(3, (1, 2), None)), "ValueError"),
-    (lambda t: t["generators"].update(second=(*t["generators"]["second"][:2], "x")), "generators['second']: expected the"),
-    (lambda t: t["generators"]["third"]["state"].update(pos=10**6), "generators['third']: expected the state of a Generator"),
-    (lambda t: t["generators"]["fourth"].update(buffer_pos=10**6), "generators['fourth']: expected the state of a Gener"),
+    (lambda t: t["generators"].update(second=(*t["generators"]["second"][:2], "x")),
+     "generators['second']: expected the"),
+    (lambda t: t["generators"]["third"]["state"].update(pos=10**6),
+     "generators['third']: expected the state of a Generator"),
+    (lambda t: t["generators"]["fourth"].update(buffer_pos=10**6),
+     "generators['fourth']: expected the state of a Gener"),
     (lambda t: t["generators"]["first"]["state"].update(state=10**400), "OverflowError"),
-    (lambda t: t["generators"]["first"].update(bit_generator="MT19937"), "generators['first']: expected the state of a Gen"),
+    (lambda t: t["generators"]["first"].update(bit_generator="MT19937"),
+     "generators['first']: expected the state of a Gen"),
     (lambda t: t["generators"].pop("first"), "model: expected the generators ['first'"),
     (lambda t: t.update(generators=5), "model: expected the generators"),
     (lambda t: t["callbacks"].append(5), "callbacks[2]: expected the name of a class and its state, got 5"),
     (lambda t: t.update(callbacks={}), "callbacks: expected a list, got {}"),
     (lambda t: t["callbacks"][0][1].update(wait="x"), "callbacks[0]['wait']: expected an int, 0 or more, got 'x'"),
     (lambda t: t["callbacks"][0][1].update(best=None), "callbacks[0]['best']: expected a number, got None"),
-    (lambda t: t["callbacks"][0][1]["best_state"].pop("layers.0.bias"), "callbacks[0]['best_state']: expected the shapes"),
+    (lambda t: t["callbacks"][0][1]["best_state"].pop("layers.0.bias"),
+     "callbacks[0]['best_state']: expected the shapes"),
     (lambda t: t["callbacks"][1][1].update(mode="x"), "callbacks[1]['mode']: expected one of 'min', 'max', got 'x'"),
     (lambda t: t["classes"].update(optimizer=5), "optimizer: expected the state of an Adam, got that of 5"),
     (lambda t: t.update(classes=None), "classes: expected the keys"),
     (lambda t: t.pop("seed"), "the checkpoint: expected the keys"),
     (lambda t: t.update(more=1), "the checkpoint: expected the keys"),
-    (lambda t: t["model"].update({"layers.0.bias": np.full(3, 2**53 + 1)}), "layers.0.bias: expected numbers that float64"),
+    (lambda t: t["model"].update({"layers.0.bias": np.full(3, 2**53 + 1)}),
+     "layers.0.bias: expected numbers that float64"),
 ])
 def test_a_checkpoint_with_something_that_no_trainer_saves(path, change, message):
     saved = trainer("adam")

@@ -425,19 +425,22 @@ def check_writable(path):
 def replaced(path):
     """What a new file takes the place of: its path without links, and its status, None if there is none. (None,
     None) if there is something that is no file, or that has no such place."""
-    try:
-        before = os.stat(path)
-    except FileNotFoundError:   # nothing, or a link that leads to nothing yet
-        return os.path.realpath(path), None
-    if stat.S_ISDIR(before.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    target = os.path.realpath(path)
-    try:
-        known = stat.S_ISREG(before.st_mode) and os.path.samestat(before, os.stat(target))
-    except OSError:
-        known = False   # a file without a name, as /dev/stdout may lead to
-    if not known:
-        return None, None
+    for _ in range(100):
+        try:
+            before = os.stat(path)
+        except FileNotFoundError:   # nothing, or a link that leads to nothing yet
+            return os.path.realpath(path), None
+        if stat.S_ISDIR(before.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(before.st_mode):
+            return None, None
+        target = os.path.realpath(path)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(before, os.stat(target)):
+                break
+        # Another save has just replaced it, if this does not happen again.
+    else:
+        return None, None   # a file without a name, as /dev/stdout may lead to
     if not before.st_mode & 0o222 or not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
     return target, before

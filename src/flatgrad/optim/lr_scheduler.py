@@ -20,6 +20,14 @@ __all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ConstantLR", "Li
            "CosineAnnealingLR", "SequentialLR", "OneCycleLR", "ReduceLROnPlateau"]
 
 
+def count(name, value, low=0, most=sys.maxsize):
+    """The int that `value` is, which has to be `low` or more and no more than `most`, as a float can be."""
+    result = whole(name, value, low)
+    if result > most:
+        raise ArgumentError(f"{name}: expected an int, {most} at most, got {shortened(value)}")
+    return result
+
+
 class LRScheduler:
     """What the schedulers share. A class of your own has ``get_lr()``.
 
@@ -381,7 +389,7 @@ class ConstantLR(LRScheduler):
     [1.0]
     """
 
-    _checks = {"factor": lambda name, value: fraction(name, value), "total_iters": lambda name, value: count(name, value)}
+    _checks = {"factor": lambda name, value: fraction(name, value), "total_iters": count}
 
     def __init__(self, optimizer, factor=1.0 / 3, total_iters=5, last_epoch=-1):
         super().__init__(optimizer, last_epoch, factor=factor, total_iters=total_iters)
@@ -437,7 +445,7 @@ class LinearLR(LRScheduler):
     [1.0]
     """
 
-    _checks = {"start_factor": lambda name, value: fraction(name, value), "end_factor": up_to_one, "total_iters": lambda name, value: count(name, value)}
+    _checks = {"start_factor": lambda name, value: fraction(name, value), "end_factor": up_to_one, "total_iters": count}
 
     def __init__(self, optimizer, start_factor=1.0 / 3, end_factor=1.0, total_iters=5, last_epoch=-1):
         super().__init__(optimizer, last_epoch, start_factor=start_factor, end_factor=end_factor,
@@ -888,9 +896,9 @@ class ReduceLROnPlateau(LRScheduler):
 
     _checks = {
         "mode": lambda name, value: one_of(name, value, ["min", "max"]),
-        "factor": lambda name, value: below_one(name, value), "patience": lambda name, value: count(name, value), "threshold": non_negative,
-        "threshold_mode": lambda name, value: one_of(name, value, ["rel", "abs"]), "cooldown": lambda name, value: count(name, value),
-        "eps": non_negative, "cooldown_counter": lambda name, value: count(name, value), "num_bad_epochs": lambda name, value: count(name, value),
+        "factor": lambda name, value: below_one(name, value), "patience": count, "threshold": non_negative,
+        "threshold_mode": lambda name, value: one_of(name, value, ["rel", "abs"]), "cooldown": count,
+        "eps": non_negative, "cooldown_counter": count, "num_bad_epochs": count,
         "best": lambda name, value: metric(name, value),
     }
 
@@ -970,14 +978,6 @@ def numbers_for_groups(name, value, optimizer, check=non_negative, one_for_all=T
     if len(value) != count:
         raise ArgumentError(f"{name}: expected {count} numbers, one for each parameter group, got {len(value)}")
     return [check(f"{name}[{k}]", x) for k, x in enumerate(value)]
-
-
-def count(name, value, low=0, most=sys.maxsize):
-    """The int that `value` is, which has to be `low` or more and no more than `most`, as a float can be."""
-    result = whole(name, value, low)
-    if result > most:
-        raise ArgumentError(f"{name}: expected an int, {most} at most, got {shortened(value)}")
-    return result
 
 
 def whole_numbers(name, value):

@@ -647,7 +647,8 @@ def set_state(rng, state):
 def expect_dict(name, x, own):
     """StateError if `x` is no dict with the keys of `own`."""
     if not isinstance(x, dict) or x.keys() != own.keys():
-        raise StateError(f"{name}: expected the keys {list(own)}, got {shortened(list(x) if isinstance(x, dict) else x)}")
+        given = list(x) if isinstance(x, dict) else x
+        raise StateError(f"{name}: expected the keys {list(own)}, got {shortened(given)}")
 
 
 def history_from(epochs, metrics, last):
