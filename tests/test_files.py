@@ -944,6 +944,18 @@ def test_a_part_of_the_users_own_that_refuses(path):
     assert state_of(it) == before
 
 
+@posix
+def test_a_checkpoint_that_cannot_be_written_is_told_before_training(path):
+    model = nn.MLP(2, [3, 1])
+    it = Trainer(model, SGD(model.parameters()), "hinge")
+    it.save(path)
+    os.chmod(path, 0o444)
+    before = state_of(it)
+    with pytest.raises(PermissionError) as caught:
+        it.fit(mutate_files.X, mutate_files.Y, 3, callbacks=[Checkpoint(path)], progress=False)
+    assert caught.value.filename == path and state_of(it) == before
+
+
 # ---- other files ----
 
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import os
 
 from flatgrad.arguments import flag, non_negative, one_of, path_of, real, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
+from flatgrad.storage import check_writable
 
 __all__ = ["Callback", "EarlyStopping", "Checkpoint"]
 
@@ -189,6 +190,8 @@ class Checkpoint(Callback):
     ------
     TypeError, ValueError
         If an argument is not as described; an unknown `monitor` when `Trainer.fit` begins.
+    OSError
+        When `Trainer.fit` begins, if the file cannot be written.
 
     Examples
     --------
@@ -218,6 +221,7 @@ class Checkpoint(Callback):
             raise ArgumentError(f"path: expected one of a file, got the directory {self.path!r}")
         if not os.path.isdir(os.path.dirname(path)):
             raise ArgumentError(f"path: expected one in a directory that exists, got {self.path!r}")
+        check_writable(path)   # now, and not after an epoch
         self.best = math.nan
 
     def on_epoch_end(self, trainer, epoch, logs):
