@@ -417,7 +417,7 @@ def test_an_interrupt_at_every_line_of_loading(path, kind, monkeypatch):
     saved.save(path)
     before, after = state_of(other), state_of(trainer(kind, 5, 1).load(path))
     assert before != after
-    stop = 0
+    stop, tracer = 0, sys.gettrace()
     while True:
         stop += 31
         left = stop
@@ -440,7 +440,7 @@ def test_an_interrupt_at_every_line_of_loading(path, kind, monkeypatch):
         else:
             break
         finally:
-            sys.settrace(None)
+            sys.settrace(tracer)
         now = state_of(other)
         assert now in (before, after)
         if now == after:

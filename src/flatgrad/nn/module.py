@@ -476,11 +476,11 @@ def shape(values):
 
 
 def numbers(values):
-    """Their data as an array."""
+    """Their data as an array of its own."""
     import numpy as np
 
     if isinstance(values, Tensor):
-        return values.data
+        return np.array(values.data)
     return np.array([p.data for p in flat(values)]).reshape(shape(values))
 
 
