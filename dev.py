@@ -187,7 +187,8 @@ def environment(name, *packages, extras=None, switches=None):
         if extras:  # a build brings the type stub up to date
             stub = Path("src", "flatgrad", "_core.pyi")
             if (tree / stub).read_bytes() != (ROOT / stub).read_bytes():
-                shutil.copyfile(tree / stub, ROOT / stub)
+                new = shutil.copyfile(tree / stub, ROOT / stub.with_suffix(".pyi.new"))
+                os.replace(new, ROOT / stub)  # in one go: never half of it
                 return python  # without the stamp: the checkout has changed
     stamp.write_text("\n".join(wanted), "utf-8")
     return python

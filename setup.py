@@ -70,7 +70,9 @@ def update_stub(table=Path("csrc/ops.def"), stub=Path("src/flatgrad/_core.pyi"))
     new = re.sub(r"(# <ops\.def>\n).*?( *# </ops\.def>\n)",
                  lambda block: block[1] + next(blocks) + block[2], text, flags=re.DOTALL)
     if new != text:
-        stub.write_text(new, "utf-8", newline="\n")
+        whole = stub.with_suffix(".pyi.new")
+        whole.write_text(new, "utf-8", newline="\n")
+        whole.replace(stub)  # in one go: never half of it
 
 
 class build(build_ext):

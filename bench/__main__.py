@@ -127,8 +127,10 @@ def write(path, text):
     """Write the JSON, if a file was asked for."""
     if path is None:
         return
+    from flatgrad.storage import write_file
+
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        write_file(path, text.encode())
     except OSError as error:
         raise UsageError(f"--json: cannot write to {path}: {error.strerror}") from None
 

@@ -3,6 +3,7 @@
 The mistakes that are most often made come first, each by itself; then a table of arguments and hostile values.
 """
 import math
+import os
 import random
 import re
 import threading
@@ -203,7 +204,9 @@ CASES = [
         "X": "", "y": "", "epochs": "huge", "batch_size": "None, huge", "shuffle": "", "seed": "None, huge",
         "validation": "None", "progress": ""}.items()),
     *(Case("path", call) for call in (
-        lambda x: storage.save_arrays(x, {}) if not isinstance(x, str) else 1 / 0, storage.load_arrays, Checkpoint)),
+        lambda x: storage.save_arrays(x, {}) if not isinstance(x, str) else 1 / 0, storage.load_arrays, Checkpoint,
+        lambda x: storage.write_file(x, b""), lambda x: nn.Layer(1, 1).load(x), lambda x: made().load(x))),
+    Case("max_bytes", lambda x: storage.load_arrays(os.devnull, x), "None, inf, huge"),
     *(Case(name, lambda x, name=name: optim.Adam([Value(1.0)], **{name: x})) for name in (
         "lr", "betas", "eps", "weight_decay", "amsgrad")),
     Case("params", optim.SGD, "Values, generator"),

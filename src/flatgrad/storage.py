@@ -1,16 +1,52 @@
-"""Arrays by name in a file of NumPy's format `.npz`, without pickle, written whole or not at all."""
+"""Arrays by name in a file of NumPy's format `.npz`, without pickle, written whole or not at all.
+
+What is written goes to a new file beside the one that it will replace, which has its name only once all of it
+has reached the disk. Whoever writes holds a lock on the new file, and every save removes those that no
+process holds any more, as one that was killed leaves them behind.
+
+What is read is not trusted. Names, shapes and types come first, from the directory of the archive and the
+headers of the arrays, and have to agree; numbers are read into memory of that size, and no pickle is.
+"""
 import contextlib
+import errno
+import math
 import os
-import tempfile
+import re
+import stat
+import struct
+import time
 import zipfile
+import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from flatgrad.arguments import path_of, shortened
-from flatgrad.errors import ArgumentTypeError, StateError
+from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 
-__all__ = ["load_arrays", "save_arrays"]
+try:
+    import fcntl
+except ImportError:   # Windows
+    fcntl = None
 
+__all__ = ["load_arrays", "save_arrays", "write_file"]
+
+KINDS = "biufcSUmM"              # of types: numbers, bools, text and times
+TEMPORARY = re.compile(r"\.flatgrad-[0-9a-f]{16}\.tmp")
+OLD = 24 * 3600.0                # seconds after which a temporary file is nobody's, where there are no locks
+LONGEST_HEADER = 2**16           # bytes; that of an array has some 120
+LONGEST_NAME = 2**16 - 1         # bytes, as the format has it
+LARGEST = 2**32 - 1              # number that is written in 4 bytes, which say "look elsewhere" if they are all ones
+MOST = 2**16 - 1                 # the same of 2 bytes
+CHUNK = 2**20                    # bytes that are read at once
+FREE, RATIO = 2**26, 100         # compressed arrays may take so many bytes, and so many for each in the file
+DATE = 0x21                      # 1980-01-01, so that the same arrays are the same file
+MAGIC = b"\x93NUMPY"
+HEADER = re.compile(rb"\{'descr':'([<>=|]?[biufcSUmM][0-9]{0,9}(?:\[[0-9]{0,9}[a-zA-Z]{1,2}\])?)',"
+                    rb"'fortran_order':(True|False),'shape':\(((?:[0-9]{1,19}L?,){0,64}(?:[0-9]{1,19}L?)?)\),?\}")
+
+
+# ---- arrays ----
 
 def save_arrays(path, arrays):
     """Write arrays to a file, which is replaced only once all of it has reached the disk.
@@ -18,9 +54,9 @@ def save_arrays(path, arrays):
     Parameters
     ----------
     path : str or path-like
-        Written as it is: no ending is added.
+        Written as it is: no ending is added. `write_file` says what becomes of links and devices.
     arrays : dict of str to array_like
-        Of numbers, bools or text; no objects.
+        Of numbers, bools or text; no objects. Any names will do that have no zero byte and at most 65,531 bytes.
 
     Raises
     ------
@@ -28,44 +64,36 @@ def save_arrays(path, arrays):
         If the file cannot be written. What was there before is as it was.
     TypeError, ValueError
         If an argument is not as described, or there is something in an array that only pickle could write.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from flatgrad.storage import load_arrays, save_arrays
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_arrays(os.path.join(folder, "x.npz"), {"a": [1.0, 2.0], "b/c": "text"})
+    ...     load_arrays(os.path.join(folder, "x.npz"))
+    {'a': array([1., 2.]), 'b/c': array('text', dtype='<U4')}
     """
-    path = os.path.abspath(path_of("path", path))
+    path = path_of("path", path)
     if not isinstance(arrays, dict):
         raise ArgumentTypeError(f"arrays: expected a dict of arrays, got {shortened(arrays)}")
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    arrays = {check_name(name): np.asarray(array) for name, array in arrays.items()}
     for name, array in arrays.items():
-        if array.dtype.hasobject:
+        if array.dtype.kind not in KINDS:
             raise ArgumentTypeError(f"arrays[{name!r}]: expected numbers, bools or text, got {array!r}")
-    mode = 0o666 & ~umask()
-    with contextlib.suppress(OSError):
-        mode = os.stat(path).st_mode & 0o777
-    try:
-        handle, temporary = tempfile.mkstemp(".tmp", os.path.basename(path) + ".", os.path.dirname(path))
-    except OSError as error:
-        error.filename = path   # and not the temporary one's, which nobody has asked for
-        raise
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:   # as numpy.savez, which takes no array called 'file'
-                for name, array in arrays.items():
-                    with archive.open(name + ".npy", "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(entry, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
+    write_file(path, archive_of(arrays))
 
 
-def load_arrays(path):
-    """The arrays that `save_arrays` wrote, or `numpy.savez`, by name.
+def load_arrays(path, max_bytes=None):
+    """The arrays that `save_arrays` wrote, or `numpy.savez` and `numpy.savez_compressed`, by name.
 
     Parameters
     ----------
     path : str or path-like
+    max_bytes : int, optional
+        How many bytes compressed arrays may take together, once they are not compressed any more. None: 64 MiB,
+        and 100 times the size of the file, as a small file may claim to hold more than there is memory. Arrays
+        that are not compressed never take more than the file does.
 
     Returns
     -------
@@ -76,19 +104,456 @@ def load_arrays(path):
     OSError
         If the file cannot be read.
     StateError
-        If it is not such a file, or damaged.
+        If it is not such a file, or damaged, or would take more memory than that.
     """
     path = path_of("path", path)
+    with stored_arrays(path, max_bytes) as arrays:
+        return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+@contextlib.contextmanager
+def stored_arrays(path, max_bytes=None):
+    """The arrays of a file by name, each a `StoredArray`, as long as it is open.
+
+    Every StateError of what is done with them begins with `path`.
+    """
+    if max_bytes is not None and not (isinstance(max_bytes, (int, float)) and max_bytes >= 0):
+        kind = ArgumentError if isinstance(max_bytes, (int, float)) else ArgumentTypeError
+        raise kind(f"max_bytes: expected None or a number of bytes, 0 or more, got {shortened(max_bytes)}")
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise StateError(f"{path}: expected arrays in the format .npz, got another file or a damaged one "
-                         f"({error})") from None
+        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+            raise StateError("expected a file with arrays in the format .npz, got a pipe or a device")
+        with open(path, "rb") as file:
+            with damage_named():
+                try:
+                    arrays = directory(file, max_bytes)
+                except MemoryError as error:   # of what the file claims to be its directory
+                    raise ValueError(error) from None
+            yield arrays
+    except StateError as error:
+        raise StateError(f"{path}: {error}") from None
 
 
-def umask():
-    """The permissions that new files do not get. It can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+class StoredArray:
+    """An array in an open file, whose shape and type are known. `numpy.asarray` reads its numbers."""
+
+    def __init__(self, archive, entry, start, dtype, fortran, shape):
+        self.archive, self.entry, self.start = archive, entry, start
+        self.dtype, self.fortran, self.shape = dtype, fortran, shape
+
+    def __array__(self, dtype=None, copy=None):
+        with damage_named():
+            array = self.read()
+        return array if dtype is None else array.astype(dtype)
+
+    def read(self):
+        size = self.dtype.itemsize * math.prod(self.shape)
+        data = np.empty(size, np.uint8)
+        place, done = memoryview(data), 0
+        with self.archive.open(self.entry) as stream:
+            stream.read(self.start)
+            while done < size:
+                part = stream.read(min(size - done, CHUNK))
+                if not part:
+                    raise ValueError(f"{self.entry.filename!r} ends early")
+                place[done:done + len(part)] = part
+                done += len(part)
+            stream.read(1)   # the end, where the checksum is compared
+        if size == 0:
+            return np.zeros(self.shape, self.dtype)
+        check_elements(data, self.dtype, self.entry.filename)
+        return data.view(self.dtype).reshape(self.shape, order="F" if self.fortran else "C")
+
+    def __repr__(self):
+        return f"an array of {self.dtype.name} of shape {self.shape}"
+
+
+def directory(file, max_bytes):
+    """The arrays of an archive by name. Any exception but that of reading the disk means that it is damaged."""
+    if file.read(4)[:2] != b"PK":
+        raise ValueError("it does not begin as an archive does")
+    archive = zipfile.ZipFile(file)
+    length = os.fstat(file.fileno()).st_size
+    entries, packed, unpacked = {}, 0, 0
+    for entry in archive.infolist():
+        name = entry.orig_filename   # as it is in the file: `filename` has been made one of this system
+        if entry.flag_bits & 0x61 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{shortened(name)} is compressed or encrypted in a way that is not NumPy's")
+        if entry.compress_type == zipfile.ZIP_STORED:
+            if entry.compress_size != entry.file_size:
+                raise ValueError(f"{shortened(name)} has two sizes")
+        else:
+            unpacked += entry.file_size
+        packed += entry.compress_size
+        short = name.removesuffix(".npy")
+        if short in entries:
+            raise ValueError(f"two arrays are called {shortened(short)}")
+        entries[short] = entry
+    if len(entries) != count_at_end(file, length):   # of which `zipfile` makes nothing
+        raise ValueError("its directory ends early")
+    if packed > length:
+        raise ValueError("its arrays overlap")
+    if unpacked > (FREE + RATIO * length if max_bytes is None else max_bytes):
+        raise StateError(f"expected arrays in proportion to the file of {length} bytes, got {unpacked} bytes once "
+                         "they are not compressed; load_arrays() with max_bytes reads them")
+    return Stored(archive, entries)
+
+
+def count_at_end(file, length):
+    """How many arrays there are, by the end of the archive."""
+    file.seek(max(0, length - 98))
+    end = file.read()
+    if end[-22:-18] != b"PK\5\6":
+        raise ValueError("it does not end as an archive does")
+    count, = struct.unpack("<H", end[-12:-10])
+    if count == MOST and end[:4] == b"PK\6\6":
+        count, = struct.unpack("<Q", end[32:40])
+    return count
+
+
+class Stored(Mapping):
+    """Name -> StoredArray, whose header is read when it is asked for: most often the names say enough."""
+
+    def __init__(self, archive, entries):
+        self.archive, self.entries, self.arrays = archive, entries, {}
+
+    def __getitem__(self, name):
+        if name not in self.arrays:
+            with damage_named():
+                entry = self.entries[name]
+                self.arrays[name] = StoredArray(self.archive, entry, *header(self.archive, entry))
+        return self.arrays[name]
+
+    def __contains__(self, name):
+        return name in self.entries
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __len__(self):
+        return len(self.entries)
+
+
+def header(archive, entry):
+    """(length, type, whether its columns come first, shape), which the header of an array says, and which have
+    to make up the size that the directory says."""
+    name = shortened(entry.orig_filename)
+    with archive.open(entry) as stream:
+        head = stream.read(10)
+        if head[:6] != MAGIC or len(head) < 10:
+            raise ValueError(f"{name} is no array")
+        if head[6] == 1:
+            length = int.from_bytes(head[8:10], "little")
+        elif head[6] in (2, 3):
+            head += stream.read(2)
+            length = int.from_bytes(head[8:12], "little")
+        else:
+            raise ValueError(f"{name} is of version {head[6]}")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"the header of {name} has {length} bytes")
+        text = stream.read(length)
+    found = HEADER.fullmatch(b"".join(text.split())) if len(text) == length else None
+    if found is None:
+        raise ValueError(f"the header of {name} is {shortened(text)}")
+    dtype = np.dtype(found[1].decode())
+    if dtype.kind not in KINDS:   # objects, which only pickle reads, among them
+        raise ValueError(f"{name} is of type {dtype}")
+    shape = tuple(int(n.rstrip(b"L")) for n in found[3].split(b",") if n)
+    start = len(head) + length
+    if start + dtype.itemsize * math.prod(shape) != entry.file_size:
+        raise ValueError(f"{name} has {entry.file_size} bytes, and its header says {dtype} of shape {shape}")
+    np.broadcast_to(np.empty((), "u1"), shape)   # an error if NumPy has no array of so many dimensions, or so long
+    return start, dtype, found[2] == b"True", shape
+
+
+def check_elements(data, dtype, name):
+    """ValueError for bytes that are no element of that type: NumPy takes them, and fails later."""
+    if dtype.kind == "b":
+        wrong = (data > 1).any()
+    elif dtype.kind == "U":
+        points = data.view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        wrong = (points > 0x10FFFF).any()
+    else:
+        wrong = False
+    if wrong:
+        raise ValueError(f"{shortened(name)} has elements that are none of {dtype}")
+
+
+@contextlib.contextmanager
+def damage_named():
+    """StateError for whatever goes wrong while a file is taken apart, but for errors of the disk and memory."""
+    try:
+        yield
+    except (StateError, MemoryError):
+        raise
+    except Exception as error:
+        # An OSError without a number, or of a place in the file that cannot be, is of what the file says.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        said = str(error) or type(error).__name__
+        raise StateError("expected arrays in the format .npz, got another file or a damaged one "
+                         f"({said if len(said) <= 200 else said[:197] + '...'})") from None
+
+
+# ---- the format ----
+
+def check_name(name):
+    """`name`, which has to be one that an array can have in a file."""
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"arrays: expected names to be str, got {shortened(name)}")
+    try:
+        length = len(name.encode()) + len(".npy")
+    except UnicodeEncodeError:
+        raise ArgumentError(f"arrays: expected names that can be written in UTF-8, got {shortened(name)}") from None
+    if length > LONGEST_NAME or "\0" in name:
+        raise ArgumentError(f"arrays: expected names without zero bytes, and of {LONGEST_NAME - 4} bytes at most, "
+                            f"got {shortened(name)} of {length - 4}")
+    return str(name)
+
+
+def archive_of(arrays):
+    """The bytes of the file, in pieces: for each array a header of the archive, the array's own, and its
+    elements, none of them compressed; then the directory of the archive, which says all of it again.
+
+    Not by `zipfile`, which answers to an interrupt in the middle with a ValueError of its own.
+    """
+    listed, at = [], 0
+    for name, array in arrays.items():
+        name = name.encode() + b".npy"
+        text = f"{{'descr': {array.dtype.str!r}, 'fortran_order': False, 'shape': {array.shape}, }}".encode()
+        text += b" " * (-(len(MAGIC) + 4 + len(text) + 1) % 64) + b"\n"
+        head = MAGIC + b"\1\0" + struct.pack("<H", len(text)) + text
+        data = array.tobytes()   # a copy: neither the checksum nor the file sees a change from another thread
+        size, checksum = len(head) + len(data), zlib.crc32(data, zlib.crc32(head))
+        flags = 0 if name.isascii() else 0x800
+        extra = struct.pack("<2H2Q", 1, 16, size, size) if size >= LARGEST else b""
+        needs = 45 if extra else 20
+        small = min(size, LARGEST)
+        yield struct.pack("<4s5H3I2H", b"PK\3\4", needs, flags, 0, 0, DATE, checksum, small, small,
+                          len(name), len(extra)) + name + extra + head
+        yield data
+        if at >= LARGEST or size >= LARGEST:
+            large = (size, size) if size >= LARGEST else ()
+            large += (at,) if at >= LARGEST else ()
+            needs, more = 45, struct.pack(f"<2H{len(large)}Q", 1, 8 * len(large), *large)
+        else:
+            more = b""
+        listed.append(struct.pack("<4s6H3I5H2I", b"PK\1\2", 3 << 8 | needs, needs, flags, 0, 0, DATE, checksum, small,
+                                  small, len(name), len(more), 0, 0, 0, 0o600 << 16, min(at, LARGEST)) + name + more)
+        at += 30 + len(name) + len(extra) + size
+        del data
+    whole, count = b"".join(listed), len(listed)
+    yield whole
+    if count >= MOST or len(whole) >= LARGEST or at >= LARGEST:
+        yield struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 3 << 8 | 45, 45, 0, 0, count, count, len(whole), at)
+        yield struct.pack("<4sIQI", b"PK\6\7", 0, at + len(whole), 1)
+    yield struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, min(count, MOST), min(count, MOST), min(len(whole), LARGEST),
+                      min(at, LARGEST), 0)
+
+
+# ---- files ----
+
+def write_file(path, parts):
+    """Write a file whole or not at all: whatever happens, `path` has its old bytes or all of the new ones.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that is there keeps its permissions, and is left alone if it is read-only. Of a symbolic link, the
+        file that it leads to is written. To a pipe or a device, such as ``/dev/stdout``, the bytes go as they
+        come, as with `open`.
+    parts : bytes, or iterable of bytes
+        What goes into it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; PermissionError as well if nothing new can be made in its folder.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from flatgrad.storage import write_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_file(os.path.join(folder, "a.txt"), b"text")
+    ...     os.listdir(folder)
+    ['a.txt']
+    """
+    path = path_of("path", path)
+    parts = [parts] if isinstance(parts, bytes) else parts
+    path = absolute(path)
+    try:
+        target, before = replaced(path)
+        if target is None:
+            with open(path, "wb", buffering=0) as file:
+                write(file, parts)
+            return
+        remove_stale(os.path.dirname(target))
+        with NewFile(os.path.dirname(target), 0o666 if before is None else before.st_mode & 0o777) as new:
+            if before is not None:
+                keep_owner_and_mode(new.file.fileno(), before)
+            write(new.file, parts)
+            os.fsync(new.file.fileno())
+            new.rename(target)
+    except OSError as error:
+        error.filename, error.filename2 = path, None   # and not the temporary one's, which nobody has asked for
+        raise
+
+
+def absolute(path):
+    """`path` from the root on; IsADirectoryError if it can only be a directory's."""
+    if os.path.basename(path) == "":
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    return os.path.abspath(path)
+
+
+def check_writable(path):
+    """OSError if `write_file` would not write to `path`. Nothing has changed afterwards."""
+    path = absolute(path)
+    try:
+        target, _ = replaced(path)
+        if target is not None:
+            with NewFile(os.path.dirname(target), 0o600):
+                pass
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        error.filename, error.filename2 = path, None
+        raise
+
+
+def replaced(path):
+    """What a new file takes the place of: its path without links, and its status, None if there is none. (None,
+    None) if there is something that is no file, or that has no such place."""
+    for _ in range(100):
+        try:
+            before = os.stat(path)
+        except FileNotFoundError:   # nothing, or a link that leads to nothing yet
+            return os.path.realpath(path), None
+        if stat.S_ISDIR(before.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(before.st_mode):
+            return None, None
+        target = os.path.realpath(path)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(before, os.stat(target)):
+                break
+        # Another save has just replaced it, if this does not happen again.
+    else:
+        return None, None   # a file without a name, as /dev/stdout may lead to
+    if not before.st_mode & 0o222 or not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return target, before
+
+
+class NewFile:
+    """A new file in a folder, which no save takes for a stale one as long as it is open. In the end it is removed
+    if it has not got another name."""
+
+    path = file = None
+
+    def __init__(self, folder, mode):
+        # The kernel applies the umask, which cannot be read without setting it for all threads.
+        def opener(path, flags):
+            return os.open(path, flags, mode)
+
+        try:
+            for _ in range(100):
+                self.path = os.path.join(folder, f".flatgrad-{os.urandom(8).hex()}.tmp")   # known before it is there
+                try:
+                    self.file = open(self.path, "x+b", buffering=0, opener=opener)
+                except FileExistsError:   # another's
+                    self.path = None
+                    continue
+                # Another save may have taken it for a stale one before it was locked.
+                if is_locked(self.file.fileno()) is not False and is_at(self.file.fileno(), self.path):
+                    return
+                self.file.close()
+        except BaseException:
+            self.remove()
+            raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
+
+    def rename(self, path):
+        if fcntl is None:   # Windows, where what is open keeps its name
+            self.file.close()
+        os.replace(self.path, path)
+        self.path = None
+
+    def remove(self):
+        if fcntl is None and self.file is not None:   # what is open cannot be removed there
+            self.file.close()
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                os.remove(self.path)
+            self.path = None
+        if self.file is not None:
+            self.file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.remove()
+
+
+def remove_stale(folder):
+    """Remove what saves that were killed have left in a folder."""
+    with contextlib.suppress(OSError):
+        with os.scandir(folder) as entries:
+            stale = [entry.path for entry in entries if TEMPORARY.fullmatch(entry.name)]
+        for path in stale:
+            with contextlib.suppress(OSError):
+                if fcntl is None:
+                    if time.time() - os.stat(path).st_mtime > OLD:
+                        os.remove(path)
+                    continue
+                handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if is_locked(handle) and is_at(handle, path):
+                        os.remove(path)
+                finally:
+                    os.close(handle)
+
+
+def is_locked(handle):
+    """Whether the file is now this handle's: False if it is another's, None if that cannot be known here."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:   # a file system without locks
+        return None
+
+
+def is_at(handle, path):
+    """Whether the open file still has that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def keep_owner_and_mode(handle, before):
+    """Give a new file what the one has that it will replace; the owner only if this process may."""
+    if not hasattr(os, "fchmod"):
+        return
+    now = os.fstat(handle)
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        for owner in (before.st_uid, before.st_gid), (-1, before.st_gid):
+            with contextlib.suppress(OSError):
+                os.fchown(handle, *owner)
+                break
+    if (now.st_mode ^ before.st_mode) & 0o777:
+        os.fchmod(handle, before.st_mode & 0o777)
+
+
+def write(file, parts):
+    """Write bytes, all of them, to a file without a buffer, which an error would have to empty."""
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
+            rest = rest[file.write(rest):]

@@ -98,18 +98,15 @@ def check_writable(parser, option, path, ending, others):
         Option -> path of the other files of the command.
     """
     from flatgrad.datasets import shown_path
+    from flatgrad.storage import check_writable as check
 
     if os.path.splitext(path)[1].lower() not in ("", ending):
         parser.error(f"argument {option}: expected a name that ends in {ending}, got {path!r}")
-    existed = os.path.exists(path)
     for other, other_path in others.items():
         if other_path is not None and is_same(path, other_path):
             parser.error(f"argument {option}: expected another file than {other}'s, got {path!r}")
     try:
-        with open(path, "ab"):
-            pass
-        if not existed:
-            os.remove(path)
+        check(path)
     except OSError as error:
         parser.error(f"cannot write {shown_path(path)}: {error.strerror}")
 

@@ -108,6 +108,7 @@ def moons(args):
     """Train micrograd's demo classifier and draw its decision boundary."""
     from flatgrad.datasets import shown_path
     from flatgrad.nn import MLP
+    from flatgrad.storage import write_file
     from flatgrad.viz import decision_boundary_text
 
     X, y = samples(args)
@@ -155,8 +156,7 @@ def moons(args):
         print("\nNo picture without matplotlib; to get it: pip install 'flatgrad[viz]'")
         return 0
     try:
-        with open(args.out, "wb") as file:
-            file.write(picture)
+        write_file(args.out, picture)
     except OSError as error:
         args.parser.error(f"cannot write {shown_path(args.out)}: {error.strerror}")
     print(f"\nWrote {shown_path(args.out)}")
@@ -182,18 +182,19 @@ def load(model, args):
     """Give the model the weights of the file, or exit."""
     from flatgrad.datasets import shown_path
     from flatgrad.errors import StateError
-    from flatgrad.storage import load_arrays
+    from flatgrad.storage import stored_arrays
 
+    shapes = None
     try:
-        arrays = load_arrays(args.load)
+        with stored_arrays(args.load, math.inf) as arrays:   # no more is read than the model has room for
+            shapes = {name: array.shape for name, array in arrays.items()}
+            model.load_state_dict(arrays)
     except OSError as error:
         args.parser.error(f"cannot read {shown_path(args.load)}: {error.strerror}")
     except StateError:
-        args.parser.error(f"argument --load: expected a file that --save wrote, got {shown_path(args.load)}")
-    try:
-        model.load_state_dict(arrays)
-    except StateError:
-        widths = " ".join(str(len(array)) for name, array in arrays.items() if name.endswith(".bias") and array.ndim == 1)
+        if shapes in (None, {name: array.shape for name, array in model.state_dict().items()}):   # it is damaged
+            args.parser.error(f"argument --load: expected a file that --save wrote, got {shown_path(args.load)}")
+        widths = " ".join(str(*shape) for name, shape in shapes.items() if name.endswith(".bias") and len(shape) == 1)
         args.parser.error(f"argument --load: expected the weights of a network 2-{'-'.join(map(str, args.hidden))}-1, as "
                           f"--hidden says, got {shown_path(args.load)} with layers of {widths or 'none'}")
 

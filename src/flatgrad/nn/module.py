@@ -1,4 +1,6 @@
 """What every model is: something that has parameters, found in its attributes, and can be saved."""
+import contextlib
+import math
 from collections import namedtuple
 
 from flatgrad._core import Tensor, Value
@@ -238,21 +240,28 @@ class Module:
         Raises
         ------
         StateError
-            If the keys or the shapes are not this model's; the message names each of them, and the model
-            is as it was.
+            If the keys or the shapes are not this model's, or there is a number that a parameter or buffer
+            cannot hold, such as the int 2**53 + 1; the message names each of them, and the model is as it was.
         """
         import numpy as np
 
+        from flatgrad.storage import Stored
+
         flag("strict", strict)
-        try:
-            state = dict(state)
-        except (TypeError, ValueError):
-            raise ArgumentTypeError(f"state: expected a dict of arrays, got {state!r}") from None
-        parameters = {}
+        if not isinstance(state, Stored):   # of a file, whose arrays are read once all shapes are right
+            try:
+                state = dict(state)
+            except (TypeError, ValueError):
+                raise ArgumentTypeError(f"state: expected a dict of arrays, got {shortened(state)}") from None
+            # First what may run code of others, so that what is read of the model afterwards stays as it is.
+            state = {key: as_array(value) for key, value in state.items()}
+        parameters, buffers = {}, {}
         for key, values in self.named_values():
             check_values(key, values, parameters)
             parameters[key] = values
-        buffers = {key: (module, name) for key, module, name in self.named_buffers()}
+        for key, module, name in self.named_buffers():
+            check_name(key, {**parameters, **buffers})
+            buffers[key] = module, name
         shapes = {**{key: shape(values) for key, values in parameters.items()},
                   **{key: np.shape(getattr(module, name)) for key, (module, name) in buffers.items()}}
         keys = Keys([key for key in shapes if key not in state], [key for key in state if key not in shapes])
@@ -260,34 +269,36 @@ class Module:
         if strict:
             problems += [f"{key}: missing" for key in keys.missing]
             problems += [f"{key!s}: not in the model" for key in keys.unexpected]
-        arrays = {}
-        for key in shapes:
-            if key in state:
+        given = {key: state[key] for key in shapes if key in state}
+        for key, array in given.items():
+            if getattr(array, "dtype", np.dtype(object)).kind not in "biuf":
+                problems.append(f"{key}: expected an array of numbers, got {shortened(array)}")
+            elif as_kernel(array.shape, shapes[key]) != shapes[key]:
+                problems.append(f"{key}: expected the shape {shapes[key]}, got {as_kernel(array.shape, shapes[key])}")
+        if not problems:
+            for key, array in given.items():
+                array = np.asarray(array).reshape(shapes[key])
                 try:
-                    arrays[key] = np.asarray(state[key])
-                    if arrays[key].dtype.kind not in "biuf":
-                        raise TypeError
-                except (TypeError, ValueError):
-                    problems.append(f"{key}: expected an array of numbers, got {state[key]!r}")
-                    continue
-                if arrays[key].ndim > 2 and arrays[key].shape[:1] == shapes[key][:1] and len(shapes[key]) == 2:
-                    arrays[key] = arrays[key].reshape(len(arrays[key]), -1)   # PyTorch's of a convolution
-                if arrays[key].shape != shapes[key]:
-                    problems.append(f"{key}: expected the shape {shapes[key]}, got {arrays[key].shape}")
-                elif key in buffers:
-                    module, name = buffers[key]
-                    kind = np.asarray(getattr(module, name)).dtype
-                    if kind.kind in "iu" and not ((np.abs(arrays[key]) < 2.0**62)
-                                                  & (arrays[key] == np.floor(arrays[key]))).all():
-                        problems.append(f"{key}: expected whole numbers, got {shortened(state[key])}")
+                    given[key] = as_type(array, np.asarray(getattr(*buffers[key])).dtype if key in buffers
+                                         else np.dtype(float))
+                except ValueError as error:
+                    problems.append(f"{key}: {error}")
         if problems:
             raise StateError("state: expected that of this model: " + "; ".join(problems))
-        for key, array in arrays.items():
-            if key in parameters:
-                assign(parameters[key], array)
-            else:
-                module, name = buffers[key]
-                setattr(module, name, array.astype(np.asarray(getattr(module, name)).dtype))
+        before = []
+        try:
+            for key, array in given.items():
+                if key in parameters:
+                    before.append((assign, parameters[key], numbers(parameters[key])))
+                    assign(parameters[key], array)
+                else:
+                    before.append((setattr, *buffers[key], getattr(*buffers[key])))
+                    setattr(*buffers[key], array)
+        except BaseException:   # an interrupt, if nothing else
+            for undo, *arguments in reversed(before):
+                with contextlib.suppress(BaseException):   # the first error is the one to be told
+                    undo(*arguments)
+            raise
         return keys
 
     def save(self, path):
@@ -296,7 +307,7 @@ class Module:
         Parameters
         ----------
         path : str or path-like
-            Taken as it is: no ending is added.
+            Taken as it is: no ending is added. `flatgrad.storage.write_file` says what becomes of links and devices.
 
         Raises
         ------
@@ -337,13 +348,14 @@ class Module:
         >>> model([1.0, 2.0]).data == other([1.0, 2.0]).data
         True
         """
-        from flatgrad.storage import load_arrays
+        from flatgrad.arguments import path_of
+        from flatgrad.storage import load_arrays, stored_arrays
 
-        arrays = load_arrays(path)
-        try:
+        path = path_of("path", path)
+        if type(self).load_state_dict is not Module.load_state_dict:   # a user's, which takes arrays
+            return self.load_state_dict(load_arrays(path), strict)
+        with stored_arrays(path, float("inf")) as arrays:   # no more is read than the model has room for
             return self.load_state_dict(arrays, strict)
-        except StateError as error:
-            raise StateError(f"{path}: {error}") from None
 
     def summary(self):
         """What the model is made of, as a table.
@@ -464,11 +476,11 @@ def shape(values):
 
 
 def numbers(values):
-    """Their data as an array."""
+    """Their data as an array of its own."""
     import numpy as np
 
     if isinstance(values, Tensor):
-        return values.data
+        return np.array(values.data)
     return np.array([p.data for p in flat(values)]).reshape(shape(values))
 
 
@@ -479,3 +491,44 @@ def assign(values, array):
     else:
         for p, number in zip(flat(values), array.reshape(-1).tolist()):
             p.data = number
+
+
+# ---- arrays of a state dict ----
+
+def as_array(x):
+    """A copy of `x` as an array, or `x` itself if it is none."""
+    import numpy as np
+
+    try:
+        return np.array(x.data if isinstance(x, (Tensor, Value)) else x)
+    except (TypeError, ValueError, OverflowError):
+        return x
+
+
+def as_kernel(given, own):
+    """The shape `given`, in two dimensions if it may be PyTorch's of a convolution's weight, of which ours is `own`."""
+    if len(given) > 2 == len(own) and given[0] == own[0]:
+        return given[0], math.prod(given[1:])
+    return given
+
+
+def as_type(array, dtype):
+    """The array as one of that type; ValueError if that does not hold one of its numbers."""
+    import numpy as np
+
+    numbers = array.reshape(-1)
+    if dtype.kind == "b":
+        held, expected = (numbers == 0) | (numbers == 1), "True and False"
+    elif dtype.kind in "iu":
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max // 2   # with room to count on
+        held, expected = (numbers == np.floor(numbers)) & (numbers >= low) & (numbers <= high), "whole numbers"
+    elif array.dtype.kind in "iu":
+        held, expected = (numbers >= -2**53) & (numbers <= 2**53), f"numbers that {dtype} holds exactly"
+        held[~held] = [int(float(n)) == n for n in numbers[~held].tolist()]
+    else:
+        with np.errstate(all="ignore"):
+            held = np.isfinite(numbers.astype(dtype)) | ~np.isfinite(numbers)
+        expected = f"numbers that {dtype} holds"
+    if not held.all():
+        raise ValueError(f"expected {expected}, got {numbers[~held][0]!s}")
+    return array.astype(dtype)

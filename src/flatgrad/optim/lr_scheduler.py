@@ -8,16 +8,24 @@ one optimizer multiply, and what sets a learning rate by hand has its effect.
 """
 import copy
 import math
-import numbers
+import sys
 from bisect import bisect_right
 
 from flatgrad._core import Value
-from flatgrad.arguments import finite, flag, non_negative, one_of, positive, whole, within
+from flatgrad.arguments import finite, flag, non_negative, one_of, positive, real, shortened, whole, within
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
-from flatgrad.optim.optimizers import Optimizer, expect_keys, up_to_one
+from flatgrad.optim.optimizers import MOST_STEPS, Optimizer, described, expect_keys, up_to_one
 
 __all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ConstantLR", "LinearLR", "ExponentialLR",
            "CosineAnnealingLR", "SequentialLR", "OneCycleLR", "ReduceLROnPlateau"]
+
+
+def count(name, value, low=0, most=sys.maxsize):
+    """The int that `value` is, which has to be `low` or more and no more than `most`, as a float can be."""
+    result = whole(name, value, low)
+    if result > most:
+        raise ArgumentError(f"{name}: expected an int, {most} at most, got {shortened(value)}")
+    return result
 
 
 class LRScheduler:
@@ -73,7 +81,7 @@ class LRScheduler:
         self.optimizer = checked_optimizer(optimizer)
         for name, value in settings.items():
             setattr(self, name, self._checks[name](name, value) if name in self._checks else value)
-        self.last_epoch = whole("last_epoch", last_epoch, -1)
+        self.last_epoch = count("last_epoch", last_epoch, -1, MOST_STEPS)
         groups = optimizer.param_groups
         before = [dict(group) for group in groups]
         try:
@@ -187,7 +195,7 @@ class LRScheduler:
                 if name in self._checks:
                     value = self._checks[name](label, value)
                 elif name == "last_epoch":
-                    value = whole(label, value, -1)   # -1: of a SequentialLR, and it is not its turn yet
+                    value = count(label, value, -1, MOST_STEPS)   # -1: of a SequentialLR, and it is not its turn yet
                 elif name in ("base_lrs", "_last_lr"):
                     value = numbers_for_groups(label, value, self.optimizer, one_for_all=False)
                 else:
@@ -287,7 +295,7 @@ class StepLR(LRScheduler):
     [0.25]
     """
 
-    _checks = {"step_size": lambda name, value: whole(name, value, 1), "gamma": non_negative}
+    _checks = {"step_size": lambda name, value: count(name, value, 1), "gamma": non_negative}
 
     def __init__(self, optimizer, step_size, gamma=0.1, last_epoch=-1):
         super().__init__(optimizer, last_epoch, step_size=step_size, gamma=gamma)
@@ -381,7 +389,7 @@ class ConstantLR(LRScheduler):
     [1.0]
     """
 
-    _checks = {"factor": lambda name, value: fraction(name, value), "total_iters": whole}
+    _checks = {"factor": lambda name, value: fraction(name, value), "total_iters": count}
 
     def __init__(self, optimizer, factor=1.0 / 3, total_iters=5, last_epoch=-1):
         super().__init__(optimizer, last_epoch, factor=factor, total_iters=total_iters)
@@ -437,7 +445,7 @@ class LinearLR(LRScheduler):
     [1.0]
     """
 
-    _checks = {"start_factor": lambda name, value: fraction(name, value), "end_factor": up_to_one, "total_iters": whole}
+    _checks = {"start_factor": lambda name, value: fraction(name, value), "end_factor": up_to_one, "total_iters": count}
 
     def __init__(self, optimizer, start_factor=1.0 / 3, end_factor=1.0, total_iters=5, last_epoch=-1):
         super().__init__(optimizer, last_epoch, start_factor=start_factor, end_factor=end_factor,
@@ -546,7 +554,7 @@ class CosineAnnealingLR(LRScheduler):
     0.0
     """
 
-    _checks = {"T_max": lambda name, value: whole(name, value, 1), "eta_min": non_negative}
+    _checks = {"T_max": lambda name, value: count(name, value, 1), "eta_min": non_negative}
 
     def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):
         super().__init__(optimizer, last_epoch, T_max=T_max, eta_min=eta_min)
@@ -646,23 +654,27 @@ class SequentialLR(LRScheduler):
 
     def load_state_dict(self, state_dict):
         expect_keys("state_dict", state_dict, list(self.state_dict()))
-        states = state_dict["_schedulers"]
-        if state_dict["_milestones"] != self._milestones or len(states) != len(self._schedulers):
-            raise StateError(f"state_dict: expected {len(self._schedulers)} schedulers with the milestones "
-                             f"{self._milestones}, got {len(states)} with {state_dict['_milestones']}")
-        before = [each.state_dict() for each in self._schedulers]
         own = {name: value for name, value in state_dict.items() if name not in ("_schedulers", "_milestones")}
+        states, milestones = state_dict["_schedulers"], state_dict["_milestones"]
+        before = []
         try:
-            for each, state in zip(self._schedulers, states):
-                each.load_state_dict(state)
-            whole("state_dict['last_epoch']", own["last_epoch"])
+            if not isinstance(states, (list, tuple)) or len(states) != len(self._schedulers) \
+                    or whole_numbers("state_dict['_milestones']", milestones) != self._milestones:
+                raise StateError(f"state_dict: expected {len(self._schedulers)} schedulers with the milestones "
+                                 f"{self._milestones}, got {described(states)} with {milestones!r}")
+            own["last_epoch"] = count("state_dict['last_epoch']", own["last_epoch"], 0, MOST_STEPS)
             for name in ("base_lrs", "_last_lr"):
                 own[name] = numbers_for_groups(f"state_dict[{name!r}]", own[name], self.optimizer, one_for_all=False)
-        except (StateError, ArgumentError, ArgumentTypeError) as error:
-            for each, state in zip(self._schedulers, before):
+            for each, state in zip(self._schedulers, states):
+                before.append((each, each.state_dict()))
                 each.load_state_dict(state)
-            raise StateError(str(error)) from None
-        vars(self).update(own)
+            vars(self).update(own)
+        except BaseException as error:
+            for each, state in before:
+                each.load_state_dict(state)
+            if isinstance(error, (ArgumentError, ArgumentTypeError)):
+                raise StateError(str(error)) from None
+            raise
 
 
 class OneCycleLR(LRScheduler):
@@ -729,7 +741,7 @@ class OneCycleLR(LRScheduler):
     0.333 0.917
     """
 
-    _checks = {"total_steps": lambda name, value: whole(name, value, 1), "pct_start": up_to_one,
+    _checks = {"total_steps": lambda name, value: count(name, value, 1), "pct_start": up_to_one,
                "anneal_strategy": lambda name, value: one_of(name, value, ["cos", "linear"]),
                "cycle_momentum": flag, "three_phase": flag}
 
@@ -741,7 +753,7 @@ class OneCycleLR(LRScheduler):
             if epochs is None or steps_per_epoch is None:
                 raise ArgumentError("total_steps: expected an int, or epochs and steps_per_epoch instead, got "
                                     f"epochs={epochs!r}, steps_per_epoch={steps_per_epoch!r}")
-            total_steps = whole("epochs", epochs, 1) * whole("steps_per_epoch", steps_per_epoch, 1)
+            total_steps = count("epochs", epochs, 1) * count("steps_per_epoch", steps_per_epoch, 1)
         of_groups = {}
         for name, value in (("max_lr", max_lr), ("base_momentum", base_momentum), ("max_momentum", max_momentum)):
             check = non_negative if name == "max_lr" else below_one
@@ -776,6 +788,22 @@ class OneCycleLR(LRScheduler):
                 raise ArgumentError(f"last_epoch: expected -1, or param_groups[{k}] with the keys {missing}, which the "
                                     f"optimizer's state dict brings, got {self.last_epoch}")
         super()._begin(groups)
+
+    def load_state_dict(self, state_dict):
+        expect_keys("state_dict", state_dict, list(self.state_dict()))
+        needed = ["initial_lr", "max_lr", "min_lr"]
+        try:
+            if flag("state_dict['cycle_momentum']", state_dict["cycle_momentum"]):
+                self._momentum_of(self.optimizer)
+                needed += ["max_momentum", "base_momentum"]
+        except (ArgumentError, ArgumentTypeError) as error:
+            raise StateError(str(error)) from None
+        for k, group in enumerate(self.optimizer.param_groups):
+            for name in needed:
+                if name not in group:
+                    raise StateError(f"param_groups[{k}]: expected the key {name!r}, which the state of an optimizer "
+                                     f"with this scheduler brings, got the keys {list(group)}")
+        super().load_state_dict(state_dict)
 
     def _phase(self):
         """Where the step is: what the learning rate and the momentum come from and go to, and how far it is."""
@@ -868,9 +896,9 @@ class ReduceLROnPlateau(LRScheduler):
 
     _checks = {
         "mode": lambda name, value: one_of(name, value, ["min", "max"]),
-        "factor": lambda name, value: below_one(name, value), "patience": whole, "threshold": non_negative,
-        "threshold_mode": lambda name, value: one_of(name, value, ["rel", "abs"]), "cooldown": whole,
-        "eps": non_negative, "cooldown_counter": whole, "num_bad_epochs": whole,
+        "factor": lambda name, value: below_one(name, value), "patience": count, "threshold": non_negative,
+        "threshold_mode": lambda name, value: one_of(name, value, ["rel", "abs"]), "cooldown": count,
+        "eps": non_negative, "cooldown_counter": count, "num_bad_epochs": count,
         "best": lambda name, value: metric(name, value),
     }
 
@@ -958,7 +986,7 @@ def whole_numbers(name, value):
         value = list(value)
     except TypeError:
         raise ArgumentTypeError(f"{name}: expected a list of epochs, got {value!r}") from None
-    return [whole(f"{name}[{k}]", x) for k, x in enumerate(value)]
+    return [count(f"{name}[{k}]", x) for k, x in enumerate(value)]
 
 
 def fraction(name, value):
@@ -976,6 +1004,4 @@ def below_one(name, value):
 def metric(name, value):
     """The float that `value` is, which may be a Value."""
     value = value.data if isinstance(value, Value) else value
-    if not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(f"{name}: expected a number, got {value!r}")
-    return float(value)
+    return real(name, value)

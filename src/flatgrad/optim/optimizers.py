@@ -15,7 +15,12 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 __all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"]
 
 # What schedulers of learning rates leave in a group.
-SCHEDULED = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
+SCHEDULED = {"initial_lr": non_negative, "max_lr": non_negative, "min_lr": non_negative,
+             "max_momentum": lambda name, value: within(name, value, 0.0, 1.0),
+             "base_momentum": lambda name, value: within(name, value, 0.0, 1.0)}
+
+# No optimizer takes more steps than float64 counts.
+MOST_STEPS = 2**53
 
 
 # The state that is made of squares.
@@ -348,40 +353,56 @@ class Optimizer:
             if not isinstance(state_dict[key], (list, tuple)) or len(state_dict[key]) != len(self.param_groups):
                 raise StateError(f"state_dict[{key!r}]: expected a list for {len(self.param_groups)} "
                                  f"group{'s' * (len(self.param_groups) != 1)}, got {described(state_dict[key])}")
-        groups, states = [], []
+        groups, states, checks = [], [], {**SCHEDULED, **self._checks}
         for k, (group, parameters) in enumerate(zip(self.param_groups, self._parameters)):
             name = f"state_dict['param_groups'][{k}]"
             loaded = state_dict["param_groups"][k]
-            expect_keys(name, loaded, [*self.defaults, "count"], [*SCHEDULED, *group])
+            expect_keys(name, loaded, [*self.defaults, "count"],
+                        [*SCHEDULED, *(key for key in group if key != "params")])
             try:
                 if whole(f"{name}['count']", loaded["count"]) != parameters.count:
                     raise StateError(f"{name}['count']: expected {parameters.count}, the number of parameters, "
                                      f"got {loaded['count']!r}")
-                groups.append({key: self._checks[key](f"{name}[{key!r}]", value) if key in self._checks
+                groups.append({key: checks[key](f"{name}[{key!r}]", value) if key in checks
                                else copy.deepcopy(value) for key, value in loaded.items() if key != "count"})
             except (ArgumentError, ArgumentTypeError) as error:
                 raise StateError(str(error)) from None
             states.append(self._state_from(f"state_dict['state'][{k}]", state_dict["state"][k], parameters.count))
         self._check_loaded(groups)
-        for group, loaded in zip(self.param_groups, groups):
-            params = group["params"]
-            group.clear()
-            group.update(params=params, **loaded)
-        self._state = states
-        self._forget()
+        before = [dict(group) for group in self.param_groups], self._state
+        try:
+            for group, loaded in zip(self.param_groups, groups):
+                params = group["params"]
+                group.clear()
+                group["params"] = params
+                group.update(loaded)
+            self._state = states
+        except BaseException:   # an interrupt, if nothing else
+            for group, old in zip(self.param_groups, before[0]):
+                group.clear()
+                group.update(old)
+            self._state = before[1]
+            raise
+        finally:
+            self._forget()
 
     def _check_loaded(self, groups):
         """Whether hyperparameters are those of the same rule."""
 
     def _state_from(self, name, loaded, count):
         """A group's state of its own from a state dict's."""
-        if loaded != {}:   # as it is before the first step
+        if not isinstance(loaded, dict) or loaded:   # else it is as before the first step
             expect_keys(name, loaded, self._keeps, self._may_keep)
         state = {}
         for key, value in loaded.items():
             label = f"{name}[{key!r}]"
             try:
-                value = whole(label, value) if key == "step" else np.array(finite_array(label, value))
+                if key == "step":
+                    if whole(label, value) > MOST_STEPS:
+                        raise StateError(f"{label}: expected an int, {MOST_STEPS} at most, got {value!r}")
+                    value = whole(label, value)
+                else:
+                    value = np.array(finite_array(label, value))
             except (ArgumentError, ArgumentTypeError) as error:
                 raise StateError(str(error)) from None
             if key != "step" and value.shape != (count,):

@@ -2,10 +2,13 @@
 import math
 import os
 
-from flatgrad.arguments import flag, non_negative, one_of, path_of, whole
+from flatgrad.arguments import flag, non_negative, one_of, path_of, real, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
+from flatgrad.storage import check_writable
 
 __all__ = ["Callback", "EarlyStopping", "Checkpoint"]
+
+MOST_EPOCHS = 2**53   # as far as float64 counts
 
 
 class Callback:
@@ -140,8 +143,19 @@ class EarlyStopping(Callback):
             What `state_dict` returned.
         """
         if state and (state["monitor"], state["mode"]) == (self.monitor, self.mode):
-            self.best, self.best_epoch, self.wait = state["best"], state["best_epoch"], state["wait"]
+            self.check_state("state", state)
+            self.best, self.best_epoch, self.wait = real("best", state["best"]), state["best_epoch"], state["wait"]
             self.best_state = dict(state["best_state"]) if self.restore_best else {}
+
+    @staticmethod
+    def check_state(name, state):
+        """StateError if there is something else in it than `state_dict` returns."""
+        check_best(name, state)
+        for key in ("best_epoch", "wait"):
+            epoch_number(f"{name}[{key!r}]", state[key])
+        best = state["best_state"]
+        if not isinstance(best, dict) or not all(hasattr(array, "dtype") for array in best.values()):
+            raise StateError(f"{name}['best_state']: expected the state of a model, got {shortened(best)}")
 
     def __repr__(self):
         return (f"EarlyStopping(monitor={self.monitor!r}, patience={self.patience}, min_delta={self.min_delta}, "
@@ -176,6 +190,8 @@ class Checkpoint(Callback):
     ------
     TypeError, ValueError
         If an argument is not as described; an unknown `monitor` when `Trainer.fit` begins.
+    OSError
+        When `Trainer.fit` begins, if the file cannot be written.
 
     Examples
     --------
@@ -205,6 +221,7 @@ class Checkpoint(Callback):
             raise ArgumentError(f"path: expected one of a file, got the directory {self.path!r}")
         if not os.path.isdir(os.path.dirname(path)):
             raise ArgumentError(f"path: expected one in a directory that exists, got {self.path!r}")
+        check_writable(path)   # now, and not after an epoch
         self.best = math.nan
 
     def on_epoch_end(self, trainer, epoch, logs):
@@ -239,7 +256,13 @@ class Checkpoint(Callback):
     def load_state_dict(self, state):
         """Go on from there; of another `monitor` or `mode` it begins anew."""
         if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
-            self.best = state["best"]
+            self.check_state("state", state)
+            self.best = real("best", state["best"])
+
+    @staticmethod
+    def check_state(name, state):
+        """StateError if there is something else in it than `state_dict` returns."""
+        check_best(name, state)
 
 
 class Callbacks:
@@ -281,9 +304,64 @@ class Callbacks:
                     name, state = states.pop(k)
                     try:
                         callback.load_state_dict(state)
-                    except (KeyError, TypeError) as error:
+                    except StateError:
+                        raise
+                    except (KeyError, TypeError, ValueError) as error:
                         raise StateError(f"callbacks: expected the state of a {name}, got {state!r} ({error!r})"
                                          ) from None
 
 
 EVENTS = ("on_fit_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end", "on_fit_end")
+STATES = {"EarlyStopping": (EarlyStopping, {"monitor", "mode", "best", "best_epoch", "wait", "best_state"}),
+          "Checkpoint": (Checkpoint, {"monitor", "mode", "best"})}
+
+
+def check_best(name, state):
+    """StateError if the keys that both classes have hold something else than they save."""
+    if not isinstance(state["monitor"], (str, type(None))):
+        raise StateError(f"{name}['monitor']: expected the name of a metric, got {shortened(state['monitor'])}")
+    checked(one_of, f"{name}['mode']", state["mode"], ("min", "max"))
+    checked(real, f"{name}['best']", state["best"])
+
+
+def checked(check, *arguments):
+    """What a check of an argument returns, its error a StateError."""
+    try:
+        return check(*arguments)
+    except (ArgumentError, ArgumentTypeError) as error:
+        raise StateError(str(error)) from None
+
+
+def epoch_number(name, x):
+    """The int that counts epochs, and that float64 can."""
+    number = checked(whole, name, x)
+    if number > MOST_EPOCHS:
+        raise StateError(f"{name}: expected an int, {MOST_EPOCHS} at most, got {x!r}")
+    return number
+
+
+def checked_states(states, model):
+    """`states` as `Callbacks.states` returns them, or a StateError.
+
+    Those of the classes here are looked at; of the model that a training goes back to, the shapes have to be
+    those of `model`, its state now. Others are the users' own, and theirs to look at.
+    """
+    if not isinstance(states, (list, tuple)):
+        raise StateError(f"callbacks: expected a list, got {shortened(states)}")
+    for k, pair in enumerate(states):
+        name = f"callbacks[{k}]"
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise StateError(f"{name}: expected the name of a class and its state, got {shortened(pair)}")
+        kind, state = pair
+        known, keys = STATES.get(kind, (None, None))
+        if known is not None and isinstance(state, dict) and state.keys() == keys:   # else of a class of that name
+            known.check_state(name, state)
+            best = state.get("best_state")
+            if best and shapes_of(best) != shapes_of(model):
+                raise StateError(f"{name}['best_state']: expected the shapes {shapes_of(model)}, got {shapes_of(best)}")
+    return [tuple(pair) for pair in states]
+
+
+def shapes_of(state):
+    """Name -> shape of what has one."""
+    return {name: getattr(array, "shape", None) for name, array in state.items()} if isinstance(state, dict) else None

@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 
+from flatgrad.arguments import shortened
 from flatgrad.errors import ArgumentTypeError, StateError
-from flatgrad.storage import load_arrays, save_arrays
+from flatgrad.storage import save_arrays, stored_arrays
 
 __all__ = ["load_tree", "save_tree"]
 
@@ -24,20 +25,32 @@ def save_tree(path, tree):
     save_arrays(path, {FORMAT: np.array(text), **arrays})
 
 
-def load_tree(path):
-    """The dict that `save_tree` wrote, or a StateError."""
-    arrays = load_arrays(path)
-    if FORMAT not in arrays:
-        raise StateError(f"{path}: expected a checkpoint of a Trainer, got the arrays "
-                         f"{', '.join(map(repr, list(arrays)[:5])) or 'of none'}")
-    try:
-        whole = json.loads(str(arrays[FORMAT]))
-        version, tree = whole["version"], whole["tree"]
-        if version == VERSION:
-            return unpacked(tree, arrays)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise StateError(f"{path}: expected a checkpoint of a Trainer, got a damaged one ({error!r})") from None
-    raise StateError(f"{path}: expected a checkpoint of version {VERSION}, got version {version!r}")
+def load_tree(path, max_bytes=None):
+    """The dict that `save_tree` wrote, or a StateError; `max_bytes` as for `load_arrays`."""
+    with stored_arrays(path, max_bytes) as arrays:
+        if FORMAT not in arrays:
+            raise StateError("expected a checkpoint of a Trainer, got the arrays "
+                             f"{', '.join(map(shortened, list(arrays)[:5])) or 'of none'}")
+        text = arrays[FORMAT]
+        try:
+            if text.shape != () or text.dtype.kind != "U":
+                raise ValueError(f"its text is {text}")
+            whole = json.loads(str(np.asarray(text)))
+            version, tree = whole["version"], whole["tree"]
+            if version == VERSION:
+                return unpacked(tree, arrays)
+        except StateError:
+            raise
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+            raise StateError(f"expected a checkpoint of a Trainer, got a damaged one ({shortened(error)})") from None
+        raise StateError(f"expected a checkpoint of version {VERSION}, got version {shortened(version)}")
+
+
+def size_of(tree):
+    """How many bytes the arrays in a dict have."""
+    arrays = {}
+    packed("", tree, arrays)
+    return sum(array.nbytes for array in arrays.values())
 
 
 def packed(name, x, arrays):
@@ -74,7 +87,7 @@ def unpacked(x, arrays):
     if isinstance(x, dict):
         (kind, inner), = x.items()
         if kind == "array":
-            return arrays[inner]
+            return np.asarray(arrays[inner])
         if kind == "tuple":
             return tuple(unpacked(item, arrays) for item in inner)
         if kind == "dict":

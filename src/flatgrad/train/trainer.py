@@ -4,19 +4,21 @@ A step costs what it costs by hand: `fit` makes the Tensors of samples and targe
 two steps it only counts. What it may have to do besides, validation, metrics, callbacks and the progress
 bar, is paid for when asked for.
 """
+import contextlib
 import math
 import random
 import time
+from functools import partial
 
 import numpy as np
 
 from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad, recording
-from flatgrad.arguments import finite, finite_array, flag, one_of, whole
+from flatgrad.arguments import finite, finite_array, flag, one_of, path_of, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, DivergedError, StateError
 from flatgrad.nn.module import Module
-from flatgrad.train.callbacks import Callbacks
-from flatgrad.train.checkpoint import load_tree, save_tree
+from flatgrad.train.callbacks import Callbacks, checked, checked_states, epoch_number
+from flatgrad.train.checkpoint import load_tree, save_tree, size_of
 from flatgrad.train.history import History
 from flatgrad.train.metrics import accuracy, column, metrics_by_name
 from flatgrad.train.progress import Interrupts, progress_of
@@ -484,18 +486,20 @@ class Trainer:
         OSError
             If the file cannot be read.
         StateError
-            If it is not such a file, or of another architecture, optimizer or scheduler. All is as it was.
+            If it is not such a file, or of another architecture, optimizer or scheduler, or has something in it
+            that no Trainer has saved. All is as it was.
         """
-        tree = load_tree(path)
-        before = self._state()
+        path = path_of("path", path)
+        own = self._state()
+        # No more of a compressed file than a checkpoint of this Trainer may need.
+        tree = load_tree(path, 2**24 + 64 * size_of(own))
         try:
-            self._load(tree)
-        except BaseException as error:
-            self._load(before)
-            if isinstance(error, (KeyError, TypeError, ValueError, AttributeError, IndexError)):
-                said = str(error) if isinstance(error, StateError) else f"a damaged checkpoint: {error!r}"
-                raise StateError(f"{path}: {said}") from error
+            self._load(tree, own)
+        except MemoryError:
             raise
+        except Exception as error:   # of a part of the user's own, it may be any
+            said = str(error) if isinstance(error, StateError) else f"a damaged checkpoint: {error!r}"
+            raise StateError(f"{path}: {said}") from error
         return self
 
     def _state(self):
@@ -513,28 +517,43 @@ class Trainer:
             "epoch": self.epoch, "seed": self.seed, "callbacks": list(running),
         }
 
-    def _load(self, tree):
-        """Take over what `_state` gave. The caller sees to what an error in the middle leaves."""
+    def _load(self, tree, own):
+        """Take over what `_state` gave; on any error all is as `own`, which it gives now."""
+        expect_dict("the checkpoint", tree, own)
+        expect_dict("classes", tree["classes"], own["classes"])
         for name in ("optimizer", "scheduler"):
-            kind, own = tree["classes"][name], type(getattr(self, name)).__name__
-            if kind != own:
-                raise StateError(f"{name}: expected the state of {article(own)}, got that of {article(kind)}")
-        own = dict(generators(self.model))
-        if own.keys() != tree["generators"].keys():
-            raise StateError(f"model: expected the generators {list(own)}, got {list(tree['generators'])}")
-        history = History()
-        history.epochs = [int(epoch) for epoch in tree["epochs"]]
-        history.metrics = {name: numbers.tolist() for name, numbers in tree["history"].items()}
-        epoch, seed = tree["epoch"], tree["seed"]
-        counted = [(str(name), dict(state)) for name, state in tree["callbacks"]]
-        self.model.load_state_dict(tree["model"])
-        self.optimizer.load_state_dict(tree["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(tree["scheduler"])
-        for name, rng in own.items():
-            set_state(rng, tree["generators"][name])
-        self.history, self.epoch, self.seed = history, epoch, seed
-        self._callbacks, self._counted = Callbacks(()), counted
+            kind = tree["classes"][name]
+            if kind != own["classes"][name]:
+                raise StateError(f"{name}: expected the state of {article(own['classes'][name])}, got that of "
+                                 f"{article(kind) if isinstance(kind, str) else repr(kind)}")
+        rngs = dict(generators(self.model))
+        if not isinstance(tree["generators"], dict) or rngs.keys() != tree["generators"].keys():
+            given = tree["generators"]
+            raise StateError(f"model: expected the generators {list(rngs)}, got "
+                             f"{list(given) if isinstance(given, dict) else shortened(given)}")
+        epoch = epoch_number("epoch", tree["epoch"])
+        seed = None if tree["seed"] is None else checked(whole, "seed", tree["seed"])
+        history = history_from(tree["epochs"], tree["history"], epoch)
+        counted = checked_states(tree["callbacks"], tree["model"])
+        for name, rng in rngs.items():
+            check_generator(f"generators[{name!r}]", rng, tree["generators"][name])
+        parts = [(part.load_state_dict, tree[name], own[name]) for name, part in
+                 (("model", self.model), ("optimizer", self.optimizer), ("scheduler", self.scheduler))
+                 if part is not None]
+        parts += [(partial(set_state, rng), tree["generators"][name], own["generators"][name])
+                  for name, rng in rngs.items()]
+        begun = []
+        try:
+            for load, state, before in parts:
+                begun.append((load, before))
+                load(state)
+            (self.history, self.epoch, self.seed, self._callbacks,
+             self._counted) = history, epoch, seed, Callbacks(()), counted
+        except BaseException:
+            for load, before in begun:   # in this order, as a scheduler looks at its optimizer
+                with contextlib.suppress(BaseException):   # the first error is the one to be told
+                    load(before)
+            raise
 
     def __repr__(self):
         return (f"Trainer({type(self.model).__name__}, {self.optimizer!r}, "
@@ -621,3 +640,51 @@ def set_state(rng, state):
         rng.setstate(state)
     else:
         rng.bit_generator.state = state
+
+
+# ---- what a checkpoint says ----
+
+def expect_dict(name, x, own):
+    """StateError if `x` is no dict with the keys of `own`."""
+    if not isinstance(x, dict) or x.keys() != own.keys():
+        given = list(x) if isinstance(x, dict) else x
+        raise StateError(f"{name}: expected the keys {list(own)}, got {shortened(given)}")
+
+
+def history_from(epochs, metrics, last):
+    """The History of epochs up to `last`."""
+    if not isinstance(epochs, np.ndarray) or epochs.ndim != 1 or epochs.dtype.kind not in "iu":
+        raise StateError(f"epochs: expected an array of ints with one dimension, got {shortened(epochs)}")
+    history = History()
+    history.epochs = epochs.tolist()
+    for before, k in zip([0, *history.epochs], history.epochs):
+        if not before < k <= last:
+            raise StateError(f"epochs: expected numbers that rise from 1 to {last} at most, got {k} after {before}")
+    if not isinstance(metrics, dict):
+        raise StateError(f"history: expected a dict of arrays, got {shortened(metrics)}")
+    for name, numbers in metrics.items():
+        if not isinstance(name, str):
+            raise StateError(f"history: expected names, got {shortened(name)}")
+        if not isinstance(numbers, np.ndarray) or numbers.shape != epochs.shape or numbers.dtype.kind not in "biuf":
+            raise StateError(f"history[{name!r}]: expected an array of {len(epochs)} numbers, got {shortened(numbers)}")
+        history.metrics[name] = numbers.tolist()
+    return history
+
+
+def check_generator(name, rng, state):
+    """StateError for states that `random` and `numpy.random` take, though they are none."""
+    if isinstance(rng, random.Random):
+        right = isinstance(state, tuple) and len(state) == 3 and isinstance(state[2], (float, type(None)))
+    else:
+        right = isinstance(state, dict) and state.get("bit_generator") == rng.bit_generator.state["bit_generator"]
+        inner = state.get("state") if right else None
+        if right and state["bit_generator"] == "MT19937":   # places in a buffer, which NumPy does not look at
+            right = isinstance(inner, dict) and is_place(inner.get("pos"), 624)
+        elif right and state["bit_generator"] == "Philox":
+            right = is_place(state.get("buffer_pos"), 4)
+    if not right:
+        raise StateError(f"{name}: expected the state of {article(type(rng).__name__)}, got {shortened(state)}")
+
+
+def is_place(x, most):
+    return isinstance(x, (int, np.integer)) and 0 <= x <= most
