@@ -95,7 +95,7 @@ static matrix lay_out(const fg_tape *t, fg_record *r, fg_id v, numbers what, int
     if (!copy)
         return (matrix){(what == DATA ? t->data : t->grad) + view->base, view->row_step,
                         view->cols > 1 ? view->col_step : 1, 0};
-    const matrix m = {take(scratch, size_of(view)), view->cols, 1, 1};
+    const matrix m = {take(scratch, size_of(view)), (ptrdiff_t)view->cols, 1, 1};
     for (fg_id i = 0; i < view->rows; i++)
         for (fg_id j = 0; j < view->cols; j++)
             m.p[(size_t)i * view->cols + j] = what == DATA ? t->data[fg_record_slot(r, view, i, j)] : 0.0;
