@@ -11,8 +11,8 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative", "one_of", "path_of",
-           "positive", "real", "samples", "shortened", "whole", "within"]
+__all__ = ["columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative", "one_of",
+           "path_of", "positive", "real", "samples", "shortened", "whole", "within"]
 
 
 def real(name, value, expected="a number"):
@@ -150,6 +150,15 @@ def finite_array(name, x, ndim=None):
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
         raise DataError(f"{name}[{', '.join(map(str, where))}]: expected a finite number, got {array[where]}")
     return array
+
+
+def columns_of(X):
+    """The names of the columns of a DataFrame, a list of str; None if it has none, or they are not all text."""
+    try:
+        names = list(getattr(X, "columns", ()))
+    except TypeError:
+        return None
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def samples(name, x, n_features=None):

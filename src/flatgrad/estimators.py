@@ -11,7 +11,7 @@ import inspect
 import numpy as np
 
 from flatgrad import losses, optim
-from flatgrad.arguments import finite_array, flag, non_negative, one_of, positive, samples, shortened, whole
+from flatgrad.arguments import columns_of, finite_array, flag, non_negative, one_of, positive, samples, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError, StateError
 from flatgrad.nn import MLP
 from flatgrad.nn.layers import Layer
@@ -197,8 +197,10 @@ class Network(BaseEstimator):
             if hasattr(validation, "validate_data"):   # from 1.6 on
                 return validation.validate_data(self, X, reset=reset, dtype=np.float64)
             return self._validate_data(X, reset=reset, dtype=np.float64)
-        names = names_of(X)
+        names = columns_of(X)
         array = samples("X", X)
+        if names is not None:
+            names = np.asarray(names, dtype=object)
         if reset:
             self.n_features_in_ = array.shape[1]
             vars(self).pop("feature_names_in_", None)
@@ -545,12 +547,3 @@ def generator_of(random_state):
     except ArgumentTypeError:
         raise ArgumentTypeError("random_state: expected None, an int, or a RandomState or Generator of numpy.random, "
                                 f"got {random_state!r}") from None
-
-
-def names_of(X):
-    """The names of the columns, if all are text."""
-    names = getattr(X, "columns", None)
-    if names is None:
-        return None
-    names = np.asarray(names, dtype=object)
-    return names if len(names) and all(isinstance(name, str) for name in names) else None
