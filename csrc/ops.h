@@ -3,6 +3,7 @@
 #ifndef FG_OPS_H
 #define FG_OPS_H
 
+#include <float.h>
 #include <math.h>
 
 #include "base.h"
@@ -106,6 +107,16 @@ static inline double fg_dsilu(double x)
 {
     const double s = fg_sigmoid(x);
     return s * (1.0 + x * (1.0 - s));
+}
+
+static inline double fg_relu(double x)
+{
+#if defined(__clang__) && defined(__aarch64__)
+    /* The same: clang makes an fmax of a comparison with 0 there, and fmax(-0.0, 0.0) is 0.0. */
+    return x <= -DBL_TRUE_MIN ? 0.0 : x;
+#else
+    return x < 0.0 ? 0.0 : x;
+#endif
 }
 
 static inline double fg_softplus(double x)
