@@ -1792,7 +1792,10 @@ cdef class Value:
 
     @property
     def _backward(self):
-        """Adds to the operands' gradients from this one's; may be replaced by any callable."""
+        """Adds to the operands' gradients from this one's; may be replaced by any callable.
+
+        `del v._backward` takes the replacement away: the operation's own rule is back.
+        """
         cdef dict extra = extra_of(self)
         if extra is not None and "_backward" in extra:
             return extra["_backward"]
@@ -1805,6 +1808,15 @@ cdef class Value:
         cdef dict extra = make_extra(self)
         extra["_backward"] = value
         fg_tape_set_hook(&tape, self.id, True)
+
+    @_backward.deleter
+    def _backward(self):
+        cdef dict extra = extra_of(self)
+        if extra is None or "_backward" not in extra:
+            raise AttributeError("_backward: the rule of the operation itself cannot be deleted; none has been put in "
+                                 "its place")
+        fg_tape_set_hook(&tape, self.id, False)
+        rule = extra.pop("_backward")   # let go of at the end: that may run Python
 
     def __setattr__(self, name, value):
         try:

@@ -7,6 +7,7 @@ small bases of ours give the same parameters, scores and reprs, and `flatgrad.ar
 """
 import contextlib
 import inspect
+import numbers
 
 import numpy as np
 
@@ -76,8 +77,8 @@ OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmspr
 PARAMETERS = """
     Parameters
     ----------
-    hidden : sequence of int, optional
-        Neurons of each hidden layer; () for a linear model.
+    hidden : int or sequence of int, optional
+        Neurons of each hidden layer, or of the only one; () for a linear model.
     activation : str or callable, optional
         Of the hidden layers, as `flatgrad.nn.Layer` takes it.
     {loss}
@@ -149,9 +150,11 @@ class Network(BaseEstimator):
     def _settings(self):
         """The parameters, checked: an estimator's constructor only keeps them."""
         try:
-            sizes = [whole("hidden", size, 1) for size in self.hidden]
+            sizes = [self.hidden] if isinstance(self.hidden, numbers.Integral) else list(self.hidden)
+            sizes = [whole("hidden", size, 1) for size in sizes]
         except TypeError:
-            raise ArgumentTypeError(f"hidden: expected a sequence of int, 1 or more, got {self.hidden!r}") from None
+            raise ArgumentTypeError("hidden: expected an int or a sequence of int, 1 or more, "
+                                    f"got {self.hidden!r}") from None
         one_of("loss", self.loss, self._losses)
         optimizer = OPTIMIZERS[one_of("optimizer", self.optimizer, OPTIMIZERS)]
         fraction = positive("validation_fraction", self.validation_fraction)
