@@ -10,6 +10,7 @@ stop and which state to keep.
 Prints the loss on the way, whether it stopped early, and the constants beside the true ones: all within
 0.1. The best fit by squared errors would be half a unit too high, which is what the wild ones add.
 """
+import argparse
 import random
 
 import flatgrad
@@ -76,4 +77,5 @@ def main():
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -2,8 +2,11 @@
 
     python examples/expression.py
 """
+import argparse
+
 from flatgrad.engine import Value
 
+argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 a = Value(-4.0)
 b = Value(2.0)
 c = a + b

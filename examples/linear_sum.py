@@ -7,6 +7,7 @@ is a Value, the loss is written with Python's operators, and each parameter is u
 
 Prints the loss, and what the network says about two sums that it has not seen: both within 0.05.
 """
+import argparse
 import random
 
 from flatgrad.nn import MLP
@@ -37,4 +38,5 @@ def main():
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

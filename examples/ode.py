@@ -9,6 +9,7 @@ motion depends on the constants, through every step and each ``if``. Adam finds 
 Prints the number of scalars in one simulation, a derivative beside the same by finite differences, the
 loss, and the constants that were found: within 1 % of the true ones.
 """
+import argparse
 import math
 import random
 
@@ -76,4 +77,5 @@ def main():
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -8,6 +8,7 @@ rows, summed. Four calls: the forward pass, the loss, the backward pass and the 
 Prints the loss on the way, how long all epochs took, a couple of seconds, and the four predictions, each
 within 0.01 of its target. (Tiny ML draws the first weights from 0 to 1; here they are micrograd's, -1 to 1.)
 """
+import argparse
 import random
 import time
 
@@ -42,4 +43,5 @@ def main():
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

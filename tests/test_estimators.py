@@ -262,7 +262,7 @@ def test_widths_and_what_is_not_fitted(estimators):
 
 
 @pytest.mark.parametrize("hidden", [5, np.int64(5)])
-def test_hidden_may_be_one_number(hidden):
+def test_hidden_may_be_one_number(estimators, hidden):
     one, other = (estimators.Classifier(hidden=sizes, epochs=2, random_state=0).fit(X, LABELS)
                   for sizes in (hidden, (5,)))
     assert np.array_equal(one.decision_function(X), other.decision_function(X))
