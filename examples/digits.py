@@ -21,6 +21,7 @@ EPOCHS = 20
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
@@ -47,5 +48,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

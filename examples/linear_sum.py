@@ -19,6 +19,7 @@ LEARNING_RATE = 0.01
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     random.seed(0)
     # Xavier's first weights are smaller than micrograd's: the network is smoother between the samples.
     model = MLP(2, [16, 16, 1], init="xavier_uniform")
@@ -38,5 +39,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

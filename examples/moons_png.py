@@ -23,7 +23,11 @@ STEPS = 100
 ALPHA = 1e-4
 
 
-def main(path):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", nargs="?", default="decision_boundary.png",
+                        help="the picture to write, in any format of matplotlib")
+    path = parser.parse_args().path
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -56,7 +60,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", nargs="?", default="decision_boundary.png",
-                        help="the picture to write, in any format of matplotlib")
-    main(parser.parse_args().path)
+    main()

@@ -28,7 +28,11 @@ def write_csv(path):
     Path(path).write_text("\n".join(["x,y,label", *rows]) + "\n", encoding="utf-8")
 
 
-def main(path):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", nargs="?", default=Path(__file__).with_name("make_moons.csv"),
+                        help="a CSV file with the columns x, y and label")
+    path = parser.parse_args().path
     X, y = read_csv(path)
     random.seed(1337)
     model = MLP(2, [16, 16, 1])
@@ -53,7 +57,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", nargs="?", default=Path(__file__).with_name("make_moons.csv"),
-                        help="a CSV file with the columns x, y and label")
-    main(parser.parse_args().path)
+    main()

@@ -20,6 +20,7 @@ EPOCHS = 10_000
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     X, y = make_parity(3, signed=True)
     random.seed(0)
     model = MLP(3, [8, 8, 1])
@@ -36,5 +37,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

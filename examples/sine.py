@@ -22,7 +22,10 @@ from flatgrad.viz import plot_regression
 NOISE = 0.2
 
 
-def main(path):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", nargs="?", default="sine.png", help="the picture to write, in any format of matplotlib")
+    path = parser.parse_args().path
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -51,6 +54,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", nargs="?", default="sine.png", help="the picture to write, in any format of matplotlib")
-    main(parser.parse_args().path)
+    main()

@@ -22,6 +22,7 @@ EPOCHS = 300_000
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     X, y = make_xor()
     inputs, targets = Tensor(X, requires_grad=False), Tensor(y, requires_grad=False)
     random.seed(1)
@@ -43,5 +44,4 @@ def main():
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -202,7 +202,9 @@ def test_an_example_answers_help_and_takes_no_arguments_that_it_does_not_know(sc
     docstring = (EXAMPLES / script).read_text("utf-8").split('"""')[1]
     asked = run(f"examples/{script} --help", tmp_path)
     assert (asked.returncode, asked.stderr) == (0, "")
-    assert asked.stdout.startswith(f"usage: {script} [-h]") and docstring.splitlines()[0] in asked.stdout
+    assert asked.stdout.startswith(f"usage: {script} [-h]")
+    if script != "scalar_gpt.py":   # which has options to speak of
+        assert " ".join(docstring.split()) in " ".join(asked.stdout.split())
     for unknown in "--stpes 3", "a.xyz more":
         refused = run(f"examples/{script} {unknown}", tmp_path)
         assert refused.returncode == 2 and refused.stdout == ""

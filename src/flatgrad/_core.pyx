@@ -82,7 +82,7 @@ cdef extern from "Python.h":
     int METH_NOARGS
     int METH_FASTCALL
     object PyDescr_NewMethod(PyTypeObject *tp, PyMethodDef *definition)
-    object PyCFunction_NewEx(PyMethodDef *definition, object self, object module)
+    object PyCFunction_NewEx(PyMethodDef *definition, PyObject *self, object module)
     void *PyMem_Calloc(size_t count, size_t size)
 
 
@@ -2144,7 +2144,7 @@ cdef int publish_operations() except -1:
             continue
         name = info.name.decode()
         globals()[name] = PyCFunction_NewEx(
-            row_definition(info, fg_functions[op], METH_FASTCALL, False), None, __name__)
+            row_definition(info, fg_functions[op], METH_FASTCALL, False), NULL, __name__)
         __all__.append(name)
         if info.arity == 1:
             method = PyDescr_NewMethod(

@@ -135,10 +135,10 @@ def finite_array(name, x, ndim=None):
 
     try:
         array = np.asarray(x)
-        if array.dtype.kind == "c":   # astype would drop the imaginary part, with a warning at most
+        if array.dtype.kind == "O" and not any(isinstance(item, (str, bytes)) for item in array.flat):
+            array = array.astype(np.float64) if array.ndim or array.item() is not None else array
+        if array.dtype.kind not in "biuf":   # text and dates would be converted, and a complex number lose a part
             raise TypeError
-        if array.dtype.kind not in "biuf":
-            array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentTypeError(f"{name}: expected an array of real numbers, got {shortened(x)}") from None
     if ndim is not None and array.ndim != ndim:

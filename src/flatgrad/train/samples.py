@@ -6,7 +6,7 @@ import numpy as np
 
 from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad
-from flatgrad.arguments import finite_array, samples
+from flatgrad.arguments import finite_array, samples, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 __all__ = ["Task", "array_of", "constant", "kind_of"]
@@ -81,6 +81,10 @@ class Task:
         if isinstance(y, (Tensor, Value)):
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
         y = np.asarray(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
+        if y.dtype.kind in "US" or y.dtype.kind == "O" and any(isinstance(label, str) for label in y.flat):
+            raise ArgumentTypeError(f"{name}: expected an array of real numbers, got text, "
+                                    f"{shortened(y.reshape(-1)[:1].tolist())}; names, y = numpy.unique(y, "
+                                    "return_inverse=True) makes labels of names")
         if y.dtype.kind not in "biu":
             y = finite_array(name, y)
         if y.ndim not in (1, 2):
@@ -154,4 +158,4 @@ def finite_or_whole(name, y):
         array = np.asarray(y)
     except ValueError:   # rows of different lengths
         array = None
-    return array if array is not None and array.dtype.kind in "biu" else finite_array(name, y)
+    return array if array is not None and array.dtype.kind in "biuUSO" else finite_array(name, y)
