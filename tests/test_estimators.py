@@ -266,4 +266,4 @@ def test_hidden_may_be_one_number(estimators, hidden):
     one, other = (estimators.Classifier(hidden=sizes, epochs=2, random_state=0).fit(X, LABELS)
                   for sizes in (hidden, (5,)))
     assert np.array_equal(one.decision_function(X), other.decision_function(X))
-    assert estimators.Classifier(hidden=np.array([5, 4]), epochs=1).fit(X, LABELS).model_.layers[1].nout == 4
+    assert estimators.Classifier(hidden=np.array([5, 4]), epochs=1).fit(X, LABELS).model_.layers[1].neurons[3:]

@@ -670,3 +670,14 @@ def test_plot_without_matplotlib_says_how_to_get_it(monkeypatch, plot, arguments
         plot(*arguments)
     assert str(info.value) == f"{plot.__name__} needs matplotlib; to install it: pip install 'flatgrad[viz]'"
     decision_boundary_text(right, CORNERS, [0, 1, 0, 1])   # does without
+
+
+def test_a_history_is_drawn_over_its_own_epochs():
+    """It is a mapping as well, and one that does not begin with epoch 1."""
+    from flatgrad.train import History
+    from flatgrad.viz.curves import series_of
+
+    history = History()
+    for epoch in 5, 6, 8:
+        history.append(epoch, {"loss": 1.0 / epoch})
+    assert series_of(history)[0] == [5, 6, 8] and series_of(dict(history))[0] == [1, 2, 3]

@@ -11,7 +11,7 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative", "one_of",
+__all__ = ["columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "no_attribute", "non_negative", "one_of",
            "path_of", "positive", "real", "samples", "shortened", "whole", "within"]
 
 
@@ -84,6 +84,31 @@ def flag(name, value):
 def is_bool(value):
     """Whether it is a bool, NumPy's included."""
     return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool") and hasattr(value, "dtype")
+
+
+# What people look for under PyTorch's names, or in another module, and where it is.
+ELSEWHERE = {
+    "Linear": "flatgrad.nn.Layer(nin, nout, 'linear')", "BatchNorm1d": "flatgrad.nn.BatchNorm",
+    "LSTM": "flatgrad.nn.LSTMCell", "GRU": "flatgrad.nn.GRUCell", "RNN": "flatgrad.nn.RNNCell",
+    "tensor": "flatgrad.Tensor", "from_numpy": "flatgrad.Tensor", "Parameter": "flatgrad.Tensor",
+    "functional": "flatgrad, for the functions, and flatgrad.losses", "init": "flatgrad.nn.initialization",
+    "utils": "flatgrad.optim, for clip_grad_norm_", "mse_loss": "flatgrad.losses.mse", "MSE": "flatgrad.losses.mse",
+    "l1_loss": "flatgrad.losses.mae", "MAE": "flatgrad.losses.mae", "huber_loss": "flatgrad.losses.huber",
+    "nll_loss": "flatgrad.losses.nll", "bce": "flatgrad.losses.binary_cross_entropy",
+    "binary_cross_entropy_with_logits": "flatgrad.losses.bce_with_logits", "crossentropy": "flatgrad.losses.cross_entropy",
+    "softmax_cross_entropy": "flatgrad.losses.cross_entropy", "CategoricalCrossentropy": "flatgrad.losses.cross_entropy",
+    "Dense": "flatgrad.nn.Layer",
+}
+
+
+def no_attribute(module, name):
+    """The AttributeError of a module that has no such name; it says where there is one."""
+    place = ELSEWHERE.get(name)
+    for other in () if place or name.startswith("_") else ("flatgrad", "flatgrad.nn", "flatgrad.losses", "flatgrad.optim"):
+        if other != module and name in dir(importlib.import_module(other)):
+            place = f"{other}.{name}"
+            break
+    return AttributeError(f"module {module!r} has no attribute {name!r}{f'; there is {place}' if place else ''}")
 
 
 def one_of(name, value, known):

@@ -306,7 +306,7 @@ def picture(predict, X, y, form):
     from flatgrad.viz import plot_decision_boundary
 
     figure = Figure(figsize=(6.4, 4.8), dpi=100, layout="tight")
-    plot_decision_boundary(predict, X, y, ax=figure.subplots())
+    plot_decision_boundary(predict, X, y, ax=figure.subplots(), feature_names=["x", "y"])
     stream = io.BytesIO()
     date = {"svg": "Date", "svgz": "Date", "pdf": "CreationDate"}.get(form)
     with matplotlib.rc_context({"svg.hashsalt": "flatgrad"}):   # one seed, one result: no date, no random names
