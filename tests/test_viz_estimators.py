@@ -7,7 +7,7 @@ import pytest
 from test_viz import CORNERS, figure, right, three
 
 from flatgrad.datasets import make_spirals
-from flatgrad.errors import DataError
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, UnknownNameError
 from flatgrad.estimators import Classifier
 from flatgrad.viz import boundary, decision_boundary_text, plot_decision_boundary
 
@@ -123,3 +123,20 @@ def test_the_legend_is_beside_the_boundary_and_within_the_figure(figure, layout)
         box = ax.get_window_extent()
         assert box.x1 < ax.get_legend().get_window_extent().x0
         assert ax.get_legend().get_window_extent().x1 <= figure.bbox.x1 and box.width > 0.4 * figure.bbox.width
+
+
+def test_features_by_their_names(figure):
+    frame = Frame(np.hstack([CORNERS, CORNERS]), ["a", "b", "c", "d"])
+    ax = plot_decision_boundary(right, frame, [0, 1, 0, 1], ax=figure.subplots(), features=("d", "b"))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("d", "b")
+    ax = plot_decision_boundary(right, frame.rows, [0, 1, 0, 1], ax=ax, features=("s", 0), feature_names=list("pqrs"))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("s", "p")
+    with pytest.raises(UnknownNameError, match="^features: expected one of 'a', 'b', 'c', 'd', got 'e'"):
+        plot_decision_boundary(right, frame, [0, 1, 0, 1], ax=ax, features=("e", "a"))
+    with pytest.raises(ArgumentError, match="^features: expected two different numbers from 0 to 3, got"):
+        plot_decision_boundary(right, frame, [0, 1, 0, 1], ax=ax, features="a")
+
+
+def test_a_class_is_no_model():
+    with pytest.raises(ArgumentTypeError, match="^model: expected .*, got the class Classifier and not one made by it"):
+        decision_boundary_text(Classifier, CORNERS, [0, 1, 0, 1])

@@ -1,8 +1,8 @@
 """Pictures of a classifier over the plane of two features, as text or with matplotlib."""
 import numpy as np
 
-from flatgrad.arguments import columns_of, finite, finite_array, shortened, whole
-from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+from flatgrad.arguments import columns_of, finite, finite_array, one_of, shortened, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError, UnknownNameError
 from flatgrad.viz.common import (COLOURS, FAINT, axis_range, check_axes, check_model, current_axes, feature_names_of,
                                  outputs, samples_of)
 
@@ -39,8 +39,8 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
         all labels are among these, or else of the distinct labels in order.
     width, height : int, optional
         Size of the drawing in characters, without the axes around it.
-    features : pair of int, optional
-        The features to draw, across and up. All others are at their mean over `X`.
+    features : pair of int or str, optional
+        The features to draw, across and up, by their places or names. All others are at their mean over `X`.
     feature_names : sequence of str, optional
         For each feature of `X` what the picture calls it; by default the names of the columns of a
         pandas.DataFrame, or else `x[0]` and so on.
@@ -231,14 +231,14 @@ class Plane:
             feature_names = columns_of(X)
         X, y = samples_of(X, y, least=2)
         self.labels = labels_of(y)
-        self.features = pair_of(features, X.shape[1])
+        self.named = feature_names is not None
+        names = feature_names_of(feature_names, X.shape[1])
+        self.features = pair_of(features, names)
         self.shown = X[:, self.features]
         self.has_others = X.shape[1] > 2
         with np.errstate(over="ignore"):
             self.means = X.mean(axis=0) if self.has_others else np.zeros(2)
         self.ranges = [axis_range(f"X: column {i}", X[:, i], MARGIN) for i in self.features]
-        self.named = feature_names is not None
-        names = feature_names_of(feature_names, X.shape[1])
         self.names = [names[i] for i in self.features]
         self.threshold = finite("threshold", threshold)
 
@@ -402,11 +402,15 @@ def labels_of(y):
     return finite_array("y", y)
 
 
-def pair_of(features, n_features):
-    """The two features to draw, as a list."""
+def pair_of(features, names):
+    """The two features to draw, as a list of places."""
+    n_features = len(names)
     expected = f"two different numbers from 0 to {n_features - 1}"
     try:
-        pair = [whole("features", i) for i in features]
+        pair = [names.index(one_of("features", i, names)) if isinstance(i, str) else whole("features", i)
+                for i in ([features] if isinstance(features, str) else features)]
+    except UnknownNameError:
+        raise
     except (TypeError, ArgumentError):
         raise ArgumentTypeError(f"features: expected {expected}, got {shortened(features)}") from None
     if len(set(pair)) != 2 or len(pair) != 2 or max(pair) >= n_features:
