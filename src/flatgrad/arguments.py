@@ -160,10 +160,10 @@ def finite_array(name, x, ndim=None):
 
     try:
         array = np.asarray(x)
-        if array.dtype.kind == "O" and not any(isinstance(item, (str, bytes)) for item in array.flat):
-            array = array.astype(np.float64) if array.ndim or array.item() is not None else array
-        if array.dtype.kind not in "biuf":   # text and dates would be converted, and a complex number lose a part
+        if array.dtype.kind == "c":   # astype would drop the imaginary part, with a warning at most
             raise TypeError
+        if array.dtype.kind not in "biuf":
+            array = of_objects(array)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentTypeError(f"{name}: expected an array of real numbers, got {shortened(x)}") from None
     if ndim is not None and array.ndim != ndim:
@@ -175,6 +175,14 @@ def finite_array(name, x, ndim=None):
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
         raise DataError(f"{name}[{', '.join(map(str, where))}]: expected a finite number, got {array[where]}")
     return array
+
+
+def of_objects(array):
+    """An array of numbers that are objects, such as Fractions, as one of float64. NumPy would read text and dates, too."""
+    if array.dtype.kind != "O" or array.ndim == 0 and array.item() is None or any(
+            isinstance(item, (str, bytes)) for item in array.flat):
+        raise TypeError
+    return array.astype("float64")
 
 
 def columns_of(X):

@@ -6,7 +6,7 @@ import numpy as np
 
 from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad
-from flatgrad.arguments import finite_array, samples, shortened
+from flatgrad.arguments import finite_array, samples
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 __all__ = ["Task", "array_of", "constant", "kind_of"]
@@ -81,11 +81,8 @@ class Task:
         if isinstance(y, (Tensor, Value)):
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
         y = np.asarray(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
-        if y.dtype.kind in "US" or y.dtype.kind == "O" and any(isinstance(label, str) for label in y.flat):
-            raise ArgumentTypeError(f"{name}: expected an array of real numbers, got text, "
-                                    f"{shortened(y.reshape(-1)[:1].tolist())}; names, y = numpy.unique(y, "
-                                    "return_inverse=True) makes labels of names")
         if y.dtype.kind not in "biu":
+            self.refuse_text(y, name)
             y = finite_array(name, y)
         if y.ndim not in (1, 2):
             raise ShapeError(f"{name}: expected the shape (n_samples,) or (n_samples, n_outputs), got {y.shape}")
@@ -130,6 +127,13 @@ class Task:
         elif self.kind in ("binary_cross_entropy", "bce_with_logits"):
             expected = f"expected a number from 0 to 1, as the loss {self.kind!r} takes it"
             self.refuse((y < 0) | (y > 1), y, expected, name)
+
+    @staticmethod
+    def refuse_text(y, name):
+        text = [label for label in y.flat if isinstance(label, (str, bytes))] if y.dtype.kind in "USO" else []
+        if text:
+            raise ArgumentTypeError(f"{name}: expected an array of real numbers, got text, such as {str(text[0])[:40]!r}; "
+                                    "names, y = numpy.unique(y, return_inverse=True) makes labels of names")
 
     @staticmethod
     def refuse(wrong, y, expected, name):
