@@ -1024,6 +1024,9 @@ def test_a_history_is_a_dict_and_makes_a_data_frame():
         assert other == history and other.epochs == history.epochs and other.loss == history.loss
     with pytest.raises(UnknownNameError, match="name: expected one of 'loss', .*got 'los'"):
         history["los"]
+    for name in "items", "update", "plot":   # which are methods of a History
+        with pytest.raises(ArgumentError, match="^metrics: expected other names than"):
+            trainer_of("mse", Adam, (8, 1), metrics={name: mae})
     assert history.get("los") is None and not hasattr(history, "los")
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(history)

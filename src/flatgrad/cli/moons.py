@@ -152,7 +152,7 @@ def moons(args):
         print(f"\nThe loss went up. {ADVICE}")
 
     def predict(points):
-        return model(points if mean is None else (points - mean) / scale).data[:, 0]
+        return model(points if mean is None else (points - mean) / scale).numpy()[:, 0]
 
     try:
         print("\n" + decision_boundary_text(predict, X, y), flush=True)
