@@ -48,7 +48,7 @@ def main():
     rng = random.Random(2)
     train, validation = make_samples(200, rng), make_samples(100, rng)
     model = BentLine()
-    optimizer = Adam([{"params": [model.start, model.slope, model.bend]}, {"params": [model.knee], "lr": 0.02}], lr=0.05)
+    optimizer = Adam([{"params": [model.start, model.slope, model.bend]}, {"params": [model.knee], "lr": 0.02}], 0.05)
     scheduler = CosineAnnealingLR(optimizer, T_max=EPOCHS)
 
     best, best_epoch, best_state = float("inf"), 0, None

@@ -11,8 +11,8 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "no_attribute", "non_negative", "one_of",
-           "path_of", "positive", "real", "samples", "shortened", "whole", "within"]
+__all__ = ["columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "no_attribute",
+           "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened", "whole", "within"]
 
 
 def real(name, value, expected="a number"):
@@ -95,16 +95,17 @@ ELSEWHERE = {
     "utils": "flatgrad.optim, for clip_grad_norm_", "mse_loss": "flatgrad.losses.mse", "MSE": "flatgrad.losses.mse",
     "l1_loss": "flatgrad.losses.mae", "MAE": "flatgrad.losses.mae", "huber_loss": "flatgrad.losses.huber",
     "nll_loss": "flatgrad.losses.nll", "bce": "flatgrad.losses.binary_cross_entropy",
-    "binary_cross_entropy_with_logits": "flatgrad.losses.bce_with_logits", "crossentropy": "flatgrad.losses.cross_entropy",
-    "softmax_cross_entropy": "flatgrad.losses.cross_entropy", "CategoricalCrossentropy": "flatgrad.losses.cross_entropy",
-    "Dense": "flatgrad.nn.Layer",
+    "binary_cross_entropy_with_logits": "flatgrad.losses.bce_with_logits",
+    "crossentropy": "flatgrad.losses.cross_entropy", "softmax_cross_entropy": "flatgrad.losses.cross_entropy",
+    "CategoricalCrossentropy": "flatgrad.losses.cross_entropy", "Dense": "flatgrad.nn.Layer",
 }
 
 
 def no_attribute(module, name):
     """The AttributeError of a module that has no such name; it says where there is one."""
     place = ELSEWHERE.get(name)
-    for other in () if place or name.startswith("_") else ("flatgrad", "flatgrad.nn", "flatgrad.losses", "flatgrad.optim"):
+    modules = ("flatgrad", "flatgrad.nn", "flatgrad.losses", "flatgrad.optim")
+    for other in () if place or name.startswith("_") else modules:
         if other != module and name in dir(importlib.import_module(other)):
             place = f"{other}.{name}"
             break
@@ -178,7 +179,7 @@ def finite_array(name, x, ndim=None):
 
 
 def of_objects(array):
-    """An array of numbers that are objects, such as Fractions, as one of float64. NumPy would read text and dates, too."""
+    """An array of numbers that are objects, such as Fractions, as one of float64. Text and dates are no numbers."""
     if array.dtype.kind != "O" or array.ndim == 0 and array.item() is None or any(
             isinstance(item, (str, bytes)) for item in array.flat):
         raise TypeError
