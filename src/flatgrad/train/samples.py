@@ -133,7 +133,8 @@ class Task:
         text = [label for label in y.flat if isinstance(label, (str, bytes))] if y.dtype.kind in "USO" else []
         if text:
             raise ArgumentTypeError(f"{name}: expected an array of real numbers, got text, such as "
-                                    f"{str(text[0])[:40]!r}; names, y = numpy.unique(y, return_inverse=True) makes labels of names")
+                                    f"{str(text[0])[:40]!r}; names, y = numpy.unique(y, return_inverse=True) makes "
+                                    "labels of names")
 
     @staticmethod
     def refuse(wrong, y, expected, name):
