@@ -6,7 +6,9 @@ import argparse
 
 from flatgrad.engine import Value
 
-argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+
 a = Value(-4.0)
 b = Value(2.0)
 c = a + b
