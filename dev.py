@@ -16,6 +16,7 @@ Each job runs against the package as installed from a copy of this checkout, nev
 environment, .venv-dev, .venv-sanitize, .venv-wheels or .venv-docs, is made when there is none and brought up to
 date when a source of the package has changed since.
 """
+import difflib
 import hashlib
 import os
 import re
@@ -164,7 +165,8 @@ def environment(name, *packages, extras=None, switches=None):
     switches = switches or {}
     stamp = folder / "flatgrad-installed"
     interpreter = f"{sys.version} {sys.prefix}".replace("\n", " ")
-    switched_on = {k: v for k, v in {**os.environ, **switches}.items() if k.startswith("FLATGRAD_")}
+    switched_on = {k: v for k, v in {**os.environ, **switches}.items()
+                   if k.startswith("FLATGRAD_") and k != "FLATGRAD_ISA"}   # which is for running, not for building
     wanted = [interpreter, repr(packages), repr((extras, switched_on, fingerprint())) if extras else ""]
     present = stamp.read_text("utf-8").split("\n") if stamp.is_file() else [None]
     python = python_of(folder)
@@ -307,9 +309,13 @@ def main():
     if sys.version_info < OLDEST:
         stop("needs Python %d.%d or newer, and this is %d.%d" % (OLDEST + sys.version_info[:2]))
     if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
-        asked = sys.argv[1:2] in (["-h"], ["--help"])
-        print(__doc__.strip(), file=sys.stdout if asked else sys.stderr)
-        sys.exit(0 if asked else 2)
+        asked = sys.argv[1:2] in ([], ["-h"], ["--help"])
+        if not asked:
+            near = difflib.get_close_matches(sys.argv[1].lower(), JOBS, n=1)
+            stop("expected one of %s, got %r%s; python3 dev.py --help says more" % (
+                ", ".join(JOBS), sys.argv[1], "; did you mean %s?" % near[0] if near else ""))
+        print(__doc__.strip(), file=sys.stdout if sys.argv[1:] else sys.stderr)
+        sys.exit(0 if sys.argv[1:] else 2)
     try:
         sys.exit(JOBS[sys.argv[1]](sys.argv[2:]))
     except KeyboardInterrupt:

@@ -133,14 +133,14 @@ static matrix lay_out(step *s, fg_id v, numbers what, fg_area a, const fg_id *pi
     const fg_view *view = fg_record_view(s->r, v);
     if (what == GRADIENTS && s->aside) {
         memset(s->aside[v], 0, (size_t)a.rows * a.cols * sizeof(double));
-        return (matrix){s->aside[v], a.cols, 1, 0};
+        return (matrix){s->aside[v], (ptrdiff_t)a.cols, 1, 0};
     }
     if (what == GRADIENTS && (view->flags & FG_VIEW_CONSTANT))
         return (matrix){NULL, 0, 0, 0};
     if (!copy && !picks)
         return (matrix){(what == DATA ? t->data : t->grad) + fg_record_slot(s->r, view, a.row, a.col),
                         view->row_step, view->cols > 1 ? view->col_step : 1, 0};
-    const matrix m = {take(&s->scratch, (size_t)a.rows * a.cols), a.cols, 1, 1};
+    const matrix m = {take(&s->scratch, (size_t)a.rows * a.cols), (ptrdiff_t)a.cols, 1, 1};
     double *p = m.p;
     if (what == GRADIENTS) {
         memset(p, 0, (size_t)a.rows * a.cols * sizeof *p);
@@ -520,7 +520,7 @@ static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const do
     } else if (shape == ONE_COLUMN) {
         t->kernels->gemv_grad(m, k, x.p, x.row, w.p, dsums, dx.p, dw.p);
     } else {
-        const operand d = {dsums, n, 1}, turned = {dsums, 1, n};
+        const operand d = {dsums, (ptrdiff_t)n, 1}, turned = {dsums, 1, (ptrdiff_t)n};
         if (dx.p)
             stopped = multiply_add(t, m, k, n, d, read_only(w), dx, s->scratch, &skip);
         if (dw.p && !stopped) {

@@ -403,7 +403,7 @@ static size_t map(int op, size_t n, const double *const x[3], const size_t step[
         return map_##ID(n, x, step, z);
 #include "ops.def"
     default:
-        assert(!"map: not an elementwise opcode");
+        assert(0 && "map: not an elementwise opcode");
         return 0;
     }
 }
@@ -420,7 +420,7 @@ static void map_grad(int op, int which, size_t n, const double *const x[3], cons
 #define FG_TERNARY(ID, ...) FG_UNARY(ID, )
 #include "ops.def"
     default:
-        assert(!"map_grad: not an elementwise opcode");
+        assert(0 && "map_grad: not an elementwise opcode");
     }
 }
 

@@ -3,6 +3,7 @@
 #ifndef FG_OPS_H
 #define FG_OPS_H
 
+#include <float.h>
 #include <math.h>
 
 #include "base.h"
@@ -106,6 +107,16 @@ static inline double fg_dsilu(double x)
 {
     const double s = fg_sigmoid(x);
     return s * (1.0 + x * (1.0 - s));
+}
+
+static inline double fg_relu(double x)
+{
+#if defined(__clang__) && defined(__aarch64__)
+    /* The same: clang makes an fmax of a comparison with 0 there, and fmax(-0.0, 0.0) is 0.0. */
+    return x <= -DBL_TRUE_MIN ? 0.0 : x;
+#else
+    return x < 0.0 ? 0.0 : x;
+#endif
 }
 
 static inline double fg_softplus(double x)
@@ -226,7 +237,7 @@ static inline int fg_op_unary(int op, double x, int32_t k, double *out)
         return (status);
 #include "ops.def"
     default:
-        assert(!"fg_op_unary: not a unary opcode");
+        assert(0 && "fg_op_unary: not a unary opcode");
         return FG_E_DOMAIN;
     }
 }
@@ -242,7 +253,7 @@ static inline int fg_op_binary(int op, double x, double y, double *out)
         return (status);
 #include "ops.def"
     default:
-        assert(!"fg_op_binary: not a binary opcode");
+        assert(0 && "fg_op_binary: not a binary opcode");
         return FG_E_DOMAIN;
     }
 }
@@ -258,7 +269,7 @@ static inline int fg_op_ternary(int op, double x, double y, double w, double *ou
         return (status);
 #include "ops.def"
     default:
-        assert(!"fg_op_ternary: not a ternary opcode");
+        assert(0 && "fg_op_ternary: not a ternary opcode");
         return FG_E_DOMAIN;
     }
 }
@@ -274,7 +285,7 @@ static inline double fg_op_unary_dx(int op, double x, int32_t k, double z, doubl
         return (dx);
 #include "ops.def"
     default:
-        assert(!"fg_op_unary_dx: not a unary opcode");
+        assert(0 && "fg_op_unary_dx: not a unary opcode");
         return 0.0;
     }
 }
@@ -288,7 +299,7 @@ static inline double fg_op_binary_dx(int op, int which, double x, double y, doub
         return which == 0 ? (dx) : (dy);
 #include "ops.def"
     default:
-        assert(!"fg_op_binary_dx: not a binary opcode");
+        assert(0 && "fg_op_binary_dx: not a binary opcode");
         return 0.0;
     }
 }
@@ -303,7 +314,7 @@ static inline double fg_op_ternary_dx(int op, int which, double x, double y, dou
         return which == 0 ? (dx) : which == 1 ? (dy) : (dw);
 #include "ops.def"
     default:
-        assert(!"fg_op_ternary_dx: not a ternary opcode");
+        assert(0 && "fg_op_ternary_dx: not a ternary opcode");
         return 0.0;
     }
 }

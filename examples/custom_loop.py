@@ -10,6 +10,7 @@ stop and which state to keep.
 Prints the loss on the way, whether it stopped early, and the constants beside the true ones: all within
 0.1. The best fit by squared errors would be half a unit too high, which is what the wild ones add.
 """
+import argparse
 import random
 
 import flatgrad
@@ -33,8 +34,7 @@ class BentLine(Module):
 
 
 def absolute_error(model, samples):
-    errors = [model(x) - y for x, y in samples]
-    return flatgrad.mean([flatgrad.maximum(error, -error) for error in errors])
+    return flatgrad.mean([flatgrad.maximum(error, -error) for error in (model(x) - y for x, y in samples)])
 
 
 def make_samples(count, rng):
@@ -44,11 +44,11 @@ def make_samples(count, rng):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rng = random.Random(2)
     train, validation = make_samples(200, rng), make_samples(100, rng)
     model = BentLine()
-    optimizer = Adam([{"params": [model.start, model.slope, model.bend]},
-                      {"params": [model.knee], "lr": 0.02}], lr=0.05)
+    optimizer = Adam([{"params": [model.start, model.slope, model.bend]}, {"params": [model.knee], "lr": 0.02}], 0.05)
     scheduler = CosineAnnealingLR(optimizer, T_max=EPOCHS)
 
     best, best_epoch, best_state = float("inf"), 0, None

@@ -8,6 +8,7 @@ pictures is kept for testing; the Trainer looks at them after each epoch, withou
 Prints loss and accuracy of some epochs, the accuracy on the test pictures, which is at least 95 %, and
 one of them with what the network says. Needs scikit-learn, whose copy of the data is used.
 """
+import argparse
 import random
 import sys
 
@@ -20,6 +21,7 @@ EPOCHS = 20
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:

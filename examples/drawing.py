@@ -1,6 +1,12 @@
-"""What the draw_*.py have in common: a picture goes to a file."""
+"""What the draw_*.py have in common: their argument, and a picture goes to a file."""
+import argparse
 import sys
 from pathlib import Path
+
+parser = argparse.ArgumentParser(
+    description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("path", nargs="?", type=Path, help="the picture to write; its ending says in which format")
+arguments = parser.parse_args()
 
 try:
     import graphviz
@@ -11,7 +17,7 @@ except ModuleNotFoundError as error:
 def write(picture, path):
     """Write a picture to the path given on the command line, or else to `path`; its ending says in
     which format. Without the program `dot` the source is written instead, for Graphviz elsewhere."""
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else path)
+    path = arguments.path or Path(path)
     try:
         path.write_bytes(picture.pipe(format=path.suffix.lstrip(".") or None))
         note = ""
@@ -19,5 +25,7 @@ def write(picture, path):
         path = path.with_suffix(".dot")
         path.write_text(picture.source, encoding="utf-8")
         note = "; it is source, for there is no program dot here (https://graphviz.org/download)"
+    except ValueError as error:   # a format that Graphviz does not know
+        parser.error(str(error))
     values = picture.source.count("shape=record")
     print(f"{path}: {values} values{note}")

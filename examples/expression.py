@@ -2,7 +2,12 @@
 
     python examples/expression.py
 """
+import argparse
+
 from flatgrad.engine import Value
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 
 a = Value(-4.0)
 b = Value(2.0)

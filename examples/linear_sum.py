@@ -7,6 +7,7 @@ is a Value, the loss is written with Python's operators, and each parameter is u
 
 Prints the loss, and what the network says about two sums that it has not seen: both within 0.05.
 """
+import argparse
 import random
 
 from flatgrad.nn import MLP
@@ -18,6 +19,7 @@ LEARNING_RATE = 0.01
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     random.seed(0)
     # Xavier's first weights are smaller than micrograd's: the network is smoother between the samples.
     model = MLP(2, [16, 16, 1], init="xavier_uniform")

@@ -7,6 +7,7 @@ updates all parameters in one call, a scheduler lowers the learning rate from 1.
 
 Prints loss and accuracy of every tenth step, 100 % at the end, and writes the picture. Needs the extra `viz`.
 """
+import argparse
 import random
 import sys
 
@@ -23,11 +24,14 @@ ALPHA = 1e-4
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", nargs="?", default="decision_boundary.png",
+                        help="the picture to write, in any format of matplotlib")
+    path = parser.parse_args().path
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         sys.exit(f"moons_png.py needs matplotlib, for the picture: {error}; to install it: pip install matplotlib")
-    path = sys.argv[1] if len(sys.argv) > 1 else "decision_boundary.png"
     X, y = make_moons(100, noise=0.1, random_state=0)
     y = 2.0 * y - 1.0                       # the max-margin loss wants -1 and 1
     random.seed(1337)

@@ -8,8 +8,8 @@ loss, L2 regularization, a learning rate that falls from 1.0 to 0.1. `model(X)` 
 The file has the columns x, y and label, and labels -1 and 1. The one beside this script was written by
 `write_csv` below. Prints loss and accuracy of every tenth step, then the picture: 100 % are right.
 """
+import argparse
 import random
-import sys
 from pathlib import Path
 
 from flatgrad import dot
@@ -29,7 +29,10 @@ def write_csv(path):
 
 
 def main():
-    path = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("make_moons.csv")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", nargs="?", default=Path(__file__).with_name("make_moons.csv"),
+                        help="a CSV file with the columns x, y and label")
+    path = parser.parse_args().path
     X, y = read_csv(path)
     random.seed(1337)
     model = MLP(2, [16, 16, 1])

@@ -9,6 +9,7 @@ motion depends on the constants, through every step and each ``if``. Adam finds 
 Prints the number of scalars in one simulation, a derivative beside the same by finite differences, the
 loss, and the constants that were found: within 1 % of the true ones.
 """
+import argparse
 import math
 import random
 
@@ -30,8 +31,7 @@ def acceleration(x, v, spring, friction, stop):
 
 def simulate(constants):
     """Positions of a mass that starts at -1.0, at rest: the classical Runge-Kutta method of fourth order."""
-    x, v = -1.0, 0.0
-    positions = []
+    x, v, positions = -1.0, 0.0, []
     for step in range(1, STEPS + 1):
         v1, a1 = v, acceleration(x, v, *constants)
         v2, a2 = v + DT / 2 * a1, acceleration(x + DT / 2 * v1, v + DT / 2 * a1, *constants)
@@ -45,6 +45,7 @@ def simulate(constants):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rng = random.Random(1)
     measured = [x + rng.gauss(0.0, 0.002) for x in simulate(TRUE)]   # of floats: no graph
 
@@ -66,8 +67,7 @@ def main():
         constants = [p.exp() for p in parameters]
         loss = loss_of(constants)
         if step % 50 == 0:
-            shown = "  ".join(f"{name} {c.data:6.3f}" for name, c in zip(NAMES, constants))
-            print(f"step {step:3d}  loss {loss.data:.6f}  {shown}")
+            print(f"step {step:3d}  loss {loss.data:.6f}", *(f" {n} {c.data:6.3f}" for n, c in zip(NAMES, constants)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,6 +8,7 @@ rather than -1. The Trainer has the loop, and keeps the loss of each epoch.
 Prints the loss on the way and the eight predictions: all are right. Not every start must lead there, for a
 ReLU may die; of the seeds 0 to 19 every one does.
 """
+import argparse
 import random
 
 from flatgrad.datasets import make_parity
@@ -19,6 +20,7 @@ EPOCHS = 10_000
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     X, y = make_parity(3, signed=True)
     random.seed(0)
     model = MLP(3, [8, 8, 1])

@@ -8,6 +8,7 @@ these have not become better for 200 epochs the best parameters so far are taken
 Prints the losses and the error against the wave without its noise, less than half of what the noise is,
 and writes a picture of the fit and of the history. Needs the extra `viz`.
 """
+import argparse
 import random
 import sys
 
@@ -22,11 +23,13 @@ NOISE = 0.2
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", nargs="?", default="sine.png", help="the picture to write, in any format of matplotlib")
+    path = parser.parse_args().path
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         sys.exit(f"sine.py needs matplotlib, for the picture: {error}; to install it: pip install matplotlib")
-    path = sys.argv[1] if len(sys.argv) > 1 else "sine.png"
     rng = np.random.RandomState(2)
     x = rng.uniform(-3.0, 3.0, size=(200, 1))
     y = np.sin(2.0 * x[:, 0]) + rng.normal(scale=NOISE, size=200)

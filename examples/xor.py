@@ -8,6 +8,7 @@ rows, summed. Four calls: the forward pass, the loss, the backward pass and the 
 Prints the loss on the way, how long all epochs took, a couple of seconds, and the four predictions, each
 within 0.01 of its target. (Tiny ML draws the first weights from 0 to 1; here they are micrograd's, -1 to 1.)
 """
+import argparse
 import random
 import time
 
@@ -21,6 +22,7 @@ EPOCHS = 300_000
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     X, y = make_xor()
     inputs, targets = Tensor(X, requires_grad=False), Tensor(y, requires_grad=False)
     random.seed(1)

@@ -107,6 +107,8 @@ ROWS = [
     ("v = Value(2.0); v._backward = None", "`_children` that are no Values"),
     ("v = Value(2.0); v._backward = None; v.backward()", SAME),
     ("v = Value(2.0); del v.data; hasattr(v, 'data')", "`del v.data`"),
+    ("x = Value(2.0); y = x * x; y._backward = lambda: None; del y._backward; y.backward(); x.grad", "`del v._backward`"),
+    ("v = Value(2.0); del v._backward", "`del v._backward`"),
     ("v = Value(2.0); sorted(vars(v))", "`vars(v)`"),
     ("v = Value(2.0) * 3.0; len(v._children)", "`Value(..., label=)`"),
 

@@ -414,3 +414,82 @@ def test_failed_allocations():
         _core._testing(fail_after=-1)
         assert _core._check()
         assert living() == before
+
+
+# ---- a rule taken away ----
+
+def kinds_of_nodes(x):
+    """A node of each kind: one operand and two, a leaf, an instruction's only result, and one of many."""
+    layer = flatgrad.nn.Layer(1, 2, "linear")
+    return {"a product": x * 3.0, "a function": x.tanh(), "a leaf": x, "a sum": flatgrad.sum([x, x, 1.0]),
+            "an element": flatgrad.softmax([x, 2.0 * x])[1], "a neuron of a layer": layer([x])[0],
+            "local gradients": Value(3.0, (x,), (5.0,))}
+
+
+@pytest.mark.parametrize("kind", kinds_of_nodes(Value(0.5)))
+def test_a_deleted_rule_is_the_operation_s_own_again(kind):
+    def gradient(change):
+        random.seed(0)
+        x = Value(0.5)
+        node = kinds_of_nodes(x)[kind]
+        change(node)
+        (2.0 * node).backward()
+        return x.grad
+
+    calls = []
+
+    def replaced(node):
+        node._backward = lambda: calls.append(node)
+
+    def replaced_and_deleted(node):
+        replaced(node)
+        del node._backward
+        assert type(node._backward) is type(Value(1.0)._backward)
+
+    expected = gradient(lambda node: None)
+    assert gradient(replaced_and_deleted) == expected and not calls
+    gradient(replaced)
+    assert len(calls) == 1
+
+
+def test_only_a_replaced_rule_can_be_deleted():
+    x = Value(1.0)
+    for _ in range(2):
+        with pytest.raises(AttributeError, match="_backward: the rule of the operation itself cannot be deleted"):
+            del x._backward
+        x._backward = lambda: None
+        del x._backward
+
+
+def test_a_rule_that_is_deleted_may_hold_the_last_of_its_nodes():
+    """What its closure held goes with it, finalizers included, and nothing else is touched."""
+    x = Value(2.0)
+    y = x * x
+
+    class Final:
+        def __del__(self):
+            for _ in range(1000):
+                Value(1.0) + 1.0
+            flatgrad.collect()
+
+    y._backward = lambda final=Final(), held=[Value(1.0) * 2.0 for _ in range(100)]: None
+    del y._backward
+    y.backward()
+    assert (x.grad, y.data) == (4.0, 4.0)
+
+
+def test_a_rule_may_delete_itself():
+    x = Value(2.0)
+    y = x * x
+    z = y + 1.0
+
+    def once():
+        x.grad += 100.0
+        del y._backward
+
+    y._backward = once
+    z.backward()
+    assert x.grad == 100.0
+    x.grad = y.grad = z.grad = 0.0
+    z.backward()
+    assert x.grad == 4.0

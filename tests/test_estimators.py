@@ -209,7 +209,8 @@ def test_names_of_features(estimators):
     ({"loss": "mse"}, UnknownNameError, "loss: expected one of 'cross_entropy', 'hinge'"),
     ({"optimizer": "adm"}, UnknownNameError, "did you mean 'adam'"),
     ({"activation": "rellu"}, UnknownNameError, "'relu'"),
-    ({"hidden": 16}, ArgumentTypeError, "hidden: expected a sequence of int"),
+    ({"hidden": 1.5}, ArgumentTypeError, "hidden: expected an int or a sequence of int"),
+    ({"hidden": True}, ArgumentTypeError, "hidden: expected an int"), ({"hidden": "16"}, ArgumentTypeError, "hidden"),
     ({"hidden": (0,)}, ArgumentError, "hidden"), ({"lr": 0.0}, ArgumentError, "lr"),
     ({"epochs": 0}, ArgumentError, "epochs"), ({"batch_size": 0}, ArgumentError, "batch"),
     ({"alpha": -1.0}, ArgumentError, "alpha"), ({"patience": 1.5}, ArgumentTypeError, "patience"),
@@ -258,3 +259,11 @@ def test_widths_and_what_is_not_fitted(estimators):
         estimators.Regressor(**QUICK).fit(X, np.ones((120, 1, 1)))
     with pytest.raises(ValueError):
         estimators.Regressor(**QUICK).fit(X, np.full(120, math.nan))
+
+
+@pytest.mark.parametrize("hidden", [5, np.int64(5)])
+def test_hidden_may_be_one_number(estimators, hidden):
+    one, other = (estimators.Classifier(hidden=sizes, epochs=2, random_state=0).fit(X, LABELS)
+                  for sizes in (hidden, (5,)))
+    assert np.array_equal(one.decision_function(X), other.decision_function(X))
+    assert estimators.Classifier(hidden=np.array([5, 4]), epochs=1).fit(X, LABELS).model_.layers[1].neurons[3:]

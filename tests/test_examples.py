@@ -192,3 +192,21 @@ def test_the_gradient_of_the_simulation_is_that_of_finite_differences():
         h = 1e-6 * number
         ends = [sum(x * x for x in ode.simulate([*ode.TRUE[:k], number + d, *ode.TRUE[k + 1:]])) for d in (h, -h)]
         assert constants[k].grad == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5)
+
+
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in HELPERS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_example_answers_help_and_takes_no_arguments_that_it_does_not_know(script, tmp_path):
+    docstring = (EXAMPLES / script).read_text("utf-8").split('"""')[1]
+    asked = run(f"examples/{script} --help", tmp_path)
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.startswith(f"usage: {script} [-h]")
+    if script != "scalar_gpt.py":   # which has options to speak of
+        assert " ".join(docstring.split()) in " ".join(asked.stdout.split())
+    for unknown in "--stpes 3", "a.xyz more":
+        refused = run(f"examples/{script} {unknown}", tmp_path)
+        assert refused.returncode == 2 and refused.stdout == ""
+        assert refused.stderr.splitlines()[-1].startswith(f"{script}: error: unrecognized arguments: ")
+    assert not list(tmp_path.iterdir())

@@ -978,3 +978,58 @@ def test_an_index_out_of_range_says_so():
     assert trainer.fit([[0, 1], [2, 0]], [0.0, 1.0], 5, progress=False).loss[-1] < trainer.history.loss[0]
     with pytest.raises(DataError, match=r"^indices\[0, 1\]: expected 0 to 2, got 3"):
         trainer.fit([[0, 3]], [0.0], 1, progress=False)
+
+
+# ---- habits ----
+
+LABELS_OF_TEXT = r"^y: expected an array of real numbers, got text, such as '.'; names, y = numpy.unique\("
+
+
+@pytest.mark.parametrize("y, message", [
+    (["a", "b"] * 30, LABELS_OF_TEXT), (np.array(["0", "1"] * 30), LABELS_OF_TEXT),
+    (np.array(["a", "b"] * 30, object), LABELS_OF_TEXT), ("y", LABELS_OF_TEXT), (None, "^y: expected an array of real"),
+    (np.zeros(60, "datetime64[D]"), "^y: expected an array of real numbers, got array"), ({1, 2}, "^y: expected an array"),
+    ({"a": 1}, "^y: expected an array of real numbers, got array"), (b"0", "^y: expected an array of real numbers")],
+    ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("loss, sizes", [("mse", (8, 1)), ("cross_entropy", (8, 2))])
+def test_targets_that_are_no_numbers(loss, sizes, y, message):
+    trainer = trainer_of(loss, Adam, sizes)
+    before = state_of(trainer)
+    for use in (lambda: trainer.fit(X, y, 1, progress=False), lambda: trainer.evaluate(X, y),
+                lambda: trainer.fit(X, np.zeros(60, int), 1, validation=(X, y), progress=False)):
+        with pytest.raises(ArgumentTypeError, match=message.replace("^y", r"^(y|validation\[1\])")):
+            use()
+    assert repr(state_of(trainer)) == repr(before)
+
+
+@pytest.mark.parametrize("samples", [
+    "X", None, [["1", "2"]] * 60, np.array([["1", "2"]] * 60), np.array([["1", 2]] * 60, object),
+    np.zeros((60, 2), "datetime64[D]"), np.zeros((60, 2), "timedelta64[s]"), {"a": [1.0]}, b"ab"],
+    ids=lambda value: type(value).__name__)
+def test_samples_that_are_no_numbers(samples):
+    """Text is none, though NumPy would read numbers in it; and a date is none, which NumPy would count in days."""
+    trainer = trainer_of("mse", Adam, (8, 1))
+    for use in lambda: trainer.fit(samples, np.zeros(60), 1, progress=False), lambda: trainer.predict(samples):
+        with pytest.raises(ArgumentTypeError, match="^X: expected an array of real numbers, got "):
+            use()
+
+
+def test_a_history_is_a_dict_and_makes_a_data_frame():
+    trainer = trainer_of("mse", Adam, (8, 1), metrics=["mae"])
+    history = trainer.fit(X, np.zeros(60), 3, progress=False)
+    assert isinstance(history, dict) and list(history) == ["loss", "mae", "learning_rate", "time"]
+    assert list(history.items()) == [(name, history[name]) for name in history] and len(history) == 3
+    assert history.metrics is history and dict(history) == {name: history[name] for name in history}
+    for other in copy.deepcopy(history), pickle.loads(pickle.dumps(history)):
+        assert other == history and other.epochs == history.epochs and other.loss == history.loss
+    with pytest.raises(UnknownNameError, match="name: expected one of 'loss', .*got 'los'"):
+        history["los"]
+    for name in "items", "update", "plot":   # which are methods of a History
+        with pytest.raises(ArgumentError, match="^metrics: expected other names than"):
+            trainer_of("mse", Adam, (8, 1), metrics={name: mae})
+    assert history.get("los") is None and not hasattr(history, "los")
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(history)
+    assert list(frame.columns) == list(history) and frame["loss"].tolist() == history.loss
+    assert pandas.DataFrame(history.to_dict())["epoch"].tolist() == [1, 2, 3]
+    assert pandas.DataFrame(History()).empty

@@ -370,12 +370,15 @@ def test_plot_draws_on_the_axes_it_is_given(figure):
     negative, positive = pixel(figure, ax, 0.4, 0.3), pixel(figure, ax, 0.6, 0.3)
     assert negative[0] > negative[2] + 20  # reddish, as in micrograd's picture
     assert positive[2] > positive[0] + 20  # bluish
-    assert (pixel(figure, ax, 0.1, 0.7) == negative).all()
-    assert (pixel(figure, ax, 0.9, 0.7) == positive).all()
+    assert (pixel(figure, ax, 0.4, 0.7) == negative).all()
+    assert (pixel(figure, ax, 0.6, 0.7) == positive).all()
+    # The surer, the stronger.
+    surely_negative, surely_positive = pixel(figure, ax, 0.05, 0.7), pixel(figure, ax, 0.95, 0.7)
+    assert surely_negative[2] < negative[2] - 20 and surely_positive[0] < positive[0] - 20
     # A sample has the colour of its label's region, stronger.
-    for label, region in (0, negative), (1, positive):
+    for label, region in (0, surely_negative), (1, surely_positive):
         sample = pixel(figure, ax, label, 1)
-        assert sample[1] < region[1] - 50 and (sample[0] > sample[2]) == (region[0] > region[2])
+        assert sample[1] < region[1] - 20 and (sample[0] > sample[2]) == (region[0] > region[2])
 
 
 def test_plot_up_is_up(figure):
@@ -447,7 +450,9 @@ def test_plot_of_three_classes(figure, model, labels):
     winners = three(grid).argmax(axis=1)
     colours = pixels(figure, ax, grid)
     by_class = [{tuple(colour) for colour in colours[winners == k].tolist()} for k in range(3)]
-    assert [len(found) for found in by_class] == [1, 1, 1] and len(set.union(*by_class)) == 3
+    assert sum(map(len, by_class)) == len(set.union(*by_class))   # no colour in two regions
+    one_shade = not callable(model)
+    assert all(len(found) == 1 if one_shade else 1 < len(found) <= 5 for found in by_class)
 
 
 def test_plot_of_equal_scores_has_a_region(figure):
@@ -665,3 +670,14 @@ def test_plot_without_matplotlib_says_how_to_get_it(monkeypatch, plot, arguments
         plot(*arguments)
     assert str(info.value) == f"{plot.__name__} needs matplotlib; to install it: pip install 'flatgrad[viz]'"
     decision_boundary_text(right, CORNERS, [0, 1, 0, 1])   # does without
+
+
+def test_a_history_is_drawn_over_its_own_epochs():
+    """It is a mapping as well, and one that does not begin with epoch 1."""
+    from flatgrad.train import History
+    from flatgrad.viz.curves import series_of
+
+    history = History()
+    for epoch in 5, 6, 8:
+        history.append(epoch, {"loss": 1.0 / epoch})
+    assert series_of(history)[0] == [5, 6, 8] and series_of(dict(history))[0] == [1, 2, 3]

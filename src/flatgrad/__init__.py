@@ -29,7 +29,7 @@ def __getattr__(name):
         from importlib.metadata import version
 
         return version("flatgrad")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise __getattr__("arguments").no_attribute(__name__, name)
 
 
 def __dir__():

@@ -85,7 +85,7 @@ cdef extern from "Python.h":
     int METH_NOARGS
     int METH_FASTCALL
     object PyDescr_NewMethod(PyTypeObject *tp, PyMethodDef *definition)
-    object PyCFunction_NewEx(PyMethodDef *definition, object self, object module)
+    object PyCFunction_NewEx(PyMethodDef *definition, PyObject *self, object module)
     void *PyMem_Calloc(size_t count, size_t size)
 
 
@@ -1817,7 +1817,10 @@ cdef class Value:
 
     @property
     def _backward(self):
-        """Adds to the operands' gradients from this one's; may be replaced by any callable."""
+        """Adds to the operands' gradients from this one's; may be replaced by any callable.
+
+        `del v._backward` takes the replacement away: the operation's own rule is back.
+        """
         cdef dict extra = extra_of(self)
         if extra is not None and "_backward" in extra:
             return extra["_backward"]
@@ -1830,6 +1833,15 @@ cdef class Value:
         cdef dict extra = make_extra(self)
         extra["_backward"] = value
         fg_tape_set_hook(&tape, self.id, True)
+
+    @_backward.deleter
+    def _backward(self):
+        cdef dict extra = extra_of(self)
+        if extra is None or "_backward" not in extra:
+            raise AttributeError("_backward: the rule of the operation itself cannot be deleted; none has been put in "
+                                 "its place")
+        fg_tape_set_hook(&tape, self.id, False)
+        rule = extra.pop("_backward")   # let go of at the end: that may run Python
 
     def __setattr__(self, name, value):
         try:
@@ -2155,7 +2167,7 @@ cdef int publish_operations() except -1:
             continue
         name = info.name.decode()
         globals()[name] = PyCFunction_NewEx(
-            row_definition(info, fg_functions[op], METH_FASTCALL, False), None, __name__)
+            row_definition(info, fg_functions[op], METH_FASTCALL, False), NULL, __name__)
         __all__.append(name)
         if info.arity == 1:
             method = PyDescr_NewMethod(

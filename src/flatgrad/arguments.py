@@ -11,8 +11,8 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative", "one_of", "path_of",
-           "positive", "real", "samples", "shortened", "whole", "within"]
+__all__ = ["columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "no_attribute",
+           "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened", "whole", "within"]
 
 
 def real(name, value, expected="a number"):
@@ -86,6 +86,32 @@ def is_bool(value):
     return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool") and hasattr(value, "dtype")
 
 
+# What people look for under PyTorch's names, or in another module, and where it is.
+ELSEWHERE = {
+    "Linear": "flatgrad.nn.Layer(nin, nout, 'linear')", "BatchNorm1d": "flatgrad.nn.BatchNorm",
+    "LSTM": "flatgrad.nn.LSTMCell", "GRU": "flatgrad.nn.GRUCell", "RNN": "flatgrad.nn.RNNCell",
+    "tensor": "flatgrad.Tensor", "from_numpy": "flatgrad.Tensor", "Parameter": "flatgrad.Tensor",
+    "functional": "flatgrad, for the functions, and flatgrad.losses", "init": "flatgrad.nn.initialization",
+    "utils": "flatgrad.optim, for clip_grad_norm_", "mse_loss": "flatgrad.losses.mse", "MSE": "flatgrad.losses.mse",
+    "l1_loss": "flatgrad.losses.mae", "MAE": "flatgrad.losses.mae", "huber_loss": "flatgrad.losses.huber",
+    "nll_loss": "flatgrad.losses.nll", "bce": "flatgrad.losses.binary_cross_entropy",
+    "binary_cross_entropy_with_logits": "flatgrad.losses.bce_with_logits",
+    "crossentropy": "flatgrad.losses.cross_entropy", "softmax_cross_entropy": "flatgrad.losses.cross_entropy",
+    "CategoricalCrossentropy": "flatgrad.losses.cross_entropy", "Dense": "flatgrad.nn.Layer",
+}
+
+
+def no_attribute(module, name):
+    """The AttributeError of a module that has no such name; it says where there is one."""
+    place = ELSEWHERE.get(name)
+    modules = ("flatgrad", "flatgrad.nn", "flatgrad.losses", "flatgrad.optim")
+    for other in () if place or name.startswith("_") else modules:
+        if other != module and name in dir(importlib.import_module(other)):
+            place = f"{other}.{name}"
+            break
+    return AttributeError(f"module {module!r} has no attribute {name!r}{f'; there is {place}' if place else ''}")
+
+
 def one_of(name, value, known):
     """`value`, which has to be one of the names `known`; the error suggests the nearest."""
     known = list(known)
@@ -138,7 +164,7 @@ def finite_array(name, x, ndim=None):
         if array.dtype.kind == "c":   # astype would drop the imaginary part, with a warning at most
             raise TypeError
         if array.dtype.kind not in "biuf":
-            array = array.astype(np.float64)
+            array = of_objects(array)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentTypeError(f"{name}: expected an array of real numbers, got {shortened(x)}") from None
     if ndim is not None and array.ndim != ndim:
@@ -150,6 +176,23 @@ def finite_array(name, x, ndim=None):
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
         raise DataError(f"{name}[{', '.join(map(str, where))}]: expected a finite number, got {array[where]}")
     return array
+
+
+def of_objects(array):
+    """An array of numbers that are objects, such as Fractions, as one of float64. Text and dates are no numbers."""
+    if array.dtype.kind != "O" or array.ndim == 0 and array.item() is None or any(
+            isinstance(item, (str, bytes)) for item in array.flat):
+        raise TypeError
+    return array.astype("float64")
+
+
+def columns_of(X):
+    """The names of the columns of a DataFrame, a list of str; None if it has none, or they are not all text."""
+    try:
+        names = list(getattr(X, "columns", ()))
+    except TypeError:
+        return None
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def samples(name, x, n_features=None):

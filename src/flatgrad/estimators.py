@@ -7,11 +7,12 @@ small bases of ours give the same parameters, scores and reprs, and `flatgrad.ar
 """
 import contextlib
 import inspect
+import numbers
 
 import numpy as np
 
 from flatgrad import losses, optim
-from flatgrad.arguments import finite_array, flag, non_negative, one_of, positive, samples, shortened, whole
+from flatgrad.arguments import columns_of, finite_array, flag, non_negative, one_of, positive, samples, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError, StateError
 from flatgrad.nn import MLP
 from flatgrad.nn.layers import Layer
@@ -76,8 +77,8 @@ OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmspr
 PARAMETERS = """
     Parameters
     ----------
-    hidden : sequence of int, optional
-        Neurons of each hidden layer; () for a linear model.
+    hidden : int or sequence of int, optional
+        Neurons of each hidden layer, or of the only one; () for a linear model.
     activation : str or callable, optional
         Of the hidden layers, as `flatgrad.nn.Layer` takes it.
     {loss}
@@ -149,9 +150,11 @@ class Network(BaseEstimator):
     def _settings(self):
         """The parameters, checked: an estimator's constructor only keeps them."""
         try:
-            sizes = [whole("hidden", size, 1) for size in self.hidden]
+            sizes = [self.hidden] if isinstance(self.hidden, numbers.Integral) else list(self.hidden)
+            sizes = [whole("hidden", size, 1) for size in sizes]
         except TypeError:
-            raise ArgumentTypeError(f"hidden: expected a sequence of int, 1 or more, got {self.hidden!r}") from None
+            raise ArgumentTypeError("hidden: expected an int or a sequence of int, 1 or more, "
+                                    f"got {self.hidden!r}") from None
         one_of("loss", self.loss, self._losses)
         optimizer = OPTIMIZERS[one_of("optimizer", self.optimizer, OPTIMIZERS)]
         fraction = positive("validation_fraction", self.validation_fraction)
@@ -197,8 +200,10 @@ class Network(BaseEstimator):
             if hasattr(validation, "validate_data"):   # from 1.6 on
                 return validation.validate_data(self, X, reset=reset, dtype=np.float64)
             return self._validate_data(X, reset=reset, dtype=np.float64)
-        names = names_of(X)
+        names = columns_of(X)
         array = samples("X", X)
+        if names is not None:
+            names = np.asarray(names, dtype=object)
         if reset:
             self.n_features_in_ = array.shape[1]
             vars(self).pop("feature_names_in_", None)
@@ -545,12 +550,3 @@ def generator_of(random_state):
     except ArgumentTypeError:
         raise ArgumentTypeError("random_state: expected None, an int, or a RandomState or Generator of numpy.random, "
                                 f"got {random_state!r}") from None
-
-
-def names_of(X):
-    """The names of the columns, if all are text."""
-    names = getattr(X, "columns", None)
-    if names is None:
-        return None
-    names = np.asarray(names, dtype=object)
-    return names if len(names) and all(isinstance(name, str) for name in names) else None

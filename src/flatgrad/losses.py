@@ -996,3 +996,7 @@ def vectors_of(parameters):
 def total(terms):
     """Their sum: the only one as it is, 0 if there is none."""
     return terms[0] if len(terms) == 1 else sum(terms)
+
+
+def __getattr__(name):
+    raise arguments.no_attribute(__name__, name)

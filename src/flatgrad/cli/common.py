@@ -82,7 +82,7 @@ def suggestion(text, known):
 
 # ---- files ----
 
-def check_writable(parser, option, path, ending, others):
+def check_writable(parser, option, path, endings, others):
     """Exit if a file cannot or must not go to `path`; leave every file as it is.
 
     Parameters
@@ -92,16 +92,18 @@ def check_writable(parser, option, path, ending, others):
     option : str
         What named the path.
     path : str
-    ending : str
-        That its name has to have, if it has one at all.
+    endings : list of str
+        Of which its name has to have one, if it has any at all.
     others : dict of str to str or None
         Option -> path of the other files of the command.
     """
     from flatgrad.datasets import shown_path
     from flatgrad.storage import check_writable as check
 
-    if os.path.splitext(path)[1].lower() not in ("", ending):
-        parser.error(f"argument {option}: expected a name that ends in {ending}, got {path!r}")
+    if os.path.splitext(path)[1].lower() not in ("", *endings):
+        *most, last = endings
+        either = f"{', '.join(most)} or {last}" if most else last
+        parser.error(f"argument {option}: expected a name that ends in {either}, got {path!r}")
     for other, other_path in others.items():
         if other_path is not None and is_same(path, other_path):
             parser.error(f"argument {option}: expected another file than {other}'s, got {path!r}")

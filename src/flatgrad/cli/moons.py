@@ -1,11 +1,13 @@
 """``python -m flatgrad moons``: micrograd's demo, on generated samples or those of a file."""
+import copy
 import io
 import math
+import os
 import random
 import sys
 
 from flatgrad.cli.common import check_writable, int_from, name_of, positive_number
-from flatgrad.cli.training import OPTIMIZERS, optimizer_of, steps
+from flatgrad.cli.training import OPTIMIZERS, exploded, optimizer_of, steps
 
 __all__ = ["add", "train"]
 
@@ -19,7 +21,10 @@ Prints loss and accuracy as it goes, then draws the decision boundary.
 No straight line separates the moons: the hidden layers have to bend one around them, which is
 what they are for. The loss is the mean of max(0, 1 - label * score), with labels -1 and 1, plus
 1e-4 times the sum of the squares of all parameters; it is 0.01 or so once every sample is on its
-side with a margin. The accuracy is the share of samples on the right side."""
+side with a margin. The accuracy is the share of samples on the right side.
+
+Coordinates of your points far from a few units, such as incomes in thousands, are standardised for
+the training, which says so; pictures and saved weights are of the units of the file."""
 
 EXAMPLES = """\
 examples:
@@ -63,8 +68,11 @@ the same in Python:
         optimizer.step()
     print(loss.data)"""
 
-ADVICE = "Scale x and y to a few units, or try another --seed."
-ADVICE_ON_RATE = "Try a smaller --learning-rate, scale x and y to a few units, or try another --seed."
+ADVICE = "Try a smaller --learning-rate or another --seed."
+
+# Coordinates beyond the first, or that spread less than the second, are standardised.
+LARGEST, LEAST_SPREAD = 20.0, 0.05
+LARGEST_OF_ALL = 5e307   # so that the width of a picture is a float
 
 
 def add(commands):
@@ -99,9 +107,9 @@ def add(commands):
     sub.add_argument("--load", metavar="NPZ", help="begin with the weights of a file that --save wrote")
     sub.add_argument("--save", metavar="NPZ", help="write the trained weights to a file, which --load reads "
                      "and flatgrad.nn.MLP.load")
-    sub.add_argument("--out", default="decision_boundary.png", metavar="PNG",
-                     help="the picture to write, over any file of that name; needs matplotlib "
-                          "(default: %(default)s)")
+    sub.add_argument("--out", default="decision_boundary.png", metavar="FILE",
+                     help="the picture to write, over any file of that name, as its ending says: .png, .svg, .pdf "
+                          "or another format of matplotlib, which it needs (default: %(default)s)")
 
 
 def moons(args):
@@ -112,51 +120,64 @@ def moons(args):
     from flatgrad.viz import decision_boundary_text
 
     X, y = samples(args)
-    check_writable(args.parser, "--out", args.out, ".png", {"--data": args.data, "--load": args.load})
+    check_writable(args.parser, "--out", args.out, formats(), {"--data": args.data, "--load": args.load})
     if args.save is not None:
-        check_writable(args.parser, "--save", args.save, ".npz", {"--data": args.data, "--out": args.out})
+        check_writable(args.parser, "--save", args.save, [".npz"], {"--data": args.data, "--out": args.out})
 
     random.seed(args.seed)
     model = MLP(2, [*args.hidden, 1], activation=args.activation)
     if args.load is not None:
         load(model, args)
     print(f"Number of parameters {len(model.parameters())}", flush=True)
-    usual = args.learning_rate is None and args.activation == "relu" and args.optimizer == "sgd"
-    advice = ADVICE if usual else ADVICE_ON_RATE
+    mean, scale = scaling(X)
+    if mean is not None:
+        print("Standardised for training: " + ", ".join(
+            f"({name} - {m:.4g}) / {d:.4g}" for name, m, d in zip("xy", mean, scale)), flush=True)
+        if args.load is not None:
+            rescale(model, *inverse(mean, scale))
     optimizer = optimizer_of(args.optimizer, model.parameters(), args.learning_rate)
-    for k, loss, accuracy in train(model, X, y, args.steps, optimizer=optimizer, batch_size=args.batch_size,
+    inputs = X if mean is None else (X - mean) / scale
+    for k, loss, accuracy in train(model, inputs, y, args.steps, optimizer=optimizer, batch_size=args.batch_size,
                                    seed=args.seed):
         if not math.isfinite(loss):
-            return diverged(f"the loss is {loss} at step {k}", X, advice)
+            return diverged(f"the loss is {loss} at step {k}")
         if k % 10 == 0 or k == args.steps - 1:
             width = len(str(args.steps - 1))
             number = f"{loss:10.6f}" if loss < 1000 else f"{loss:10.3e}"
             print(f"step {k:{width}}   loss {number}   accuracy {accuracy:6.1%}", flush=True)
         if k == 0:
             first_loss = loss
+    if exploded(first_loss, loss):
+        return diverged(f"the loss went from {first_loss:.4g} to {loss:.4g}")
     if loss > first_loss:
-        print(f"\nThe loss went up. {advice}")
+        print(f"\nThe loss went up. {ADVICE}")
 
     def predict(points):
-        return model(points).data[:, 0]
+        return model(points if mean is None else (points - mean) / scale).numpy()[:, 0]
 
     try:
         print("\n" + decision_boundary_text(predict, X, y), flush=True)
     except ValueError as error:  # the last step made the weights overflow
-        return diverged(error, X, advice)
+        return diverged(error)
     if args.save is not None:
+        saved = model
+        if mean is not None:
+            saved = copy.deepcopy(model)
+            rescale(saved, mean, scale)
         try:
-            model.save(args.save)
+            saved.save(args.save)
         except OSError as error:
             args.parser.error(f"cannot write {shown_path(args.save)}: {error.strerror}")
         print(f"\nWrote {shown_path(args.save)}")
     try:
-        picture = png(predict, X, y)
+        drawn = picture(predict, X, y, os.path.splitext(args.out)[1][1:].lower() or "png")
     except ImportError:
         print("\nNo picture without matplotlib; to get it: pip install 'flatgrad[viz]'")
         return 0
+    except (OSError, RuntimeError, ValueError) as error:   # a format may need another program, such as LaTeX
+        args.parser.error(f"cannot draw {shown_path(args.out)}: {' '.join(str(error).split())}")
     try:
-        write_file(args.out, picture)
+        write_file(args.out, drawn)
     except OSError as error:
         args.parser.error(f"cannot write {shown_path(args.out)}: {error.strerror}")
     print(f"\nWrote {shown_path(args.out)}")
@@ -171,11 +192,43 @@ def samples(args):
         X, y = make_moons(100, noise=0.1, random_state=args.seed)
         return X, 2.0 * y - 1.0
     try:
-        return read_csv(args.data)
+        X, y = read_csv(args.data)
     except OSError as error:
         args.parser.error(f"cannot read {shown_path(args.data)}: {error.strerror}")
     except ValueError as error:
         args.parser.error(str(error))
+    for name, column in zip("xy", X.T.tolist()):
+        if max(map(abs, column)) > LARGEST_OF_ALL:
+            args.parser.error(f"{shown_path(args.data)}: expected coordinates up to {LARGEST_OF_ALL:g}, got {name} "
+                              f"from {min(column):g} to {max(column):g}")
+    return X, y
+
+
+def scaling(X):
+    """The mean and standard deviation by which coordinates have to be standardised; None and None if they are fine."""
+    import numpy as np
+
+    mean = (X / len(X)).sum(axis=0)
+    reach = abs(X - mean).max(axis=0)
+    reach[reach <= 1e-12 * abs(mean)] = 0.0   # all are equal but for rounding
+    scale = reach * np.sqrt(np.square((X - mean) / np.where(reach > 0.0, reach, 1.0)).mean(axis=0))
+    scale = np.where(scale > 0.0, scale, 1.0)
+    if abs(X).max() > LARGEST or scale.min() < LEAST_SPREAD:
+        return mean, scale
+    return None, None
+
+
+def inverse(mean, scale):
+    """What undoes standardising."""
+    return -mean / scale, 1.0 / scale
+
+
+def rescale(model, mean, scale):
+    """Change the first layer so that the model gives for points what it has given for (points - mean) / scale."""
+    state = model.state_dict()
+    weight = state["layers.0.weight"] / scale
+    model.load_state_dict({**state, "layers.0.weight": weight,
+                           "layers.0.bias": state["layers.0.bias"] - weight @ mean})
 
 
 def load(model, args):
@@ -236,25 +289,33 @@ def train(model, X, y, count, *, optimizer=None, batch_size=None, seed=0):
         yield k, loss.data, float(right)
 
 
-def png(predict, X, y):
-    """The picture of a decision boundary, as the bytes of a PNG file."""
+def formats():
+    """The endings of pictures that can be written."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        return [".pdf", ".png", ".svg"]
+    return sorted([f".{name}" for name in FigureCanvasBase.get_supported_filetypes()],
+                  key=lambda ending: (ending not in (".png", ".svg", ".pdf"), ending))
+
+
+def picture(predict, X, y, form):
+    """The picture of a decision boundary, as the bytes of a file of that format."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     from flatgrad.viz import plot_decision_boundary
 
     figure = Figure(figsize=(6.4, 4.8), dpi=100, layout="tight")
-    plot_decision_boundary(predict, X, y, ax=figure.subplots())
+    plot_decision_boundary(predict, X, y, ax=figure.subplots(), feature_names=["x", "y"])
     stream = io.BytesIO()
-    figure.savefig(stream, format="png")
+    date = {"svg": "Date", "svgz": "Date", "pdf": "CreationDate"}.get(form)
+    with matplotlib.rc_context({"svg.hashsalt": "flatgrad"}):   # one seed, one result: no date, no random names
+        figure.savefig(stream, format=form, metadata={date: None} if date else None)
     return stream.getvalue()
 
 
-def diverged(what, X, advice):
+def diverged(what):
     """Tell that training failed, and return the exit code."""
-    largest = max(abs(X).max(axis=0))
-    print(
-        f"flatgrad moons: error: training diverged: {what}; coordinates reach {largest:g}. "
-        f"{advice}",
-        file=sys.stderr,
-    )
+    print(f"flatgrad moons: error: training diverged: {what}. {ADVICE}", file=sys.stderr)
     return 1

@@ -3,7 +3,7 @@ import math
 import sys
 
 from flatgrad.cli.common import finite_number, int_from, positive_number
-from flatgrad.cli.training import is_shown, optimizer_of, steps
+from flatgrad.cli.training import exploded, is_shown, optimizer_of, steps
 
 __all__ = ["add"]
 
@@ -262,7 +262,7 @@ def plain(output):
 # ---- what they share ----
 
 class Diverged(Exception):
-    """The loss is no finite number any more."""
+    """The loss is no finite number any more, or ends far above where it began."""
 
     def __init__(self, loss, epoch):
         super().__init__(loss, epoch)
@@ -271,7 +271,7 @@ class Diverged(Exception):
     def told(self, args):
         """Tell it, and return the exit code."""
         name = args.parser.prog.removeprefix("python -m ")
-        print(f"{name}: error: training diverged: the loss is {self.loss} at epoch {self.epoch}. Try a smaller --lr "
+        print(f"{name}: error: training diverged: the loss is {self.loss:.4g} at epoch {self.epoch}. Try a smaller --lr "
               f"than {args.lr:g}.", file=sys.stderr)
         return 1
 
@@ -309,10 +309,12 @@ class Problem:
         for k, loss, outputs, _ in steps(self.model, self.X, self.y, epochs, losses.mse, optimizer):
             if not math.isfinite(loss.data):
                 raise Diverged(loss.data, k)
+            if k == 0:
+                first = loss.data
             if is_shown(k):
                 yield k, loss.data, outputs.data[:, 0]
         loss, outputs = self.evaluate(self.X, self.y)
-        if not math.isfinite(loss):
+        if exploded(first, loss):
             raise Diverged(loss, epochs)
         yield epochs, loss, outputs
 

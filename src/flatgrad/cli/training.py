@@ -1,5 +1,5 @@
 """The loop that all commands train with, and the optimizers by name."""
-__all__ = ["OPTIMIZERS", "is_shown", "optimizer_of", "steps"]
+__all__ = ["OPTIMIZERS", "exploded", "is_shown", "optimizer_of", "steps"]
 
 # What --optimizer may say -> the class in `flatgrad.optim`, and the learning rate that suits the moons.
 OPTIMIZERS = {"sgd": ("SGD", 1.0), "adam": ("Adam", 0.05), "adamw": ("AdamW", 0.05), "rmsprop": ("RMSprop", 0.02),
@@ -77,3 +77,8 @@ def batches(X, y, batch_size, seed):
 def is_shown(k):
     """Whether step k has a line in a log of many: 0, 10, 20, 50, 100, 200, 500, 1000 and so on."""
     return k == 0 or k >= 10 and str(k).rstrip("0") in ("1", "2", "5")
+
+
+def exploded(first, last):
+    """Whether a training has done nothing but harm, from its first loss and its last one."""
+    return not last <= 100.0 * max(first, 1.0)

@@ -5,6 +5,7 @@ What micrograd has does without NumPy; the rest is loaded when it is first asked
 import random
 
 from flatgrad._core import Value
+from flatgrad.arguments import no_attribute
 from flatgrad.nn.layers import MLP, Layer, Neuron, Sequential
 from flatgrad.nn.module import Module
 
@@ -32,7 +33,7 @@ def __getattr__(name):
         return found
     if name in SUBMODULES:
         return import_module(f"flatgrad.nn.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise no_attribute(__name__, name)
 
 
 def __dir__():

@@ -412,6 +412,9 @@ def run(layers, x):
 
 def split(activation):
     """What a layer does after its neurons, and what they do, of a layer's activation."""
+    if isinstance(activation, type):
+        raise ArgumentTypeError("activation: expected a name or a function, such as 'relu' or ReLU(), got the class "
+                                f"{activation.__name__}")
     if not callable(activation):
         one_of("activation", activation, ACTIVATIONS)
     whole = callable(activation) or activation == "softmax"

@@ -2,9 +2,14 @@
 
 `flatgrad.optim.lr_scheduler` has what changes learning rates on the way.
 """
+from flatgrad.arguments import no_attribute
 from flatgrad.optim import lr_scheduler
 from flatgrad.optim.clip import clip_grad_norm_, clip_grad_value_
 from flatgrad.optim.optimizers import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 __all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "clip_grad_norm_",
            "clip_grad_value_", "lr_scheduler"]
+
+
+def __getattr__(name):
+    raise no_attribute(__name__, name)

@@ -6,10 +6,11 @@ from flatgrad.arguments import one_of
 __all__ = ["History"]
 
 
-class History:
+class History(dict):
     """Numbers for each epoch of a training run, by name.
 
-    A `Trainer` makes it and adds to it. Its names are attributes as well: ``history.loss`` is
+    A `Trainer` makes it and adds to it. It is a dict of lists, so that ``pandas.DataFrame(history)`` has a column
+    for each name, but its length is the number of epochs. Names are attributes as well: ``history.loss`` is
     ``history['loss']``.
 
     Attributes
@@ -19,7 +20,7 @@ class History:
     metrics : dict of str to list of float
         One number for each epoch: ``'loss'``, the metrics by their names, the same of the validation
         samples as ``'val_loss'`` and so on, ``'learning_rate'``, and ``'time'`` in seconds. nan where an
-        epoch had no such number.
+        epoch had no such number. The History itself.
 
     Examples
     --------
@@ -34,8 +35,18 @@ class History:
     """
 
     def __init__(self):
+        super().__init__()
         self.epochs = []
-        self.metrics = {}
+
+    @property
+    def metrics(self):
+        return self
+
+    @metrics.setter
+    def metrics(self, numbers):
+        numbers = dict(numbers)
+        self.clear()
+        self.update(numbers)
 
     def append(self, epoch, logs):
         """Add the numbers of one epoch.
@@ -45,23 +56,22 @@ class History:
         epoch : int
         logs : dict of str to float
         """
-        metrics = self.metrics
-        if metrics.keys() != logs.keys():
+        if self.keys() != logs.keys():
             for name in logs:
-                metrics.setdefault(name, [math.nan] * len(self.epochs))
-            logs = {name: logs.get(name, math.nan) for name in metrics}
+                self.setdefault(name, [math.nan] * len(self.epochs))
+            logs = {name: logs.get(name, math.nan) for name in self}
         for name, number in logs.items():
-            metrics[name].append(number)
+            self[name].append(number)
         self.epochs.append(epoch)
 
     def to_dict(self):
-        """The epochs, as ``'epoch'``, and the numbers, in new lists: what `pandas.DataFrame` takes.
+        """The epochs, as ``'epoch'``, and the numbers, in new lists.
 
         Returns
         -------
         dict of str to list
         """
-        return {"epoch": list(self.epochs), **{name: list(numbers) for name, numbers in self.metrics.items()}}
+        return {"epoch": list(self.epochs), **{name: list(numbers) for name, numbers in self.items()}}
 
     def plot(self, ax=None, **options):
         """Draw the numbers over the epochs, as `flatgrad.viz.plot_history` does.
@@ -88,23 +98,16 @@ class History:
     def __len__(self):
         return len(self.epochs)
 
-    def __iter__(self):
-        return iter(self.metrics)
-
-    def __contains__(self, name):
-        return name in self.metrics
-
-    def __getitem__(self, name):
-        return self.metrics[name if name in self.metrics else one_of("name", name, self.metrics)]
+    def __missing__(self, name):
+        one_of("name", name, list(self))
 
     def __getattr__(self, name):
-        metrics = vars(self).get("metrics", {})   # there is none yet while a copy is made
-        if name in metrics:
-            return metrics[name]
+        if name in self:
+            return self[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __dir__(self):
-        return [*super().__dir__(), *self.metrics]
+        return [*super().__dir__(), *self]
 
     def __eq__(self, other):
         if not isinstance(other, History):
@@ -116,7 +119,7 @@ class History:
     def __repr__(self):
         if not self.epochs:
             return "History of 0 epochs"
-        shown = [f"{name} {numbers[0]:.4g} -> {numbers[-1]:.4g}" for name, numbers in self.metrics.items()
+        shown = [f"{name} {numbers[0]:.4g} -> {numbers[-1]:.4g}" for name, numbers in self.items()
                  if name not in ("learning_rate", "time")]
         text = f"History of {len(self)} epoch{'s' * (len(self) != 1)}: {', '.join(shown)}"
-        return text + (f"; {sum(self.metrics['time']):.3g} s" if "time" in self.metrics else "")
+        return text + (f"; {sum(self['time']):.3g} s" if "time" in self else "")

@@ -82,6 +82,7 @@ class Task:
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
         y = np.asarray(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
         if y.dtype.kind not in "biu":
+            self.refuse_text(y, name)
             y = finite_array(name, y)
         if y.ndim not in (1, 2):
             raise ShapeError(f"{name}: expected the shape (n_samples,) or (n_samples, n_outputs), got {y.shape}")
@@ -128,6 +129,14 @@ class Task:
             self.refuse((y < 0) | (y > 1), y, expected, name)
 
     @staticmethod
+    def refuse_text(y, name):
+        text = [label for label in y.flat if isinstance(label, (str, bytes))] if y.dtype.kind in "USO" else []
+        if text:
+            raise ArgumentTypeError(f"{name}: expected an array of real numbers, got text, such as "
+                                    f"{str(text[0])[:40]!r}; names, y = numpy.unique(y, return_inverse=True) makes "
+                                    "labels of names")
+
+    @staticmethod
     def refuse(wrong, y, expected, name):
         if wrong.any():
             where = tuple(int(k) for k in np.argwhere(wrong)[0])
@@ -154,4 +163,4 @@ def finite_or_whole(name, y):
         array = np.asarray(y)
     except ValueError:   # rows of different lengths
         array = None
-    return array if array is not None and array.dtype.kind in "biu" else finite_array(name, y)
+    return array if array is not None and array.dtype.kind in "biuUSO" else finite_array(name, y)

@@ -27,7 +27,7 @@ from flatgrad.train.samples import Task, array_of, constant
 __all__ = ["Trainer"]
 
 CHUNK = 4096   # rows that go through a model at once when nothing is learnt from them
-RESERVED = ("loss", "learning_rate", "time", "epoch", "epochs", "metrics", "append", "plot", "to_dict")
+RESERVED = ("loss", "learning_rate", "time", "epoch", "epochs", *(name for name in dir(History) if name[0] != "_"))
 
 
 class Trainer:

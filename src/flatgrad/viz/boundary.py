@@ -1,8 +1,8 @@
 """Pictures of a classifier over the plane of two features, as text or with matplotlib."""
 import numpy as np
 
-from flatgrad.arguments import finite, finite_array, shortened, whole
-from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+from flatgrad.arguments import columns_of, finite, finite_array, one_of, shortened, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError, UnknownNameError
 from flatgrad.viz.common import (COLOURS, FAINT, axis_range, check_axes, check_model, current_axes, feature_names_of,
                                  outputs, samples_of)
 
@@ -15,6 +15,9 @@ MARKERS = "o^sDvp<>hP"
 
 MARGIN = 0.15  # of the samples' range, added on each side
 GRID = 200  # points along each axis of a plot
+SHADES = 5  # of a region, from the boundary inwards
+FAINTEST_TO_STRONGEST = 0.15, 0.6   # the opacity of the shades
+AGREEMENT = 0.999   # the share of points where an estimator's scores have to say what it predicts: all but ties
 
 
 def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1), feature_names=None, threshold=0.0):
@@ -25,8 +28,9 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
     model : callable, or object with the method predict
         From points, an ndarray of shape `(n, n_features)`, to finite scores: of two classes of shape
         `(n,)` or `(n, 1)`, or one for each class, `(n, n_classes)`; an array, a list or a Tensor, so that
-        a `flatgrad.nn` Module is one. Of an estimator, which is not callable, `predict` says the labels.
-        Called once; a Module in training mode is in evaluation mode for the call.
+        a `flatgrad.nn` Module is one. Called once; a Module in training mode is in evaluation mode for the
+        call. Of an estimator, which is not callable, `predict` says the labels, and `decision_function` or
+        `predict_proba`, if it has one that agrees with them, how sure it is and where exactly the boundary runs.
     X : array_like, shape (n_samples, n_features)
         Samples, finite, of two features at least.
     y : array_like, shape (n_samples,)
@@ -35,10 +39,11 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
         all labels are among these, or else of the distinct labels in order.
     width, height : int, optional
         Size of the drawing in characters, without the axes around it.
-    features : pair of int, optional
-        The features to draw, across and up. All others are at their mean over `X`.
+    features : pair of int or str, optional
+        The features to draw, across and up, by their places or names. All others are at their mean over `X`.
     feature_names : sequence of str, optional
-        For each feature of `X` what the picture calls it; `x[0]` and so on by default.
+        For each feature of `X` what the picture calls it; by default the names of the columns of a
+        pandas.DataFrame, or else `x[0]` and so on.
     threshold : float, optional
         Of a model with one score: 0 for a score such as a logit, 0.5 for a probability.
 
@@ -120,7 +125,7 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
         f"{bottom:>{indent}} {rule}",
         f"{'':{indent}}  {left} {right:>{max(width - len(left) - 1, 0)}}",
         f"samples: {of_samples}   {'score' if verdict.by_sign else 'regions'}: {of_regions}",
-        *plane.description(feature_names is not None),
+        *plane.description(),
     ])
 
 
@@ -137,9 +142,9 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, with names of the axes and a legend, its limits set to what is drawn. Of more than two
-        features, a title says where the others are, unless there is a title. Nothing is shown and
-        nothing saved.
+        `ax`, with names of the axes and a legend beside it, its limits set to what is drawn. Where the
+        figure has no layout engine, `ax` becomes narrower by the legend. Of more than two features, a title
+        says where the others are, unless there is a title. Nothing is shown and nothing saved.
 
     Raises
     ------
@@ -150,8 +155,10 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
 
     Notes
     -----
-    The boundary is interpolated linearly between the points of a grid of 200 by 200. Up to ten classes have
-    markers of their own, and colours that most people who are colour-blind tell apart.
+    The boundary is interpolated linearly between the points of a grid of 200 by 200. A region is the stronger
+    in colour, the further its class is ahead of the next one, in five steps of lead / (lead + median lead); it is
+    of one shade where a model says labels only. Up to ten classes have markers of their own, and colours that
+    most people who are colour-blind tell apart.
 
     Examples
     --------
@@ -173,18 +180,18 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
     colours = COLOURS[:count]
     if count > len(COLOURS):
         colours = list(matplotlib.colormaps["turbo"](np.linspace(0, 1, count)))
-    if count == 2:
-        ends = verdict.lead(1).reshape(GRID, GRID)
-        ax.contourf(xs, ys, ends, levels=[-1.0, 0.0, 1.0], colors=colours, alpha=FAINT)
-        if ends.min() < 0 < ends.max():
-            ax.contour(xs, ys, ends, levels=[0.0], colors="0.2", linewidths=1.2)
-    else:
-        for k, colour in enumerate(colours):
-            lead = verdict.lead(k).reshape(GRID, GRID)
-            if lead.max() > 0:
-                ax.contourf(xs, ys, lead, levels=[0.0, 1.0], colors=[colour], alpha=FAINT)
-                if lead.min() < 0:
-                    ax.contour(xs, ys, lead, levels=[0.0], colors="0.2", linewidths=0.8)
+    leads = [verdict.lead(k).reshape(GRID, GRID) for k in range(count)]
+    levels, shades = [0.0, 1.0], [FAINT]
+    if verdict.graded:
+        typical = np.median(np.max(leads, axis=0)) or 1.0
+        leads = [lead / (np.abs(lead) + typical) for lead in leads]
+        levels, shades = np.linspace(0.0, 1.0, SHADES + 1), np.linspace(*FAINTEST_TO_STRONGEST, SHADES)
+    for lead, colour in zip(leads, colours):
+        if lead.max() > 0:
+            ax.contourf(xs, ys, lead, levels=levels, colors=[matplotlib.colors.to_rgba(colour, a) for a in shades])
+    for lead in leads[1 if count == 2 else 0:]:
+        if lead.min() < 0 < lead.max():
+            ax.contour(xs, ys, lead, levels=[0.0], colors="0.2", linewidths=1.2 if count == 2 else 0.8)
     for k, (name, colour) in enumerate(zip(verdict.names, colours)):
         side = plane.shown[verdict.codes == k]
         ax.scatter(side[:, 0], side[:, 1], s=40, color=[colour], edgecolors="white", linewidths=0.8,
@@ -195,8 +202,22 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
     ax.set_ylabel(plane.names[1])
     if plane.has_others and not ax.get_title():
         ax.set_title("other features at their mean")
-    ax.legend(loc="best", ncols=1 if count <= 5 else 2)
+    put_legend_beside(ax)
     return ax
+
+
+def put_legend_beside(ax):
+    """Add a legend to the right of the axes, and room for it where no layout engine will make it."""
+    legend = ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0)
+    figure = ax.figure
+    if figure.get_layout_engine() is not None:
+        return
+    place = ax.get_subplotspec()
+    # Where the axes were put, so that drawing a second time makes them no narrower.
+    box = place.get_position(figure) if place is not None else ax.get_position()
+    beside = legend.get_window_extent().width / figure.bbox.width + 0.03 * box.width
+    if place is not None or ax.get_position().x1 + beside > 1.0:
+        ax.set_position([box.x0, box.y0, max(box.width - beside, box.width / 3), box.height])
 
 
 class Plane:
@@ -205,15 +226,19 @@ class Plane:
     def __init__(self, model, X, y, features, feature_names, threshold):
         check_model(model)
         self.model = model
+        self.frame = X if hasattr(X, "columns") and hasattr(X, "iloc") else None
+        if feature_names is None:
+            feature_names = columns_of(X)
         X, y = samples_of(X, y, least=2)
         self.labels = labels_of(y)
-        self.features = pair_of(features, X.shape[1])
+        self.named = feature_names is not None
+        names = feature_names_of(feature_names, X.shape[1])
+        self.features = pair_of(features, names)
         self.shown = X[:, self.features]
         self.has_others = X.shape[1] > 2
         with np.errstate(over="ignore"):
             self.means = X.mean(axis=0) if self.has_others else np.zeros(2)
         self.ranges = [axis_range(f"X: column {i}", X[:, i], MARGIN) for i in self.features]
-        names = feature_names_of(feature_names, X.shape[1])
         self.names = [names[i] for i in self.features]
         self.threshold = finite("threshold", threshold)
 
@@ -221,11 +246,16 @@ class Plane:
         """The model's Verdict on points of the plane, an array of shape (n, 2)."""
         whole_points = np.tile(self.means, (len(points), 1))
         whole_points[:, self.features] = points
-        return Verdict(outputs(self.model, whole_points), not callable(self.model), self.labels, self.threshold)
+        if callable(self.model):
+            return Verdict(outputs(self.model, whole_points), self.labels, self.threshold)
+        if self.frame is not None and hasattr(self.model, "feature_names_in_"):   # it picks columns by their names
+            whole_points = type(self.frame)(whole_points, columns=self.frame.columns)
+        said, options = said_by_estimator(self.model, whole_points, self.labels)
+        return Verdict(said, self.labels, self.threshold, **options)
 
-    def description(self, named):
+    def description(self):
         """What a picture made of text says about its axes, if that is not plain: no line or one."""
-        if named or self.has_others or self.features != [0, 1]:
+        if self.named or self.has_others or self.features != [0, 1]:
             others = "; the other features at their mean" if self.has_others else ""
             yield f"{self.names[0]} across, {self.names[1]} up{others}"
 
@@ -246,17 +276,22 @@ class Verdict:
         The class of each sample.
     by_sign : bool
         Whether the classes are those of a negative and a positive score.
+    graded : bool
+        Whether the scores are more than labels.
     """
 
-    def __init__(self, said, says_labels, labels, threshold):
+    def __init__(self, said, labels, threshold, *, says_labels=False, of_classes=None):
         classes, codes = np.unique(labels, return_inverse=True)
         self.by_sign = False
+        self.graded = not says_labels
         if said.ndim == 2 and said.shape[1] == 1:
             said = said[:, 0]
-        if threshold != 0.0 and (said.ndim == 2 or says_labels):
+        if threshold != 0.0 and (said.ndim == 2 or says_labels or of_classes is not None):
             raise ArgumentError("threshold: expected 0 with a model that has a score for each class or says the "
                                 f"labels, got {threshold:g}")
-        if said.ndim == 2:
+        if of_classes is not None:
+            classes, codes = of_classes, np.searchsorted(of_classes, labels)
+        elif said.ndim == 2:
             classes, codes = classes_of_columns(said, classes, codes)
         elif says_labels:
             said = scores_of_labels(said, classes)
@@ -292,6 +327,49 @@ class Verdict:
         return lead
 
 
+def said_by_estimator(model, points, labels):
+    """What an estimator says about points, given the labels of the samples.
+
+    Returns
+    -------
+    said : ndarray
+        Scores of all its classes if it has a method for them and they say what `predict` says, which need not
+        be: it may vote, or have a threshold of its own. Otherwise labels.
+    options : dict
+        What a Verdict has to know about them.
+    """
+    predicted = outputs(model, points)
+    classes = sorted_classes(model)
+    if classes is None or predicted.ndim != 1 or not np.isin(labels, classes).all():
+        return predicted, {"says_labels": True}
+    for name in ("decision_function", "predict_proba"):
+        ask = getattr(model, name, None)
+        if not callable(ask):
+            continue
+        try:
+            scores = outputs(ask, points)
+        except (ArgumentTypeError, DataError, ShapeError):   # such as infinite ones
+            continue
+        if scores.ndim == 1 and len(classes) == 2:
+            winners = (scores > 0).astype(int)
+        elif scores.shape == (len(points), len(classes)):
+            winners = scores.argmax(axis=1)
+        else:
+            continue
+        if (classes[winners] == predicted).mean() >= AGREEMENT:
+            return scores, {"of_classes": classes}
+    return predicted, {"says_labels": True}
+
+
+def sorted_classes(model):
+    """The classes that the columns of an estimator's scores are of, as `labels_of` has them; None if unknown."""
+    try:
+        classes = labels_of(np.asarray(model.classes_))
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return classes if classes.ndim == 1 and len(classes) > 1 and (classes[:-1] < classes[1:]).all() else None
+
+
 def classes_of_columns(scores, classes, codes):
     """The classes that columns of scores stand for, and the class of each sample."""
     count = scores.shape[1]
@@ -324,11 +402,15 @@ def labels_of(y):
     return finite_array("y", y)
 
 
-def pair_of(features, n_features):
-    """The two features to draw, as a list."""
+def pair_of(features, names):
+    """The two features to draw, as a list of places."""
+    n_features = len(names)
     expected = f"two different numbers from 0 to {n_features - 1}"
     try:
-        pair = [whole("features", i) for i in features]
+        pair = [names.index(one_of("features", i, names)) if isinstance(i, str) else whole("features", i)
+                for i in ([features] if isinstance(features, str) else features)]
+    except UnknownNameError:
+        raise
     except (TypeError, ArgumentError):
         raise ArgumentTypeError(f"features: expected {expected}, got {shortened(features)}") from None
     if len(set(pair)) != 2 or len(pair) != 2 or max(pair) >= n_features:

@@ -69,6 +69,9 @@ def feature_names_of(names, n_features):
 
 def check_model(model):
     """Refuse what cannot be asked about points."""
+    if isinstance(model, type):
+        raise ArgumentTypeError("model: expected a function of points or an estimator, with the method predict, "
+                                f"got the class {model.__name__} and not one made by it")
     if not callable(model) and not callable(getattr(model, "predict", None)):
         raise ArgumentTypeError("model: expected a function of points or an estimator, with the method predict, "
                                 f"got {shortened(model)}")

@@ -179,7 +179,7 @@ def series_of(history):
     """The numbers of the epochs, and name -> array of a number for each epoch, nan for a gap."""
     metrics, epochs = getattr(history, "metrics", None), getattr(history, "epochs", None)
     if isinstance(history, Mapping):
-        metrics, epochs = history, None
+        metrics = history
     elif not isinstance(metrics, Mapping):
         metrics, epochs = {"loss": history}, None
     series = {name: numbers(name, values) for name, values in metrics.items()}
