@@ -71,8 +71,10 @@ def ufunc_of(ufunc, method, inputs, kwargs):
         return ufunc(*inputs, **others)
     if method == "__call__" and not kwargs:
         if ufunc in NO_GRADIENT_UFUNCS:
-            return ufunc(*[numbers_of(x) for x in inputs])
-        if ufunc in MEANINGS:
+            operands = [np.asarray(numbers_of(x)) for x in inputs]
+            if all(operand.dtype.kind in "biufc" for operand in operands):   # of objects, it may be an operand
+                return ufunc(*operands)
+        elif ufunc in MEANINGS:
             answer = MEANINGS[ufunc](*inputs)
     elif (ufunc, method) in REDUCTIONS and len(inputs) == 1:
         # A ufunc reduces the first axis, and np.sum all of them, if none is named.
@@ -459,9 +461,8 @@ def diff(a, n=1, axis=-1):
 def trapezoid(y, x=None, dx=1.0, axis=-1):
     rows, _ = along_rows(tensor(y), axis)
     if x is not None:
-        x = tensor(x)
-        x = x.reshape(1, -1) if x.ndim == 1 else along_rows(x, axis)[0]
-        dx = x[:, 1:] - x[:, :-1]
+        x = diff(x, axis=axis if dims(x) > 1 else 0) if has_nodes(x) else tensor(np.diff(x, axis=axis if dims(x) > 1 else 0))
+        dx = x.reshape(1, -1) if x.ndim == 1 else along_rows(x, axis)[0]
     areas = total((rows[:, 1:] + rows[:, :-1]) * dx, 1) / 2.0
     return areas[0] if dims(y) == 1 and areas.size == 1 else areas
 
@@ -539,6 +540,11 @@ def moving_one(function, args, kwargs):
     return moved(name_of(function), args[0], lambda places: function(places, *rest, **others))
 
 
+def moving_alone(function, args, kwargs):
+    """Of one array and nothing else; of several NumPy makes several."""
+    return moving_one(function, args, kwargs) if len(args) == 1 else NotImplemented
+
+
 def moving_several(function, args, kwargs):
     """Of a sequence of arrays, the first argument."""
     if not args or not taken_by_all(kwargs):
@@ -578,7 +584,8 @@ def append(arr, values, axis=None):
 
 
 for _kind, _names in (
-        (moving_one, "atleast_1d atleast_2d broadcast_to delete diag diagflat diagonal expand_dims flip fliplr flipud "
+        (moving_alone, "atleast_1d atleast_2d"),
+        (moving_one, "broadcast_to delete diag diagflat diagonal expand_dims flip fliplr flipud "
                      "linalg.diagonal moveaxis repeat resize roll rollaxis rot90 squeeze swapaxes take take_along_axis "
                      "tile tril triu"),
         (moving_several, "column_stack concat concatenate hstack row_stack stack vstack"),

@@ -137,7 +137,7 @@ def moons(args):
         print(f"\nThe loss went up. {advice}")
 
     def predict(points):
-        return model(points).data[:, 0]
+        return model(points).numpy()[:, 0]
 
     try:
         print("\n" + decision_boundary_text(predict, X, y), flush=True)

@@ -468,7 +468,7 @@ def numbers(values):
     import numpy as np
 
     if isinstance(values, Tensor):
-        return values.data
+        return values.numpy()
     return np.array([p.data for p in flat(values)]).reshape(shape(values))
 
 

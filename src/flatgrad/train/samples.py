@@ -41,7 +41,7 @@ def constant(array):
 def array_of(prediction):
     """What a model returned for a batch, as an array of its own; a single output has one axis."""
     if type(prediction) is Tensor or isinstance(prediction, Tensor):
-        array = prediction.data
+        array = prediction.numpy()
     else:
         array = np.array(numbers(prediction), np.float64)
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
