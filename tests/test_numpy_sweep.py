@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import flatgrad as fg
-from flatgrad import Tensor, Value
+from flatgrad import Tensor, Value, array_functions
 
 # What asks the machine, writes files, reads code or changes how NumPy works, and what has no numbers to do with.
 SKIPPED = set("""
@@ -27,7 +27,7 @@ SKIPPED = set("""
 """.split())
 
 VECTOR = np.array([0.31, 0.92, 0.57])      # away from where functions have kinks and steps
-MATRIX = np.array([[0.63, 0.22, 0.44], [0.13, 0.84, 0.53], [0.71, 0.35, 0.96]])
+MATRIX = np.array([[0.63, 0.22, 0.44], [0.13, 0.84, 0.53], [0.71, 0.36, 0.97]])
 OTHER = np.array([0.41, 0.72, 0.25])
 # Arguments that many functions take beside the one that is a Tensor; None stands for it.
 PATTERNS = [
@@ -37,8 +37,12 @@ PATTERNS = [
     (OTHER > 0.5, "T", 0.0), (OTHER > 0.5, OTHER, "T"), (["T", "T"],), ([OTHER, "T"],), ([["T"], ["T"]],),
     (lambda x: x * 2.0, "T"), (lambda x: x * 2.0, 0, "T"), ("i,i", "T", "T"), ("ij,j", MATRIX, "T"), ("T", 0, 1),
     ([OTHER > 0.5], ["T"]), ([0, 1, 0], ["T", OTHER]), ("T", [OTHER > 0.5], [1.0]), ((3,), "T"), (3, "T"),
-    ("T", np.array([[0], [1], [2]]), 1),
+    ("T", np.array([[0], [1], [2]]), 1), ("T", (3, 3)), ("T", (1, 3)),
 ]
+# What has to agree with finite differences for one pattern at least.
+MEANT = {*array_functions.MEANINGS, *array_functions.MOVING, np.add, np.subtract, np.multiply, np.divide, np.power,
+         np.maximum, np.minimum, np.negative, np.absolute, np.exp, np.log, np.sqrt, np.sin, np.cos, np.tanh, np.matmul,
+         np.sign, np.floor} - {np.shape, np.ndim, np.size}
 
 
 def public():
@@ -121,12 +125,11 @@ def held_against(function):
     return agreed, errors
 
 
-@pytest.mark.parametrize("function", public())
+@pytest.mark.parametrize("function", list(public()))
 def test_no_gradient_is_lost(function):
     agreed, errors = held_against(function)
     assert all(str(error) for error in errors)
-    if function in MEANT or getattr(function, "__name__", "") in MEANT:
-        assert agreed
+    assert agreed or function not in MEANT
 
 
 def test_the_sweep_finds_a_lost_gradient():

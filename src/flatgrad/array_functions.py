@@ -23,6 +23,8 @@ Traceback (most recent call last):
 ...
 flatgrad.errors.ArgumentTypeError: np.interp would take the numbers of a Tensor that requires a gradient: ...
 """
+import operator
+
 import numpy as np
 
 from flatgrad import _core
@@ -64,16 +66,16 @@ def ufunc_of(ufunc, method, inputs, kwargs):
     """The answer of `Tensor.__array_ufunc__`, but for those that are one row of ops.def."""
     name = f"np.{ufunc.__name__}" if getattr(np, ufunc.__name__, None) is ufunc else ufunc.__name__
     name += "" if method == "__call__" else f".{method}"
-    refuse_writing(name, kwargs.get("out", ()))
+    refuse_writing(name, (*kwargs.get("out", ()), *(inputs[:1] if method == "at" else ())))
     others = {key: value for key, value in kwargs.items() if not is_default(key, value)}
     answer = NotImplemented
     if method == "__call__" and len(others) < len(kwargs):
         return ufunc(*inputs, **others)
     if method == "__call__" and not kwargs:
         if ufunc in NO_GRADIENT_UFUNCS:
-            operands = [np.asarray(numbers_of(x)) for x in inputs]
-            if all(operand.dtype.kind in "biufc" for operand in operands):   # of objects, it may be an operand
-                return ufunc(*operands)
+            result = ufunc(*[np.asarray(numbers_of(x)) for x in inputs])
+            if getattr(result, "dtype", None) != object:   # which might be an operand
+                return result
         elif ufunc in MEANINGS:
             answer = MEANINGS[ufunc](*inputs)
     elif (ufunc, method) in REDUCTIONS and len(inputs) == 1:
@@ -280,10 +282,25 @@ def average(a, axis=None, weights=None, *, keepdims=False):
     return total(a * weights, axis, keepdims) / total(weights, axis, keepdims)
 
 
+def axis_in(x, axis):
+    """The axis of a Tensor that an int means."""
+    try:
+        number = operator.index(axis)
+    except TypeError:
+        raise ArgumentTypeError(f"axis: expected an int, got {axis!r}") from None
+    if not -x.ndim <= number < x.ndim:
+        raise ArgumentError(f"axis: expected {-x.ndim} to {x.ndim - 1} for the shape {x.shape}, got {axis}")
+    return number % x.ndim
+
+
+def axes_in(x, axis):
+    """The set of axes that a reduction takes together."""
+    return {*range(x.ndim)} if axis is None else {axis_in(x, k) for k in (axis if isinstance(axis, tuple) else (axis,))}
+
+
 def count_of(x, axis):
     """How many elements a reduction takes together."""
-    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    return int(np.prod([x.shape[k] for k in axes]))
+    return int(np.prod([x.shape[k] for k in axes_in(x, axis)]))
 
 
 @means("var")
@@ -301,8 +318,7 @@ def std(a, axis=None, *, ddof=0, keepdims=False, correction=None):
 @means("prod")
 def prod(a, axis=None, *, keepdims=False):
     x = tensor(a)
-    shape, axes = x.shape, range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = {np.arange(x.ndim)[k] for k in axes}
+    shape, axes = x.shape, axes_in(x, axis)
     if len(axes) == x.ndim:
         x = x.reshape(1, -1)
     elif 0 in axes:
@@ -419,7 +435,7 @@ def real(val):
 
 def along_rows(x, axis):
     """A Tensor of two dimensions whose rows are what lies along an axis, and how to turn such a one back."""
-    axis = int(np.arange(x.ndim)[axis])
+    axis = axis_in(x, axis)
     if x.ndim == 1:
         return x.reshape(1, -1), lambda rows: rows.reshape(-1)
     return (x, lambda rows: rows) if axis == 1 else (x.T, lambda rows: rows.T)
@@ -449,8 +465,9 @@ def cumprod(a, axis=None):
 @means("diff")
 def diff(a, n=1, axis=-1):
     a = tensor(a)
-    if not isinstance(n, (int, np.integer)) or not 0 <= n < a.shape[axis]:
-        raise ShapeError(f"np.diff: n: expected an int from 0 to {a.shape[axis] - 1}, got {n!r}")
+    length = a.shape[axis_in(a, axis)]
+    if not isinstance(n, (int, np.integer)) or not 0 <= n < length:
+        raise ArgumentError(f"np.diff: n: expected an int from 0 to {length - 1}, got {n!r}")
     rows, turned_back = along_rows(a, axis)
     for _ in range(n):
         rows = rows[:, 1:] - rows[:, :-1]
