@@ -325,11 +325,12 @@ def test_comparisons_are_element_by_element(op):
 
 def test_comparisons_with_what_has_no_numbers():
     t = Tensor(V)
-    for other in None, "a", object(), {}, [None], np.array(["a"]), Tensor:
-        assert not np.any(t == other) and np.all(t != other)
-        assert isinstance(other, np.ndarray) or (t == other) is False and (t != other) is True
+    for other in None, "a", object(), {}, [None], Tensor:
+        assert (t == other) is False and (t != other) is True
         with pytest.raises(TypeError):
             t < other
+    with pytest.raises(TypeError):
+        t == np.array(["a"])
     assert Value(1.0) != Value(1.0) and (Value(1.0) == Tensor([1.0])).all()
 
 

@@ -36,7 +36,7 @@ cdef object no_array(str what):
 # ---- ufuncs ----
 
 cdef dict ufunc_rows():
-    """For each ufunc that a row of ops.def means: (operands, opcode)."""
+    """For each ufunc that a row of ops.def means: (operands, opcode). The products of matrices are those of layers."""
     global known_ufuncs
     if known_ufuncs is None:
         import numpy
@@ -47,10 +47,13 @@ cdef dict ufunc_rows():
             (1, {"negative": "NEG", "absolute": "ABS", "fabs": "ABS", "exp": "EXP", "log": "LOG", "sqrt": "SQRT",
                  "sin": "SIN", "cos": "COS", "tanh": "TANH"}),
         ) for name, row in rows.items()}
+        known_ufuncs[numpy.matmul] = (2, FG_LAYER)
     return known_ufuncs
 
 
 cdef object apply_ufunc(tuple row, tuple inputs):
+    if row[1] == FG_LAYER:
+        return matmul_(inputs[0], inputs[1])
     if row[0] == 2:
         return tensor_binary(row[1], inputs[0], inputs[1])
     return map_tensors(row[1], 0, inputs, ())

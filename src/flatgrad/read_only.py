@@ -35,8 +35,9 @@ class ReadOnly(np.ndarray):
 
     def __array_wrap__(self, array, context=None, return_scalar=False):
         """Results are plain arrays; NumPy 1 does not say which are to be scalars."""
-        array = np.asarray(array)
-        return array[()] if array.ndim == 0 else array
+        if type(array) is not np.ndarray:
+            array = np.asarray(array)
+        return array if array.ndim else array[()]
 
     def plain(self):
         """The same, as a plain array."""
