@@ -9,7 +9,7 @@ Examples
 --------
 >>> from flatgrad import Tensor
 >>> W = Tensor([[1.0, 2.0], [3.0, 4.0]])
->>> W.data[0, 0] = 9.0
+>>> W.data[0, 0] = 9.0  # doctest: +ELLIPSIS
 Traceback (most recent call last):
 ...
 flatgrad.errors.ArgumentError: data: cannot be written to, as it is a copy of the numbers; write tensor.data = ...
