@@ -529,3 +529,30 @@ def test_norms_at_zero():
         m[1] = 0.0
         assert np.isfinite(fg.grad(function)(m)).all() and (fg.grad(function)(m)[1] == 0.0).all()
     assert fg.grad(np.linalg.norm)(np.zeros(3)).tolist() == [0.0, 0.0, 0.0]
+
+
+# ---- our own functions that take numbers ----
+
+def test_what_takes_numbers_takes_tensors():
+    """Samples, labels, indices and states have no gradient to lose: of a Tensor, its numbers."""
+    from flatgrad import datasets, estimators, losses, nn, optim
+    from flatgrad.train import Trainer, metrics
+
+    X, y = datasets.make_moons(20, noise=0.1, random_state=0)
+    model = nn.MLP(2, [4, 1])
+    trainer = Trainer(model, optim.SGD(model.parameters(), lr=0.1), "mse")
+    for take in Tensor, lambda x: list(Tensor(x)), lambda x: x:
+        assert trainer.predict(take(X)).tolist() == model(X).data[:, 0].tolist()
+        assert metrics.mse(take(X[:, 0]), take(y)) == pytest.approx(np.mean((X[:, 0] - y) ** 2))
+        assert datasets.train_test_split(X, stratify=Tensor(y), random_state=0)[0].tolist() == (
+            datasets.train_test_split(X, stratify=y, random_state=0)[0].tolist())
+    assert type(trainer.predict(X)) is np.ndarray and trainer.predict(X).flags.writeable
+    assert metrics.accuracy(model(X), y) == metrics.accuracy(model(X).data, y)
+    forest = estimators.Classifier(hidden=(4,), epochs=1, random_state=0).fit(Tensor(X), Tensor(y))
+    assert (forest.predict(Tensor(X)) == forest.predict(X)).all()
+    table = nn.Embedding(5, 2)
+    assert table(Tensor([1.0, 2.0])).tolist() == table([1, 2]).tolist()
+    state = {name: Tensor(array * 0.0 + 1.0) for name, array in model.state_dict().items()}
+    model.load_state_dict(state)
+    assert all((array == 1.0).all() and type(array) is np.ndarray for array in model.state_dict().values())
+    assert losses.binary_cross_entropy([Tensor([0.5]), Tensor([0.5])], [[1], [0]]).data == pytest.approx(np.log(2.0))

@@ -2,7 +2,7 @@
 from collections import namedtuple
 
 from flatgrad._core import Tensor, Value
-from flatgrad.arguments import flag, shortened
+from flatgrad.arguments import array_of_numbers, flag, shortened
 from flatgrad.errors import ArgumentTypeError, ShapeError, StateError
 
 __all__ = ["Module"]
@@ -264,7 +264,7 @@ class Module:
         for key in shapes:
             if key in state:
                 try:
-                    arrays[key] = np.asarray(state[key])
+                    arrays[key] = array_of_numbers(state[key])
                     if arrays[key].dtype.kind not in "biuf":
                         raise TypeError
                 except (TypeError, ValueError):

@@ -6,7 +6,7 @@ import numpy as np
 
 from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad
-from flatgrad.arguments import finite_array, samples
+from flatgrad.arguments import array_of_numbers, finite_array, samples
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 __all__ = ["Task", "array_of", "constant", "kind_of"]
@@ -80,7 +80,7 @@ class Task:
         """The targets of so many samples whose outputs are of a shape: int64 labels, or an array of floats."""
         if isinstance(y, (Tensor, Value)):
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
-        y = np.asarray(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
+        y = array_of_numbers(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
         if y.dtype.kind not in "biu":
             y = finite_array(name, y)
         if y.ndim not in (1, 2):
@@ -151,7 +151,7 @@ class Task:
 def finite_or_whole(name, y):
     """A list as an array, of ints if there are only such."""
     try:
-        array = np.asarray(y)
+        array = array_of_numbers(y)
     except ValueError:   # rows of different lengths
         array = None
     return array if array is not None and array.dtype.kind in "biu" else finite_array(name, y)
