@@ -81,8 +81,9 @@ CALLS = {
     "dot of a list": (lambda t: np.dot([1.0, 2.0, 3.0, 4.0], t), V),
     "inner": (np.inner, V, U), "inner of rows": (np.inner, M, N), "inner, mixed": (np.inner, M, V),
     "vdot": (np.vdot, M, N), "outer": (np.outer, V, U), "outer of matrices": (np.outer, M, V),
-    **{f"{f.__name__}, {axis}, {keepdims}, {x.shape}": (lambda t, f=f, axis=axis, k=keepdims: f(t, axis=axis, keepdims=k), x)
-       for f in (np.sum, np.mean, np.max, np.min, np.amax, np.prod, np.std, np.var, np.ptp)
+    **{f"{name}, {axis}, {keepdims}, {x.shape}": (
+        lambda t, f=getattr(np, name), axis=axis, k=keepdims: f(t, axis=axis, keepdims=k), x)
+       for name in ("sum", "mean", "max", "min", "amax", "prod", "std", "var", "ptp")
        for x in (V, M) for axis in (None, 0, -1, (0,), *((1, -2, (0, 1), (-1, 0)) if x is M else ()))
        for keepdims in (False, True)},
     "sum, in order": (lambda t: np.sum(t, 0), M), "sum, dtype": (lambda t: np.sum(t, dtype=np.float64), M),
@@ -329,7 +330,7 @@ def test_comparisons_with_what_has_no_numbers():
         assert (t == other) is False and (t != other) is True
         with pytest.raises(TypeError):
             t < other
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, FutureWarning)):
         t == np.array(["a"])
     assert Value(1.0) != Value(1.0) and (Value(1.0) == Tensor([1.0])).all()
 

@@ -64,9 +64,15 @@ class ReadOnly(np.ndarray):
     def __repr__(self):
         return repr(self.plain())
 
+    def is_own(self):
+        """Whether this is an array that can be written to, as the result of ``data[mask]`` is."""
+        if not self.flags.writeable and type(self.base) is np.ndarray and self.base.flags.writeable:
+            self.flags.writeable = True   # NumPy 1 has taken that over from what the mask was of
+        return self.flags.writeable
+
     def refuse(self):
-        """The error, unless this is an array that can be written to, as the result of ``data[mask]`` is."""
-        if not self.flags.writeable:
+        """The error, unless there is none."""
+        if not self.is_own():
             raise ArgumentError(
                 f"{self.of}: cannot be written to, as it is a copy of the numbers; write tensor.{self.of} = array, "
                 f"tensor.{self.of} = number or tensor[i, j].{self.of} = number, or take tensor.{self.of}.copy()")
@@ -100,7 +106,7 @@ def augmented(name):
     method, compute = getattr(np.ndarray, f"__i{name}__"), getattr(operator, f"__{name}__")
 
     def write(self, other):
-        if self.flags.writeable:
+        if self.is_own():
             return method(self, other)
         if not self.flags.owndata:
             self.refuse()
