@@ -5,7 +5,6 @@ A call that NumPy itself refuses says nothing about Tensors, so each is first ma
 differences are those of NumPy's function, not of flatgrad.
 """
 import inspect
-import io
 import itertools
 import warnings
 

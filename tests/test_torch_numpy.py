@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 
 rng = np.random.default_rng(11)
 VECTORS = [rng.uniform(-2.0, 2.0, 6), np.array([1.0, -1.0, 1.0, 0.0, 2.0, 2.0]), np.zeros(6)]
-MATRICES = [rng.uniform(-2.0, 2.0, (3, 4)), np.array([[1.0, 1.0, 0.0, -1.0], [2.0, 0.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]])]
+MATRICES = [rng.uniform(-2.0, 2.0, (3, 4)),
+    np.array([[1.0, 1.0, 0.0, -1.0], [2.0, 0.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]])]
 BOTH = VECTORS + MATRICES
 OTHER = rng.uniform(-2.0, 2.0, 6)
 
@@ -25,32 +26,43 @@ PAIRS = {
     "t.clip, max": (lambda t: t.clip(max=1.0), lambda t: t.clip(max=1.0), BOTH),
     "t.clip, min": (lambda t: t.clip(min=0.0), lambda t: t.clip(min=0.0), BOTH),
     "where": (lambda t: np.where(t > 0.0, t, 2.0 * t), lambda t: torch.where(t > 0.0, t, 2.0 * t), BOTH),
-    "max": (np.max, torch.amax, BOTH), "min": (np.min, torch.amin, BOTH), "t.min": (lambda t: t.min(), torch.amin, BOTH),
+    "max": (np.max, torch.amax, BOTH), "min": (np.min, torch.amin, BOTH),
+    "t.min": (lambda t: t.min(), torch.amin, BOTH),
     **{f"{name}, {axis}, {keep}": (lambda t, f=ours, a=axis, k=keep: f(t, a, k), lambda t, f=theirs, a=axis, k=keep: f(
         t, dim=a, keepdim=k), MATRICES) for name, ours, theirs in [
-            ("sum", fg.sum, torch.sum), ("mean", fg.mean, torch.mean), ("max", fg.max, torch.amax), ("min", fg.min, torch.amin),
+            ("sum", fg.sum, torch.sum), ("mean", fg.mean, torch.mean), ("max", fg.max, torch.amax),
+            ("min", fg.min, torch.amin),
             ("logsumexp", fg.logsumexp, torch.logsumexp)]
        for axis in (0, 1, -1, (0, 1), (-2,), (1, 0)) for keep in (False, True)},
-    "prod": (np.prod, torch.prod, BOTH), "prod, axis": (lambda t: np.prod(t, axis=1), lambda t: torch.prod(t, 1), MATRICES),
+    "prod": (np.prod, torch.prod, BOTH), "prod, axis": (lambda t: np.prod(t, axis=1), lambda t: torch.prod(t, 1),
+    MATRICES),
     "cumsum": (lambda t: np.cumsum(t, -1), lambda t: torch.cumsum(t, -1), BOTH),
     "cumprod": (lambda t: np.cumprod(t, -1), lambda t: torch.cumprod(t, -1), BOTH),
     "std": (lambda t: np.std(t, ddof=1), torch.std, [VECTORS[0], *MATRICES]),
     "var": (lambda t: np.var(t, axis=0), lambda t: torch.var(t, 0, correction=0), MATRICES),
-    "norm": (np.linalg.norm, torch.linalg.norm, BOTH), "norm, 1": (lambda t: np.linalg.norm(t, 1), lambda t: torch.linalg.norm(t, 1), BOTH),
+    "norm": (np.linalg.norm, torch.linalg.norm, BOTH),
+    "norm, 1": (lambda t: np.linalg.norm(t, 1), lambda t: torch.linalg.norm(t, 1), BOTH),
     "norm, inf": (lambda t: np.linalg.norm(t, np.inf), lambda t: torch.linalg.norm(t, torch.inf), VECTORS),
     "norm, axis": (lambda t: np.linalg.norm(t, axis=1), lambda t: torch.linalg.norm(t, dim=1), MATRICES),
-    "dot": (lambda t: np.dot(t, t), lambda t: torch.dot(t, t), VECTORS), "outer": (lambda t: np.outer(t, t), lambda t: torch.outer(t, t), VECTORS),
-    "matmul": (lambda t: np.matmul(t, t.T), lambda t: t @ t.T, MATRICES), "inner": (lambda t: np.inner(t, t), lambda t: torch.inner(t, t), BOTH),
+    "dot": (lambda t: np.dot(t, t), lambda t: torch.dot(t, t), VECTORS),
+    "outer": (lambda t: np.outer(t, t), lambda t: torch.outer(t, t), VECTORS),
+    "matmul": (lambda t: np.matmul(t, t.T), lambda t: t @ t.T, MATRICES),
+    "inner": (lambda t: np.inner(t, t), lambda t: torch.inner(t, t), BOTH),
     "cat": (lambda t: fg.cat([t, 2.0 * t], -1), lambda t: torch.cat([t, 2.0 * t], -1), BOTH),
     "stack": (lambda t: fg.stack([t, 2.0 * t], 1), lambda t: torch.stack([t, 2.0 * t], 1), VECTORS),
     "concatenate": (lambda t: np.concatenate([t, t]), lambda t: torch.concatenate([t, t]), BOTH),
-    "hstack": (lambda t: np.hstack([t, t]), lambda t: torch.hstack([t, t]), BOTH), "vstack": (lambda t: np.vstack([t, t]), lambda t: torch.vstack([t, t]), BOTH),
-    "roll": (lambda t: np.roll(t, 2), lambda t: torch.roll(t, 2), BOTH), "flip": (np.flip, lambda t: torch.flip(t, tuple(range(t.ndim))), BOTH),
+    "hstack": (lambda t: np.hstack([t, t]), lambda t: torch.hstack([t, t]), BOTH),
+    "vstack": (lambda t: np.vstack([t, t]), lambda t: torch.vstack([t, t]), BOTH),
+    "roll": (lambda t: np.roll(t, 2), lambda t: torch.roll(t, 2), BOTH),
+    "flip": (np.flip, lambda t: torch.flip(t, tuple(range(t.ndim))), BOTH),
     "tile": (lambda t: np.tile(t, 2), lambda t: torch.tile(t, (2,)), BOTH), "tril": (np.tril, torch.tril, MATRICES),
-    "diff": (np.diff, torch.diff, BOTH), "trapezoid": (np.trapezoid if hasattr(np, "trapezoid") else np.trapz, torch.trapezoid, BOTH),
-    "sort": (lambda t: np.sort(t, -1), lambda t: torch.sort(t, dim=-1, stable=True)[0], BOTH), "diag": (np.diag, torch.diag, VECTORS),
+    "diff": (np.diff, torch.diff, BOTH), "trapezoid": (np.trapezoid if hasattr(np, "trapezoid") else np.trapz,
+    torch.trapezoid, BOTH),
+    "sort": (lambda t: np.sort(t, -1), lambda t: torch.sort(t, dim=-1, stable=True)[0], BOTH),
+    "diag": (np.diag, torch.diag, VECTORS),
     "take": (lambda t: np.take(t, [1, 0, 1]), lambda t: torch.take(t, torch.tensor([1, 0, 1])), BOTH),
-    "transpose": (np.transpose, lambda t: t.T, MATRICES), "reshape": (lambda t: np.reshape(t, (2, -1)), lambda t: t.reshape(2, -1), BOTH),
+    "transpose": (np.transpose, lambda t: t.T, MATRICES),
+    "reshape": (lambda t: np.reshape(t, (2, -1)), lambda t: t.reshape(2, -1), BOTH),
     "squeeze": (lambda t: np.squeeze(np.expand_dims(t, 0), 0), lambda t: t.unsqueeze(0).squeeze(0), VECTORS),
 }
 

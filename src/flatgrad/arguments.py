@@ -11,8 +11,8 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["array_of_numbers", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative", "one_of", "path_of",
-           "positive", "real", "samples", "shortened", "whole", "within"]
+__all__ = ["array_of_numbers", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "non_negative",
+           "one_of", "path_of", "positive", "real", "samples", "shortened", "whole", "within"]
 
 
 def real(name, value, expected="a number"):

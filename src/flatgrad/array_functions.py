@@ -28,7 +28,7 @@ import operator
 import numpy as np
 
 from flatgrad import _core
-from flatgrad._core import Tensor, Value, abs, clip, maximum, mean, minimum, sqrt, where
+from flatgrad._core import Tensor, Value, abs, clip, mean, sqrt, where
 from flatgrad._core import max as largest
 from flatgrad._core import min as smallest
 from flatgrad._core import sum as total
@@ -146,7 +146,8 @@ def checked(name, args, kwargs):
     if requires_grad(args) or requires_grad(kwargs):
         raise ArgumentTypeError(
             f"{name} would take the numbers of a Tensor that requires a gradient: the gradient would be lost. Use "
-            "flatgrad's functions, or take its .data or .numpy() for the numbers, or its .detach() for a constant Tensor")
+            "flatgrad's functions, or take its .data or .numpy() for the numbers, or its .detach() for a constant "
+            "Tensor")
     return as_numbers(args), as_numbers(kwargs)
 
 
@@ -477,7 +478,8 @@ def diff(a, n=1, axis=-1):
 def trapezoid(y, x=None, dx=1.0, axis=-1):
     rows, _ = along_rows(tensor(y), axis)
     if x is not None:
-        x = diff(x, axis=axis if dims(x) > 1 else 0) if has_nodes(x) else tensor(np.diff(x, axis=axis if dims(x) > 1 else 0))
+        difference = diff if has_nodes(x) else np.diff
+        x = tensor(difference(x, axis=axis if dims(x) > 1 else 0))
         dx = x.reshape(1, -1) if x.ndim == 1 else along_rows(x, axis)[0]
     areas = total((rows[:, 1:] + rows[:, :-1]) * dx, 1) / 2.0
     return areas[0] if dims(y) == 1 and areas.size == 1 else areas

@@ -119,6 +119,7 @@ def augmented(name):
 for _name in ("__setitem__", "fill", "itemset", "partition", "put", "resize", "setfield", "sort"):
     if hasattr(np.ndarray, _name):   # NumPy 2 has no itemset
         setattr(ReadOnly, _name, refusing(_name))
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift",
+              "rshift"):
     if hasattr(np.ndarray, f"__i{_name}__"):   # NumPy 1 has no __imatmul__
         setattr(ReadOnly, f"__i{_name}__", augmented(_name))
