@@ -332,8 +332,8 @@ def _moved(str name not None, list parts not None, function):
         What messages call it.
     parts : list of Tensor, array_like, Value and number
     function : callable
-        Takes a list of arrays of int64 of the parts' shapes: the places of their elements, counted from 1.
-        Returns one array of places, 0 for the number 0.
+        Takes a list of arrays of int64 of the parts' shapes, which say where each element is found. Returns one
+        array of them, with 0 for the number 0.
 
     Returns
     -------
@@ -341,8 +341,8 @@ def _moved(str name not None, list parts not None, function):
         Constant if all that it was made of is.
     """
     cdef list tensors = [], places = []
-    cdef Py_ssize_t first = 1
-    cdef Tensor t
+    cdef Py_ssize_t size
+    cdef int64_t first
     import numpy
     numpy_is_there()
     for k, part in enumerate(parts):
@@ -351,14 +351,21 @@ def _moved(str name not None, list parts not None, function):
         else:
             part, shape = as_part(f"{name}: tensors[{k}]", part)
         tensors.append(part)
-        places.append(numpy.arange(first, first + part.size, dtype=numpy.int64).reshape(shape))
-        first += part.size
-    shapes = [place.shape for place in places]
+        first = (<int64_t>k + 1) << 32   # part 0 is the number 0
+        size = 1
+        for length in shape:
+            size *= length
+        if len(shape) == 1:
+            places.append(numpy.arange(first, first + size, dtype=numpy.int64))
+        else:
+            places.append(numpy.arange(first, first + size, dtype=numpy.int64).reshape(shape))
     try:
         taken = function(places)
     except (ValueError, IndexError) as error:
+        shapes = [place.shape for place in places]
         raise ShapeError(f"{name}: shapes {', '.join(map(str, shapes))}: {error}") from None
-    return gathered(name, tensors, numpy.asarray(taken))
+    return gathered(name, tensors, numpy.ascontiguousarray(taken, numpy.int64).reshape(numpy.shape(taken)),
+                    [place.size for place in places])
 
 
 cdef tuple as_part(str name, object part):
@@ -373,35 +380,39 @@ cdef tuple as_part(str name, object part):
     return Tensor(part if shape else [part], requires_grad=a.kind != NUMBER and a.kind != ARRAY), shape
 
 
-cdef object gathered(str name, list tensors, object taken):
-    """The elements at places among those of the Tensors, counted from 1; 0 stands for the number 0."""
+cdef object gathered(str name, list tensors, object taken, list sizes):
+    """The elements at places of Tensors that had these sizes, as _moved() counts them."""
     cdef Operand a
+    cdef const int64_t[::1] pick
     cdef list own
     cdef Tensor t
+    cdef Py_ssize_t k
     if taken.ndim > 2 or taken.size == 0:
         raise ShapeError(f"{name}: expected a result of one or two dimensions with at least one element, got shape "
                          f"{taken.shape}")
     if taken.size >= MOST_NODES:
         raise MemoryError(f"{name}: {taken.size} elements do not fit on the tape")
     if all([t.constant for t in tensors]):
-        numbers = np.concatenate([np.zeros(1), *[to_numpy(t, True).reshape(-1) for t in tensors]])[taken]
+        numbers = [np.zeros(1), *[to_numpy(t, True).reshape(-1) for t in tensors]]
+        starts = np.cumsum([0] + [len(part) for part in numbers])
+        numbers = np.concatenate(numbers)[starts[taken >> 32] + (taken & 0xFFFFFFFF)]
         return Tensor(numbers, requires_grad=False) if taken.ndim else Value(numbers)
     # Tensors of our own, which nobody changes; constants as new leaves, whose gradients nobody reads.
-    own = [Tensor([0.0])]
+    own = [None if taken.all() else Tensor([0.0])]
     for t in tensors:
         own.append(Tensor(to_numpy(t, True)) if t.constant else
                    tensor_view(t, t.offset, t.rows, t.cols, t.row_step, t.col_step, t.ndim))
-    starts = np.cumsum([0, *[t.size for t in own]])
-    flat = np.ascontiguousarray(taken, np.int64).reshape(-1)
-    which = np.searchsorted(starts, flat, side="right") - 1
-    cdef const int64_t[:, ::1] pick = np.ascontiguousarray(np.stack([which, flat - starts[which]], axis=1), np.int64)
+    for k in range(len(sizes)):
+        if own[k + 1].size != sizes[k]:
+            raise RuntimeError("a Tensor changed while it was read")
+    pick = taken.reshape(-1)
     if taken.ndim == 0:
-        t = own[pick[0, 0]]
-        return element(t, <fg_id>(pick[0, 1] // t.cols), <fg_id>(pick[0, 1] % t.cols))
+        t = own[pick[0] >> 32]
+        return element(t, <fg_id>((pick[0] & 0xFFFFFFFF) // t.cols), <fg_id>((pick[0] & 0xFFFFFFFF) % t.cols))
     a.kind = JOIN
     a.turned, a.exact, a.ndim = False, True, taken.ndim
     a.rows = taken.shape[0] if a.ndim == 2 else 1
     a.cols = taken.shape[a.ndim - 1]
     a.o = <PyObject *>own
-    a.pick = &pick[0, 0]
+    a.pick = &pick[0]
     return instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR, a.ndim)

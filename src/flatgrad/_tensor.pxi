@@ -87,7 +87,7 @@ cdef struct Operand:
     double number          # NUMBER
     const double *array    # ARRAY: rows * cols numbers, row by row
     const int64_t *pick    # PICK: which elements of the Tensor, counted row by row. JOIN: for each element which
-                           # Tensor, and which of its elements
+                           # Tensor, times 2**32, and which of its elements
 
 
 cdef bint is_matrix(object x):
@@ -371,9 +371,9 @@ cdef int fill(fg_record *r, fg_id v, const Operand *a) noexcept:
         elif a.kind == JOIN:
             rows = PySequence_Fast_ITEMS(<object>a.o)
             for k in range(a.rows * a.cols):
-                if k == 0 or a.pick[2 * k] != a.pick[2 * k - 2]:
-                    source = view_of(<Tensor>rows[a.pick[2 * k]])
-                ids[k] = pick_slot(&source, a.pick[2 * k + 1])
+                if k == 0 or a.pick[k] >> 32 != a.pick[k - 1] >> 32:
+                    source = view_of(<Tensor>rows[a.pick[k] >> 32])
+                ids[k] = pick_slot(&source, a.pick[k] & 0xFFFFFFFF)
         elif a.kind == LIST:
             if fill_list(a.o, a.cols, ids, 1) < 0:
                 return -1

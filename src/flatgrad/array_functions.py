@@ -574,9 +574,10 @@ def moving_apart(function, args, kwargs):
     """To a list of parts."""
     if not args or not isinstance(args[0], Tensor) or requires_grad(args[1:]) or requires_grad(kwargs):
         return NotImplemented
-    places = np.arange(1, args[0].size + 1).reshape(args[0].shape)
+    places = np.arange(args[0].size).reshape(args[0].shape)
     parts = function(places, *args[1:], **kwargs)
-    return type(parts)([moved(name_of(function), args[0], lambda _, part=part: part) for part in parts])
+    return type(parts)([moved(name_of(function), args[0], lambda all_, part=part: all_.reshape(-1)[part])
+                        for part in parts])
 
 
 def taken_by_all(kwargs):
