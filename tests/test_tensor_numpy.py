@@ -416,11 +416,15 @@ def test_what_is_computed_from_data_is_a_plain_array():
     assert t.data.tolist() == M.tolist()
 
 
-def test_other_packages_take_data():
+def test_pandas_takes_data():
     t = Tensor(M)
     pandas = pytest.importorskip("pandas")
     assert pandas.DataFrame(t.data).shape == (3, 4) and pandas.Series(t.grad[0]).sum() == 0.0
     assert pandas.DataFrame({"a": t.data[0]}).a.tolist() == M[0].tolist()
+
+
+def test_matplotlib_takes_data():
+    t = Tensor(M)
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     from matplotlib import pyplot
