@@ -207,7 +207,7 @@ def test_c_includes_only_what_it_may_know(path):
 
 # A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches, and the
 # modules of a package stand where it does, in an order of their own.
-PYTHON_LAYERS = ["errors", "arguments", "storage", "_core", "scalar", "flatgrad engine",
+PYTHON_LAYERS = ["errors", "arguments", "storage read_only", "_core", "array_functions scalar", "flatgrad engine",
                  "datasets functional losses nn optim", "viz", "train", "estimators", "compat", "cli", "__main__"]
 
 

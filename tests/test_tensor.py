@@ -94,11 +94,13 @@ def test_construction(kind, moving):
     t = Tensor(SOURCES[kind]())
     assert (t.shape, t.ndim, t.size, len(t)) == ((2, 3), 2, 6, 2)
     assert t.requires_grad is True
-    for array in t.data, t.numpy(), np.asarray(t), np.array(t):
-        assert type(array) is np.ndarray and array.dtype == np.float64 and array.shape == (2, 3)
+    constant = t.detach()
+    for array in t.data, t.numpy(), t.data.copy(), t.data + 0.0, np.asarray(constant), np.array(constant):
+        assert isinstance(array, np.ndarray) and array.dtype == np.float64 and array.shape == (2, 3)
+        assert (type(array) is np.ndarray and array.flags.writeable) != (type(array) is type(t.data))
         assert array.tolist() == GRID
     assert t.tolist() == GRID and all(type(x) is float for row in t.tolist() for x in row)
-    assert type(t.grad) is np.ndarray and t.grad.tolist() == [[0.0] * 3] * 2
+    assert isinstance(t.grad, np.ndarray) and t.grad.tolist() == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize("source, expected", [
@@ -167,7 +169,7 @@ def test_a_copy_has_data_of_its_own():
 
 def test_data_and_grad_are_copies():
     t = Tensor(GRID)
-    for array in t.data, t.grad, t.numpy(), np.asarray(t):
+    for array in t.data.copy(), t.grad.copy(), t.numpy(), np.asarray(t.detach()):
         array[:] = 99.0
     assert t.data.tolist() == GRID and t.grad.tolist() == [[0.0] * 3] * 2
 
@@ -231,8 +233,8 @@ def test_repr_names_shape_or_numbers():
 
 
 def test_asarray_with_a_type():
-    assert np.asarray(Tensor(GRID), dtype=np.float32).dtype == np.float32
-    assert np.asarray(Tensor([1.0, 2.0]), dtype=int).tolist() == [1, 2]
+    assert np.asarray(Tensor(GRID, requires_grad=False), dtype=np.float32).dtype == np.float32
+    assert np.asarray(Tensor([1.0, 2.0], requires_grad=False), dtype=int).tolist() == [1, 2]
 
 
 # ---- indexing, views, iteration ----
@@ -818,8 +820,11 @@ def test_axes_that_are_not_there(name):
     for axis in 2, -3, 100:
         with pytest.raises((ValueError, IndexError), match="axis"):
             getattr(t, name)(axis=axis)
-    for axis in "a", 0.5, (0, 1), [0]:
+    for axis in ("a", 0.5, [0], ("a",), (0.5, 1), *([(0, 1)] if "softmax" in name else [])):
         with pytest.raises(TypeError, match="axis"):
+            getattr(t, name)(axis=axis)
+    for axis in () if "softmax" in name else ((), (0, 0), (0, -2), (0, 2), (None,)):
+        with pytest.raises((ValueError, IndexError), match="axis"):
             getattr(t, name)(axis=axis)
     with pytest.raises((ValueError, IndexError), match="axis"):
         getattr(Tensor([1.0, 2.0]), name)(axis=1)

@@ -11,8 +11,8 @@ from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every fun
 # `from flatgrad import *` leaves Python's own abs, and the like, alone.
 __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
-SUBMODULES = ("arguments", "compat", "datasets", "engine", "errors", "estimators", "functional", "losses", "nn", "optim",
-              "scalar", "storage", "train", "viz")
+SUBMODULES = ("arguments", "array_functions", "compat", "datasets", "engine", "errors", "estimators", "functional", "losses",
+              "nn", "optim", "read_only", "scalar", "storage", "train", "viz")
 LATER = {"install_as_micrograd": "compat",
          **dict.fromkeys(("grad", "value_and_grad", "jacobian", "gradcheck"), "functional")}
 

@@ -9,6 +9,7 @@ can renumber), then read ids. Nothing that runs Python code comes between readin
 And a node is appended only when nothing after it can fail.
 """
 cimport cython
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
@@ -2111,8 +2112,9 @@ cdef void *our_new = (<PyTypeObject *>Value).tp_new
 fg_method_hook = apply_method
 fg_function_hook = apply_function
 
-__all__ = ["Tensor", "Value", "collect", "dot", "elu", "leaky_relu", "linear", "log_softmax", "logsumexp",
-           "matvec", "max", "mean", "no_grad", "scalar_graph", "softmax", "stats", "sum"]
+__all__ = ["Tensor", "Value", "argmax", "argmin", "cat", "collect", "dot", "elu", "leaky_relu", "linear",
+           "log_softmax", "logsumexp", "matvec", "max", "mean", "min", "no_grad", "scalar_graph",
+           "softmax", "square", "stack", "stats", "sum"]
 
 
 cdef str row_doc(const fg_op_info *info, bint is_method):
@@ -2308,6 +2310,7 @@ cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):
 
 
 include "_tensor.pxi"
+include "_arrays.pxi"
 include "_gradients.pxi"
 include "_layers.pxi"
 include "_parameters.pxi"

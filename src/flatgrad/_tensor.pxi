@@ -75,19 +75,21 @@ cdef _Run run_object(fg_id i):
 # ---- operands ----
 
 cdef enum:
-    TENSOR, VALUE, NUMBER, LIST, ROWS, ARRAY, PICK
+    TENSOR, VALUE, NUMBER, LIST, ROWS, ARRAY, PICK, JOIN
 
 
 cdef struct Operand:
     int kind
-    PyObject *o            # TENSOR, VALUE, LIST, ROWS: the object; whoever calls take() keeps it alive
+    PyObject *o            # TENSOR, VALUE, LIST, ROWS: the object; whoever calls take() keeps it alive. JOIN: a
+                           # list of Tensors that nobody else has
     fg_id rows, cols
     int ndim               # 0, 1 or 2; one dimension is a row
     bint exact             # its Values are of no subclass
     bint turned            # the operand is the transpose of what it says here
     double number          # NUMBER
     const double *array    # ARRAY: rows * cols numbers, row by row
-    const int64_t *pick    # PICK: which elements of the Tensor, counted row by row
+    const int64_t *pick    # PICK: which elements of the Tensor, counted row by row. JOIN: for each element which
+                           # Tensor, times 2**32, and which of its elements
 
 
 cdef bint is_matrix(object x):
@@ -348,7 +350,7 @@ cdef int fill(fg_record *r, fg_id v, const Operand *a) noexcept:
     cdef fg_view view = fg_view(0, 0, a.rows, a.cols, <int32_t>a.cols, 1)
     cdef fg_id *ids
     cdef fg_id i, k
-    cdef fg_view source
+    cdef fg_view source = view
     cdef PyObject **rows
     if a.kind == TENSOR:
         view = view_of(<Tensor>a.o)
@@ -368,6 +370,12 @@ cdef int fill(fg_record *r, fg_id v, const Operand *a) noexcept:
             source = view_of(<Tensor>a.o)
             for k in range(a.rows * a.cols):
                 ids[k] = pick_slot(&source, a.pick[k])
+        elif a.kind == JOIN:
+            rows = PySequence_Fast_ITEMS(<object>a.o)
+            for k in range(a.rows * a.cols):
+                if k == 0 or a.pick[k] >> 32 != a.pick[k - 1] >> 32:
+                    source = view_of(<Tensor>rows[a.pick[k] >> 32])
+                ids[k] = pick_slot(&source, a.pick[k] & 0xFFFFFFFF)
         elif a.kind == LIST:
             if fill_list(a.o, a.cols, ids, 1) < 0:
                 return -1
@@ -580,33 +588,66 @@ cdef int axis_of(str name, object axis, int ndim) except -2:
     return 1 if ndim == 1 else number
 
 
-cdef object reduce_(int op, object x, object axis):
-    """A sum, mean, maximum or logsumexp of all elements or along an axis."""
+cdef int axes_of(str name, object axis, int ndim) except -2:
+    """axis_of(), and the same for a tuple of axes."""
+    if not isinstance(axis, tuple):
+        return axis_of(name, axis, ndim)
+    axes = [axis_of(name, one, ndim) if one is not None else None for one in axis]
+    if not axes or None in axes or len(set(axes)) < len(axes):
+        raise ArgumentError(f"{name}: axis: expected different axes in a tuple, one at least, got {axis}")
+    return -1 if len(axes) == ndim else axes[0]
+
+
+cdef bint kept_dims(str name, object keepdims) except -1:
+    if not (isinstance(keepdims, bool) or (numpy_is_there() and isinstance(keepdims, np_bool))):
+        raise ArgumentTypeError(f"{name}: keepdims: expected True or False, got {describe(keepdims)}")
+    return bool(keepdims)
+
+
+cdef object reduce_(int op, object x, object axis, object keepdims=False, str name=None):
+    """A sum, mean, maximum or logsumexp of all elements or along an axis. name: what messages call it."""
     cdef Operand a
-    cdef str name
     cdef list keep
     cdef int along
-    if take_plain(x, &a) and a.ndim > 0 and not scalar_mode and axis is None and elements_of(&a) > 0:
+    cdef bint kept, is_scalar
+    if (take_plain(x, &a) and a.ndim > 0 and not scalar_mode and axis is None and keepdims is False
+            and elements_of(&a) > 0):
         return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
-    name, keep = fg_op_table[op].name.decode(), []
+    keep = []
+    function = fg_op_table[op].name.decode()
+    if name is None:
+        name = f"{function}()"
+    kept = kept_dims(name, keepdims)
     if scalar_mode:
         x = reusable(x)
-    take(f"{name}(): x", x, &a, keep)
-    if a.ndim == 0:
+    take(f"{name}: x", x, &a, keep)
+    is_scalar = a.ndim == 0
+    if is_scalar:
         a.ndim = 1
-    along = axis_of(f"{name}()", axis, a.ndim)
+    along = axes_of(name, axis, a.ndim)
     if elements_of(&a) == 0:
-        if op == FG_SUM and along < 0:
+        if op == FG_SUM and along < 0 and not kept:
             return Value(0.0)
-        raise ShapeError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
+        raise ShapeError(f"{name}: x: expected at least one element, got shape {shape_of(&a)}")
     if scalar_mode:
-        return scalar_reduce(name, x, along, a.ndim)
+        result = scalar_reduce(function, x, along, a.ndim)
+        return with_dims(packed([result]) if isinstance(result, Value) else result, along, a.ndim) if kept else result
     if along < 0 or a.ndim == 1:
-        return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
-    a.turned = along == 0
-    if rows_of(&a) == 1:   # one row: its result alone, and still a Tensor
-        return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_TENSOR, 1)
-    return instruction_(op, FG_LEAF, 0, &a, 1, 1, rows_of(&a), GIVE_TENSOR, 1)
+        if not kept or is_scalar:
+            return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
+        return with_dims(instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_TENSOR, 1), along, a.ndim)
+    a.turned = along == 0   # if that leaves one row, its result alone, and still a Tensor
+    result = instruction_(op, FG_LEAF, 0, &a, 1, 1, rows_of(&a), GIVE_TENSOR, 1)
+    return with_dims(result, along, a.ndim) if kept else result
+
+
+cdef Tensor with_dims(Tensor t, int along, int ndim):
+    """The results of a reduction, one dimension, with the axis that was reduced as one of length 1."""
+    if ndim == 1:
+        return t
+    if along == 1:
+        return tensor_view(t, t.offset, t.cols, 1, t.col_step, 1, 2)
+    return tensor_view(t, t.offset, 1, t.cols, <int32_t>t.cols, t.col_step, 2)
 
 
 cdef object softmax_(int op, object x, object axis):
@@ -724,18 +765,20 @@ cdef object reusable(object x):
     return x if isinstance(x, (Value, list, tuple)) or is_array(x) or not hasattr(x, "__iter__") else list(x)
 
 
-def sum(x, axis=None):
+def sum(x, axis=None, keepdims=False):
     """The sum of all elements, or along an axis, as one instruction.
 
     Parameters
     ----------
     x : Tensor, array_like, or list of Value and real number; shape (n,) or (n_rows, n_columns)
-    axis : {None, 0, 1, -1, -2}, optional
-        None: over all elements. 0: over the rows. 1: over the columns.
+    axis : {None, 0, 1, -1, -2} or tuple of them, optional
+        None: over all elements. 0: over the rows. 1: over the columns. (0, 1): over both, which is all.
+    keepdims : bool, optional
+        True leaves each axis that is summed over in the shape, with length 1.
 
     Returns
     -------
-    Value, or Tensor of shape (n_columns,) or (n_rows,)
+    Value, or Tensor of shape (n_columns,) or (n_rows,); with `keepdims` always a Tensor
         The sum of an empty list is 0.
 
     Raises
@@ -754,20 +797,20 @@ def sum(x, axis=None):
     >>> flatgrad.sum([Value(1.0), Value(2.0), 3.0]).data
     6.0
     """
-    return reduce_(FG_SUM, x, axis)
+    return reduce_(FG_SUM, x, axis, keepdims)
 
 
-def mean(x, axis=None):
+def mean(x, axis=None, keepdims=False):
     """The mean of all elements, or along an axis, as one instruction.
 
     Parameters
     ----------
-    x, axis
+    x, axis, keepdims
         As for `sum`.
 
     Returns
     -------
-    Value, or Tensor of shape (n_columns,) or (n_rows,)
+    Value, or Tensor of shape (n_columns,) or (n_rows,); with `keepdims` always a Tensor
 
     Raises
     ------
@@ -781,20 +824,20 @@ def mean(x, axis=None):
     >>> flatgrad.mean([Value(1.0), Value(2.0), 3.0]).data
     2.0
     """
-    return reduce_(FG_MEAN, x, axis)
+    return reduce_(FG_MEAN, x, axis, keepdims)
 
 
-def max(x, axis=None):
+def max(x, axis=None, keepdims=False):
     """The largest element of all, or along an axis, as one instruction.
 
     Parameters
     ----------
-    x, axis
+    x, axis, keepdims
         As for `sum`.
 
     Returns
     -------
-    Value, or Tensor of shape (n_columns,) or (n_rows,)
+    Value, or Tensor of shape (n_columns,) or (n_rows,); with `keepdims` always a Tensor
 
     Raises
     ------
@@ -812,20 +855,20 @@ def max(x, axis=None):
     >>> flatgrad.max([Value(1.0), Value(2.0)]).data
     2.0
     """
-    return reduce_(FG_MAX, x, axis)
+    return reduce_(FG_MAX, x, axis, keepdims)
 
 
-def logsumexp(x, axis=None):
+def logsumexp(x, axis=None, keepdims=False):
     """log(sum(exp(x))) of all elements, or along an axis, as one instruction. Never overflows.
 
     Parameters
     ----------
-    x, axis
+    x, axis, keepdims
         As for `sum`.
 
     Returns
     -------
-    Value, or Tensor of shape (n_columns,) or (n_rows,)
+    Value, or Tensor of shape (n_columns,) or (n_rows,); with `keepdims` always a Tensor
 
     Raises
     ------
@@ -839,7 +882,7 @@ def logsumexp(x, axis=None):
     >>> round(flatgrad.logsumexp([Value(1000.0), Value(1000.0)]).data, 6)
     1000.693147
     """
-    return reduce_(FG_LOGSUMEXP, x, axis)
+    return reduce_(FG_LOGSUMEXP, x, axis, keepdims)
 
 
 def softmax(x, axis=-1):
@@ -1379,25 +1422,35 @@ cdef object element(Tensor t, fg_id row, fg_id col):
     return handle_of(<fg_id>(<int64_t>view.base + <int64_t>row * view.row_step + <int64_t>col * view.col_step))
 
 
-cdef object to_numpy(Tensor t, bint data):
-    """The data, or gradients, of a Tensor as a new ndarray."""
+cdef object to_numpy(Tensor t, bint data, object kind=None):
+    """The data, or gradients, of a Tensor as a new array: of the class `kind`, read-only, or a plain one."""
     cdef fg_view view
-    cdef double[:, ::1] out
+    cdef Py_buffer buffer
     cdef double *array
+    cdef double *out
     cdef fg_id i, j
-    import numpy
-    numpy_is_there()
-    result = numpy.empty((t.rows, t.cols))
-    out = result
-    array = tape.data if data else tape.grad   # now: making objects may have moved them
-    view = view_of(t)
+    if np is None:
+        import numpy  # noqa: F401
+        numpy_is_there()
+    result = (np_array if kind is None else kind)(t.shape)
+    PyObject_GetBuffer(result, &buffer, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+    view = view_of(t)   # now: making objects may have moved them
+    if buffer.len != <Py_ssize_t>(<size_t>view.rows * view.cols * sizeof(double)):
+        PyBuffer_Release(&buffer)
+        raise RuntimeError("a Tensor changed while it was read")
+    array = tape.data if data else tape.grad
+    out = <double *>buffer.buf
     if lies_dense(t):
-        memcpy(&out[0, 0], array + view.base, <size_t>view.rows * view.cols * sizeof(double))
+        memcpy(out, array + view.base, buffer.len)
     else:
         for i in range(view.rows):
             for j in range(view.cols):
-                out[i, j] = array[<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step]
-    return result if t.ndim == 2 else result[0]
+                out[<size_t>i * view.cols + j] = array[<int64_t>view.base + <int64_t>i * view.row_step
+                                                       + <int64_t>j * view.col_step]
+    PyBuffer_Release(&buffer)
+    if kind is not None:
+        result.setflags(False)
+    return result
 
 
 cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
@@ -1555,8 +1608,8 @@ cdef class Tensor:
     size : int
     requires_grad : bool
     data, grad : ndarray of float64
-        Copies of the numbers and of their gradients. Assignable, from an array of the same shape or a
-        number.
+        Copies of the numbers and of their gradients, which cannot be written to: ``W.grad[:] = 0`` raises
+        ValueError. Assign an array of the same shape or a number, ``W.grad = 0``, ``W.data -= lr * W.grad``.
     T : Tensor
         The transpose: a view, as slices are.
 
@@ -1568,7 +1621,15 @@ cdef class Tensor:
     Notes
     -----
     ``+ - * / **`` broadcast as NumPy's do: numbers, Values, rows and columns. Methods: the functions of
-    one operand (`relu`, `tanh`, `exp`, ...), `sum`, `mean`, `max`, `logsumexp`, `softmax`, `log_softmax`.
+    one operand (`relu`, `tanh`, `exp`, ...), `square`, `clip`, `sum`, `mean`, `max`, `min`, `logsumexp`, `softmax`,
+    `log_softmax`, `argmax`, `argmin`.
+
+    ``== != < <= > >=`` compare the numbers element by element and give arrays of bool. As keys of dicts, and in
+    sets, Tensors are the objects that they are.
+
+    NumPy's functions that mean an operation of flatgrad are that operation: ``np.exp(t)``, ``np.sum(t, axis=0)``,
+    ``np.concatenate([t, u])``. The others would lose the gradient, so they raise TypeError, unless
+    `requires_grad` is False. See `flatgrad.array_functions`.
 
     Examples
     --------
@@ -1585,7 +1646,6 @@ cdef class Tensor:
     cdef int32_t row_step, col_step
     cdef int ndim
     cdef bint constant
-    __array_ufunc__ = None           # NumPy leaves operators to us
 
     def __cinit__(self):
         self.run = nothing
@@ -1629,7 +1689,7 @@ cdef class Tensor:
 
     @property
     def data(self):
-        return to_numpy(self, True)
+        return to_numpy(self, True, array_class(True))
 
     @data.setter
     def data(self, x):
@@ -1641,7 +1701,7 @@ cdef class Tensor:
 
     @property
     def grad(self):
-        return to_numpy(self, False)
+        return to_numpy(self, False, array_class(False))
 
     @grad.setter
     def grad(self, x):
@@ -1664,14 +1724,26 @@ cdef class Tensor:
         return block_symbol(self.run.id) if fg_op_is_block(op) else ""
 
     def numpy(self):
-        """The numbers, as a new ndarray."""
+        """The numbers, as a new ndarray, which can be written to."""
         return to_numpy(self, True)
 
     def __array__(self, dtype=None, copy=None):
+        if not self.constant:
+            raise no_array("NumPy cannot make an array of")
         if copy is False:
             raise ValueError("copy: the numbers of a Tensor are on the tape; an array is always a copy")
         array = to_numpy(self, True)
         return array if dtype is None else array.astype(dtype)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method == "__call__" and not kwargs:
+            found = ufunc_rows().get(ufunc)
+            if found is not None:
+                return apply_ufunc(found, inputs)
+        return array_functions().ufunc_of(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, func, types, args, kwargs):
+        return array_functions().function_of(func, types, args, kwargs)
 
     def tolist(self):
         """The numbers, as a list of floats, or of rows."""
@@ -1788,21 +1860,57 @@ cdef class Tensor:
         """Each element if it is above 0, else ``alpha * (exp(element) - 1)``. See `flatgrad.elu`."""
         return apply_pair(FG_ELU, self, alpha)
 
-    def sum(self, axis=None):
+    def sum(self, axis=None, keepdims=False):
         """The sum of all elements, a Value, or along an axis, a Tensor. See `flatgrad.sum`."""
-        return reduce_(FG_SUM, self, axis)
+        return reduce_(FG_SUM, self, axis, keepdims)
 
-    def mean(self, axis=None):
+    def mean(self, axis=None, keepdims=False):
         """The mean of all elements, a Value, or along an axis, a Tensor. See `flatgrad.mean`."""
-        return reduce_(FG_MEAN, self, axis)
+        return reduce_(FG_MEAN, self, axis, keepdims)
 
-    def max(self, axis=None):
+    def max(self, axis=None, keepdims=False):
         """The largest of all elements, a Value, or along an axis, a Tensor. See `flatgrad.max`."""
-        return reduce_(FG_MAX, self, axis)
+        return reduce_(FG_MAX, self, axis, keepdims)
 
-    def logsumexp(self, axis=None):
+    def min(self, axis=None, keepdims=False):
+        """The smallest of all elements, a Value, or along an axis, a Tensor. See `flatgrad.min`."""
+        return least(self, axis, keepdims)
+
+    def argmax(self, axis=None):
+        """Where the largest element is, an int, or along an axis, an array of int. See `flatgrad.argmax`."""
+        return extreme("argmax", self, axis)
+
+    def argmin(self, axis=None):
+        """Where the smallest element is, an int, or along an axis, an array of int. See `flatgrad.argmin`."""
+        return extreme("argmin", self, axis)
+
+    def square(self):
+        """Each element to the power of 2."""
+        return map_tensors(FG_POWI, 2, (self,), ())
+
+    def clip(self, min=None, max=None):
+        """Each element within bounds, None for none: ``minimum(maximum(element, min), max)``. See `flatgrad.clip`.
+
+        Parameters
+        ----------
+        min, max : Tensor, array_like, Value or real number, optional
+
+        Returns
+        -------
+        Tensor
+
+        Examples
+        --------
+        >>> from flatgrad import Tensor
+        >>> Tensor([-2.0, 0.5, 2.0]).clip(max=1.0).tolist()
+        [-2.0, 0.5, 1.0]
+        """
+        low, high = -INFINITY if min is None else min, INFINITY if max is None else max
+        return map_tensors(opcodes["CLIP"], 0, (self, low, high), ("x", "clip(): min", "clip(): max"))
+
+    def logsumexp(self, axis=None, keepdims=False):
         """See `flatgrad.logsumexp`."""
-        return reduce_(FG_LOGSUMEXP, self, axis)
+        return reduce_(FG_LOGSUMEXP, self, axis, keepdims)
 
     def softmax(self, axis=-1):
         """See `flatgrad.softmax`."""
@@ -1860,10 +1968,22 @@ cdef class Tensor:
         raise TypeError("a Tensor's elements cannot be deleted")
 
     def __eq__(self, other):
-        return self is other
+        return compared("equal", self, other)
 
     def __ne__(self, other):
-        return self is not other
+        return compared("not_equal", self, other)
+
+    def __lt__(self, other):
+        return compared("less", self, other)
+
+    def __le__(self, other):
+        return compared("less_equal", self, other)
+
+    def __gt__(self, other):
+        return compared("greater", self, other)
+
+    def __ge__(self, other):
+        return compared("greater_equal", self, other)
 
     def __hash__(self):
         return <Py_ssize_t><void *>self >> 4
@@ -1929,7 +2049,8 @@ cdef tuple selected(object key, fg_id length, str what):
         position_of(key, length, what, &position)
         return position, 1, 0
     first, stop, step = key.indices(length)
-    return first, len(range(first, stop, step)), step
+    count = len(range(first, stop, step))
+    return first, count, step if count > 1 else 1   # a step that is not taken may be any int
 
 
 cdef object matmul_(object left, object right):

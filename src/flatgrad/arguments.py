@@ -11,8 +11,9 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool", "no_attribute",
-           "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened", "whole", "within"]
+__all__ = ["array_of_numbers", "columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool",
+           "no_attribute", "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened", "whole",
+           "within"]
 
 
 def real(name, value, expected="a number"):
@@ -155,12 +156,29 @@ def generator(name, rng):
     return np.random.default_rng(rng)
 
 
+def array_of_numbers(x):
+    """`x` as an array, for what takes numbers and has no gradient: Tensors, and those in a list, by their numbers."""
+    import numpy as np
+
+    try:
+        return np.asarray(x)
+    except ArgumentTypeError:   # a Tensor that requires a gradient
+        return np.asarray(without_tensors(x))
+
+
+def without_tensors(x):
+    """`x` with arrays in place of the Tensors in it."""
+    if isinstance(x, (list, tuple)):
+        return [without_tensors(part) for part in x]
+    return x.numpy() if hasattr(x, "requires_grad") and hasattr(x, "numpy") else x
+
+
 def finite_array(name, x, ndim=None):
     """`x` as a C-contiguous array of float64, of `ndim` dimensions if given, without nan and inf."""
     import numpy as np
 
     try:
-        array = np.asarray(x)
+        array = array_of_numbers(x)
         if array.dtype.kind == "c":   # astype would drop the imaginary part, with a warning at most
             raise TypeError
         if array.dtype.kind not in "biuf":

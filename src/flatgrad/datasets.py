@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from flatgrad.arguments import finite, flag, non_negative, within, whole
+from flatgrad.arguments import array_of_numbers, finite, flag, non_negative, within, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 __all__ = ["make_circles", "make_moons", "make_parity", "make_spirals", "make_sum", "make_xor", "read_csv",
@@ -620,7 +620,7 @@ def split_size(name, size, n, rounded):
 
 def stratified(labels, n, n_train, n_test, rng):
     """The numbers of the samples to train on and to test on, each label with its share."""
-    labels = np.asarray(labels)
+    labels = array_of_numbers(labels)
     if labels.shape != (n,):
         raise ShapeError(f"stratify: expected the shape ({n},), a label for each sample, got {labels.shape}")
     if labels.dtype.kind == "f" and np.isnan(labels).any():

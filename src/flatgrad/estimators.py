@@ -12,7 +12,9 @@ import numbers
 import numpy as np
 
 from flatgrad import losses, optim
-from flatgrad.arguments import columns_of, finite_array, flag, non_negative, one_of, positive, samples, shortened, whole
+from flatgrad._core import Tensor
+from flatgrad.arguments import (array_of_numbers, columns_of, finite_array, flag, non_negative, one_of, positive, samples,
+                                shortened, whole)
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError, StateError
 from flatgrad.nn import MLP
 from flatgrad.nn.layers import Layer
@@ -56,7 +58,7 @@ except ModuleNotFoundError as error:
         _estimator_type = "classifier"
 
         def score(self, X, y):
-            return float(np.mean(self.predict(X) == np.asarray(y)))
+            return float(np.mean(self.predict(X) == array_of_numbers(y)))
 
     class RegressorMixin:
         _estimator_type = "regressor"
@@ -196,6 +198,7 @@ class Network(BaseEstimator):
 
     def _samples(self, X, reset):
         """X as an array, and its width and names kept, or compared with those that `fit` has kept."""
+        X = X.numpy() if isinstance(X, Tensor) else X
         if validation is not None:
             if hasattr(validation, "validate_data"):   # from 1.6 on
                 return validation.validate_data(self, X, reset=reset, dtype=np.float64)
@@ -221,6 +224,7 @@ class Network(BaseEstimator):
         """Both as arrays of as many samples."""
         if y is None:
             raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        X, y = [x.numpy() if isinstance(x, Tensor) else x for x in (X, y)]
         if validation is not None:
             options = {"multi_output": numeric, "y_numeric": numeric, "dtype": np.float64}
             if hasattr(validation, "validate_data"):
@@ -228,7 +232,7 @@ class Network(BaseEstimator):
             else:
                 X, y = self._validate_data(X, y, **options)
         else:
-            X, y = self._samples(X, reset=True), finite_array("y", y) if numeric else np.asarray(y)
+            X, y = self._samples(X, reset=True), finite_array("y", y) if numeric else array_of_numbers(y)
             if len(X) != len(np.atleast_1d(y)):
                 raise ShapeError(f"y: expected {len(X)} samples, as many as X has, got the shape {y.shape}")
         return X, y

@@ -838,10 +838,17 @@ def numbers_of(name, x):
 def check_numbers(name, x, is_wrong, expected):
     """Raise an error that names the first number of `x` that is wrong."""
     x, shape = numbers_of(name, x)
-    numbers = np.array(x, dtype=FLOAT64).reshape(shape)
+    numbers = np.array(data_of(x), dtype=FLOAT64).reshape(shape)
     if is_wrong(numbers).any():
         place = tuple(np.argwhere(is_wrong(numbers))[0].tolist())
         raise DataError(f"{name}{list(place) if place else ''}: expected {expected}, got {numbers[place]}")
+
+
+def data_of(x):
+    """The numbers of what `numbers_of` gives."""
+    if isinstance(x, (Tensor, Value)):
+        return x.data
+    return [data_of(item) for item in x] if isinstance(x, list) else x
 
 
 def weights_of(name, weight, several=True):

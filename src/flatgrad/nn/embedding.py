@@ -2,7 +2,7 @@
 import numpy as np
 
 from flatgrad._core import Tensor
-from flatgrad.arguments import is_bool, shortened, whole
+from flatgrad.arguments import array_of_numbers, is_bool, shortened, whole
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 from flatgrad.nn.initialization import weights
 from flatgrad.nn.inputs import shown
@@ -88,7 +88,7 @@ class Embedding(Module):
         if is_bool(indices):
             raise ArgumentTypeError(f"{expected}, got {indices!r}")
         try:
-            array = np.asarray(indices)
+            array = array_of_numbers(indices)
         except ValueError:
             raise ShapeError(f"{expected} with rows of one length, got {shortened(indices)}") from None
         if array.size == 0:

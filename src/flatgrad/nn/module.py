@@ -4,7 +4,7 @@ import math
 from collections import namedtuple
 
 from flatgrad._core import Tensor, Value
-from flatgrad.arguments import flag, shortened
+from flatgrad.arguments import array_of_numbers, flag, shortened
 from flatgrad.errors import ArgumentTypeError, ShapeError, StateError
 
 __all__ = ["Module"]
@@ -500,7 +500,7 @@ def as_array(x):
     import numpy as np
 
     try:
-        return np.array(x.data if isinstance(x, (Tensor, Value)) else x)
+        return np.array(array_of_numbers(x.data if isinstance(x, Value) else x))
     except (TypeError, ValueError, OverflowError):
         return x
 

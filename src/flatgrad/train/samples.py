@@ -6,7 +6,7 @@ import numpy as np
 
 from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad
-from flatgrad.arguments import finite_array, samples
+from flatgrad.arguments import array_of_numbers, finite_array, samples
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 __all__ = ["Task", "array_of", "constant", "kind_of"]
@@ -41,7 +41,7 @@ def constant(array):
 def array_of(prediction):
     """What a model returned for a batch, as an array of its own; a single output has one axis."""
     if type(prediction) is Tensor or isinstance(prediction, Tensor):
-        array = prediction.data
+        array = prediction.numpy()
     else:
         array = np.array(numbers(prediction), np.float64)
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
@@ -80,7 +80,7 @@ class Task:
         """The targets of so many samples whose outputs are of a shape: int64 labels, or an array of floats."""
         if isinstance(y, (Tensor, Value)):
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
-        y = np.asarray(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
+        y = array_of_numbers(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
         if y.dtype.kind not in "biu":
             self.refuse_text(y, name)
             y = finite_array(name, y)
@@ -160,7 +160,7 @@ class Task:
 def finite_or_whole(name, y):
     """A list as an array, of ints if there are only such."""
     try:
-        array = np.asarray(y)
+        array = array_of_numbers(y)
     except ValueError:   # rows of different lengths
         array = None
     return array if array is not None and array.dtype.kind in "biuUSO" else finite_array(name, y)
