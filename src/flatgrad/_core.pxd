@@ -224,6 +224,8 @@ cdef extern from "tape.h" nogil:
     void fg_tape_pop(fg_tape *t)
     fg_id fg_tape_collect(fg_tape *t)
     bint fg_tape_check(const fg_tape *t)
+    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
+    unsigned fg_bits_top(uint64_t w)
 
 
 cdef extern from "sweep.h" nogil:

@@ -20,7 +20,9 @@ import copyreg
 import operator
 import os
 import sys
+import weakref
 from contextlib import ContextDecorator
+from contextvars import ContextVar
 from copy import deepcopy
 from functools import partial
 from types import CellType, FunctionType
@@ -283,11 +285,6 @@ cdef inline fg_handle *new_handle() except NULL:
 
 cdef extern from *:
     """
-    #if defined(_MSC_VER)
-    #define FG_THREAD_LOCAL __declspec(thread)
-    #else
-    #define FG_THREAD_LOCAL _Thread_local
-    #endif
     #if defined(__GNUC__)
     #define FG_COLD __attribute__((cold, noinline, returns_nonnull))
     #define FG_INLINED inline __attribute__((always_inline, returns_nonnull))
@@ -295,13 +292,13 @@ cdef extern from *:
     #define FG_COLD
     #define FG_INLINED inline
     #endif
-    static FG_THREAD_LOCAL Py_ssize_t fg_blocks_around; /* no_grad() blocks around us, in this thread */
-    static Py_ssize_t fg_blocks;                         /* and in all threads, which costs nothing to read */
+    static Py_ssize_t fg_blocks;          /* no_grad() blocks that are open, anywhere: it costs nothing to read */
+    static int (*fg_is_unrecorded)(void); /* whether one is around us: see _context.pxi */
 
     /* fg_give while there are no_grad() blocks: if one is around us, the node becomes a leaf. */
     static FG_COLD PyObject *fg_give_unrecorded(fg_tape *t, fg_handle *handle, fg_id i)
     {
-        if (fg_blocks_around != 0) {
+        if (fg_is_unrecorded()) {
             const int op = fg_tape_op(t, i);
             i = fg_tape_forget(t, i, fg_op_is_pooled(op) || fg_op_is_block(op) ? t->args[i].a : t->npool);
         }
@@ -321,13 +318,14 @@ cdef extern from *:
         return (PyObject *)handle;
     }
     """
-    Py_ssize_t fg_blocks_around, fg_blocks
+    Py_ssize_t fg_blocks
+    bint (*fg_is_unrecorded)() noexcept
     PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
 
 
 cdef inline bint unrecorded() noexcept:
     """Whether there is a no_grad() block around us."""
-    return FG_UNLIKELY(fg_blocks != 0) and fg_blocks_around != 0
+    return FG_UNLIKELY(fg_blocks != 0) and fg_is_unrecorded()
 
 
 cdef object handle_of(fg_id i):
@@ -1967,17 +1965,29 @@ cdef class Value:
         other = comparable(other)
         return other if other is NotImplemented else tape.data[self.id] >= other
 
+    def item(self):
+        """The number, as a float: `data`, by PyTorch's name."""
+        return tape.data[self.id]
+
     def __float__(self):
-        return self.data
+        if tracings:
+            refuse_traced(self.id, "float()")
+        return tape.data[self.id]
 
     def __int__(self):
-        return int(self.data)
+        if tracings:
+            refuse_traced(self.id, "int()")
+        return int(tape.data[self.id])
 
     def __trunc__(self):
-        return int(self.data)
+        if tracings:
+            refuse_traced(self.id, "trunc()")
+        return int(tape.data[self.id])
 
     def __round__(self, ndigits=None):
-        return round(self.data, ndigits)
+        if tracings:
+            refuse_traced(self.id, "round()")
+        return round(tape.data[self.id], ndigits)
 
     def __format__(self, spec):
         return format(self.data, spec) if spec else repr(self)
@@ -2272,8 +2282,10 @@ cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):
     return True
 
 
+include "_context.pxi"
 include "_tensor.pxi"
 include "_gradients.pxi"
+include "_trace.pxi"
 include "_layers.pxi"
 include "_parameters.pxi"
 

@@ -265,28 +265,3 @@ def depends(outputs, inputs):
     finally:
         touched_free(&touched)
         release_ids()
-
-
-class recording:
-    """A context in which operations are recorded, whatever `no_grad` blocks there are around it; those within it
-    are as always.
-
-    Examples
-    --------
-    >>> import flatgrad
-    >>> from flatgrad._core import recording
-    >>> x = flatgrad.Value(2.0)
-    >>> with flatgrad.no_grad(), recording():
-    ...     y = x * 3.0
-    >>> y._op
-    '*'
-    """
-
-    def __enter__(self):
-        global fg_blocks_around
-        self.before, fg_blocks_around = fg_blocks_around, 0
-        return self
-
-    def __exit__(self, *exception):
-        global fg_blocks_around
-        fg_blocks_around = self.before

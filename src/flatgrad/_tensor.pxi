@@ -533,7 +533,7 @@ cdef object map_tensors(int op, int32_t k, tuple xs, tuple names):
     for v in range(count):
         take(names[v] if names else f"operand of {symbol}", xs[v], &operands[v], keep)
     check_shapes(symbol, operands, count, &rows, &cols, &ndim)
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_map(op, k, xs)
     return instruction_(FG_MAP, <fg_id>op, k, operands, count, rows, cols,
                         GIVE_TENSOR if ndim else GIVE_VALUE, ndim)
@@ -579,10 +579,10 @@ cdef object reduce_(int op, object x, object axis):
     cdef str name
     cdef list keep
     cdef int along
-    if take_plain(x, &a) and a.ndim > 0 and not scalar_mode and axis is None and elements_of(&a) > 0:
+    if take_plain(x, &a) and a.ndim > 0 and not in_scalar_graph() and axis is None and elements_of(&a) > 0:
         return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
     name, keep = fg_op_table[op].name.decode(), []
-    if scalar_mode:
+    if in_scalar_graph():
         x = reusable(x)
     take(f"{name}(): x", x, &a, keep)
     if a.ndim == 0:
@@ -592,7 +592,7 @@ cdef object reduce_(int op, object x, object axis):
         if op == FG_SUM and along < 0:
             return Value(0.0)
         raise ShapeError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_reduce(name, x, along, a.ndim)
     if along < 0 or a.ndim == 1:
         return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
@@ -608,10 +608,10 @@ cdef object softmax_(int op, object x, object axis):
     cdef str name
     cdef list keep
     cdef int along
-    if take_plain(x, &a) and a.ndim == 1 and not scalar_mode and a.cols > 0 and type(axis) is int and axis == -1:
+    if take_plain(x, &a) and a.ndim == 1 and not in_scalar_graph() and a.cols > 0 and type(axis) is int and axis == -1:
         return instruction_(op, FG_LEAF, 0, &a, 1, 1, a.cols, GIVE_TENSOR if a.kind == TENSOR else GIVE_LIST, 1)
     name, keep = fg_op_table[op].name.decode(), []
-    if scalar_mode:
+    if in_scalar_graph():
         x = reusable(x)
     take(f"{name}(): x", x, &a, keep)
     if a.ndim == 0:
@@ -621,7 +621,7 @@ cdef object softmax_(int op, object x, object axis):
     along = axis_of(f"{name}()", axis, a.ndim)
     if elements_of(&a) == 0:
         raise ShapeError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_softmax(name, x, along, a.ndim)
     a.turned = along == 0
     return instruction_(op, FG_LEAF, 0, &a, 1, rows_of(&a), cols_of(&a),
@@ -920,7 +920,7 @@ def dot(w, x, b=None):
     """
     cdef Operand[3] operands
     cdef list keep
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar("dot")(list(w), list(x), b)
     if not (take_plain(x, &operands[0]) and take_plain(w, &operands[1])
             and (b is None or take_plain(b, &operands[2]))):
@@ -1004,7 +1004,7 @@ cdef object linear_(str name, object x, object W, object b, int activation):
     cdef bint lists
     x = reusable(x)
     lists = is_flat_list(x) and not (isinstance(W, Tensor) or isinstance(b, Tensor))
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_linear(name, x, reusable(W), None if b is None else reusable(b), activation, lists)
     return layer_(name, x, W, b, activation, ("x", "W", "b"), GIVE_LIST if lists else GIVE_TENSOR)
 
@@ -1027,7 +1027,7 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
     cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
     if count != <fg_id>fg_op_table[op].arity:
         raise ValueError(f"parameter: {name} has {fg_op_table[op].arity} operands, got {count}")
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_pairwise(name, prediction, target, reduction, parameter)
     take("prediction", prediction, &operands[0], keep)
     take("target", target, &operands[1], keep)
@@ -1065,87 +1065,13 @@ def cross_entropy(logits, labels):
     for k in range(numbers.shape[0]):
         if not 0 <= numbers[k] < a.cols:
             raise ValueError(f"target[{k}]: expected 0 to {a.cols - 1}, got {numbers[k]}")
-    if scalar_mode:
+    if in_scalar_graph():
         rows = nested(logits)
         return scalar("cross_entropy")(rows if a.ndim == 2 else [rows], list(numbers))
     return instruction_(FG_CROSS_ENTROPY, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0, False, &numbers[0], a.rows)
 
 
 # ---- scalar graphs instead ----
-
-cdef Py_ssize_t scalar_mode = 0   # how many scalar_graph() blocks there are around us
-
-
-class scalar_graph:
-    """A context in which everything builds micrograd's scalar graph: a node for each product and sum.
-
-    Layers, and the functions that make one instruction of many operands, then take as many nodes as
-    the same code has in micrograd, and round as it does.
-
-    Examples
-    --------
-    >>> import flatgrad
-    >>> from flatgrad import Value
-    >>> a, b = Value(1.0), Value(2.0)
-    >>> with flatgrad.scalar_graph():
-    ...     y = flatgrad.dot([a, b], [3.0, 4.0])
-    >>> y._op
-    '+'
-    """
-
-    def __enter__(self):
-        global scalar_mode
-        scalar_mode += 1
-        return self
-
-    def __exit__(self, *exception):
-        global scalar_mode
-        scalar_mode -= 1
-
-
-class no_grad(ContextDecorator):
-    """A context in which results are leaves: nothing is recorded that a backward pass could follow.
-
-    For predictions and updates. They take no memory beyond their own, and Tensors that are made by
-    operations have `requires_grad` False. Other threads go on recording. Also a decorator of functions.
-
-    Examples
-    --------
-    >>> import flatgrad
-    >>> from flatgrad import Value
-    >>> a = Value(2.0)
-    >>> with flatgrad.no_grad():
-    ...     b = a * a
-    >>> b.data, b._prev
-    (4.0, set())
-    >>> @flatgrad.no_grad()
-    ... def square(x):
-    ...     return x * x
-    >>> square(a)._op
-    ''
-    """
-
-    def __call__(self, function):
-        import inspect   # here, as it takes long to import
-
-        for kind in ("isgeneratorfunction", "iscoroutinefunction", "isasyncgenfunction"):
-            if getattr(inspect, kind)(function):   # whose body runs when this is over
-                raise ArgumentTypeError("no_grad: expected a function that computes when it is called, got "
-                                        f"{function!r}; write 'with no_grad():' in it, between what it yields")
-        return super().__call__(function)
-
-    def __enter__(self):
-        global fg_blocks, fg_blocks_around
-        fg_blocks_around += 1
-        fg_blocks += 1
-        return self
-
-    def __exit__(self, *exception):
-        global fg_blocks, fg_blocks_around
-        if fg_blocks_around > 0:   # else this is another thread, or was left before
-            fg_blocks_around -= 1
-            fg_blocks -= 1
-
 
 cdef object scalar(str name):
     """The definition by operators of what an instruction does."""
@@ -1165,13 +1091,7 @@ cdef object nested(object x):
 
 cdef object packed(object x):
     """A Tensor of what scalar definitions return, copied by one instruction."""
-    cdef Py_ssize_t mode
-    global scalar_mode
-    mode, scalar_mode = scalar_mode, 0
-    try:
-        return Tensor(x)
-    finally:
-        scalar_mode = mode
+    return Tensor(x)
 
 
 cdef list turned_rows(list rows):
@@ -1865,7 +1785,7 @@ cdef class Tensor:
         raise TypeError("the truth value of a Tensor is not defined; compare its data")
 
     def __float__(self):
-        return self.item()
+        return float(element(self, 0, 0)) if self.rows * self.cols == 1 else self.item()
 
     def __repr__(self):
         import numpy
@@ -1948,7 +1868,7 @@ cdef object matmul_(object left, object right):
     if rows == 0 or cols == 0:
         raise ShapeError(f"@: expected at least one element, got shapes {shapes[0]} and {shapes[1]}")
     ndim = operands[0].ndim + operands[1].ndim - 2
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_matmul(left, right, operands[0].ndim, operands[1].ndim)
     result = instruction_(FG_LAYER, FG_LEAF, 0, operands, 2, rows, cols, GIVE_TENSOR if ndim else GIVE_VALUE, ndim)
     if ndim == 1 and rows > 1:   # a matrix times a vector: the column that it made, as one dimension
