@@ -85,12 +85,33 @@ static double *take(double **scratch, size_t doubles)
  * if nobody wants them. */
 typedef enum numbers { DATA, GRADIENTS } numbers;
 
+/* Whether nobody wants a view's gradients: it is constant, or all of it is frozen leaves. */
+static int is_unwanted(const fg_tape *t, fg_record *r, const fg_view *view)
+{
+    if (view->flags & FG_VIEW_CONSTANT)
+        return 1;
+    for (fg_id i = 0; i < view->rows && view->cols > 0; i++) {
+        if (fg_tape_op(t, fg_record_slot(r, view, i, 0)) != FG_FROZEN) /* mostly at once */
+            return 0;
+        const fg_id dense = !is_listed(view) && view->col_step == 1;
+        const uint8_t *const op = t->op + (dense ? fg_record_slot(r, view, i, 0) : 0);
+        int other = 0;
+        for (fg_id j = 0; dense && j < view->cols; j++)
+            other |= (op[j] & ~FG_HOOK) != FG_FROZEN;
+        for (fg_id j = 0; !dense && j < view->cols; j++)
+            other |= fg_tape_op(t, fg_record_slot(r, view, i, j)) != FG_FROZEN;
+        if (other)
+            return 0;
+    }
+    return 1;
+}
+
 /* A view as it lies on the tape, or, if `copy`, in dense scratch memory: gradients then begin with 0, and
  * add_copied() adds them to the tape's at the end. */
 static matrix lay_out(const fg_tape *t, fg_record *r, fg_id v, numbers what, int copy, double **scratch)
 {
     const fg_view *view = fg_record_view(r, v);
-    if (what == GRADIENTS && (view->flags & FG_VIEW_CONSTANT))
+    if (what == GRADIENTS && is_unwanted(t, r, view))
         return (matrix){NULL, 0, 0, 0};
     if (!copy)
         return (matrix){(what == DATA ? t->data : t->grad) + view->base, view->row_step,

@@ -59,7 +59,7 @@ static inline void apply(fg_tape *t, fg_id i)
         for (fg_id k = 0; k < args.b; k++)
             grad[t->pool[args.a + k]] += pool_partial(t, args, k) * dz;
         break;
-    default: /* FG_LEAF and FG_CUSTOM */
+    default: /* FG_LEAF, FG_FROZEN and FG_CUSTOM */
         break;
     }
 }
@@ -70,6 +70,18 @@ static uint64_t mask_of(fg_id w, fg_id first, fg_id end)
     const uint64_t from = first >> 6 == w ? ~(uint64_t)0 << (first & 63u) : ~(uint64_t)0;
     const uint64_t to = end >> 6 == w ? ((uint64_t)1 << (end & 63u)) - 1u : ~(uint64_t)0;
     return from & to;
+}
+
+/* The slow half of all_leaves(): frozen ones among them. */
+static int all_frozen_or_leaves(const uint8_t *op, const uint8_t *last)
+{
+    int other = !fg_op_is_leaf(*op); /* mostly the results of another layer */
+    while (!other && op < last) {
+        const uint8_t *const some = last - op > 4096 ? op + 4096 : last;
+        for (; op < some; op++)
+            other |= (*op != FG_LEAF) & (*op != FG_FROZEN);
+    }
+    return !other;
 }
 
 /* Whether the nodes from `first` to before `end` are all leaves without a hook, which no sweep has to
@@ -84,7 +96,7 @@ static int all_leaves(const fg_tape *t, fg_id first, fg_id end)
     }
     while (op < last)
         any |= *op++;
-    return any == FG_LEAF;
+    return any == FG_LEAF || all_frozen_or_leaves(t->op + first, last);
 }
 
 /* Mark the nodes from `first` to before `end`; if they are all leaves, only with `leaves`. */

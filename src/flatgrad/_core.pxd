@@ -46,6 +46,7 @@ cdef extern from "tape.h" nogil:
         FG_CROSS_ENTROPY
         FG_RUN
         FG_PART
+        FG_FROZEN
         FG_VIEW_LIST
         FG_VIEW_CONSTANT
         FG_MAX_VIEWS
@@ -80,6 +81,7 @@ cdef extern from "tape.h" nogil:
 
     const fg_op_info fg_op_table[]
 
+    bint fg_op_is_leaf(int op)
     bint fg_op_is_pooled(int op)
     bint fg_op_is_block(int op)
     fg_id fg_op_pool_size(int op, fg_id count)
@@ -211,6 +213,8 @@ cdef extern from "tape.h" nogil:
     fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count,
                               const double *partials, double data)
     int fg_tape_op(const fg_tape *t, fg_id i)
+    double *fg_tape_gradient(const fg_tape *t, fg_id i)
+    void fg_tape_freeze(fg_tape *t, fg_id i, bint on)
     void fg_tape_set_hook(fg_tape *t, fg_id i, bint on)
     void fg_tape_mark_living(fg_tape *t)
     void fg_tape_clear_marks(fg_tape *t)

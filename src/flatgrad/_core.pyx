@@ -27,7 +27,7 @@ from copy import deepcopy
 from functools import partial
 from types import CellType, FunctionType
 
-from flatgrad.arguments import one_of, shortened
+from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 
@@ -292,6 +292,11 @@ cdef extern from *:
     #define FG_COLD
     #define FG_INLINED inline
     #endif
+    #if defined(_MSC_VER)
+    static __declspec(thread) Py_ssize_t fg_rules; /* users' backward rules that are running, in this thread */
+    #else
+    static _Thread_local Py_ssize_t fg_rules;
+    #endif
     static Py_ssize_t fg_blocks;          /* no_grad() blocks that are open, anywhere: it costs nothing to read */
     static int (*fg_is_unrecorded)(void); /* whether one is around us: see _context.pxi */
 
@@ -318,7 +323,7 @@ cdef extern from *:
         return (PyObject *)handle;
     }
     """
-    Py_ssize_t fg_blocks
+    Py_ssize_t fg_blocks, fg_rules
     bint (*fg_is_unrecorded)() noexcept
     PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
 
@@ -1044,6 +1049,30 @@ cdef class _Rule:
         fg_sweep_apply(&tape, self.node.id)
 
 
+# ---- leaves without a gradient ----
+
+cdef bint frozen_ever = False   # some leaf has been frozen: until then nobody has to look for them
+
+
+cdef int freeze(fg_id i, bint on) noexcept:
+    """Leaf i takes no gradient from now on, or again does."""
+    global frozen_ever, handle_moves
+    if (fg_tape_op(&tape, i) == FG_FROZEN) != on:
+        fg_tape_freeze(&tape, i, on)
+        frozen_ever = True
+        handle_moves += 1   # optimizers look again
+    return 0
+
+
+cdef bint any_frozen(fg_id first, fg_id count) noexcept:
+    cdef fg_id k
+    if frozen_ever:
+        for k in range(count):
+            if fg_tape_op(&tape, first + k) == FG_FROZEN:
+                return True
+    return False
+
+
 cdef inline object comparable(object x):
     """What `<` and the like compare data with; NotImplemented if x is no number."""
     if isinstance(x, Value):
@@ -1104,8 +1133,13 @@ cdef int run_hook() except -1:
     """Run the backward rule that a user gave to the node at which the sweep stopped."""
     cdef Value node = handle_of(tape.hook)   # keeps its id: a sweep is under way
     cdef dict extra = extra_of(node)
+    global fg_rules
     if "_backward" in extra:   # unless the node was part of a released cycle and has come back
-        extra["_backward"]()
+        fg_rules += 1
+        try:
+            extra["_backward"]()
+        finally:
+            fg_rules -= 1
     return 0
 
 
@@ -1147,9 +1181,9 @@ cdef fg_id entry_of(fg_id i):
     cdef fg_id run
     if fg_tape_op(&tape, i) == FG_PART or fg_op_is_block(fg_tape_op(&tape, i)):
         return block_of(i)
-    if fg_tape_op(&tape, i) == FG_LEAF and live_runs > 0:
+    if fg_op_is_leaf(fg_tape_op(&tape, i)) and live_runs > 0:
         run = i
-        while run < tape.n and fg_tape_op(&tape, run) == FG_LEAF:
+        while run < tape.n and fg_op_is_leaf(fg_tape_op(&tape, run)):
             run += 1
         if run < tape.n and fg_tape_op(&tape, run) == FG_RUN and run - tape.args[run].b <= i:
             return run
@@ -1204,7 +1238,7 @@ cdef tuple save(fg_id root):
             position[i] = numbers
             numbers += tape.args[i].b if has_parts(i) else 1
             entries.append((fg_op_table[fg_tape_op(&tape, i)].id.decode(), places, constant_of(i),
-                            numbers_of(i, tape.data), numbers_of(i, tape.grad),
+                            numbers_of(i, tape.data), gradients_of(i),
                             None if i == root and not has_parts(i) else attributes_of(i)))
     finally:
         release_ids()
@@ -1246,6 +1280,22 @@ cdef object numbers_of(fg_id i, double *array):
     return array[i]
 
 
+cdef object gradients_of(fg_id i):
+    """numbers_of() its gradients; frozen leaves keep theirs elsewhere."""
+    cdef fg_id k, count = tape.args[i].b if has_parts(i) else 0
+    cdef double *out
+    if fg_tape_op(&tape, i) == FG_FROZEN:
+        return fg_tape_gradient(&tape, i)[0]
+    result = numbers_of(i, tape.grad)
+    if fg_tape_op(&tape, i) == FG_RUN and any_frozen(i - count, count):
+        result = bytearray(result)
+        out = <double *><char *>result
+        for k in range(count):
+            out[k] = fg_tape_gradient(&tape, i - count + k)[0]
+        result = bytes(result)
+    return result
+
+
 cdef object constant_of(fg_id i):
     """What node i has besides operands: FG_POWI its exponent, FG_LOCAL the partial derivatives, a block
     instruction its parameter, shapes and labels."""
@@ -1257,7 +1307,10 @@ cdef object constant_of(fg_id i):
     if op == FG_LOCAL:
         return partials_of(i)
     if op == FG_RUN:
-        return tape.args[i].b
+        k = tape.args[i].b
+        if any_frozen(i - k, k):
+            return k, bytes([fg_tape_op(&tape, v) == FG_FROZEN for v in range(i - k, i)])
+        return k
     if fg_op_is_block(op):
         shapes = []
         for v in range(fg_tape_record(&tape, i).views):
@@ -1374,6 +1427,9 @@ cdef Py_ssize_t check_saved(object saved, Py_ssize_t *nodes, bint run) except -1
             damaged(f"node {position} has the operand {describe(place)}")
         count = 0
         if op == FG_RUN:
+            if (type(constant) is tuple and len(constant) == 2 and is_count(constant[0], 1)
+                    and type(constant[1]) is bytes and len(constant[1]) == constant[0]):
+                constant = constant[0]   # and which of them are frozen
             if places or not is_count(constant, 1):
                 damaged(f"node {position} has the length {describe(constant)}")
             count = constant
@@ -1459,10 +1515,13 @@ cdef int push_entry(tuple entry, tuple ends, fg_id *ids, Py_ssize_t *numbers, fg
     cdef fg_record *r
     cdef fg_id[3] few = [0, 0, 0]
     cdef double number = 0.0
-    cdef bytes data, grad
+    cdef bytes data, grad, frozen = None
     if op == FG_RUN or fg_op_is_block(op):
         if op == FG_RUN:
-            count = entry[2]
+            if type(entry[2]) is tuple:
+                count, frozen = entry[2]
+            else:
+                count = entry[2]
             first = fg_tape_push_leaves(&tape, count)
             node[0] = fg_tape_push_run(&tape, count)
         else:
@@ -1495,6 +1554,8 @@ cdef int push_entry(tuple entry, tuple ends, fg_id *ids, Py_ssize_t *numbers, fg
             memcpy(tape.grad + first, <char *>grad, count * sizeof(double))
             for k in range(count):
                 ids[numbers[0] + k] = first + k
+                if frozen is not None and frozen[k]:
+                    freeze(first + k, True)
             numbers[0] += count
             return 0
     elif fg_op_is_pooled(op):
@@ -1512,8 +1573,10 @@ cdef int push_entry(tuple entry, tuple ends, fg_id *ids, Py_ssize_t *numbers, fg
             few[k] = place_id(places[k], ends, ids)
         if op == FG_POWI:
             few[1] = <fg_id><int32_t>entry[2]
-        node[0] = fg_tape_push(&tape, op, few[0], few[1], entry[3])
+        node[0] = fg_tape_push(&tape, FG_LEAF if op == FG_FROZEN else op, few[0], few[1], entry[3])
     tape.grad[node[0]] = entry[4]
+    if op == FG_FROZEN:
+        freeze(node[0], True)
     ids[numbers[0]] = node[0]
     numbers[0] += 1
     return 0
@@ -1567,10 +1630,12 @@ def _restore(cls, saved):
         damaged(f"expected a subclass of Value, got {describe(cls)}")
     pool = check_saved(saved, &nodes, False)
     value = Value.__new__(cls)
-    if len(saved[2]) == 1 and saved[2][0][0] == "LEAF" and saved[2][0][5] is None:
+    if len(saved[2]) == 1 and saved[2][0][0] in ("LEAF", "FROZEN") and saved[2][0][5] is None:
         # It is one already. So parameters that lay in order do again.
         number, grad = saved[2][0][3:5]
         tape.data[value.id], tape.grad[value.id] = number, grad
+        if saved[2][0][0] == "FROZEN":
+            freeze(value.id, True)
         return value
     rebuild(saved, pool, nodes, &value.id)
     return value
@@ -1657,6 +1722,9 @@ cdef class Value:
     grad : float
         The derivative of the last output that `backward` was called on, with respect to this
         value; backward passes add to it. Assignable; 0 at first.
+    requires_grad : bool
+        Whether backward passes add to its gradient, and optimizers change it. Assignable for leaves; True at
+        first, and for results of operations.
     _prev : set of Value
         What the value was computed from.
     _children, _local_grads : tuple
@@ -1718,6 +1786,8 @@ cdef class Value:
             scratch = bytearray((len(nodes) + 1) * sizeof(double))
             check_made(nodes, partials, <double *><char *>scratch)
             nodes, partials = [], None
+        if fg_tape_op(&tape, self.id) == FG_FROZEN:
+            freeze(self.id, False)
         if nodes or _op or partials or tape.op[self.id] != FG_LEAF:
             become_made(self, number, nodes, partials, str(_op))
         else:
@@ -1741,16 +1811,38 @@ cdef class Value:
 
     @property
     def grad(self):
-        return tape.grad[self.id]
+        return fg_tape_gradient(&tape, self.id)[0]
 
     @grad.setter
     def grad(self, value):
         cdef double number = to_data("grad", value)
-        tape.grad[self.id] = number
+        if fg_rules == 0:
+            fg_tape_gradient(&tape, self.id)[0] = number
+        else:   # a user's rule adds to it, as a sweep does: a frozen leaf keeps its own
+            tape.grad[self.id] = number
 
     @grad.deleter
     def grad(self):
         raise AttributeError("grad: cannot be deleted")
+
+    @property
+    def requires_grad(self):
+        """Whether backward passes add to the gradient. Assignable for a leaf: with False its gradient stays what
+        it is, and optimizers leave it alone. True for the results of operations."""
+        return fg_tape_op(&tape, self.id) != FG_FROZEN
+
+    @requires_grad.setter
+    def requires_grad(self, value):
+        cdef bint on = flag("requires_grad", value)
+        if fg_op_is_leaf(fg_tape_op(&tape, self.id)):
+            freeze(self.id, not on)
+        elif not on:
+            raise ArgumentError(f"requires_grad: expected a leaf for False, got the result of the operation "
+                                f"{self._op!r}; for its number without a gradient take .detach()")
+
+    @requires_grad.deleter
+    def requires_grad(self):
+        raise AttributeError("requires_grad: cannot be deleted")
 
     @property
     def _prev(self):
@@ -1835,7 +1927,9 @@ cdef class Value:
         Raises
         ------
         RuntimeError
-            If another backward pass is under way.
+            If another backward pass is under way; if no gradient flows from here: of an instruction whose operands
+            are all constant Tensors, arrays and numbers, and of what is computed from leaves without
+            `requires_grad` alone.
         KeyboardInterrupt
             If interrupted; the gradients added until then stay.
 
@@ -1863,6 +1957,7 @@ cdef class Value:
         cdef int state
         if tape.busy:
             raise RuntimeError("backward(): another backward pass is under way")
+        refuse_constant(self.id)
         fg_sweep_begin(&tape, self.id)
         state = fg_sweep_run(&tape, sweep_words)
         if state != FG_SWEEP_DONE:
@@ -1915,7 +2010,8 @@ cdef class Value:
         0.0
         """
         cdef double rate = learning_rate(lr)
-        tape.data[self.id] -= rate * tape.grad[self.id]
+        if fg_tape_op(&tape, self.id) != FG_FROZEN:
+            tape.data[self.id] -= rate * tape.grad[self.id]
 
     def __repr__(self):
         return f"Value(data={self.data}, grad={self.grad})"

@@ -141,6 +141,22 @@ cdef void touched_free(Touched *touched) noexcept:
     PyMem_Free(touched.saved)
 
 
+cdef bint has_frozen(object item) noexcept:
+    """Whether there is a frozen leaf in a Value or Tensor."""
+    cdef fg_view view
+    cdef fg_id i, j
+    if not frozen_ever:
+        return False
+    if type(item) is not Tensor:
+        return fg_tape_op(&tape, (<Value>item).id) == FG_FROZEN
+    view = view_of(<Tensor>item)
+    for i in range(view.rows):
+        for j in range(view.cols):
+            if fg_tape_op(&tape, slot_in(&view, i, j)) == FG_FROZEN:
+                return True
+    return False
+
+
 def derivatives(outputs, inputs):
     """The derivative of every output by every input; no gradient is changed.
 
@@ -158,7 +174,7 @@ def derivatives(outputs, inputs):
     Raises
     ------
     TypeError, ValueError
-        If there is something else in an argument, or an input is a constant Tensor.
+        If there is something else in an argument, or an input does not require a gradient.
     RuntimeError
         If a backward pass is under way.
 
@@ -190,6 +206,9 @@ def derivatives(outputs, inputs):
         if type(item) is Tensor and (<Tensor>item).constant:
             raise ArgumentError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
                                 f"requires_grad=False of shape {item.shape}")
+        if has_frozen(item):
+            raise ArgumentError(f"inputs[{k}]: expected numbers that require a gradient, got {shortened(item)} with "
+                                "requires_grad=False")
     if tape.busy:
         raise RuntimeError("derivatives(): a backward pass is under way")
     result = numpy.zeros((n_outputs, n_inputs))

@@ -1310,7 +1310,16 @@ cdef object to_numpy(Tensor t, bint data):
         for i in range(view.rows):
             for j in range(view.cols):
                 out[i, j] = array[<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step]
+    if frozen_ever and not data:
+        for i in range(view.rows):
+            for j in range(view.cols):
+                out[i, j] = fg_tape_gradient(&tape, slot_in(&view, i, j))[0]
     return result if t.ndim == 2 else result[0]
+
+
+cdef inline fg_id slot_in(const fg_view *view, fg_id row, fg_id col) noexcept:
+    """The slot of element (row, col) of a view that is no list."""
+    return <fg_id>(<int64_t>view.base + <int64_t>row * view.row_step + <int64_t>col * view.col_step)
 
 
 cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
@@ -1333,6 +1342,8 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
         for j in range(view.cols):
             array[<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step] = (
                 a.number if a.kind == NUMBER else a.array[<size_t>i * view.cols + j])
+            if not data and fg_rules == 0:   # of a frozen leaf, elsewhere
+                fg_tape_gradient(&tape, slot_in(&view, i, j))[0] = array[slot_in(&view, i, j)]
     return 0
 
 
@@ -1538,7 +1549,35 @@ cdef class Tensor:
 
     @property
     def requires_grad(self):
-        return not self.constant
+        return not self.constant and not is_frozen(self)
+
+    @requires_grad.setter
+    def requires_grad(self, value):
+        cdef bint on = flag("requires_grad", value)
+        cdef fg_id k
+        if on == self.requires_grad:
+            return
+        if fg_op_is_block(fg_tape_op(&tape, self.run.id)):
+            raise ArgumentError(f"requires_grad: expected a leaf Tensor, got the result of the operation {self._op!r} of "
+                                f"shape {self.shape}; "
+                                + ("Tensor(t.data) is a leaf of its numbers" if on else
+                                   "for its numbers without a gradient take .detach()"))
+        if <Py_ssize_t>self.rows * self.cols != <Py_ssize_t>self.run.count:
+            raise ArgumentError(f"requires_grad: expected a whole leaf Tensor, got a view of shape {self.shape} of one "
+                                f"with {self.run.count} elements")
+        if on:
+            self.constant = False
+        for k in range(self.run.id - self.run.count, self.run.id):
+            freeze(k, not on)
+
+    @requires_grad.deleter
+    def requires_grad(self):
+        raise AttributeError("requires_grad: cannot be deleted")
+
+    @property
+    def _is_constant(self):
+        """Whether instructions take it for a constant; a parameter that is frozen is none."""
+        return self.constant
 
     @property
     def data(self):
@@ -1601,6 +1640,8 @@ cdef class Tensor:
         if self.rows * self.cols != 1:
             raise ShapeError(f"backward(): expected a Tensor of one element, got shape {self.shape}; take "
                              "sum() or mean() first")
+        if self.constant:
+            raise_constant()
         element(self, 0, 0).backward()
 
     def detach(self):
@@ -1651,8 +1692,9 @@ cdef class Tensor:
                                 f"{self._op or 'requires_grad=False'!r} of shape {self.shape}")
         for i in range(view.rows):
             for j in range(view.cols):
-                slot = <fg_id>(<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step)
-                tape.data[slot] -= rate * tape.grad[slot]
+                slot = slot_in(&view, i, j)
+                if fg_tape_op(&tape, slot) != FG_FROZEN:
+                    tape.data[slot] -= rate * tape.grad[slot]
 
     def reshape(self, *shape):
         """The same elements in another shape, row by row: a view if they lie in order, else a copy.
@@ -1826,8 +1868,26 @@ cdef class Tensor:
                                  self.ndim, bool(self.constant))
 
     def __copy__(self):
-        return map_tensors(FG_COPY, 0, (self,), ()) if fg_op_is_block(fg_tape_op(&tape, self.run.id)) \
-            else Tensor(to_numpy(self, True), requires_grad=not self.constant)
+        if fg_op_is_block(fg_tape_op(&tape, self.run.id)):
+            return map_tensors(FG_COPY, 0, (self,), ())
+        copy = Tensor(to_numpy(self, True), requires_grad=not self.constant)
+        if is_frozen(self):
+            copy.requires_grad = False
+        return copy
+
+
+cdef bint is_frozen(Tensor t) noexcept:
+    """Whether all its elements are frozen leaves."""
+    cdef fg_view view
+    cdef fg_id i, j
+    if not frozen_ever:
+        return False
+    view = view_of(t)
+    for i in range(view.rows):
+        for j in range(view.cols):
+            if fg_tape_op(&tape, slot_in(&view, i, j)) != FG_FROZEN:
+                return False
+    return t.rows > 0 and t.cols > 0
 
 
 cdef bint is_index(object key):

@@ -52,24 +52,27 @@ cdef inline fg_id first_leaf(object leaf, fg_id *count) noexcept:
     return (<Value>leaf).id
 
 
+# ---- walking down the graph ----
+
 cdef inline void mark_from(uint64_t *marks, fg_id base, fg_id i) noexcept:
     """Mark node i, unless it is older than every leaf: nothing such is computed from one."""
     if i >= base:
         marks[(i - base) >> 6] |= <uint64_t>1 << ((i - base) & 63)
 
 
-cdef void mark_operands(uint64_t *marks, fg_id base, fg_id i, fg_id *last) noexcept:
-    """Mark the operands of node i that gradients flow to; *last: the block instruction whose were marked last."""
+cdef bint mark_operands(uint64_t *marks, fg_id base, fg_id i, fg_id *last) noexcept:
+    """Mark the operands of node i that gradients flow to; *last: the block instruction whose were marked last.
+    With base 0, it is enough to find a leaf among them that is not frozen: then 1, and not all are marked."""
     cdef int op = fg_tape_op(&tape, i)
     cdef fg_id[2] pair
     cdef const fg_id *operands
-    cdef fg_id k, count, block, row, col
+    cdef fg_id k, count, block, row, col, slot
     cdef fg_record *r
     cdef fg_view *view
     if op == FG_PART or fg_op_is_block(op):
         block = i + tape.args[i].a if op == FG_PART else i
         if block == last[0]:   # the results of one instruction follow each other
-            return
+            return False
         last[0] = block
         r = fg_tape_record(&tape, block)
         for k in range(r.views):
@@ -78,11 +81,17 @@ cdef void mark_operands(uint64_t *marks, fg_id base, fg_id i, fg_id *last) noexc
                 continue
             for row in range(view.rows):
                 for col in range(view.cols):
-                    mark_from(marks, base, fg_record_slot(r, view, row, col))
+                    slot = fg_record_slot(r, view, row, col)
+                    if base == 0 and fg_tape_op(&tape, slot) == FG_LEAF:
+                        return True
+                    mark_from(marks, base, slot)
     elif op <= FG_LOCAL:
         count = fg_tape_operands(&tape, i, pair, &operands)
         for k in range(count):
+            if base == 0 and fg_tape_op(&tape, operands[k]) == FG_LEAF:
+                return True
             mark_from(marks, base, operands[k])
+    return False
 
 
 cdef int is_traced(fg_id i) except -1:
@@ -132,3 +141,55 @@ cdef int refuse_traced(fg_id i, str call) except -1:
             f"one: the result would be a constant, and its gradient lost. Write flatgrad.sin(v) or v.sin() in place "
             f"of math.sin(v), and v.data where a constant is meant")
     return 0
+
+
+cdef int takes_gradient(fg_id i) except -1:
+    """Whether a leaf that may take a gradient, or a node with a rule of a user's, is reached from node i. A constant
+    of scalar operations, such as the 2 of x * 2, is such a leaf. No Python code."""
+    cdef fg_id w, words = (i >> 6) + 1, last = 0, k
+    cdef uint64_t *marks
+    cdef int op
+    cdef bint found = False
+    marks = <uint64_t *>PyMem_Calloc(words, sizeof(uint64_t))
+    if marks == NULL:
+        raise MemoryError()
+    mark_from(marks, 0, i)
+    for w in range(words - 1, -1, -1):
+        while marks[w] and not found:
+            k = (w << 6) + fg_bits_top(marks[w])
+            marks[w] ^= <uint64_t>1 << (k & 63)
+            op = fg_tape_op(&tape, k)
+            found = (op == FG_LEAF or (op == FG_CUSTOM or op == FG_LOCAL) and tape.args[k].b == 0
+                     or tape.op[k] & FG_HOOK or (op == FG_PART and tape.op[k + tape.args[k].a] & FG_HOOK)
+                     or mark_operands(marks, 0, k, &last))
+        if found:
+            break
+    PyMem_Free(marks)
+    return found
+
+
+cdef int refuse_constant(fg_id i) except -1:
+    """An error if no gradient can flow from node i. Until a leaf is frozen, only an instruction can tell."""
+    cdef int op = fg_tape_op(&tape, i)
+    cdef fg_id block, v
+    cdef fg_record *r
+    cdef bint flows = True
+    if op == FG_FROZEN:
+        flows = False
+    elif not frozen_ever:
+        if (op == FG_PART or fg_op_is_block(op)) and not tape.op[i] & FG_HOOK:
+            block = block_of(i)
+            r = fg_tape_record(&tape, block)
+            flows = tape.op[block] & FG_HOOK != 0
+            for v in range(r.views):
+                flows = flows or not fg_record_view(r, v).flags & FG_VIEW_CONSTANT
+    elif op != FG_LEAF:
+        flows = takes_gradient(i)
+    if not flows:
+        raise_constant()
+    return 0
+
+
+cdef int raise_constant() except -1:
+    raise RuntimeError("backward(): no gradient flows from here: it is a constant, or computed from constants and from "
+                       "leaves whose requires_grad is False alone")

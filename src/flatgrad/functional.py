@@ -153,8 +153,8 @@ def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
     inputs : float, array of float, Value, Tensor, (nested) list or dict of them; or a tuple of such arguments
         Where to check. Values and leaf Tensors are given to `f` as they are, and changed for its calls, so that
         `f` may also use them by another way, as a model does its parameters; then they get back their data and
-        gradients. Numbers and arrays become Values and Tensors. A Tensor with ``requires_grad=False`` is
-        passed on unchecked. All else as for `grad`.
+        gradients. Numbers and arrays become Values and Tensors. Values and Tensors with ``requires_grad=False``
+        are passed on unchecked. All else as for `grad`.
     eps : float, optional
         Step of the differences, in the units of the inputs.
     atol, rtol : float, optional
@@ -409,7 +409,7 @@ def with_leaves(transform, name, x, leaves, in_place):
             raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result {described(x)} "
                                     f"of the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
         if in_place:
-            if isinstance(x, Value) or x.requires_grad:
+            if x.requires_grad:
                 leaves.append((name, x, x))
             return x
         leaf = Value(x.data) if isinstance(x, Value) else Tensor(x.data)
