@@ -366,3 +366,47 @@ def test_freezing_a_large_model_makes_backward_no_slower():
     for p in model.parameters()[::2]:
         p.requires_grad = True
     assert seconds() < 10.0 * free + 1e-3
+
+
+# ---- attributes whose names are nearly one that means something ----
+
+@pytest.mark.parametrize("moving", ["as it is"], indirect=True)
+@pytest.mark.parametrize("name, known", [
+    ("gard", "grad"), ("grda", "grad"), ("gad", "grad"), ("gradd", "grad"), ("Grad", "grad"), ("drad", "grad"), ("adta", "data"),
+    ("dta", "data"), ("daata", "data"), ("DATA", "data"), ("require_grad", "requires_grad"), ("requires_gard", "requires_grad"),
+    ("requires_gradient", "requires_grad"), ("requiresgrad", "requires_grad"),
+])
+@pytest.mark.parametrize("subclass", [False, True])
+def test_a_near_miss_warns_once(name, known, subclass, moving):
+    import subprocess
+    import sys
+    program = f"""
+import warnings
+from flatgrad import Value
+Class = type("Mine", (Value,), {{}}) if {subclass} else Value
+v, w = Class(1.0), Class(2.0)
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    v.{name} = 5
+    v.{name} = 6
+    w.{name} = 7
+assert (v.{name}, w.{name}, v.grad, v.data) == (6, 7, 0.0, 1.0)
+print([(w.category.__name__, str(w.message)) for w in seen])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert result.count("UserWarning") == 1 and f"'{name}'" in result and f"did you mean '{known}'" in result
+
+
+@pytest.mark.parametrize("moving", ["as it is"], indirect=True)
+def test_other_names_do_not_warn(moving, recwarn):
+    class Mine(Value):
+        pass
+
+    for v in Value(1.0), Mine(1.0):
+        for name in ("label", "color", "owner", "x", "y", "z", "name", "tag", "date", "dates", "grid", "grade", "gray", "rad",
+                     "grads", "gradient", "database", "metadata", "size", "note", "depth", "_gard", "__data", "d", "g", "data2",
+                     "grad_fn", "grad2", "old_grad", "requires", "is_leaf", "detached", "updated", "items", "value", "id"):
+            setattr(v, name, name)
+            assert getattr(v, name) == name
+        v.grad, v.data, v.requires_grad, v._op = 1.0, 2.0, False, "op"
+    assert [str(w.message) for w in recwarn] == []

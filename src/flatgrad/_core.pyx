@@ -1029,6 +1029,47 @@ cdef class _Attribute:
         raise AttributeError(f"'Value' object has no attribute {self.name!r}")
 
 
+# Attributes that one assigns, and names that are near these and words of their own.
+cdef tuple ASSIGNED = ("data", "grad", "requires_grad")
+cdef set WORDS = {"date", "dates", "dat", "datas", "dada", "grade", "grads", "grand", "gray", "grid", "grab", "gram", "gran",
+                  "graf", "glad", "goad", "rad", "gradu", "dato", "dota"}
+cdef set warned = set()   # names that there has been a warning for
+
+
+cdef int one_edit(str name, str other) except -1:
+    """Whether one letter is missing, too many or another, or two neighbours are swapped."""
+    cdef Py_ssize_t k = 0, m = len(name), n = len(other)
+    if m > n:
+        return one_edit(other, name)
+    if n - m > 1 or name == other:
+        return False
+    while k < m and name[k] == other[k]:
+        k += 1
+    if m < n:
+        return name[k:] == other[k + 1:]
+    return name[k + 1:] == other[k + 1:] or (
+        k + 1 < m and name[k] == other[k + 1] and name[k + 1] == other[k] and name[k + 2:] == other[k + 2:])
+
+
+cdef int warn_of(str name) except -1:
+    """Warn once of an attribute whose name is nearly one that means something."""
+    if (name in warned or name.startswith("_") or name in WORDS or name in ASSIGNED
+            or any([c.isdigit() for c in name])):
+        return 0
+    for known in ASSIGNED:
+        near = one_edit(name, known) or name.lower() == known
+        if not near and len(known) > 8:   # long enough for what is similar
+            import difflib
+            near = difflib.SequenceMatcher(None, name, known).ratio() > 0.85
+        if near:
+            warned.add(name)
+            import warnings
+            warnings.warn(f"a Value has been given an attribute {name!r}, which means nothing to flatgrad; "
+                          f"did you mean {known!r}?", UserWarning, stacklevel=1)
+            break
+    return 0
+
+
 cdef object class_attribute(type cls, str name):
     """What the class itself has under that name, without asking it; None if nothing."""
     for base in cls.__mro__:
@@ -1899,11 +1940,14 @@ cdef class Value:
     def __setattr__(self, name, value):
         try:
             PyObject_GenericSetAttr(self, name, <PyObject *>value)
+            if type(self) is Value:
+                return
         except AttributeError:
             declare_attribute(name)
             if not isinstance(class_attribute(type(self), name), _Attribute):
                 raise
             make_extra(self)[name] = value
+        warn_of(name)   # when it has been set
 
     def __delattr__(self, name):
         extra = extra_of(self)

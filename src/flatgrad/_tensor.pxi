@@ -1015,6 +1015,60 @@ cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in (
     FG_KL_DIV_LOG, FG_HUBER, FG_WEIGHTED_BCE_WITH_LOGITS)}
 
 
+cdef inline bint is_sign(double x, double tolerance) noexcept:
+    """Whether it is -1 or 1; nan is not."""
+    return fabs(fabs(x) - 1.0) <= tolerance
+
+
+cdef bint are_signs(PyObject *row) noexcept:
+    cdef PyObject **items = PySequence_Fast_ITEMS(<object>row)
+    cdef Py_ssize_t k
+    for k in range(PySequence_Fast_GET_SIZE(<object>row)):
+        if is_value(items[k]):
+            if not is_sign(tape.data[(<fg_handle *>items[k]).id], NEAR_SIGN):
+                return False
+        elif not (is_float(items[k]) and is_sign(PyFloat_AS_DOUBLE(<object>items[k]), 0.0)):
+            return False
+    return True
+
+
+cdef double NEAR_SIGN = 1e-3   # so near are Values and Tensors with a gradient, for finite differences
+
+
+def all_signs(x):
+    """Whether all numbers of an operand are -1 or 1: Values, and Tensors that are no constants, nearly."""
+    cdef Operand operand
+    cdef Operand *a = &operand
+    cdef list keep = []
+    cdef fg_id i, j
+    cdef fg_view view
+    cdef size_t k
+    cdef double tolerance
+    cdef bint wrong = False
+    cdef PyObject **rows
+    take("target", x, a, keep)
+    tolerance = 0.0 if is_constant(a) else NEAR_SIGN
+    if a.kind == NUMBER:
+        wrong = not is_sign(a.number, tolerance)
+    elif a.kind == VALUE:
+        wrong = not is_sign(tape.data[(<fg_handle *>a.o).id], tolerance)
+    elif a.kind == ARRAY:
+        for k in range(<size_t>a.rows * a.cols):
+            wrong |= not is_sign(a.array[k], tolerance)
+    elif a.kind == TENSOR:
+        view = view_of(<Tensor>a.o)
+        for i in range(view.rows):
+            for j in range(view.cols):
+                wrong |= not is_sign(tape.data[slot_in(&view, i, j)], tolerance)
+    elif a.kind == LIST:
+        wrong = not are_signs(a.o)
+    elif a.kind == ROWS:
+        rows = PySequence_Fast_ITEMS(<object>a.o)
+        for k in range(<size_t>PySequence_Fast_GET_SIZE(<object>a.o)):
+            wrong |= not are_signs(rows[k])
+    return not wrong
+
+
 def pairwise(str name not None, prediction, target, str reduction not None, parameter=None):
     """A row of PAIRWISE on two operands with equally many elements, in order.
 
