@@ -124,6 +124,27 @@ fg_area fg_block_area(int op, fg_record *r, fg_id v, fg_area results)
  * if nobody wants them. */
 typedef enum numbers { DATA, GRADIENTS } numbers;
 
+/* Whether nobody wants the gradients of an area of a view: it is constant, or all of it is frozen leaves. */
+static int is_unwanted(const fg_tape *t, fg_record *r, const fg_view *view, fg_area a)
+{
+    if (view->flags & FG_VIEW_CONSTANT)
+        return 1;
+    for (fg_id i = a.row; i < a.row + a.rows && a.cols > 0; i++) {
+        if (fg_tape_op(t, fg_record_slot(r, view, i, a.col)) != FG_FROZEN) /* mostly at once */
+            return 0;
+        const int dense = !is_listed(view) && view->col_step == 1;
+        const uint8_t *const op = t->op + (dense ? fg_record_slot(r, view, i, a.col) : 0);
+        int other = 0;
+        for (fg_id j = 0; dense && j < a.cols; j++)
+            other |= (op[j] & ~FG_HOOK) != FG_FROZEN;
+        for (fg_id j = 0; !dense && j < a.cols; j++)
+            other |= fg_tape_op(t, fg_record_slot(r, view, i, a.col + j)) != FG_FROZEN;
+        if (other)
+            return 0;
+    }
+    return 1;
+}
+
 /* An area of a view as it lies on the tape, or, if `copy`, in dense scratch memory: gradients then begin
  * with 0, and add_copied() adds them to the tape's at the end. picks: the rows, if they are not those of the
  * area; they are copied. */
@@ -135,6 +156,8 @@ static matrix lay_out(step *s, fg_id v, numbers what, fg_area a, const fg_id *pi
         memset(s->aside[v], 0, (size_t)a.rows * a.cols * sizeof(double));
         return (matrix){s->aside[v], (ptrdiff_t)a.cols, 1, 0};
     }
+    if (what == GRADIENTS && !picks && is_unwanted(t, s->r, view, a))
+        return (matrix){NULL, 0, 0, 0};
     if (what == GRADIENTS && (view->flags & FG_VIEW_CONSTANT))
         return (matrix){NULL, 0, 0, 0};
     if (!copy && !picks)
@@ -1066,6 +1089,18 @@ int fg_block_reverse_reached(fg_tape *t, fg_id i, size_t *done)
 
 /* ---- marking operands, for sweeps ---- */
 
+/* The slow half of all_leaves(): frozen ones among them. */
+static int all_frozen_or_leaves(const uint8_t *op, const uint8_t *last)
+{
+    int other = !fg_op_is_leaf(*op); /* mostly the results of another layer */
+    while (!other && op < last) {
+        const uint8_t *const some = last - op > 4096 ? op + 4096 : last;
+        for (; op < some; op++)
+            other |= (*op != FG_LEAF) & (*op != FG_FROZEN);
+    }
+    return !other;
+}
+
 /* Whether the nodes from `first` to before `end` are all leaves without a hook, which no sweep has to
  * visit: in a layer, all of the weights. */
 static int all_leaves(const fg_tape *t, fg_id first, fg_id end)
@@ -1078,7 +1113,7 @@ static int all_leaves(const fg_tape *t, fg_id first, fg_id end)
     }
     while (op < last)
         any |= *op++;
-    return any == FG_LEAF;
+    return any == FG_LEAF || all_frozen_or_leaves(t->op + first, last);
 }
 
 static int is_dense(const fg_view *v)

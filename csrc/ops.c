@@ -19,4 +19,5 @@ const fg_op_info fg_op_table[FG_OPS] = {
 #include "ops.def"
     [FG_RUN] = {"RUN", "", "", "", "", "the leaves of a tensor", "", -1, -1, 0},
     [FG_PART] = {"PART", "", "", "", "", "one of the results of an instruction", "", -1, -1, 0},
+    [FG_FROZEN] = {"FROZEN", "", "", "", "", "a leaf that takes no gradient", "", 0, 0, 0},
 };

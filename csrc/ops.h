@@ -29,6 +29,7 @@ typedef enum fg_op {
     FG_BLOCK_END,
     FG_RUN = FG_BLOCK_END, /* keeps the leaves of a tensor together: those just below it */
     FG_PART,               /* one result of the block instruction whose node is above it */
+    FG_FROZEN,             /* a leaf that takes no gradient: see tape.h */
     FG_OPS                 /* how many opcodes there are */
 } fg_op;
 
@@ -46,6 +47,11 @@ typedef struct fg_op_info {
 } fg_op_info;
 
 extern const fg_op_info fg_op_table[FG_OPS];
+
+static inline int fg_op_is_leaf(int op)
+{
+    return op == FG_LEAF || op == FG_FROZEN;
+}
 
 /* An opcode's operands are a list in the pool (from a, b of them). */
 static inline int fg_op_is_pooled(int op)

@@ -59,7 +59,7 @@ static inline void apply(fg_tape *t, fg_id i)
         for (fg_id k = 0; k < args.b; k++)
             grad[t->pool[args.a + k]] += pool_partial(t, args, k) * dz;
         break;
-    default: /* FG_LEAF and FG_CUSTOM */
+    default: /* FG_LEAF, FG_FROZEN and FG_CUSTOM */
         break;
     }
 }

@@ -236,7 +236,9 @@ fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg
 {
     const fg_args args = t->args[i];
     const int op = fg_tape_op(t, i);
-    assert(op <= FG_LOCAL);
+    assert(op <= FG_LOCAL || op == FG_FROZEN);
+    if (op == FG_FROZEN)
+        return 0;
     if (fg_op_is_pooled(op)) {
         *operands = t->pool + args.a;
         return args.b;
@@ -245,6 +247,21 @@ fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg
     inline_pair[1] = args.b;
     *operands = inline_pair;
     return (fg_id)fg_op_inline_arity(op);
+}
+
+void fg_tape_freeze(fg_tape *t, fg_id i, int on)
+{
+    static_assert(sizeof(fg_args) == sizeof(double), "a frozen leaf's gradient is in its fg_args");
+    const int op = fg_tape_op(t, i), hook = t->op[i] & FG_HOOK;
+    assert(fg_op_is_leaf(op));
+    if (on && op == FG_LEAF) {
+        memcpy(t->args + i, t->grad + i, sizeof(double));
+        t->op[i] = (uint8_t)(FG_FROZEN | hook);
+    } else if (!on && op == FG_FROZEN) {
+        memcpy(t->grad + i, t->args + i, sizeof(double));
+        memset(t->args + i, 0, sizeof *t->args);
+        t->op[i] = (uint8_t)(FG_LEAF | hook);
+    }
 }
 
 /* ---- boxes ---- */
@@ -547,6 +564,8 @@ void fg_tape_mark_living(fg_tape *t)
             marked ^= (uint64_t)1 << bit;
             done |= (uint64_t)1 << bit;
             if (FG_UNLIKELY(op > FG_LOCAL)) {
+                if (op == FG_FROZEN)
+                    continue;
                 const fg_id block = op == FG_PART ? i + args[i].a : i;
                 const uint64_t below = ((uint64_t)1 << bit) - 1u;
                 word[w] = marked | done;
@@ -816,7 +835,7 @@ int fg_tape_check(const fg_tape *t)
     fg_id npool = 0;
     for (fg_id i = 0; i < t->n; i++) {
         const int op = fg_tape_op(t, i);
-        if (op == FG_RUN ? t->args[i].b >= i : op > FG_LOCAL && !block_check(t, i))
+        if (op == FG_RUN ? t->args[i].b >= i : op > FG_LOCAL && op != FG_FROZEN && !block_check(t, i))
             return 0;
         if (op <= FG_LOCAL) {
             fg_id pair[2];

@@ -19,7 +19,8 @@ typedef struct fg_args {
                    Block: the record's offset in the pool, and how many FG_PART nodes right below hold
                    the results; 0 if there is one result and the node itself holds it.
                    FG_PART: a is how far above its block instruction is.
-                   FG_RUN: b is how many nodes right below it keeps. */
+                   FG_RUN: b is how many nodes right below it keeps.
+                   FG_FROZEN: both are the gradient, a double; grad[] is scratch, where sweeps add to. */
 } fg_args;
 
 /* What the caller keeps for a node beyond its numbers. A node without one costs nothing. */
@@ -148,6 +149,15 @@ static inline void fg_tape_set_hook(fg_tape *t, fg_id i, int on)
     if (on && fg_tape_op(t, i) == FG_PART)
         t->op[i + t->args[i].a] |= FG_HOOK;
 }
+
+/* Where leaf i's gradient is, and of frozen leaves in a row those of the others follow. */
+static inline double *fg_tape_gradient(const fg_tape *t, fg_id i)
+{
+    return fg_tape_op(t, i) == FG_FROZEN ? (double *)(void *)(t->args + i) : t->grad + i;
+}
+
+/* From now on leaf i takes no gradient from sweeps (or again does) and keeps the one that it has. */
+void fg_tape_freeze(fg_tape *t, fg_id i, int on);
 
 /* The record of block node i. Valid until the tape changes. */
 static inline fg_record *fg_tape_record(const fg_tape *t, fg_id i)

@@ -104,6 +104,10 @@ ROWS = [
     ("a = Value(2.0); b = a * 3.0; c = b * 5.0; c._prev.discard(b); c.backward(); a.grad", "`_prev`"),
     ("v = Value(2.0); v._prev = {Value(1.0)}", "`_prev`"),
     ("v = Value(2.0); v.relu = lambda: 5; v.relu()", "an attribute named like a method"),
+    ("v = Value(2.0); v.requires_grad = False; (v * v).backward(); v.grad", "`v.requires_grad`"),
+    ("v = Value(2.0) * 2.0; v.requires_grad = False; v.data", "`v.requires_grad`"),
+    ("import warnings\nwith warnings.catch_warnings(record=True) as seen:\n    warnings.simplefilter('always')\n"
+     "    Value(1.0).dtaa = 0\nlen(seen)", "an attribute that is nearly"),
     ("v = Value(2.0); v._backward = None", "`_children` that are no Values"),
     ("v = Value(2.0); v._backward = None; v.backward()", SAME),
     ("v = Value(2.0); del v.data; hasattr(v, 'data')", "`del v.data`"),

@@ -290,7 +290,7 @@ FUSED = {
     "mse": lambda x, w: flatgrad.losses.mse(x, w),
     "mae": lambda x, w: flatgrad.losses.mae(x, w),
     "huber": lambda x, w: flatgrad.losses.huber(x, w, 0.75),
-    "hinge": lambda x, w: flatgrad.losses.hinge(x, w, "sum"),
+    "hinge": lambda x, w: flatgrad.losses.paired("hinge", "score", x, w, "sum"),
     "binary_cross_entropy": lambda x, w: flatgrad.losses.binary_cross_entropy(
         [v.sigmoid() for v in x], [v.sigmoid() for v in w]),
     "bce_with_logits": lambda x, w: flatgrad.losses.bce_with_logits(x, w),

@@ -1,4 +1,5 @@
 """Losses against plain Python, finite differences and expressions of Values."""
+import contextlib
 import copy
 import math
 import random
@@ -10,7 +11,8 @@ from leaks import living
 import flatgrad
 from flatgrad import Tensor, Value, _core
 from flatgrad import errors, losses
-from flatgrad.losses import (bce_with_logits, binary_cross_entropy, cross_entropy, hinge, huber, kl_div, l1, l2, mae,
+from flatgrad.errors import DataError
+from flatgrad.losses import (bce_with_logits, binary_cross_entropy, cross_entropy, huber, kl_div, l1, l2, mae,
                              mse, nll)
 from flatgrad.nn import MLP
 
@@ -27,6 +29,11 @@ def reference_mse(prediction, target):
     p, t = np.ravel(prediction).tolist(), np.ravel(target).tolist()
     return (math.fsum((a - b) ** 2 for a, b in zip(p, t, strict=True)) / len(p),
             [2 * (a - b) / len(p) for a, b in zip(p, t)])
+
+
+def hinge(score, target, reduction="mean"):
+    """The formula of `losses.hinge` for targets of any size, which that refuses: one of 2 tells more than one of 1."""
+    return losses.paired("hinge", "score", score, target, reduction)
 
 
 def reference_hinge(score, target):
@@ -753,7 +760,8 @@ def test_every_loss_as_a_scalar_graph(name, reduction, make):
             else:
                 loss = EVERY[name][0](prediction, target, reduction=reduction)
             assert np.shape(loss.data) == (shape if reduction == "none" else ())
-            (loss.sum() if isinstance(loss, Tensor) else loss * 1.0).backward()
+            if make is not np.array or reduction != "none":   # which makes a constant
+                (loss.sum() if isinstance(loss, Tensor) else loss * 1.0).backward()
             sides.append((loss.data, [] if make is np.array else flat(prediction) + flat(target)
                           if isinstance(prediction, list) else np.ravel([prediction.grad, target.grad])))
         assert np.allclose(sides[0][0], sides[1][0], rtol=1e-12, atol=1e-14)
@@ -1001,7 +1009,7 @@ def test_wrong_parameters(penalty, parameters, message):
 CLASSES = [
     (losses.MSELoss, {}, mse, "MSELoss(reduction={!r})"), (losses.L1Loss, {}, mae, "L1Loss(reduction={!r})"),
     (losses.HuberLoss, {"delta": 0.5}, huber, "HuberLoss(reduction={!r}, delta=0.5)"),
-    (losses.HingeLoss, {}, hinge, "HingeLoss(reduction={!r})"),
+    (losses.HingeLoss, {}, losses.hinge, "HingeLoss(reduction={!r})"),
     (losses.BCELoss, {}, binary_cross_entropy, "BCELoss(reduction={!r})"),
     (losses.BCEWithLogitsLoss, {"pos_weight": 2}, bce_with_logits, "BCEWithLogitsLoss(reduction={!r}, pos_weight=2.0)"),
     (losses.BCEWithLogitsLoss, {"pos_weight": [2, 1, 1]}, bce_with_logits,
@@ -1021,6 +1029,8 @@ def test_a_class_is_its_function(reduction, make, options, function, shown):
     rng = np.random.default_rng(1)
     x = Tensor(rng.uniform(0.1, 0.9, (5, 3)))
     target = rng.integers(3, size=5) if function in (cross_entropy, nll) else rng.uniform(0.1, 0.9, (5, 3))
+    if function is losses.hinge:
+        target = np.where(target < 0.5, -1.0, 1.0)
     criterion = make(reduction=reduction, **options)
     assert repr(criterion) == shown.format(reduction)
     assert np.array_equal(criterion(x, target).data, function(x, target, reduction=reduction, **options).data)
@@ -1127,3 +1137,41 @@ def test_nan_and_inf_are_numbers(name, reduction):
     good = float(np.mean(targets))
     loss = function([NAN, 0.5 if name == "binary_cross_entropy" else -0.5], [good, good], reduction=reduction)
     assert np.isnan(np.ravel(loss.data)[0])
+
+
+# ---- targets out of the domain ----
+
+@pytest.mark.parametrize("target, place", [
+    ([1, 0], r"target\[1\]: expected -1 or 1, got 0.0"), (np.array([0.0, 1.0]), r"target\[0\]: .* got 0.0"),
+    ([[1], [2]], r"target\[1, 0\]: .* got 2.0"), (Tensor([1.0, 0.5], requires_grad=False), r"target\[1\]: .* got 0.5"),
+    (Tensor([1.0, 0.0]), r"target\[1\]: .* got 0.0"), ([Value(1.0), Value(0.0)], r"target\[1\]: .* got 0.0"),
+    ([1.0, Value(0.998)], r"target\[1\]: .* got 0.998"), ([1.0, math.nan], r"target\[1\]: .* got nan"),
+    (np.array([True, False]), r"target\[1\]: .* got 0.0"), ([-1, -1.0000001], r"target\[1\]: .* got -1.0000001"),
+    ([[Value(1.0)], [0.0]], r"target\[1, 0\]: .* got 0.0"), (np.array([1, Value(-3.0)]), r"target\[1\]: .* got -3.0"),
+], ids=repr)
+@pytest.mark.parametrize("fused", [True, False])
+def test_hinge_names_the_label_that_is_none(target, place, fused):
+    scores = [Value(0.5), Value(-0.5)]
+    with contextlib.nullcontext() if fused else flatgrad.scalar_graph():
+        with pytest.raises(DataError, match=place):
+            losses.hinge(scores, target)
+        with pytest.raises(DataError, match=place):
+            losses.HingeLoss("none")(scores, target)
+
+
+def test_hinge_takes_signs_of_every_kind():
+    scores = [Value(0.5), Value(-0.5)]
+    for target in ([1, -1], [1.0, -1.0], np.array([1, -1], np.int8), Tensor([1.0, -1.0]), [Value(1.0), -1],
+                   Tensor([1.0, -1.0], requires_grad=False), [[1], [-1]], [Value(1.0000001), Value(-0.9999)]):
+        assert losses.hinge(scores, target).data == pytest.approx(0.5, rel=1e-3)
+    assert losses.hinge(scores[0], 1).data == 0.5
+    assert losses.hinge(Tensor([[0.5, -0.5]]).T[:, 0], Tensor([[1.0, -1.0]], requires_grad=False).T).data == 0.5
+    with pytest.raises(DataError, match="target: expected -1 or 1, got 0.0"):
+        losses.hinge(scores[0], 0)
+
+
+def test_an_error_about_targets_in_a_transform_names_them():
+    with pytest.raises(DataError, match=r"target\[0\]"):
+        flatgrad.grad(lambda x: losses.hinge([0.5, 0.5], [x, 1.0]))(0.5)
+    with pytest.raises(DataError, match=r"probability\[1\]"):
+        flatgrad.grad(lambda x: losses.binary_cross_entropy([0.5, x], [0.0, 1.0]))(1.5)

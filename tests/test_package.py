@@ -86,9 +86,9 @@ def test_the_stub_declares_the_module(stub):
     public = {name for name, value in vars(_core).items()
               if getattr(value, "__module__", None) == _core.__name__ and not name.startswith("_")}
     assert {name for name in stub if not name.startswith("_")} == public
-    for_our_modules = {"Parameters", "Weights", "are_values", "cross_entropy", "depends", "derivatives",
+    for_our_modules = {"Parameters", "Weights", "all_signs", "are_values", "cross_entropy", "depends", "derivatives",
                        "instruction", "layer_forward", "network_forward", "own_calls", "pairwise", "recording",
-                       "weighted_sum"}
+                       "tracing", "weighted_sum"}
     assert set(_core.__all__) == public - for_our_modules
     lists = [node.value for node in ast.parse(read(STUB)).body
              if isinstance(node, (ast.Assign, ast.AugAssign))]

@@ -47,6 +47,7 @@ cdef extern from "tape.h" nogil:
         FG_CROSS_ENTROPY
         FG_RUN
         FG_PART
+        FG_FROZEN
         FG_VIEW_LIST
         FG_VIEW_CONSTANT
         FG_MAX_VIEWS
@@ -81,6 +82,7 @@ cdef extern from "tape.h" nogil:
 
     const fg_op_info fg_op_table[]
 
+    bint fg_op_is_leaf(int op)
     bint fg_op_is_pooled(int op)
     bint fg_op_is_block(int op)
     fg_id fg_op_pool_size(int op, fg_id count)
@@ -224,6 +226,8 @@ cdef extern from "tape.h" nogil:
     fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count,
                               const double *partials, double data)
     int fg_tape_op(const fg_tape *t, fg_id i)
+    double *fg_tape_gradient(const fg_tape *t, fg_id i)
+    void fg_tape_freeze(fg_tape *t, fg_id i, bint on)
     void fg_tape_set_hook(fg_tape *t, fg_id i, bint on)
     void fg_tape_mark_living(fg_tape *t)
     void fg_tape_clear_marks(fg_tape *t)
@@ -241,6 +245,8 @@ cdef extern from "tape.h" nogil:
     void fg_tape_sweep_pause(const fg_tape *t, fg_sweep *s)
     fg_id fg_tape_collect(fg_tape *t)
     bint fg_tape_check(const fg_tape *t)
+    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
+    unsigned fg_bits_top(uint64_t w)
 
 
 cdef extern from "sweep.h" nogil:

@@ -21,12 +21,14 @@ import copyreg
 import operator
 import os
 import sys
+import weakref
 from contextlib import ContextDecorator
+from contextvars import ContextVar
 from copy import deepcopy
 from functools import partial
 from types import CellType, FunctionType
 
-from flatgrad.arguments import one_of, shortened
+from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 
@@ -287,11 +289,6 @@ cdef inline fg_handle *new_handle() except NULL:
 
 cdef extern from *:
     """
-    #if defined(_MSC_VER)
-    #define FG_THREAD_LOCAL __declspec(thread)
-    #else
-    #define FG_THREAD_LOCAL _Thread_local
-    #endif
     #if defined(__GNUC__)
     #define FG_COLD __attribute__((cold, noinline, returns_nonnull))
     #define FG_INLINED inline __attribute__((always_inline, returns_nonnull))
@@ -299,13 +296,18 @@ cdef extern from *:
     #define FG_COLD
     #define FG_INLINED inline
     #endif
-    static FG_THREAD_LOCAL Py_ssize_t fg_blocks_around; /* no_grad() blocks around us, in this thread */
-    static Py_ssize_t fg_blocks;                         /* and in all threads, which costs nothing to read */
+    #if defined(_MSC_VER)
+    static __declspec(thread) Py_ssize_t fg_rules; /* users' backward rules that are running, in this thread */
+    #else
+    static _Thread_local Py_ssize_t fg_rules;
+    #endif
+    static Py_ssize_t fg_blocks;          /* no_grad() blocks that are open, anywhere: it costs nothing to read */
+    static int (*fg_is_unrecorded)(void); /* whether one is around us: see _context.pxi */
 
     /* fg_give while there are no_grad() blocks: if one is around us, the node becomes a leaf. */
     static FG_COLD PyObject *fg_give_unrecorded(fg_tape *t, fg_handle *handle, fg_id i)
     {
-        if (fg_blocks_around != 0) {
+        if (fg_is_unrecorded()) {
             const int op = fg_tape_op(t, i);
             i = fg_tape_forget(t, i, fg_op_is_pooled(op) || fg_op_is_block(op) ? t->args[i].a : t->npool);
         }
@@ -325,13 +327,14 @@ cdef extern from *:
         return (PyObject *)handle;
     }
     """
-    Py_ssize_t fg_blocks_around, fg_blocks
+    Py_ssize_t fg_blocks, fg_rules
+    bint (*fg_is_unrecorded)() noexcept
     PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
 
 
 cdef inline bint unrecorded() noexcept:
     """Whether there is a no_grad() block around us."""
-    return FG_UNLIKELY(fg_blocks != 0) and fg_blocks_around != 0
+    return FG_UNLIKELY(fg_blocks != 0) and fg_is_unrecorded()
 
 
 cdef object handle_of(fg_id i):
@@ -1030,6 +1033,47 @@ cdef class _Attribute:
         raise AttributeError(f"'Value' object has no attribute {self.name!r}")
 
 
+# Attributes that one assigns, and names that are near these and words of their own.
+cdef tuple ASSIGNED = ("data", "grad", "requires_grad")
+cdef set WORDS = {"date", "dates", "dat", "datas", "dada", "grade", "grads", "grand", "gray", "grid", "grab", "gram", "gran",
+                  "graf", "glad", "goad", "rad", "gradu", "dato", "dota"}
+cdef set warned = set()   # names that there has been a warning for
+
+
+cdef int one_edit(str name, str other) except -1:
+    """Whether one letter is missing, too many or another, or two neighbours are swapped."""
+    cdef Py_ssize_t k = 0, m = len(name), n = len(other)
+    if m > n:
+        return one_edit(other, name)
+    if n - m > 1 or name == other:
+        return False
+    while k < m and name[k] == other[k]:
+        k += 1
+    if m < n:
+        return name[k:] == other[k + 1:]
+    return name[k + 1:] == other[k + 1:] or (
+        k + 1 < m and name[k] == other[k + 1] and name[k + 1] == other[k] and name[k + 2:] == other[k + 2:])
+
+
+cdef int warn_of(str name) except -1:
+    """Warn once of an attribute whose name is nearly one that means something."""
+    if (name in warned or name.startswith("_") or name in WORDS or name in ASSIGNED
+            or any([c.isdigit() for c in name])):
+        return 0
+    for known in ASSIGNED:
+        near = one_edit(name, known) or name.lower() == known
+        if not near and len(known) > 8:   # long enough for what is similar
+            import difflib
+            near = difflib.SequenceMatcher(None, name, known).ratio() > 0.85
+        if near:
+            warned.add(name)
+            import warnings
+            warnings.warn(f"a Value has been given an attribute {name!r}, which means nothing to flatgrad; "
+                          f"did you mean {known!r}?", UserWarning, stacklevel=1)
+            break
+    return 0
+
+
 cdef object class_attribute(type cls, str name):
     """What the class itself has under that name, without asking it; None if nothing."""
     for base in cls.__mro__:
@@ -1050,6 +1094,30 @@ cdef class _Rule:
         cdef size_t done = 0
         while fg_sweep_apply(&tape, self.node.id, &done) < 0:   # it was interrupted
             PyErr_CheckSignals()
+
+
+# ---- leaves without a gradient ----
+
+cdef bint frozen_ever = False   # some leaf has been frozen: until then nobody has to look for them
+
+
+cdef int freeze(fg_id i, bint on) noexcept:
+    """Leaf i takes no gradient from now on, or again does."""
+    global frozen_ever, handle_moves
+    if (fg_tape_op(&tape, i) == FG_FROZEN) != on:
+        fg_tape_freeze(&tape, i, on)
+        frozen_ever = True
+        handle_moves += 1   # optimizers look again
+    return 0
+
+
+cdef bint any_frozen(fg_id first, fg_id count) noexcept:
+    cdef fg_id k
+    if frozen_ever:
+        for k in range(count):
+            if fg_tape_op(&tape, first + k) == FG_FROZEN:
+                return True
+    return False
 
 
 cdef inline object comparable(object x):
@@ -1124,8 +1192,13 @@ cdef int run_hook(fg_id i) except -1:
     """Run the backward rule that a user gave to node i, at which a sweep has stopped."""
     cdef Value node = handle_of(i)
     cdef dict extra = extra_of(node)
+    global fg_rules
     if extra is not None and "_backward" in extra:   # unless it was part of a released cycle and has come back
-        extra["_backward"]()
+        fg_rules += 1
+        try:
+            extra["_backward"]()
+        finally:
+            fg_rules -= 1
     return 0
 
 
@@ -1175,9 +1248,9 @@ cdef fg_id entry_of(fg_id i):
     cdef fg_id run
     if fg_tape_op(&tape, i) == FG_PART or fg_op_is_block(fg_tape_op(&tape, i)):
         return block_of(i)
-    if fg_tape_op(&tape, i) == FG_LEAF and live_runs > 0:
+    if fg_op_is_leaf(fg_tape_op(&tape, i)) and live_runs > 0:
         run = i
-        while run < tape.n and fg_tape_op(&tape, run) == FG_LEAF:
+        while run < tape.n and fg_op_is_leaf(fg_tape_op(&tape, run)):
             run += 1
         if run < tape.n and fg_tape_op(&tape, run) == FG_RUN and run - tape.args[run].b <= i:
             return run
@@ -1232,7 +1305,7 @@ cdef tuple save(fg_id root):
             position[i] = numbers
             numbers += tape.args[i].b if has_parts(i) else 1
             entries.append((fg_op_table[fg_tape_op(&tape, i)].id.decode(), places, constant_of(i),
-                            numbers_of(i, tape.data), numbers_of(i, tape.grad),
+                            numbers_of(i, tape.data), gradients_of(i),
                             None if i == root and not has_parts(i) else attributes_of(i)))
     finally:
         release_ids()
@@ -1274,6 +1347,22 @@ cdef object numbers_of(fg_id i, double *array):
     return array[i]
 
 
+cdef object gradients_of(fg_id i):
+    """numbers_of() its gradients; frozen leaves keep theirs elsewhere."""
+    cdef fg_id k, count = tape.args[i].b if has_parts(i) else 0
+    cdef double *out
+    if fg_tape_op(&tape, i) == FG_FROZEN:
+        return fg_tape_gradient(&tape, i)[0]
+    result = numbers_of(i, tape.grad)
+    if fg_tape_op(&tape, i) == FG_RUN and any_frozen(i - count, count):
+        result = bytearray(result)
+        out = <double *><char *>result
+        for k in range(count):
+            out[k] = fg_tape_gradient(&tape, i - count + k)[0]
+        result = bytes(result)
+    return result
+
+
 cdef object constant_of(fg_id i):
     """What node i has besides operands: FG_POWI its exponent, FG_LOCAL the partial derivatives, a block
     instruction its parameter, shapes and labels."""
@@ -1285,7 +1374,10 @@ cdef object constant_of(fg_id i):
     if op == FG_LOCAL:
         return partials_of(i)
     if op == FG_RUN:
-        return tape.args[i].b
+        k = tape.args[i].b
+        if any_frozen(i - k, k):
+            return k, bytes([fg_tape_op(&tape, v) == FG_FROZEN for v in range(i - k, i)])
+        return k
     if fg_op_is_block(op):
         shapes = []
         for v in range(fg_tape_record(&tape, i).views):
@@ -1402,6 +1494,9 @@ cdef Py_ssize_t check_saved(object saved, Py_ssize_t *nodes, bint run) except -1
             damaged(f"node {position} has the operand {describe(place)}")
         count = 0
         if op == FG_RUN:
+            if (type(constant) is tuple and len(constant) == 2 and is_count(constant[0], 1)
+                    and type(constant[1]) is bytes and len(constant[1]) == constant[0]):
+                constant = constant[0]   # and which of them are frozen
             if places or not is_count(constant, 1):
                 damaged(f"node {position} has the length {describe(constant)}")
             count = constant
@@ -1487,10 +1582,13 @@ cdef int push_entry(tuple entry, tuple ends, fg_id *ids, Py_ssize_t *numbers, fg
     cdef fg_record *r
     cdef fg_id[3] few = [0, 0, 0]
     cdef double number = 0.0
-    cdef bytes data, grad
+    cdef bytes data, grad, frozen = None
     if op == FG_RUN or fg_op_is_block(op):
         if op == FG_RUN:
-            count = entry[2]
+            if type(entry[2]) is tuple:
+                count, frozen = entry[2]
+            else:
+                count = entry[2]
             first = fg_tape_push_leaves(&tape, count)
             node[0] = fg_tape_push_run(&tape, count)
         else:
@@ -1523,6 +1621,8 @@ cdef int push_entry(tuple entry, tuple ends, fg_id *ids, Py_ssize_t *numbers, fg
             memcpy(tape.grad + first, <char *>grad, count * sizeof(double))
             for k in range(count):
                 ids[numbers[0] + k] = first + k
+                if frozen is not None and frozen[k]:
+                    freeze(first + k, True)
             numbers[0] += count
             return 0
     elif fg_op_is_pooled(op):
@@ -1540,8 +1640,10 @@ cdef int push_entry(tuple entry, tuple ends, fg_id *ids, Py_ssize_t *numbers, fg
             few[k] = place_id(places[k], ends, ids)
         if op == FG_POWI:
             few[1] = <fg_id><int32_t>entry[2]
-        node[0] = fg_tape_push(&tape, op, few[0], few[1], entry[3])
+        node[0] = fg_tape_push(&tape, FG_LEAF if op == FG_FROZEN else op, few[0], few[1], entry[3])
     tape.grad[node[0]] = entry[4]
+    if op == FG_FROZEN:
+        freeze(node[0], True)
     ids[numbers[0]] = node[0]
     numbers[0] += 1
     return 0
@@ -1595,10 +1697,12 @@ def _restore(cls, saved):
         damaged(f"expected a subclass of Value, got {describe(cls)}")
     pool = check_saved(saved, &nodes, False)
     value = Value.__new__(cls)
-    if len(saved[2]) == 1 and saved[2][0][0] == "LEAF" and saved[2][0][5] is None:
+    if len(saved[2]) == 1 and saved[2][0][0] in ("LEAF", "FROZEN") and saved[2][0][5] is None:
         # It is one already. So parameters that lay in order do again.
         number, grad = saved[2][0][3:5]
         tape.data[value.id], tape.grad[value.id] = number, grad
+        if saved[2][0][0] == "FROZEN":
+            freeze(value.id, True)
         return value
     rebuild(saved, pool, nodes, &value.id)
     return value
@@ -1685,6 +1789,9 @@ cdef class Value:
     grad : float
         The derivative of the last output that `backward` was called on, with respect to this
         value; backward passes add to it. Assignable; 0 at first.
+    requires_grad : bool
+        Whether backward passes add to its gradient, and optimizers change it. Assignable for leaves; True at
+        first, and for results of operations.
     _prev : set of Value
         What the value was computed from.
     _children, _local_grads : tuple
@@ -1746,6 +1853,8 @@ cdef class Value:
             scratch = bytearray((len(nodes) + 1) * sizeof(double))
             check_made(nodes, partials, <double *><char *>scratch)
             nodes, partials = [], None
+        if fg_tape_op(&tape, self.id) == FG_FROZEN:
+            freeze(self.id, False)
         if nodes or _op or partials or tape.op[self.id] != FG_LEAF:
             become_made(self, number, nodes, partials, str(_op))
         else:
@@ -1769,16 +1878,38 @@ cdef class Value:
 
     @property
     def grad(self):
-        return tape.grad[self.id]
+        return fg_tape_gradient(&tape, self.id)[0]
 
     @grad.setter
     def grad(self, value):
         cdef double number = to_data("grad", value)
-        tape.grad[self.id] = number
+        if fg_rules == 0:
+            fg_tape_gradient(&tape, self.id)[0] = number
+        else:   # a user's rule adds to it, as a sweep does: a frozen leaf keeps its own
+            tape.grad[self.id] = number
 
     @grad.deleter
     def grad(self):
         raise AttributeError("grad: cannot be deleted")
+
+    @property
+    def requires_grad(self):
+        """Whether backward passes add to the gradient. Assignable for a leaf: with False its gradient stays what
+        it is, and optimizers leave it alone. True for the results of operations."""
+        return fg_tape_op(&tape, self.id) != FG_FROZEN
+
+    @requires_grad.setter
+    def requires_grad(self, value):
+        cdef bint on = flag("requires_grad", value)
+        if fg_op_is_leaf(fg_tape_op(&tape, self.id)):
+            freeze(self.id, not on)
+        elif not on:
+            raise ArgumentError(f"requires_grad: expected a leaf for False, got the result of the operation "
+                                f"{self._op!r}; for its number without a gradient take .detach()")
+
+    @requires_grad.deleter
+    def requires_grad(self):
+        raise AttributeError("requires_grad: cannot be deleted")
 
     @property
     def _prev(self):
@@ -1847,11 +1978,14 @@ cdef class Value:
     def __setattr__(self, name, value):
         try:
             PyObject_GenericSetAttr(self, name, <PyObject *>value)
+            if type(self) is Value:
+                return
         except AttributeError:
             declare_attribute(name)
             if not isinstance(class_attribute(type(self), name), _Attribute):
                 raise
             make_extra(self)[name] = value
+        warn_of(name)   # when it has been set
 
     def __delattr__(self, name):
         extra = extra_of(self)
@@ -1874,11 +2008,13 @@ cdef class Value:
 
         Raises
         ------
+        RuntimeError
+            If no gradient flows from here: of an instruction whose operands are all constant Tensors, arrays and
+            numbers, and of what is computed from leaves without `requires_grad` alone. If another thread is
+            within `flatgrad.grad` or its like, in a `_backward` rule of a user's: when that is over, gradients become
+            again what they were.
         KeyboardInterrupt
             If interrupted; the gradients added until then stay.
-        RuntimeError
-            If another thread is within `flatgrad.grad` or its like, in a `_backward` rule of a user's: when that is
-            over, gradients become again what they were.
 
         Notes
         -----
@@ -1904,6 +2040,7 @@ cdef class Value:
         if whole_tape != 0 and whole_tape != PyThread_get_thread_ident():
             raise RuntimeError("backward(): another thread is within a transform of a graph with _backward rules of "
                                "its own, after which gradients become again what they were")
+        refuse_constant(self.id)
         sweep_from(self.id)
         if tape.dead != NULL:
             drain()
@@ -1953,7 +2090,8 @@ cdef class Value:
         0.0
         """
         cdef double rate = learning_rate(lr)
-        tape.data[self.id] -= rate * tape.grad[self.id]
+        if fg_tape_op(&tape, self.id) != FG_FROZEN:
+            tape.data[self.id] -= rate * tape.grad[self.id]
 
     def __repr__(self):
         return f"Value(data={self.data}, grad={self.grad})"
@@ -2003,17 +2141,29 @@ cdef class Value:
         other = comparable(other)
         return other if other is NotImplemented else tape.data[self.id] >= other
 
+    def item(self):
+        """The number, as a float: `data`, by PyTorch's name."""
+        return tape.data[self.id]
+
     def __float__(self):
-        return self.data
+        if tracings:
+            refuse_traced(self.id, "float()")
+        return tape.data[self.id]
 
     def __int__(self):
-        return int(self.data)
+        if tracings:
+            refuse_traced(self.id, "int()")
+        return int(tape.data[self.id])
 
     def __trunc__(self):
-        return int(self.data)
+        if tracings:
+            refuse_traced(self.id, "trunc()")
+        return int(tape.data[self.id])
 
     def __round__(self, ndigits=None):
-        return round(self.data, ndigits)
+        if tracings:
+            refuse_traced(self.id, "round()")
+        return round(tape.data[self.id], ndigits)
 
     def __format__(self, spec):
         return format(self.data, spec) if spec else repr(self)
@@ -2309,9 +2459,11 @@ cdef bint plain_terms(object w, object x, object b, Py_ssize_t count):
     return True
 
 
+include "_context.pxi"
 include "_tensor.pxi"
 include "_arrays.pxi"
 include "_gradients.pxi"
+include "_trace.pxi"
 include "_layers.pxi"
 include "_parameters.pxi"
 

@@ -173,6 +173,22 @@ cdef void touched_free(Touched *touched) noexcept:
     PyMem_Free(touched.saved)
 
 
+cdef bint has_frozen(object item) noexcept:
+    """Whether there is a frozen leaf in a Value or Tensor."""
+    cdef fg_view view
+    cdef fg_id i, j
+    if not frozen_ever:
+        return False
+    if type(item) is not Tensor:
+        return fg_tape_op(&tape, (<Value>item).id) == FG_FROZEN
+    view = view_of(<Tensor>item)
+    for i in range(view.rows):
+        for j in range(view.cols):
+            if fg_tape_op(&tape, slot_in(&view, i, j)) == FG_FROZEN:
+                return True
+    return False
+
+
 def derivatives(outputs, inputs):
     """The derivative of every output by every input; no gradient is changed.
 
@@ -190,7 +206,7 @@ def derivatives(outputs, inputs):
     Raises
     ------
     TypeError, ValueError
-        If there is something else in an argument, or an input is a constant Tensor.
+        If there is something else in an argument, or an input does not require a gradient.
     RuntimeError
         If another thread is within such a call, in a `_backward` rule.
 
@@ -224,6 +240,9 @@ def derivatives(outputs, inputs):
         if type(item) is Tensor and (<Tensor>item).constant:
             raise ArgumentError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
                                 f"requires_grad=False of shape {item.shape}")
+        if has_frozen(item):
+            raise ArgumentError(f"inputs[{k}]: expected numbers that require a gradient, got {shortened(item)} with "
+                                "requires_grad=False")
     result = numpy.zeros((n_outputs, n_inputs))
     if result.size == 0:
         return result
@@ -290,28 +309,3 @@ def depends(outputs, inputs):
         return False
     finally:
         touched_free(&touched)
-
-
-class recording:
-    """A context in which operations are recorded, whatever `no_grad` blocks there are around it; those within it
-    are as always.
-
-    Examples
-    --------
-    >>> import flatgrad
-    >>> from flatgrad._core import recording
-    >>> x = flatgrad.Value(2.0)
-    >>> with flatgrad.no_grad(), recording():
-    ...     y = x * 3.0
-    >>> y._op
-    '*'
-    """
-
-    def __enter__(self):
-        global fg_blocks_around
-        self.before, fg_blocks_around = fg_blocks_around, 0
-        return self
-
-    def __exit__(self, *exception):
-        global fg_blocks_around
-        fg_blocks_around = self.before

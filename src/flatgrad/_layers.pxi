@@ -361,7 +361,7 @@ def layer_forward(neurons not None, x):
     cdef Weights n
     x = [x] if isinstance(x, Value) else as_array(x)   # a layer of one neuron gives a Value
     batch = is_batch(x)
-    if not scalar_mode and plan_layer(neurons, &plan):
+    if not in_scalar_graph() and plan_layer(neurons, &plan):
         if not batch and not isinstance(x, (list, tuple)):
             x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else one_sample(x)
         result = run_plans(&plan, 1, x, batch)
@@ -383,7 +383,7 @@ def layer_forward(neurons not None, x):
             break
     if not neurons:
         return []
-    if fused and not scalar_mode and len((<Weights>neurons[0]).kept) > 0:
+    if fused and not in_scalar_graph() and len((<Weights>neurons[0]).kept) > 0:
         if not batch and not isinstance(x, (list, tuple, Tensor)):
             x = one_sample(x)
         check_width(x, len((<Weights>neurons[0]).kept))
@@ -421,7 +421,7 @@ def network_forward(list layers not None, x):
     cdef Py_ssize_t count = len(layers), l
     cdef list keep = []
     cdef bint batch
-    if scalar_mode or not 0 < count <= MOST_LAYERS:
+    if in_scalar_graph() or not 0 < count <= MOST_LAYERS:
         return NotImplemented
     for l in range(count):
         layer = layers[l]

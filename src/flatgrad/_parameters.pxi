@@ -39,7 +39,8 @@ cdef class Parameters:
     as arrays of `count` numbers, which they hold, and as a dict, where `step` writes what is not in an array.
     """
     cdef list values            # kept alive, so that what lies in order stays in order
-    cdef list stretches         # (object, length): from its first slot on; None: to be found again
+    cdef list stretches         # (object, offset, length, frozen): from so far after its first slot on; frozen:
+                                # they take no gradient; None: to be found again
     cdef readonly Py_ssize_t count
     cdef long long moves        # handle_moves when the stretches were found
     cdef int rule
@@ -87,31 +88,40 @@ cdef class Parameters:
         return Parameters, (self.values,)
 
     cdef int find(self) except -1:
-        """Join the Values whose slots follow each other. Ids move together, so this holds until a Value
-        becomes another node's handle."""
+        """Join what lies in order, if all or nothing of it is frozen. Ids move together, so this holds until a Value
+        becomes another node's handle, or is frozen."""
         cdef list stretches = []
-        cdef Py_ssize_t length = 0
-        cdef fg_id next_id = 0
+        cdef Py_ssize_t length = 0, offset = 0, k, count
+        cdef fg_id next_id = 0, start
         cdef object first = None
-        cdef Tensor t
+        cdef bint frozen = False, is_tensor
         hold_ids()
         try:
             for value in self.values:
-                if isinstance(value, Tensor):
-                    t = <Tensor>value
+                is_tensor = isinstance(value, Tensor)
+                start = first_slot(value)
+                count = (<Tensor>value).size if is_tensor else 1
+                if is_tensor and not any_frozen(start, <fg_id>count):
                     if first is not None:
-                        stretches.append((first, length))
+                        stretches.append((first, offset, length, frozen))
                     first = None
-                    stretches.append((t, t.size))
-                elif first is not None and (<Value>value).id == next_id:
-                    length += 1
-                    next_id += 1
-                else:
+                    stretches.append((value, 0, count, False))
+                    continue
+                for k in range(count):
+                    if (first is not None and start + <fg_id>k == next_id and not (is_tensor and k == 0)
+                            and frozen == (fg_tape_op(&tape, next_id) == FG_FROZEN)):
+                        length += 1
+                        next_id += 1
+                        continue
                     if first is not None:
-                        stretches.append((first, length))
-                    first, length, next_id = value, 1, (<Value>value).id + 1
+                        stretches.append((first, offset, length, frozen))
+                    first, offset, length, next_id = value, k, 1, start + <fg_id>k + 1
+                    frozen = fg_tape_op(&tape, next_id - 1) == FG_FROZEN
+                if is_tensor:
+                    stretches.append((first, offset, length, frozen))
+                    first = None
             if first is not None:
-                stretches.append((first, length))
+                stretches.append((first, offset, length, frozen))
         finally:
             release_ids()
         self.stretches = stretches
@@ -120,11 +130,11 @@ cdef class Parameters:
 
     def zero_grad(self):
         """Set the gradient of every number to 0."""
-        cdef Py_ssize_t length
+        cdef Py_ssize_t offset, length
         if self.stretches is None or self.moves != handle_moves:
             self.find()
-        for first, length in self.stretches:
-            memset(tape.grad + first_slot(first), 0, length * sizeof(double))
+        for first, offset, length, _ in self.stretches:
+            memset(fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset), 0, length * sizeof(double))
 
     def shared_with(self, Parameters other not None):
         """The first Value or Tensor that has a number of `other`; None if there is none."""
@@ -263,14 +273,17 @@ cdef class Parameters:
         return 0
 
     cdef int take_step(self) except -1:
-        cdef Py_ssize_t length, at = 0
+        cdef Py_ssize_t offset, length, at = 0
+        cdef bint frozen
         cdef fg_id i
         cdef double *a = &self.a[0] if self.a is not None and self.count else NULL
         cdef double *b = &self.b[0] if self.b is not None and self.count else NULL
         cdef double *c = &self.c[0] if self.c is not None and self.count else NULL
-        for first, length in self.stretches:
-            i = first_slot(first)
-            if self.rule == RULE_SGD:
+        for first, offset, length, frozen in self.stretches:
+            i = first_slot(first) + <fg_id>offset
+            if frozen:
+                pass
+            elif self.rule == RULE_SGD:
                 tape.kernels.sgd(length, tape.data + i, tape.grad + i, a + at if a else NULL, &self.how.sgd)
             elif self.rule == RULE_ADAM:
                 tape.kernels.adam(length, tape.data + i, tape.grad + i, a + at, b + at, c + at if c else NULL,
@@ -309,12 +322,13 @@ cdef class Parameters:
         return largest * self.grad_power_sum(norm_type, largest)**(1.0 / norm_type)
 
     cdef double grad_power_sum(self, double power, double divisor) except? -1.0:
-        cdef Py_ssize_t length
+        cdef Py_ssize_t offset, length
         cdef double total = 0.0, part
         if self.stretches is None or self.moves != handle_moves:
             self.find()
-        for first, length in self.stretches:
-            part = tape.kernels.power_sum(length, tape.grad + first_slot(first), power, divisor)
+        for first, offset, length, _ in self.stretches:
+            part = tape.kernels.power_sum(length, fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset), power,
+                                          divisor)
             if power == INFINITY:
                 total = part if part > total or isnan(part) else total
             else:
@@ -323,19 +337,19 @@ cdef class Parameters:
 
     def scale_grad(self, double factor):
         """Multiply every gradient by `factor`."""
-        cdef Py_ssize_t length
+        cdef Py_ssize_t offset, length
         if self.stretches is None or self.moves != handle_moves:
             self.find()
-        for first, length in self.stretches:
-            tape.kernels.scale(length, factor, tape.grad + first_slot(first))
+        for first, offset, length, _ in self.stretches:
+            tape.kernels.scale(length, factor, fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset))
 
     def clip_grad(self, double bound):
         """Bring every gradient to what is from -bound to bound; nan stays."""
-        cdef Py_ssize_t length
+        cdef Py_ssize_t offset, length
         if self.stretches is None or self.moves != handle_moves:
             self.find()
-        for first, length in self.stretches:
-            tape.kernels.clip(length, bound, tape.grad + first_slot(first))
+        for first, offset, length, _ in self.stretches:
+            tape.kernels.clip(length, bound, fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset))
 
 
 cdef object slots_of(value):

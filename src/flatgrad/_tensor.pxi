@@ -548,7 +548,7 @@ cdef object map_tensors(int op, int32_t k, tuple xs, tuple names):
     for v in range(count):
         take(names[v] if names else f"operand of {symbol}", xs[v], &operands[v], keep)
     check_shapes(symbol, operands, count, &rows, &cols, &ndim)
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_map(op, k, xs)
     return instruction_(FG_MAP, <fg_id>op, k, operands, count, rows, cols,
                         GIVE_TENSOR if ndim else GIVE_VALUE, ndim)
@@ -610,7 +610,7 @@ cdef object reduce_(int op, object x, object axis, object keepdims=False, str na
     cdef list keep
     cdef int along
     cdef bint kept, is_scalar
-    if (take_plain(x, &a) and a.ndim > 0 and not scalar_mode and axis is None and keepdims is False
+    if (take_plain(x, &a) and a.ndim > 0 and not in_scalar_graph() and axis is None and keepdims is False
             and elements_of(&a) > 0):
         return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
     keep = []
@@ -618,7 +618,7 @@ cdef object reduce_(int op, object x, object axis, object keepdims=False, str na
     if name is None:
         name = f"{function}()"
     kept = kept_dims(name, keepdims)
-    if scalar_mode:
+    if in_scalar_graph():
         x = reusable(x)
     take(f"{name}: x", x, &a, keep)
     is_scalar = a.ndim == 0
@@ -629,7 +629,7 @@ cdef object reduce_(int op, object x, object axis, object keepdims=False, str na
         if op == FG_SUM and along < 0 and not kept:
             return Value(0.0)
         raise ShapeError(f"{name}: x: expected at least one element, got shape {shape_of(&a)}")
-    if scalar_mode:
+    if in_scalar_graph():
         result = scalar_reduce(function, x, along, a.ndim)
         return with_dims(packed([result]) if isinstance(result, Value) else result, along, a.ndim) if kept else result
     if along < 0 or a.ndim == 1:
@@ -656,10 +656,10 @@ cdef object softmax_(int op, object x, object axis):
     cdef str name
     cdef list keep
     cdef int along
-    if take_plain(x, &a) and a.ndim == 1 and not scalar_mode and a.cols > 0 and type(axis) is int and axis == -1:
+    if take_plain(x, &a) and a.ndim == 1 and not in_scalar_graph() and a.cols > 0 and type(axis) is int and axis == -1:
         return instruction_(op, FG_LEAF, 0, &a, 1, 1, a.cols, GIVE_TENSOR if a.kind == TENSOR else GIVE_LIST, 1)
     name, keep = fg_op_table[op].name.decode(), []
-    if scalar_mode:
+    if in_scalar_graph():
         x = reusable(x)
     take(f"{name}(): x", x, &a, keep)
     if a.ndim == 0:
@@ -669,7 +669,7 @@ cdef object softmax_(int op, object x, object axis):
     along = axis_of(f"{name}()", axis, a.ndim)
     if elements_of(&a) == 0:
         raise ShapeError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_softmax(name, x, along, a.ndim)
     a.turned = along == 0
     return instruction_(op, FG_LEAF, 0, &a, 1, rows_of(&a), cols_of(&a),
@@ -970,7 +970,7 @@ def dot(w, x, b=None):
     """
     cdef Operand[3] operands
     cdef list keep
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar("dot")(list(w), list(x), b)
     if not (take_plain(x, &operands[0]) and take_plain(w, &operands[1])
             and (b is None or take_plain(b, &operands[2]))):
@@ -1054,7 +1054,7 @@ cdef object linear_(str name, object x, object W, object b, int activation):
     cdef bint lists
     x = reusable(x)
     lists = is_flat_list(x) and not (isinstance(W, Tensor) or isinstance(b, Tensor))
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_linear(name, x, reusable(W), None if b is None else reusable(b), activation, lists)
     return layer_(name, x, W, b, activation, ("x", "W", "b"), GIVE_LIST if lists else GIVE_TENSOR)
 
@@ -1063,6 +1063,60 @@ cdef object linear_(str name, object x, object W, object b, int activation):
 cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in (
     FG_SQUARED_ERROR, FG_HINGE, FG_ABSOLUTE_ERROR, FG_BINARY_CROSS_ENTROPY, FG_BCE_WITH_LOGITS, FG_KL_DIV,
     FG_KL_DIV_LOG, FG_HUBER, FG_WEIGHTED_BCE_WITH_LOGITS)}
+
+
+cdef inline bint is_sign(double x, double tolerance) noexcept:
+    """Whether it is -1 or 1; nan is not."""
+    return fabs(fabs(x) - 1.0) <= tolerance
+
+
+cdef bint are_signs(PyObject *row) noexcept:
+    cdef PyObject **items = PySequence_Fast_ITEMS(<object>row)
+    cdef Py_ssize_t k
+    for k in range(PySequence_Fast_GET_SIZE(<object>row)):
+        if is_value(items[k]):
+            if not is_sign(tape.data[(<fg_handle *>items[k]).id], NEAR_SIGN):
+                return False
+        elif not (is_float(items[k]) and is_sign(PyFloat_AS_DOUBLE(<object>items[k]), 0.0)):
+            return False
+    return True
+
+
+cdef double NEAR_SIGN = 1e-3   # so near are Values and Tensors with a gradient, for finite differences
+
+
+def all_signs(x):
+    """Whether all numbers of an operand are -1 or 1: Values, and Tensors that are no constants, nearly."""
+    cdef Operand operand
+    cdef Operand *a = &operand
+    cdef list keep = []
+    cdef fg_id i, j
+    cdef fg_view view
+    cdef size_t k
+    cdef double tolerance
+    cdef bint wrong = False
+    cdef PyObject **rows
+    take("target", x, a, keep)
+    tolerance = 0.0 if is_constant(a) else NEAR_SIGN
+    if a.kind == NUMBER:
+        wrong = not is_sign(a.number, tolerance)
+    elif a.kind == VALUE:
+        wrong = not is_sign(tape.data[(<fg_handle *>a.o).id], tolerance)
+    elif a.kind == ARRAY:
+        for k in range(<size_t>a.rows * a.cols):
+            wrong |= not is_sign(a.array[k], tolerance)
+    elif a.kind == TENSOR:
+        view = view_of(<Tensor>a.o)
+        for i in range(view.rows):
+            for j in range(view.cols):
+                wrong |= not is_sign(tape.data[slot_in(&view, i, j)], tolerance)
+    elif a.kind == LIST:
+        wrong = not are_signs(a.o)
+    elif a.kind == ROWS:
+        rows = PySequence_Fast_ITEMS(<object>a.o)
+        for k in range(<size_t>PySequence_Fast_GET_SIZE(<object>a.o)):
+            wrong |= not are_signs(rows[k])
+    return not wrong
 
 
 def pairwise(str name not None, prediction, target, str reduction not None, parameter=None):
@@ -1077,7 +1131,7 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
     cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
     if count != <fg_id>fg_op_table[op].arity:
         raise ValueError(f"parameter: {name} has {fg_op_table[op].arity} operands, got {count}")
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_pairwise(name, prediction, target, reduction, parameter)
     take("prediction", prediction, &operands[0], keep)
     take("target", target, &operands[1], keep)
@@ -1115,87 +1169,13 @@ def cross_entropy(logits, labels):
     for k in range(numbers.shape[0]):
         if not 0 <= numbers[k] < a.cols:
             raise ValueError(f"target[{k}]: expected 0 to {a.cols - 1}, got {numbers[k]}")
-    if scalar_mode:
+    if in_scalar_graph():
         rows = nested(logits)
         return scalar("cross_entropy")(rows if a.ndim == 2 else [rows], list(numbers))
     return instruction_(FG_CROSS_ENTROPY, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0, False, &numbers[0], a.rows)
 
 
 # ---- scalar graphs instead ----
-
-cdef Py_ssize_t scalar_mode = 0   # how many scalar_graph() blocks there are around us
-
-
-class scalar_graph:
-    """A context in which everything builds micrograd's scalar graph: a node for each product and sum.
-
-    Layers, and the functions that make one instruction of many operands, then take as many nodes as
-    the same code has in micrograd, and round as it does.
-
-    Examples
-    --------
-    >>> import flatgrad
-    >>> from flatgrad import Value
-    >>> a, b = Value(1.0), Value(2.0)
-    >>> with flatgrad.scalar_graph():
-    ...     y = flatgrad.dot([a, b], [3.0, 4.0])
-    >>> y._op
-    '+'
-    """
-
-    def __enter__(self):
-        global scalar_mode
-        scalar_mode += 1
-        return self
-
-    def __exit__(self, *exception):
-        global scalar_mode
-        scalar_mode -= 1
-
-
-class no_grad(ContextDecorator):
-    """A context in which results are leaves: nothing is recorded that a backward pass could follow.
-
-    For predictions and updates. They take no memory beyond their own, and Tensors that are made by
-    operations have `requires_grad` False. Other threads go on recording. Also a decorator of functions.
-
-    Examples
-    --------
-    >>> import flatgrad
-    >>> from flatgrad import Value
-    >>> a = Value(2.0)
-    >>> with flatgrad.no_grad():
-    ...     b = a * a
-    >>> b.data, b._prev
-    (4.0, set())
-    >>> @flatgrad.no_grad()
-    ... def square(x):
-    ...     return x * x
-    >>> square(a)._op
-    ''
-    """
-
-    def __call__(self, function):
-        import inspect   # here, as it takes long to import
-
-        for kind in ("isgeneratorfunction", "iscoroutinefunction", "isasyncgenfunction"):
-            if getattr(inspect, kind)(function):   # whose body runs when this is over
-                raise ArgumentTypeError("no_grad: expected a function that computes when it is called, got "
-                                        f"{function!r}; write 'with no_grad():' in it, between what it yields")
-        return super().__call__(function)
-
-    def __enter__(self):
-        global fg_blocks, fg_blocks_around
-        fg_blocks_around += 1
-        fg_blocks += 1
-        return self
-
-    def __exit__(self, *exception):
-        global fg_blocks, fg_blocks_around
-        if fg_blocks_around > 0:   # else this is another thread, or was left before
-            fg_blocks_around -= 1
-            fg_blocks -= 1
-
 
 cdef object scalar(str name):
     """The definition by operators of what an instruction does."""
@@ -1215,13 +1195,7 @@ cdef object nested(object x):
 
 cdef object packed(object x):
     """A Tensor of what scalar definitions return, copied by one instruction."""
-    cdef Py_ssize_t mode
-    global scalar_mode
-    mode, scalar_mode = scalar_mode, 0
-    try:
-        return Tensor(x)
-    finally:
-        scalar_mode = mode
+    return Tensor(x)
 
 
 cdef list turned_rows(list rows):
@@ -1445,12 +1419,20 @@ cdef object to_numpy(Tensor t, bint data, object kind=None):
     else:
         for i in range(view.rows):
             for j in range(view.cols):
-                out[<size_t>i * view.cols + j] = array[<int64_t>view.base + <int64_t>i * view.row_step
-                                                       + <int64_t>j * view.col_step]
+                out[<size_t>i * view.cols + j] = array[slot_in(&view, i, j)]
+    if frozen_ever and not data:
+        for i in range(view.rows):
+            for j in range(view.cols):
+                out[<size_t>i * view.cols + j] = fg_tape_gradient(&tape, slot_in(&view, i, j))[0]
     PyBuffer_Release(&buffer)
     if kind is not None:
         result.setflags(False)
     return result
+
+
+cdef inline fg_id slot_in(const fg_view *view, fg_id row, fg_id col) noexcept:
+    """The slot of element (row, col) of a view that is no list."""
+    return <fg_id>(<int64_t>view.base + <int64_t>row * view.row_step + <int64_t>col * view.col_step)
 
 
 cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
@@ -1473,6 +1455,8 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
         for j in range(view.cols):
             array[<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step] = (
                 a.number if a.kind == NUMBER else a.array[<size_t>i * view.cols + j])
+            if not data and fg_rules == 0:   # of a frozen leaf, elsewhere
+                fg_tape_gradient(&tape, slot_in(&view, i, j))[0] = array[slot_in(&view, i, j)]
     return 0
 
 
@@ -1685,7 +1669,35 @@ cdef class Tensor:
 
     @property
     def requires_grad(self):
-        return not self.constant
+        return not self.constant and not is_frozen(self)
+
+    @requires_grad.setter
+    def requires_grad(self, value):
+        cdef bint on = flag("requires_grad", value)
+        cdef fg_id k
+        if on == self.requires_grad:
+            return
+        if fg_op_is_block(fg_tape_op(&tape, self.run.id)):
+            raise ArgumentError(f"requires_grad: expected a leaf Tensor, got the result of the operation {self._op!r} of "
+                                f"shape {self.shape}; "
+                                + ("Tensor(t.data) is a leaf of its numbers" if on else
+                                   "for its numbers without a gradient take .detach()"))
+        if <Py_ssize_t>self.rows * self.cols != <Py_ssize_t>self.run.count:
+            raise ArgumentError(f"requires_grad: expected a whole leaf Tensor, got a view of shape {self.shape} of one "
+                                f"with {self.run.count} elements")
+        if on:
+            self.constant = False
+        for k in range(self.run.id - self.run.count, self.run.id):
+            freeze(k, not on)
+
+    @requires_grad.deleter
+    def requires_grad(self):
+        raise AttributeError("requires_grad: cannot be deleted")
+
+    @property
+    def _is_constant(self):
+        """Whether instructions take it for a constant; a parameter that is frozen is none."""
+        return self.constant
 
     @property
     def data(self):
@@ -1760,6 +1772,8 @@ cdef class Tensor:
         if self.rows * self.cols != 1:
             raise ShapeError(f"backward(): expected a Tensor of one element, got shape {self.shape}; take "
                              "sum() or mean() first")
+        if self.constant:
+            raise_constant()
         element(self, 0, 0).backward()
 
     def detach(self):
@@ -1810,8 +1824,9 @@ cdef class Tensor:
                                 f"{self._op or 'requires_grad=False'!r} of shape {self.shape}")
         for i in range(view.rows):
             for j in range(view.cols):
-                slot = <fg_id>(<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step)
-                tape.data[slot] -= rate * tape.grad[slot]
+                slot = slot_in(&view, i, j)
+                if fg_tape_op(&tape, slot) != FG_FROZEN:
+                    tape.data[slot] -= rate * tape.grad[slot]
 
     def reshape(self, *shape):
         """The same elements in another shape, row by row: a view if they lie in order, else a copy.
@@ -1992,7 +2007,7 @@ cdef class Tensor:
         raise TypeError("the truth value of a Tensor is not defined; compare its data")
 
     def __float__(self):
-        return self.item()
+        return float(element(self, 0, 0)) if self.rows * self.cols == 1 else self.item()
 
     def __repr__(self):
         import numpy
@@ -2033,8 +2048,26 @@ cdef class Tensor:
                                  self.ndim, bool(self.constant))
 
     def __copy__(self):
-        return map_tensors(FG_COPY, 0, (self,), ()) if fg_op_is_block(fg_tape_op(&tape, self.run.id)) \
-            else Tensor(to_numpy(self, True), requires_grad=not self.constant)
+        if fg_op_is_block(fg_tape_op(&tape, self.run.id)):
+            return map_tensors(FG_COPY, 0, (self,), ())
+        copy = Tensor(to_numpy(self, True), requires_grad=not self.constant)
+        if is_frozen(self):
+            copy.requires_grad = False
+        return copy
+
+
+cdef bint is_frozen(Tensor t) noexcept:
+    """Whether all its elements are frozen leaves."""
+    cdef fg_view view
+    cdef fg_id i, j
+    if not frozen_ever:
+        return False
+    view = view_of(t)
+    for i in range(view.rows):
+        for j in range(view.cols):
+            if fg_tape_op(&tape, slot_in(&view, i, j)) != FG_FROZEN:
+                return False
+    return t.rows > 0 and t.cols > 0
 
 
 cdef bint is_index(object key):
@@ -2076,7 +2109,7 @@ cdef object matmul_(object left, object right):
     if rows == 0 or cols == 0:
         raise ShapeError(f"@: expected at least one element, got shapes {shapes[0]} and {shapes[1]}")
     ndim = operands[0].ndim + operands[1].ndim - 2
-    if scalar_mode:
+    if in_scalar_graph():
         return scalar_matmul(left, right, operands[0].ndim, operands[1].ndim)
     result = instruction_(FG_LAYER, FG_LEAF, 0, operands, 2, rows, cols, GIVE_TENSOR if ndim else GIVE_VALUE, ndim)
     if ndim == 1 and rows > 1:   # a matrix times a vector: the column that it made, as one dimension

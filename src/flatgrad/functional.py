@@ -12,7 +12,7 @@ import numbers
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, depends, derivatives, recording
+from flatgrad._core import Tensor, Value, depends, derivatives, recording, tracing
 from flatgrad.arguments import flag, non_negative, positive, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, GradcheckError, ShapeError
 
@@ -53,7 +53,10 @@ def grad(f, argnums=0):
     `f` is called with a Value for each number, and with a Tensor for each array or Tensor; a 0-d array becomes
     a Value. Other arguments and those by keyword are passed on as they are. To look at a traced number write
     ``x.data``; what is computed from that is a constant, as is what `f` computes in a `no_grad` block of its own.
-    One around the call makes no difference.
+    One around the call makes no difference. ``float(x)`` and all that calls it, such as ``math.sin(x)``, ``int(x)``,
+    ``round(x)`` and ``np.array([x], float)``, would make a constant without a word, and raise an ArgumentTypeError:
+    write ``x.sin()`` or ``flatgrad.sin(x)``. Comparisons and ``f"{x:.4f}"`` are as always, and so are Values that
+    do not depend on the arguments.
 
     `jax.grad` and `torch.func.grad` are called in the same way, and give arrays where this gives floats. Those
     of theirs nest; these refuse to: for second derivatives take finite differences of ``grad(f)``.
@@ -150,8 +153,8 @@ def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
     inputs : float, array of float, Value, Tensor, (nested) list or dict of them; or a tuple of such arguments
         Where to check. Values and leaf Tensors are given to `f` as they are, and changed for its calls, so that
         `f` may also use them by another way, as a model does its parameters; then they get back their data and
-        gradients. Numbers and arrays become Values and Tensors. A Tensor with ``requires_grad=False`` is
-        passed on unchecked. All else as for `grad`.
+        gradients. Numbers and arrays become Values and Tensors. Values and Tensors with ``requires_grad=False``
+        are passed on unchecked. All else as for `grad`.
     eps : float, optional
         Step of the differences, in the units of the inputs.
     atol, rtol : float, optional
@@ -200,6 +203,7 @@ def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
         name = f"inputs[{k}]" if isinstance(inputs, tuple) else "inputs"
         args.append(with_leaves("gradcheck", name, x, leaves, True))
     elements = [element for name, leaf, _ in leaves for element in elements_of(name, leaf)]
+    fresh = [leaf for _, leaf, x in leaves if leaf is not x]
     leaves = only_leaves("gradcheck", leaves)
     if not elements:
         raise ArgumentError(f"inputs: expected one number at least to check by, got {shortened(inputs)}")
@@ -211,7 +215,7 @@ def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
             raise ArgumentError(f"eps: {eps} is too small a step from {name}, which is {element.data}")
 
     def evaluate(where):
-        result = called(f, args, {}, leaves)
+        result = called(f, args, {}, leaves, fresh)
         items, shape = flattened("gradcheck", "the result of f", result)
         refuse_outer("gradcheck", "the result of f", items)
         values = np.concatenate([np.zeros(0), *(np.ravel(item.data) for item in items)])
@@ -316,7 +320,7 @@ def scalar_gradient(name, output, leaves, args, positions):
                                 f"{described(output)}{many}")
     check_trace(name, [output], leaves)
     row = Reader(derivatives([output], leaves)[0])
-    return float(output), [row.structure_of(x) for x in args]
+    return output.item(), [row.structure_of(x) for x in args]
 
 
 def full_jacobian(name, output, leaves, args, positions):
@@ -349,11 +353,14 @@ def argument_numbers(argnums):
     return tuple(int(n) for n in result), single
 
 
-def called(f, args, kwargs, leaves):
-    """f(*args, **kwargs), while these leaves are known to be differentiated by."""
+def called(f, args, kwargs, leaves, fresh=None):
+    """f(*args, **kwargs), while these leaves are known to be differentiated by.
+
+    fresh: those of them that nobody else has, all unless it is given. `float` refuses what is computed from these.
+    """
     traces[id(leaves)] = leaves
     try:
-        with recording():
+        with recording(), tracing(leaves if fresh is None else fresh):
             return f(*args, **kwargs)
     finally:
         del traces[id(leaves)]
@@ -402,7 +409,7 @@ def with_leaves(transform, name, x, leaves, in_place):
             raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result {described(x)} "
                                     f"of the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
         if in_place:
-            if isinstance(x, Value) or x.requires_grad:
+            if x.requires_grad:
                 leaves.append((name, x, x))
             return x
         leaf = Value(x.data) if isinstance(x, Value) else Tensor(x.data)

@@ -12,7 +12,7 @@ import operator
 import numpy as np
 
 from flatgrad import arguments
-from flatgrad._core import Tensor, Value, abs, are_values, dot, log_softmax, pairwise, sum, where
+from flatgrad._core import Tensor, Value, abs, all_signs, are_values, dot, log_softmax, pairwise, sum, where
 from flatgrad._core import cross_entropy as mean_cross_entropy
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
@@ -157,8 +157,8 @@ def hinge(score, target, reduction="mean"):
         Of shape ``(n_samples,)`` or ``(n_samples, n_outputs)``; a Value by itself is one sample.
     target : array, (nested) list of number and Value, Tensor, Value or number
         -1 or 1 for each score, in the same shape; a last axis of length 1, as in ``(n_samples, 1)``
-        and ``(n_samples,)``, makes no difference. As in PyTorch's losses of this kind other numbers
-        are not refused, nan among them, and go through the formula as they are.
+        and ``(n_samples,)``, makes no difference. Values, and Tensors with a gradient, may be as far as
+        0.001 from these, which leaves room for finite differences.
     reduction : {'mean', 'sum', 'none'}, optional
 
     Returns
@@ -171,7 +171,8 @@ def hinge(score, target, reduction="mean"):
     TypeError
         If there is something else than numbers in an argument.
     ValueError
-        If the shapes do not fit each other, there are no samples, or `reduction` is unknown.
+        If a target is neither -1 nor 1, such as the 0 of labels 0 and 1; if the shapes do not fit each other,
+        there are no samples, or `reduction` is unknown.
 
     Examples
     --------
@@ -185,7 +186,7 @@ def hinge(score, target, reduction="mean"):
     >>> [score.grad for score in scores]
     [0.0, 0.5]
     """
-    return paired("hinge", "score", score, target, reduction)
+    return paired("hinge", "score", score, target, reduction, signs=True)
 
 
 def binary_cross_entropy(probability, target, reduction="mean"):
@@ -243,7 +244,7 @@ def bce_with_logits(logits, target, reduction="mean", pos_weight=None):
     Parameters
     ----------
     logits, target, reduction
-        As for `mse`; the targets are 0, 1 or a probability.
+        As for `mse`; the targets are 0, 1 or a probability. As in PyTorch, other numbers are not refused.
     pos_weight : float or array_like of shape (n_outputs,), optional
         What the loss of a positive target is multiplied by, 0 or more: for all or for each column, and
         of one-dimensional `logits` for each sample.
@@ -778,14 +779,15 @@ LOSSES = {"mse": mse, "mae": mae, "huber": huber, "hinge": hinge, "binary_cross_
 
 # ---- arguments ----
 
-def paired(row, name, prediction, target, reduction, parameter=None):
-    """The loss of row `row` of csrc/ops.def, or an error that has both shapes."""
+def paired(row, name, prediction, target, reduction, parameter=None, signs=False):
+    """The loss of row `row` of csrc/ops.def, or an error that has both shapes. signs: targets have to be -1 or 1."""
     if type(reduction) is not str or reduction != "mean":
         arguments.one_of("reduction", reduction, REDUCTIONS)
     if type(prediction) is not Tensor:
         prediction, shape = numbers_of(name, prediction)
     else:
         shape = prediction.shape
+    given = target
     if type(target) is not Tensor and not (type(target) is np.ndarray and target.dtype is FLOAT64):
         target, target_shape = numbers_of("target", target)
     else:
@@ -798,6 +800,9 @@ def paired(row, name, prediction, target, reduction, parameter=None):
     if parameter is not None and np.ndim(parameter) and parameter.shape != shape[-1:]:
         raise ShapeError(f"pos_weight: expected a number or one for each column of {name}, of shape {shape}, got the "
                          f"shape {parameter.shape}")
+    if signs and not all_signs(target):
+        for near in 1e-3, 0.0:   # see hinge
+            check_numbers("target", given, lambda x: ~(np.abs(np.abs(x) - 1.0) <= near), "-1 or 1")
     losses = pairwise(row, prediction, target, reduction, parameter)
     return losses if shape or reduction != "none" else losses[0]
 

@@ -195,6 +195,34 @@ class Module:
         """
         return self.train(False)
 
+    def requires_grad_(self, requires_grad=True):
+        """Freeze the parameters, or make them trainable again.
+
+        Parameters
+        ----------
+        requires_grad : bool, optional
+            False: backward passes leave the gradients of all parameters as they are, and optimizers the
+            parameters, also those that have been made before.
+
+        Returns
+        -------
+        Module
+            This one.
+
+        Examples
+        --------
+        >>> from flatgrad.nn import MLP
+        >>> model = MLP(2, [3, 1])
+        >>> _ = model.layers[0].requires_grad_(False)
+        >>> model([1.0, 2.0]).backward()
+        >>> [p.grad for p in model.layers[0].parameters()]
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+        """
+        requires_grad = flag("requires_grad", requires_grad)
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
     # ---- saving ----
 
     def state_dict(self):
@@ -403,7 +431,7 @@ class Module:
 # ---- what lies in attributes ----
 
 def is_parameter(value):
-    return isinstance(value, Value) or (isinstance(value, Tensor) and value.requires_grad and not value._op)
+    return isinstance(value, Value) or (isinstance(value, Tensor) and not value._is_constant and not value._op)
 
 
 def is_list_of_values(value):

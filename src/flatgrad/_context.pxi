@@ -1,0 +1,333 @@
+# _context.pxi: part of _core.pyx. Blocks that change what operations record: no_grad, recording, scalar_graph.
+#
+# A block belongs to the context (contextvars) in which it was entered: to a thread, or a task of asyncio, and to
+# the tasks that are made within it. A generator shares the context of its caller, so a block that is entered in
+# one counts only while that generator runs, and not while it is suspended. A block that has been left counts
+# nowhere. While there is no block at all, operations look at one global count and no further.
+
+cdef extern from *:
+    """
+    #include <frameobject.h>
+
+    /* The generator whose frame it is; NULL with an error, None for a frame of none. */
+    static PyObject *fg_frame_generator(PyObject *frame)
+    {
+    #if PY_VERSION_HEX >= 0x030B0000
+        PyObject *generator = PyFrame_GetGenerator((PyFrameObject *)frame);
+    #else
+        PyObject *generator = ((PyFrameObject *)frame)->f_gen;
+        Py_XINCREF(generator);
+    #endif
+        if (!generator) {
+            generator = Py_None;
+            Py_INCREF(generator);
+        }
+        return generator;
+    }
+
+    /* What a weak reference refers to, as a new reference; NULL if that has gone. */
+    static PyObject *fg_weak_target(PyObject *reference)
+    {
+        PyObject *target;
+    #if PY_VERSION_HEX >= 0x030D0000
+        if (PyWeakref_GetRef(reference, &target) < 0)
+            PyErr_Clear();
+        return target;
+    #else
+        target = PyWeakref_GetObject(reference);
+        if (target == Py_None)
+            return NULL;
+        Py_XINCREF(target);
+        return target;
+    #endif
+    }
+    """
+    object fg_frame_generator(object frame)
+    PyObject *fg_weak_target(PyObject *reference) noexcept
+    int PyContextVar_Get(PyObject *var, PyObject *default, PyObject **value) noexcept
+    PyObject *PyObject_GetAttr(PyObject *o, PyObject *name) noexcept
+    void PyErr_Clear() noexcept
+    PyObject *Py_True
+
+
+cdef enum:
+    NO_GRAD, RECORDING, SCALAR_GRAPH
+
+cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_blocks for no_grad()
+
+cdef object gradient_block = ContextVar("flatgrad gradients", default=None)   # the innermost _Block, or None
+cdef object scalar_block = ContextVar("flatgrad scalar_graph", default=None)
+
+cdef str GENERATOR_RUNS = sys.intern("gi_running"), ASYNC_GENERATOR_RUNS = sys.intern("ag_running")
+cdef str CONTEXTLIB = ContextDecorator.__call__.__code__.co_filename
+
+
+@cython.final
+@cython.no_gc
+@cython.auto_pickle(False)
+cdef class _Block:
+    """An open block, or one that has been left and is still among those of a context."""
+    cdef int what
+    cdef bint open
+    cdef _Block outer        # the block around it when it was entered
+    cdef object generator    # a weak reference to the generator that it is in; None if it is in none
+    cdef str runs            # the attribute that says whether that runs
+
+    def __dealloc__(self):
+        cdef _Block block, outer
+        close_block(self)    # nobody can leave it any more
+        block, self.outer = self.outer, None
+        while block is not None and Py_REFCNT(<PyObject *>block) == 1:   # this variable's: a long chain does not recurse
+            outer, block.outer = block.outer, None
+            block = outer
+
+
+cdef void close_block(_Block block) noexcept:
+    global fg_blocks, scalar_blocks
+    if block.open:
+        block.open = False
+        if block.what == NO_GRAD:
+            fg_blocks -= 1
+        elif block.what == SCALAR_GRAPH:
+            scalar_blocks -= 1
+
+
+cdef bint block_counts(_Block block) noexcept:
+    """Whether it is open and not suspended. Runs no Python code, and cannot fail."""
+    cdef PyObject *generator
+    cdef PyObject *runs
+    cdef bint result
+    if not block.open or block.generator is None:
+        return block.open
+    generator = fg_weak_target(<PyObject *>block.generator)
+    if generator == NULL:
+        return False
+    runs = PyObject_GetAttr(generator, <PyObject *>block.runs)
+    result = runs == Py_True
+    if runs == NULL:
+        PyErr_Clear()
+    else:
+        Py_DECREF(runs)
+    Py_DECREF(generator)
+    return result
+
+
+cdef int innermost(PyObject *var) noexcept:
+    """What the innermost block that counts is; -1 if there is none. Runs no Python code, and cannot fail."""
+    cdef PyObject *value = NULL
+    cdef _Block block
+    cdef int what = -1
+    if PyContextVar_Get(var, NULL, &value) < 0 or value == NULL:
+        PyErr_Clear()
+        return -1
+    if value != <PyObject *>None:
+        block = <_Block>value
+        while block is not None:
+            if block_counts(block):
+                what = block.what
+                break
+            block = block.outer
+    Py_DECREF(value)
+    return what
+
+
+cdef bint is_unrecorded() noexcept:
+    return innermost(<PyObject *>gradient_block) == NO_GRAD
+
+
+fg_is_unrecorded = is_unrecorded
+
+
+cdef inline bint in_scalar_graph() noexcept:
+    """Whether there is a scalar_graph() block around us."""
+    return FG_UNLIKELY(scalar_blocks != 0) and innermost(<PyObject *>scalar_block) == SCALAR_GRAPH
+
+
+cdef object entering_generator():
+    """The generator that a block entered now is in, or None.
+
+    That of contextlib.contextmanager is none: it is suspended while the body of its `with` runs. So what counts is
+    where that `with` stands, and likewise with an `__enter__` that enters a block.
+    """
+    frame = sys._getframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_flags & 0x220:   # CO_GENERATOR, CO_ASYNC_GENERATOR
+            back = frame.f_back
+            if (back is None or back.f_code.co_filename != CONTEXTLIB
+                    or back.f_code.co_name not in ("__enter__", "__aenter__")):
+                return fg_frame_generator(frame)
+            frame = back
+        elif code.co_filename == CONTEXTLIB or code.co_name in ("__enter__", "__aenter__"):
+            frame = frame.f_back
+        else:
+            return None
+    return None
+
+
+cdef int enter_block(object var, int what, list own) except -1:
+    """Open a block, and append it to those of the object that stands for it."""
+    global fg_blocks, scalar_blocks
+    cdef _Block block = _Block.__new__(_Block), other
+    cdef int k
+    generator = entering_generator()
+    if generator is not None:
+        block.generator = weakref.ref(generator)
+        block.runs = GENERATOR_RUNS if hasattr(generator, "gi_running") else ASYNC_GENERATOR_RUNS
+    block.what = what
+    block.outer = still_open(var.get())
+    other = block.outer
+    for k in range(16):   # drop those that were left before the ones within them; more are seldom open
+        if other is None:
+            break
+        other.outer = still_open(other.outer)
+        other = other.outer
+    own.append(block)
+    var.set(block)
+    block.open = True
+    if what == NO_GRAD:
+        fg_blocks += 1
+    elif what == SCALAR_GRAPH:
+        scalar_blocks += 1
+    return 0
+
+
+cdef _Block still_open(_Block block):
+    """The block, or the first one around it that has not been left. Those of a generator that has gone, which can
+    have been entered by hand only, are left here."""
+    while block is not None:
+        if block.open and block.generator is not None and block.generator() is None:
+            close_block(block)
+        if block.open:
+            break
+        block = block.outer
+    return block
+
+
+cdef int leave_block(object var, list own) except -1:
+    """Close the last of these blocks that was entered in this context, or else the last; nothing if there is
+    none: it was left before."""
+    cdef _Block block = var.get()
+    if not own:
+        return 0
+    while block is not None and not is_among(block, own):
+        block = block.outer
+    if block is None:
+        block = own[-1]
+    own.remove(block)
+    close_block(block)
+    block = var.get()
+    if block is not None and not block.open:
+        var.set(still_open(block))
+    return 0
+
+
+cdef bint is_among(_Block block, list own):
+    for other in own:
+        if other is block:
+            return block.open
+    return False
+
+
+cdef list blocks_of(object self):
+    return self.__dict__.setdefault("_blocks", [])
+
+
+class scalar_graph:
+    """A context in which everything builds micrograd's scalar graph: a node for each product and sum.
+
+    Layers, and the functions that make one instruction of many operands, then take as many nodes as
+    the same code has in micrograd, and round as it does. As for `no_grad`, other threads and tasks, and
+    the callers of a generator that is suspended in it, go on as before.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> from flatgrad import Value
+    >>> a, b = Value(1.0), Value(2.0)
+    >>> with flatgrad.scalar_graph():
+    ...     y = flatgrad.dot([a, b], [3.0, 4.0])
+    >>> y._op
+    '+'
+    """
+
+    def __enter__(self):
+        enter_block(scalar_block, SCALAR_GRAPH, blocks_of(self))
+        return self
+
+    def __exit__(self, *exception):
+        leave_block(scalar_block, blocks_of(self))
+
+
+class no_grad(ContextDecorator):
+    """A context in which results are leaves: nothing is recorded that a backward pass could follow.
+
+    For predictions and updates. They take no memory beyond their own, and Tensors that are made by
+    operations have `requires_grad` False. Also a decorator of functions.
+
+    Notes
+    -----
+    It belongs to the context in the sense of `contextvars`: other threads, and other tasks of asyncio, go on
+    recording, also while this one waits within the block; tasks that are made in it are in it, until it is left. In
+    a generator it counts while the generator runs, and not for its caller while it is suspended; in one decorated
+    with `contextlib.contextmanager` it counts where the ``with`` statement does.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> from flatgrad import Value
+    >>> a = Value(2.0)
+    >>> with flatgrad.no_grad():
+    ...     b = a * a
+    >>> b.data, b._prev
+    (4.0, set())
+    >>> @flatgrad.no_grad()
+    ... def square(x):
+    ...     return x * x
+    >>> square(a)._op
+    ''
+    """
+
+    def __call__(self, function):
+        import inspect   # here, as it takes long to import
+
+        for kind in ("isgeneratorfunction", "iscoroutinefunction", "isasyncgenfunction"):
+            if getattr(inspect, kind)(function):   # whose body runs when this is over
+                raise ArgumentTypeError("no_grad: expected a function that computes when it is called, got "
+                                        f"{function!r}; write 'with no_grad():' in it, between what it yields")
+        return super().__call__(function)
+
+    def __enter__(self):
+        enter_block(gradient_block, NO_GRAD, blocks_of(self))
+        return self
+
+    def __exit__(self, *exception):
+        leave_block(gradient_block, blocks_of(self))
+
+
+class recording:
+    """A context in which operations are recorded, whatever `no_grad` blocks there are around it; those within it
+    are as always.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> from flatgrad._core import recording
+    >>> x = flatgrad.Value(2.0)
+    >>> with flatgrad.no_grad(), recording():
+    ...     y = x * 3.0
+    >>> y._op
+    '*'
+    """
+
+    def __enter__(self):
+        enter_block(gradient_block, RECORDING, blocks_of(self))
+        return self
+
+    def __exit__(self, *exception):
+        leave_block(gradient_block, blocks_of(self))
+
+
+def _open_blocks():
+    """How many no_grad() and scalar_graph() blocks are open, in all contexts, for tests."""
+    return fg_blocks, scalar_blocks

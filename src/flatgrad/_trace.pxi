@@ -1,0 +1,195 @@
+# _trace.pxi: part of _core.pyx. The numbers that a transform, such as flatgrad.grad, differentiates by. Plain
+# Python asks for a float without a word, and a gradient is lost there; so these are not given as one.
+
+cdef Py_ssize_t tracings = 0   # transforms under way, in all threads: while there are none, float(v) costs no more
+cdef list traced = []          # of each of them, the tuple of its leaves
+
+
+class tracing:
+    """A context in which `float` and its like refuse what is computed from some leaves.
+
+    Parameters
+    ----------
+    leaves : iterable of Value and Tensor
+        Tensors have to be whole leaves.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad._core import tracing
+    >>> x, w = Value(2.0), Value(3.0)
+    >>> with tracing([x]):
+    ...     float(w), (x * w).data
+    (3.0, 6.0)
+    """
+
+    def __init__(self, leaves):
+        self.leaves = tuple(to_list("leaves", "Values and Tensors", leaves))
+        count_numbers("leaves", list(self.leaves))
+
+    def __enter__(self):
+        global tracings
+        traced.append(self.leaves)
+        tracings += 1
+        return self
+
+    def __exit__(self, *exception):
+        global tracings
+        cdef Py_ssize_t k
+        for k in range(len(traced) - 1, -1, -1):
+            if traced[k] is self.leaves:
+                del traced[k]
+                tracings -= 1
+                break
+
+
+cdef inline fg_id first_leaf(object leaf, fg_id *count) noexcept:
+    """The first slot of a Value or a Tensor, and how many there are."""
+    if type(leaf) is Tensor:
+        count[0] = (<Tensor>leaf).rows * (<Tensor>leaf).cols
+        return first_slot(leaf)
+    count[0] = 1
+    return (<Value>leaf).id
+
+
+# ---- walking down the graph ----
+
+cdef inline void mark_from(uint64_t *marks, fg_id base, fg_id i) noexcept:
+    """Mark node i, unless it is older than every leaf: nothing such is computed from one."""
+    if i >= base:
+        marks[(i - base) >> 6] |= <uint64_t>1 << ((i - base) & 63)
+
+
+cdef bint mark_operands(uint64_t *marks, fg_id base, fg_id i, fg_id *last) noexcept:
+    """Mark the operands of node i that gradients flow to; *last: the block instruction whose were marked last.
+    With base 0, it is enough to find a leaf among them that is not frozen: then 1, and not all are marked."""
+    cdef int op = fg_tape_op(&tape, i)
+    cdef fg_id[2] pair
+    cdef const fg_id *operands
+    cdef fg_id k, count, block, row, col, slot
+    cdef fg_record *r
+    cdef fg_view *view
+    if op == FG_PART or fg_op_is_block(op):
+        block = i + tape.args[i].a if op == FG_PART else i
+        if block == last[0]:   # the results of one instruction follow each other
+            return False
+        last[0] = block
+        r = fg_tape_record(&tape, block)
+        for k in range(r.views):
+            view = fg_record_view(r, k)
+            if view.flags & FG_VIEW_CONSTANT:
+                continue
+            for row in range(view.rows):
+                for col in range(view.cols):
+                    slot = fg_record_slot(r, view, row, col)
+                    if base == 0 and fg_tape_op(&tape, slot) == FG_LEAF:
+                        return True
+                    mark_from(marks, base, slot)
+    elif op <= FG_LOCAL:
+        count = fg_tape_operands(&tape, i, pair, &operands)
+        for k in range(count):
+            if base == 0 and fg_tape_op(&tape, operands[k]) == FG_LEAF:
+                return True
+            mark_from(marks, base, operands[k])
+    return False
+
+
+cdef int is_traced(fg_id i) except -1:
+    """Whether node i is computed from a leaf of a transform under way, or is one. Of the results of one
+    instruction all are, if one is. No Python code, and no use of the tape's marks: a sweep may be under way."""
+    cdef fg_id base = FG_MAX_ID, count = 0, first, k, w, words, last = 0
+    cdef uint64_t *marks
+    cdef uint64_t *leaves
+    cdef bint found = False
+    for several in traced:
+        for leaf in <tuple>several:
+            first = first_leaf(leaf, &count)
+            base = first if first < base else base
+    if i < base:
+        return False
+    words = ((i - base) >> 6) + 1
+    marks = <uint64_t *>PyMem_Calloc(2 * <size_t>words, sizeof(uint64_t))
+    if marks == NULL:
+        raise MemoryError()
+    leaves = marks + words
+    for several in traced:
+        for leaf in <tuple>several:
+            first = first_leaf(leaf, &count)
+            for k in range(first, first + count):
+                if k <= i:
+                    mark_from(leaves, base, k)
+    mark_from(marks, base, i)
+    for w in range(words - 1, -1, -1):   # operands have lower ids, so the highest mark comes first
+        while marks[w] and not found:
+            if marks[w] & leaves[w]:
+                found = True
+                break
+            k = (w << 6) + fg_bits_top(marks[w])
+            marks[w] ^= <uint64_t>1 << (k & 63)
+            mark_operands(marks, base, base + k, &last)
+        if found:
+            break
+    PyMem_Free(marks)
+    return found
+
+
+cdef int refuse_traced(fg_id i, str call) except -1:
+    """An error for what would take a traced number out of the graph."""
+    if is_traced(i):
+        raise ArgumentTypeError(
+            f"{call} of a Value that a transform (grad, jacobian, ...) differentiates by, or that is computed from "
+            f"one: the result would be a constant, and its gradient lost. Write flatgrad.sin(v) or v.sin() in place "
+            f"of math.sin(v), and v.data where a constant is meant")
+    return 0
+
+
+cdef int takes_gradient(fg_id i) except -1:
+    """Whether a leaf that may take a gradient, or a node with a rule of a user's, is reached from node i. A constant
+    of scalar operations, such as the 2 of x * 2, is such a leaf. No Python code."""
+    cdef fg_id w, words = (i >> 6) + 1, last = 0, k
+    cdef uint64_t *marks
+    cdef int op
+    cdef bint found = False
+    marks = <uint64_t *>PyMem_Calloc(words, sizeof(uint64_t))
+    if marks == NULL:
+        raise MemoryError()
+    mark_from(marks, 0, i)
+    for w in range(words - 1, -1, -1):
+        while marks[w] and not found:
+            k = (w << 6) + fg_bits_top(marks[w])
+            marks[w] ^= <uint64_t>1 << (k & 63)
+            op = fg_tape_op(&tape, k)
+            found = (op == FG_LEAF or (op == FG_CUSTOM or op == FG_LOCAL) and tape.args[k].b == 0
+                     or tape.op[k] & FG_HOOK or (op == FG_PART and tape.op[k + tape.args[k].a] & FG_HOOK)
+                     or mark_operands(marks, 0, k, &last))
+        if found:
+            break
+    PyMem_Free(marks)
+    return found
+
+
+cdef int refuse_constant(fg_id i) except -1:
+    """An error if no gradient can flow from node i. Until a leaf is frozen, only an instruction can tell."""
+    cdef int op = fg_tape_op(&tape, i)
+    cdef fg_id block, v
+    cdef fg_record *r
+    cdef bint flows = True
+    if op == FG_FROZEN:
+        flows = False
+    elif not frozen_ever:
+        if (op == FG_PART or fg_op_is_block(op)) and not tape.op[i] & FG_HOOK:
+            block = block_of(i)
+            r = fg_tape_record(&tape, block)
+            flows = tape.op[block] & FG_HOOK != 0
+            for v in range(r.views):
+                flows = flows or not fg_record_view(r, v).flags & FG_VIEW_CONSTANT
+    elif op != FG_LEAF:
+        flows = takes_gradient(i)
+    if not flows:
+        raise_constant()
+    return 0
+
+
+cdef int raise_constant() except -1:
+    raise RuntimeError("backward(): no gradient flows from here: it is a constant, or computed from constants and from "
+                       "leaves whose requires_grad is False alone")
