@@ -85,6 +85,8 @@ cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object o, object name, PyObject *value) except -1
     Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
     PyObject **PySequence_Fast_ITEMS(object sequence)
+    int Py_EnterRecursiveCall(const char *where) except -1
+    void Py_LeaveRecursiveCall()
     int METH_NOARGS
     int METH_FASTCALL
     object PyDescr_NewMethod(PyTypeObject *tp, PyMethodDef *definition)
@@ -154,6 +156,7 @@ cdef extern from *:
 cdef class _Rule   # defined below
 
 
+@cython.final
 cdef class _Run:
     """Keeps the numbers of a tensor, or the results of an instruction, together on the tape."""
     cdef fg_id id       # of the node above them; the tape renumbers it. First, as in Value
@@ -535,10 +538,12 @@ cdef int find_dead(Graph *g, fg_id *boxed, fg_id boxes) except -1:
     # mostly none, since they are operands. Past a few rounds, call everything live.
     while True:
         fg_tape_mark_living(&tape)
-        for j in range(boxes):
-            if fg_tape_is_marked(&tape, boxed[j]):
-                enliven(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, g)
-        fg_tape_clear_marks(&tape)
+        try:
+            for j in range(boxes):
+                if fg_tape_is_marked(&tape, boxed[j]):
+                    enliven(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, g)
+        finally:
+            fg_tape_clear_marks(&tape)
         follow(g)
         rounds += 1
         if not hold_values(g, True):
@@ -618,8 +623,7 @@ cdef bint numpy_is_there():
 
 cdef str describe(object x):
     """A value for an error message, with its type."""
-    cdef str text = repr(x)
-    return f"{type(x).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{type(x).__name__} {shortened(x)}"
 
 
 cdef inline bint small_int(object x, double *out) noexcept:
@@ -673,8 +677,7 @@ cdef double to_data_slow(str name, object x) except? -1.0:
         if to_double(x, &out):
             return out
         if (numpy_is_there() and isinstance(x, np_array) and x.size == 1
-                and x.dtype.kind in "biuf"):
-            to_double(x.reshape(-1)[0], &out)
+                and x.dtype.kind in "biuf" and to_double(x.reshape(-1)[0], &out)):
             return out
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
@@ -758,7 +761,11 @@ cdef object elementwise(int op, object left, object right):
     """An ndarray on one side: an object array of Values, each made by the operator itself."""
     ufunc = {FG_ADD: np.add, FG_SUB: np.subtract, FG_MUL: np.multiply, FG_DIV: np.true_divide,
              FG_POW: np.power}[op]
-    return ufunc(np.asarray(left, dtype=object), np.asarray(right, dtype=object))
+    Py_EnterRecursiveCall(" in an operation on an array")   # it may contain itself
+    try:
+        return ufunc(np.asarray(left, dtype=object), np.asarray(right, dtype=object))
+    finally:
+        Py_LeaveRecursiveCall()
 
 
 cdef object binary_slow(int op, object left, object right):
@@ -946,7 +953,7 @@ cdef int become_made(Value self, double number, list children, list partials, st
     cdef fg_box *box
     cdef dict extra = {"_op": op}
     global handle_moves
-    if len(children) > FG_MAX_ID // 4:
+    if len(children) > <fg_id>FG_MAX_ID // 4:
         raise MemoryError(f"_children: {len(children)} Values do not fit on the tape")
     scratch = bytearray((count + 1) * (sizeof(fg_id) + sizeof(double)))
     values = <double *><char *>scratch
@@ -996,10 +1003,12 @@ cdef dict make_extra(Value self):
     cdef dict extra = extra_of(self)
     cdef fg_box *box
     if extra is None:
-        extra = {}
+        extra = {}   # which may run a finalizer, and that may give it attributes
         box = fg_tape_box(&tape, self.id)
         if box == NULL:
             raise_status(FG_E_MEMORY)
+        if box.extra != NULL:
+            return <dict>box.extra
         Py_INCREF(<PyObject *>extra)
         box.extra = <void *>extra
     return extra
@@ -1013,6 +1022,8 @@ cdef list to_list(str name, str what, object x):
     return list(x)
 
 
+@cython.final
+@cython.auto_pickle(False)
 cdef class _Attribute:
     """Finds one attribute that users have hung on Values, whichever has it.
 
@@ -1022,7 +1033,7 @@ cdef class _Attribute:
     """
     cdef str name
 
-    def __init__(self, name):
+    def __cinit__(self, str name not None):
         self.name = name
 
     def __get__(self, instance, owner):
@@ -1083,12 +1094,16 @@ cdef object class_attribute(type cls, str name):
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class _Rule:
     """The `_backward` of a node that has not been given one: the rule of its operation."""
     cdef Value node
 
-    def __init__(self, Value node not None):
+    def __cinit__(self, Value node not None):   # not __init__, which __new__ alone would leave out
         self.node = node
+
+    def __reduce__(self):
+        return _Rule, (self.node,)
 
     def __call__(self):
         cdef size_t done = 0
@@ -1156,7 +1171,7 @@ cdef list parents_of(Value self):
 
 
 cdef tuple partials_of(fg_id i):
-    """The derivatives of node i by each of operand_ids(i)."""
+    """The derivatives of node i by each of operand_ids(i). While ids stay."""
     cdef fg_id count, k
     scratch = bytearray((fg_block_operands(&tape, i, NULL, NULL) + 1) * sizeof(double))
     partials = <double *><char *>scratch
@@ -1731,6 +1746,8 @@ def _restore_part(cls, _Run run not None, index):
         return handle_of(i)
     value = Value.__new__(cls)
     i = run.id - run.count + <fg_id>index
+    if fg_tape_holder(&tape, i) != NULL:   # since making room for the new one has run Python code
+        return handle_of(i)
     fg_tape_hold(&tape, value.id, NULL)
     value.id = i
     fg_tape_hold(&tape, i, &value.id)
@@ -1836,6 +1853,8 @@ cdef class Value:
     def __cinit__(self):
         # The object exists, so nothing after this can fail; __init__ sets the number.
         reserve_few(1)
+        if self.id != 0:   # a finalizer has found it, among the objects of Python's collector, and used it
+            return
         self.id = fg_tape_push_leaf(&tape, 0.0)
         tape.owner[self.id] = &self.id
 
@@ -1924,7 +1943,11 @@ cdef class Value:
     def _local_grads(self):
         """The derivatives by each of `_children`, at their present data."""
         cdef int shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
-        partials = partials_of(self.id)
+        hold_ids()
+        try:
+            partials = partials_of(self.id)
+        finally:
+            release_ids()
         return partials if shown < 0 else partials[:shown]
 
     @property
@@ -2393,16 +2416,14 @@ def weighted_sum(w not None, x not None, b):
     cdef fg_id xi, product, total
     cdef double xd, wd, sum
     cdef fg_handle *handle
-    if not isinstance(w, (list, tuple)):
-        w = list(w)
-    if not isinstance(x, (list, tuple)):
-        x = one_sample(x)
+    w = plain_sequence(w) if isinstance(w, (list, tuple)) else list(w)
+    x = plain_sequence(x) if isinstance(x, (list, tuple)) else one_sample(x)
     count = len(w)
     if len(x) != count:
         raise ShapeError(f"x: expected {count} inputs, one for each weight, got {len(x)}")
     if count == 0:
         return b
-    if count >= FG_MAX_ID // 4:
+    if count >= <fg_id>FG_MAX_ID // 4:
         raise MemoryError(f"w: {count} weights do not fit on the tape")
     reserve(<fg_id>(3 * count), 0)
     if not plain_terms(w, x, b, count):
@@ -2430,6 +2451,13 @@ def weighted_sum(w not None, x not None, b):
         sum += wd
         total = fg_tape_push(&tape, FG_ADD, total, product, sum)
     return FG_GIVE(fg_give(&tape, handle, total))
+
+
+cdef inline object plain_sequence(object x):
+    """A list or tuple that has as many items as `len` says: of a subclass, what it gives when iterated over."""
+    if type(x) is list or type(x) is tuple:
+        return x
+    return [item for item in x]   # list(x) would ask it for its length
 
 
 cdef object one_sample(object x):
@@ -2545,8 +2573,9 @@ def _operations():
 
 def _apply(str row not None, *operands):
     """Row `row` of ops.def on Values and numbers, public or not."""
-    cdef PyObject **items = PySequence_Fast_ITEMS(operands)
-    return apply_function(opcodes[row], items, len(operands))
+    if row not in opcodes or fg_op_table[<int>opcodes[row]].arity < 1:
+        raise ArgumentError(f"row: expected a row of ops.def that has operands, got {row!r}")
+    return apply_function(opcodes[row], PySequence_Fast_ITEMS(operands), len(operands))
 
 
 def _check():
@@ -2563,6 +2592,10 @@ def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None):
     Returns how many checks for interrupts there have been.
     """
     global sweep_words
+    if limit is not None and limit > <fg_id>FG_MAX_ID:
+        raise ArgumentError(f"limit: expected at most {<fg_id>FG_MAX_ID}, got {limit}")
+    if sweep_chunk is not None and sweep_chunk < 1:
+        raise ArgumentError(f"sweep_chunk: expected at least 1, got {sweep_chunk}")
     if fail_after is not None:
         tape.mem.fail_after = fail_after
     if limit is not None:

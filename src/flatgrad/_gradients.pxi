@@ -9,27 +9,25 @@ cdef double learning_rate(object lr) except? -1.0:
     return rate
 
 
-cdef Py_ssize_t count_numbers(str name, list items) except -1:
+cdef Py_ssize_t count_numbers(str name, tuple items) except -1:
     """How many numbers there are in Values and Tensors."""
     cdef Py_ssize_t k, count = 0
     for k, item in enumerate(items):
         if isinstance(item, Value):
             count += 1
-        elif type(item) is Tensor:
+        elif type(item) is Tensor and (<Tensor>item).rows > 0:
             count += (<Tensor>item).size
         else:
             raise ArgumentTypeError(f"{name}[{k}]: expected a Value or a Tensor, got {describe(item)}")
     return count
 
 
-cdef int write_slots(list items, fg_id *slots, uint8_t *constant, Py_ssize_t count) except -1:
-    """The slots of their numbers, of a Tensor row by row, and whether that is a constant one. RuntimeError if
-    they are not as many as count_numbers() has seen: __init__ can be called again on a Tensor."""
+cdef int write_slots(tuple items, fg_id *slots, uint8_t *constant) except -1:
+    """The slots of their numbers, as many as count_numbers() says, of a Tensor row by row, and whether that is a
+    constant one. No Python code."""
     cdef fg_view view
     cdef fg_id i, j
     cdef Py_ssize_t at = 0
-    if count_numbers("", items) != count:
-        raise RuntimeError("a Tensor changed while it was read")
     for item in items:
         if type(item) is not Tensor:
             slots[at] = (<Value>item).id
@@ -63,7 +61,7 @@ cdef struct Touched:
 cdef unsigned long whole_tape = 0   # the thread, if any, that has put the gradients of the whole tape aside
 
 
-cdef int touched_find(Touched *touched, list outputs, Py_ssize_t n_outputs, list inputs,
+cdef int touched_find(Touched *touched, tuple outputs, Py_ssize_t n_outputs, tuple inputs,
                       Py_ssize_t n_inputs) except -1:
     cdef size_t words = (<size_t>tape.n + 63) // 64
     cdef Py_ssize_t k
@@ -85,8 +83,8 @@ cdef int touched_find(Touched *touched, list outputs, Py_ssize_t n_outputs, list
     touched.frozen.marks.highest = (touched.n - 1) >> 12
     fg_marks_add_range(&touched.frozen.marks, 0, touched.n)
     fg_tape_sweep_pause(&tape, touched.frozen)
-    write_slots(outputs, touched.slots, touched.constant, n_outputs)
-    write_slots(inputs, touched.slots + n_outputs, touched.constant + n_outputs, n_inputs)
+    write_slots(outputs, touched.slots, touched.constant)
+    write_slots(inputs, touched.slots + n_outputs, touched.constant + n_outputs)
     touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, touched.words, touched.masks,
                                    &touched.hooked)
     for k in range(n_inputs):
@@ -225,8 +223,8 @@ def derivatives(outputs, inputs):
     >>> derivatives([x * y, x], [x, y]).tolist(), x.grad
     ([[5.0, 2.0], [1.0, 0.0]], 0.0)
     """
-    cdef list outs = to_list("outputs", "Values and Tensors", outputs)
-    cdef list ins = to_list("inputs", "Values and Tensors", inputs)
+    cdef tuple outs = tuple(to_list("outputs", "Values and Tensors", outputs))
+    cdef tuple ins = tuple(to_list("inputs", "Values and Tensors", inputs))
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins)
     cdef Py_ssize_t row, col
     cdef double[:, ::1] table
@@ -244,6 +242,8 @@ def derivatives(outputs, inputs):
             raise ArgumentError(f"inputs[{k}]: expected numbers that require a gradient, got {shortened(item)} with "
                                 "requires_grad=False")
     result = numpy.zeros((n_outputs, n_inputs))
+    if tape.busy:   # now: making objects may have run Python code, and so another thread
+        raise RuntimeError("derivatives(): a backward pass is under way")
     if result.size == 0:
         return result
     table = result
@@ -297,8 +297,8 @@ def depends(outputs, inputs):
     >>> depends([x * 2.0], [x]), depends([x * 2.0], [y])
     (True, False)
     """
-    cdef list outs = to_list("outputs", "Values and Tensors", outputs)
-    cdef list ins = to_list("inputs", "Values and Tensors", inputs)
+    cdef tuple outs = tuple(to_list("outputs", "Values and Tensors", outputs))
+    cdef tuple ins = tuple(to_list("inputs", "Values and Tensors", inputs))
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins), k
     cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
     try:

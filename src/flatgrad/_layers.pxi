@@ -120,13 +120,15 @@ cdef bint is_current(Weights n) noexcept:
 
 cdef int see(Weights n) except -1:
     """Look at the weights: 1 if all of them are exactly Values, whose operators are ours."""
+    cdef tuple seen
     n.kept = None
     if type(n.handed_out) not in (list, tuple):
         return 0
-    for item in n.handed_out:
+    seen = tuple(n.handed_out)   # first: making it may run Python code, and that change the list
+    for item in seen:
         if type(item) is not Value:
             return 0
-    n.kept = tuple(n.handed_out)
+    n.kept = seen
     n.moves = -1
     if type(n.handed_out) is list:
         is_current(n)
@@ -337,8 +339,11 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
 
 
 cdef object as_array(object x):
-    """Another package's table or vector, such as a data frame, as an ndarray; anything else as it is."""
-    if (isinstance(x, (list, tuple, Tensor)) or not hasattr(x, "__array__")
+    """Another package's table or vector, such as a data frame, as an ndarray; a subclass of list or tuple as a
+    list; anything else as it is."""
+    if isinstance(x, (list, tuple)):
+        return plain_sequence(x)
+    if (isinstance(x, Tensor) or not has_array(x)
             or (numpy_is_there() and isinstance(x, np_array))):
         return x
     return np_asarray(x)

@@ -38,8 +38,8 @@ cdef class Parameters:
     but the learning rate, which a step takes. They take the state that the rule keeps, by PyTorch's names,
     as arrays of `count` numbers, which they hold, and as a dict, where `step` writes what is not in an array.
     """
-    cdef list values            # kept alive, so that what lies in order stays in order
-    cdef list stretches         # (object, offset, length, frozen): from so far after its first slot on; frozen:
+    cdef tuple values           # kept alive, so that what lies in order stays in order; None before __init__
+    cdef tuple stretches        # (object, offset, length, frozen): from so far after its first slot on; frozen:
                                 # they take no gradient; None: to be found again
     cdef readonly Py_ssize_t count
     cdef long long moves        # handle_moves when the stretches were found
@@ -54,10 +54,9 @@ cdef class Parameters:
 
     def __init__(self, values, name="params"):
         cdef set seen = set()   # slots
+        cdef list kept = []
+        cdef Py_ssize_t count = 0
         cdef Tensor t
-        self.values = []
-        self.stretches = None
-        self.count = 0
         values = list(values)
         hold_ids()
         try:
@@ -76,26 +75,34 @@ cdef class Parameters:
                 new = [slot not in seen for slot in slots]
                 if all(new):
                     seen.update(slots)
-                    self.values.append(value)
-                    self.count += len(slots)
+                    kept.append(value)
+                    count += len(slots)
                 elif any(new):
                     raise ArgumentError(f"{name}[{k}]: some of its elements are in an earlier parameter, and others "
                                         f"are not")
         finally:
             release_ids()
+        if self.values is not None:   # its rule has arrays for as many as there are
+            raise RuntimeError(f"Parameters of {self.count} numbers keep them: __init__ cannot be called again")
+        self.values, self.count = tuple(kept), count
 
     def __reduce__(self):
         return Parameters, (self.values,)
 
     cdef int find(self) except -1:
         """Join what lies in order, if all or nothing of it is frozen. Ids move together, so this holds until a Value
-        becomes another node's handle, or is frozen."""
+        becomes another node's handle, or is frozen. Runs Python code, and afterwards `moves` tells whether it still
+        holds."""
         cdef list stretches = []
+        cdef long long moves
         cdef Py_ssize_t length = 0, offset = 0, k, count
         cdef fg_id next_id = 0, start
         cdef object first = None
         cdef bint frozen = False, is_tensor
+        if self.values is None:
+            raise RuntimeError("Parameters: __init__ has not been called")
         hold_ids()
+        moves = handle_moves
         try:
             for value in self.values:
                 is_tensor = isinstance(value, Tensor)
@@ -124,21 +131,28 @@ cdef class Parameters:
                 stretches.append((first, offset, length, frozen))
         finally:
             release_ids()
-        self.stretches = stretches
-        self.moves = handle_moves
+        self.stretches = tuple(stretches)
+        self.moves = moves
+        return 0
+
+    cdef int find_all(self) except -1:
+        """Make `stretches` hold. What comes next must not run Python code."""
+        while self.stretches is None or self.moves != handle_moves:
+            self.find()
         return 0
 
     def zero_grad(self):
         """Set the gradient of every number to 0."""
         cdef Py_ssize_t offset, length
-        if self.stretches is None or self.moves != handle_moves:
-            self.find()
+        self.find_all()
         for first, offset, length, _ in self.stretches:
             memset(fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset), 0, length * sizeof(double))
 
     def shared_with(self, Parameters other not None):
         """The first Value or Tensor that has a number of `other`; None if there is none."""
         cdef set theirs = set()
+        if self.values is None or other.values is None:
+            raise RuntimeError("Parameters: __init__ has not been called")
         hold_ids()
         try:
             for value in other.values:
@@ -206,17 +220,19 @@ cdef class Parameters:
         """Whether each group, a dict, has under these keys the very objects of its tuple in `seen`."""
         cdef Py_ssize_t k, j
         cdef PyObject *found
-        cdef PyObject **before
+        cdef tuple before
         if seen is None or type(groups) is not list or len(<list>groups) != len(seen):
             return False
         for k in range(len(seen)):
             group = (<list>groups)[k]
             if type(group) is not dict:
                 return False
-            before = PySequence_Fast_ITEMS(<tuple?>seen[k])
+            before = seen[k]
+            if before is None or len(before) != len(keys):
+                return False
             for j in range(len(keys)):
                 found = PyDict_GetItemWithError(group, keys[j])
-                if found == NULL or found != before[j]:
+                if found == NULL or found != <PyObject *>before[j]:
                     return False
         return True
 
@@ -249,8 +265,10 @@ cdef class Parameters:
                 if one.stretches is None or one.moves != handle_moves:
                     one.find()
                     ready = False
-        for one in several:
+        for one in several:   # no Python code
             one.take_step()
+        for one in several:
+            one.note_step()
         return True
 
     cdef int get_ready(self, double lr) except -1:
@@ -273,6 +291,7 @@ cdef class Parameters:
         return 0
 
     cdef int take_step(self) except -1:
+        """Call the kernel. Nothing fails."""
         cdef Py_ssize_t offset, length, at = 0
         cdef bint frozen
         cdef fg_id i
@@ -296,12 +315,16 @@ cdef class Parameters:
             elif self.rule == RULE_ADADELTA:
                 tape.kernels.adadelta(length, tape.data + i, tape.grad + i, a + at, b + at, &self.how.adadelta)
             at += length
-        if self.name is not None:
-            self.state[self.name] = self.number   # there was something of that name, so this does not fail
-            self.name = self.number = None
         if self.rule == RULE_SGD:
             self.how.sgd.first = 0
         self.steps += 1
+        return 0
+
+    cdef int note_step(self) except -1:
+        """Write the step into the state. What was there goes, which may run Python code."""
+        if self.name is not None:
+            name, number, self.name, self.number = self.name, self.number, None, None
+            self.state[name] = number   # there was something of that name, so this does not fail
         return 0
 
     # ---- norms of gradients, and what clips them ----
@@ -324,8 +347,7 @@ cdef class Parameters:
     cdef double grad_power_sum(self, double power, double divisor) except? -1.0:
         cdef Py_ssize_t offset, length
         cdef double total = 0.0, part
-        if self.stretches is None or self.moves != handle_moves:
-            self.find()
+        self.find_all()
         for first, offset, length, _ in self.stretches:
             part = tape.kernels.power_sum(length, fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset), power,
                                           divisor)
@@ -338,16 +360,14 @@ cdef class Parameters:
     def scale_grad(self, double factor):
         """Multiply every gradient by `factor`."""
         cdef Py_ssize_t offset, length
-        if self.stretches is None or self.moves != handle_moves:
-            self.find()
+        self.find_all()
         for first, offset, length, _ in self.stretches:
             tape.kernels.scale(length, factor, fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset))
 
     def clip_grad(self, double bound):
         """Bring every gradient to what is from -bound to bound; nan stays."""
         cdef Py_ssize_t offset, length
-        if self.stretches is None or self.moves != handle_moves:
-            self.find()
+        self.find_all()
         for first, offset, length, _ in self.stretches:
             tape.kernels.clip(length, bound, fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset))
 

@@ -109,8 +109,9 @@ cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
     cdef bint plain = True
     cdef PyObject **items
     if not isinstance(x, (list, tuple)):
-        x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else list(x)
-    count = len(x)
+        x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else x
+    x = plain_sequence(x)
+    count = PySequence_Fast_GET_SIZE(x)
     items = PySequence_Fast_ITEMS(x)
     numbers[0] = True
     for k in range(count):
@@ -149,9 +150,9 @@ cdef bint take_plain(object x, Operand *a) noexcept:
         a.kind = VALUE
         return True
     if type(x) is Tensor:
-        a.kind = TENSOR
+        a.kind = TENSOR   # once made it keeps its numbers and its shape
         a.rows, a.cols, a.ndim = (<Tensor>x).rows, (<Tensor>x).cols, (<Tensor>x).ndim
-        return True
+        return a.rows > 0
     if type(x) is not list and type(x) is not tuple:
         return False
     count = PySequence_Fast_GET_SIZE(x)
@@ -184,7 +185,10 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
         a.exact = False
         a.o = <PyObject *>x
         return 0
+    if type(x) is Tensor:
+        raise TypeError(f"{name}: expected a Tensor with numbers, got one that __init__ has not made")
     if isinstance(x, (list, tuple)):
+        x = plain_sequence(x)
         if len(x) > 0 and is_row(x[0]):
             return take_rows(name, x, a, keep)
         elements, count = checked_elements(name, x, &numbers, &a.exact)
@@ -204,13 +208,14 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
             return 0
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    if hasattr(x, "__array__"):
+    if has_array(x):
         array = np_asarray(x)
-        if array.dtype == object:
-            keep.append(array.tolist())
+        if array.dtype != object:
+            return take_array(name, array, a, keep)
+        keep.append(array.tolist())
+        if array.ndim > 0 or not has_array(keep[-1]):   # else it may have made an array of itself
             return take(name, keep[-1], a, keep)
-        return take_array(name, array, a, keep)
-    if isinstance(x, (str, bytes, dict)) or not hasattr(x, "__iter__"):
+    if isinstance(x, (str, bytes, dict, type)) or has_array(x) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name}: expected a Value, a number, a Tensor, an array or a list of them, got "
                         f"{describe(x)}")
     keep.append(list(x))
@@ -222,6 +227,11 @@ cdef object np_asarray(object x):
         import numpy  # noqa: F401
         numpy_is_there()
     return np.asarray(x)
+
+
+cdef bint has_array(object x):
+    """Whether NumPy can make an array of it: a class has the method for its instances."""
+    return not isinstance(x, type) and getattr(x, "__array__", None) is not None
 
 
 cdef bint is_row(object x):
@@ -263,7 +273,7 @@ cdef int take_rows(str name, object x, Operand *a, list keep) except -1:
     cdef Py_ssize_t width = -1, count, k
     cdef list rows = []
     cdef Operand plain
-    for k, row in enumerate(list(x)):
+    for k, row in enumerate(plain_sequence(x)):
         if type(row) is list and take_plain(row, &plain):   # most often
             if width >= 0 and <Py_ssize_t>plain.cols != width:
                 raise ShapeError(f"{name}: expected rows of one length, got {width} in row 0 and {plain.cols} "
@@ -346,7 +356,7 @@ cdef inline fg_id pick_slot(const fg_view *source, int64_t place) noexcept:
 
 
 cdef int fill(fg_record *r, fg_id v, const Operand *a) noexcept:
-    """Enter an operand as view v. 0, or -1 if a list has changed since take(). No Python code."""
+    """Enter an operand as view v. 0, or -1 if a list has changed since take(); a Tensor cannot. No Python code."""
     cdef fg_view view = fg_view(0, 0, a.rows, a.cols, <int32_t>a.cols, 1)
     cdef fg_id *ids
     cdef fg_id i, k
@@ -562,7 +572,7 @@ cdef object tensor_binary(int op, object left, object right):
             or (numpy_is_there() and isinstance(other, np_array))):
         try:
             if not to_double(other, &number):
-                return map_tensors(op, 0, (left, right), ()) if hasattr(other, "__array__") else NotImplemented
+                return map_tensors(op, 0, (left, right), ()) if has_array(other) else NotImplemented
         except ValueError as error:
             raise ValueError(f"operand of {fg_op_table[op].symbol.decode()}: {error}") from None
         if op == FG_POW and other is right:
@@ -757,12 +767,14 @@ cdef bint is_flat_list(object x):
 
 cdef bint is_array(object x):
     """What gives a Tensor where a list gives a list."""
-    return isinstance(x, Tensor) or hasattr(x, "__array__")
+    return isinstance(x, Tensor) or has_array(x)
 
 
 cdef object reusable(object x):
     """An operand that can be read more than once."""
-    return x if isinstance(x, (Value, list, tuple)) or is_array(x) or not hasattr(x, "__iter__") else list(x)
+    if isinstance(x, (list, tuple)):
+        return plain_sequence(x)
+    return x if isinstance(x, (Value, type)) or is_array(x) or not hasattr(x, "__iter__") else list(x)
 
 
 def sum(x, axis=None, keepdims=False):
@@ -971,7 +983,7 @@ def dot(w, x, b=None):
     cdef Operand[3] operands
     cdef list keep
     if in_scalar_graph():
-        return scalar("dot")(list(w), list(x), b)
+        return scalar("dot")(unpacked(w), unpacked(x), b)
     if not (take_plain(x, &operands[0]) and take_plain(w, &operands[1])
             and (b is None or take_plain(b, &operands[2]))):
         keep = []
@@ -1013,7 +1025,9 @@ def matvec(W, x, b=None):
     >>> [y.data for y in flatgrad.matvec(W, [10.0, 1.0])]
     [12.0, 34.0]
     """
-    if (not is_flat_list(x) if isinstance(x, (list, tuple)) else getattr(x, "ndim", 1) != 1):
+    x = reusable(x)
+    if (not is_flat_list(x) if isinstance(x, (list, tuple))
+            else not isinstance(x, type) and getattr(x, "ndim", 1) != 1):
         raise ShapeError(f"matvec(): x: expected one dimension, got {describe(x)}")
     return linear_("matvec()", x, W, b, FG_LEAF)
 
@@ -1131,6 +1145,7 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
     cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
     if count != <fg_id>fg_op_table[op].arity:
         raise ValueError(f"parameter: {name} has {fg_op_table[op].arity} operands, got {count}")
+    prediction, target = reusable(prediction), reusable(target)
     if in_scalar_graph():
         return scalar_pairwise(name, prediction, target, reduction, parameter)
     take("prediction", prediction, &operands[0], keep)
@@ -1159,20 +1174,25 @@ def cross_entropy(logits, labels):
     """The mean over rows of -log_softmax(row)[label]; labels: int64 array of shape (n_rows,)."""
     cdef Operand a
     cdef list keep = []
-    cdef const int64_t[::1] numbers
+    cdef const int64_t[::1] given
+    cdef int64_t *numbers
     cdef Py_ssize_t k
+    logits = reusable(logits)
     take("logits", logits, &a, keep)
-    numbers = labels
-    if a.ndim == 0 or elements_of(&a) == 0 or numbers.shape[0] != a.rows:
-        raise ValueError(f"logits and target: shapes {shape_of(&a)} and ({numbers.shape[0]},) do not fit "
+    given = labels
+    if a.ndim == 0 or elements_of(&a) == 0 or given.shape[0] != a.rows:
+        raise ValueError(f"logits and target: shapes {shape_of(&a)} and ({given.shape[0]},) do not fit "
                          "each other")
-    for k in range(numbers.shape[0]):
+    copied = bytearray(given.shape[0] * sizeof(int64_t))   # a finalizer may write to an array that users have
+    numbers = <int64_t *><char *>copied
+    for k in range(given.shape[0]):
+        numbers[k] = given[k]
         if not 0 <= numbers[k] < a.cols:
             raise ValueError(f"target[{k}]: expected 0 to {a.cols - 1}, got {numbers[k]}")
     if in_scalar_graph():
         rows = nested(logits)
-        return scalar("cross_entropy")(rows if a.ndim == 2 else [rows], list(numbers))
-    return instruction_(FG_CROSS_ENTROPY, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0, False, &numbers[0], a.rows)
+        return scalar("cross_entropy")(rows if a.ndim == 2 else [rows], [numbers[k] for k in range(given.shape[0])])
+    return instruction_(FG_CROSS_ENTROPY, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0, False, numbers, a.rows)
 
 
 # ---- scalar graphs instead ----
@@ -1184,13 +1204,16 @@ cdef object scalar(str name):
 
 
 cdef object nested(object x):
-    """A flat or nested list of Values and numbers."""
-    if isinstance(x, Tensor):
-        return [nested(row) for row in x] if (<Tensor>x).ndim == 2 else list(x)
-    if hasattr(x, "tolist"):
-        return x.tolist()
-    x = list(x)
-    return [nested(row) for row in x] if x and is_row(x[0]) else x
+    """A list of Values and numbers, or of lists of them."""
+    x = unpacked(x)
+    return [unpacked(row) if is_row(row) else row for row in x] if x and is_row(x[0]) else x
+
+
+cdef object unpacked(object x):
+    """The list of its items."""
+    if isinstance(x, (list, tuple)):
+        return list(plain_sequence(x))
+    return x.tolist() if not isinstance(x, (Tensor, type)) and hasattr(x, "tolist") else list(x)
 
 
 cdef object packed(object x):
@@ -1347,7 +1370,7 @@ def instruction(Value value not None):
 
 # ---- Tensor ----
 
-cdef _Run nothing = _Run.__new__(_Run)   # of a Tensor that __init__ has not seen: it has no elements
+cdef _Run nothing = _Run.__new__(_Run)   # of a Tensor that __init__ has not made: it has no elements
 
 
 cdef Tensor new_tensor(fg_id rows, fg_id cols, int ndim, bint turned, bint constant):
@@ -1462,7 +1485,7 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
 
 cdef int position_of(object key, fg_id length, str what, fg_id *position) except -1:
     """The row or column that an int means."""
-    index = key.__index__()
+    index = operator.index(key)
     if not -<Py_ssize_t>length <= index < <Py_ssize_t>length:
         raise IndexError(f"{what} {index} is out of range for {length} of them")
     position[0] = <fg_id>(index % length)
@@ -1601,6 +1624,8 @@ cdef class Tensor:
     ------
     TypeError, ValueError
         If `data` is not as described.
+    RuntimeError
+        If `__init__` is called on a Tensor that has its numbers: it keeps them, and its shape.
 
     Notes
     -----
@@ -1639,16 +1664,20 @@ cdef class Tensor:
         cdef Tensor made
         cdef Operand a
         cdef list keep = []
+        cdef bint constant = not requires_grad
         take("data", data, &a, keep)
         if a.kind == NUMBER or a.kind == VALUE:
             raise TypeError(f"data: expected an array or a list, got {describe(data)}")
         if elements_of(&a) == 0:
             raise ShapeError(f"data: expected at least one element, got shape {shape_of(&a)}")
         if a.kind == ARRAY:
-            made = leaf_tensor(&a, not requires_grad)
+            made = leaf_tensor(&a, constant)
         else:
             made = instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR, a.ndim)
-            made.constant = not requires_grad or (a.kind == TENSOR and (<Tensor>data).constant)
+            made.constant = constant or (a.kind == TENSOR and (<Tensor>data).constant)
+        if self.run is not nothing:   # now: making the numbers may have run Python code
+            raise RuntimeError(f"a Tensor of shape {self.shape} keeps its numbers: __init__ cannot be called again; "
+                               "assign to its data, or make another Tensor")
         self.run = made.run
         self.offset, self.rows, self.cols, self.ndim = 0, made.rows, made.cols, made.ndim
         self.row_step, self.col_step, self.constant = made.row_step, made.col_step, made.constant
@@ -1950,7 +1979,7 @@ cdef class Tensor:
             position_of(key, self.rows if self.ndim == 2 else self.cols, "row" if self.ndim == 2 else "element",
                         &row)
             return row_view(self, row) if self.ndim == 2 else element(self, 0, row)
-        keys = key if isinstance(key, tuple) else (key,)
+        keys = tuple(key) if isinstance(key, tuple) else (key,)
         if len(keys) > self.ndim:
             raise IndexError(f"Tensor of shape {self.shape}: expected at most {self.ndim} "
                              f"ind{'ices' if self.ndim > 1 else 'ex'}, got {len(keys)}")
@@ -2071,7 +2100,7 @@ cdef bint is_frozen(Tensor t) noexcept:
 
 
 cdef bint is_index(object key):
-    return not isinstance(key, bool) and hasattr(key, "__index__") and not (
+    return not isinstance(key, (bool, type)) and hasattr(key, "__index__") and not (
         hasattr(key, "ndim") and key.ndim > 0)
 
 
@@ -2093,7 +2122,7 @@ cdef object matmul_(object left, object right):
     cdef fg_id rows, cols
     cdef int ndim
     for x in (left, right):
-        if not (is_matrix(x) or hasattr(x, "__array__")):
+        if not (is_matrix(x) or has_array(x)):
             return NotImplemented
     take("left operand of @", left, &operands[0], keep)
     take("right operand of @", right, &operands[1], keep)
@@ -2137,7 +2166,8 @@ def _restore_tensor(_Run run not None, offset, rows, cols, row_step, col_step, n
             or type(constant) is not bool):
         damaged("no Tensor has this shape")
     corners = [offset + i * row_step + j * col_step for i in (0, rows - 1) for j in (0, cols - 1)]
-    if sorted(corners)[0] < 0 or sorted(corners)[-1] >= run.count or abs_of(row_step) >= 1 << 31 or abs_of(col_step) >= 1 << 31:
+    if (rows * cols > run.count or sorted(corners)[0] < 0 or sorted(corners)[-1] >= run.count
+            or abs_of(row_step) >= 1 << 31 or abs_of(col_step) >= 1 << 31):
         damaged(f"a Tensor of shape ({rows}, {cols}) reaches beyond its {run.count} numbers")
     cdef Tensor t = Tensor.__new__(Tensor)
     t.run, t.offset, t.rows, t.cols, t.row_step, t.col_step = run, offset, rows, cols, row_step, col_step

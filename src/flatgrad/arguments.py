@@ -181,6 +181,8 @@ def finite_array(name, x, ndim=None):
         array = array_of_numbers(x)
         if array.dtype.kind == "c":   # astype would drop the imaginary part, with a warning at most
             raise TypeError
+        if array.dtype.kind == "O" and any(isinstance(item, np.ndarray) for item in array.flat):
+            raise TypeError   # an array may be in itself, and NumPy would go down without end
         if array.dtype.kind not in "biuf":
             array = of_objects(array)
     except (TypeError, ValueError, OverflowError):
@@ -254,5 +256,8 @@ def extra(package, purpose, of, module=None):
 
 def shortened(x):
     """repr(x), cut to what a message has room for."""
-    text = repr(x)
+    try:
+        text = repr(x)
+    except Exception as error:   # the message is about something else
+        text = f"whose repr() raises {type(error).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -819,7 +819,9 @@ def numbers_of(name, x):
         return x, x.shape
     if isinstance(x, Value):
         return [x], ()
-    if not isinstance(x, (list, tuple)):
+    if isinstance(x, (list, tuple)):
+        x = [item for item in x]   # not list(x), which asks a subclass for a length
+    else:
         array = np.asarray(x)
         if array.ndim > 2:
             raise ShapeError(f"{name}: expected 1 or 2 axes, got the shape {array.shape}")
@@ -829,7 +831,7 @@ def numbers_of(name, x):
             raise ArgumentTypeError(f"{name}: expected numbers or Values, got {x!r}")
         x = array.tolist()
     rows = [row.tolist() if isinstance(row, np.ndarray) else list(row)
-            for row in x if isinstance(row, (list, tuple, np.ndarray, Tensor)) and np.ndim(row)]
+            for row in x if isinstance(row, (list, tuple, Tensor)) or isinstance(row, np.ndarray) and row.ndim]
     if not rows:
         return list(x), (len(x),)
     if len(rows) < len(x):

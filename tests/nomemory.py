@@ -1,0 +1,383 @@
+"""Let Python's allocations fail, one call at a time, and see that nothing comes of it but MemoryError.
+
+    python tests/nomemory.py                           every case, every allocation
+    python tests/nomemory.py --stride 16               every sixteenth
+    python tests/nomemory.py Value.log Tensor.sum      these cases alone
+
+A case is one call, and CASES has at least one for every function of the compiled module and every member of its
+classes. For n = 0, 1, ... the n-th allocation of the call fails, then in another run all from the n-th on, until
+the call passes. After each run the tape has to be sound, with as many nodes as before, and every operand has to
+have as many references as before. The cases run in a process of their own, so that a crash is reported as the
+case and the n that it came with, and the others still run.
+
+It needs CPython's module `_testcapi`, which some installations leave out, and takes some minutes.
+"""
+import argparse
+import gc
+import os
+import pickle
+import re
+import subprocess
+import sys
+
+ENOUGH = 8   # calls that pass one after the other with all allocations from the n-th on failing: there are no more
+
+# What the cases are made of. A name is gone again after its case.
+OPERANDS = """
+import copy
+import pickle
+
+import numpy as np
+
+import flatgrad as fg
+from flatgrad import Tensor, Value, _core, nn
+
+a, b, c = Value(0.5), Value(-1.0), Value(2.0)
+chain = ((a * b).tanh() + c) ** 2
+made = Value(1.0, (a, b), (2.0, 3.0))
+ruled = a * 2.0
+ruled._backward = lambda: None
+ruled.note = "a note"
+t = Tensor([[1.0, 2.0, 0.5], [0.25, 3.0, 1.5]])
+u = Tensor([0.5, 0.25, 0.125])
+flat = Tensor([1.0])
+constant = Tensor([0.5, 0.25, 0.125], requires_grad=False)
+array = np.array([[1.0, 2.0, 0.5], [0.25, 3.0, 1.5]])
+values = [Value(1.0), Value(2.0), Value(0.5)]
+rows = [[Value(1.0), 2.0], [Value(3.0), Value(4.0)]]
+class Sub(Value):
+    pass
+sub = Sub(2.0)
+sub.note = "a note"
+labels = np.array([0, 2])
+layer = nn.Layer(3, 2)
+neurons = layer.neurons
+network = nn.MLP(3, [4, 2])
+layers = network.layers
+neuron = neurons[0]
+parameters = _core.Parameters([*values, u])
+six = [np.zeros(6) for _ in range(3)]
+state = {}
+parameters.sgd(state, six[0], 0.9, 0.0, 0.0, False, False)
+group, groups = {"lr": 0.0}, [{"lr": 0.0}]
+saved_value, saved_part, saved_tensor = chain.__reduce_ex__(4), (t * 2.0)[0, 0].__reduce_ex__(4), t.__reduce__()
+saved_run = saved_tensor[1][0].__reduce__()
+extra = ({"note": "a note"}, {})
+rule = a._backward
+run = saved_tensor[1][0]
+attribute = vars(Value)["note"]
+"""
+
+# name -> calls. "Class.member" is a member, anything else a function of the module; what follows a blank is a note.
+CASES = {
+    "Value": "Value(1.0)", "Value of an int": "Value(3)", "Value of an array": "Value(np.array([1.0]))",
+    "Value of a subclass": "Sub(1.0)", "Value with children": "Value(1.0, (a, b), '+')",
+    "Value with gradients": "Value(1.0, (a, b), (2.0, 3.0), 'label')", "Value of nonsense": "raises(Value, 'x')",
+    "Value.__init__": "c.__init__(2.0, (a, b), 'op')",
+    "Value.__abs__": "abs(a)", "Value.__add__": "a + b", "Value.__radd__": "1.0 + a", "Value.__add__ int": "a + 3",
+    "Value.__add__ NumPy": "a + np.float64(1.0)", "Value.__add__ subclass": "sub + 1",
+    "Value.__add__ array": "a + array[0]", "Value.__add__ nonsense": "raises(a.__add__, 2**2000)",
+    "Value.__sub__": "a - b", "Value.__rsub__": "1.0 - a", "Value.__mul__": "a * b", "Value.__rmul__": "2 * a",
+    "Value.__truediv__": "a / b", "Value.__rtruediv__": "1.0 / a", "Value.__truediv__ 0": "raises(a.__truediv__, 0)",
+    "Value.__pow__": "a ** 2", "Value.__pow__ float": "a ** 0.5", "Value.__rpow__": "2.0 ** a",
+    "Value.__pow__ domain": "raises(b.__pow__, 0.5)", "Value.__neg__": "-a", "Value.__pos__": "+a",
+    "Value.__lt__": "a < b", "Value.__le__": "a <= 1", "Value.__gt__": "a > np.float64(1.0)", "Value.__ge__": "a >= b",
+    "Value.__eq__": "a == b", "Value.__ne__": "a != b", "Value.__hash__": "hash(a)", "Value.__float__": "float(a)",
+    "Value.__int__": "int(a)", "Value.__trunc__": "a.__trunc__()", "Value.__round__": "round(a, 2)",
+    "Value.__format__": "f'{a:.3f} {a}'", "Value.__repr__": "repr(a)",
+    "Value.__reduce_ex__": "chain.__reduce_ex__(4)", "Value.__reduce_ex__ rule": "ruled.__reduce_ex__(4)",
+    "Value.__copy__": "copy.copy(chain)", "Value.__copy__ subclass": "copy.copy(sub)",
+    "Value.__deepcopy__": "copy.deepcopy(ruled)", "Value.__setstate__": "Value(1.0).__setstate__(extra)",
+    "Value.__setattr__": "Value(1.0).note = 'a note'", "Value.__delattr__": "x = Value(1.0); x.note = 1; del x.note",
+    "Value._backward": "made._backward", "Value._backward set": "x = a * 2.0; x._backward = print",
+    "Value._children": "chain._children", "Value._prev": "chain._prev", "Value._local_grads": "made._local_grads",
+    "Value._op": "chain._op", "Value._op set": "x = Value(1.0); x._op = 'op'",
+    "Value.data": "a.data", "Value.data set": "a.data = 0.5", "Value.grad": "a.grad", "Value.grad set": "a.grad = 1",
+    "Value.backward": "chain.backward()", "Value.backward rule": "(ruled * 2.0).backward()",
+    "Value.detach": "a.detach()", "Value.update": "a.update(0.0)", "Value.leaky_relu": "a.leaky_relu()",
+    "Value.elu": "a.elu()", "Value.log domain": "raises(b.log)", "Value.sqrt domain": "raises(b.sqrt)",
+    **{f"Value.{name}": f"c.{name}()" for name in (
+        "abs", "cos", "exp", "gelu", "gelu_tanh", "log", "relu", "sigmoid", "silu", "sin", "softplus", "sqrt",
+        "tanh")},
+
+    "Tensor": "Tensor(array)", "Tensor of a list": "Tensor([1.0, 2.0])", "Tensor of Values": "Tensor(values)",
+    "Tensor of rows": "Tensor(rows)", "Tensor of a Tensor": "Tensor(t)", "Tensor of nonsense": "raises(Tensor, 'x')",
+    "Tensor.__init__": "raises(t.__init__, [1.0])",
+    "Tensor.__abs__": "abs(t)", "Tensor.__add__": "t + u", "Tensor.__radd__": "array + t", "Tensor.__sub__": "t - 1",
+    "Tensor.__rsub__": "1.0 - t", "Tensor.__mul__": "t * a", "Tensor.__mul__ values": "u * values",
+    "Tensor.__mul__ shapes": "raises(t.__mul__, [1.0, 2.0])", "Tensor.__rmul__": "values * u",
+    "Tensor.__truediv__": "t / u", "Tensor.__truediv__ 0": "raises(t.__truediv__, 0.0)",
+    "Tensor.__rtruediv__": "1.0 / t", "Tensor.__pow__": "t ** 2", "Tensor.__pow__ float": "t ** 0.5",
+    "Tensor.__rpow__": "2.0 ** t", "Tensor.__neg__": "-t", "Tensor.__pos__": "+t", "Tensor.__matmul__": "t @ u",
+    "Tensor.__matmul__ matrices": "t @ t.T", "Tensor.__rmatmul__": "array @ u",
+    "Tensor.__array__": "np.asarray(constant)",
+    "Tensor.__bool__": "raises(bool, t)", "Tensor.__copy__": "copy.copy(t)", "Tensor.__eq__": "t == t",
+    "Tensor.__ne__": "t != t", "Tensor.__lt__": "raises_or_not(lambda: t < t)",
+    "Tensor.__le__": "raises_or_not(lambda: t <= t)", "Tensor.__gt__": "raises_or_not(lambda: t > t)",
+    "Tensor.__ge__": "raises_or_not(lambda: t >= t)",
+    "Tensor.__float__": "float(flat)", "Tensor.__hash__": "hash(t)", "Tensor.__iter__": "list(t)",
+    "Tensor.__iter__ Values": "list(u)", "Tensor.__len__": "len(t)", "Tensor.__getitem__": "t[0]",
+    "Tensor.__getitem__ Value": "t[0, -1]", "Tensor.__getitem__ slice": "t[:, 1:]",
+    "Tensor.__getitem__ picked": "t[[0, 1], [1, 2]]", "Tensor.__getitem__ mask": "t[array > 1.0]",
+    "Tensor.__getitem__ constant": "constant[[0, 0]]", "Tensor.__getitem__ range": "raises(t.__getitem__, 7)",
+    "Tensor.__setitem__": "raises(t.__setitem__, 0, 1.0)", "Tensor.__delitem__": "raises(t.__delitem__, 0)",
+    "Tensor.__reduce__": "t.__reduce__()", "Tensor.T": "t.T", "Tensor._op": "(t * 2.0)._op",
+    "Tensor.backward": "flat.backward()", "Tensor.data": "t.data", "Tensor.data set": "t.data = array",
+    "Tensor.data nonsense": "raises(setattr, t, 'data', values)", "Tensor.grad": "t.T.grad",
+    "Tensor.grad set": "t.grad = 0.0", "Tensor.detach": "t.detach()", "Tensor.elu": "t.elu()",
+    "Tensor.leaky_relu": "t.leaky_relu()", "Tensor.item": "flat.item()", "Tensor.ndim": "t.ndim",
+    "Tensor.numpy": "t.numpy()", "Tensor.requires_grad": "t.requires_grad", "Tensor.shape": "t.shape",
+    "Tensor.size": "t.size", "Tensor.tolist": "t.tolist()", "Tensor.update": "t.update(0.0)",
+    "Tensor.reshape": "t.reshape(3, -1)", "Tensor.reshape copy": "t.T.reshape(6)",
+    "Tensor.log domain": "raises((-t).log)",
+    **{f"Tensor.{name}": f"t.{name}()" for name in (
+        "abs", "cos", "exp", "gelu", "gelu_tanh", "log", "log_softmax", "logsumexp", "max", "mean", "relu", "sigmoid",
+        "silu", "sin", "softmax", "softplus", "sqrt", "sum", "tanh")},
+
+    **{name: f"fg.{name}(c)" for name in (
+        "abs", "cos", "exp", "gelu", "gelu_tanh", "log", "relu", "sigmoid", "silu", "sin", "softplus", "sqrt",
+        "tanh")},
+    "tanh of a number": "fg.tanh(1)", "tanh of a Tensor": "fg.tanh(t)", "tanh of nonsense": "raises(fg.tanh, 'x')",
+    "leaky_relu": "fg.leaky_relu(a)", "elu": "fg.elu(t, 0.5)", "maximum": "fg.maximum(a, 2)",
+    "minimum": "fg.minimum(t, u)", "where": "fg.where(a, b, 1.0)", "where of Tensors": "fg.where(t, u, values)",
+    "clip": "fg.clip(a, 0.0, 1.0)",
+    **{f"{name} {k}": f"fg.{name}({x})" for name in ("sum", "mean", "max", "logsumexp", "softmax", "log_softmax")
+       for k, x in enumerate(("values", "t, 0", "rows, 1", "array", "iter(values)"))},
+    "sum of nothing": "fg.sum([])", "sum along nothing": "raises(fg.sum, values, 5)",
+    "dot": "fg.dot(values, [1.0, 2.0, 3.0], a)", "dot of shapes": "raises(fg.dot, values, [1.0])",
+    "matvec": "fg.matvec(rows, [1.0, 2.0])", "linear": "fg.linear(array, t, [a, b], 'relu')",
+    "linear gelu": "fg.linear(values, t, None, 'gelu')",
+    "pairwise": "_core.pairwise('squared_error', u, values, 'mean')",
+    "pairwise none": "_core.pairwise('huber', t, array, 'none', 1.0)",
+    "cross_entropy": "_core.cross_entropy(t, labels)",
+    "cross_entropy labels": "raises(_core.cross_entropy, rows, labels)",
+    "scalar_graph": "with fg.scalar_graph(): fg.dot(values, [1.0, 2.0, 3.0])",
+    "scalar_graph layer": "with fg.scalar_graph(): layer(values)",
+    "scalar_graph softmax": "with fg.scalar_graph(): fg.softmax(t, 0)",
+    "scalar_graph map": "with fg.scalar_graph(): t * u",
+    "scalar_graph matmul": "with fg.scalar_graph(): t @ u",
+    "scalar_graph cross_entropy": "with fg.scalar_graph(): _core.cross_entropy(t, labels)",
+    "scalar_graph pairwise": "with fg.scalar_graph(): _core.pairwise('huber', t, array, 'none', 1.0)",
+    "no_grad": "with fg.no_grad(): a * b", "no_grad layer": "with fg.no_grad(): layer(values)",
+    "no_grad as a decorator": "fg.no_grad()(raises)(bool, t)",
+    "recording": "with fg.no_grad(), _core.recording(): t * a",
+    "instruction": "_core.instruction(fg.dot(values, values))", "instruction map": "_core.instruction((t * a)[0, 0])",
+    "derivatives": "_core.derivatives([chain, t], [a, t])", "derivatives rule": "_core.derivatives([ruled], [a])",
+    "depends": "_core.depends([chain, t], [a, u])", "are_values": "_core.are_values(values)",
+    "weighted_sum": "_core.weighted_sum(values, [1.0, 2.0, 3.0], a)",
+    "weighted_sum of others": "_core.weighted_sum(values, (a, 1, sub), a)",
+    "own_calls": "_core.own_calls(nn.Neuron.__call__, nn.Layer.__call__)",
+    "layer_forward": "_core.layer_forward(neurons, values)", "layer_forward of a batch": "layer(array)",
+    "layer_forward closer": "neuron.w; layer([1, 2, sub])", "network_forward": "_core.network_forward(layers, values)",
+    "network_forward of a batch": "network(t)", "neuron": "neuron(values)",
+    "collect": "fg.collect()", "collect cycles": "x = a * 2.0; x._backward = lambda x=x: None; del x; fg.collect()",
+    "stats": "fg.stats()", "_apply": "_core._apply('POW', a, 2.0)", "_check": "_core._check()",
+    "_operations": "_core._operations()", "_kernel_levels": "_core._kernel_levels()", "_testing": "_core._testing()",
+    "_restore": "saved_value[0](*saved_value[1])", "_restore_part": "saved_part[0](*saved_part[1])",
+    "_restore_run": "saved_run[0](*saved_run[1])", "_restore_tensor": "saved_tensor[0](*saved_tensor[1])",
+    "pickle": "pickled([chain, t, layer])", "deepcopy": "copy.deepcopy([chain, t * u, network])",
+
+    "_Attribute": "_core._Attribute('note')", "_Attribute.__get__": "attribute.__get__(ruled, Value)",
+    "_Rule": "_core._Rule(a)", "_Rule.__call__": "rule()", "_Rule.__reduce__": "rule.__reduce__()",
+    "_Run": "_core._Run()", "_Run.__reduce__": "run.__reduce__()",
+    "Weights": "_core.Weights()", "Weights.__getstate__": "neuron.__getstate__()",
+    "Weights.__setstate__": "neuron.__setstate__(neuron.__getstate__())", "Weights.__reduce__": "neuron.__reduce__()",
+    "Weights.activation": "neuron.activation", "Weights.b": "neuron.b", "Weights.w": "neuron.w",
+    "Weights.w set": "neuron.w = values; neuron(values)", "Weights.has_bias": "neuron.has_bias",
+    "Weights.nonlin": "neuron.nonlin", "Weights.own_parameters": "neuron.own_parameters()",
+    "Parameters": "_core.Parameters(iter([*values, u, a, a]))",
+    "Parameters of nonsense": "raises(_core.Parameters, iter([t.T]))",
+    "Parameters.__init__": "raises(parameters.__init__, iter([a]))", "Parameters.__reduce__": "parameters.__reduce__()",
+    "Parameters.count": "parameters.count", "Parameters.zero_grad": "parameters.zero_grad()",
+    "Parameters.shared_with": "parameters.shared_with(_core.Parameters(iter([a, u])))",
+    "Parameters.grad_norm": "parameters.grad_norm(2.0)", "Parameters.scale_grad": "parameters.scale_grad(1.0)",
+    "Parameters.clip_grad": "parameters.clip_grad(1.0)",
+    "Parameters.have": "_core.Parameters.have(groups, ('lr',), [(0.0,)])",
+    "Parameters.step": "_core.Parameters.step([parameters], groups)",
+    "Parameters.step again": "_core.Parameters(iter([a])); parameters.step([parameters], groups)",
+    "Parameters.sgd": "parameters.sgd({}, six[0], 0.9, 0.0, 0.0, False, False)",
+    "Parameters.adam": "parameters.adam({}, *six, 0.9, 0.99, 1e-8, 0.0, False, False)",
+    "Parameters.rmsprop": "parameters.rmsprop({}, *six, 0.9, 1e-8, 0.0, 0.0, False)",
+    "Parameters.adagrad": "parameters.adagrad({}, six[0], 0.0, 0.0, 1e-8, False)",
+    "Parameters.adadelta": "parameters.adadelta({}, *six[:2], 0.9, 1e-8, 0.0, False)",
+}
+
+# Cases of which a good part runs in CPython's copy and list(), or in NumPy, whose own code loses a reference or
+# reports no error at all where memory fails. Here a SystemError is one of memory, and references are not compared.
+FOREIGN = {"Value.__add__ array", "Value.__deepcopy__", "Tensor.__lt__", "Tensor.__le__",
+           "Tensor.__gt__", "Tensor.__ge__", "Tensor.__getitem__ mask", "scalar_graph softmax",
+           "scalar_graph map", "pickle", "deepcopy"}
+
+# Members of every class; Tensor.__repr__, for NumPy's array2string crashes; and pictures, made by another program.
+LEFT_OUT = {"__doc__", "__module__", "__new__", "__array_ufunc__", "__pyx_vtable__", "__slotnames__",
+            "__annotations__", "__reduce_cython__", "__setstate_cython__",
+            "Tensor.__repr__", "Value._repr_mimebundle_"}
+
+
+def raises(function, *arguments):
+    """A call that has to fail, of which only the message may be lost."""
+    try:
+        function(*arguments)
+    except MemoryError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return
+    raise AssertionError(f"{function} has raised nothing")
+
+
+def pickled(x):
+    try:
+        return pickle.loads(pickle.dumps(x))
+    except pickle.PicklingError as error:   # which pickle makes of any error while it looks for a name
+        raise MemoryError from error
+
+
+def raises_or_not(function):
+    try:
+        function()
+    except TypeError:
+        pass
+
+
+def missing():
+    """What CASES has no case for."""
+    from flatgrad import _core
+
+    have = {name.partition(" ")[0] for name in CASES}
+    wanted = {name for name, x in vars(_core).items()
+              if callable(x) and getattr(x, "__module__", None) == _core.__name__} - LEFT_OUT
+    for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute):
+        wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
+                   if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}
+    return sorted(wanted - LEFT_OUT - have)
+
+
+def run_case(name, stride, start, report):
+    """Let allocations `start`, `start + stride`, ... of the case fail; how many points there were."""
+    namespace = {"raises": raises, "raises_or_not": raises_or_not, "pickled": pickled}
+    try:
+        exec(OPERANDS, namespace)
+        return run_points(name, stride, start, report, namespace)
+    finally:
+        namespace.clear()   # functions that it has made refer to it
+        gc.collect()
+
+
+def run_points(name, stride, start, report, namespace):
+    import _testcapi
+
+    from flatgrad import _core
+
+    exec("def case():\n    " + CASES[name], namespace)
+    case, counted = namespace.pop("case"), sorted(
+        key for key, x in namespace.items() if type(x).__module__.startswith(("flatgrad", "numpy")))
+    for _ in range(3):   # what is made once is made now
+        case()
+    passed = points = 0
+    n = start
+    while passed < ENOUGH:
+        for stop in (n + 1, 0):   # the n-th alone, and all from it on
+            before = compared(namespace, counted)
+            line = report(n)
+            error = None   # or MemoryError, or a string
+            _testcapi.set_nomemory(n, stop)
+            try:
+                case()
+            except MemoryError:
+                error = MemoryError
+            except BaseException as other:   # by its name: its traceback has operands
+                _testcapi.remove_mem_hooks()
+                error = MemoryError if name in FOREIGN and type(other) is SystemError else repr(other)
+            finally:
+                _testcapi.remove_mem_hooks()
+            if error not in (None, MemoryError):
+                return fail(line, f"raised {error}")
+            if not _core._check():
+                return fail(line, "left the tape unsound")
+            after = before if name in FOREIGN else compared(namespace, counted)
+            if after != before:
+                gc.collect()   # a cycle through a traceback, say
+                after = compared(namespace, counted)
+            if after != before:
+                changed = [f"{key}: {x} -> {y} references" for key, x, y in zip(counted, before[1], after[1])
+                           if x != y]
+                return fail(line, f"left {after[0]} nodes, not {before[0]}; " + "; ".join(changed))
+            points += 1
+        passed = 0 if error else passed + 1
+        n += stride
+    return points
+
+
+def compared(namespace, counted):
+    from flatgrad import _core
+
+    _core.collect()
+    return _core.stats()["nodes"], [sys.getrefcount(namespace[key]) for key in counted]
+
+
+def fail(line, what):
+    print("FAIL", line, what, sep="\t", flush=True)
+
+
+def child(names, stride, start):
+    """Run the cases; before each point its case and n are written to standard error."""
+    def reporter(name):
+        def report(n):
+            line = f"{name}: n={n}"
+            os.write(2, (line + "\n").encode())
+            return line
+        return report
+
+    for name in names:
+        points = run_case(name, stride, start, reporter(name))
+        print("done", name, points or 0, sep="\t", flush=True)
+
+
+def sweep(names, stride=1, start=0):
+    """(how many points there were, what failed), with a new process after each crash."""
+    names, failed, points, timeout = list(names), [], 0, 60 + 600 // stride
+    while names:
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--child", f"--stride={stride}", f"--start={start}", *names],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+        for line in out.splitlines():
+            kind, *rest = line.split("\t")
+            if kind == "FAIL":
+                failed.append(": ".join(rest))
+            elif kind == "done":
+                names.remove(rest[0])
+                points += int(rest[1])
+        if names:   # it ended within the first of them
+            last = re.findall(r"^.+: n=\d+$", err, re.MULTILINE)
+            failed.append(f"{last[-1] if last else names[0]}: ended with {process.returncode}: {err[-500:]}")
+            names.pop(0)
+    return points, failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="name of a case, as CASES has it; all of them")
+    parser.add_argument("--stride", type=int, default=1, help="let every STRIDE-th allocation fail")
+    parser.add_argument("--start", type=int, default=0, help="the first of them")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    names = options.cases or list(CASES)
+    unknown = [name for name in names if name not in CASES]
+    if unknown or options.stride < 1 or options.start < 0:
+        parser.error(f"no such cases: {unknown}" if unknown else "expected a stride of at least 1, from 0 on")
+    if options.child:
+        return child(names, options.stride, options.start)
+    points, failed = sweep(names, options.stride, options.start)
+    for failure in failed:
+        print(failure)
+    print(f"{len(names)} cases, {points} points, {len(failed)} failures")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
