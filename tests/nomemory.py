@@ -129,6 +129,9 @@ CASES = {
     "Tensor.numpy": "t.numpy()", "Tensor.requires_grad": "t.requires_grad", "Tensor.shape": "t.shape",
     "Tensor.size": "t.size", "Tensor.tolist": "t.tolist()", "Tensor.update": "t.update(0.0)",
     "Tensor.reshape": "t.reshape(3, -1)", "Tensor.reshape copy": "t.T.reshape(6)",
+    "Tensor.argmax": "t.argmax(1)", "Tensor.argmin": "t.argmin()", "Tensor.min": "t.min(0)",
+    "Tensor.square": "t.square()", "Tensor.clip": "t.clip(0.0, 1.0)",
+    "Tensor.__array_function__": "np.concatenate([u, u])",
     "Tensor.log domain": "raises((-t).log)",
     **{f"Tensor.{name}": f"t.{name}()" for name in (
         "abs", "cos", "exp", "gelu", "gelu_tanh", "log", "log_softmax", "logsumexp", "max", "mean", "relu", "sigmoid",
@@ -143,6 +146,10 @@ CASES = {
     "clip": "fg.clip(a, 0.0, 1.0)",
     **{f"{name} {k}": f"fg.{name}({x})" for name in ("sum", "mean", "max", "logsumexp", "softmax", "log_softmax")
        for k, x in enumerate(("values", "t, 0", "rows, 1", "array", "iter(values)"))},
+    "min": "fg.min(values)", "min along": "fg.min(t, 0)", "argmax": "fg.argmax(t, 1)", "argmin": "fg.argmin(t)",
+    "square": "fg.square(c)", "square of a Tensor": "fg.square(t)", "cat": "fg.cat([t, t], 0)",
+    "stack": "fg.stack([u, constant])", "_operator": "_core._operator('/', t, u)",
+    "_moved": "_core._moved('cat()', [t, t], np.concatenate)",
     "sum of nothing": "fg.sum([])", "sum along nothing": "raises(fg.sum, values, 5)",
     "dot": "fg.dot(values, [1.0, 2.0, 3.0], a)", "dot of shapes": "raises(fg.dot, values, [1.0])",
     "matvec": "fg.matvec(rows, [1.0, 2.0])", "linear": "fg.linear(array, t, [a, b], 'relu')",
@@ -206,7 +213,7 @@ CASES = {
 # reports no error at all where memory fails. Here a SystemError is one of memory, and references are not compared.
 FOREIGN = {"Value.__add__ array", "Value.__deepcopy__", "Tensor.__lt__", "Tensor.__le__",
            "Tensor.__gt__", "Tensor.__ge__", "Tensor.__getitem__ mask", "scalar_graph softmax",
-           "scalar_graph map", "pickle", "deepcopy"}
+           "scalar_graph map", "pickle", "deepcopy", "Tensor.__array_function__", "cat", "stack", "_moved"}
 
 # Members of every class; Tensor.__repr__, for NumPy's array2string crashes; and pictures, made by another program.
 LEFT_OUT = {"__doc__", "__module__", "__new__", "__array_ufunc__", "__pyx_vtable__", "__slotnames__",

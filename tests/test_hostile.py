@@ -395,6 +395,15 @@ def test_a_row_without_operands_is_not_applied(row):
             _core._apply(row, *operands)
 
 
+def test_places_that_are_in_no_part_are_refused():
+    t = Tensor([1.0, 2.0])
+    for wrong in (-1, 1, 1 << 31, (1 << 32) + 2, 1 << 62, -(1 << 40)):
+        for places in ([wrong], [[wrong, 1 << 32]], wrong):
+            with pytest.raises(IndexError, match="in none of the parts"):
+                _core._moved("x", [t], lambda _, places=places: np.array(places))
+    assert _core._moved("x", [t], lambda places: places[0][::-1]).tolist() == [2.0, 1.0]
+
+
 def test_levers_of_the_tests_take_what_makes_sense():
     for wrong in ({"limit": 2**32 - 1}, {"sweep_chunk": 0}, {"limit": -1}, {"sweep_chunk": -1}):
         with pytest.raises((ValueError, OverflowError)):

@@ -68,20 +68,25 @@ def _operator(str symbol not None, left, right):
 
 # ---- comparisons ----
 
-cdef object numbers_in(object x):
+cdef object numbers_in(object x, int depth=0):
     """The numbers of an operand, or an array of them; NotImplemented if it has none."""
     if isinstance(x, Tensor):
         return to_numpy(<Tensor>x, True)
     if isinstance(x, Value):
         return tape.data[(<Value>x).id]
     if isinstance(x, (list, tuple)):
-        parts = [numbers_in(part) for part in x]
+        if depth == 2:   # what has more dimensions is no operand, and a list may be in itself
+            return NotImplemented
+        parts = [numbers_in(part, depth + 1) for part in plain_sequence(x)]
         return NotImplemented if any([part is NotImplemented for part in parts]) else np_asarray(parts)
     if isinstance(x, (np_array, np_generic)):
-        return numbers_in(x.tolist()) if x.dtype == object else x if x.dtype.kind in "biufc" else NotImplemented
+        if x.dtype == object:   # without dimensions it gives the object, which may be the array
+            inner = x.tolist()
+            return numbers_in(inner, depth) if x.ndim > 0 or isinstance(inner, (Value, float, int)) else NotImplemented
+        return x if x.dtype.kind in "biufc" else NotImplemented
     if isinstance(x, (float, int)) or is_number(x):
         return x
-    return numbers_in(np_asarray(x)) if hasattr(x, "__array__") and not isinstance(x, type) else NotImplemented
+    return numbers_in(np_asarray(x), depth) if has_array(x) else NotImplemented
 
 
 cdef object compared(str name, object left, object right):
@@ -364,8 +369,7 @@ def _moved(str name not None, list parts not None, function):
     except (ValueError, IndexError) as error:
         shapes = [place.shape for place in places]
         raise ShapeError(f"{name}: shapes {', '.join(map(str, shapes))}: {error}") from None
-    return gathered(name, tensors, numpy.ascontiguousarray(taken, numpy.int64).reshape(numpy.shape(taken)),
-                    [place.size for place in places])
+    return gathered(name, tensors, numpy.array(taken, numpy.int64, order="C"), [place.size for place in places])
 
 
 cdef tuple as_part(str name, object part):
@@ -384,6 +388,7 @@ cdef object gathered(str name, list tensors, object taken, list sizes):
     """The elements at places of Tensors that had these sizes, as _moved() counts them."""
     cdef Operand a
     cdef const int64_t[::1] pick
+    cdef const int64_t[::1] limits
     cdef list own
     cdef Tensor t
     cdef Py_ssize_t k
@@ -406,6 +411,10 @@ cdef object gathered(str name, list tensors, object taken, list sizes):
         if own[k + 1].size != sizes[k]:
             raise RuntimeError("a Tensor changed while it was read")
     pick = taken.reshape(-1)
+    limits = np.array([1 if own[0] is not None else 0, *sizes], np.int64)
+    for k in range(pick.shape[0]):   # `function` may have returned anything
+        if not 0 <= pick[k] >> 32 < limits.shape[0] or pick[k] & 0xFFFFFFFF >= limits[pick[k] >> 32]:
+            raise IndexError(f"{name}: place {pick[k]} is in none of the parts")
     if taken.ndim == 0:
         t = own[pick[0] >> 32]
         return element(t, <fg_id>((pick[0] & 0xFFFFFFFF) // t.cols), <fg_id>((pick[0] & 0xFFFFFFFF) % t.cols))
