@@ -144,7 +144,7 @@ class SizedTuple(tuple):
 
 # What writes files, starts programs, replaces parts of flatgrad, or switches the tests' own levers.
 DANGEROUS = {"_testing", "own_calls", "install_as_micrograd", "save", "load", "save_state", "run", "main", "recording",
-             "scalar_graph", "no_grad"}
+             "scalar_graph", "no_grad", "tracing"}
 
 
 def callables():

@@ -25,7 +25,7 @@ class tracing:
 
     def __init__(self, leaves):
         self.leaves = tuple(to_list("leaves", "Values and Tensors", leaves))
-        count_numbers("leaves", list(self.leaves))
+        count_numbers("leaves", self.leaves)
 
     def __enter__(self):
         global tracings
