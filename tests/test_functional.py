@@ -115,7 +115,10 @@ def test_derivatives_are_those_of_backward_on_a_fresh_graph(seed, custom, moving
     for k, (_, constant) in enumerate(elements(graph.outputs)):
         fresh = Graph(seed, custom)
         if not constant:
-            elements(fresh.outputs)[k][0].backward()
+            try:
+                elements(fresh.outputs)[k][0].backward()
+            except RuntimeError:   # it is computed from constants alone
+                assert not table[k].any()
         assert table[k].tolist() == [element.grad for element, _ in elements(fresh.inputs)]
     assert len(table) == k + 1 and table.any()
     assert _core._check()
@@ -188,7 +191,10 @@ def test_one_result_of_an_instruction_gives_a_constant_operand_no_gradient_eithe
     fixed = Tensor(t * 2.0, requires_grad=False)
     one = make(t, fixed)
     assert derivatives([one], [t]).tolist() == [slopes]
-    one.backward()
+    try:
+        one.backward()
+    except RuntimeError as error:   # `fixed` is all that it is computed from
+        assert "no gradient flows" in str(error) and not any(slopes)
     assert t.grad.tolist() == slopes and fixed.grad.tolist() == [0.0, 0.0]
 
 
