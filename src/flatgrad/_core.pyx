@@ -18,6 +18,7 @@ from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
 from libc.string cimport memcpy, memset
 
 import copyreg
+import gc
 import operator
 import os
 import sys
@@ -25,7 +26,6 @@ import weakref
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from copy import deepcopy
-from functools import partial
 from types import CellType, FunctionType
 
 from flatgrad.arguments import flag, one_of, shortened
@@ -33,7 +33,7 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 
 cdef extern from "Python.h":
-    ctypedef int (*visitproc)(PyObject *o, void *arg) except -1
+    ctypedef int (*visitproc)(PyObject *o, void *arg) noexcept
     ctypedef void *destructor
     ctypedef void *vectorcallfunc
     ctypedef struct PyNumberMethods:
@@ -47,7 +47,9 @@ cdef extern from "Python.h":
         object (*tp_call)(PyObject *tp, object args, object kwargs)
         vectorcallfunc tp_vectorcall
         PyNumberMethods *tp_as_number
-        int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) except -1
+        int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) noexcept
+        void *tp_finalize
+        unsigned long tp_flags
     int PyOS_InterruptOccurred()
     void PyErr_SetInterrupt()
     unsigned long PyThread_get_thread_ident()
@@ -69,16 +71,8 @@ cdef extern from "Python.h":
         int ml_flags
         const char *ml_doc
     bint PyObject_TypeCheck(PyObject *o, PyTypeObject *tp)
-    object PyLong_FromVoidPtr(void *pointer)
-    Py_ssize_t PyLong_AsSsize_t(object x) except? -1
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
-    int PyDict_SetItem(object d, object key, object value) except -1
-    PyObject *PyCell_GET(PyObject *cell)
-    PyObject *PyFunction_GetClosure(PyObject *function)
-    PyObject *PyFunction_GetDefaults(PyObject *function)
-    PyObject *PyFunction_GetKwDefaults(PyObject *function)
-    PyTypeObject PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type, PySet_Type, PyMethod_Type, PyCell_Type
-    PyTypeObject PyFunction_Type, PyCFunction_Type
+    PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type
     void *PyMem_Malloc(size_t size)
     void *PyMem_Realloc(void *pointer, size_t size)
     void PyMem_Free(void *pointer)
@@ -250,13 +244,16 @@ cdef int raise_operation(int status, int op, tuple operands, str where="") excep
 cdef int reserve(fg_id nodes, fg_id operands) except -1:
     """Make room on the tape. Ids may change, and Python code may run."""
     cdef int status
-    if tape.boxes > 0 and (tape.n + <uint64_t>nodes > tape.collect_at
-                           or tape.npool + <uint64_t>operands > tape.pool_collect_at):
-        release_cycles()
+    cdef bint boxes = tape.boxes > 0 and (tape.n + <uint64_t>nodes > tape.collect_at
+                                          or tape.npool + <uint64_t>operands > tape.pool_collect_at)
+    if boxes:
+        before_collecting()
     while True:
         status = fg_tape_reserve(&tape, nodes, operands)
         if status < 0:
             raise_status(status)
+        if boxes:
+            collected()
         if tape.dead == NULL or draining:
             return 0
         drain()
@@ -378,230 +375,7 @@ cdef void value_dealloc(PyObject *o) noexcept:
         drain()
 
 
-# ---- cycles through the tape ----
-#
-# `out._backward = f`, where f uses `out`, is a cycle: the node's box holds f, f's cell holds the handle,
-# the handle keeps the node. Python's collector cannot see it, for the tape is no Python object. So
-# before the tape is collected the same is done here that Python's does: take the objects that boxes
-# lead to, take from each one's reference count the references among them, and what is left over is
-# held from outside. What neither that nor a living node leads to is garbage; emptying its boxes'
-# dicts breaks the cycles, and reference counting does the rest.
-#
-# Only containers that a closure is made of are looked into. A reference from anything else counts as
-# one from outside, which may keep garbage but never frees what is in use.
-
-cdef struct Reached:
-    PyObject *o
-    Py_ssize_t inside   # references to it from the tape and from reached objects
-    bint live
-
-
-cdef struct Graph:
-    Reached *objects
-    Py_ssize_t count
-    Py_ssize_t capacity
-    PyObject *index     # a dict: address -> position in objects
-    Py_ssize_t *stack   # live objects whose references are still to follow; as long as objects
-    Py_ssize_t depth
-
-
-cdef Py_ssize_t reach(Graph *g, PyObject *o, bint add) except -2:
-    """The object's position; if it has none, -1, or a new one."""
-    cdef PyObject *found
-    cdef Reached *objects
-    cdef Py_ssize_t *stack
-    key = PyLong_FromVoidPtr(o)
-    found = PyDict_GetItemWithError(<object>g.index, key)
-    if found != NULL:
-        return PyLong_AsSsize_t(<object>found)
-    if not add:
-        return -1
-    if g.count == g.capacity:
-        objects = <Reached *>PyMem_Realloc(g.objects, (2 * g.count + 64) * sizeof(Reached))
-        if objects == NULL:
-            raise MemoryError()
-        g.objects = objects
-        stack = <Py_ssize_t *>PyMem_Realloc(g.stack, (2 * g.count + 64) * sizeof(Py_ssize_t))
-        if stack == NULL:
-            raise MemoryError()
-        g.stack = stack
-        g.capacity = 2 * g.count + 64
-    PyDict_SetItem(<object>g.index, key, g.count)
-    g.objects[g.count] = Reached(o, 0, False)
-    g.count += 1
-    return g.count - 1
-
-
-cdef bint is_value(PyObject *o) noexcept:
-    return PyObject_TypeCheck(o, <PyTypeObject *>Value)
-
-
-cdef bint is_handle(PyObject *o) noexcept:
-    """Whether o holds a node, and is laid out as fg_handle as far as the id."""
-    return is_value(o) or Py_TYPE(o) == <PyTypeObject *>_Run
-
-
-cdef int each_reference(PyObject *o, visitproc visit, void *g) except -1:
-    """Call visit for the objects that o refers to, if o is of a kind that is looked into."""
-    cdef PyTypeObject *tp = Py_TYPE(o)
-    if (tp == &PyDict_Type or tp == &PyList_Type or tp == &PyTuple_Type or tp == &PySet_Type
-            or tp == &PyMethod_Type or tp == &PyCFunction_Type or tp == <PyTypeObject *>partial):
-        return tp.tp_traverse(o, visit, g)
-    if tp != <PyTypeObject *>Value and is_value(o):   # a subclass may have a dict, or slots
-        return tp.tp_traverse(o, visit, g) if tp.tp_traverse != NULL else 0
-    if tp == <PyTypeObject *>_Rule:
-        return visit(<PyObject *>(<_Rule>o).node, g)
-    if tp == <PyTypeObject *>Tensor:
-        return visit(<PyObject *>(<Tensor>o).run, g)
-    if tp == &PyCell_Type:
-        return visit_if(PyCell_GET(o), visit, g)
-    if tp == &PyFunction_Type:   # not its globals
-        visit_if(PyFunction_GetClosure(o), visit, g)
-        visit_if(PyFunction_GetDefaults(o), visit, g)
-        return visit_if(PyFunction_GetKwDefaults(o), visit, g)
-    return 0
-
-
-cdef int visit_if(PyObject *o, visitproc visit, void *g) except -1:
-    return visit(o, g) if o != NULL else 0
-
-
-cdef bint is_looked_into(PyObject *o) noexcept:
-    cdef PyTypeObject *tp = Py_TYPE(o)
-    return (is_handle(o) or tp == <PyTypeObject *>Tensor or tp == &PyCell_Type or tp == &PyFunction_Type or tp == &PyTuple_Type
-            or tp == &PyDict_Type or tp == &PyList_Type or tp == &PySet_Type or tp == &PyMethod_Type
-            or tp == &PyCFunction_Type or tp == <PyTypeObject *>_Rule or tp == <PyTypeObject *>partial)
-
-
-cdef int count_reference(PyObject *o, void *graph) except -1:
-    cdef Graph *g = <Graph *>graph
-    if is_looked_into(o):
-        g.objects[reach(g, o, True)].inside += 1
-    return 0
-
-
-cdef int enliven(PyObject *o, void *graph) except -1:
-    """o is live: what it refers to is to follow, and a handle holds its node again."""
-    cdef Graph *g = <Graph *>graph
-    cdef Py_ssize_t k
-    if not is_looked_into(o):
-        return 0
-    k = reach(g, o, False)
-    if k >= 0 and not g.objects[k].live:
-        g.objects[k].live = True
-        g.stack[g.depth] = k
-        g.depth += 1
-    return 0
-
-
-cdef int follow(Graph *g) except -1:
-    while g.depth > 0:
-        g.depth -= 1
-        each_reference(g.objects[g.stack[g.depth]].o, enliven, g)
-    return 0
-
-
-cdef int hold_values(Graph *g, bint live) noexcept:
-    """Let the reached handles that are live, or those that are not, hold their nodes; 1 if any did not."""
-    cdef Py_ssize_t k
-    cdef fg_handle *handle
-    cdef bint changed = False
-    for k in range(g.count):
-        if g.objects[k].live == live and is_handle(g.objects[k].o):
-            handle = <fg_handle *>g.objects[k].o
-            if handle.id != 0 and fg_tape_holder(&tape, handle.id) == NULL:
-                fg_tape_hold(&tape, handle.id, &handle.id)
-                changed = True
-    return changed
-
-
-cdef int find_dead(Graph *g, fg_id *boxed, fg_id boxes) except -1:
-    """Tell the live among the objects that the boxes of these nodes lead to from the dead."""
-    cdef Py_ssize_t k = 0
-    cdef fg_id j, rounds = 0
-    cdef fg_handle *handle
-    for j in range(boxes):
-        count_reference(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, g)
-    while k < g.count:
-        each_reference(g.objects[k].o, count_reference, g)
-        k += 1
-    for k in range(g.count):
-        if Py_REFCNT(g.objects[k].o) > g.objects[k].inside:
-            enliven(g.objects[k].o, g)
-    follow(g)
-    for k in range(g.count):
-        if not g.objects[k].live and is_handle(g.objects[k].o):
-            handle = <fg_handle *>g.objects[k].o
-            if fg_tape_holder(&tape, handle.id) == &handle.id and handle.id != 0:
-                fg_tape_hold(&tape, handle.id, NULL)
-    # A node that is needed keeps its box alive, and that may lead to more Values and so to more nodes:
-    # mostly none, since they are operands. Past a few rounds, call everything live.
-    while True:
-        fg_tape_mark_living(&tape)
-        try:
-            for j in range(boxes):
-                if fg_tape_is_marked(&tape, boxed[j]):
-                    enliven(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, g)
-        finally:
-            fg_tape_clear_marks(&tape)
-        follow(g)
-        rounds += 1
-        if not hold_values(g, True):
-            return 0
-        if rounds == 16:
-            for k in range(g.count):
-                g.objects[k].live = True
-            return 0
-
-
-cdef int release_cycles() except -1:
-    """Empty the boxes that only cycles keep alive. At a safe point: ids may change, Python code runs."""
-    cdef dict index = {}
-    cdef list dead = []   # both made first: making them may run Python's collector
-    cdef Graph g
-    cdef fg_id boxes = 0, i
-    cdef Py_ssize_t k
-    cdef fg_id *boxed
-    global draining
-    if draining or tape.busy or tape.boxes == 0:
-        return 0
-    boxed = <fg_id *>PyMem_Malloc(tape.boxes * sizeof(fg_id))
-    if boxed == NULL:
-        raise MemoryError()
-    for i in range(1, tape.n):
-        if fg_owner_is_box(tape.owner[i]) and fg_owner_box(tape.owner[i]).extra != NULL:
-            boxed[boxes] = i
-            boxes += 1
-    g = Graph(NULL, 0, 0, <PyObject *>index, NULL, 0)
-    try:
-        tape.busy += 1   # while Values do not hold their nodes, none must go
-        try:
-            find_dead(&g, boxed, boxes)
-        finally:
-            hold_values(&g, True)
-            hold_values(&g, False)
-            tape.busy -= 1
-        for i in range(boxes):
-            k = reach(&g, <PyObject *>fg_owner_box(tape.owner[boxed[i]]).extra, False)
-            if not g.objects[k].live:
-                dead.append(<dict>fg_owner_box(tape.owner[boxed[i]]).extra)
-    finally:
-        PyMem_Free(boxed)
-        PyMem_Free(g.objects)
-        PyMem_Free(g.stack)
-    draining = True   # what dies now is disposed of at the end, without recursion
-    try:
-        for extra in dead:
-            op = extra.get("_op")
-            extra.clear()
-            if op is not None:
-                extra["_op"] = op
-    finally:
-        dead = extra = None
-        draining = False
-        if tape.dead != NULL:
-            drain()
-    return 0
+include "_cycles.pxi"
 
 
 # ---- numbers ----
@@ -2547,8 +2321,9 @@ def collect():
     """
     cdef fg_id before = tape.n
     if tape.boxes > 0:
-        release_cycles()   # the nodes that go with them may be popped before they are collected
+        release_cycles(NO_LIMIT)   # the nodes that go with them may be popped before they are collected
     fg_tape_collect(&tape)
+    collected()
     if not tape.busy:
         fg_tape_shrink(&tape)
     if tape.dead != NULL:
