@@ -49,11 +49,16 @@ cdef struct Addresses:
     Py_ssize_t *numbers  # [size]
     size_t size          # a power of two, or 0
     size_t count
+    size_t factor        # numbers that follow each other are found at places that do, with 0; objects lie apart
+
+
+cdef enum:
+    SPREAD = 0x1E3779B1
 
 
 cdef size_t place_in(const Addresses *a, const void *key) noexcept:
     """Where the address is, or would be. Precondition: a.size > 0."""
-    cdef size_t place = ((<size_t>key >> 4) * <size_t>0x9E3779B1u) & (a.size - 1)
+    cdef size_t place = ((<size_t>key >> 4) * (a.factor | 1)) & (a.size - 1)
     while a.keys[place] != NULL and a.keys[place] != key:
         place = (place + 1) & (a.size - 1)
     return place
@@ -76,6 +81,7 @@ cdef bint make_place(Addresses *a) noexcept:
         return True
     larger.size = 2 * a.size if a.size > 0 else 256
     larger.count = a.count
+    larger.factor = a.factor
     larger.keys = <void **>PyMem_Calloc(larger.size, sizeof(void *))
     larger.numbers = <Py_ssize_t *>PyMem_Malloc(larger.size * sizeof(Py_ssize_t))
     if larger.keys == NULL or larger.numbers == NULL:
@@ -107,7 +113,7 @@ cdef bint enter(Addresses *a, void *key, Py_ssize_t number) noexcept:
 cdef void free_addresses(Addresses *a) noexcept:
     PyMem_Free(a.keys)
     PyMem_Free(a.numbers)
-    a[0] = Addresses(NULL, NULL, 0, 0)
+    a[0] = Addresses(NULL, NULL, 0, 0, a.factor)
 
 
 # ---- where a walk ends ----
@@ -115,8 +121,8 @@ cdef void free_addresses(Addresses *a) noexcept:
 # These addresses are compared with, and never followed, so it does no harm if they are out of date: what is
 # at such an address is called live.
 
-cdef Addresses modules_alive = Addresses(NULL, NULL, 0, 0)   # modules that are imported, and their dicts
-cdef Addresses classes_alive = Addresses(NULL, NULL, 0, 0)   # the classes in these
+cdef Addresses modules_alive = Addresses(NULL, NULL, 0, 0, SPREAD)   # modules that are imported, and their dicts
+cdef Addresses classes_alive = Addresses(NULL, NULL, 0, 0, SPREAD)   # the classes in these
 cdef Py_ssize_t modules_seen = -1                            # how many modules there were then
 
 
@@ -489,6 +495,7 @@ cdef int one_walk(uint64_t limit, list dead, list finals) except -1:
         return NO_MEMORY
     memset(&w, 0, sizeof(Walk))
     w.limit = limit
+    w.index.factor = SPREAD
     for i in range(1, tape.n):
         if leads_on(tape.owner[i]):
             boxed[boxes] = i
