@@ -706,7 +706,8 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
         e.labels = next_integers(rest, e.extra)
         for v in range(e.views):
             size = <int64_t>e.shapes[3 * v] * e.shapes[3 * v + 1]
-            if e.shapes[3 * v] < 0 or e.shapes[3 * v + 1] < 0 or not 0 <= e.shapes[3 * v + 2] <= 1 or size > rest.n_places:
+            if (e.shapes[3 * v] < 0 or e.shapes[3 * v + 1] < 0 or not 0 <= e.shapes[3 * v + 2] <= 1
+                    or size > rest.n_places):
                 damaged("an operand has a shape that there is not")
             operands += size
         if not block_fits(e):
@@ -791,7 +792,7 @@ cdef inline fg_id slot_of(int32_t place, const Ends *ends, const fg_id *ids) noe
     return ends.slot[j] + <fg_id>(number - ends.first[j])
 
 
-cdef int push_entry(const Entry *e, const double *data, const double *grad, const Ends *ends, fg_id *ids, fg_id *list_ids,
+cdef int push_entry(const Entry *e, const double *data, const double *grad, fg_id *ids, fg_id *list_ids,
                     fg_id *node) except -1:
     """Append a checked entry; the ids of its numbers are entered into ids[0] on; list_ids: room for its operands.
     Runs no Python code."""
@@ -918,7 +919,7 @@ cdef list rebuild(object saved, object ends, object classes):
                 read_entry(&again, names, n_names, &e)
                 for k in range(e.operands):
                     operands[k] = slot_of(e.places[k], &e_, ids)
-                push_entry(&e, rest.data + numbers, rest.grad + numbers, &e_, ids + numbers, operands, &node)
+                push_entry(&e, rest.data + numbers, rest.grad + numbers, ids + numbers, operands, &node)
                 numbers += e.numbers
                 nodes[n] = node
             for k in range(count):
