@@ -1,4 +1,5 @@
 """copy, deepcopy and pickle of Values, graphs and modules."""
+import contextlib
 import copy
 import copyreg
 import functools
@@ -282,6 +283,22 @@ def test_subclasses_and_attributes_within_a_graph(duplicate):
     y2 = None
 
 
+@pytest.mark.parametrize("duplicate", INDEPENDENT)
+def test_leaves_without_a_gradient(duplicate):
+    a, b, t = Value(2.0), Value(3.0), flatgrad.Tensor([1.0, 2.0])
+    for leaf in (a, t[1]):
+        leaf.requires_grad = False
+        leaf.grad = 5.0
+    c = Value(4.0)
+    c.requires_grad = False
+    y = a * b + (t * b).sum() + c
+    del c
+    y2, a2, b2, t2 = duplicate((y, a, b, t))
+    assert not a2.requires_grad and not t2[1].requires_grad and t2[0].requires_grad and b2.requires_grad
+    y2.backward()
+    assert (a2.grad, t2[1].grad, t2[0].grad, b2.grad) == (5.0, 5.0, 3.0, 5.0) and b.grad == 0.0
+
+
 def test_a_class_with_ways_of_its_own_within_a_graph():
     class Own(Value):
         def __reduce_ex__(self, protocol):
@@ -432,7 +449,8 @@ def test_damaged_graphs_raise_or_are_sound():
                 except ValueError:
                     continue
                 if isinstance(value, Value):
-                    value.backward()
+                    with contextlib.suppress(RuntimeError):   # nothing may be left that takes a gradient
+                        value.backward()
                     value._prev, value._op, repr(value)
                 copy.deepcopy(value)
                 pickle.loads(pickle.dumps(value))
@@ -456,8 +474,9 @@ def test_damaged_tensors_raise_or_are_sound():
             except ValueError:
                 continue
             made += 1
-            assert other.data.size == other.size <= 6
-            other.sum().backward()
+            assert other.numpy().size == other.size <= 6
+            if other.requires_grad:
+                other.sum().backward()
     assert made > 3_000
 
 
@@ -472,7 +491,7 @@ def test_a_short_pickle_makes_little():
     for operations, integers in ((("RUN",), length), (("MAP", "ADD"), b"".join(
             k.to_bytes(4, "little") for k in (1, 0, 2**14, 2**14, 1, 2, 0, 1, 1, 0, 1, 1, 0)))):
         with pytest.raises(ValueError, match="a saved Value is damaged"):
-            _core._restore_graph([], (3, operations, b"\0", bytes(8), b"", integers, b"", bytes(8), bytes(8), bytes(4)),
+            _core._restore_graph([], (3, operations, b"\0", bytes(8), b"", integers, b"", bytes(8), bytes(8), bytes(4), b""),
                                  (Value(1.0),), None)
 
 

@@ -1470,7 +1470,10 @@ cdef class Value:
             return _restore_part, place, (None, own) if own else None
         if is_leaf(self.id):
             state = own_state(self)
-            return _restore, (type(self), self.data, self.grad), state if any(state) else None
+            numbers = type(self), self.data, fg_tape_gradient(&tape, self.id)[0]
+            if fg_tape_op(&tape, self.id) == FG_FROZEN:
+                numbers += (False,)
+            return _restore, numbers, state if any(state) else None
         return _member, place_in_graph(self)
 
     def __copy__(self):

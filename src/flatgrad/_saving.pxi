@@ -25,7 +25,7 @@ cdef bint has_parts(fg_id i):
 
 
 cdef bint is_leaf(fg_id i):
-    return fg_tape_op(&tape, i) == FG_LEAF or fg_tape_op(&tape, i) == FG_RUN
+    return fg_op_is_leaf(fg_tape_op(&tape, i)) or fg_tape_op(&tape, i) == FG_RUN
 
 
 cdef fg_id entry_of(fg_id i):
@@ -40,11 +40,11 @@ cdef fg_id entry_near(fg_id i, fg_id *first, fg_id *end):
     cdef fg_id run
     if fg_tape_op(&tape, i) == FG_PART or fg_op_is_block(fg_tape_op(&tape, i)):
         return block_of(i)
-    if fg_tape_op(&tape, i) != FG_LEAF or live_runs == 0:
+    if not fg_op_is_leaf(fg_tape_op(&tape, i)) or live_runs == 0:
         return i
     if not first[0] <= i < end[0]:
         run = i
-        while run < tape.n and fg_tape_op(&tape, run) == FG_LEAF and run != first[0]:
+        while run < tape.n and fg_op_is_leaf(fg_tape_op(&tape, run)) and run != first[0]:
             run += 1
         if run != first[0] or end[0] == 0:
             end[0] = run
@@ -223,11 +223,12 @@ cdef bint has_own_ways(object cls, int purpose):
 
 # ---- a saved graph ----
 #
-# (FORMAT, names, ops, places, lengths, integers, partials, data, grad, members), all bytes but the first two. `ops` has
+# (FORMAT, names, ops, places, lengths, integers, partials, data, grad, members, frozen), all bytes but the first two.
+# `ops` has
 # for each entry, in order, which of `names` it is. The others have one after the other what entries have of them: each
 # operand in `places`, the position of a number, counted over all entries, or -1 - the position of one of the ends';
 # in `lengths` how many there are, of operations that do not say it themselves; in `integers` the exponent, the length
-# of a run, or what an instruction has; in `partials` those that the user gave. `members`: which entries have objects.
+# of a run, or what an instruction has; in `partials` those that the user gave. `members`: which entries have objects; `frozen`: which numbers take no gradient.
 # So whatever is made of it is there: bytes that are short make little.
 
 cdef struct Buffer:
@@ -270,7 +271,7 @@ cdef int put_place(Buffer *places, Part *p, fg_id operand, fg_id *first, fg_id *
 
 
 cdef enum:
-    OPS, PLACES, LENGTHS, INTEGERS, PARTIALS, DATA, GRAD, MEMBERS, BUFFERS
+    OPS, PLACES, LENGTHS, INTEGERS, PARTIALS, DATA, GRAD, MEMBERS, FROZEN, BUFFERS
 
 
 cdef tuple pack(Part *p, list members):
@@ -279,7 +280,7 @@ cdef tuple pack(Part *p, list members):
     cdef dict names = {}
     cdef int op, code
     cdef fg_id n, i, k, v, row, col, count, first = 0, end = 0
-    cdef Py_ssize_t numbers = 0
+    cdef Py_ssize_t numbers = 0, position
     cdef fg_id[2] pair
     cdef const fg_id *operands
     cdef fg_record *r
@@ -302,7 +303,7 @@ cdef tuple pack(Part *p, list members):
             pause(p)
             i = p.ids[n]
             op = fg_tape_op(&tape, i)
-            short_code = code_of(names, op)
+            short_code = code_of(names, FG_LEAF if op == FG_FROZEN else op)
             put(&b[OPS], &short_code, 1)
             if op == FG_RUN:
                 put_integer(&b[INTEGERS], <int32_t>tape.args[i].b)
@@ -346,13 +347,20 @@ cdef tuple pack(Part *p, list members):
             else:
                 k, count = i, 1
             put(&b[DATA], tape.data + k, count * sizeof(double))
-            put(&b[GRAD], tape.grad + k, count * sizeof(double))
+            if not frozen_ever:
+                put(&b[GRAD], tape.grad + k, count * sizeof(double))
+            else:   # those of frozen leaves are elsewhere
+                position = number_of(&p.numbers, key_of(i))
+                for v in range(count):
+                    put(&b[GRAD], fg_tape_gradient(&tape, k + v), sizeof(double))
+                    if fg_tape_op(&tape, k + v) == FG_FROZEN:
+                        put_integer(&b[FROZEN], <int32_t>(position + v))
             if not enter(&entries, key_of(i), n):
                 raise MemoryError()
         for o in members:
             put_integer(&b[MEMBERS], <int32_t>number_of(&entries, key_of((<fg_handle *>o).id)))
         return (FORMAT, tuple(names), taken(&b[OPS]), taken(&b[PLACES]), taken(&b[LENGTHS]), taken(&b[INTEGERS]),
-                taken(&b[PARTIALS]), taken(&b[DATA]), taken(&b[GRAD]), taken(&b[MEMBERS]))
+                taken(&b[PARTIALS]), taken(&b[DATA]), taken(&b[GRAD]), taken(&b[MEMBERS]), taken(&b[FROZEN]))
     finally:
         free_addresses(&entries)
         for op in range(BUFFERS):
@@ -641,15 +649,15 @@ cdef int damaged(str what) except -1:
 cdef tuple begin(object saved, Rest *rest, int *names):
     """Point to what is there; the kept objects. ValueError unless it is a tuple of the right kinds."""
     cdef Py_ssize_t k
-    if type(saved) is not tuple or len(saved) != 10 or type(saved[0]) is not int or saved[0] != FORMAT:
+    if type(saved) is not tuple or len(saved) != 11 or type(saved[0]) is not int or saved[0] != FORMAT:
         damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
     if type(saved[1]) is not tuple or not 0 < len(saved[1]) <= MOST_NAMES:
         damaged(f"its operations are {describe(saved[1])}")
     for k, name in enumerate(<tuple>saved[1]):
-        if type(name) is not str or name not in opcodes or name == "PART":
+        if type(name) is not str or name not in opcodes or name in ("PART", "FROZEN"):
             damaged(f"it has the unknown operation {describe(name)}")
         names[k] = opcodes[name]
-    for k in range(2, 10):
+    for k in range(2, 11):
         if type(saved[k]) is not bytes or len(saved[k]) % (8 if 6 <= k <= 8 else 1 if k == 2 else 4):
             damaged(f"expected bytes, got {describe(saved[k])}")
     rest.ops = <const uint8_t *><const char *><bytes>saved[2]
@@ -843,6 +851,7 @@ cdef list rebuild(object saved, object ends, object classes):
     cdef fg_id *nodes = NULL
     cdef fg_id *operands = NULL
     cdef const int32_t *members
+    cdef const int32_t *frozen
     cdef Py_ssize_t count, n, k, j, numbers = 0, room = 1, pool = 0, at = 0, place, most = 2
     cdef fg_id node = 0
     cdef Value value
@@ -851,6 +860,7 @@ cdef list rebuild(object saved, object ends, object classes):
     n_names = <int>len(<tuple>saved[1])
     members = <const int32_t *><const char *><bytes>saved[9]
     count = len(<bytes>saved[9]) // 4
+    frozen = <const int32_t *><const char *><bytes>saved[10]
     if type(ends) is not tuple or not all([isinstance(end, Value) or type(end) is _Run for end in ends]):
         damaged(f"expected Values, got {describe(ends)}")
     if classes is not None and type(classes) is not dict:
@@ -892,6 +902,9 @@ cdef list rebuild(object saved, object ends, object classes):
             damaged("something is left over")
         if room > MOST_NODES or pool > MOST_NODES:
             raise MemoryError(f"a saved graph of {room} nodes does not fit on the tape")
+        for k in range(len(<bytes>saved[10]) // 4):
+            if not 0 <= frozen[k] < numbers:
+                damaged(f"it has the frozen number {frozen[k]}")
         seen = bytearray(rest.n_ops)
         for k in range(count):
             if not 0 <= members[k] < rest.n_ops or seen[members[k]]:
@@ -922,6 +935,9 @@ cdef list rebuild(object saved, object ends, object classes):
                 push_entry(&e, rest.data + numbers, rest.grad + numbers, ids + numbers, operands, &node)
                 numbers += e.numbers
                 nodes[n] = node
+            for k in range(len(<bytes>saved[10]) // 4):
+                if fg_op_is_leaf(fg_tape_op(&tape, ids[frozen[k]])):
+                    freeze(ids[frozen[k]], True)
             for k in range(count):
                 node = nodes[members[k]]
                 if made[k] is None:
@@ -975,15 +991,19 @@ cdef int attach(fg_id i, dict extra) except -1:
     return 0
 
 
-def _restore(cls, data, grad):
+def _restore(cls, data, grad, requires_grad=True):
     """The leaf with these numbers, as a `cls`. Raises ValueError for anything else."""
     cdef Value value
     if not (isinstance(cls, type) and issubclass(cls, Value)):
         damaged(f"expected a subclass of Value, got {describe(cls)}")
     if type(data) is not float or type(grad) is not float:
         damaged(f"expected two floats, got {describe(data)} and {describe(grad)}")
+    if type(requires_grad) is not bool:
+        damaged(f"expected a bool, got {describe(requires_grad)}")
     value = Value.__new__(cls)   # a leaf already. So parameters that lay in order do again
     tape.data[value.id], tape.grad[value.id] = data, grad
+    if not requires_grad:
+        freeze(value.id, True)
     return value
 
 
@@ -1008,6 +1028,8 @@ def _restore_part(cls, _Run run not None, index):
         return handle_of(i)
     value = Value.__new__(cls)
     i = run.id - run.count + <fg_id>index
+    if fg_tape_holder(&tape, i) != NULL:   # since making room for the new one has run Python code
+        return handle_of(i)
     fg_tape_hold(&tape, value.id, NULL)
     value.id = i
     fg_tape_hold(&tape, i, &value.id)
