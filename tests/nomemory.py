@@ -61,7 +61,9 @@ state = {}
 parameters.sgd(state, six[0], 0.9, 0.0, 0.0, False, False)
 group, groups = {"lr": 0.0}, [{"lr": 0.0}]
 saved_value, saved_part, saved_tensor = chain.__reduce_ex__(4), (t * 2.0)[0, 0].__reduce_ex__(4), t.__reduce__()
-saved_run = saved_tensor[1][0].__reduce__()
+saved_run, saved_leaf = saved_tensor[1][0].__reduce__(), a.__reduce_ex__(4)
+saved_graph = saved_value[1][0].__reduce__()
+restored = saved_graph[0](*saved_graph[1])
 extra = ({"note": "a note"}, {})
 rule = a._backward
 run = saved_tensor[1][0]
@@ -172,8 +174,11 @@ CASES = {
     "collect": "fg.collect()", "collect cycles": "x = a * 2.0; x._backward = lambda x=x: None; del x; fg.collect()",
     "stats": "fg.stats()", "_apply": "_core._apply('POW', a, 2.0)", "_check": "_core._check()",
     "_operations": "_core._operations()", "_kernel_levels": "_core._kernel_levels()", "_testing": "_core._testing()",
-    "_restore": "saved_value[0](*saved_value[1])", "_restore_part": "saved_part[0](*saved_part[1])",
-    "_restore_run": "saved_run[0](*saved_run[1])", "_restore_tensor": "saved_tensor[0](*saved_tensor[1])",
+    "_restore": "saved_leaf[0](*saved_leaf[1])", "_member": "saved_value[0](*saved_value[1])",
+    "_restore_graph": "saved_graph[0](*saved_graph[1])", "_Graph": "_core._Graph()",
+    "_Graph.__reduce__": "saved_run[1][0].__reduce__()", "_Graph.__setstate__": "restored.__setstate__([])",
+    "_around_collection": "_core._around_collection('start', {'generation': 2, 'collected': 0})", "_restore_part": "saved_part[0](*saved_part[1])",
+    "_restore_tensor": "saved_tensor[0](*saved_tensor[1])",
     "pickle": "pickled([chain, t, layer])", "deepcopy": "copy.deepcopy([chain, t * u, network])",
 
     "_Attribute": "_core._Attribute('note')", "_Attribute.__get__": "attribute.__get__(ruled, Value)",

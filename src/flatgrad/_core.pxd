@@ -228,6 +228,7 @@ cdef extern from "tape.h" nogil:
     int fg_tape_op(const fg_tape *t, fg_id i)
     double *fg_tape_gradient(const fg_tape *t, fg_id i)
     void fg_tape_freeze(fg_tape *t, fg_id i, bint on)
+    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
     void fg_tape_set_hook(fg_tape *t, fg_id i, bint on)
     void fg_tape_mark_living(fg_tape *t)
     void fg_tape_clear_marks(fg_tape *t)

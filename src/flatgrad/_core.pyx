@@ -15,9 +15,11 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
+from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 import copyreg
+import gc
 import operator
 import os
 import sys
@@ -25,7 +27,6 @@ import weakref
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from copy import deepcopy
-from functools import partial
 from types import CellType, FunctionType
 
 from flatgrad.arguments import flag, one_of, shortened
@@ -33,7 +34,7 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 
 cdef extern from "Python.h":
-    ctypedef int (*visitproc)(PyObject *o, void *arg) except -1
+    ctypedef int (*visitproc)(PyObject *o, void *arg) noexcept
     ctypedef void *destructor
     ctypedef void *vectorcallfunc
     ctypedef struct PyNumberMethods:
@@ -47,7 +48,9 @@ cdef extern from "Python.h":
         object (*tp_call)(PyObject *tp, object args, object kwargs)
         vectorcallfunc tp_vectorcall
         PyNumberMethods *tp_as_number
-        int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) except -1
+        int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) noexcept
+        void *tp_finalize
+        unsigned long tp_flags
     int PyOS_InterruptOccurred()
     void PyErr_SetInterrupt()
     unsigned long PyThread_get_thread_ident()
@@ -70,15 +73,9 @@ cdef extern from "Python.h":
         const char *ml_doc
     bint PyObject_TypeCheck(PyObject *o, PyTypeObject *tp)
     object PyLong_FromVoidPtr(void *pointer)
-    Py_ssize_t PyLong_AsSsize_t(object x) except? -1
+    void *PyLong_AsVoidPtr(object x) except? NULL
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
-    int PyDict_SetItem(object d, object key, object value) except -1
-    PyObject *PyCell_GET(PyObject *cell)
-    PyObject *PyFunction_GetClosure(PyObject *function)
-    PyObject *PyFunction_GetDefaults(PyObject *function)
-    PyObject *PyFunction_GetKwDefaults(PyObject *function)
-    PyTypeObject PyFloat_Type, PyDict_Type, PyList_Type, PyTuple_Type, PySet_Type, PyMethod_Type, PyCell_Type
-    PyTypeObject PyFunction_Type, PyCFunction_Type
+    PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type
     void *PyMem_Malloc(size_t size)
     void *PyMem_Realloc(void *pointer, size_t size)
     void PyMem_Free(void *pointer)
@@ -167,10 +164,16 @@ cdef class _Run:
         run_gone(self)
 
     def __reduce__(self):
-        return _restore_run, (save(self.id),)
+        return _member, place_in_graph(self)
+
+    def __deepcopy__(self, memo):
+        return deep_copy(self, memo)
 
 
 cdef class Tensor   # defined below
+
+
+cdef class _Graph   # defined below
 
 
 # ---- the tape, and errors ----
@@ -250,13 +253,16 @@ cdef int raise_operation(int status, int op, tuple operands, str where="") excep
 cdef int reserve(fg_id nodes, fg_id operands) except -1:
     """Make room on the tape. Ids may change, and Python code may run."""
     cdef int status
-    if tape.boxes > 0 and (tape.n + <uint64_t>nodes > tape.collect_at
-                           or tape.npool + <uint64_t>operands > tape.pool_collect_at):
-        release_cycles()
+    cdef bint boxes = tape.boxes > 0 and (tape.n + <uint64_t>nodes > tape.collect_at
+                                          or tape.npool + <uint64_t>operands > tape.pool_collect_at)
+    if boxes:
+        before_collecting()
     while True:
         status = fg_tape_reserve(&tape, nodes, operands)
         if status < 0:
             raise_status(status)
+        if boxes:
+            collected()
         if tape.dead == NULL or draining:
             return 0
         drain()
@@ -378,230 +384,7 @@ cdef void value_dealloc(PyObject *o) noexcept:
         drain()
 
 
-# ---- cycles through the tape ----
-#
-# `out._backward = f`, where f uses `out`, is a cycle: the node's box holds f, f's cell holds the handle,
-# the handle keeps the node. Python's collector cannot see it, for the tape is no Python object. So
-# before the tape is collected the same is done here that Python's does: take the objects that boxes
-# lead to, take from each one's reference count the references among them, and what is left over is
-# held from outside. What neither that nor a living node leads to is garbage; emptying its boxes'
-# dicts breaks the cycles, and reference counting does the rest.
-#
-# Only containers that a closure is made of are looked into. A reference from anything else counts as
-# one from outside, which may keep garbage but never frees what is in use.
-
-cdef struct Reached:
-    PyObject *o
-    Py_ssize_t inside   # references to it from the tape and from reached objects
-    bint live
-
-
-cdef struct Graph:
-    Reached *objects
-    Py_ssize_t count
-    Py_ssize_t capacity
-    PyObject *index     # a dict: address -> position in objects
-    Py_ssize_t *stack   # live objects whose references are still to follow; as long as objects
-    Py_ssize_t depth
-
-
-cdef Py_ssize_t reach(Graph *g, PyObject *o, bint add) except -2:
-    """The object's position; if it has none, -1, or a new one."""
-    cdef PyObject *found
-    cdef Reached *objects
-    cdef Py_ssize_t *stack
-    key = PyLong_FromVoidPtr(o)
-    found = PyDict_GetItemWithError(<object>g.index, key)
-    if found != NULL:
-        return PyLong_AsSsize_t(<object>found)
-    if not add:
-        return -1
-    if g.count == g.capacity:
-        objects = <Reached *>PyMem_Realloc(g.objects, (2 * g.count + 64) * sizeof(Reached))
-        if objects == NULL:
-            raise MemoryError()
-        g.objects = objects
-        stack = <Py_ssize_t *>PyMem_Realloc(g.stack, (2 * g.count + 64) * sizeof(Py_ssize_t))
-        if stack == NULL:
-            raise MemoryError()
-        g.stack = stack
-        g.capacity = 2 * g.count + 64
-    PyDict_SetItem(<object>g.index, key, g.count)
-    g.objects[g.count] = Reached(o, 0, False)
-    g.count += 1
-    return g.count - 1
-
-
-cdef bint is_value(PyObject *o) noexcept:
-    return PyObject_TypeCheck(o, <PyTypeObject *>Value)
-
-
-cdef bint is_handle(PyObject *o) noexcept:
-    """Whether o holds a node, and is laid out as fg_handle as far as the id."""
-    return is_value(o) or Py_TYPE(o) == <PyTypeObject *>_Run
-
-
-cdef int each_reference(PyObject *o, visitproc visit, void *g) except -1:
-    """Call visit for the objects that o refers to, if o is of a kind that is looked into."""
-    cdef PyTypeObject *tp = Py_TYPE(o)
-    if (tp == &PyDict_Type or tp == &PyList_Type or tp == &PyTuple_Type or tp == &PySet_Type
-            or tp == &PyMethod_Type or tp == &PyCFunction_Type or tp == <PyTypeObject *>partial):
-        return tp.tp_traverse(o, visit, g)
-    if tp != <PyTypeObject *>Value and is_value(o):   # a subclass may have a dict, or slots
-        return tp.tp_traverse(o, visit, g) if tp.tp_traverse != NULL else 0
-    if tp == <PyTypeObject *>_Rule:
-        return visit(<PyObject *>(<_Rule>o).node, g)
-    if tp == <PyTypeObject *>Tensor:
-        return visit(<PyObject *>(<Tensor>o).run, g)
-    if tp == &PyCell_Type:
-        return visit_if(PyCell_GET(o), visit, g)
-    if tp == &PyFunction_Type:   # not its globals
-        visit_if(PyFunction_GetClosure(o), visit, g)
-        visit_if(PyFunction_GetDefaults(o), visit, g)
-        return visit_if(PyFunction_GetKwDefaults(o), visit, g)
-    return 0
-
-
-cdef int visit_if(PyObject *o, visitproc visit, void *g) except -1:
-    return visit(o, g) if o != NULL else 0
-
-
-cdef bint is_looked_into(PyObject *o) noexcept:
-    cdef PyTypeObject *tp = Py_TYPE(o)
-    return (is_handle(o) or tp == <PyTypeObject *>Tensor or tp == &PyCell_Type or tp == &PyFunction_Type or tp == &PyTuple_Type
-            or tp == &PyDict_Type or tp == &PyList_Type or tp == &PySet_Type or tp == &PyMethod_Type
-            or tp == &PyCFunction_Type or tp == <PyTypeObject *>_Rule or tp == <PyTypeObject *>partial)
-
-
-cdef int count_reference(PyObject *o, void *graph) except -1:
-    cdef Graph *g = <Graph *>graph
-    if is_looked_into(o):
-        g.objects[reach(g, o, True)].inside += 1
-    return 0
-
-
-cdef int enliven(PyObject *o, void *graph) except -1:
-    """o is live: what it refers to is to follow, and a handle holds its node again."""
-    cdef Graph *g = <Graph *>graph
-    cdef Py_ssize_t k
-    if not is_looked_into(o):
-        return 0
-    k = reach(g, o, False)
-    if k >= 0 and not g.objects[k].live:
-        g.objects[k].live = True
-        g.stack[g.depth] = k
-        g.depth += 1
-    return 0
-
-
-cdef int follow(Graph *g) except -1:
-    while g.depth > 0:
-        g.depth -= 1
-        each_reference(g.objects[g.stack[g.depth]].o, enliven, g)
-    return 0
-
-
-cdef int hold_values(Graph *g, bint live) noexcept:
-    """Let the reached handles that are live, or those that are not, hold their nodes; 1 if any did not."""
-    cdef Py_ssize_t k
-    cdef fg_handle *handle
-    cdef bint changed = False
-    for k in range(g.count):
-        if g.objects[k].live == live and is_handle(g.objects[k].o):
-            handle = <fg_handle *>g.objects[k].o
-            if handle.id != 0 and fg_tape_holder(&tape, handle.id) == NULL:
-                fg_tape_hold(&tape, handle.id, &handle.id)
-                changed = True
-    return changed
-
-
-cdef int find_dead(Graph *g, fg_id *boxed, fg_id boxes) except -1:
-    """Tell the live among the objects that the boxes of these nodes lead to from the dead."""
-    cdef Py_ssize_t k = 0
-    cdef fg_id j, rounds = 0
-    cdef fg_handle *handle
-    for j in range(boxes):
-        count_reference(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, g)
-    while k < g.count:
-        each_reference(g.objects[k].o, count_reference, g)
-        k += 1
-    for k in range(g.count):
-        if Py_REFCNT(g.objects[k].o) > g.objects[k].inside:
-            enliven(g.objects[k].o, g)
-    follow(g)
-    for k in range(g.count):
-        if not g.objects[k].live and is_handle(g.objects[k].o):
-            handle = <fg_handle *>g.objects[k].o
-            if fg_tape_holder(&tape, handle.id) == &handle.id and handle.id != 0:
-                fg_tape_hold(&tape, handle.id, NULL)
-    # A node that is needed keeps its box alive, and that may lead to more Values and so to more nodes:
-    # mostly none, since they are operands. Past a few rounds, call everything live.
-    while True:
-        fg_tape_mark_living(&tape)
-        try:
-            for j in range(boxes):
-                if fg_tape_is_marked(&tape, boxed[j]):
-                    enliven(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, g)
-        finally:
-            fg_tape_clear_marks(&tape)
-        follow(g)
-        rounds += 1
-        if not hold_values(g, True):
-            return 0
-        if rounds == 16:
-            for k in range(g.count):
-                g.objects[k].live = True
-            return 0
-
-
-cdef int release_cycles() except -1:
-    """Empty the boxes that only cycles keep alive. At a safe point: ids may change, Python code runs."""
-    cdef dict index = {}
-    cdef list dead = []   # both made first: making them may run Python's collector
-    cdef Graph g
-    cdef fg_id boxes = 0, i
-    cdef Py_ssize_t k
-    cdef fg_id *boxed
-    global draining
-    if draining or tape.busy or tape.boxes == 0:
-        return 0
-    boxed = <fg_id *>PyMem_Malloc(tape.boxes * sizeof(fg_id))
-    if boxed == NULL:
-        raise MemoryError()
-    for i in range(1, tape.n):
-        if fg_owner_is_box(tape.owner[i]) and fg_owner_box(tape.owner[i]).extra != NULL:
-            boxed[boxes] = i
-            boxes += 1
-    g = Graph(NULL, 0, 0, <PyObject *>index, NULL, 0)
-    try:
-        tape.busy += 1   # while Values do not hold their nodes, none must go
-        try:
-            find_dead(&g, boxed, boxes)
-        finally:
-            hold_values(&g, True)
-            hold_values(&g, False)
-            tape.busy -= 1
-        for i in range(boxes):
-            k = reach(&g, <PyObject *>fg_owner_box(tape.owner[boxed[i]]).extra, False)
-            if not g.objects[k].live:
-                dead.append(<dict>fg_owner_box(tape.owner[boxed[i]]).extra)
-    finally:
-        PyMem_Free(boxed)
-        PyMem_Free(g.objects)
-        PyMem_Free(g.stack)
-    draining = True   # what dies now is disposed of at the end, without recursion
-    try:
-        for extra in dead:
-            op = extra.get("_op")
-            extra.clear()
-            if op is not None:
-                extra["_op"] = op
-    finally:
-        dead = extra = None
-        draining = False
-        if tape.dead != NULL:
-            drain()
-    return 0
+include "_cycles.pxi"
 
 
 # ---- numbers ----
@@ -926,6 +709,7 @@ cdef int check_made(list children, list partials, double *values) except -1:
     are written to `values`."""
     cdef Py_ssize_t k
     for k, child in enumerate(children):
+        listen(k)
         if not isinstance(child, Value):
             raise TypeError(f"_children[{k}]: expected a Value, got {describe(child)}")
     if partials is not None:
@@ -933,6 +717,7 @@ cdef int check_made(list children, list partials, double *values) except -1:
             raise ValueError(f"local_grads: expected {len(children)} numbers, one for each child, "
                              f"got {len(partials)}")
         for k in range(len(partials)):
+            listen(k)
             values[k] = to_data(f"local_grads[{k}]", partials[k])
     return 0
 
@@ -1162,10 +947,15 @@ cdef list operand_ids(fg_id i):
 cdef list parents_of(Value self):
     """The Values that _prev and _children show, in order and as often as they were used."""
     cdef int shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
+    cdef Py_ssize_t k
+    cdef list found = []
     hold_ids()
     try:
         ids = operand_ids(self.id)
-        return [handle_of(i) for i in (ids if shown < 0 else ids[:shown])]
+        for k, i in enumerate(ids if shown < 0 else ids[:shown]):
+            listen(k)
+            found.append(handle_of(i))
+        return found
     finally:
         release_ids()
 
@@ -1177,6 +967,14 @@ cdef tuple partials_of(fg_id i):
     partials = <double *><char *>scratch
     count = fg_block_operands(&tape, i, NULL, partials)
     return tuple([partials[k] for k in range(count)])
+
+
+cdef inline int listen(Py_ssize_t k) except -1:
+    """Called at each turn k of a loop over much of the user's: now and then, whether Ctrl-C was pressed. That may run
+    Python code."""
+    if k & 0xFFF == 0xFFF:
+        PyErr_CheckSignals()
+    return 0
 
 
 cdef void hold_ids() noexcept:
@@ -1244,537 +1042,7 @@ cdef int sweep_from(fg_id i) except -1:
     return 0
 
 
-# ---- copies and pickles ----
-#
-# A Value is saved as the part of its graph that nobody holds, a tuple of plain entries in order, and
-# what is held where that part ends, as objects. So what two Values share is shared by their copies, by
-# the memo that copy and pickle keep; and long graphs do not recurse. The results of one instruction are
-# one entry, and so are the leaves of a tensor; if somebody holds them, the object is their _Run.
-
-cdef enum:
-    FORMAT = 2
-
-
-cdef dict opcodes = {fg_op_table[op].id.decode(): op for op in range(FG_OPS)}
-
-
-cdef fg_id entry_of(fg_id i):
-    """The node that stands for i in a saved graph: the instruction of a part, the run of a leaf."""
-    cdef fg_id run
-    if fg_tape_op(&tape, i) == FG_PART or fg_op_is_block(fg_tape_op(&tape, i)):
-        return block_of(i)
-    if fg_op_is_leaf(fg_tape_op(&tape, i)) and live_runs > 0:
-        run = i
-        while run < tape.n and fg_op_is_leaf(fg_tape_op(&tape, run)):
-            run += 1
-        if run < tape.n and fg_tape_op(&tape, run) == FG_RUN and run - tape.args[run].b <= i:
-            return run
-    return i
-
-
-cdef bint has_parts(fg_id i):
-    """Whether entry i is several numbers below its node, and not the node's own."""
-    cdef int op = fg_tape_op(&tape, i)
-    return (op == FG_RUN or fg_op_is_block(op)) and tape.args[i].b > 0
-
-
-cdef bint entry_is_held(fg_id i):
-    """Whether there is an object for entry i, or for a part of it."""
-    cdef fg_id k
-    if fg_tape_holder(&tape, i) != NULL:
-        return True
-    if has_parts(i):
-        for k in range(i - tape.args[i].b, i):
-            if fg_tape_holder(&tape, k) != NULL:
-                return True
-    return False
-
-
-cdef tuple save(fg_id root):
-    """(FORMAT, what is held where the saved part ends, its entries in order, root the last).
-
-    An entry is (opcode's name, operands, constant, data, grad, attributes). An operand is the position
-    of a number, counted over all entries; or, from -1 down, one of the held Values; or a tuple of the
-    position of a held _Run and that of the number in it. With several numbers, data and grad are bytes
-    and attributes are by number.
-    """
-    cdef dict position         # entry -> of its first number; None: not known yet; -1 and below: held
-    cdef list entries, ends, stack
-    cdef fg_id i, operand
-    cdef Py_ssize_t numbers = 0
-    hold_ids()   # before anything is made: that may run Python's collector
-    try:
-        position, entries, ends, stack = {}, [], [], [root]
-        while stack:
-            i = stack.pop()
-            if i in position:
-                continue
-            if i != root and entry_is_held(i):
-                ends.append(run_object(i) if has_parts(i) else handle_of(i))
-                position[i] = -len(ends)
-                continue
-            position[i] = None
-            stack.extend([entry_of(operand) for operand in entry_operands(i)])
-        for i in sorted([j for j in position if position[j] is None]):
-            places = tuple([place_of(operand, position) for operand in entry_operands(i)])
-            position[i] = numbers
-            numbers += tape.args[i].b if has_parts(i) else 1
-            entries.append((fg_op_table[fg_tape_op(&tape, i)].id.decode(), places, constant_of(i),
-                            numbers_of(i, tape.data), gradients_of(i),
-                            None if i == root and not has_parts(i) else attributes_of(i)))
-    finally:
-        release_ids()
-    return FORMAT, tuple(ends), tuple(entries)
-
-
-cdef list entry_operands(fg_id i):
-    """The operands of all results of entry i: of a block instruction, every element of its views."""
-    cdef list ids = []
-    cdef fg_record *r
-    cdef fg_view *view
-    cdef fg_id v, row, col
-    if not fg_op_is_block(fg_tape_op(&tape, i)):
-        return operand_ids(i)
-    r = fg_tape_record(&tape, i)   # ids are held, but appending may move the pool
-    for v in range(r.views):
-        view = fg_record_view(r, v)
-        for row in range(view.rows):
-            for col in range(view.cols):
-                ids.append(fg_record_slot(r, view, row, col))
-                r = fg_tape_record(&tape, i)
-                view = fg_record_view(r, v)
-    return ids
-
-
-cdef object place_of(fg_id operand, dict position):
-    cdef fg_id entry = entry_of(operand)
-    place = position[entry]
-    if not has_parts(entry):
-        return place
-    number = operand - (entry - tape.args[entry].b)
-    return place + number if place >= 0 else (-1 - place, number)
-
-
-cdef object numbers_of(fg_id i, double *array):
-    """The data, or gradients, of entry i."""
-    if has_parts(i):
-        return (<char *>(array + (i - tape.args[i].b)))[:tape.args[i].b * sizeof(double)]
-    return array[i]
-
-
-cdef object gradients_of(fg_id i):
-    """numbers_of() its gradients; frozen leaves keep theirs elsewhere."""
-    cdef fg_id k, count = tape.args[i].b if has_parts(i) else 0
-    cdef double *out
-    if fg_tape_op(&tape, i) == FG_FROZEN:
-        return fg_tape_gradient(&tape, i)[0]
-    result = numbers_of(i, tape.grad)
-    if fg_tape_op(&tape, i) == FG_RUN and any_frozen(i - count, count):
-        result = bytearray(result)
-        out = <double *><char *>result
-        for k in range(count):
-            out[k] = fg_tape_gradient(&tape, i - count + k)[0]
-        result = bytes(result)
-    return result
-
-
-cdef object constant_of(fg_id i):
-    """What node i has besides operands: FG_POWI its exponent, FG_LOCAL the partial derivatives, a block
-    instruction its parameter, shapes and labels."""
-    cdef int op = fg_tape_op(&tape, i)
-    cdef fg_record *r
-    cdef fg_id v, k
-    if op == FG_POWI:
-        return <int32_t>tape.args[i].b
-    if op == FG_LOCAL:
-        return partials_of(i)
-    if op == FG_RUN:
-        k = tape.args[i].b
-        if any_frozen(i - k, k):
-            return k, bytes([fg_tape_op(&tape, v) == FG_FROZEN for v in range(i - k, i)])
-        return k
-    if fg_op_is_block(op):
-        shapes = []
-        for v in range(fg_tape_record(&tape, i).views):
-            view = fg_record_view(fg_tape_record(&tape, i), v)[0]
-            shapes.append((view.rows, view.cols, bool(view.flags & FG_VIEW_CONSTANT)))
-        labels = []
-        for k in range(fg_tape_record(&tape, i).extra):
-            labels.append(fg_record_extra(fg_tape_record(&tape, i))[k])
-        r = fg_tape_record(&tape, i)
-        return (fg_op_table[r.param].id.decode(), <int32_t>r.k, r.rows, r.cols, tape.args[i].b > 0,
-                tuple(shapes), tuple(labels))
-    return None
-
-
-cdef object attributes_of(fg_id i):
-    """The attributes of entry i, by number if it has several."""
-    cdef fg_id k, first
-    if has_parts(i):
-        first = i - tape.args[i].b
-        found = {}
-        if tape.boxes > 0:
-            for k in range(first, i):
-                if fg_owner_is_box(tape.owner[k]):
-                    found[k - first] = dict(<dict>fg_owner_box(tape.owner[k]).extra)
-        return found or None
-    return dict(<dict>fg_owner_box(tape.owner[i]).extra) if fg_owner_is_box(tape.owner[i]) else None
-
-
-cdef int damaged(str what) except -1:
-    raise ValueError(f"a saved Value is damaged: {what}")
-
-
-cdef bint is_count(object x, Py_ssize_t least):
-    return type(x) is int and least <= x < MOST_NODES
-
-
-cdef Py_ssize_t check_block(str name, int op, tuple places, object constant) except -1:
-    """The number of its results. ValueError unless save() makes such a block instruction."""
-    if type(constant) is not tuple or len(constant) != 7:
-        damaged(f"{name} has the constant {describe(constant)}")
-    param, k, rows, cols, parts, shapes, labels = constant
-    if (type(param) is not str or param not in opcodes or type(k) is not int
-            or not -(1 << 31) <= k < 1 << 31 or not is_count(rows, 1) or not is_count(cols, 1)
-            or rows * cols >= MOST_NODES or type(parts) is not bool
-            or not (parts or rows * cols == 1) or type(shapes) is not tuple
-            or type(labels) is not tuple or not all([is_count(label, 0) for label in labels])):
-        damaged(f"{name} has the constant {describe(constant)}")
-    for shape in shapes:
-        if (type(shape) is not tuple or len(shape) != 3 or not is_count(shape[0], 0)
-                or not is_count(shape[1], 0) or type(shape[2]) is not bool):
-            damaged(f"{name} has an operand of shape {describe(shape)}")
-    sizes = [(shape[0], shape[1]) for shape in shapes]
-    if sum_of([m * n for m, n in sizes]) != len(places):
-        damaged(f"{name} has {len(places)} operands of shapes {sizes}")
-    arity = fg_op_table[opcodes[param]].arity
-    if op == FG_LAYER:
-        fits = (len(sizes) in (2, 3) and sizes[0][0] == rows and sizes[1] == (cols, sizes[0][1])
-                and sizes[2:] in ([], [(1, cols)]) and is_fused(opcodes[param]))
-    elif op == FG_MAP:
-        fits = (len(sizes) == arity and 0 < arity and opcodes[param] < FG_CUSTOM
-                and all([m in (1, rows) and n in (1, cols) for m, n in sizes]))
-    elif op in (FG_SOFTMAX, FG_LOG_SOFTMAX):
-        fits = sizes == [(rows, cols)]
-    elif op == FG_CROSS_ENTROPY:
-        fits = (len(sizes) == 1 and rows * cols == 1 and len(labels) == sizes[0][0] > 0
-                and all([label < sizes[0][1] for label in labels]))
-    else:
-        fits = (len(sizes) == 1 and sizes[0][0] > 0 and sizes[0][1] > 0
-                and rows * cols in (1, sizes[0][0]))
-    if not fits or (labels and op != FG_CROSS_ENTROPY):
-        damaged(f"{name} of {rows} x {cols} has operands of shapes {sizes}")
-    return rows * cols
-
-
-cdef Py_ssize_t sum_of(list numbers):
-    cdef Py_ssize_t total = 0
-    for number in numbers:
-        total += number
-    return total
-
-
-cdef Py_ssize_t check_saved(object saved, Py_ssize_t *nodes, bint run) except -1:
-    """How many pool entries and, in *nodes, nodes the entries need. ValueError unless they are what save()
-    makes, of a run or not; afterwards reading them runs no Python code."""
-    cdef int op = FG_LEAF
-    cdef Py_ssize_t numbers = 0, count = 0, pool = 0
-    if (type(saved) is not tuple or len(saved) != 3 or saved[0] != FORMAT
-            or type(saved[1]) is not tuple or type(saved[2]) is not tuple):
-        damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
-    cdef tuple ends = saved[1], entries = saved[2]
-    if not entries:
-        damaged("no nodes")
-    for end in ends:
-        if not isinstance(end, (Value, _Run)):
-            damaged(f"expected a Value, got {describe(end)}")
-    nodes[0] = 0
-    for position, entry in enumerate(entries):
-        if type(entry) is not tuple or len(entry) != 6:
-            damaged(f"node {position} is no tuple of 6")
-        name, places, constant, data, grad, extra = entry
-        if type(name) is not str or name not in opcodes or name == "PART":
-            damaged(f"node {position} has the unknown operation {describe(name)}")
-        op = opcodes[name]
-        if type(places) is not tuple or fg_op_table[op].arity not in (-1, len(places)):
-            damaged(f"node {position}, {name}, has the wrong operands")
-        for place in places:
-            if type(place) is tuple and len(place) == 2 and type(place[0]) is int and type(place[1]) is int:
-                if (0 <= place[0] < len(ends) and type(ends[place[0]]) is _Run
-                        and 0 <= place[1] < (<_Run>ends[place[0]]).count):
-                    continue
-            elif type(place) is int and -len(ends) <= place < numbers:
-                if place >= 0 or isinstance(ends[-1 - place], Value):
-                    continue
-            damaged(f"node {position} has the operand {describe(place)}")
-        count = 0
-        if op == FG_RUN:
-            if (type(constant) is tuple and len(constant) == 2 and is_count(constant[0], 1)
-                    and type(constant[1]) is bytes and len(constant[1]) == constant[0]):
-                constant = constant[0]   # and which of them are frozen
-            if places or not is_count(constant, 1):
-                damaged(f"node {position} has the length {describe(constant)}")
-            count = constant
-        elif fg_op_is_block(op):
-            count = check_block(f"node {position}, {name},", op, places, constant)
-            pool += fg_block_words(<fg_id>len(constant[5]), <fg_id>len(constant[6])) + len(places)
-            if not constant[4]:
-                count = 0
-        elif op == FG_POWI:
-            if type(constant) is not int or not -(1 << 31) <= constant < 1 << 31:
-                damaged(f"node {position} has the exponent {describe(constant)}")
-        elif op == FG_LOCAL:
-            if (type(constant) is not tuple or len(constant) != len(places)
-                    or not all([type(x) is float for x in constant])):
-                damaged(f"node {position} has the wrong partial derivatives")
-        elif constant is not None:
-            damaged(f"node {position}, {name}, has a constant")
-        for array in (data, grad):
-            if (type(array) is not bytes or len(array) != count * <Py_ssize_t>sizeof(double)) if count \
-                    else type(array) is not float:
-                damaged(f"node {position} has the wrong data and grad")
-        if extra is not None:
-            if count:
-                if type(extra) is not dict or not all([type(k) is int and 0 <= k < count for k in extra]):
-                    damaged(f"its attributes are {describe(extra)}")
-                for attributes in extra.values():
-                    check_attributes(attributes)
-            else:
-                check_attributes(extra)
-        if fg_op_is_pooled(op):
-            pool += fg_op_pool_size(op, <fg_id>len(places))
-        numbers += count or 1
-        nodes[0] += count + 1
-    if run != (op == FG_RUN or count > 0):
-        damaged("it is of another kind")
-    if nodes[0] > MOST_NODES or pool > MOST_NODES:
-        raise MemoryError(f"a saved Value of {nodes[0]} nodes does not fit on the tape")
-    return pool
-
-
-cdef int check_attributes(object extra) except -1:
-    if type(extra) is not dict or not all([type(name) is str for name in extra]):
-        damaged(f"its attributes are {describe(extra)}")
-    if not isinstance(extra.get("_op", ""), str):
-        damaged(f"its _op is {describe(extra['_op'])}")
-    if "_backward" in extra and not callable(extra["_backward"]):
-        damaged(f"its _backward is {describe(extra['_backward'])}")
-    return 0
-
-
-cdef int attach(fg_id i, dict extra) except -1:
-    """Give node i attributes. Nothing but memory can fail, and then nothing has changed."""
-    cdef fg_box *box = fg_tape_box(&tape, i)
-    cdef PyObject *old
-    if box == NULL:
-        raise_status(FG_E_MEMORY)
-    old = <PyObject *>box.extra
-    Py_INCREF(<PyObject *>extra)
-    box.extra = <void *>extra
-    fg_tape_set_hook(&tape, i, "_backward" in extra)
-    if old != NULL:
-        Py_DECREF(old)
-    return 0
-
-
-cdef fg_id place_id(object place, tuple ends, fg_id *ids):
-    """The node of an operand that check_saved() has seen."""
-    cdef _Run run
-    cdef Py_ssize_t k
-    if type(place) is tuple:
-        run = <_Run>ends[<Py_ssize_t>(<tuple>place)[0]]
-        return run.id - run.count + <fg_id>(<tuple>place)[1]
-    k = place
-    return ids[k] if k >= 0 else (<Value>ends[-1 - k]).id
-
-
-cdef int push_entry(tuple entry, tuple ends, fg_id *ids, Py_ssize_t *numbers, fg_id *node) except -1:
-    """Append a checked entry; its numbers are entered into ids."""
-    cdef int op = opcodes[entry[0]], status
-    cdef tuple places = entry[1], shapes, labels
-    cdef fg_id first, k, v, count = 0, at = 0
-    cdef fg_id *list_ids
-    cdef fg_record *r
-    cdef fg_id[3] few = [0, 0, 0]
-    cdef double number = 0.0
-    cdef bytes data, grad, frozen = None
-    if op == FG_RUN or fg_op_is_block(op):
-        if op == FG_RUN:
-            if type(entry[2]) is tuple:
-                count, frozen = entry[2]
-            else:
-                count = entry[2]
-            first = fg_tape_push_leaves(&tape, count)
-            node[0] = fg_tape_push_run(&tape, count)
-        else:
-            param, k_, rows, cols, parts, shapes, labels = entry[2]
-            r = fg_block_begin(&tape, opcodes[param], <fg_id>len(shapes), <fg_id>len(labels))
-            r.k = <fg_id><int32_t>k_
-            for k in range(<fg_id>len(labels)):
-                fg_record_extra(r)[k] = labels[k]
-            for v in range(<fg_id>len(shapes)):
-                list_ids = fg_block_ids(r)
-                for k in range(<fg_id>shapes[v][0] * <fg_id>shapes[v][1]):
-                    list_ids[k] = place_id(places[at + k], ends, ids)
-                at += <fg_id>shapes[v][0] * <fg_id>shapes[v][1]
-                fg_block_list(r, v, shapes[v][0], shapes[v][1])
-                if shapes[v][2]:
-                    fg_record_view(r, v).flags |= FG_VIEW_CONSTANT
-            if not parts:
-                number = entry[3]
-            else:
-                data = entry[3]
-            status = fg_block_push(&tape, op, rows, cols, parts,
-                                   <double *><char *>data if parts else &number, node)
-            if status < 0:
-                raise_status(status)
-            count = tape.args[node[0]].b
-        if count > 0:
-            data, grad = entry[3], entry[4]
-            first = node[0] - count
-            memcpy(tape.data + first, <char *>data, count * sizeof(double))
-            memcpy(tape.grad + first, <char *>grad, count * sizeof(double))
-            for k in range(count):
-                ids[numbers[0] + k] = first + k
-                if frozen is not None and frozen[k]:
-                    freeze(first + k, True)
-            numbers[0] += count
-            return 0
-    elif fg_op_is_pooled(op):
-        count = <fg_id>len(places)
-        memory = bytearray((count + 1) * (sizeof(fg_id) + sizeof(double)))
-        partials = <double *><char *>memory
-        list_ids = <fg_id *>(partials + count)
-        for k in range(count):
-            list_ids[k] = place_id(places[k], ends, ids)
-            if op == FG_LOCAL:
-                partials[k] = entry[2][k]
-        node[0] = fg_tape_push_pooled(&tape, op, list_ids, count, partials, entry[3])
-    else:
-        for k in range(<fg_id>len(places)):
-            few[k] = place_id(places[k], ends, ids)
-        if op == FG_POWI:
-            few[1] = <fg_id><int32_t>entry[2]
-        node[0] = fg_tape_push(&tape, FG_LEAF if op == FG_FROZEN else op, few[0], few[1], entry[3])
-    tape.grad[node[0]] = entry[4]
-    if op == FG_FROZEN:
-        freeze(node[0], True)
-    ids[numbers[0]] = node[0]
-    numbers[0] += 1
-    return 0
-
-
-cdef fg_id rebuild(tuple saved, Py_ssize_t pool, Py_ssize_t nodes, fg_id *holder) except 0:
-    """Append what check_saved() has checked, for its last node to be held from there."""
-    cdef tuple ends = saved[1], entries = saved[2]
-    cdef fg_id node = 0
-    cdef fg_id *ids
-    cdef Py_ssize_t numbers = 0, k
-    names = set()
-    for entry in entries:
-        for extra in ([] if entry[5] is None else entry[5].values() if type(entry[3]) is bytes
-                      else [entry[5]]):
-            names.update(extra)
-    for name in names:
-        declare_attribute(name)
-    memory = bytearray((nodes + 1) * sizeof(fg_id))
-    ids = <fg_id *><char *>memory
-    reserve(<fg_id>nodes, <fg_id>pool)
-    hold_ids()   # making small objects on the way may run Python's collector
-    try:
-        for entry in entries:
-            push_entry(<tuple>entry, ends, ids, &numbers, &node)
-        if holder[0] != 0:
-            fg_tape_hold(&tape, holder[0], NULL)
-        holder[0] = node
-        fg_tape_hold(&tape, node, holder)
-        numbers = 0
-        for entry in entries:
-            extra = entry[5]
-            if type(entry[3]) is bytes:
-                for k, attributes in (extra or {}).items():
-                    attach(ids[numbers + k], dict(attributes))
-                numbers += len(entry[3]) // <Py_ssize_t>sizeof(double)
-            else:
-                if extra is not None:
-                    attach(ids[numbers], dict(extra))
-                numbers += 1
-    finally:
-        release_ids()   # on an error nobody holds the new nodes, and they go
-    return node
-
-
-def _restore(cls, saved):
-    """The Value that save() saved, as a `cls`. Raises ValueError for anything else."""
-    cdef Value value
-    cdef Py_ssize_t nodes = 0, pool
-    if not (isinstance(cls, type) and issubclass(cls, Value)):
-        damaged(f"expected a subclass of Value, got {describe(cls)}")
-    pool = check_saved(saved, &nodes, False)
-    value = Value.__new__(cls)
-    if len(saved[2]) == 1 and saved[2][0][0] in ("LEAF", "FROZEN") and saved[2][0][5] is None:
-        # It is one already. So parameters that lay in order do again.
-        number, grad = saved[2][0][3:5]
-        tape.data[value.id], tape.grad[value.id] = number, grad
-        if saved[2][0][0] == "FROZEN":
-            freeze(value.id, True)
-        return value
-    rebuild(saved, pool, nodes, &value.id)
-    return value
-
-
-def _restore_run(saved):
-    """The numbers of a tensor, or the results of an instruction, that save() saved."""
-    cdef _Run run = _Run.__new__(_Run)
-    cdef Py_ssize_t nodes = 0, pool = check_saved(saved, &nodes, True)
-    rebuild(saved, pool, nodes, &run.id)
-    run.count = tape.args[run.id].b
-    run_made(run)
-    return run
-
-
-def _restore_part(cls, _Run run not None, index):
-    """Number `index` of a restored run as a `cls`."""
-    cdef Value value
-    cdef fg_id i
-    if not (isinstance(cls, type) and issubclass(cls, Value)):
-        damaged(f"expected a subclass of Value, got {describe(cls)}")
-    if type(index) is not int or not 0 <= index < run.count:
-        damaged(f"expected a position below {run.count}, got {describe(index)}")
-    i = run.id - run.count + <fg_id>index
-    if fg_tape_holder(&tape, i) != NULL:
-        return handle_of(i)
-    value = Value.__new__(cls)
-    i = run.id - run.count + <fg_id>index
-    if fg_tape_holder(&tape, i) != NULL:   # since making room for the new one has run Python code
-        return handle_of(i)
-    fg_tape_hold(&tape, value.id, NULL)
-    value.id = i
-    fg_tape_hold(&tape, i, &value.id)
-    return value
-
-
-cdef object copy_rule(object rule, dict memo):
-    """A function over copies of what it is a closure over; anything else as deepcopy takes it."""
-    if not isinstance(rule, FunctionType) or rule.__closure__ is None:
-        return deepcopy(rule, memo)
-    cells = []
-    for cell in rule.__closure__:
-        try:
-            cells.append(CellType(deepcopy(cell.cell_contents, memo)))
-        except ValueError:   # an empty cell
-            cells.append(CellType())
-    result = FunctionType(rule.__code__, rule.__globals__, rule.__name__,
-                          deepcopy(rule.__defaults__, memo), tuple(cells))
-    result.__kwdefaults__ = deepcopy(rule.__kwdefaults__, memo)
-    return result
-
-
-cdef int declare_attribute(str name) except -1:
-    """Let instances have an attribute of that name, if the class has nothing else under it."""
-    if name not in ("_op", "_backward") and class_attribute(Value, name) is None:
-        setattr(Value, name, _Attribute(name))
-    return 0
+include "_saving.pxi"
 
 
 # Between two checks for an interrupt, in words of 64 nodes: 16 million nodes, some 50 ms.
@@ -2193,44 +1461,52 @@ cdef class Value:
 
     def __reduce_ex__(self, protocol):
         """For copy and pickle: the node, its graph, and its attributes."""
-        own = dict(getattr(self, "__dict__", ()))
-        for name in copyreg._slotnames(type(self)):
-            if hasattr(self, name):
-                own[name] = getattr(self, name)
-        state = (extra_of(self), own)
         cdef fg_id entry = entry_of(self.id)
         if has_parts(entry):
             run = run_object(entry)   # may move ids
             entry = entry_of(self.id)
             place = (type(self), run, self.id - (entry - tape.args[entry].b))
-            return _restore_part, place, state if any(state) else None
-        return _restore, (type(self), save(entry)), state if any(state) else None
+            _, own = own_state(self)   # the rest is the run's
+            return _restore_part, place, (None, own) if own else None
+        if is_leaf(self.id):
+            state = own_state(self)
+            numbers = type(self), self.data, fg_tape_gradient(&tape, self.id)[0]
+            if fg_tape_op(&tape, self.id) == FG_FROZEN:
+                numbers += (False,)
+            return _restore, numbers, state if any(state) else None
+        return _member, place_in_graph(self)
 
     def __copy__(self):
         """A copy of the node, with the same operands; of those that nobody holds a copy as well."""
-        cdef fg_id entry = entry_of(self.id)
-        cdef _Run run
-        if not has_parts(entry):
-            restore, arguments, state = self.__reduce_ex__(4)
+        cdef fg_id entry
+        if has_own_ways(type(self), COPYING):
+            restore, arguments, *state = self.__reduce_ex__(4)
             result = restore(*arguments)
-        else:
-            _, (cls, run, index), state = self.__reduce_ex__(4)
-            result = _restore_part(cls, _restore_run(save(run.id)), index)
+            if state and state[0] is not None:
+                result.__setstate__(state[0])
+            return result
+        entry = entry_of(self.id)
+        if not has_parts(entry):
+            return shallow_copy(self)
+        _, (cls, run, index), state = self.__reduce_ex__(4)
+        result = _restore_part(cls, shallow_copy(run), index)
         if state is not None:
             result.__setstate__(state)
         return result
 
     def __deepcopy__(self, memo):
         """A copy whose graph is a copy as well, closures of `_backward` included."""
-        restore, arguments, state = self.__reduce_ex__(4)
+        cdef fg_id entry
+        own_ways = has_own_ways(type(self), COPYING)
+        entry = entry_of(self.id)
+        if not own_ways and not has_parts(entry) and not is_leaf(self.id):
+            return deep_copy(self, memo)
+        restore, arguments, *state = self.__reduce_ex__(4)
         result = restore(*deepcopy(arguments, memo))
         memo[id(self)] = result
-        if state is not None:
-            extra, own = state
-            if extra is not None:
-                extra = {name: copy_rule(x, memo) if name == "_backward" else deepcopy(x, memo)
-                         for name, x in extra.items()}
-            result.__setstate__((extra, deepcopy(own, memo)))
+        if state and state[0] is not None:
+            extra, own = state[0]
+            result.__setstate__((None if extra is None else deep_attributes(extra, memo), deepcopy(own, memo)))
         return result
 
     def __setstate__(self, state):
@@ -2238,12 +1514,12 @@ cdef class Value:
             damaged(f"expected two dicts, got {describe(state)}")
         extra, own = state
         if extra is not None:
-            check_attributes(extra)
-            for name in extra:
-                declare_attribute(name)
-            attach(self.id, dict(extra))
+            extra = checked_attributes(extra)
         if type(own) is not dict:
             damaged(f"expected a dict of attributes, got {describe(own)}")
+        own = dict(own)
+        if extra is not None:
+            attach(self.id, extra)
         for name, x in own.items():
             setattr(self, name, x)
 
@@ -2547,8 +1823,9 @@ def collect():
     """
     cdef fg_id before = tape.n
     if tape.boxes > 0:
-        release_cycles()   # the nodes that go with them may be popped before they are collected
+        release_cycles(NO_LIMIT)   # the nodes that go with them may be popped before they are collected
     fg_tape_collect(&tape)
+    collected()
     if not tape.busy:
         fg_tape_shrink(&tape)
     if tape.dead != NULL:

@@ -9,10 +9,12 @@ cdef double learning_rate(object lr) except? -1.0:
     return rate
 
 
-cdef Py_ssize_t count_numbers(str name, tuple items) except -1:
-    """How many numbers there are in Values and Tensors."""
+cdef Py_ssize_t count_numbers(str name, object items, bint heed=True) except -1:
+    """How many numbers there are in Values and Tensors. heed: Ctrl-C, which may run Python code."""
     cdef Py_ssize_t k, count = 0
     for k, item in enumerate(items):
+        if heed:
+            listen(k)
         if isinstance(item, Value):
             count += 1
         elif type(item) is Tensor and (<Tensor>item).rows > 0:

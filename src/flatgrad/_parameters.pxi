@@ -61,6 +61,7 @@ cdef class Parameters:
         hold_ids()
         try:
             for k, value in enumerate(values):
+                listen(k)
                 if not isinstance(value, (Value, Tensor)):
                     raise ArgumentTypeError(f"{name}[{k}]: expected a Value or a Tensor, got {describe(value)}")
                 if isinstance(value, Tensor):

@@ -126,6 +126,7 @@ cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
     numbers[0] = True
     row = []
     for k, item in enumerate(list(x)):
+        listen(k)
         if isinstance(item, Value):
             numbers[0] = False
             row.append(item)
@@ -196,7 +197,7 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
             raise MemoryError(f"{name}: {count} elements do not fit on the tape")
         a.rows, a.cols, a.ndim = 1, <fg_id>count, 1
         if numbers:
-            return take_array(name, np_asarray(elements), a, keep)
+            return take_array(name, array_of_rows(elements, 1), a, keep)
         a.kind = LIST
         a.o = <PyObject *>elements
         keep.append(elements)
@@ -232,6 +233,18 @@ cdef object np_asarray(object x):
 cdef bint has_array(object x):
     """Whether NumPy can make an array of it: a class has the method for its instances."""
     return not isinstance(x, type) and getattr(x, "__array__", None) is not None
+
+
+cdef object array_of_rows(object rows, Py_ssize_t width):
+    """np.asarray of a list of numbers, or of rows of so many, by parts: in between, Ctrl-C is heard."""
+    cdef Py_ssize_t step = (1 << 16) // (width if width > 0 else 1) + 1, k
+    cdef list parts = []
+    if len(rows) <= step:
+        return np_asarray(rows)
+    for k in range(0, len(rows), step):
+        PyErr_CheckSignals()
+        parts.append(np_asarray(rows[k:k + step]))
+    return np.concatenate(parts)
 
 
 cdef bint is_row(object x):
@@ -270,10 +283,14 @@ cdef int take_array(str name, object array, Operand *a, list keep) except -1:
 cdef int take_rows(str name, object x, Operand *a, list keep) except -1:
     """A list of rows."""
     cdef bint numbers, all_numbers = True
-    cdef Py_ssize_t width = -1, count, k
+    cdef Py_ssize_t width = -1, count, k, elements_seen = 0
     cdef list rows = []
     cdef Operand plain
     for k, row in enumerate(plain_sequence(x)):
+        elements_seen += width if width > 0 else 1
+        if elements_seen > 0xFFFF:
+            elements_seen = 0
+            PyErr_CheckSignals()
         if type(row) is list and take_plain(row, &plain):   # most often
             if width >= 0 and <Py_ssize_t>plain.cols != width:
                 raise ShapeError(f"{name}: expected rows of one length, got {width} in row 0 and {plain.cols} "
@@ -294,7 +311,7 @@ cdef int take_rows(str name, object x, Operand *a, list keep) except -1:
     if len(rows) * (width if width > 0 else 1) >= MOST_NODES:
         raise MemoryError(f"{name}: {len(rows)} x {width} elements do not fit on the tape")
     if all_numbers:
-        return take_array(name, np_asarray(rows), a, keep)
+        return take_array(name, array_of_rows(rows, width), a, keep)
     a.kind = ROWS
     a.o = <PyObject *>rows
     a.rows, a.cols, a.ndim = <fg_id>len(rows), <fg_id>width, 2
@@ -2166,6 +2183,12 @@ def _restore_tensor(_Run run not None, offset, rows, cols, row_step, col_step, n
             or type(constant) is not bool):
         damaged("no Tensor has this shape")
     corners = [offset + i * row_step + j * col_step for i in (0, rows - 1) for j in (0, cols - 1)]
+    # The elements lie apart, as those of slices do: so there are no more than numbers.
+    (step, length), (far, _) = sorted([(abs_of(row_step) if rows > 1 else 0, rows),
+                                       (abs_of(col_step) if cols > 1 else 0, cols)])
+    if ((length > 1 and step == 0) or (rows > 1 and cols > 1 and far <= step * (length - 1))
+            or (far == 0 and rows * cols > 1)):
+        damaged(f"no Tensor of shape ({rows}, {cols}) has these steps")
     if (rows * cols > run.count or sorted(corners)[0] < 0 or sorted(corners)[-1] >= run.count
             or abs_of(row_step) >= 1 << 31 or abs_of(col_step) >= 1 << 31):
         damaged(f"a Tensor of shape ({rows}, {cols}) reaches beyond its {run.count} numbers")

@@ -11,9 +11,11 @@ import operator
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
 
-__all__ = ["array_of_numbers", "columns_of", "extra", "finite", "finite_array", "flag", "generator", "is_bool",
-           "no_attribute", "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened", "whole",
-           "within"]
+__all__ = ["array_of_numbers", "as_array", "columns_of", "extra", "finite", "finite_array", "flag", "generator",
+           "is_bool", "no_attribute", "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened",
+           "whole", "within"]
+
+ROWS_AT_ONCE = 1024   # of a list, between two looks at whether Ctrl-C was pressed
 
 
 def real(name, value, expected="a number"):
@@ -156,12 +158,24 @@ def generator(name, rng):
     return np.random.default_rng(rng)
 
 
+def as_array(x):
+    """np.asarray, of a long list by parts: in between, Ctrl-C is heard."""
+    import numpy as np
+
+    if type(x) not in (list, tuple) or len(x) <= ROWS_AT_ONCE:
+        return np.asarray(x)
+    parts = [np.asarray(x[k:k + ROWS_AT_ONCE]) for k in range(0, len(x), ROWS_AT_ONCE)]
+    if len({part.shape[1:] for part in parts}) > 1 or any(part.dtype.kind not in "biuf" for part in parts):
+        return np.asarray(x)   # which says what is wrong with it
+    return np.concatenate(parts)
+
+
 def array_of_numbers(x):
     """`x` as an array, for what takes numbers and has no gradient: Tensors, and those in a list, by their numbers."""
     import numpy as np
 
     try:
-        return np.asarray(x)
+        return as_array(x)
     except ArgumentTypeError:   # a Tensor that requires a gradient
         return np.asarray(without_tensors(x))
 

@@ -7,6 +7,7 @@ A neuron called alone builds micrograd's scalar graph. A layer is one instructio
 whole batch, unless its attribute `fused` is False or `flatgrad.scalar_graph()` is around the call.
 """
 import random
+from reprlib import recursive_repr
 
 from flatgrad import scalar
 from flatgrad._core import (Tensor, Value, Weights, layer_forward, network_forward, own_calls, scalar_graph, softmax,
@@ -254,6 +255,7 @@ class Layer(Module):
             activation = getattr(activation, "__name__", type(activation).__name__)
         return f"{type(self).__name__}({', '.join([*map(str, [*widths, len(self.neurons)]), activation or 'mixed'])})"
 
+    @recursive_repr()
     def __repr__(self):
         return f"Layer of [{', '.join(str(n) for n in self.neurons)}]"
 
@@ -326,6 +328,7 @@ class MLP(Module):
         """The parameters of each layer in turn."""
         return [p for layer in self.layers for p in layer.parameters()]
 
+    @recursive_repr()
     def __repr__(self):
         return f"MLP of [{', '.join(str(layer) for layer in self.layers)}]"
 
@@ -393,6 +396,7 @@ class Sequential(Module):
     def __iter__(self):
         return iter(self.layers)
 
+    @recursive_repr()
     def __repr__(self):
         return f"Sequential({', '.join(map(repr, self.layers))})"
 

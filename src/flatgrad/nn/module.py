@@ -1,6 +1,7 @@
 """What every model is: something that has parameters, found in its attributes, and can be saved."""
 import contextlib
 import math
+import threading
 from collections import namedtuple
 
 from flatgrad._core import Tensor, Value
@@ -17,7 +18,8 @@ class Module:
 
     A subclass puts Values, lists of Values, leaf Tensors and other Modules, or lists and dicts of these,
     into attributes, where they are found, and defines ``__call__``, or ``forward`` as in PyTorch. One
-    that defines `parameters` by itself, as micrograd's classes do, has what that returns.
+    that defines `parameters` by itself, as micrograd's classes do, has what that returns. A Module may lead
+    back to one that it is in, as to a parent: there it is not entered again.
 
     Attributes
     ----------
@@ -80,8 +82,8 @@ class Module:
             Each once, those in the module's own attributes first. The elements of a Tensor row by row.
         """
         found = {id(p): p for _, values in own_values(self) for p in flat(values)}
-        for _, child in self.named_children():
-            found.update((id(p), p) for p in child.parameters() if id(p) not in found)
+        for _, child in below(self):
+            found.update((id(p), p) for p in within(self, child.parameters) if id(p) not in found)
         return list(found.values())
 
     def named_parameters(self):
@@ -113,8 +115,8 @@ class Module:
         """
         for name, values in own_values(self):
             yield prefix + name, values
-        for name, child in self.named_children():
-            yield from child.named_values(f"{prefix}{name}.")
+        for name, child in below(self):
+            yield from within(self, child.named_values, f"{prefix}{name}.")
 
     def named_buffers(self, prefix=""):
         """The arrays that are saved with the parameters and not trained, as `named_values` has those.
@@ -128,8 +130,8 @@ class Module:
         """
         for name in self.buffer_names:
             yield prefix + name, self, name
-        for name, child in self.named_children():
-            yield from child.named_buffers(f"{prefix}{name}.")
+        for name, child in below(self):
+            yield from within(self, child.named_buffers, f"{prefix}{name}.")
 
     # ---- the modules in it ----
 
@@ -159,8 +161,8 @@ class Module:
         module : Module
         """
         yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+        for name, child in below(self):
+            yield from within(self, child.named_modules, f"{prefix}.{name}" if prefix else name)
 
     def modules(self):
         """The Modules of `named_modules`, in a new list."""
@@ -415,11 +417,11 @@ class Module:
     def summary_rows(self, prefix=""):
         """What `summary` has a line for: (name, description, number of parameters)."""
         own = sum(len(flat(values)) for _, values in own_values(self))
-        children = list(self.named_children())
+        children = below(self)
         if own or not children:
             yield prefix, self.description(), own
         for name, child in children:
-            yield from child.summary_rows(f"{prefix}.{name}" if prefix else name)
+            yield from within(self, child.summary_rows, f"{prefix}.{name}" if prefix else name)
 
     def description(self):
         """What `summary` calls the module: its repr if that is short."""
@@ -428,16 +430,46 @@ class Module:
         return text if own and len(text) <= 60 and "\n" not in text else type(self).__name__
 
 
+# ---- Modules that lead back to where one comes from ----
+
+class Entered(threading.local):
+    """The Modules that are asked at the moment what is in them, each in the one before it."""
+
+    def __init__(self):
+        self.modules = []
+
+
+entered = Entered()
+
+
+def below(module):
+    """`named_children`, but for the Modules in which it is asked itself; none if it is asked once more in itself."""
+    above = {id(other) for other in entered.modules}
+    if id(module) in above:
+        return []
+    above.add(id(module))
+    return [(name, child) for name, child in module.named_children() if id(child) not in above]
+
+
+def within(module, method, *arguments):
+    """What a method of a Module in this one returns, as a list: it does not come back to this one."""
+    entered.modules.append(module)
+    try:
+        return list(method(*arguments))
+    finally:
+        entered.modules.pop()
+
+
 # ---- what lies in attributes ----
 
 def is_parameter(value):
     return isinstance(value, Value) or (isinstance(value, Tensor) and not value._is_constant and not value._op)
 
 
-def is_list_of_values(value):
-    """Whether it is a (nested) list of Values, and not empty."""
-    return isinstance(value, (list, tuple)) and len(value) > 0 and all(
-        isinstance(item, Value) or is_list_of_values(item) for item in value)
+def is_list_of_values(value, above=()):
+    """Whether it is a (nested) list of Values, and not empty; none that is in itself is."""
+    return isinstance(value, (list, tuple)) and len(value) > 0 and id(value) not in above and all(
+        isinstance(item, Value) or is_list_of_values(item, (*above, id(value))) for item in value)
 
 
 def own_values(module):
@@ -446,16 +478,13 @@ def own_values(module):
             if is_parameter(value) or is_list_of_values(value)]
 
 
-def modules_in(name, value):
-    """(path, Module) for a Module, or those in a list, tuple or dict."""
+def modules_in(name, value, above=()):
+    """(path, Module) for a Module, or those in a list, tuple or dict, which may be in itself."""
     if isinstance(value, Module):
         yield name, value
-    elif isinstance(value, (list, tuple)):
-        for k, item in enumerate(value):
-            yield from modules_in(f"{name}.{k}", item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from modules_in(f"{name}.{key}", item)
+    elif isinstance(value, (list, tuple, dict)) and id(value) not in above:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from modules_in(f"{name}.{key}", item, (*above, id(value)))
 
 
 # ---- arrays of Values: one, a Tensor, a (nested) list ----

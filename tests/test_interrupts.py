@@ -1,0 +1,102 @@
+"""Ctrl-C is heard while much of the user's is taken in, and not only after."""
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import flatgrad
+from flatgrad import Tensor, Value, _core, arguments
+from flatgrad.nn import MLP
+from flatgrad.optim import SGD
+from flatgrad.train import Trainer
+
+pytestmark = [pytest.mark.usefixtures("nothing_left_behind"),
+              pytest.mark.skipif(os.name == "nt", reason="no timer")]
+
+
+def values(count):
+    return [Value(1.0) for _ in range(count)]
+
+
+def parameters():
+    items = values(300_000)
+    return lambda: _core.Parameters(items)
+
+
+def inputs_of_grad():
+    items = values(300_000)
+    y = flatgrad.sum(items)
+    return lambda: _core.derivatives([y], items)
+
+
+def children():
+    items = values(400_000)
+    return lambda: Value(1.0, items, [1] * len(items))
+
+
+def prev():
+    y = flatgrad.sum(values(300_000))
+    return lambda: y._prev
+
+
+def rows_of_numbers():
+    rows = [[1.0] * 20 for _ in range(200_000)]
+    return lambda: Tensor(rows, requires_grad=False)
+
+
+def ints():
+    numbers = [1] * 2_000_000
+    return lambda: Tensor(numbers, requires_grad=False)
+
+
+def samples():
+    rows = [[1.0] * 20 for _ in range(200_000)]
+    return lambda: arguments.samples("X", rows)
+
+
+def fit():
+    rows, targets = [[1.0, 2.0]] * 300_000, [1.0] * 300_000
+    model = MLP(2, [1])
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), "mse")
+    return lambda: trainer.fit(rows, targets, epochs=1, batch_size=100_000, progress=False)
+
+
+@pytest.mark.parametrize("make", [parameters, inputs_of_grad, children, prev, rows_of_numbers, ints, samples, fit])
+def test_heard_at_once(make):
+    work = make()
+
+    def press(number, frame):
+        pressed.append(time.perf_counter())
+        raise KeyboardInterrupt
+
+    begin = time.perf_counter()
+    work()
+    whole = time.perf_counter() - begin
+    old = signal.signal(signal.SIGALRM, press)
+    late = []
+    try:
+        for part in (0.05, 0.1, 0.2, 0.3, 0.05, 0.1, 0.2, 0.3):   # the machine may be slower or faster than it was
+            pressed = []
+            try:
+                signal.setitimer(signal.ITIMER_REAL, part * whole)
+                work()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                late.append(time.perf_counter() - pressed[0])
+            assert _core._check()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert late and min(late) < 0.1 + 0.1 * whole
+    work()
+
+
+def test_lists_are_arrays_as_numpy_makes_them():
+    for x in ([1.5] * 5000, [1] * 5000, [True] * 4000 + [2], [1] * 4000 + [2.5], [[1, 2]] * 3000, ["a"] * 3000,
+              [1] * 3000 + ["2"], [np.float32(1.0)] * 3000, [[1.0, 2.0], (3.0, 4.0)] * 2000):
+        expected, found = np.asarray(x), arguments.as_array(x)
+        assert found.dtype == expected.dtype and (found == expected).all()
+    with pytest.raises(ValueError):
+        arguments.as_array([[1.0]] * 3000 + [[1.0, 2.0]])
