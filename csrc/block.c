@@ -58,12 +58,17 @@ typedef struct matrix {
     int copied; /* p is scratch */
 } matrix;
 
+/* A rectangle of the results of an instruction, or of the elements of a view. */
+typedef struct area {
+    fg_id row, col, rows, cols;
+} area;
+
 /* One forward or reverse step over some of an instruction's results. */
 typedef struct step {
     fg_tape *t;
     fg_record *r;
     int op;
-    fg_area at;      /* the results */
+    area at;      /* the results */
     double *scratch; /* what is still free of it */
     double **aside;  /* NULL, or for each view where its gradients go instead of to the tape's, dense: those of
                         constants, too */
@@ -98,25 +103,26 @@ static int is_single(const fg_record *r)
     return r->rows == 1 && r->cols == 1;
 }
 
-fg_area fg_block_area(int op, fg_record *r, fg_id v, fg_area results)
+/* The elements of view v that these results are computed from. */
+static inline area area_of(int op, fg_record *r, fg_id v, area results)
 {
     const fg_view *view = fg_record_view(r, v);
     switch (op) {
     case FG_LAYER:
         if (v == 2)
-            return (fg_area){0, results.col, 1, results.cols};
-        return v == 0 ? (fg_area){results.row, 0, results.rows, view->cols}
-                      : (fg_area){results.col, 0, results.cols, view->cols};
+            return (area){0, results.col, 1, results.cols};
+        return v == 0 ? (area){results.row, 0, results.rows, view->cols}
+                      : (area){results.col, 0, results.cols, view->cols};
     case FG_MAP:
-        return (fg_area){view->rows > 1 ? results.row : 0, view->cols > 1 ? results.col : 0,
+        return (area){view->rows > 1 ? results.row : 0, view->cols > 1 ? results.col : 0,
                          view->rows > 1 ? results.rows : 1, view->cols > 1 ? results.cols : 1};
     case FG_SOFTMAX:
     case FG_LOG_SOFTMAX:
-        return (fg_area){results.row, 0, results.rows, view->cols};
+        return (area){results.row, 0, results.rows, view->cols};
     default:
         if (is_single(r))
-            return (fg_area){0, 0, view->rows, view->cols};
-        return (fg_area){results.row * r->cols + results.col, 0, results.rows * results.cols, view->cols};
+            return (area){0, 0, view->rows, view->cols};
+        return (area){results.row * r->cols + results.col, 0, results.rows * results.cols, view->cols};
     }
 }
 
@@ -125,7 +131,7 @@ fg_area fg_block_area(int op, fg_record *r, fg_id v, fg_area results)
 typedef enum numbers { DATA, GRADIENTS } numbers;
 
 /* Whether nobody wants the gradients of an area of a view: it is constant, or all of it is frozen leaves. */
-static int is_unwanted(const fg_tape *t, fg_record *r, const fg_view *view, fg_area a)
+static inline int is_unwanted(const fg_tape *t, fg_record *r, const fg_view *view, area a)
 {
     if (view->flags & FG_VIEW_CONSTANT)
         return 1;
@@ -148,7 +154,7 @@ static int is_unwanted(const fg_tape *t, fg_record *r, const fg_view *view, fg_a
 /* An area of a view as it lies on the tape, or, if `copy`, in dense scratch memory: gradients then begin
  * with 0, and add_copied() adds them to the tape's at the end. picks: the rows, if they are not those of the
  * area; they are copied. */
-static matrix lay_out(step *s, fg_id v, numbers what, fg_area a, const fg_id *picks, int copy)
+static matrix lay_out(step *s, fg_id v, numbers what, area a, const fg_id *picks, int copy)
 {
     const fg_tape *const t = s->t;
     const fg_view *view = fg_record_view(s->r, v);
@@ -177,7 +183,7 @@ static matrix lay_out(step *s, fg_id v, numbers what, fg_area a, const fg_id *pi
     return m;
 }
 
-static void add_copied(const step *s, fg_id v, fg_area a, const fg_id *picks, matrix m)
+static void add_copied(const step *s, fg_id v, area a, const fg_id *picks, matrix m)
 {
     const fg_view *view = fg_record_view(s->r, v);
     const double *p = m.p;
@@ -190,9 +196,9 @@ static void add_copied(const step *s, fg_id v, fg_area a, const fg_id *picks, ma
     }
 }
 
-static fg_area operand_area(const step *s, fg_id v)
+static area operand_area(const step *s, fg_id v)
 {
-    return fg_block_area(s->op, s->r, v, s->at);
+    return area_of(s->op, s->r, v, s->at);
 }
 
 /* ---- which results a sweep has reached: those marked in the tape's own marks ---- */
@@ -501,17 +507,24 @@ static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
 {
     fg_record *const r = s->r;
     const fg_view *const vb = fg_record_view(r, 2);
-    const fg_area ab = operand_area(s, 2);
-    const fg_id m = s->at.rows, n = s->at.cols;
-    double *const sums = take(&s->scratch, n);
-    memset(sums, 0, n * sizeof *sums);
-    for (fg_id i = 0; i < m; i++)
-        s->t->kernels->axpy(n, 1.0, dsums + (size_t)i * n, sums);
+    const fg_id m = s->at.rows, n = s->at.cols, col = s->at.col;
+    const double *sums = dsums;
+    if ((vb->flags & FG_VIEW_CONSTANT) && !s->aside)
+        return;
+    if (m > 1) {
+        double *const added = take(&s->scratch, n);
+        memset(added, 0, n * sizeof *added);
+        for (fg_id i = 0; i < m; i++)
+            s->t->kernels->axpy(n, 1.0, dsums + (size_t)i * n, added);
+        sums = added;
+    }
     if (s->aside)
         memcpy(s->aside[2], sums, n * sizeof *sums);
-    else if (!(vb->flags & FG_VIEW_CONSTANT))
+    else if (!cols && !is_listed(vb) && vb->col_step == 1)
+        s->t->kernels->axpy(n, 1.0, sums, s->t->grad + vb->base + col);
+    else
         for (fg_id j = 0; j < n; j++)
-            s->t->grad[fg_record_slot(r, vb, 0, cols ? cols[j] : ab.col + j)] += sums[j];
+            s->t->grad[fg_record_slot(r, vb, 0, cols ? cols[j] : col + j)] += sums[j];
 }
 
 /* dx (m, k) += dsums (m, n) w (n, k), dw (n, k) += dsums^T x (m, k), db (1, n) += the sum of dsums over rows, for
@@ -525,7 +538,7 @@ static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const do
     const fg_view *const vx = fg_record_view(r, 0), *const vw = fg_record_view(r, 1);
     const fg_id m = s->at.rows, n = s->at.cols, k = vx->cols;
     const layer_shape shape = shape_of(r, m, n);
-    const fg_area ax = operand_area(s, 0), aw = operand_area(s, 1);
+    const area ax = operand_area(s, 0), aw = operand_area(s, 1);
     const int side = shape != BLOCKED;
     size_t skip = s->done, stopped = 0;
 
@@ -585,7 +598,7 @@ static int layer_reverse_reached(step *s, const double *z, const double *dz, fg_
             const fg_id *const rows = (const fg_id *)(const void *)t->scratch, *const cols = rows + r->rows;
             const fg_id *const picked_rows = pick_rows ? rows : NULL, *const picked_cols = pick_cols ? cols : NULL;
             s->scratch = t->scratch + used; /* it may have moved, and the lists with it */
-            s->at = (fg_area){rows[0], cols[0], found.n_rows, found.n_cols};
+            s->at = (area){rows[0], cols[0], found.n_rows, found.n_cols};
             const double *const dsums = layer_dsums(s, picked_rows, picked_cols, z, dz, masked, first);
             const int status = layer_reverse(s, picked_rows, picked_cols, dsums, masked);
             if (status != FG_E_DOMAIN)
@@ -597,7 +610,7 @@ static int layer_reverse_reached(step *s, const double *z, const double *dz, fg_
         const fg_id row_end = (k / r->cols + 1) * r->cols;
         const fg_id end = next_result(t, first, k, row_end, 0);
         s->scratch = t->scratch;
-        s->at = (fg_area){k / r->cols, k % r->cols, 1, end - k};
+        s->at = (area){k / r->cols, k % r->cols, 1, end - k};
         (void)layer_reverse(s, NULL, NULL, layer_dsums(s, NULL, NULL, z, dz, 0, first), 0);
         k = next_result(t, first, end, count, 1);
     }
@@ -614,7 +627,7 @@ typedef struct loops {
     int down;
 } loops;
 
-static loops loops_of(fg_record *r, fg_area at)
+static loops loops_of(fg_record *r, area at)
 {
     const int down = r->cols == 1;
     loops l = {down ? at.cols : at.rows, down ? at.rows : at.cols, r->cols, down};
@@ -642,7 +655,7 @@ typedef struct lane_view {
 static lane_view lanes_of(step *s, fg_id v, numbers what, const loops *l)
 {
     const fg_view *view = fg_record_view(s->r, v);
-    const fg_area a = operand_area(s, v);
+    const area a = operand_area(s, v);
     const int32_t across = l->down ? view->row_step : view->col_step;
     const fg_id length = l->down ? view->rows : view->cols;
     const matrix m = lay_out(s, v, what, a, NULL, is_listed(view) || (length > 1 && across != 1));
@@ -772,14 +785,14 @@ static void map_reverse_reached(step *s, const double *z, const double *dz, fg_i
                 end = (row + rows) * r->cols;
             }
             s->scratch = t->scratch;
-            s->at = (fg_area){row, col, rows, rows > 1 ? r->cols : end - k};
+            s->at = (area){row, col, rows, rows > 1 ? r->cols : end - k};
             map_reverse(s, z + k, dz + k, 0, first);
             k = next_result(t, first, end, all, 1);
         }
         return;
     }
-    s->at = r->rows == 1 ? (fg_area){0, low, 1, high - low}
-                         : (fg_area){low / r->cols, 0, (high - 1) / r->cols - low / r->cols + 1, r->cols};
+    s->at = r->rows == 1 ? (area){0, low, 1, high - low}
+                         : (area){low / r->cols, 0, (high - 1) / r->cols - low / r->cols + 1, r->cols};
     map_reverse(s, z + s->at.row * r->cols + s->at.col, dz + s->at.row * r->cols + s->at.col, 1, first);
 }
 
@@ -794,7 +807,7 @@ typedef struct rows {
 } rows;
 
 /* The rows to reduce: with one result, the whole view is one. */
-static rows rows_of(fg_record *r, fg_area a, matrix m)
+static rows rows_of(fg_record *r, area a, matrix m)
 {
     rows s = {a.rows, a.cols, m};
     if (is_single(r) && a.rows > 1)
@@ -812,7 +825,7 @@ static int in_pieces(fg_record *r)
 
 static rows lay_out_rows(step *s, numbers what)
 {
-    const fg_area a = operand_area(s, 0);
+    const area a = operand_area(s, 0);
     return rows_of(s->r, a, lay_out(s, 0, what, a, NULL, in_pieces(s->r)));
 }
 
@@ -872,7 +885,7 @@ static void rows_forward(step *s, double *z)
 static void sum_reverse(const step *s, const double *dz)
 {
     const fg_view *const view = fg_record_view(s->r, 0);
-    const fg_area a = operand_area(s, 0);
+    const area a = operand_area(s, 0);
     const int single = is_single(s->r);
     const double n = single ? (double)a.rows * a.cols : (double)a.cols;
     if (view->flags & FG_VIEW_CONSTANT)
@@ -963,9 +976,9 @@ static void rows_reverse_reached(step *s, const double *z, const double *dz, fg_
             end = row + 1;
         }
         if (is_softmax(s->op))
-            s->at = (fg_area){row, 0, end - row, wide};
+            s->at = (area){row, 0, end - row, wide};
         else
-            s->at = r->cols > 1 ? (fg_area){0, row, 1, end - row} : (fg_area){row, 0, end - row, 1};
+            s->at = r->cols > 1 ? (area){0, row, 1, end - row} : (area){row, 0, end - row, 1};
         rows_reverse(s, z + row * wide, d);
         k = next_result(t, first, end * wide, all, 1);
     }
@@ -976,7 +989,7 @@ static void rows_reverse_reached(step *s, const double *z, const double *dz, fg_
 
 static double cross_entropy_forward(step *s)
 {
-    const fg_area a = operand_area(s, 0);
+    const area a = operand_area(s, 0);
     const fg_id *const label = fg_record_extra(s->r);
     const matrix x = lay_out(s, 0, DATA, a, NULL, must_copy(fg_record_view(s->r, 0), 1));
     double total = 0.0;
@@ -989,7 +1002,7 @@ static double cross_entropy_forward(step *s)
 
 static void cross_entropy_reverse(step *s, double dz)
 {
-    const fg_area a = operand_area(s, 0);
+    const area a = operand_area(s, 0);
     const fg_id *const label = fg_record_extra(s->r);
     const int copy = must_copy(fg_record_view(s->r, 0), 1);
     const matrix x = lay_out(s, 0, DATA, a, NULL, copy), dx = lay_out(s, 0, GRADIENTS, a, NULL, copy);
@@ -1013,9 +1026,11 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
     assert(count >= 1 && (parts || count == 1) && r->size <= t->pool_capacity - t->npool);
     r->rows = n_rows;
     r->cols = n_cols;
-    int status = fg_tape_scratch(t, scratch_need(t, op, r));
+    const size_t need = scratch_need(t, op, r) / FG_SCRATCH_UNIT + 1;
+    int status = need > FG_MAX_ID ? FG_E_MEMORY : fg_tape_scratch(t, need * FG_SCRATCH_UNIT);
     if (status < 0)
         return status;
+    r->scratch = (fg_id)need;
     double *const z = t->data + t->n; /* there is room, and nothing lives there yet */
     step s = {t, r, op, {0, 0, n_rows, n_cols}, t->scratch, NULL, 0};
     if (results)
@@ -1123,7 +1138,7 @@ static int is_dense(const fg_view *v)
 }
 
 /* Mark an area of a view; without `leaves` the nodes that a sweep has to visit are enough. */
-static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_view *view, fg_area a, int leaves)
+static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_view *view, area a, int leaves)
 {
     fg_id lowest, highest;
     if (a.rows == 0 || a.cols == 0)
@@ -1170,7 +1185,7 @@ void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leav
     fg_record *const r = fg_tape_record(t, i);
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *view = fg_record_view(r, v);
-        mark_area(t, marks, r, view, (fg_area){0, 0, view->rows, view->cols}, leaves);
+        mark_area(t, marks, r, view, (area){0, 0, view->rows, view->cols}, leaves);
     }
 }
 
@@ -1181,13 +1196,13 @@ static void mark_stretches(const fg_tape *t, int op, fg_record *r, fg_id v, fg_i
     for (fg_id k = next_result(t, first, 0, all, 1); k < all;) {
         const fg_id row = k / r->cols, col = k % r->cols;
         fg_id end = next_result(t, first, k, all, 0);
-        fg_area at = {row, col, 1, end - k};
+        area at = {row, col, 1, end - k};
         if (end > (row + 1) * r->cols) { /* whole rows, or the rest of one */
             at.rows = col == 0 ? (end - k) / r->cols : 1;
             at.cols = r->cols - col;
             end = k - col + at.rows * r->cols;
         }
-        mark_area(t, marks, r, fg_record_view(r, v), fg_block_area(op, r, v, at), 0);
+        mark_area(t, marks, r, fg_record_view(r, v), area_of(op, r, v, at), 0);
         k = next_result(t, first, end, all, 1);
     }
 }
@@ -1230,9 +1245,9 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
             for (fg_id k = 0, end; k < n; k = end) { /* those that follow each other at once */
                 for (end = k + 1; end < n && lines[end] == lines[k] + (end - k); end++)
                     ;
-                const fg_area at = v == 0 ? (fg_area){lines[k], 0, end - k, 1}
-                                          : (fg_area){0, lines[k], 1, end - k};
-                mark_area(t, marks, r, view, fg_block_area(op, r, v, at), 0);
+                const area at = v == 0 ? (area){lines[k], 0, end - k, 1}
+                                          : (area){0, lines[k], 1, end - k};
+                mark_area(t, marks, r, view, area_of(op, r, v, at), 0);
             }
         } else if (op == FG_MAP && size_of(view) == count && is_dense(view)) {
             mark_alike(t, first, count, view->base, marks);
@@ -1256,7 +1271,7 @@ static fg_id operands_of(int op, fg_record *r)
 }
 
 /* The slots of the operands of the result at `at`. */
-static void list_ids(int op, fg_record *r, fg_area at, fg_id *ids)
+static void list_ids(int op, fg_record *r, area at, fg_id *ids)
 {
     const fg_view *x = fg_record_view(r, 0);
     if (op == FG_LAYER) { /* in micrograd's order: the bias, then each weight with its input */
@@ -1269,7 +1284,7 @@ static void list_ids(int op, fg_record *r, fg_area at, fg_id *ids)
         return;
     }
     for (fg_id v = 0; v < (op == FG_MAP ? (fg_id)fg_op_table[r->param].parents : 1); v++) {
-        const fg_area a = fg_block_area(op, r, v, at);
+        const area a = area_of(op, r, v, at);
         for (fg_id row = 0; row < a.rows; row++)
             for (fg_id col = 0; col < a.cols; col++)
                 *ids++ = fg_record_slot(r, fg_record_view(r, v), a.row + row, a.col + col);
@@ -1278,7 +1293,7 @@ static void list_ids(int op, fg_record *r, fg_area at, fg_id *ids)
 
 /* The partial derivatives of the result at `at` by its operands, in that order: the reverse step with a gradient
  * of 1 for that result, put aside. */
-static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, fg_area at, double *partials)
+static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, area at, double *partials)
 {
     const double one = 1.0, *const z = t->data + (block - t->args[block].b), *const zi = z + at.row * r->cols + at.col;
     const fg_id k = fg_record_view(r, 0)->cols;
@@ -1305,7 +1320,7 @@ static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, fg_area
         double *const dz = take(&s.scratch, r->cols);
         memset(dz, 0, r->cols * sizeof *dz);
         dz[at.col] = 1.0;
-        s.at = (fg_area){at.row, 0, 1, r->cols};
+        s.at = (area){at.row, 0, 1, r->cols};
         rows_reverse(&s, z + (size_t)at.row * r->cols, dz);
     } else {
         rows_reverse(&s, zi, &one);
@@ -1347,7 +1362,7 @@ fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
         return op <= FG_LOCAL ? list_node(t, i, ids, partials) : 0;
     fg_record *const r = fg_tape_record(t, block);
     const fg_id k = block == i && t->args[block].b == 0 ? 0 : i - (block - t->args[block].b);
-    const fg_area at = {k / r->cols, k % r->cols, 1, 1};
+    const area at = {k / r->cols, k % r->cols, 1, 1};
     if (ids)
         list_ids(op, r, at, ids);
     if (partials)

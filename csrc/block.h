@@ -47,14 +47,6 @@ int fg_block_reverse(fg_tape *t, fg_id i, size_t *done);
  * least one is; the others have nothing to do with the sweep. Costs at most about as much as all would. */
 int fg_block_reverse_reached(fg_tape *t, fg_id i, size_t *done);
 
-/* A rectangle of the results of an instruction, or of the elements of a view. */
-typedef struct fg_area {
-    fg_id row, col, rows, cols;
-} fg_area;
-
-/* The elements of view v that these results are computed from. */
-fg_area fg_block_area(int op, fg_record *r, fg_id v, fg_area results);
-
 /* Mark the operands of block node i, all of them and nothing between; without `leaves` those that a sweep has
  * to visit are enough. */
 void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves);

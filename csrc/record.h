@@ -9,6 +9,8 @@
 
 #include "ops.h"
 
+enum { FG_SCRATCH_UNIT = 16 };
+
 enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2, FG_MAX_VIEWS = 3 };
 
 /* A matrix of slots. */
@@ -28,6 +30,7 @@ typedef struct fg_record {
     fg_id k;          /* FG_MAP: the immediate of a unary row */
     fg_id extra;      /* FG_CROSS_ENTROPY: as many labels as the view has rows */
     fg_id views;
+    fg_id scratch;    /* how much scratch memory its steps need, in FG_SCRATCH_UNIT doubles */
 } fg_record;
 
 #define FG_WORDS(type) ((fg_id)(sizeof(type) / sizeof(fg_id)))

@@ -254,7 +254,6 @@ fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output)
     t->grad[output] = 1.0;
     s->marks.lowest = s->marks.highest = output >> 12;
     fg_marks_add(&s->marks, output);
-    fg_tape_sweep_pause(t, s);
     return s;
 }
 

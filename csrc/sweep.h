@@ -12,8 +12,8 @@
 
 #include "block.h"
 
-/* Start a sweep: the output's gradient becomes 1. NULL if memory is short, and then nothing has changed. Then
- * comes fg_sweep_run, until it says that the sweep is done, or fg_sweep_cancel. */
+/* Start a sweep: the output's gradient becomes 1. NULL if memory is short, and then nothing has changed. The next
+ * thing done with the tape is fg_sweep_run, until it says that the sweep is done, or fg_sweep_cancel. */
 fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output);
 
 enum { FG_SWEEP_DONE = 0, FG_SWEEP_MORE = 1, FG_SWEEP_HOOK = 2 };

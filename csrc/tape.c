@@ -2,13 +2,14 @@
 #include "tape.h"
 
 #include <string.h>
+#include <time.h>
 
 enum {
     MIN_CAPACITY = 4096,    /* nodes; also where the tape starts */
     COLLECT_FLOOR = 131072, /* nodes, 4 MB: with fewer than this nothing is ever collected */
     DOUBLE_UNTIL = 1 << 20, /* nodes; beyond, grow by a quarter: at most 25 % of slack */
     KEPT_CAPACITY = 131072, /* nodes; what never goes back */
-    FIRST_PEAKS = 4,        /* after which memory goes back at once */
+    MOST_PEAKS = 4,         /* after which memory goes back at once, within a second */
     IDLE_POPS = 1024        /* pops that must find the tape 8 times too large before it shrinks */
 };
 
@@ -95,7 +96,8 @@ int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
     t->kernels = kernels;
     t->limit = FG_MAX_ID;
     t->collect_floor = COLLECT_FLOOR;
-    t->presents = FIRST_PEAKS;
+    t->peaks = MOST_PEAKS;
+    t->refilled = time(NULL);
     const int status = resize_nodes(t, MIN_CAPACITY);
     if (status < 0)
         return status;
@@ -299,7 +301,18 @@ static void bury_box(fg_tape *t, fg_id i)
 
 /* ---- popping ---- */
 
-/* Give memory back that the nodes on the tape need not be there for. */
+/* What the instructions on the tape may need. */
+static size_t scratch_needed(const fg_tape *t)
+{
+    size_t most = 0;
+    for (fg_id i = 1; i < t->n && t->npool > 0; i++)
+        if (fg_op_is_block(fg_tape_op(t, i))) {
+            const size_t need = (size_t)fg_tape_record(t, i)->scratch * FG_SCRATCH_UNIT;
+            most = need > most ? need : most;
+        }
+    return most;
+}
+
 void fg_tape_shrink(fg_tape *t)
 {
     const fg_id nodes = max_id(KEPT_CAPACITY, 2 * min_id(t->n, FG_MAX_ID / 2));
@@ -310,9 +323,10 @@ void fg_tape_shrink(fg_tape *t)
         && fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, pool, sizeof *t->pool) == FG_OK)
         t->pool_capacity = pool;
     free_spare(t);
-    if (t->npool == 0) { /* no block instruction is left that may need it */
-        (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, 0, sizeof *t->scratch);
-        t->scratch_capacity = 0;
+    const size_t scratch = scratch_needed(t);
+    if (scratch < t->scratch_capacity / 2) {
+        (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, scratch, sizeof *t->scratch);
+        t->scratch_capacity = scratch;
     }
     const fg_id nodes_at = t->collect_at, pool_at = t->pool_collect_at;
     set_collect_at(t); /* and not later than before, for what is there now may be dead */
@@ -323,24 +337,25 @@ void fg_tape_shrink(fg_tape *t)
 }
 
 /* Called when the tape has come down, from `before` nodes, to less than an eighth of its capacity. A training loop
- * does that in every step, and to take memory back each time would make a large step half as long again. So it is
- * paid for by what goes: after one in 64 times it has come down from its capacity, but the first few times at
- * once; and if it has not come near its capacity for long. */
+ * does that in every step, and to give memory back and fetch it again each time would make a large step half as long
+ * again. So that happens at most once a second, but for a few times that have been saved up; or after many
+ * times that the tape has not come near its capacity. */
 static void relax(fg_tape *t, fg_id before)
 {
-    if (before > t->capacity / 4) {
-        t->idle = 0;
-        t->credit += before / 64 + 1;
-    } else {
-        t->idle++;
+    if (before <= t->capacity / 4) {
+        if (++t->idle >= IDLE_POPS)
+            fg_tape_shrink(t);
+        return;
     }
-    if (t->idle >= IDLE_POPS) {
-        fg_tape_shrink(t);
-    } else if (before > t->capacity / 4 && (t->presents > 0 || t->credit > t->capacity)) {
-        if (t->credit > t->capacity)
-            t->credit = 0;
-        else
-            t->presents--;
+    const time_t now = time(NULL);
+    t->idle = 0;
+    if (now != t->refilled) {
+        const time_t seconds = now - t->refilled;
+        t->peaks = seconds < 0 || seconds > MOST_PEAKS - t->peaks ? MOST_PEAKS : t->peaks + (int)seconds;
+        t->refilled = now;
+    }
+    if (t->peaks > 0) {
+        t->peaks--;
         fg_tape_shrink(t);
     }
 }
@@ -391,27 +406,32 @@ static fg_id needed_below(const fg_tape *t)
     return above;
 }
 
-void fg_tape_pop(fg_tape *t)
+/* The top once the nodes that nobody holds are dropped; those below `needed` stay. */
+static inline fg_id pop_to(fg_tape *t, fg_id needed)
 {
-    if (t->busy)
-        return;
-    const fg_id before = t->n, needed = FG_UNLIKELY(t->sweeps != NULL) ? needed_below(t) : 0;
-    fg_id i = before - 1;
+    fg_id i = t->n - 1;
     for (;;) { /* stops at 0, which is always held */
-        if (FG_UNLIKELY(needed) && i < needed)
-            break;
+        if (needed > 0 && i < needed)
+            return i;
         if (FG_LIKELY(!t->owner[i] && t->op[i] < FG_BINARY_END)) {
             i--;
             continue;
         }
         if (fg_tape_holder(t, i))
-            break;
+            return i;
         const fg_id next = drop(t, i);
         if (next == i)
-            break;
+            return i;
         i = next;
     }
-    t->n = i + 1;
+}
+
+void fg_tape_pop(fg_tape *t)
+{
+    if (t->busy)
+        return;
+    const fg_id before = t->n;
+    t->n = 1 + (FG_LIKELY(!t->sweeps) ? pop_to(t, 0) : pop_to(t, needed_below(t)));
     if (FG_UNLIKELY(t->n < t->capacity / 8 && t->capacity > KEPT_CAPACITY))
         relax(t, before);
 }

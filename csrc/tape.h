@@ -7,6 +7,8 @@
 #ifndef FG_TAPE_H
 #define FG_TAPE_H
 
+#include <time.h>
+
 #include "base.h"
 #include "kernels.h"
 #include "marks.h"
@@ -70,8 +72,8 @@ typedef struct fg_tape {
     fg_id collect_floor;   /* never with fewer nodes than this; 0: at every chance, for tests */
     fg_id pass_at;         /* with fewer nodes fg_tape_pass does nothing, for it has found little to collect */
     fg_id idle;            /* pops in a row that found the tape far too large */
-    fg_id presents;        /* peaks after which memory goes back at once, whatever was paid */
-    uint64_t credit;       /* nodes popped from peaks, 64 for one, since memory went back */
+    int peaks;             /* after so many more, within this second, memory goes back at once */
+    time_t refilled;       /* when that grew, by one each second */
     int busy;              /* how many callers hold ids: no popping, no collection, ids stay */
     fg_sweep *sweeps;      /* those under way, one within another's rule, or of several threads */
     fg_sweep *spare;       /* those that are over, for the next */

@@ -1,6 +1,7 @@
 """What every model is: something that has parameters, found in its attributes, and can be saved."""
 import contextlib
 import math
+import sys
 import threading
 from collections import namedtuple
 
@@ -433,7 +434,7 @@ class Module:
 # ---- Modules that lead back to where one comes from ----
 
 class Entered(threading.local):
-    """The Modules that are asked at the moment what is in them, each in the one before it."""
+    """The Modules that are asked at the moment what is in them, each in the one before it, and the call that asks."""
 
     def __init__(self):
         self.modules = []
@@ -444,7 +445,14 @@ entered = Entered()
 
 def below(module):
     """`named_children`, but for the Modules in which it is asked itself; none if it is asked once more in itself."""
-    above = {id(other) for other in entered.modules}
+    while entered.modules:   # an interrupt may have ended a call before it took itself out
+        frame = sys._getframe(1)
+        while frame is not None and frame is not entered.modules[-1][1]:
+            frame = frame.f_back
+        if frame is not None:
+            break
+        entered.modules.pop()
+    above = {id(other) for other, _ in entered.modules}
     if id(module) in above:
         return []
     above.add(id(module))
@@ -453,7 +461,7 @@ def below(module):
 
 def within(module, method, *arguments):
     """What a method of a Module in this one returns, as a list: it does not come back to this one."""
-    entered.modules.append(module)
+    entered.modules.append((module, sys._getframe()))
     try:
         return list(method(*arguments))
     finally:
@@ -553,11 +561,12 @@ def assign(values, array):
 # ---- arrays of a state dict ----
 
 def as_array(x):
-    """A copy of `x` as an array, or `x` itself if it is none."""
+    """A copy of `x` as an array, or `x` itself if it is none of numbers."""
     import numpy as np
 
     try:
-        return np.array(array_of_numbers(x.data if isinstance(x, Value) else x))
+        array = np.array(array_of_numbers(x.data if isinstance(x, Value) else x))
+        return array if array.dtype.kind in "biuf" else x
     except (TypeError, ValueError, OverflowError):
         return x
 
