@@ -183,7 +183,7 @@ CASES = {
 
     "_Attribute": "_core._Attribute('note')", "_Attribute.__get__": "attribute.__get__(ruled, Value)",
     "_Rule": "_core._Rule(a)", "_Rule.__call__": "rule()", "_Rule.__reduce__": "rule.__reduce__()",
-    "_Run": "_core._Run()", "_Run.__reduce__": "run.__reduce__()",
+    "_Run": "_core._Run()", "_Run.__deepcopy__": "run.__deepcopy__({})", "_Run.__reduce__": "run.__reduce__()",
     "Weights": "_core.Weights()", "Weights.__getstate__": "neuron.__getstate__()",
     "Weights.__setstate__": "neuron.__setstate__(neuron.__getstate__())", "Weights.__reduce__": "neuron.__reduce__()",
     "Weights.activation": "neuron.activation", "Weights.b": "neuron.b", "Weights.w": "neuron.w",
