@@ -3,8 +3,12 @@
 A case is a function of a `Session`. It verifies, then compares or records; peers beyond micrograd
 are further contenders of a case and further calls of `Session.compare`.
 """
+import functools
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from bench import peers, probe, workloads
 from bench.runner import (Contender, Mismatch, at_least, at_most, clock, own_copy, repeated,
@@ -198,6 +202,96 @@ def moons_fused_case(session):
     ours = peers.contender(trainers[0], len(problem.rates), checked)
     session.compare(theirs, ours, at_least(6000), per="step",
                     note="the demo's code / batched layers, losses.hinge, optim.SGD")
+
+
+def backward_contender(name, make, results):
+    """The backward pass alone from a Value that make() computes anew each time."""
+    def backward(value):
+        value.backward()
+        return value
+    return Contender(name, repeated_after(make, backward), results)
+
+
+@case("slices", "a backward pass from a part of a result costs no more than one from all of it")
+def slices_case(session):
+    from flatgrad import Tensor
+
+    rng = np.random.default_rng(0)
+    x = Tensor(rng.normal(size=(200, 1000)))
+    W = Tensor(rng.normal(size=(session.size(600, 200),) * 2))
+    for name, leaf, compute in [("log_softmax", x, lambda: x.log_softmax()), ("product", W, lambda: W @ W),
+                                ("elements", W, lambda: (W * 2.0).tanh())]:
+        def gradients(part, masked, leaf=leaf, compute=compute):
+            """By slicing, or by weights of 0: two ways to the same."""
+            leaf.grad = 0.0
+            z = compute()
+            weights = np.zeros(z.shape)
+            weights[part] = 1.0
+            (z * Tensor(weights, requires_grad=False) if masked else z[part]).sum().backward()
+            return {f"gradient {k}": g for k, g in enumerate(leaf.grad.ravel()[::997].tolist())}
+
+        for label, part in [("all rows but one", np.s_[1:]), ("every other row", np.s_[::2]),
+                            ("all columns but one", np.s_[:, :-1])]:
+            whole = backward_contender(f"{name} whole", lambda compute=compute: compute().sum(),
+                                       lambda: gradients(part, True))
+            some = backward_contender(f"{name} sliced", lambda compute=compute: compute()[part].sum(),
+                                      lambda: gradients(part, False))
+            session.verify(whole, some, tolerance=1e-9)
+            session.compare(some, whole, at_most(1.5), work=f"{name}, {label}", per="backward")
+
+
+@case("frozen", "layers without gradients save time, and cost none where they are mixed with others")
+def frozen_case(session):
+    MLP = workloads.library("flatgrad").MLP
+    X = np.random.default_rng(0).normal(size=(4, 100))
+
+    def contender(name, freeze):
+        random.seed(0)
+        model = MLP(100, [300, 220, 1], activation="tanh")
+        freeze(model)
+
+        def results():
+            last = model.layers[-1].parameters()
+            model.zero_grad()
+            (model(X) ** 2).sum().backward()
+            return {f"gradient {k}": p.grad for k, p in enumerate(last[::20])}
+        return backward_contender(name, lambda: (model(X) ** 2).sum(), results)
+
+    def all_but_the_last(model):
+        model.requires_grad_(False)
+        model.layers[-1].requires_grad_()
+
+    def every_other(model):
+        for p in model.layers[0].parameters()[::2]:
+            p.requires_grad = False
+    free = contender("free", lambda model: None)
+    frozen, mixed = contender("frozen", all_but_the_last), contender("mixed", every_other)
+    session.verify(free, frozen, mixed, tolerance=1e-12)
+    session.compare(frozen, free, at_most(1.25), per="backward", note="100,000 parameters, all but the last layer frozen")
+    session.compare(mixed, free, at_most(1.5), per="backward", note="every other weight of the first layer frozen")
+
+
+@case("rules", "a user's rule that leads to a large heap does not slow all else down")
+def rules_case(session):
+    Value = workloads.library("flatgrad").Value
+    count = session.size(300_000, 30_000)
+    heap = [[k] for k in range(count)]
+
+    def contender(name, objects):
+        def steps(x):
+            for _ in range(count):
+                y = x * 2.0 + 1.0
+                y = y * x
+            return y
+
+        def made():
+            x = Value(1.0)
+            x._backward = functools.partial(len, objects)
+            return x
+        return Contender(name, repeated_after(made, steps), lambda: {"value": steps(made()).data}, units=3 * count)
+    large, small = contender("a rule over a heap", heap), contender("a rule over nothing", [])
+    session.verify(large, small, tolerance=0.0)
+    session.compare(large, small, at_most(1.5), per="operation", note=f"{count:,} lists that the rule leads to")
 
 
 @case("isolation", "a backward pass pays for its own graph, not for what else is alive")

@@ -130,23 +130,47 @@ static inline area area_of(int op, fg_record *r, fg_id v, area results)
  * if nobody wants them. */
 typedef enum numbers { DATA, GRADIENTS } numbers;
 
+enum { BYTES = 8 };
+
+/* Eight opcodes from `op` on, and a word with `op` in each byte. */
+static inline uint64_t eight_ops(const uint8_t *op)
+{
+    uint64_t word;
+    memcpy(&word, op, sizeof word);
+    return word;
+}
+
+static inline uint64_t each_byte(unsigned op)
+{
+    return (uint64_t)op * 0x0101010101010101u;
+}
+
+/* Whether these n nodes, with or without a hook, are frozen leaves. */
+static int all_frozen(const uint8_t *op, fg_id n)
+{
+    uint64_t other = 0;
+    fg_id j = 0;
+    for (; j + BYTES <= n; j += BYTES)
+        other |= (eight_ops(op + j) & ~each_byte(FG_HOOK)) ^ each_byte(FG_FROZEN);
+    for (; j < n; j++)
+        other |= (op[j] & ~FG_HOOK) != FG_FROZEN;
+    return !other;
+}
+
 /* Whether nobody wants the gradients of an area of a view: it is constant, or all of it is frozen leaves. */
 static inline int is_unwanted(const fg_tape *t, fg_record *r, const fg_view *view, area a)
 {
     if (view->flags & FG_VIEW_CONSTANT)
         return 1;
+    const int dense = !is_listed(view) && view->col_step == 1;
     for (fg_id i = a.row; i < a.row + a.rows && a.cols > 0; i++) {
         if (fg_tape_op(t, fg_record_slot(r, view, i, a.col)) != FG_FROZEN) /* mostly at once */
             return 0;
-        const int dense = !is_listed(view) && view->col_step == 1;
-        const uint8_t *const op = t->op + (dense ? fg_record_slot(r, view, i, a.col) : 0);
-        int other = 0;
-        for (fg_id j = 0; dense && j < a.cols; j++)
-            other |= (op[j] & ~FG_HOOK) != FG_FROZEN;
-        for (fg_id j = 0; !dense && j < a.cols; j++)
-            other |= fg_tape_op(t, fg_record_slot(r, view, i, a.col + j)) != FG_FROZEN;
-        if (other)
+        if (dense && !all_frozen(t->op + fg_record_slot(r, view, i, a.col), a.cols))
             return 0;
+        for (fg_id j = 0; !dense && j < a.cols; j++)
+            if (fg_tape_op(t, fg_record_slot(r, view, i, a.col + j)) != FG_FROZEN)
+                return 0;
     }
     return 1;
 }
@@ -697,44 +721,54 @@ static size_t map_forward(step *s, double *z)
     return l.outer * l.lanes;
 }
 
-/* map_grad for those lanes alone that are reached, of which the first has result k. */
+/* map_grad for those lanes alone that are reached, of which the first has result k: a long stretch of them by
+ * itself, and short ones with what lies between, which is put back. */
 static void map_grad_reached(const step *s, fg_id which, size_t lanes, const double *const *x,
                              const size_t *per_lane, const double *z, const double *dz, double *dx, fg_id first,
                              fg_id k)
 {
-    enum { CHUNK = 256 };
+    enum { CHUNK = 256, LONG_STRETCH = 64 };
     const fg_record *const r = s->r;
-    double d[CHUNK], same[CHUNK];
-    for (size_t from = 0; from < lanes; from += CHUNK) {
-        const fg_id n = (fg_id)(lanes - from < CHUNK ? lanes - from : CHUNK), at = k + (fg_id)from;
+    const fg_id after = k + (fg_id)lanes;
+    double kept[CHUNK], same[CHUNK];
+    for (fg_id n, at = next_result(s->t, first, k, after, 1); at < after;
+         at = next_result(s->t, first, at + n, after, 1)) {
+        const fg_id stretch = next_result(s->t, first, at, after, 0) - at;
+        const int alone = stretch >= LONG_STRETCH || stretch == after - at;
+        const size_t from = at - k;
         double *const dxs = dx + from * per_lane[which];
         const double *xs[FG_MAX_VIEWS] = {NULL, NULL, NULL};
         size_t steps[FG_MAX_VIEWS] = {0, 0, 0};
-        if (next_result(s->t, first, at, at + n, 1) == at + n)
-            continue;
+        n = alone ? stretch : after - at < CHUNK ? after - at : CHUNK;
         for (fg_id v = 0; v < r->views; v++) {
             xs[v] = x[v] + from * per_lane[v];
             steps[v] = per_lane[v];
         }
-        if (!per_lane[which]) { /* one number for all lanes: each lane's share by itself */
+        if (alone) {
+            s->t->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
+                                    dxs);
+        } else if (per_lane[which]) {
+            const fg_id hole = next_result(s->t, first, at, at + n, 0);
+            memcpy(kept, dxs, n * sizeof *kept);
+            s->t->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
+                                    dxs);
+            for (fg_id j = hole; j < at + n;) {
+                const fg_id end = next_result(s->t, first, j, at + n, 1);
+                for (; j < end; j++)
+                    dxs[j - at] = kept[j - at];
+                j = next_result(s->t, first, j, at + n, 0);
+            }
+        } else { /* one number for all lanes: each lane's share by itself, and of them the sum */
             for (fg_id j = 0; j < n; j++)
                 same[j] = *xs[which];
             xs[which] = same;
             steps[which] = 1;
-        }
-        memset(d, 0, n * sizeof *d);
-        s->t->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from, d);
-        for (fg_id j = 0; j < n; j += 64) {
-            const fg_id m = n - j < 64 ? n - j : 64;
-            uint64_t bits = reached_bits(s->t, first, at + j, m);
-            if (bits == ~(uint64_t)0 >> (64 - m) && per_lane[which])
-                for (fg_id i = j; i < j + m; i++)
-                    dxs[i] += d[i];
-            else
-                for (; bits; bits &= bits - 1u) {
-                    const fg_id i = j + fg_bits_low(bits);
-                    dxs[i * per_lane[which]] += d[i];
-                }
+            memset(kept, 0, n * sizeof *kept);
+            s->t->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
+                                    kept);
+            for (fg_id j = 0; j < n; j += 64)
+                for (uint64_t bits = reached_bits(s->t, first, at + j, n - j < 64 ? n - j : 64); bits; bits &= bits - 1u)
+                    *dxs += kept[j + fg_bits_low(bits)];
         }
     }
 }
@@ -1104,15 +1138,20 @@ int fg_block_reverse_reached(fg_tape *t, fg_id i, size_t *done)
 
 /* ---- marking operands, for sweeps ---- */
 
-/* The slow half of all_leaves(): frozen ones among them. */
-static int all_frozen_or_leaves(const uint8_t *op, const uint8_t *last)
+/* The slow half of all_leaves(): frozen ones among them. A byte is 0 or FG_FROZEN if it is FG_FROZEN times any one of
+ * that opcode's bits. */
+static int all_frozen_or_leaves(const uint8_t *op, fg_id n)
 {
-    int other = !fg_op_is_leaf(*op); /* mostly the results of another layer */
-    while (!other && op < last) {
-        const uint8_t *const some = last - op > 4096 ? op + 4096 : last;
-        for (; op < some; op++)
-            other |= (*op != FG_LEAF) & (*op != FG_FROZEN);
+    static_assert(FG_LEAF == 0 && (int)FG_FROZEN < (int)FG_HOOK, "the trick needs that");
+    const unsigned bit = fg_bits_low(FG_FROZEN);
+    uint64_t other = !fg_op_is_leaf(*op); /* mostly the results of another layer */
+    fg_id j = 0;
+    for (; !other && j + BYTES <= n; j += BYTES) {
+        const uint64_t word = eight_ops(op + j);
+        other = word ^ (word >> bit & each_byte(1)) * FG_FROZEN;
     }
+    for (; j < n; j++)
+        other |= !fg_op_is_leaf(op[j]);
     return !other;
 }
 
@@ -1121,14 +1160,12 @@ static int all_frozen_or_leaves(const uint8_t *op, const uint8_t *last)
 static int all_leaves(const fg_tape *t, fg_id first, fg_id end)
 {
     const uint8_t *op = t->op + first, *const last = t->op + end;
-    uint64_t any = 0, eight;
-    for (; last - op >= 8; op += 8) {
-        memcpy(&eight, op, sizeof eight);
-        any |= eight;
-    }
+    uint64_t any = 0;
+    for (; last - op >= BYTES; op += BYTES)
+        any |= eight_ops(op);
     while (op < last)
         any |= *op++;
-    return any == FG_LEAF || all_frozen_or_leaves(t->op + first, last);
+    return any == FG_LEAF || all_frozen_or_leaves(t->op + first, end - first);
 }
 
 static int is_dense(const fg_view *v)
