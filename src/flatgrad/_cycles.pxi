@@ -424,10 +424,11 @@ cdef bint leads_on(fg_id *owner) noexcept:
 
 # When a walk runs by itself: it costs some nanoseconds for each reference.
 cdef enum:
-    VISITS_FREE = 20_000   # for a walk
+    VISITS_FREE = 5_000    # for a walk
+    NODES_VISIT = 16       # nodes appended for one visit: an operation takes a fraction of a visit's time
     VISITS_BOX = 64        # for each box more than after the last one: the user's closure took as long to make
 
-cdef uint64_t visits_earned = 0     # one for each node appended since the last walk
+cdef uint64_t nodes_made = 0        # nodes appended since the last walk
 cdef uint64_t visits_needed = 0     # the last one's, or twice those after which it gave up
 cdef fg_id nodes_left = 0           # how many nodes there were after the last collection, and
 cdef fg_id boxes_left = 0           # boxes
@@ -436,16 +437,16 @@ cdef fg_id boxes_left = 0           # boxes
 cdef int before_collecting() except -1:
     """The tape is about to be collected, and there are boxes: release cycles if as much has been made since the
     last time as that may cost."""
-    global visits_earned, nodes_left
+    global nodes_made, nodes_left
     cdef uint64_t limit
     if tape.n > nodes_left:
-        visits_earned += tape.n - nodes_left
+        nodes_made += tape.n - nodes_left
     nodes_left = tape.n
-    limit = visits_earned + VISITS_FREE
+    limit = nodes_made // NODES_VISIT + VISITS_FREE
     if tape.boxes > boxes_left:
         limit += <uint64_t>VISITS_BOX * (tape.boxes - boxes_left)
     if limit >= visits_needed:
-        visits_earned = 0
+        nodes_made = 0
         release_cycles(limit)
     return 0
 
