@@ -12,6 +12,12 @@
 #define NOINLINE
 #endif
 
+#if defined(__GNUC__) || defined(__clang__)
+#define INLINED inline __attribute__((always_inline))
+#else
+#define INLINED inline
+#endif
+
 static double pool_partial(const fg_tape *t, fg_args args, fg_id k)
 {
     double partial;
@@ -20,7 +26,7 @@ static double pool_partial(const fg_tape *t, fg_args args, fg_id k)
 }
 
 /* The rule of node i's operation. */
-static inline void apply(fg_tape *t, fg_id i)
+static INLINED void apply(fg_tape *t, fg_id i)
 {
     const double *const data = t->data;
     double *const grad = t->grad;
