@@ -74,12 +74,15 @@ cdef class _Block:
     cdef str runs            # the attribute that says whether that runs
 
     def __dealloc__(self):
-        cdef _Block block, outer
+        cdef _Block block = self.outer
         close_block(self)    # nobody can leave it any more
-        block, self.outer = self.outer, None
-        while block is not None and Py_REFCNT(<PyObject *>block) == 1:   # this variable's: a long chain does not recurse
-            outer, block.outer = block.outer, None
-            block = outer
+        self.outer = None
+        # A long chain goes link by link: one that only this variable refers to lets go of the next before it goes.
+        while block is not None and Py_REFCNT(<PyObject *>block) == 1:
+            self.outer = block.outer
+            block.outer = None
+            block = self.outer
+            self.outer = None
 
 
 cdef void close_block(_Block block) noexcept:
