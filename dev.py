@@ -234,7 +234,8 @@ def moons(arguments):
 
 
 # Tests of what other programs, files and pictures come to: nothing there is for the sanitizers to see.
-OUTSIDE = ("bench", "cli", "compat", "datasets", "docs", "draw", "estimators", "examples", "micrograd_code", "viz")
+OUTSIDE = ("bench", "cli", "cli_moons", "compat", "datasets", "dev", "docs", "draw", "estimators", "examples", "files",
+           "hints", "micrograd_code", "names", "viz", "viz_estimators")
 
 
 def sanitize(arguments):
