@@ -49,6 +49,7 @@ cdef int write_slots(tuple items, fg_id *slots, uint8_t *constant) except -1:
 # What sweeps from some outputs can touch, in words of 64 slots, and the gradients that were there.
 cdef struct Touched:
     fg_id n            # slots on the tape when it was made; they keep their ids until touched_free()
+    bint held          # by hold_ids(), where no Python code is run but that of signals; else
     fg_sweep *frozen   # what keeps them
     fg_id *slots       # of the outputs and, after them, of the inputs
     uint8_t *constant  # for each, whether it is in a constant Tensor
@@ -76,19 +77,24 @@ cdef int touched_find(Touched *touched, tuple outputs, Py_ssize_t n_outputs, tup
     if (touched.slots == NULL or touched.constant == NULL or touched.cleared == NULL or touched.words == NULL
             or touched.masks == NULL):
         raise MemoryError()
-    # As if a sweep had to visit all that there is: so nothing goes or is renumbered, but what is made from now on
-    # comes and goes as always.
-    touched.frozen = fg_tape_sweep_begin(&tape, touched.n)
-    if touched.frozen == NULL:
-        raise MemoryError()
-    touched.frozen.marks.lowest = 0
-    touched.frozen.marks.highest = (touched.n - 1) >> 12
-    fg_marks_add_range(&touched.frozen.marks, 0, touched.n)
-    fg_tape_sweep_pause(&tape, touched.frozen)
+    hold_ids()
+    touched.held = True
     write_slots(outputs, touched.slots, touched.constant)
     write_slots(inputs, touched.slots + n_outputs, touched.constant + n_outputs)
     touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, touched.words, touched.masks,
                                    &touched.hooked)
+    if touched.hooked:
+        # Rules may take long. As if a sweep had to visit all that there is: so nothing of it goes or is renumbered,
+        # but what is made from now on comes and goes as always.
+        touched.frozen = fg_tape_sweep_begin(&tape, touched.n)
+        if touched.frozen == NULL:
+            raise MemoryError()
+        touched.frozen.marks.lowest = 0
+        touched.frozen.marks.highest = (touched.n - 1) >> 12
+        fg_marks_add_range(&touched.frozen.marks, 0, touched.n)
+        fg_tape_sweep_pause(&tape, touched.frozen)
+        touched.held = False
+        release_ids()
     for k in range(n_inputs):
         touched.cleared[k] = touched.hooked or is_touched(touched, touched.slots[n_outputs + k])
     return 0
@@ -165,6 +171,8 @@ cdef void touched_restore(const Touched *touched) noexcept:
 cdef void touched_free(Touched *touched) noexcept:
     if touched.frozen != NULL:
         fg_sweep_cancel(&tape, touched.frozen)
+    if touched.held:
+        release_ids()
     PyMem_Free(touched.slots)
     PyMem_Free(touched.constant)
     PyMem_Free(touched.cleared)
@@ -230,7 +238,7 @@ def derivatives(outputs, inputs):
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins)
     cdef Py_ssize_t row, col
     cdef double[:, ::1] table
-    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
     cdef unsigned long outer = 0   # what whole_tape was, if it is set here
     cdef bint alone = False
     global whole_tape
@@ -300,7 +308,7 @@ def depends(outputs, inputs):
     cdef tuple outs = tuple(to_list("outputs", "Values and Tensors", outputs))
     cdef tuple ins = tuple(to_list("inputs", "Values and Tensors", inputs))
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins), k
-    cdef Touched touched = Touched(0, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
     try:
         touched_find(&touched, outs, n_outputs, ins, n_inputs)
         for k in range(n_outputs, n_outputs + n_inputs):
