@@ -332,8 +332,8 @@ def test_interrupt_between_chunks():
 
     old = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 1e-4)
         with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 1e-4)
             while True:
                 y.backward()
     finally:

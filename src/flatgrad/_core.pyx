@@ -544,6 +544,10 @@ cdef object elementwise(int op, object left, object right):
     """An ndarray on one side: an object array of Values, each made by the operator itself."""
     ufunc = {FG_ADD: np.add, FG_SUB: np.subtract, FG_MUL: np.multiply, FG_DIV: np.true_divide,
              FG_POW: np.power}[op]
+    for array in (left, right):   # NumPy does without the count of its own that ends the recursion into it
+        if isinstance(array, np_array) and array.ndim == 0 and isinstance(array[()], np_array):
+            raise ArgumentTypeError(f"operand of {fg_op_table[op].symbol.decode()}: expected an array of numbers and "
+                                    "Values, got one of dimension 0 with an array in it")
     Py_EnterRecursiveCall(" in an operation on an array")   # it may contain itself
     try:
         return ufunc(np.asarray(left, dtype=object), np.asarray(right, dtype=object))
