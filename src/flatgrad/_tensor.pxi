@@ -1485,6 +1485,8 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
     take(name, x, &a, keep)
     if a.kind != NUMBER and a.kind != ARRAY:
         if isinstance(x, Tensor):
+            if tracings and not (<Tensor>x).constant:
+                refuse_traced(first_slot(x), f"{name}: the numbers")
             return from_numbers(t, name, to_numpy(<Tensor>x, True), data)
         raise TypeError(f"{name}: expected numbers, got {describe(x)}")
     if a.kind == ARRAY and shape_of(&a) != t.shape:
@@ -1787,7 +1789,9 @@ cdef class Tensor:
 
     def __array__(self, dtype=None, copy=None):
         if not self.constant:
-            raise no_array("NumPy cannot make an array of")
+            error = no_array("NumPy cannot make an array of")
+            error.traced = tracings != 0 and is_traced(first_slot(self))   # for those of ours that take numbers
+            raise error
         if copy is False:
             raise ValueError("copy: the numbers of a Tensor are on the tape; an array is always a copy")
         array = to_numpy(self, True)
@@ -2099,6 +2103,9 @@ cdef class Tensor:
         copy = Tensor(to_numpy(self, True), requires_grad=not self.constant)
         if is_frozen(self):
             copy.requires_grad = False
+        elif has_frozen(self):
+            for own, other in zip(np.ravel(list(self)), np.ravel(list(copy))):
+                own.requires_grad or setattr(other, "requires_grad", False)
         return copy
 
 

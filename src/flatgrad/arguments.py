@@ -176,7 +176,9 @@ def array_of_numbers(x):
 
     try:
         return as_array(x)
-    except ArgumentTypeError:   # a Tensor that requires a gradient
+    except ArgumentTypeError as error:   # a Tensor that requires a gradient
+        if getattr(error, "traced", False):   # which a transform is looking for
+            raise
         return np.asarray(without_tensors(x))
 
 

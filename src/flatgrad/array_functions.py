@@ -312,7 +312,9 @@ def var(a, axis=None, *, ddof=0, keepdims=False, correction=None):
 
 @means("std")
 def std(a, axis=None, *, ddof=0, keepdims=False, correction=None):
-    return sqrt(var(a, axis, ddof=ddof, keepdims=keepdims, correction=correction))
+    squares = var(a, axis, ddof=ddof, keepdims=keepdims, correction=correction)
+    zero = squares.data == 0.0   # as in PyTorch, the gradient of equal numbers is 0
+    return where(zero, 0.0, sqrt(where(zero, 1.0, squares))) if np.any(zero) else sqrt(squares)
 
 
 @means("prod")
