@@ -10,7 +10,8 @@ the call passes. After each run the tape has to be sound, with as many nodes as 
 have as many references as before. The cases run in a process of their own, so that a crash is reported as the
 case and the n that it came with, and the others still run.
 
-It needs CPython's module `_testcapi`, which some installations leave out, and takes some minutes.
+It needs CPython's module `_testcapi`, which some installations leave out, and takes some minutes. It is for 3.10 and
+3.11: later ones end in their own code where memory fails.
 """
 import argparse
 import gc
