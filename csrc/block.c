@@ -493,21 +493,23 @@ static double *layer_dsums(step *s, const fg_id *rows, const fg_id *cols, const 
     const fg_record *const r = s->r;
     const fg_id m = s->at.rows, n = s->at.cols;
     const fg_id width = cols ? r->cols : n, col = cols || s->aside ? 0 : s->at.col;
+    const size_t wide_row = r->cols;
     double *const dsums = take(&s->scratch, (size_t)m * n);
-    double *const wide = take(&s->scratch, r->cols);
-    for (fg_id i = 0; i < m; i++) {
+    double *const wide = take(&s->scratch, wide_row);
+    const int together = !rows && !cols && (m == 1 || n == r->cols); /* all rows in one piece */
+    for (fg_id i = 0; i < (together ? 1 : m); i++) {
         const fg_id row = rows ? rows[i] : s->at.row + i;
-        const size_t at = s->aside ? 0 : (size_t)row * r->cols + col;
+        const size_t at = s->aside ? 0 : row * wide_row + col, count = together ? (size_t)m * n : width;
         double *const di = dsums + (size_t)i * n, *const d = cols ? wide : di;
         if (r->param == FG_LEAF) {
-            memcpy(d, dz + at, width * sizeof *d);
+            memcpy(d, dz + at, count * sizeof *d);
         } else { /* The activations of a layer are those whose derivative follows from z, so z stands for x. */
-            memset(d, 0, width * sizeof *d);
-            s->t->kernels->map_grad((int)r->param, 0, width, (const double *const[3]){z + at},
+            memset(d, 0, count * sizeof *d);
+            s->t->kernels->map_grad((int)r->param, 0, count, (const double *const[3]){z + at},
                                     (const size_t[3]){1}, 0, z + at, dz + at, d);
         }
         if (masked)
-            clear_unreached(s->t, first, row * r->cols + col, width, d);
+            clear_unreached(s->t, first, row * r->cols + col, (fg_id)count, d);
         for (fg_id j = 0; j < n && cols; j++)
             di[j] = wide[cols[j]];
     }
