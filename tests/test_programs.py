@@ -1,0 +1,226 @@
+"""`python -m flatgrad run` on programs that bring their own engine: tests/programs/, in the layouts and manners
+in which such programs are written, some of them with mistakes on purpose.
+
+Each runs three ways: by Python with its own engine, by `flatgrad run`, and by `flatgrad run --scalar-graph`. What it
+prints is the same, each number to 1e-9, or the run ends with exit code 2 and one line that says why. `CASES` says
+which, and is what the table in docs/drop-in.md is made of.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).resolve().parent / "programs"
+OURS = "ours"        # flatgrad's engine, the same numbers
+MESSAGE = "message"  # one line that says why not
+LEFT = "left"        # there is nothing to replace: as with Python, the same numbers
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program, and what becomes of it."""
+
+    name: str                # file or folder in tests/programs
+    layout: str
+    manner: str
+    outcome: str = OURS
+    kept: str = ""           # methods that stay the user's, as the note on stderr has them
+    says: str = ""           # what the message matches
+    options: str = "--replace-class Value"
+    program: str = ""        # what is run in its folder; the file itself if there is none
+    cls: str = "Value"
+    scalar: str = ""         # the outcome with --scalar-graph, if it is another
+
+
+ALONE, BESIDE, PACKAGE, LOCAL, NOTEBOOK = (
+    "single file", "module beside the script", "package", "local micrograd/", "notebook")
+CASES = [
+    # Layouts.
+    Case("module_beside", BESIDE, "closures", program="main.py"),
+    Case("package_relative", PACKAGE, "typed, relative imports, -m", program="-m littlegrad.train 20"),
+    Case("package_main", PACKAGE, "__main__, own `-` and `/`", program="-m pocketgrad"),
+    Case("src_layout", PACKAGE, "found by way of sys.path", program="scripts/entropy.py"),
+    Case("star_import", BESIDE, "import *, prints when imported", program="main.py"),
+    Case("colours", BESIDE, "_prev as a tuple, colours, Adam's state on the numbers", program="main.py"),
+    Case("scalar_alias", BESIDE, "class Scalar, imported as V", program="pendulum.py",
+         options="--replace-class Scalar", cls="Scalar"),
+    Case("two_of_a_name", BESIDE, "two classes of one name, one meant", program="main.py",
+         options="--replace-class engine.Value"),
+    Case("local_micrograd", LOCAL, "own nn, trainer and text drawing", program="train.py", options=""),
+    Case("local_micrograd_value", LOCAL, "the class in value.py", program="main.py", options=""),
+    Case("unrelated_micrograd", LOCAL, "something else of that name", LEFT, program="profile.py", options=""),
+    Case("notebook_lecture.ipynb", NOTEBOOK, "the class grows over the cells"),
+    Case("notebook_engine", NOTEBOOK, "imports a local engine", program="demo.ipynb"),
+    Case("fallback_import.py", ALONE, "class under try/except"),
+    Case("in_a_function.py", ALONE, "class made in a function", MESSAGE),
+    Case("class_twice.py", ALONE, "class Value(Value)"),
+    # Manners.
+    Case("lecture.py", ALONE, "lecture, reverse pass by hand"),
+    Case("microgpt_step.py", ALONE, "local gradients, slots: a tiny transformer"),
+    Case("typed_keywords.py", ALONE, "typed, keyword-only children and local_grads"),
+    Case("lambdas.py", ALONE, "lambdas"),
+    Case("dataclass_node.py", ALONE, "dataclass"),
+    Case("slots_closures.py", ALONE, "slots, closures"),
+    Case("own_nn.py", ALONE, "own nn, Adam, momentum"),
+    Case("gradient_check.py", ALONE, "difference quotients"),
+    Case("extras.py", ALONE, "methods, properties, class attributes, defaults"),
+    Case("named.py", ALONE, "name= and requires_grad= that rules do not use"),
+    Case("gated.py", ALONE, "requires_grad= that rules use", MESSAGE),
+    Case("tuple_prev.py", ALONE, "_prev as a tuple"),
+    Case("resetting.py", ALONE, "backward() resets gradients"),
+    Case("none_grads.py", ALONE, "gradients begin as None"),
+    Case("seeded.py", ALONE, "backward(seed=...)"),
+    Case("subclass.py", ALONE, "class Parameter(Value)"),
+    Case("decorated.py", ALONE, "decorated operators"),
+    Case("methods_added.py", ALONE, "all operators put on the class later"),
+    Case("methods_after.py", ALONE, "Value.cos = ..., Value.tanh replaced later"),
+    Case("own_functions.py", ALONE, "leaky(alpha=), softplus, abs, cube"),
+    Case("power_of_value.py", ALONE, "powers by Values and of numbers"),
+    Case("label_second.py", ALONE, "Value(data, label)"),
+    Case("label_computed.py", ALONE, "labels made of the operands'"),
+    Case("in_place.py", ALONE, "own += and -="),
+    Case("equal_by_data.py", ALONE, "== and < by data, hash by identity"),
+    Case("equal_by_value.py", ALONE, "== and hash by data", MESSAGE),
+    Case("codegen.py", ALONE, "prints a graph as Python"),
+    Case("dot_text.py", ALONE, "prints a graph as dot"),
+    Case("class_per_operation.py", ALONE, "one class an operation", MESSAGE),
+    Case("counted_operations.py", ALONE, "counts in the class", MESSAGE),
+    Case("counted_ids.py", ALONE, "ids by itertools.count", MESSAGE),
+    Case("global_tape.py", ALONE, "a list of all numbers", MESSAGE),
+    Case("backprop_by_name.py", ALONE, "backprop(), and backward as a rule", MESSAGE),
+    Case("other_names.py", ALONE, "val for data", MESSAGE),
+    Case("tensor_engine.py", ALONE, "arrays as data", MESSAGE),
+    Case("values_only.py", ALONE, "operators that take no numbers"),
+    # Mistakes.
+    Case("wrong_sigmoid.py", ALONE, "sigmoid: sign", kept="sigmoid"),
+    Case("wrong_relu.py", ALONE, "relu: times its result", kept="relu"),
+    Case("wrong_tanh.py", ALONE, "tanh: no square", kept="tanh"),
+    Case("wrong_exp.py", ALONE, "exp: a factor", kept="exp"),
+    Case("wrong_rsub.py", ALONE, "2 - v is v - 2", kept="__rsub__"),
+    Case("wrong_rtruediv.py", ALONE, "2 / v is v / 2", kept="__rtruediv__"),
+    Case("wrong_pow.py", ALONE, "**: assigns", MESSAGE),
+    Case("sub_without_gradient.py", ALONE, "-: no rule", kept="__sub__"),
+    Case("relu_at_zero.py", ALONE, "relu: slope 1 at 0", kept="relu"),
+    Case("log_with_epsilon.py", ALONE, "log: adds 0.001", kept="log"),
+    Case("clipped_exp.py", ALONE, "exp: clipped beyond 30", kept="exp"),
+    Case("backward_twice.py", ALONE, "two passes over one graph", MESSAGE, scalar=OURS),
+    Case("breadth_first.py", ALONE, "level by level", MESSAGE),
+    Case("seen_too_late.py", ALONE, "some numbers visited twice", MESSAGE),
+    Case("recursive.py", ALONE, "a sum over paths", OURS),
+]
+
+REPORT = '''\
+import atexit, json, os, sys
+
+def report():
+    # Of each class of that name in the program's modules, whether it is flatgrad's or on top of it.
+    flatgrad = sys.modules.get("flatgrad")
+    name, here, found = os.environ["CASE_CLASS"], os.getcwd(), {}
+    for key, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if key != "__main__" and not (file and os.path.abspath(file).startswith(here + os.sep)):
+            continue
+        cls = vars(module).get(name)
+        if isinstance(cls, type):
+            found[key] = flatgrad is not None and issubclass(cls, flatgrad.Value)
+    with open(os.environ["CASE_REPORT"], "w") as file:
+        json.dump(found, file)
+
+if "CASE_REPORT" in os.environ:
+    atexit.register(report)
+'''
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def numbers(text):
+    return [float(x) for x in NUMBER.findall(text)]
+
+
+def same(ours, theirs):
+    """Whether the text is the same, and each number in it within 1e-9."""
+    return (NUMBER.sub("#", ours) == NUMBER.sub("#", theirs)
+            and numbers(ours) == pytest.approx(numbers(theirs), rel=1e-9, abs=1e-12, nan_ok=True))
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory):
+    """A folder whose sitecustomize tells which classes a program ended with."""
+    folder = tmp_path_factory.mktemp("watched")
+    (folder / "sitecustomize.py").write_text(REPORT)
+    return folder
+
+
+def notebook_as_script(path):
+    """The code cells of a notebook, without IPython's lines."""
+    cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
+    script = path.with_suffix(".script.py")
+    script.write_text("\n".join(line for line in lines if not line.startswith("%")), "utf-8")
+    return script.name
+
+
+@pytest.fixture
+def start(tmp_path, watched):
+    """Start a program of tests/programs in a copy of its folder, one of the three ways."""
+    def start(case, way):
+        folder = tmp_path / way
+        source = PROGRAMS / case.name
+        if source.is_dir():
+            shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir()
+            shutil.copy(source, folder)
+        program = (case.program or case.name).split()
+        if way == "python":
+            arguments = program
+            if program[-1].endswith(".ipynb"):
+                arguments = [notebook_as_script(folder / program[-1])]
+        else:
+            scalar = ["--scalar-graph"] if way == "scalar" else []
+            arguments = ["-m", "flatgrad", "run", *case.options.split(), *scalar, *program]
+        path = os.pathsep.join(filter(None, [str(watched), os.environ.get("PYTHONPATH")]))
+        environment = dict(os.environ, PYTHONPATH=path, PYTHONDONTWRITEBYTECODE="1", CASE_CLASS=case.cls,
+                           CASE_REPORT=str(tmp_path / f"{way}.json"), PYTHONIOENCODING="utf-8")
+        return subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, text=True,
+                                encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return start
+
+
+def outcome(process, report, theirs):
+    """What became of a program; fails if it printed other numbers without a word."""
+    printed, errors = process.communicate(timeout=60)
+    if process.returncode == 2:
+        lines = errors.splitlines()
+        assert lines and lines[-1].startswith("flatgrad run: "), errors
+        return MESSAGE, errors
+    assert process.returncode == 0, errors
+    assert same(printed, theirs), f"{printed}\n--- and not ---\n{theirs}\n--- stderr ---\n{errors}"
+    assert all(line.startswith("flatgrad run: ") for line in errors.splitlines()), errors
+    return OURS if any(json.loads(report.read_text()).values()) else LEFT, errors
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_program_with_its_own_engine(case, start, tmp_path):
+    processes = {way: start(case, way) for way in ("python", "flatgrad", "scalar")}
+    theirs, errors = processes["python"].communicate(timeout=60)
+    assert (processes["python"].returncode, errors) == (0, "")
+    assert len(numbers(theirs)) >= 5
+    assert not any(json.loads((tmp_path / "python.json").read_text()).values())
+    for way, expected in ("flatgrad", case.outcome), ("scalar", case.scalar or case.outcome):
+        found, errors = outcome(processes[way], tmp_path / f"{way}.json", theirs)
+        assert found == expected, errors
+        if found == MESSAGE:
+            assert re.search(case.says, errors)
+        elif case.kept:
+            assert re.search(rf"\b{case.kept}\b", errors)
+
+
+def test_each_program_is_a_case():
+    assert sorted(case.name for case in CASES) == sorted(
+        path.name for path in PROGRAMS.iterdir() if path.name != "__pycache__")
