@@ -15,7 +15,7 @@ MICROGRAD = {
 }
 
 
-def install_as_micrograd(*, nn=False):
+def install_as_micrograd(*, nn=False, scalar_graph=False):
     """Make ``import micrograd`` mean flatgrad in this process, whether or not micrograd is installed.
 
     From then on `micrograd.engine` is `flatgrad.engine`, and `micrograd.nn` is `flatgrad.nn`. If the
@@ -27,6 +27,8 @@ def install_as_micrograd(*, nn=False):
     ----------
     nn : bool, optional
         Whether `micrograd.nn` is `flatgrad.nn` even if the program has a package of its own.
+    scalar_graph : bool, optional
+        Whether the operators of the program's own `Value` whose nodes are others than flatgrad's stay.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def install_as_micrograd(*, nn=False):
 
             old.engine, old.nn = micrograd.engine, micrograd.nn
         return
-    sys.meta_path.insert(0, Own(folder, nn))
+    sys.meta_path.insert(0, Own(folder, nn, scalar_graph))
 
 
 class Ours:
@@ -137,7 +139,7 @@ def digest(path):
 class Own:
     """The finder for a package of the program's own: it adds what replaces the class `Value` in it."""
 
-    def __init__(self, folder, nn):
+    def __init__(self, folder, nn, scalar_graph):
         from flatgrad.compat.source import Job, definitions, modules_in
 
         self.ours = Ours(["micrograd.nn"]) if nn else None
@@ -145,7 +147,7 @@ class Own:
         kept = [name for name, path in own.items() if name not in ("micrograd", "micrograd.nn" if nn else "")]
         with_class = [name for name, path in own.items() if definitions(path, "Value")]
         kept = [name for name in kept if name not in with_class[:1]]
-        self.job = Job("Value", package="micrograd", whole=False)
+        self.job = Job("Value", package="micrograd", whole=False, scalar_graph=scalar_graph)
         self.job.rest = "".join([
             f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} the program's own" if kept else "",
             " (--nn takes flatgrad.nn)" if "micrograd.nn" in kept else "",

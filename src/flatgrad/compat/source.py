@@ -10,7 +10,7 @@ import symtable
 import warnings
 from importlib.machinery import PathFinder, SourceFileLoader
 
-from flatgrad.compat.common import Refusal, Stop, note, place
+from flatgrad.compat.common import Refusal, Stop, note, place, shown
 
 __all__ = ["Job", "definitions", "modules_in", "parse"]
 
@@ -67,7 +67,7 @@ class Job:
     @property
     def covers_main(self):
         """Whether it is looked for in the program itself."""
-        return self.package is None and self.module in ("", self.main)
+        return self.package is None and f".{self.main}".endswith(f".{self.module}" if self.module else "")
 
     def give_up(self, path, reason):
         """The class in this file stays the program's own, or else the run ends."""
@@ -84,6 +84,34 @@ class Job:
             return None
         spec.loader = Loader(self, module, spec.origin)
         return spec
+
+    def in_program(self, cells, path, package):
+        """The program's own sources, after whose definitions of the class there is the call.
+
+        Parameters
+        ----------
+        cells : list of (str or bytes, str)
+            Sources and the names that tracebacks give them.
+        path : str
+            The program's file.
+        package : str
+            What its relative imports start from.
+
+        Raises
+        ------
+        Refusal
+            If there is no such class, there or in the modules that are imported, or one is something else.
+        """
+        trees = []
+        for code, _ in cells:
+            try:
+                trees.append(parse(code))
+            except (SyntaxError, ValueError):
+                trees.append(None)  # to be reported when its turn comes
+        if None not in trees:
+            check_there(self, trees, shown(path), package)
+        return [(code if tree is None or not self.covers_main else self.with_calls(tree, path), name)
+                for tree, (code, name) in zip(trees, cells)]
 
     def with_calls(self, tree, path):
         """The module's syntax tree, after whose definitions of the class there is the call. Line numbers stay."""
