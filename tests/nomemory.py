@@ -69,6 +69,7 @@ extra = ({"note": "a note"}, {})
 rule = a._backward
 run = saved_tensor[1][0]
 attribute = vars(Value)["note"]
+_core._declare("consumers", factory=list)
 """
 
 # name -> calls. "Class.member" is a member, anything else a function of the module; what follows a blank is a note.
@@ -91,7 +92,8 @@ CASES = {
     "Value.__reduce_ex__": "chain.__reduce_ex__(4)", "Value.__reduce_ex__ rule": "ruled.__reduce_ex__(4)",
     "Value.__copy__": "copy.copy(chain)", "Value.__copy__ subclass": "copy.copy(sub)",
     "Value.__deepcopy__": "copy.deepcopy(ruled)", "Value.__setstate__": "Value(1.0).__setstate__(extra)",
-    "Value.__setattr__": "Value(1.0).note = 'a note'", "Value.__delattr__": "x = Value(1.0); x.note = 1; del x.note",
+    "Value.__setattr__": "Value(1.0).note = 'a note'", "Value.__setattr__ default": "Value.kind = 1; Value(1.0).kind = 2",
+    "Value.__delattr__": "x = Value(1.0); x.note = 1; del x.note",
     "Value._backward": "made._backward", "Value._backward set": "x = a * 2.0; x._backward = print",
     "Value._children": "chain._children", "Value._prev": "chain._prev", "Value._local_grads": "made._local_grads",
     "Value._op": "chain._op", "Value._op set": "x = Value(1.0); x._op = 'op'",
@@ -183,6 +185,8 @@ CASES = {
     "pickle": "pickled([chain, t, layer])", "deepcopy": "copy.deepcopy([chain, t * u, network])",
 
     "_Attribute": "_core._Attribute('note')", "_Attribute.__get__": "attribute.__get__(ruled, Value)",
+    "_Attribute.__get__ default": "Value(1.0).label", "_Attribute.__get__ factory": "Value(1.0).consumers.append(1)",
+    "_declare": "_core._declare('consumers', factory=list)",
     "_Rule": "_core._Rule(a)", "_Rule.__call__": "rule()", "_Rule.__reduce__": "rule.__reduce__()",
     "_Run": "_core._Run()", "_Run.__deepcopy__": "run.__deepcopy__({})", "_Run.__reduce__": "run.__reduce__()",
     "Weights": "_core.Weights()", "Weights.__getstate__": "neuron.__getstate__()",

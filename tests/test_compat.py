@@ -332,16 +332,19 @@ def test_a_traceback_names_the_cell(flatgrad_run, tmp_path):
 
 def test_a_class_is_replaced(python, flatgrad_run, tmp_path):
     (tmp_path / "own.py").write_text(OWN_CLASS + WHERE)
-    theirs, ours = ok(python("own.py")), ok(flatgrad_run("--replace-class", "Value", "own.py"))
+    told = "flatgrad run: note: class Value of own.{} is flatgrad's now\n"
+    theirs = ok(python("own.py"))
+    ours = ok(flatgrad_run("--replace-class", "Value", "own.py"), told.format("py"))
     assert ok(flatgrad_run("own.py")) == theirs and theirs.endswith("\n__main__\n")
     assert ours.endswith("\nflatgrad._core\n")
     same_numbers(ours.split("\n")[0], theirs.split("\n")[0])
-    assert ok(flatgrad_run("--replace-class=Value", "-m", "own")) == ours
+    assert ok(flatgrad_run("--replace-class=Value", "-m", "own"), told.format("py")) == ours
+    assert ok(flatgrad_run("--replace-class=own.Value", "own.py"), told.format("py")) == ours
 
     write_notebook(tmp_path / "own.ipynb", "%pwd", *(OWN_CLASS + WHERE).split("\n\n\n"), OWN_CLASS + WHERE)
     note = "flatgrad run: note: own.ipynb, cell 1, line 1: skipped: %pwd\n"
     result = flatgrad_run("--replace-class", "Value", "own.ipynb")
-    assert ok(result, note) == ours + ours.split("\n")[0] + "\nflatgrad._core\n"
+    assert ok(result, note + 2 * told.format("ipynb")) == ours + ours.split("\n")[0] + "\nflatgrad._core\n"
 
 
 def test_another_name_and_the_lines_after_it(flatgrad_run, tmp_path):
@@ -352,16 +355,17 @@ def test_another_name_and_the_lines_after_it(flatgrad_run, tmp_path):
     assert f'own.py", line {own.count(chr(10))}, in <module>\n    1 / 0\n' in result.stderr
 
 
-def test_missing_methods_are_told(flatgrad_run, tmp_path):
-    own = OWN_CLASS.replace("    def backward", "    def mish(self): pass\n    soft = mish\n\n    def backward")
-    (tmp_path / "own.py").write_text(own)
-    ok(flatgrad_run("--replace-class", "Value", "own.py"),
-       "flatgrad run: note: flatgrad's Value, now class Value of own.py, lacks its methods mish, soft\n")
+def test_methods_of_its_own_stay(flatgrad_run, tmp_path):
+    own = OWN_CLASS.replace("    def backward", "    def mish(self): return 7\n    soft = mish\n\n    def backward")
+    (tmp_path / "own.py").write_text(own + "print(x.mish(), z.soft())\n")
+    result = flatgrad_run("--replace-class", "Value", "own.py")
+    assert ok(result, "flatgrad run: note: class Value of own.py is flatgrad's now, with its own mish, soft\n").endswith(
+        "\n7 7\n")
 
 
 CANNOT = "argument --replace-class: flatgrad's Value cannot stand in for class Value of p.py: it "
 ERRORS = [
-    (["--replace-class", "Value", "p.py"], "print(1)\nif 1:\n    class Value: pass",
+    (["--replace-class", "Value", "p.py"], "print(1)\ndef f():\n    class Value: pass",
      "argument --replace-class: p.py has no class Value at its top level"),
     (["--replace-class", "Value", "p.py"], "print(1)\nclass Value: pass", CANNOT + "defines no backward()"),
     (["--replace-class", "Value", "p.py"], "class Value:\n def backward(self): self.data",

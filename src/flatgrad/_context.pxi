@@ -55,6 +55,8 @@ cdef enum:
 
 cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_blocks for no_grad()
 
+cdef bint scalar_everywhere = False   # and then they are one more
+
 cdef object gradient_block = ContextVar("flatgrad gradients", default=None)   # the innermost _Block, or None
 cdef object scalar_block = ContextVar("flatgrad scalar_graph", default=None)
 
@@ -143,7 +145,8 @@ fg_is_unrecorded = is_unrecorded
 
 cdef inline bint in_scalar_graph() noexcept:
     """Whether there is a scalar_graph() block around us."""
-    return FG_UNLIKELY(scalar_blocks != 0) and innermost(<PyObject *>scalar_block) == SCALAR_GRAPH
+    return FG_UNLIKELY(scalar_blocks != 0) and (scalar_everywhere
+                                                or innermost(<PyObject *>scalar_block) == SCALAR_GRAPH)
 
 
 cdef object entering_generator():
@@ -329,6 +332,14 @@ class recording:
 
     def __exit__(self, *exception):
         leave_block(gradient_block, blocks_of(self))
+
+
+def _scalar_graph_everywhere():
+    """From now on everything is within a scalar_graph() block, in all threads: for programs that are run by others."""
+    global scalar_blocks, scalar_everywhere
+    if not scalar_everywhere:
+        scalar_everywhere = True
+        scalar_blocks += 1
 
 
 def _open_blocks():

@@ -51,6 +51,8 @@ cdef extern from "Python.h":
         int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) noexcept
         void *tp_finalize
         unsigned long tp_flags
+        void *tp_descr_get
+        void *tp_descr_set
     int PyOS_InterruptOccurred()
     void PyErr_SetInterrupt()
     unsigned long PyThread_get_thread_ident()
@@ -811,26 +813,40 @@ cdef list to_list(str name, str what, object x):
     return list(x)
 
 
+cdef object MISSING = object()   # stands for nothing where None is something
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class _Attribute:
-    """Finds one attribute that users have hung on Values, whichever has it.
+    """Finds one attribute that users have hung on Values, whichever has it; the others show a default.
 
     Value has no `__dict__`, which would cost every operation, and no `__getattr__`, which would cost
     every method call. Instead the first `v.name = ...` puts one of these into the class. Having no
-    `__set__` it gives way to the `__dict__` of a subclass's instances.
+    `__set__` it gives way to the `__dict__` of a subclass's instances. See `_declare`.
     """
     cdef str name
+    cdef object default   # what a Value shows that has none of its own; MISSING: it has no such attribute
+    cdef object factory   # makes what such a Value is given when it is first asked; None: it is given nothing
 
-    def __cinit__(self, str name not None):
+    def __cinit__(self, str name not None, default=MISSING, factory=None):
         self.name = name
+        self.default = default
+        self.factory = factory
 
     def __get__(self, instance, owner):
+        cdef dict extra
         if instance is not None:
             extra = extra_of(<Value?>instance)
             if extra is not None and self.name in extra:
                 return extra[self.name]
-        raise AttributeError(f"'Value' object has no attribute {self.name!r}")
+            if self.factory is not None:
+                made = self.factory()   # which may run anything
+                return make_extra(instance).setdefault(self.name, made)
+        if self.default is MISSING:
+            raise AttributeError(f"'Value' object has no attribute {self.name!r}" if instance is not None else
+                                 f"type object 'Value' has no attribute {self.name!r}")
+        return self.default
 
 
 # Attributes that one assigns, and names that are near these and words of their own.
@@ -875,11 +891,11 @@ cdef int warn_of(str name) except -1:
 
 
 cdef object class_attribute(type cls, str name):
-    """What the class itself has under that name, without asking it; None if nothing."""
+    """What the class itself has under that name, without asking it; MISSING if nothing."""
     for base in cls.__mro__:
         if name in base.__dict__:
             return base.__dict__[name]
-    return None
+    return MISSING
 
 
 @cython.final
@@ -1069,7 +1085,7 @@ cdef class Value:
         The name of that operation; or the derivatives of the value by each child, also called
         `local_grads`. Without them, set `_backward`.
     label : object, optional
-        Becomes the attribute `label`, as any other attribute may be set; pictures show it.
+        Becomes the attribute `label`; pictures show it.
 
     Attributes
     ----------
@@ -1089,6 +1105,9 @@ cdef class Value:
         The name of the operation, '' for a leaf. Assignable.
     _backward : callable
         Adds to the gradients of `_prev` from this one's; `backward` calls it. Assignable.
+    label : object
+        '' until it is set. Any other attribute may be set as well, and stays with the node. A class attribute
+        (``Value.color = None``) is what Values show that have none of their own.
 
     Raises
     ------
@@ -1151,7 +1170,8 @@ cdef class Value:
         else:
             tape.data[self.id] = number
             tape.grad[self.id] = 0.0
-        if label is not None:
+        # What shows as '' anyway takes no memory.
+        if label is not None and not (type(label) is str and label == "" and type(self) is Value and self.label == ""):
             self.label = label
 
     @property
@@ -1283,12 +1303,15 @@ cdef class Value:
         warn_of(name)   # when it has been set
 
     def __delattr__(self, name):
-        extra = extra_of(self)
-        if (extra is not None and name in extra
-                and isinstance(class_attribute(type(self), name), _Attribute)):
+        try:
+            PyObject_GenericSetAttr(self, name, NULL)   # from the `__dict__` of a subclass's instance
+        except AttributeError:
+            if not isinstance(class_attribute(type(self), name), _Attribute):
+                raise
+            extra = extra_of(self)
+            if extra is None or name not in extra:
+                raise AttributeError(f"{name}: cannot be deleted: nobody has set this Value's") from None
             del extra[name]
-        else:
-            PyObject_GenericSetAttr(self, name, NULL)
 
     def leaky_relu(self, negative_slope=0.01):
         """The value if it is above 0, else `negative_slope` times it. See `flatgrad.leaky_relu`."""
@@ -1776,6 +1799,7 @@ include "_layers.pxi"
 include "_parameters.pxi"
 
 publish_operations()
+setattr(Value, "label", _Attribute("label", ""))
 
 
 # ---- looking inside ----
@@ -1862,6 +1886,54 @@ def _apply(str row not None, *operands):
 def _check():
     """Whether the tape's invariants hold. Reads all of it."""
     return bool(fg_tape_check(&tape))
+
+
+def _declare(name, *, default=MISSING, factory=None):
+    """Let every Value have an attribute of that name, without cost to operations.
+
+    Parameters
+    ----------
+    name : str
+        Of no method or property of Value, and not the name of a special one, such as ``__doc__``. An attribute that
+        Values have already is declared anew: they keep what they were given.
+    default : object, optional
+        What a Value shows that has been given none, and `Value` itself. Without it, and without `factory`, asking such
+        a Value is an AttributeError.
+    factory : callable, optional
+        Called without arguments when such a Value is first asked; the result is given to the Value, stays with its
+        node, and is saved and copied with it. For lists and dicts, of which each Value needs its own. `Value`
+        itself then shows `default`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `name` is not as described, or `factory` is not callable.
+
+    Notes
+    -----
+    ``del Value.<name>`` takes the declaration back. The next ``v.<name> = ...`` declares the name again, with what the
+    class has under it as the default.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad._core import _declare
+    >>> _declare("consumers", factory=list)
+    >>> v, w = Value(1.0), Value(2.0)
+    >>> v.consumers.append("w")
+    >>> v.consumers, w.consumers
+    (['w'], [])
+    >>> del Value.consumers
+    """
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"name: expected a str, got {describe(name)}")
+    if factory is not None and not callable(factory):
+        raise ArgumentTypeError(f"factory: expected a callable, got {describe(factory)}")
+    name = str(name)
+    present = class_attribute(Value, name)
+    if not (present is MISSING or is_default(name, present) or isinstance(present, _Attribute)):
+        raise ArgumentError(f"name: expected one that Value itself does not have, got {name!r}")
+    setattr(Value, name, _Attribute(name, default, factory))
 
 
 def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None):

@@ -197,6 +197,41 @@ cdef bint has_frozen(object item) noexcept:
     return False
 
 
+def _clear_gradients(Value output not None, leaves=True):
+    """Set the gradients of all nodes that a backward pass from `output` reaches to 0, its own as well.
+
+    leaves: also those of leaves. For the classes of programs whose `backward` does so.
+    """
+    cdef bint of_leaves = leaves
+    cdef size_t words = (<size_t>tape.n + 63) // 64
+    cdef fg_id slot = output.id, found, k, i, block
+    cdef uint64_t mask
+    cdef int hooked = 0, op
+    cdef fg_id *word = <fg_id *>PyMem_Malloc(words * sizeof(fg_id))
+    cdef uint64_t *masks = <uint64_t *>PyMem_Malloc(words * sizeof(uint64_t))
+    try:
+        if word == NULL or masks == NULL:
+            raise MemoryError()
+        found = fg_sweep_reach(&tape, &slot, 1, word, masks, &hooked)
+        for k in range(found):
+            mask = masks[k]
+            while mask:
+                i = word[k] * 64 + <fg_id>fg_bits_low(mask)
+                mask &= mask - 1
+                op = fg_tape_op(&tape, i)
+                if of_leaves or not fg_op_is_leaf(op):
+                    fg_tape_gradient(&tape, i)[0] = 0.0
+                if op == FG_PART or fg_op_is_block(op):   # one of its results stands for all
+                    block = block_of(i)
+                    i = block
+                    while i > 0 and fg_tape_op(&tape, i - 1) == FG_PART and block_of(i - 1) == block:
+                        i -= 1
+                        tape.grad[i] = 0.0
+    finally:
+        PyMem_Free(word)
+        PyMem_Free(masks)
+
+
 def derivatives(outputs, inputs):
     """The derivative of every output by every input; no gradient is changed.
 

@@ -1052,8 +1052,20 @@ cdef object copy_rule(object rule, dict memo):
     return result
 
 
+cdef int is_default(str name, object x) except -1:
+    """Whether what the class has under that name is there to be shown by Values that have none of their own: a plain
+    object, and no method, property or the like."""
+    return (Py_TYPE(<PyObject *>x).tp_descr_get == NULL and Py_TYPE(<PyObject *>x).tp_descr_set == NULL
+            and not (name.startswith("__") and name.endswith("__")))
+
+
 cdef int declare_attribute(str name) except -1:
-    """Let instances have an attribute of that name, if the class has nothing else under it."""
-    if name not in ("_op", "_backward") and class_attribute(Value, name) is None:
-        setattr(Value, name, _Attribute(name))
+    """Let instances have an attribute of that name. A plain attribute that the class has under it becomes the default;
+    anything else there stays as it is."""
+    present = class_attribute(Value, name)
+    if present is MISSING:
+        if name not in ("_op", "_backward"):
+            setattr(Value, name, _Attribute(name))
+    elif is_default(name, present):
+        setattr(Value, name, _Attribute(name, present))
     return 0

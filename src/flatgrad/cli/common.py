@@ -68,8 +68,8 @@ def name_of(known):
 
 
 def identifier(text):
-    """A converter for argparse: the name of a class."""
-    if not text.isidentifier():
+    """A converter for argparse: the name of a class, or module.name."""
+    if not all(part.isidentifier() for part in text.split(".")):
         raise argparse.ArgumentTypeError(f"expected the name of a class, got {text!r}")
     return text
 

@@ -5,12 +5,17 @@ from flatgrad.cli.common import identifier
 __all__ = ["add", "split"]
 
 USAGE = """\
-python -m flatgrad run [--replace-class NAME] PROGRAM [ARGUMENT ...]
-       python -m flatgrad run [--replace-class NAME] -m MODULE [ARGUMENT ...]"""
+python -m flatgrad run [OPTION ...] PROGRAM [ARGUMENT ...]
+       python -m flatgrad run [OPTION ...] -m MODULE [ARGUMENT ...]"""
 
 HELP = """\
 Run a program that was written for micrograd, as it is, on flatgrad: in it, `import micrograd` gives
 flatgrad, even where micrograd is installed. Everything after PROGRAM or MODULE is passed on to it.
+
+A folder micrograd beside the program is its own package: of that the class Value alone is replaced.
+Whatever is replaced of the program's own is told on stderr, with what stays. An operation of the
+program's whose numbers or gradients are others than flatgrad's stays; where no mixture could give
+the program's own numbers, a message says why and the class is not replaced.
 
 Of a notebook, the code cells are run in order. What is IPython's in them (%magic, !command) is
 skipped and told on stderr, plots are not shown, and a value on a cell's last line is not either."""
@@ -24,7 +29,10 @@ examples:
   python -m flatgrad run -m mypackage.train
       instead of: python -m mypackage.train
   python -m flatgrad run --replace-class Value gpt.py
-      a script that brings its own `class Value`: flatgrad's takes its place"""
+      a program that brings its own `class Value`, in the script or in a module beside it:
+      flatgrad's takes its place
+  python -m flatgrad run --replace-class engine.Value train.py
+      the one in the module engine"""
 
 
 def split(argv):
@@ -63,8 +71,12 @@ def add(commands, passed_on):
     sub.add_argument("-m", dest="module", metavar="MODULE",
                      help="a module to run, found as python -m finds it")
     sub.add_argument("--replace-class", metavar="NAME", type=identifier,
-                     help="put flatgrad's Value in the place of the class NAME that the program "
-                          "defines at its top level; methods that are missed are told on stderr")
+                     help="put flatgrad's Value in the place of the class NAME, or MODULE.NAME, that the "
+                          "program or a module that it imports from its own folder defines at its top level")
+    sub.add_argument("--scalar-graph", action="store_true",
+                     help="build micrograd's graph node for node, for programs that read _op and _prev")
+    sub.add_argument("--nn", action="store_true",
+                     help="replace micrograd.nn too where the program has a package micrograd of its own")
 
 
 def program(args):
@@ -74,6 +86,6 @@ def program(args):
         args.parser.error("expected a script, a notebook or -m MODULE; --help shows examples")
     try:
         return compat.run(args.module if module else args.program, args.passed_on, module=module,
-                          replace_class=args.replace_class)
+                          replace_class=args.replace_class, scalar_graph=args.scalar_graph, nn=args.nn)
     except compat.Refusal as error:
         args.parser.error(str(error))

@@ -1,0 +1,162 @@
+"""What `import micrograd` finds: flatgrad, or the program's own package with flatgrad's Value in it."""
+import os
+import sys
+
+from flatgrad import Value, engine
+from flatgrad.compat.common import note, place
+
+__all__ = ["install_as_micrograd"]
+
+# SHA-256 of engine.py and nn.py, line ends as \n, of the micrograd that flatgrad is a drop-in for. What is installed
+# under its name and is something else keeps its modules, as a package beside the program does.
+MICROGRAD = {
+    "engine.py": "95f19fa3734458d868e067d770f0773027763a2f654900bfbc1df8c5413acf84",
+    "nn.py": "f54453501abc4fd38ae724a8b378d6a5d23bfdd0a49c77e619b95f86ad16594d",
+}
+
+
+def install_as_micrograd(*, nn=False, scalar_graph=False):
+    """Make ``import micrograd`` mean flatgrad in this process, whether or not micrograd is installed.
+
+    From then on `micrograd.engine` is `flatgrad.engine`, and `micrograd.nn` is `flatgrad.nn`. If the
+    program has a package `micrograd` of its own, a folder beside it, that is left as it is but for its
+    class `Value`, which flatgrad's takes the place of; a line on stderr says so. To be called before
+    the first import of micrograd; a second call changes nothing.
+
+    Parameters
+    ----------
+    nn : bool, optional
+        Whether `micrograd.nn` is `flatgrad.nn` even if the program has a package of its own.
+    scalar_graph : bool, optional
+        Whether the operators of the program's own `Value` whose nodes are others than flatgrad's stay.
+
+    Raises
+    ------
+    RuntimeError
+        If micrograd's own `engine` or `nn` has been imported: Values of two classes would meet.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.install_as_micrograd()  # doctest: +SKIP
+    >>> from micrograd.engine import Value  # doctest: +SKIP
+    >>> Value is flatgrad.Value  # doctest: +SKIP
+    True
+    """
+    if any(isinstance(finder, (Ours, Own)) for finder in sys.meta_path):
+        return
+    for name in ("engine", "nn"):
+        if f"micrograd.{name}" in sys.modules:
+            raise RuntimeError(
+                f"micrograd.{name} is already imported, from another package: call "
+                "flatgrad.install_as_micrograd() before the first import of micrograd"
+            )
+    folder = own_package()
+    if folder is None:
+        old = sys.modules.pop("micrograd", None)
+        sys.meta_path.insert(0, Ours(["micrograd", "micrograd.engine", "micrograd.nn"]))
+        if old is not None:  # the real package, which someone has imported without its modules
+            import micrograd.nn
+
+            old.engine, old.nn = micrograd.engine, micrograd.nn
+        return
+    sys.meta_path.insert(0, Own(folder, nn, scalar_graph))
+
+
+class Ours:
+    """The finder of the modules that are flatgrad's under micrograd's name; of the package no other is found."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self.names:
+            from importlib.machinery import ModuleSpec
+
+            return ModuleSpec(name, self, is_package=name == "micrograd")
+        return None
+
+    def create_module(self, spec):
+        return None  # an ordinary one, which may be dropped for another when it is executed
+
+    def exec_module(self, module):
+        if module.__name__ == "micrograd":
+            module.__doc__ = "flatgrad, under micrograd's name."
+            module.__path__ = []  # no other submodules, so that the real package's cannot get in
+            module.Value = Value
+            module.__getattr__ = submodule
+            module.__flatgrad__ = True
+            return
+        if module.__name__ == "micrograd.engine":
+            sys.modules[module.__name__] = engine
+        else:
+            from flatgrad import nn
+
+            sys.modules[module.__name__] = nn
+
+
+def submodule(name):
+    """The modules of the stub, for `import micrograd` alone: flatgrad.nn takes a while to import."""
+    if name in ("engine", "nn"):
+        from importlib import import_module
+
+        return import_module(f"micrograd.{name}")
+    raise AttributeError(f"module 'micrograd' has no attribute {name!r}")
+
+
+# ---- a package of the program's own ----
+
+def own_package():
+    """The folder of the package `micrograd` that the program would import, if it is not micrograd itself."""
+    from importlib.machinery import PathFinder
+
+    package = sys.modules.get("micrograd")
+    spec = PathFinder.find_spec("micrograd") if package is None else package.__spec__
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    if not folders:
+        return None
+    folder = folders[0]
+    if installed(folder) and all(digest(os.path.join(folder, name)) == known for name, known in MICROGRAD.items()):
+        return None
+    return folder
+
+
+def installed(folder):
+    """Whether it lies where pip installs."""
+    return not {"site-packages", "dist-packages"}.isdisjoint(os.path.abspath(folder).split(os.sep))
+
+
+def digest(path):
+    from hashlib import sha256
+
+    try:
+        with open(path, "rb") as file:
+            return sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
+    except OSError:
+        return None
+
+
+class Own:
+    """The finder for a package of the program's own: it adds what replaces the class `Value` in it."""
+
+    def __init__(self, folder, nn, scalar_graph):
+        from flatgrad.compat.source import Job, definitions, modules_in
+
+        self.ours = Ours(["micrograd.nn"]) if nn else None
+        own = modules_in(folder, "micrograd")
+        kept = [name for name, path in own.items() if name not in ("micrograd", "micrograd.nn" if nn else "")]
+        with_class = [name for name, path in own.items() if definitions(path, "Value")]
+        kept = [name for name in kept if name not in with_class[:1]]
+        self.job = Job("Value", package="micrograd", whole=False, scalar_graph=scalar_graph)
+        self.job.rest = "".join([
+            f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} the program's own" if kept else "",
+            " (--nn takes flatgrad.nn)" if "micrograd.nn" in kept else "",
+            "; micrograd.nn is flatgrad.nn" if nn else ""])
+        if not with_class:
+            note(f"{place(folder)} is the program's own package and has no class Value: nothing of it is replaced"
+                 + (", but for micrograd.nn" if nn else ""))
+
+    def find_spec(self, name, path=None, target=None):
+        if self.ours is not None and name == "micrograd.nn":
+            return self.ours.find_spec(name, path, target)
+        return self.job.find_spec(name, path, target)

@@ -1,0 +1,174 @@
+"""Executes a program as ``python`` does, in this process, with flatgrad for micrograd."""
+import builtins
+import os
+import sys
+import types
+
+from flatgrad.compat import common
+from flatgrad.compat.common import Refusal, Stop, shown
+from flatgrad.compat.install import install_as_micrograd
+
+__all__ = ["run"]
+
+
+def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=False, nn=False):
+    """Run a program as ``__main__`` of this process, with flatgrad for micrograd.
+
+    Parameters
+    ----------
+    target : str
+        Path of a script, or of a notebook if it ends in ``.ipynb``; with `module`, a module's name.
+    arguments : sequence of str, optional
+        For the program's `sys.argv`.
+    module : bool, optional
+        Whether `target` is a module, found and run as ``python -m`` does.
+    replace_class : str, optional
+        The name of a class that the program defines, or a module that it imports from its own folder, to be
+        replaced by `flatgrad.Value`; or module.name.
+    scalar_graph : bool, optional
+        Whether the graph is micrograd's node for node, for programs that read `_op` and `_prev`.
+    nn : bool, optional
+        Whether `micrograd.nn` is `flatgrad.nn` even if the program has a package micrograd of its own.
+
+    Returns
+    -------
+    int
+        0; 1 after an exception, which has been printed from the program's own frames on; 130 after
+        an interrupt.
+
+    Raises
+    ------
+    SystemExit
+        As the program does.
+    Refusal
+        If there is no such program, a notebook is broken, or flatgrad cannot stand in for the class.
+
+    Notes
+    -----
+    The process is the program's from here on: `sys.modules['__main__']`, `sys.argv` and `sys.path`
+    stay as they are set, for whatever the program leaves to threads and `atexit`.
+    """
+    main = types.ModuleType("__main__")
+    main.__builtins__ = builtins
+    common.speaker = "flatgrad run"
+    try:
+        if module:
+            folder = sys.path[0] or os.getcwd()
+        else:
+            cells = read_cells(target)
+            folder = os.path.dirname(os.path.realpath(target))
+            if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+                sys.path[0] = folder
+        install_as_micrograd(nn=nn, scalar_graph=scalar_graph)
+        job = None
+        if replace_class is not None:
+            from flatgrad.compat.source import Job
+
+            job = Job(replace_class, folder, main=main_name(target, module), scalar_graph=scalar_graph)
+            sys.meta_path.insert(0, job)
+        if scalar_graph:
+            from flatgrad.compat.scalars import scalar_graph_everywhere
+
+            scalar_graph_everywhere()
+        if module:
+            spec = find_module(target)
+            cells = [(spec.loader.get_source(spec.name), spec.origin)]
+            if cells[0][0] is None:
+                raise Refusal(f"module {target} has no source")
+            sys.argv = [spec.origin, *arguments]
+            main.__spec__, main.__file__, main.__loader__ = spec, spec.origin, spec.loader
+            main.__package__, main.__cached__ = spec.parent, spec.cached
+        else:
+            sys.argv = [target, *arguments]
+            if is_notebook(target):
+                os.environ.setdefault("MPLBACKEND", "Agg")  # there is no front end to draw in
+            else:
+                from importlib.machinery import SourceFileLoader
+
+                main.__file__, main.__cached__ = os.path.abspath(target), None
+                main.__loader__ = SourceFileLoader("__main__", main.__file__)
+        if job is not None:
+            cells = job.in_program(cells, target if not module else spec.origin, main.__package__ or "")
+        sys.modules["__main__"] = main
+        for code, name in cells:
+            exec(compile(code, name, "exec", dont_inherit=True), main.__dict__)
+    except (SystemExit, Refusal) as error:
+        if isinstance(error, Refusal) and sys.modules["__main__"] is main:
+            return failed(error)  # raised by the program: it may well call `run` itself
+        raise
+    except Stop as error:
+        raise Refusal(str(error)) from None
+    except BaseException as error:
+        return failed(error)
+    return 0
+
+
+def failed(error):
+    """Show an exception that left the program, without our frames, and return the exit code."""
+    import traceback
+
+    ours = os.path.dirname(__file__)
+    frames = error.__traceback__
+    while frames is not None and (os.path.dirname(frames.tb_frame.f_code.co_filename) == ours
+                                  or frames.tb_frame.f_globals.get("__name__") == "importlib.util"):
+        frames = frames.tb_next
+    error.__traceback__ = frames
+    if sys.excepthook is sys.__excepthook__:
+        # The hook itself may not know the lines of a notebook's cells.
+        traceback.print_exception(type(error), error, frames)
+    else:
+        sys.excepthook(type(error), error, frames)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def find_module(name):
+    """The spec of what ``python -m name`` runs."""
+    import importlib.util
+
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise Refusal(f"argument -m: expected the name of a module, got {name!r}")
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            name += ".__main__"
+            spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # one that a package above it misses
+        spec = None
+    except ValueError:  # __main__, that is ourselves
+        spec = None
+    if spec is None:
+        raise Refusal(f"no module named {name}")
+    if not hasattr(spec.loader, "get_source"):
+        raise Refusal(f"module {name} has no source")
+    return spec
+
+
+def is_notebook(path):
+    """Whether `path` is to be read as a notebook."""
+    return path.lower().endswith(".ipynb")
+
+
+def read_cells(path):
+    """What is to be executed, in order: pairs of a source and the name that tracebacks give it."""
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError as error:
+        raise Refusal(f"cannot read {shown(path)}: {error.strerror}") from error
+    except ValueError as error:  # a null character
+        raise Refusal(f"cannot read {shown(path)}: {error}") from error
+    if not is_notebook(path):
+        return [(source, os.path.abspath(path))]
+    from flatgrad.compat import notebooks
+
+    try:
+        return notebooks.read(source, path)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"{shown(path)}: not a notebook: {error}") from error
+
+
+def main_name(target, module):
+    """The name of the program's own module, as --replace-class may give it."""
+    return target if module else os.path.splitext(os.path.basename(target))[0]

@@ -1,0 +1,357 @@
+"""Finds a class in the source of a program, and puts after it the call that has flatgrad's Value take its place.
+
+The class is first made as it is written, with its decorators and all; then `stand_in.replace` looks at it and gives
+what the name is to mean. So what is done with the name from there on is done with flatgrad's Value.
+"""
+import ast
+import builtins
+import os
+import symtable
+import warnings
+from importlib.machinery import PathFinder, SourceFileLoader
+
+from flatgrad.compat.common import Refusal, Stop, note, place, shown
+
+__all__ = ["Job", "definitions", "modules_in", "parse"]
+
+OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+jobs = []  # the calls in the source name theirs by its place here
+
+
+class Job:
+    """A class to be replaced, wherever the program defines it; as a finder of modules, it does so in those.
+
+    Parameters
+    ----------
+    wanted : str
+        The class's name, or module.name.
+    root : str, optional
+        The folder whose modules are looked into.
+    package : str, optional
+        The package whose modules are looked into, rather than a folder's.
+    whole : bool
+        Whether the run is to end if flatgrad's Value cannot take its place.
+    main : str, optional
+        The name of the program's own module.
+    scalar_graph : bool
+        Whether the graph is to be that of the class, node for node.
+
+    Attributes
+    ----------
+    done : list of str
+        The files where it has been replaced.
+    rest : str
+        What to add when that is told.
+    """
+
+    def __init__(self, wanted, root=None, package=None, *, main="", whole=True, scalar_graph=False):
+        self.main = main
+        self.module, _, self.name = wanted.rpartition(".")
+        self.wanted, self.package, self.whole, self.scalar_graph = wanted, package, whole, scalar_graph
+        self.root = None if root is None else os.path.join(os.path.realpath(root), "")
+        self.done, self.rest = [], ""
+        self.call = len(jobs)
+        jobs.append(self)
+
+    def covers(self, module, path):
+        """Whether the class is looked for in this module."""
+        if self.module:
+            return module == self.module or module.endswith("." + self.module)
+        if self.package is not None:
+            return module == self.package or module.startswith(self.package + ".")
+        path = os.path.realpath(path)
+        return (path.startswith(self.root) and not path.startswith(os.path.join(OURS, ""))
+                and {"site-packages", "dist-packages"}.isdisjoint(path[len(self.root):].split(os.sep)))
+
+    @property
+    def covers_main(self):
+        """Whether it is looked for in the program itself."""
+        return self.package is None and f".{self.main}".endswith(f".{self.module}" if self.module else "")
+
+    def give_up(self, path, reason):
+        """The class in this file stays the program's own, or else the run ends."""
+        if self.whole:
+            raise Stop(f"argument --replace-class: flatgrad's Value cannot stand in for class {self.name} of "
+                       f"{place(path)}: {reason}")
+        note(f"class {self.name} of {place(path)} stays the program's own: {reason}{self.rest}")
+
+    def find_spec(self, module, path=None, target=None):
+        """As a finder of `sys.meta_path`: only those modules are found here that define the class."""
+        spec = PathFinder.find_spec(module, path, target)
+        if (spec is None or type(spec.loader) is not SourceFileLoader or not self.covers(module, spec.origin)
+                or not definitions(spec.origin, self.name)):
+            return None
+        spec.loader = Loader(self, module, spec.origin)
+        return spec
+
+    def in_program(self, cells, path, package):
+        """The program's own sources, after whose definitions of the class there is the call.
+
+        Parameters
+        ----------
+        cells : list of (str or bytes, str)
+            Sources and the names that tracebacks give them.
+        path : str
+            The program's file.
+        package : str
+            What its relative imports start from.
+
+        Raises
+        ------
+        Refusal
+            If there is no such class, there or in the modules that are imported, or one is something else.
+        """
+        trees = []
+        for code, _ in cells:
+            try:
+                trees.append(parse(code))
+            except (SyntaxError, ValueError):
+                trees.append(None)  # to be reported when its turn comes
+        if None not in trees:
+            check_there(self, trees, shown(path), package)
+        return [(code if tree is None or not self.covers_main else self.with_calls(tree, path), name)
+                for tree, (code, name) in zip(trees, cells)]
+
+    def with_calls(self, tree, path):
+        """The module's syntax tree, after whose definitions of the class there is the call. Line numbers stay."""
+        put_calls(tree.body, self, path)
+        return tree
+
+
+class Loader(SourceFileLoader):
+    """Loads a module in which a class is replaced: never from bytecode, nor does it leave any."""
+
+    def __init__(self, job, module, path):
+        super().__init__(module, path)
+        self.job = job
+
+    def get_code(self, module):
+        tree = self.job.with_calls(parse(self.get_data(self.path)), self.path)
+        return compile(tree, self.path, "exec", dont_inherit=True)
+
+
+def parse(source):
+    """The syntax tree, without the warnings: those come when the source is compiled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def read(path):
+    """The syntax tree of a file; None if it cannot be read or is no Python."""
+    try:
+        with open(path, "rb") as file:
+            return parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+# ---- looking for the class ----
+
+def blocks(body):
+    """The lists of statements that are executed with a module: its own, and those within if, try, with and so on."""
+    yield body
+    for statement in body:
+        if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            for field in ("body", "orelse", "finalbody"):
+                yield from blocks(getattr(statement, field, []))
+            for handler in getattr(statement, "handlers", []):
+                yield from blocks(handler.body)
+
+
+def classes(tree, name):
+    """The definitions of classes of that name: where each stands, as the list and the index in it."""
+    return [(body, at) for body in blocks(tree.body) for at, statement in enumerate(body)
+            if isinstance(statement, ast.ClassDef) and statement.name == name]
+
+
+def definitions(path, name):
+    """The definitions in a file that flatgrad's Value might take the place of."""
+    try:
+        with open(path, "rb") as file:
+            if name.encode() not in file.read():
+                return []
+    except OSError:
+        return []
+    tree = read(path)
+    return [] if tree is None else [at for at in classes(tree, name) if why_not(*at) is None]
+
+
+def why_not(body, at):
+    """Why flatgrad's Value cannot stand in for the class that is defined there, as the rest of "it ..."; or None."""
+    node = body[at]
+    bases = [base for base in node.bases if ast.unparse(base) != "object"]
+    if bases or any(keyword.arg == "metaclass" for keyword in node.keywords):
+        return "inherits from " + ", ".join(map(ast.unparse, bases or [k.value for k in node.keywords]))
+    names = {part.name for part in node.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    names |= {target.id for part in node.body if isinstance(part, ast.Assign) for target in part.targets
+              if isinstance(target, ast.Name)}
+    names |= {target.attr for part in body[at:] for target in getattr(part, "targets", [])
+              if isinstance(target, ast.Attribute) and getattr(target.value, "id", None) == node.name}
+    if "backward" not in names:
+        return "defines no backward()"
+    used = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+    unused = [f".{name}" for name in ("data", "grad") if name not in used]
+    return f"never uses {' or '.join(unused)}" if unused else None
+
+
+def modules_in(folder, package):
+    """The modules of a package, as files by their names, without those that begin with two underscores."""
+    found = {package: os.path.join(folder, "__init__.py")}
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name.endswith(".py") and not name.startswith("__"):
+            found[f"{package}.{name[:-3]}"] = path
+        elif name.isidentifier() and os.path.isfile(os.path.join(path, "__init__.py")):
+            found.update(modules_in(path, f"{package}.{name}"))
+    return found
+
+
+def imported(trees, root, package=""):
+    """The files below `root` that a program may import, directly or not, by what its import statements say.
+
+    Parameters
+    ----------
+    trees : list of ast.Module
+        The program itself.
+    root : str
+        The folder that modules are found in.
+    package : str
+        What relative imports start from.
+
+    Returns
+    -------
+    list of (str, str)
+        Name of the module and path.
+    """
+    found, todo = {}, [(tree, package) for tree in trees]
+    while todo:
+        tree, package = todo.pop()
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+                module = ".".join([*filter(None, above), *([node.module] if node.module else [])])
+                names = [module, *(f"{module}.{alias.name}".lstrip(".") for alias in node.names)]
+            for name in names:
+                parts = name.split(".")
+                for count in range(1, len(parts) + 1):
+                    module = ".".join(parts[:count])
+                    path = os.path.join(root, *parts[:count])
+                    for file, inside in ((path + ".py", ".".join(parts[:count - 1])),
+                                         (os.path.join(path, "__init__.py"), module)):
+                        if module and module not in found and os.path.isfile(file):
+                            found[module] = file
+                            tree = read(file)
+                            if tree is not None:
+                                todo.append((tree, inside))
+    return sorted(found.items())
+
+
+def check_there(job, trees, target, package=""):
+    """Raise `Refusal` if neither the program nor what it imports from its folder defines the class, or something else
+    has its name."""
+    places = [(tree, target) for tree in trees if job.covers_main]
+    modules = [(name, path) for name, path in imported(trees, job.root, package) if job.covers(name, path)]
+    for _, path in modules:
+        tree = read(path)
+        if tree is not None:
+            places.append((tree, place(path)))
+    reasons = []
+    for tree, where in places:
+        for body, at in classes(tree, job.name):
+            reason = why_not(body, at)
+            if reason is None:
+                return
+            reasons.append((reason, where))
+    if reasons:
+        reason, where = reasons[-1]
+        raise Refusal(f"argument --replace-class: flatgrad's Value cannot stand in for class {job.name} of {where}: "
+                      f"it {reason}")
+    if job.module:
+        raise Refusal(f"argument --replace-class: {target} imports no module {job.module} with a class {job.name} at "
+                      "its top level")
+    others = ", ".join(place(path) for _, path in modules)
+    raise Refusal(f"argument --replace-class: {target} has no class {job.name} at its top level"
+                  + (f", and neither have {others}, which it imports" if others else ""))
+
+
+# ---- the call ----
+
+def put_calls(body, job, path):
+    """Into the statements of a module, after each definition of the class, the call that replaces it."""
+    for inner in list(blocks(body)):
+        at = 0
+        while at < len(inner):
+            node = inner[at]
+            at += 1
+            if isinstance(node, ast.ClassDef) and node.name == job.name and why_not(inner, at - 1) is None:
+                after, reason = complete(inner, at - 1)
+                if reason is not None:
+                    job.give_up(path, reason)
+                    continue
+                new = ast.parse(f"{job.name} = __import__('flatgrad.compat.stand_in', fromlist=['replace']).replace("
+                                f"{job.name}, {job.call}, {path!r})").body[0]
+                for part in ast.walk(new):
+                    ast.copy_location(part, inner[after])
+                inner.insert(after + 1, new)
+                at = after + 2
+
+
+def complete(body, at):
+    """The index of the statement after which the class that is defined at `at` can be used, and why it is used before.
+
+    What its methods refer to may be defined after it, and users put methods on a class after it.
+    """
+    node = body[at]
+    known = set(dir(builtins)) | {node.name} | {name for statement in body[:at] for name in bound(statement)}
+    needed, end = global_names(node) - known, at
+    for k in range(at + 1, len(body)):
+        statement = body[k]
+        if bound(statement) & needed:
+            needed |= global_names(statement) - known
+            end = k
+        elif k == end + 1 and changes(statement, node.name):
+            end = k
+    for statement in body[at + 1:end]:
+        if not isinstance(statement, DEFINING) and not changes(statement, node.name) and (
+                node.name in global_names(statement)):
+            return end, (f"line {statement.lineno} uses it, and line {body[end].lineno} defines after that what its "
+                         "methods need")
+    return end, None
+
+
+DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+
+
+def bound(statement):
+    """The names that a statement defines: of a function, a class, a module, a variable."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {statement.name}
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}
+    return {part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
+def global_names(statement):
+    """The names that a statement reads from its module, within functions and classes too."""
+    found, todo = set(), [symtable.symtable(ast.unparse(statement), "", "exec")]
+    while todo:
+        table = todo.pop()
+        todo += table.get_children()
+        found |= {symbol.get_name() for symbol in table.get_symbols()
+                  if symbol.is_referenced() and (symbol.is_global() or table.get_type() == "module")}
+    return found
+
+
+def changes(statement, name):
+    """Whether it puts something on the class: Name.attribute = ..., or setattr(Name, ...)."""
+    if isinstance(statement, ast.Assign):
+        return all(isinstance(target, ast.Attribute) and getattr(target.value, "id", None) == name
+                   for target in statement.targets)
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    return (isinstance(call, ast.Call) and getattr(call.func, "id", None) == "setattr" and len(call.args) > 1
+            and getattr(call.args[0], "id", None) == name)
