@@ -99,6 +99,3 @@ exec('\n'.join(code), space)
 print(space[f't{len(code) - 1}'], b.data)
 b.backward()
 print(x.grad, y.grad, a.grad)
-
-c = (x - y) / 4 - 1
-print('\n'.join(generate(c)))

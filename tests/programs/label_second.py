@@ -1,4 +1,4 @@
-"""The name comes second: Value(2.0, 'a'). Results are named after their operands."""
+"""The label comes second: Value(2.0, 'a'). Results have none unless it is given."""
 
 
 class Value:
@@ -11,8 +11,8 @@ class Value:
         self._backward = lambda: None
 
     def __add__(self, other):
-        other = other if isinstance(other, Value) else Value(other, str(other))
-        out = Value(self.data + other.data, f'({self.label} + {other.label})', (self, other), '+')
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data + other.data, '', (self, other), '+')
 
         def _backward():
             self.grad += out.grad
@@ -21,8 +21,8 @@ class Value:
         return out
 
     def __mul__(self, other):
-        other = other if isinstance(other, Value) else Value(other, str(other))
-        out = Value(self.data * other.data, f'{self.label} * {other.label}', (self, other), '*')
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data * other.data, '', (self, other), '*')
 
         def _backward():
             self.grad += other.data * out.grad
@@ -47,7 +47,8 @@ class Value:
 
 a, b = Value(2.0, 'a'), Value(-3.5, 'b')
 y = (a * b + a) * (b + 1)
+y.label = 'y'
 y.backward()
-print(y.label, '=', y.data)
+print(y.label, '=', y.data, [v.label for v in y._prev])
 for v in (a, b):
     print(v.label, v.data, v.grad)

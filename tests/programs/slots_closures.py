@@ -1,4 +1,4 @@
-"""Slots and closures: nothing can be put on a number that is not in the list."""
+"""Slots and closures."""
 import math
 
 
@@ -63,8 +63,5 @@ d = c * c + b * 3
 d.backward()
 for v in (a, b, c, d):
     print(v.label or '-', v._op or '-', v.data, v.grad)
-try:
-    a.color = 'red'
-    print('took a color')
-except AttributeError:
-    print('took no color')
+b.label = 'bee'
+print([v.label for v in (a, b, d)])

@@ -46,9 +46,6 @@ a, b = Value(1.5), Value(-0.5)
 y = a * b + a * a
 y.backward()
 print(y.data, a.grad, b.grad)
-for expression in ('a + 1', 'a * 2.5', '3 * a', '1 + b'):
-    try:
-        print(expression, eval(expression).data)
-    except (AttributeError, TypeError) as error:
-        print(expression, 'is refused:', type(error).__name__)
-print(a.data, b.data)
+z = y * y + y * Value(0.5)
+z.backward()
+print(z.data, a.grad, b.grad)
