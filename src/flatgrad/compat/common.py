@@ -2,7 +2,7 @@
 import os
 import sys
 
-__all__ = ["Refusal", "Stop", "note", "place", "shown"]
+__all__ = ["Refusal", "Stop", "installed", "note", "place", "shown"]
 
 
 class Refusal(ValueError):
@@ -34,3 +34,8 @@ def place(path):
     except ValueError:  # another drive
         near = path
     return shown(path if near.startswith(os.pardir) else near)
+
+
+def installed(path):
+    """Whether it lies where pip installs."""
+    return not {"site-packages", "dist-packages"}.isdisjoint(os.path.abspath(path).split(os.sep))

@@ -3,7 +3,7 @@ import os
 import sys
 
 from flatgrad import Value, engine
-from flatgrad.compat.common import note, place
+from flatgrad.compat.common import installed, note, place
 
 __all__ = ["install_as_micrograd"]
 
@@ -119,11 +119,6 @@ def own_package():
     if installed(folder) and all(digest(os.path.join(folder, name)) == known for name, known in MICROGRAD.items()):
         return None
     return folder
-
-
-def installed(folder):
-    """Whether it lies where pip installs."""
-    return not {"site-packages", "dist-packages"}.isdisjoint(os.path.abspath(folder).split(os.sep))
 
 
 def digest(path):

@@ -92,6 +92,8 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
         sys.modules["__main__"] = main
         for code, name in cells:
             exec(compile(code, name, "exec", dont_inherit=True), main.__dict__)
+        if job is not None:
+            job.check_done()
     except (SystemExit, Refusal) as error:
         if isinstance(error, Refusal) and sys.modules["__main__"] is main:
             return failed(error)  # raised by the program: it may well call `run` itself

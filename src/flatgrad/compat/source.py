@@ -7,14 +7,16 @@ import ast
 import builtins
 import os
 import symtable
+import sys
 import warnings
 from importlib.machinery import PathFinder, SourceFileLoader
 
-from flatgrad.compat.common import Refusal, Stop, note, place, shown
+from flatgrad.compat.common import Refusal, Stop, installed, note, place, shown
 
 __all__ = ["Job", "definitions", "modules_in", "parse"]
 
-OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OURS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+LIBRARY = os.path.join(os.path.dirname(os.path.realpath(os.__file__)), "")
 
 jobs = []  # the calls in the source name theirs by its place here
 
@@ -27,9 +29,9 @@ class Job:
     wanted : str
         The class's name, or module.name.
     root : str, optional
-        The folder whose modules are looked into.
+        The folder that the program's modules are imported from.
     package : str, optional
-        The package whose modules are looked into, rather than a folder's.
+        The package whose modules are looked into, rather than whatever is imported and not installed.
     whole : bool
         Whether the run is to end if flatgrad's Value cannot take its place.
     main : str, optional
@@ -50,7 +52,7 @@ class Job:
         self.module, _, self.name = wanted.rpartition(".")
         self.wanted, self.package, self.whole, self.scalar_graph = wanted, package, whole, scalar_graph
         self.root = None if root is None else os.path.join(os.path.realpath(root), "")
-        self.done, self.rest = [], ""
+        self.done, self.rest, self.told = [], "", False
         self.call = len(jobs)
         jobs.append(self)
 
@@ -61,20 +63,25 @@ class Job:
         if self.package is not None:
             return module == self.package or module.startswith(self.package + ".")
         path = os.path.realpath(path)
-        return (path.startswith(self.root) and not path.startswith(os.path.join(OURS, ""))
-                and {"site-packages", "dist-packages"}.isdisjoint(path[len(self.root):].split(os.sep)))
+        return not path.startswith((os.path.join(OURS, ""), LIBRARY)) and not installed(path)
 
     @property
     def covers_main(self):
         """Whether it is looked for in the program itself."""
         return self.package is None and f".{self.main}".endswith(f".{self.module}" if self.module else "")
 
-    def give_up(self, path, reason):
+    def give_up(self, path, reason, draft=False):
         """The class in this file stays the program's own, or else the run ends."""
-        if self.whole:
+        if self.whole and not draft:
             raise Stop(f"argument --replace-class: flatgrad's Value cannot stand in for class {self.name} of "
                        f"{place(path)}: {reason}")
+        self.told = True
         note(f"class {self.name} of {place(path)} stays the program's own: {reason}{self.rest}")
+
+    def check_done(self):
+        """When the program has ended: tell if it had no such class."""
+        if not self.done and not self.told:
+            note(f"no module that the program imported has a class {self.wanted} at its top level: nothing was replaced")
 
     def find_spec(self, module, path=None, target=None):
         """As a finder of `sys.meta_path`: only those modules are found here that define the class."""
@@ -110,12 +117,18 @@ class Job:
                 trees.append(None)  # to be reported when its turn comes
         if None not in trees:
             check_there(self, trees, shown(path), package)
-        return [(code if tree is None or not self.covers_main else self.with_calls(tree, path), name)
-                for tree, (code, name) in zip(trees, cells)]
+        if not self.covers_main:
+            return cells
+        with_class = [k for k, tree in enumerate(trees) if tree is not None and fit(tree, self.name)]
+        return [(code if k not in with_class else self.with_calls(tree, path, draft=k != with_class[-1]), name)
+                for k, (tree, (code, name)) in enumerate(zip(trees, cells))]
 
-    def with_calls(self, tree, path):
-        """The module's syntax tree, after whose definitions of the class there is the call. Line numbers stay."""
-        put_calls(tree.body, self, path)
+    def with_calls(self, tree, path, draft=False):
+        """The module's syntax tree, after whose definitions of the class there is the call. Line numbers stay.
+
+        draft: whether the class is defined again later, as notebooks do, so that this one may stay as it is.
+        """
+        put_calls(tree, self, path, draft)
         return tree
 
 
@@ -175,13 +188,18 @@ def definitions(path, name):
     except OSError:
         return []
     tree = read(path)
-    return [] if tree is None else [at for at in classes(tree, name) if why_not(*at) is None]
+    return [] if tree is None else fit(tree, name)
+
+
+def fit(tree, name):
+    """Of the definitions of classes of that name those that flatgrad's Value might take the place of."""
+    return [at for at in classes(tree, name) if why_not(*at) is None]
 
 
 def why_not(body, at):
     """Why flatgrad's Value cannot stand in for the class that is defined there, as the rest of "it ..."; or None."""
     node = body[at]
-    bases = [base for base in node.bases if ast.unparse(base) != "object"]
+    bases = [base for base in node.bases if ast.unparse(base) not in ("object", node.name)]
     if bases or any(keyword.arg == "metaclass" for keyword in node.keywords):
         return "inherits from " + ", ".join(map(ast.unparse, bases or [k.value for k in node.keywords]))
     names = {part.name for part in node.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))}
@@ -224,8 +242,10 @@ def imported(trees, root, package=""):
     -------
     list of (str, str)
         Name of the module and path.
+    bool
+        Whether there are modules that only the program itself will be able to find.
     """
-    found, todo = {}, [(tree, package) for tree in trees]
+    found, todo, tops = {}, [(tree, package) for tree in trees], set()
     while todo:
         tree, package = todo.pop()
         for node in ast.walk(tree):
@@ -236,6 +256,9 @@ def imported(trees, root, package=""):
                 above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
                 module = ".".join([*filter(None, above), *([node.module] if node.module else [])])
                 names = [module, *(f"{module}.{alias.name}".lstrip(".") for alias in node.names)]
+                tops |= {module.split(".")[0]} if module and not node.level else set()
+            if isinstance(node, ast.Import):
+                tops |= {name.split(".")[0] for name in names}
             for name in names:
                 parts = name.split(".")
                 for count in range(1, len(parts) + 1):
@@ -248,14 +271,17 @@ def imported(trees, root, package=""):
                             tree = read(file)
                             if tree is not None:
                                 todo.append((tree, inside))
-    return sorted(found.items())
+    unknown = any(top not in found and top not in sys.builtin_module_names and top not in sys.modules
+                  and PathFinder.find_spec(top) is None for top in tops)
+    return sorted(found.items()), unknown
 
 
 def check_there(job, trees, target, package=""):
     """Raise `Refusal` if neither the program nor what it imports from its folder defines the class, or something else
     has its name."""
     places = [(tree, target) for tree in trees if job.covers_main]
-    modules = [(name, path) for name, path in imported(trees, job.root, package) if job.covers(name, path)]
+    modules, unknown = imported(trees, job.root, package)
+    modules = [(name, path) for name, path in modules if job.covers(name, path)]
     for _, path in modules:
         tree = read(path)
         if tree is not None:
@@ -271,6 +297,8 @@ def check_there(job, trees, target, package=""):
         reason, where = reasons[-1]
         raise Refusal(f"argument --replace-class: flatgrad's Value cannot stand in for class {job.name} of {where}: "
                       f"it {reason}")
+    if unknown:
+        return  # Job.check_done tells in the end if it was never met
     if job.module:
         raise Refusal(f"argument --replace-class: {target} imports no module {job.module} with a class {job.name} at "
                       "its top level")
@@ -281,24 +309,21 @@ def check_there(job, trees, target, package=""):
 
 # ---- the call ----
 
-def put_calls(body, job, path):
+def put_calls(tree, job, path, draft):
     """Into the statements of a module, after each definition of the class, the call that replaces it."""
-    for inner in list(blocks(body)):
-        at = 0
-        while at < len(inner):
-            node = inner[at]
-            at += 1
-            if isinstance(node, ast.ClassDef) and node.name == job.name and why_not(inner, at - 1) is None:
-                after, reason = complete(inner, at - 1)
-                if reason is not None:
-                    job.give_up(path, reason)
-                    continue
-                new = ast.parse(f"{job.name} = __import__('flatgrad.compat.stand_in', fromlist=['replace']).replace("
-                                f"{job.name}, {job.call}, {path!r})").body[0]
-                for part in ast.walk(new):
-                    ast.copy_location(part, inner[after])
-                inner.insert(after + 1, new)
-                at = after + 2
+    found = fit(tree, job.name)
+    for k, (body, _) in reversed(list(enumerate(found))):  # from below, for the places above stay
+        at = found[k][1]
+        after, reason = complete(body, at)
+        later = draft or k < len(found) - 1
+        if reason is not None:
+            job.give_up(path, reason, later)
+            continue
+        new = ast.parse(f"{job.name} = __import__('flatgrad.compat.stand_in', fromlist=['replace']).replace("
+                        f"{job.name}, {job.call}, {path!r}, {later})").body[0]
+        for part in ast.walk(new):
+            ast.copy_location(part, body[after])
+        body.insert(after + 1, new)
 
 
 def complete(body, at):
@@ -314,7 +339,8 @@ def complete(body, at):
         if bound(statement) & needed:
             needed |= global_names(statement) - known
             end = k
-        elif k == end + 1 and changes(statement, node.name):
+        elif changes(statement, node.name) and all(
+                isinstance(between, DEFINING) for between in body[end + 1:k]):
             end = k
     for statement in body[at + 1:end]:
         if not isinstance(statement, DEFINING) and not changes(statement, node.name) and (

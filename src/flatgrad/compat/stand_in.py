@@ -36,7 +36,7 @@ class Unfit(Exception):
     """Why flatgrad's Value cannot stand in for a class: the rest of a sentence that begins with the class."""
 
 
-def replace(cls, call, path):
+def replace(cls, call, path, draft):
     """What the name of a class is to mean: called by the program, after the class.
 
     Parameters
@@ -47,6 +47,8 @@ def replace(cls, call, path):
         Which `source.Job` it belongs to.
     path : str
         The file.
+    draft : bool
+        Whether the class is defined once more later.
 
     Returns
     -------
@@ -69,7 +71,7 @@ def replace(cls, call, path):
         study.put_on()
     except Unfit as reason:
         take_off()
-        job.give_up(path, str(reason))
+        job.give_up(path, str(reason), draft)
         return cls
     replaced[path] = job
     job.done.append(path)
@@ -110,7 +112,9 @@ def number(x):
     """A datum or gradient as a float; None counts as 0."""
     if x is None:
         return 0.0
-    if isinstance(x, complex) or not hasattr(x, "__float__") or getattr(x, "shape", ()) != ():
+    if isinstance(x, complex):
+        raise ArithmeticError("complex")  # as flatgrad's Value has it
+    if not hasattr(x, "__float__") or type(x).__name__ in ("ndarray", "Tensor"):
         raise Unfit(f"its numbers are of type {type(x).__name__}")
     return float(x)
 
@@ -276,11 +280,6 @@ def preset(make):
     return backward(d, (a, b, c, d))
 
 
-def shape(out, operands):
-    """The graph below a node: the names of its operations, as nested tuples."""
-    return (str(out._op), *sorted((shape(child, operands) for child in operands(out)), key=repr))
-
-
 # ---- a class ----
 
 FORBIDDEN = ("__new__", "__setattr__", "__getattribute__", "__del__", "__delattr__")
@@ -338,6 +337,12 @@ class Study:
         self.no_grad = one.grad is None
         if number(one.data) != 2.0 or number(one.grad) != 0.0:
             raise Unfit(f"{self.cls.__name__}(2.0) begins with data {one.data} and grad {one.grad}")
+        try:
+            arrays = type(self.make([2.0, 3.0]).data) is not list
+        except Exception:
+            arrays = False
+        if arrays:
+            raise Unfit("its data may be arrays")
 
     # -- what it has --
 
@@ -350,27 +355,30 @@ class Study:
         if not all(type(out) is self.cls for out in results):
             raise Unfit("a + b is not of the class")
         probes = [a, b, *results]
-        names = [name for out in probes for name in attributes(out)]
+        names = dict.fromkeys([name for out in probes for name in attributes(out)])
         self.prev = self.op = self.local = self.rule = None
-        self.defaults, self.factories = {}, {}
-        for name in dict.fromkeys(names):
-            if name in ("data", "grad"):
-                continue
-            found = [getattr(out, name, inspect) for out in probes]  # a module is nobody's attribute
-            kind = self.kind_of(found, a, b)
-            if kind in ("prev", "op", "local", "rule") and getattr(self, kind) is None:
+        self.defaults, self.factories, self.computed = {}, {}, {}
+        kinds = {name: ([getattr(out, name, inspect) for out in probes], None) for name in names  # a module is nobody's
+                 if name not in ("data", "grad")}
+        kinds = {name: (found, self.kind_of(found, a, b)) for name, (found, _) in kinds.items()}
+        operations = [name for name, (_, kind) in kinds.items() if kind == "op"]
+        operation = next((name for name in operations if "op" in name.lower()), operations[0] if operations else None)
+        for name, (found, kind) in kinds.items():
+            if kind in ("prev", "local", "rule") and getattr(self, kind) is None:
                 setattr(self, kind, (name, found))
+            elif name == operation:
+                self.op = name, found
             elif kind == "default":
                 self.defaults[name] = found[0]
             elif kind == "factory":
                 self.factories[name] = type(found[0])
+            elif kind == "op":
+                self.computed[name] = found[0]  # the operators make it
             else:
                 self.missing.append(name)
-        for name in self.missing:
+        for name in (*self.missing, *self.computed, *self.factories):
             if name in OURS_ALREADY:
                 raise Unfit(f"its {name} is not what flatgrad's is")
-        if self.defaults.get("requires_grad", True) is not True:
-            raise Unfit(f"its requires_grad is {self.defaults['requires_grad']} at first")
 
     def kind_of(self, found, a, b):
         """What an attribute is, by its values for two leaves, a sum and a product."""
@@ -385,7 +393,7 @@ class Study:
         if callable(add) and (leaf is None or callable(leaf)):
             return "rule"
         try:
-            if leaf == other and add != mul and add != leaf and isinstance(add, str):
+            if leaf == other and isinstance(add, str) and add != leaf and mul != leaf:
                 return "op"
             if not (leaf == other == add == mul):
                 return "missing"
@@ -409,6 +417,26 @@ class Study:
         for k, parameter in enumerate(parameters[1:], 1):
             self.roles[parameter.name] = (None if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
                                           else self.role_of(parameter.name, k))
+        for name in [role[1:] for role in self.roles.values() if role and role[1:] in self.defaults]:
+            parameter = next(known for known, role in self.roles.items() if role == "." + name)
+            with contextlib.suppress(Exception):
+                left, right = (self.cls(x, *self.more, **{parameter: text}) for x, text in ((2.0, "p"), (3.0, "q")))
+                if any(getattr(out, name) != self.defaults[name] for out in (left + right, left * right)):
+                    self.computed[name] = self.defaults.pop(name)
+        self.look_at_frozen()
+
+    def look_at_frozen(self):
+        """Whether `requires_grad` is flatgrad's, or an attribute that its rules do not look at."""
+        self.freezes = "requires_grad" in self.defaults
+        if not self.freezes:
+            return
+        x, y = self.make(2.0), self.make(3.0)
+        x.requires_grad = False
+        backward(x * y, ())
+        if number(x.grad) == 3.0 and number(y.grad) == 2.0:
+            self.freezes = False
+        elif number(x.grad) != 0.0 or number(y.grad) != 2.0 or self.defaults["requires_grad"] is not True:
+            raise Unfit("its requires_grad is not what flatgrad's is")
 
     def role_of(self, name, k):
         base = self.make(2.0)
@@ -446,10 +474,10 @@ class Study:
             if name in LEFT or isinstance(member, (types.MemberDescriptorType, types.GetSetDescriptorType)):
                 continue
             if name in OURS_ALREADY or name == "label":
-                if name not in ("data", "grad") and name not in self.defaults:
-                    raise Unfit(f"its {name} is a {type(member).__name__}")
                 if isinstance(member, property):
                     self.check_property(name)
+                elif isinstance(member, types.FunctionType):
+                    raise Unfit(f"its {name} is a method")
                 continue
             if name not in NATIVE or not isinstance(member, types.FunctionType):
                 self.extra[name] = member
@@ -550,6 +578,14 @@ class Study:
                 declare(name, default=default)
         for name, factory in self.factories.items():
             declare(name, factory=factory)
+        for name in self.missing:
+            put_on(name, Missing(name))
+        for name in self.computed:
+            put_on(name, Missing(name))
+        if "requires_grad" in self.defaults and not self.freezes:
+            declare("_own_requires_grad", default=self.defaults["requires_grad"])
+            put_on("requires_grad", property(lambda v: v._own_requires_grad,
+                                             lambda v, x: setattr(v, "_own_requires_grad", x)))
         for name, member in {**self.extra, **self.kept}.items():
             put_on(name, member)
         if "__eq__" in self.extra or "__eq__" in self.kept:
@@ -613,7 +649,7 @@ class Study:
                 parameter.kind == parameter.POSITIONAL_OR_KEYWORD for parameter in self.parameters) and (
                 self.parameters[0].default is inspect.Parameter.empty) and not (
                 len(order) > 3 and self.defaults.get("label", "") not in ("", None)) and (
-                order[2:3] != [("local_grads", "op")]) and order[2:3] != [("_op", "local")]:
+                order[2:3] != [("local_grads", "op")]) and order[2:3] != [("_op", "local")] and not self.computed:
             return None
         return constructor(self)
 
@@ -665,8 +701,8 @@ class Study:
         text = f", with its own {', '.join(own)}" if own else ""
         if self.differs:
             text += f" ({', '.join(self.differs)}: other numbers or gradients than flatgrad's)"
-        if self.missing:
-            text += f", without {', '.join(self.missing)}"
+        if self.missing or self.computed:
+            text += f", without {', '.join([*self.missing, *(f'{name} of results' for name in self.computed)])}"
         if self.no_grad:
             text += "; grad is 0.0 where it was None"
         return text
@@ -676,7 +712,8 @@ METHODS = {name for name, member in NATIVE.items() if type(member).__name__ == "
            and any(row["name"] == name and row["public"] and row["arity"] == 1 for row in _core._operations())}
 SYMBOLS = {"-": lambda a, b: a - b, "/": lambda a, b: a / b, "neg": lambda a, b: -a, "ReLU": lambda a, b: a.relu(),
            "**2": lambda a, b: a ** 2, "**3": lambda a, b: a ** 3,
-           **{row["symbol"]: operator.methodcaller(row["name"]) for row in ()}}
+           **{row["symbol"]: operator.methodcaller(row["name"]) for row in _core._operations()
+              if row["public"] and row["arity"] == 1}}
 
 
 def is_binary(name):
@@ -748,6 +785,22 @@ class WithPass:
         self.value.grad = x
 
 
+class Missing:
+    """An attribute that the class's own operators and constructor compute, and flatgrad's do not; it may be set."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __get__(self, v, owner):
+        raise AttributeError(f"{self.name}: computed by the program's own class; this Value is of flatgrad, in its place, "
+                             "and has none; run the program without the class being replaced")
+
+    def __set__(self, v, x):
+        delattr(Value, self.name)
+        _core._declare(self.name)
+        setattr(v, self.name, x)
+
+
 # ---- its constructor ----
 
 def constructor(study):
@@ -770,7 +823,8 @@ def constructor(study):
         if role is None:
             lines.append(f"if {name} is not default_{k}: refuse({name!r})")
         elif role.startswith("."):
-            lines.append(f"if {name} is not default_{k}: self.{role[1:]} = {name}")
+            always = role[1:] in study.computed or parameter.default is inspect.Parameter.empty
+            lines.append(("" if always else f"if {name} is not default_{k}: ") + f"self.{role[1:]} = {name}")
         else:
             native[role] = name
     children = native.get("children")
