@@ -59,7 +59,7 @@ CASES = [
     Case("notebook_engine", NOTEBOOK, "imports a local engine", program="demo.ipynb"),
     Case("fallback_import.py", ALONE, "class under try/except"),
     Case("in_a_function.py", ALONE, "class made in a function", MESSAGE),
-    Case("class_twice.py", ALONE, "class Value(Value)", MESSAGE),
+    Case("class_twice.py", ALONE, "class Value(Value)"),
     # Manners.
     Case("lecture.py", ALONE, "lecture, reverse pass by hand"),
     Case("microgpt_step.py", ALONE, "local gradients, slots: a tiny transformer"),
@@ -78,7 +78,7 @@ CASES = [
     Case("seeded.py", ALONE, "backward(seed=...)"),
     Case("subclass.py", ALONE, "class Parameter(Value)"),
     Case("decorated.py", ALONE, "decorated operators"),
-    Case("methods_added.py", ALONE, "all operators put on the class later", MESSAGE),
+    Case("methods_added.py", ALONE, "all operators put on the class later"),
     Case("methods_after.py", ALONE, "Value.cos = ..., Value.tanh replaced later"),
     Case("own_functions.py", ALONE, "leaky(alpha=), softplus, abs, cube"),
     Case("power_of_value.py", ALONE, "powers by Values and of numbers"),
@@ -159,6 +159,8 @@ def report():
 if "CASE_REPORT" in os.environ:
     atexit.register(report)
 '''
+# An attribute that the program's own operators compute is missed where the program reads it.
+READ = re.compile(r"\nAttributeError: \w+: computed by the program's own class; [^\n]+\n\Z")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -247,6 +249,8 @@ def outcome(ours, theirs):
     if ours.code == 2:
         lines = ours.errors.splitlines()
         assert lines and lines[-1].startswith("flatgrad run: "), ours.errors
+        return MESSAGE
+    if ours.code == 1 and READ.search(ours.errors):
         return MESSAGE
     assert ours.code == 0, ours.errors
     assert same(ours.printed, theirs.printed), (
