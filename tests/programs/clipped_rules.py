@@ -1,0 +1,54 @@
+"""A rule passes on no more than 5, whatever comes."""
+
+
+class Value:
+    def __init__(self, data, _children=(), _op=''):
+        self.data = data
+        self.grad = 0.0
+        self._prev = set(_children)
+        self._op = _op
+        self._backward = lambda: None
+
+    def __add__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data + other.data, (self, other), '+')
+
+        def _backward():
+            self.grad += out.grad
+            other.grad += out.grad
+        out._backward = _backward
+        return out
+
+    def __mul__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data * other.data, (self, other), '*')
+
+        def _backward():
+            self.grad += max(-5.0, min(5.0, other.data * out.grad))
+            other.grad += max(-5.0, min(5.0, self.data * out.grad))
+        out._backward = _backward
+        return out
+
+    def backward(self):
+        topo, visited = [], set()
+
+        def build(v):
+            if v not in visited:
+                visited.add(v)
+                for child in v._prev:
+                    build(child)
+                topo.append(v)
+        build(self)
+        self.grad = 1.0
+        for v in reversed(topo):
+            v._backward()
+
+
+a, b = Value(2.0), Value(-3.0)
+y = a * b + a
+y.backward()
+print(y.data, a.grad, b.grad)
+z = y * y * y
+a.grad = b.grad = y.grad = 0.0
+z.backward()
+print(z.data, y.grad, a.grad, b.grad)

@@ -1,0 +1,58 @@
+"""Fractions, exact from beginning to end."""
+from fractions import Fraction
+
+
+class Value:
+    def __init__(self, data, _children=(), _op=''):
+        self.data = Fraction(data)
+        self.grad = Fraction(0)
+        self._prev = set(_children)
+        self._op = _op
+        self._backward = lambda: None
+
+    def __add__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data + other.data, (self, other), '+')
+
+        def _backward():
+            self.grad += out.grad
+            other.grad += out.grad
+        out._backward = _backward
+        return out
+
+    def __mul__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data * other.data, (self, other), '*')
+
+        def _backward():
+            self.grad += other.data * out.grad
+            other.grad += self.data * out.grad
+        out._backward = _backward
+        return out
+
+    def __neg__(self): return self * -1
+    def __radd__(self, other): return self + other
+    def __rmul__(self, other): return self * other
+    def __sub__(self, other): return self + (-other)
+    def __rsub__(self, other): return other + (-self)
+
+    def backward(self):
+        topo, visited = [], set()
+
+        def build(v):
+            if v not in visited:
+                visited.add(v)
+                for child in v._prev:
+                    build(child)
+                topo.append(v)
+        build(self)
+        self.grad = Fraction(1)
+        for v in reversed(topo):
+            v._backward()
+
+
+a, b = Value('1/3'), Value(Fraction(2, 7))
+y = a * b - a * a + 1
+y.backward()
+print(y.data, a.grad, b.grad)
+print(float(y.data))

@@ -1,0 +1,59 @@
+"""The class is made in a function, so the module has none."""
+
+
+def engine():
+    class Value:
+        def __init__(self, data, _children=(), _op=''):
+            self.data = data
+            self.grad = 0.0
+            self._prev = set(_children)
+            self._op = _op
+            self._backward = lambda: None
+
+        def __add__(self, other):
+            other = other if isinstance(other, Value) else Value(other)
+            out = Value(self.data + other.data, (self, other), '+')
+
+            def _backward():
+                self.grad += out.grad
+                other.grad += out.grad
+            out._backward = _backward
+            return out
+
+        def __mul__(self, other):
+            other = other if isinstance(other, Value) else Value(other)
+            out = Value(self.data * other.data, (self, other), '*')
+
+            def _backward():
+                self.grad += other.data * out.grad
+                other.grad += self.data * out.grad
+            out._backward = _backward
+            return out
+
+        def backward(self):
+            topo, visited = [], set()
+
+            def build(v):
+                if v not in visited:
+                    visited.add(v)
+                    for child in v._prev:
+                        build(child)
+                    topo.append(v)
+            build(self)
+            self.grad = 1.0
+            for v in reversed(topo):
+                v._backward()
+
+    return Value
+
+
+Number = engine()
+a, b = Number(2.0), Number(-1.5)
+y = a * b + a * 3
+y.backward()
+print(y.data, a.grad, b.grad)
+z = y * y + a
+a.grad = b.grad = 0.0
+z.backward()
+print(z.data, a.grad, b.grad, y.grad)
+print(type(y).__name__, Number is engine())

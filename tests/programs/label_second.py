@@ -1,0 +1,54 @@
+"""The label comes second: Value(2.0, 'a'). Results have none unless it is given."""
+
+
+class Value:
+    def __init__(self, data, label='', _children=(), _op=''):
+        self.data = data
+        self.label = label
+        self.grad = 0.0
+        self._prev = set(_children)
+        self._op = _op
+        self._backward = lambda: None
+
+    def __add__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data + other.data, '', (self, other), '+')
+
+        def _backward():
+            self.grad += out.grad
+            other.grad += out.grad
+        out._backward = _backward
+        return out
+
+    def __mul__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data * other.data, '', (self, other), '*')
+
+        def _backward():
+            self.grad += other.data * out.grad
+            other.grad += self.data * out.grad
+        out._backward = _backward
+        return out
+
+    def backward(self):
+        topo, visited = [], set()
+
+        def build(v):
+            if v not in visited:
+                visited.add(v)
+                for child in v._prev:
+                    build(child)
+                topo.append(v)
+        build(self)
+        self.grad = 1.0
+        for v in reversed(topo):
+            v._backward()
+
+
+a, b = Value(2.0, 'a'), Value(-3.5, 'b')
+y = (a * b + a) * (b + 1)
+y.label = 'y'
+y.backward()
+print(y.label, '=', y.data, [v.label for v in y._prev])
+for v in (a, b):
+    print(v.label, v.data, v.grad)

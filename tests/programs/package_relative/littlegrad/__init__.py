@@ -1,0 +1,4 @@
+from .core import Value
+from .layers import Network
+
+__all__ = ['Network', 'Value']

@@ -1,0 +1,77 @@
+"""Powers by numbers, by Values, and of numbers."""
+import math
+
+
+class Value:
+    def __init__(self, data, _children=(), _op=''):
+        self.data = data
+        self.grad = 0.0
+        self._prev = set(_children)
+        self._op = _op
+        self._backward = lambda: None
+
+    def __add__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data + other.data, (self, other), '+')
+
+        def _backward():
+            self.grad += out.grad
+            other.grad += out.grad
+        out._backward = _backward
+        return out
+
+    def __mul__(self, other):
+        other = other if isinstance(other, Value) else Value(other)
+        out = Value(self.data * other.data, (self, other), '*')
+
+        def _backward():
+            self.grad += other.data * out.grad
+            other.grad += self.data * out.grad
+        out._backward = _backward
+        return out
+
+    def __pow__(self, other):
+        if not isinstance(other, Value):
+            other = Value(other)
+        out = Value(self.data ** other.data, (self, other), '**')
+
+        def _backward():
+            self.grad += other.data * self.data ** (other.data - 1) * out.grad
+            if self.data > 0:
+                other.grad += out.data * math.log(self.data) * out.grad
+        out._backward = _backward
+        return out
+
+    def __rpow__(self, base):
+        return Value(base) ** self
+
+    def __neg__(self): return self * -1
+    def __radd__(self, other): return self + other
+    def __rmul__(self, other): return self * other
+    def __sub__(self, other): return self + (-other)
+    def __truediv__(self, other): return self * other**-1
+
+    def backward(self):
+        topo, visited = [], set()
+
+        def build(v):
+            if v not in visited:
+                visited.add(v)
+                for child in v._prev:
+                    build(child)
+                topo.append(v)
+        build(self)
+        self.grad = 1.0
+        for v in reversed(topo):
+            v._backward()
+
+
+a, b = Value(1.7), Value(2.3)
+y = a ** b + b ** a / 2 + 2 ** a - a ** 3
+y.backward()
+print(y.data)
+print(a.grad, b.grad)
+c = Value(-2.0)
+w = c ** 2 + c ** 3
+w.backward()
+print(w.data, c.grad)

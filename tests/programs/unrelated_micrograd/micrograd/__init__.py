@@ -1,0 +1,4 @@
+"""Gradients of temperature at small scale; nothing to do with automatic differentiation."""
+from .mesh import gradient
+
+__all__ = ['gradient']
