@@ -206,20 +206,20 @@ cdef struct Reached:
     uint64_t *masks
 
 
-cdef int reach(Value output, Reached *reached) except -1:
+cdef int find_reached(Value output, Reached *reached) except -1:
     cdef size_t words = (<size_t>tape.n + 63) // 64
     cdef fg_id slot = output.id
     cdef int hooked = 0
     reached.words = <fg_id *>PyMem_Malloc(words * sizeof(fg_id))
     reached.masks = <uint64_t *>PyMem_Malloc(words * sizeof(uint64_t))
     if reached.words == NULL or reached.masks == NULL:
-        reach_free(reached)
+        free_reached(reached)
         raise MemoryError()
     reached.count = fg_sweep_reach(&tape, &slot, 1, reached.words, reached.masks, &hooked)
     return 0
 
 
-cdef void reach_free(Reached *reached) noexcept:
+cdef void free_reached(Reached *reached) noexcept:
     PyMem_Free(reached.words)
     PyMem_Free(reached.masks)
 
@@ -234,7 +234,7 @@ def _clear_gradients(Value output not None, leaves=True):
     cdef fg_id k, i, block
     cdef uint64_t mask
     cdef int op
-    reach(output, &reached)
+    find_reached(output, &reached)
     for k in range(reached.count):
         mask = reached.masks[k]
         while mask:
@@ -249,7 +249,7 @@ def _clear_gradients(Value output not None, leaves=True):
                 while i > 0 and fg_tape_op(&tape, i - 1) == FG_PART and block_of(i - 1) == block:
                     i -= 1
                     tape.grad[i] = 0.0
-    reach_free(&reached)
+    free_reached(&reached)
 
 
 def _sign_zeros(Value output not None):
@@ -258,7 +258,7 @@ def _sign_zeros(Value output not None):
     cdef Reached reached
     cdef fg_id k, i
     cdef uint64_t mask
-    reach(output, &reached)
+    find_reached(output, &reached)
     for k in range(reached.count):
         mask = reached.masks[k]
         while mask:
@@ -266,7 +266,7 @@ def _sign_zeros(Value output not None):
             mask &= mask - 1
             if tape.grad[i] == 0.0:
                 tape.grad[i] = -0.0
-    reach_free(&reached)
+    free_reached(&reached)
 
 
 def _second_pass(Value output not None):
@@ -277,7 +277,7 @@ def _second_pass(Value output not None):
     cdef uint64_t mask
     cdef int op
     cdef bint found = False
-    reach(output, &reached)
+    find_reached(output, &reached)
     for k in range(reached.count):
         mask = reached.masks[k]
         while mask and not found:
@@ -285,7 +285,7 @@ def _second_pass(Value output not None):
             mask &= mask - 1
             op = fg_tape_op(&tape, i)
             found = (op == FG_SUB or op == FG_DIV or op == FG_NEG) and tape.grad[i] != 0.0
-    reach_free(&reached)
+    free_reached(&reached)
     return found
 
 
