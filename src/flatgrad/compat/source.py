@@ -45,6 +45,8 @@ class Job:
         The files where it has been replaced.
     rest : str
         What to add when that is told.
+    read : set of str
+        The attributes that the program reads of anything, but for those that the class itself reads.
     """
 
     def __init__(self, wanted, root=None, package=None, *, main="", whole=True, scalar_graph=False):
@@ -52,7 +54,7 @@ class Job:
         self.module, _, self.name = wanted.rpartition(".")
         self.wanted, self.package, self.whole, self.scalar_graph = wanted, package, whole, scalar_graph
         self.root = None if root is None else os.path.join(os.path.realpath(root), "")
-        self.done, self.rest, self.told = [], "", False
+        self.done, self.rest, self.told, self.read = [], "", False, set()
         self.call = len(jobs)
         jobs.append(self)
 
@@ -115,8 +117,12 @@ class Job:
                 trees.append(parse(code))
             except (SyntaxError, ValueError):
                 trees.append(None)  # to be reported when its turn comes
+        known = [tree for tree in trees if tree is not None]
+        modules, unknown = imported(known, self.root, package)
+        for tree in [*known, *filter(None, (read(path) for _, path in modules))]:
+            self.read |= attributes_read(tree, self.name)
         if None not in trees:
-            check_there(self, trees, shown(path), package)
+            check_there(self, known, shown(path), modules, unknown)
         if not self.covers_main:
             return cells
         with_class = [k for k, tree in enumerate(trees) if tree is not None and fit(tree, self.name)]
@@ -276,11 +282,17 @@ def imported(trees, root, package=""):
     return sorted(found.items()), unknown
 
 
-def check_there(job, trees, target, package=""):
+def attributes_read(tree, name):
+    """The attributes that a module reads outside of the class of that name."""
+    inside = {id(part) for body, at in classes(tree, name) for part in ast.walk(body[at])}
+    return {part.attr for part in ast.walk(tree) if isinstance(part, ast.Attribute) and id(part) not in inside
+            and isinstance(part.ctx, ast.Load)}
+
+
+def check_there(job, trees, target, modules, unknown):
     """Raise `Refusal` if neither the program nor what it imports from its folder defines the class, or something else
     has its name."""
     places = [(tree, target) for tree in trees if job.covers_main]
-    modules, unknown = imported(trees, job.root, package)
     modules = [(name, path) for name, path in modules if job.covers(name, path)]
     for _, path in modules:
         tree = read(path)

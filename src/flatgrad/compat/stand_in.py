@@ -14,16 +14,18 @@ import itertools
 import math
 import operator
 import random
+import re
 import types
 import warnings
 
 from flatgrad import _core
 from flatgrad._core import Value
-from flatgrad.compat import source
-from flatgrad.compat.common import note, place
+from flatgrad.compat import common, source
+from flatgrad.compat.common import Stop, note, place
 
 __all__ = ["replace"]
 
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 native_init = Value.__init__
 native_backward = Value.backward
 native_grad = Value.grad
@@ -67,7 +69,7 @@ def replace(cls, call, path, draft):
             raise Unfit(f"the class in {place(elsewhere[0])} has been replaced already; name one of them, such as "
                         f"MODULE.{cls.__name__}")
         take_off()  # a notebook may define its class again
-        study = Study(cls, job.scalar_graph)
+        study = Study(cls, job)
         study.put_on()
     except Unfit as reason:
         take_off()
@@ -139,6 +141,9 @@ def same(theirs, ours):
 
 
 def equal(x, y):
+    if isinstance(x, str) and isinstance(y, str):  # the numbers of a text may be an int here and a float there
+        return NUMBER.sub("#", x) == NUMBER.sub("#", y) and all(
+            map(equal, map(float, NUMBER.findall(x)), map(float, NUMBER.findall(y))))
     if isinstance(x, float) and isinstance(y, float):
         return x == y or x != x and y != y or abs(x - y) <= 1e-12 + 1e-9 * max(abs(x), abs(y))
     return x == y
@@ -271,6 +276,15 @@ def diamond(calls):
     return graph
 
 
+def hidden_nodes(make):
+    """Two passes over a graph with operations that a class may make of others."""
+    a, b = make(2.0), make(-3.0)
+    c = (a - b) * a
+    d = -c
+    backward(d, ())
+    return backward(d, (a, b))
+
+
 def preset(make):
     """A pass over gradients that are there already."""
     a, b = make(2.0), make(-3.0)
@@ -296,8 +310,8 @@ class Study:
     Raises `Unfit` if that cannot be had.
     """
 
-    def __init__(self, cls, scalar_graph):
-        self.cls, self.scalar_graph = cls, scalar_graph
+    def __init__(self, cls, job):
+        self.cls, self.job = cls, job
         self.members = {name: member for base in reversed(cls.__mro__[:-1]) for name, member in vars(base).items()}
         for name in FORBIDDEN:
             if name in self.members:
@@ -356,6 +370,7 @@ class Study:
             raise Unfit("a + b is not of the class")
         probes = [a, b, *results]
         names = dict.fromkeys([name for out in probes for name in attributes(out)])
+        self.seen = set(names)
         self.prev = self.op = self.local = self.rule = None
         self.defaults, self.factories, self.computed = {}, {}, {}
         kinds = {name: ([getattr(out, name, inspect) for out in probes], None) for name in names  # a module is nobody's
@@ -376,6 +391,9 @@ class Study:
                 self.computed[name] = found[0]  # the operators make it
             else:
                 self.missing.append(name)
+        # Who reads the graph is to read the class's own, node for node.
+        self.by_node = self.job.scalar_graph or any(kind is not None and kind[0] in self.job.read
+                                                    for kind in (self.prev, self.op))
         for name in (*self.missing, *self.computed, *self.factories):
             if name in OURS_ALREADY:
                 raise Unfit(f"its {name} is not what flatgrad's is")
@@ -476,17 +494,15 @@ class Study:
             if name in OURS_ALREADY or name == "label":
                 if isinstance(member, property):
                     self.check_property(name)
-                elif isinstance(member, types.FunctionType):
+                elif isinstance(member, types.FunctionType) and name not in self.seen:
                     raise Unfit(f"its {name} is a method")
                 continue
             if name not in NATIVE or not isinstance(member, types.FunctionType):
                 self.extra[name] = member
             elif not self.like_ours(name, member):
                 self.kept[name] = member
-                if name not in ("__repr__", "__str__"):
-                    self.differs.append(name)
         for name in ("__add__", "__mul__"):
-            if name in self.kept and name in self.differs:
+            if name in self.differs:
                 raise Unfit(f"its {name} gives other numbers or gradients")
 
     def check_property(self, name):
@@ -509,15 +525,22 @@ class Study:
             # Nothing is known of it. What it fails with may be over when it is used.
             return not any(isinstance(found.error, NameError) for found in theirs)
         if all(same(found, outcome(graph, Value)) for graph, found in zip(graphs, theirs)):
-            return not self.scalar_graph or self.same_shape(name)
+            return not self.by_node or self.same_shape(name)
+        if name not in CONVERTED:
+            self.differs.append(name)
         if name not in COMPARED and name not in CONVERTED:
-            for at in range(0, len(theirs) - 2, 3):
-                once, _, both = theirs[at:at + 3]
+            for once, both in self.repeated(graphs, theirs):
                 if isinstance(once, list) and isinstance(both, list) and len(once) == len(both) and not all(
                         equal(2 * x, y) for x, y in zip(once, both)):
                     raise Unfit(f"its {name} does not add to gradients: what a backward pass then gives depends on its "
                                 "order")
         return False
+
+    def repeated(self, graphs, theirs):
+        """What an operation gave alone, and done twice with the same operands."""
+        kinds = [graph.__qualname__.split(".")[0] for graph in graphs]
+        return [(theirs[k], theirs[k + 2]) for k in range(len(kinds) - 2)
+                if kinds[k:k + 3] == ["alone", "behind", "twice"]]
 
     def same_shape(self, name):
         """Whether flatgrad's operation makes the same nodes, by names and operands."""
@@ -558,6 +581,7 @@ class Study:
         returned = (one + one).backward()
         parameters = list(inspect.signature(self.cls.backward).parameters.values())[1:]
         self.backward = "theirs"
+        self.compounds = False
         if returned is None and not parameters:
             for kind in (None, "all", "inner"):
                 passes = backward_of(kind)
@@ -565,6 +589,10 @@ class Study:
                        for graph, found in zip(self.passes, theirs)):
                     self.backward = kind
                     break
+        if self.backward is None:
+            # micrograd's - and / are several nodes each, whose gradients a second pass over them compounds too.
+            again = hidden_nodes
+            self.compounds = not same(outcome(again, self.make), outcome(again, Value))
 
     # -- the result --
 
@@ -599,11 +627,15 @@ class Study:
         if self.rule is not None and self.rule[0] != "_backward":
             put_on(self.rule[0], property(lambda v: v._backward, lambda v, rule: setattr(v, "_backward", rule)))
         if self.no_grad:
-            put_on("grad", property(native_grad.__get__, lambda v, x: native_grad.__set__(v, 0.0 if x is None else x)))
+            put_on("grad", property(grad_or_none, set_grad_or_none))
         if self.backward == "theirs":
             put_on("backward", cls.backward)
-        elif self.backward is not None:
-            put_on("backward", backward_of(self.backward))
+        else:
+            passes = backward_once if self.compounds and not self.by_node else backward_of(self.backward)
+            if self.no_grad:
+                put_on("backward", backward_to_none(passes))
+            elif passes is not native_backward:
+                put_on("backward", passes)
         init = self.init()
         if init is not None:
             put_on("__init__", init)
@@ -619,11 +651,9 @@ class Study:
             return leaf if leaf is None and not operands else kind(operands)
 
         def set_(v, operands):
-            label, grad = v.label, v.grad
-            native_init(v, v.data, tuple(operands or ()), v._op)
+            grad = v.grad
+            native_init(v, v.data, tuple(operands or ()), NATIVE["_op"].__get__(v))
             v.grad = grad
-            if label != "":
-                v.label = label
         put_on(name, property(get, set_))
 
     def put_op(self, name, found):
@@ -703,8 +733,6 @@ class Study:
             text += f" ({', '.join(self.differs)}: other numbers or gradients than flatgrad's)"
         if self.missing or self.computed:
             text += f", without {', '.join([*self.missing, *(f'{name} of results' for name in self.computed)])}"
-        if self.no_grad:
-            text += "; grad is 0.0 where it was None"
         return text
 
 
@@ -754,6 +782,33 @@ def backward_of(kind):
     return backward
 
 
+def backward_once(self):
+    """flatgrad's backward pass, if it is the first over the nodes that stand for several of the class's own."""
+    if _core._second_pass(self):
+        reason = ("a second backward pass over a graph with - or /, which flatgrad has as one node each: the program's own "
+                  "class adds up gradients in more nodes; --scalar-graph has them too")
+        raise Stop(reason) if common.speaker == "flatgrad run" else RuntimeError(reason)
+    native_backward(self)
+
+
+# ---- gradients that are None until a pass reaches them: 0.0, and those of 0 that one has reached are -0.0 ----
+
+def grad_or_none(v):
+    x = native_grad.__get__(v)
+    return x if x else None if math.copysign(1.0, x) > 0 else 0.0
+
+
+def set_grad_or_none(v, x):
+    native_grad.__set__(v, 0.0 if x is None else x if x else -0.0)
+
+
+def backward_to_none(passes):
+    def backward(self):
+        passes(self)
+        _core._sign_zeros(self)
+    return backward
+
+
 class WithPass:
     """A Value with another backward pass, to try that."""
 
@@ -789,16 +844,18 @@ class Missing:
     """An attribute that the class's own operators and constructor compute, and flatgrad's do not; it may be set."""
 
     def __init__(self, name):
-        self.name = name
+        self.name, self.own = name, f"_own_{name}"
+        _core._declare(self.own)
 
     def __get__(self, v, owner):
-        raise AttributeError(f"{self.name}: computed by the program's own class; this Value is of flatgrad, in its place, "
-                             "and has none; run the program without the class being replaced")
+        try:
+            return getattr(v, self.own)
+        except AttributeError:
+            raise AttributeError(f"{self.name}: made by the program's own class, and this Value is by flatgrad, in its "
+                                 "place; run the program without the class being replaced") from None
 
     def __set__(self, v, x):
-        delattr(Value, self.name)
-        _core._declare(self.name)
-        setattr(v, self.name, x)
+        setattr(v, self.own, x)
 
 
 # ---- its constructor ----
