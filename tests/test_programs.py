@@ -77,6 +77,7 @@ CASES = [
     Case("none_grads.py", ALONE, "gradients begin as None"),
     Case("seeded.py", ALONE, "backward(seed=...)"),
     Case("subclass.py", ALONE, "class Parameter(Value)"),
+    Case("subclass_operations.py", ALONE, "class Max(Value), with a rule of its own"),
     Case("decorated.py", ALONE, "decorated operators"),
     Case("methods_added.py", ALONE, "all operators put on the class later"),
     Case("methods_after.py", ALONE, "Value.cos = ..., Value.tanh replaced later"),
