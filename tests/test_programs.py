@@ -276,3 +276,18 @@ def test_a_program_with_its_own_engine(case, run):
 def test_each_program_is_a_case():
     assert sorted(case.name for case in CASES) == sorted(
         path.name for path in PROGRAMS.iterdir() if path.name != "__pycache__")
+
+
+def table():
+    """The table of docs/drop-in.md, as lines."""
+    words = {OURS: "the same numbers", LEFT: "the same numbers, nothing replaced", MESSAGE: "a message"}
+
+    def cell(case, outcome):
+        return words[outcome] + (f"; `{case.kept}` stays the program's" if case.kept and outcome == OURS else "")
+    return ["| a program | `flatgrad run` | with `--scalar-graph` |", "|---|---|---|",
+            *(f"| {case.layout}, {case.manner} | {cell(case, case.outcome)} | {cell(case, case.scalar or case.outcome)} |"
+              for case in CASES)]
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))
