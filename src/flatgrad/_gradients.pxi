@@ -200,13 +200,13 @@ cdef bint has_frozen(object item) noexcept:
 # ---- for the classes of programs whose `backward` does more ----
 
 # The nodes that a backward pass reaches, in words of 64 ids.
-cdef struct Reached:
+cdef struct PassReach:
     fg_id count
     fg_id *words
     uint64_t *masks
 
 
-cdef int find_reached(Value output, Reached *reached) except -1:
+cdef int find_reached(Value output, PassReach *reached) except -1:
     cdef size_t words = (<size_t>tape.n + 63) // 64
     cdef fg_id slot = output.id
     cdef int hooked = 0
@@ -219,7 +219,7 @@ cdef int find_reached(Value output, Reached *reached) except -1:
     return 0
 
 
-cdef void free_reached(Reached *reached) noexcept:
+cdef void free_reached(PassReach *reached) noexcept:
     PyMem_Free(reached.words)
     PyMem_Free(reached.masks)
 
@@ -230,7 +230,7 @@ def _clear_gradients(Value output not None, leaves=True):
     leaves: also those of leaves.
     """
     cdef bint of_leaves = leaves
-    cdef Reached reached
+    cdef PassReach reached
     cdef fg_id k, i, block
     cdef uint64_t mask
     cdef int op
@@ -255,7 +255,7 @@ def _clear_gradients(Value output not None, leaves=True):
 def _sign_zeros(Value output not None):
     """Make the gradients of 0 that a backward pass from `output` reaches -0.0: so they differ from those that no pass
     has reached."""
-    cdef Reached reached
+    cdef PassReach reached
     cdef fg_id k, i
     cdef uint64_t mask
     find_reached(output, &reached)
@@ -272,7 +272,7 @@ def _sign_zeros(Value output not None):
 def _second_pass(Value output not None):
     """Whether a backward pass from `output` would meet a node of `-`, `/` or a negation, below it, that has a gradient
     already: where several nodes stand for one of these, they would compound it."""
-    cdef Reached reached
+    cdef PassReach reached
     cdef fg_id k, i
     cdef uint64_t mask
     cdef int op
