@@ -348,6 +348,24 @@ def test_comparisons_with_what_has_no_numbers():
     assert Value(1.0) != Value(1.0) and (Value(1.0) == Tensor([1.0])).all()
 
 
+@pytest.mark.parametrize("other", [
+    np.array(["a"]), np.array([b"a"]), np.array(["a"] * 4), np.array("a"), np.array(["2020-01-01"], "M8[D]"),
+    np.array([1], "m8[s]"), np.zeros(4, [("a", float)]), np.zeros(4, "V8"),
+], ids=lambda other: f"{other.dtype}-{other.shape}")
+def test_comparisons_that_numpy_has_no_loop_for(other):
+    """NumPy 2.4 and older crashed, as they ask a Tensor for an array after its __array_ufunc__ said so."""
+    for t in Tensor(V), Tensor(V, requires_grad=False):
+        for name in "equal", "not_equal", "less", "less_equal", "greater", "greater_equal":
+            for left, right in (t, other), (other, t):
+                with pytest.raises(errors.ArgumentTypeError, match=f"np.{name}: expected numbers, got arrays of "):
+                    getattr(np, name)(left, right)
+        for op in operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge:
+            for left, right in (t, other), (other, t):
+                with pytest.raises((TypeError, DeprecationWarning)):   # a warning of arrays with fields
+                    op(left, right)
+        assert t.tolist() == V.tolist()
+
+
 def test_tensors_are_keys_by_what_they_are():
     t, same = Tensor(V), Tensor(V)
     names = {t: "t", same: "same"}
