@@ -361,8 +361,11 @@ def test_comparisons_that_numpy_has_no_loop_for(other):
                     getattr(np, name)(left, right)
         for op in operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge:
             for left, right in (t, other), (other, t):
-                with pytest.raises((TypeError, DeprecationWarning)):   # a warning of arrays with fields
-                    op(left, right)
+                try:
+                    answer = op(left, right)
+                except (TypeError, DeprecationWarning, FutureWarning):   # NumPy 1's, and of arrays with fields
+                    continue
+                assert op in (operator.eq, operator.ne) and answer is (op is operator.ne)   # text without dimensions
         assert t.tolist() == V.tolist()
 
 
