@@ -84,8 +84,6 @@ cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object o, object name, PyObject *value) except -1
     Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
     PyObject **PySequence_Fast_ITEMS(object sequence)
-    int Py_EnterRecursiveCall(const char *where) except -1
-    void Py_LeaveRecursiveCall()
     int METH_NOARGS
     int METH_FASTCALL
     object PyDescr_NewMethod(PyTypeObject *tp, PyMethodDef *definition)
@@ -309,8 +307,10 @@ cdef extern from *:
     #endif
     #if defined(_MSC_VER)
     static __declspec(thread) Py_ssize_t fg_rules; /* users' backward rules that are running, in this thread */
+    static __declspec(thread) Py_ssize_t fg_arrays; /* calls of elementwise() that are, one in the other */
     #else
     static _Thread_local Py_ssize_t fg_rules;
+    static _Thread_local Py_ssize_t fg_arrays;
     #endif
     static Py_ssize_t fg_blocks;          /* no_grad() blocks that are open, anywhere: it costs nothing to read */
     static int (*fg_is_unrecorded)(void); /* whether one is around us: see _context.pxi */
@@ -338,7 +338,7 @@ cdef extern from *:
         return (PyObject *)handle;
     }
     """
-    Py_ssize_t fg_blocks, fg_rules
+    Py_ssize_t fg_blocks, fg_rules, fg_arrays
     bint (*fg_is_unrecorded)() noexcept
     PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
 
@@ -544,17 +544,21 @@ cdef object unary(int op, object x, int32_t k):
 
 cdef object elementwise(int op, object left, object right):
     """An ndarray on one side: an object array of Values, each made by the operator itself."""
+    global fg_arrays
     ufunc = {FG_ADD: np.add, FG_SUB: np.subtract, FG_MUL: np.multiply, FG_DIV: np.true_divide,
              FG_POW: np.power}[op]
     for array in (left, right):   # NumPy does without the count of its own that ends the recursion into it
         if isinstance(array, np_array) and array.ndim == 0 and isinstance(array[()], np_array):
             raise ArgumentTypeError(f"operand of {fg_op_table[op].symbol.decode()}: expected an array of numbers and "
                                     "Values, got one of dimension 0 with an array in it")
-    Py_EnterRecursiveCall(" in an operation on an array")   # it may contain itself
+    if fg_arrays == 32:   # long before NumPy's frames fill a small stack; Python's own count may let them fill 8 MiB
+        raise RecursionError(f"operand of {fg_op_table[op].symbol.decode()}: expected an array of numbers and Values, "
+                             "got one that is in itself, or arrays in one another more than 32 deep")
+    fg_arrays += 1
     try:
         return ufunc(np.asarray(left, dtype=object), np.asarray(right, dtype=object))
     finally:
-        Py_LeaveRecursiveCall()
+        fg_arrays -= 1
 
 
 cdef object binary_slow(int op, object left, object right):
