@@ -14,6 +14,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
@@ -23,11 +24,7 @@ import gc
 import operator
 import os
 import sys
-import weakref
-from contextlib import ContextDecorator
 from contextvars import ContextVar
-from copy import deepcopy
-from types import CellType, FunctionType
 
 from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
