@@ -78,6 +78,8 @@ def test_run_imports_what_the_program_needs(tmp_path, start, named):
     needs = CORE_NEEDS | NN_NEEDS | RUN_NEEDS
     if start[0] == "-m":
         needs["runpy"] = "python -m"
+    if named[0] == "-m":
+        needs["tokenize"] = "importlib decodes the source of a module with it"
     extra = brought(tmp_path, needs, [*start, "run", *named, "--help", "x"])
     assert extra - {"flatgrad.__main__"} <= CORE | NN | RUN
     assert "flatgrad.compat" in extra
