@@ -102,8 +102,8 @@ def test_lists_are_arrays_as_numpy_makes_them():
         arguments.as_array([[1.0]] * 3000 + [[1.0, 2.0]])
 
 
-@pytest.mark.parametrize("act", [list.clear, list.pop, lambda row: row.__setitem__(-1, "a"), lambda row: row.append(1.0),
-                                 lambda row: row.__setitem__(slice(None), [Value(1.0)] * len(row))],
+@pytest.mark.parametrize("act", [list.clear, list.pop, lambda row: row.__setitem__(-1, "a"),
+                                 lambda row: row.append(1.0), lambda row: row.__setitem__(slice(None), [Value(1.0)] * len(row))],
                          ids=["clear", "pop", "a string", "append", "Values"])
 def test_a_row_of_floats_that_a_signal_changes(act):
     """It is read to its end as it was, or told, and nothing is left behind."""
@@ -131,6 +131,6 @@ def test_rows_of_floats_are_what_numpy_makes_of_them():
     for row in ([0.5], [1, True, 2.5], (1.0, -0.0), [float("nan"), float("inf")], [np.float64(1.5), Own(2.0)],
                 [np.float32(0.1), 10**20], [0.1] * 10_000):
         expected = np.asarray(row, dtype=float)
-        for function in flatgrad.softmax, flatgrad.sum, flatgrad.max, lambda x: flatgrad.dot(x, [Value(1.0)] * len(x)):
+        for function in flatgrad.sum, flatgrad.max, flatgrad.logsumexp, lambda x: flatgrad.dot(x, [Value(1.0)] * len(x)):
             found, right = function(row).data, function(expected).data
-            assert np.shape(found) == np.shape(right) and np.array_equal(found, right, equal_nan=True)
+            assert found == right or found != found and right != right

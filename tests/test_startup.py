@@ -59,7 +59,8 @@ def modules(folder, *arguments):
 
 def brought(folder, needs, arguments, plain=("-c",)):
     """The modules beyond those of plain Python and of what is needed from the standard library."""
-    return modules(folder, *arguments) - modules(folder, *plain, "".join(f"import {name}; " for name in needs) + LISTING)
+    imports = "".join(f"import {name}; " for name in needs)
+    return modules(folder, *arguments) - modules(folder, *plain, imports + LISTING)
 
 
 def test_import_flatgrad_imports_nothing_else(tmp_path):
@@ -92,7 +93,8 @@ def test_a_command_imports_its_own_module(tmp_path):
     families = {f"flatgrad.cli.{name}" for name in cli.COMMANDS.values()} - {"flatgrad.cli.program"}
     for arguments, own in {("xor", "--help"): {"flatgrad.cli.problems"}, ("run", "--help"): set(),
                            ("run", "--replace-class", "V", "missing.py"): set(), ("--version",): set()}.items():
-        done = subprocess.run([sys.executable, *run, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, *run, *arguments], cwd=tmp_path, capture_output=True, text=True,
+                              timeout=60)
         names = set(done.stdout.splitlines()[-1].split(" "))
         assert "modules" in names and names & families == own, arguments
         assert "numpy" not in names
@@ -111,10 +113,10 @@ def test_each_command_is_where_the_table_says():
 
 
 @pytest.mark.parametrize("argv", [
-    ["a.py"], ["a.py", "--help"], ["a b.py", "-m", "x"], [""], ["-m", "a.b"], ["-m", "a.b", "--version", "run"], ["-m", ""],
-    ["-"], ["-", "x"], ["--", "a.py"], ["-ma.b", "x"], ["-m=a"], ["-m", "-x", "y"], ["-m", "--", "a.py"],
-    ["--replace-class", "V", "a.py", "x"], ["-m", "a", "--replace-class", "V"], ["--replace-class", "V", "-m", "a", "b"],
-    ["--replace-class=V", "a.py"], ["--nonsense", "a.py"], ["-m", "a", "-m", "b"], ["\u00e9.py", ""], ["-5", "a.py"],
+    ["a.py"], ["a.py", "--help"], ["a b.py", "-m", "x"], [""], ["-m", "a.b"], ["-m", "a.b", "--version", "run"],
+    ["-m", ""], ["-"], ["-", "x"], ["--", "a.py"], ["-ma.b", "x"], ["-m=a"], ["-m", "-x", "y"], ["-m", "--", "a.py"],
+    ["--replace-class", "V", "a.py", "x"], ["-m", "a", "--replace-class", "V"],
+    ["--replace-class", "V", "-m", "a", "b"], ["--replace-class=V", "a.py"], ["--nonsense", "a.py"], ["-m", "a", "-m", "b"], ["\u00e9.py", ""], ["-5", "a.py"],
 ], ids=" ".join)
 def test_without_argparse_the_same_is_run(argv, monkeypatch, capsys):
     """Whatever is started without it is what argparse would have started."""
@@ -138,8 +140,8 @@ def test_without_argparse_the_same_is_run(argv, monkeypatch, capsys):
 def test_a_program_that_cannot_be_run_is_told_as_argparse_tells_it(tmp_path):
     told = []
     for argv in ["missing.py"], ["--", "missing.py"]:
-        done = subprocess.run([sys.executable, "-m", "flatgrad", "run", *argv], cwd=tmp_path, capture_output=True, text=True,
-                              timeout=60)
+        done = subprocess.run([sys.executable, "-m", "flatgrad", "run", *argv], cwd=tmp_path, capture_output=True,
+                              text=True, timeout=60)
         told.append((done.returncode, done.stdout, done.stderr))
     assert told[0] == told[1]
     assert told[0][:2] == (2, "") and told[0][2].startswith("flatgrad run: error: cannot read missing.py: ")
