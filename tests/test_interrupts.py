@@ -103,7 +103,8 @@ def test_lists_are_arrays_as_numpy_makes_them():
 
 
 @pytest.mark.parametrize("act", [list.clear, list.pop, lambda row: row.__setitem__(-1, "a"),
-                                 lambda row: row.append(1.0), lambda row: row.__setitem__(slice(None), [Value(1.0)] * len(row))],
+                                 lambda row: row.append(1.0),
+                                 lambda row: row.__setitem__(slice(None), [Value(1.0)] * len(row))],
                          ids=["clear", "pop", "a string", "append", "Values"])
 def test_a_row_of_floats_that_a_signal_changes(act):
     """It is read to its end as it was, or told, and nothing is left behind."""
@@ -131,6 +132,7 @@ def test_rows_of_floats_are_what_numpy_makes_of_them():
     for row in ([0.5], [1, True, 2.5], (1.0, -0.0), [float("nan"), float("inf")], [np.float64(1.5), Own(2.0)],
                 [np.float32(0.1), 10**20], [0.1] * 10_000):
         expected = np.asarray(row, dtype=float)
-        for function in flatgrad.sum, flatgrad.max, flatgrad.logsumexp, lambda x: flatgrad.dot(x, [Value(1.0)] * len(x)):
+        ones = [Value(1.0)] * len(row)
+        for function in flatgrad.sum, flatgrad.max, flatgrad.logsumexp, lambda x: flatgrad.dot(x, ones):
             found, right = function(row).data, function(expected).data
             assert found == right or found != found and right != right

@@ -116,7 +116,8 @@ def test_each_command_is_where_the_table_says():
     ["a.py"], ["a.py", "--help"], ["a b.py", "-m", "x"], [""], ["-m", "a.b"], ["-m", "a.b", "--version", "run"],
     ["-m", ""], ["-"], ["-", "x"], ["--", "a.py"], ["-ma.b", "x"], ["-m=a"], ["-m", "-x", "y"], ["-m", "--", "a.py"],
     ["--replace-class", "V", "a.py", "x"], ["-m", "a", "--replace-class", "V"],
-    ["--replace-class", "V", "-m", "a", "b"], ["--replace-class=V", "a.py"], ["--nonsense", "a.py"], ["-m", "a", "-m", "b"], ["\u00e9.py", ""], ["-5", "a.py"],
+    ["--replace-class", "V", "-m", "a", "b"], ["--replace-class=V", "a.py"], ["--nonsense", "a.py"],
+    ["-m", "a", "-m", "b"], ["\u00e9.py", ""], ["-5", "a.py"],
 ], ids=" ".join)
 def test_without_argparse_the_same_is_run(argv, monkeypatch, capsys):
     """Whatever is started without it is what argparse would have started."""
