@@ -10,10 +10,12 @@ And a node is appended only when nothing after it can fail.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
@@ -23,11 +25,7 @@ import gc
 import operator
 import os
 import sys
-import weakref
-from contextlib import ContextDecorator
 from contextvars import ContextVar
-from copy import deepcopy
-from types import CellType, FunctionType
 
 from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
