@@ -2,7 +2,7 @@
 # setup.py rewrites it at build time.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator
-from typing import Any, ClassVar, Literal, SupportsIndex, TypeAlias, TypedDict, overload
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ _Activation: TypeAlias = Literal[
 ]
 
 class Value:
-    __array_ufunc__: ClassVar[None]
-
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, /, *inputs: Any, **kwargs: Any) -> Any: ...
     @property
     def data(self) -> float: ...
     @data.setter
