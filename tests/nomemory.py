@@ -193,6 +193,8 @@ CASES = {
     "_Attribute.__get__ default": "Value(1.0).label", "_Attribute.__get__ factory": "Value(1.0).consumers.append(1)",
     "_declare": "_core._declare('consumers', factory=list)",
     "_Rule": "_core._Rule(a)", "_Rule.__call__": "rule()", "_Rule.__reduce__": "rule.__reduce__()",
+    "_Rule.__name__": "chain._backward.__name__", "_Rule.__qualname__": "rule.__qualname__",
+    "_Rule.__signature__": "rule.__signature__",
     "_Run": "_core._Run()", "_Run.__deepcopy__": "run.__deepcopy__({})", "_Run.__reduce__": "run.__reduce__()",
     "Weights": "_core.Weights()", "Weights.__getstate__": "neuron.__getstate__()",
     "Weights.__setstate__": "neuron.__setstate__(neuron.__getstate__())", "Weights.__reduce__": "neuron.__reduce__()",
@@ -262,7 +264,7 @@ def missing():
 
     have = {name.partition(" ")[0] for name in CASES}
     wanted = {name for name, x in vars(_core).items()
-              if callable(x) and getattr(x, "__module__", None) == _core.__name__} - LEFT_OUT
+              if callable(x) and getattr(x, "__module__", None) in (_core.__name__, "flatgrad")} - LEFT_OUT
     for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute):
         wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
                    if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}

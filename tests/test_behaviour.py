@@ -112,6 +112,17 @@ ROWS = [
     ("v = Value(2.0) * 3.0; v._op = 'times'; v", SAME),
     ("callable(Value(2.0)._backward), Value(2.0)._backward()", SAME),
     ("a = Value(2.0); b = a * 3.0; b.grad = 5.0; b._backward(); a.grad", SAME),
+    ("v = Value(2.0); [x._backward.__qualname__ for x in (v, v + v, v * 2, 2 + v, v ** 2, v ** 0.5, v.relu())]", SAME),
+    ("v = Value(2.0); [x._backward.__name__ for x in (v, v + v, v * 2, v ** 2, v.relu())]", SAME),
+    ("v = Value(2.0); [x._backward.__qualname__ for x in (v - 1, v / 2)]", "`a - b`, `a / b`, `-a`"),
+    ("import inspect; str(inspect.signature(Value(2.0)._backward)), str(inspect.signature(Value(2.0).relu))", SAME),
+    ("import inspect; str(inspect.signature(Value))", "`Value(..., label=)`"),
+    ("import inspect; list(inspect.signature(Value).parameters)[:3]", SAME),
+    ("import inspect; [len(inspect.signature(getattr(Value, name)).parameters) for name in ('backward', 'relu', '__add__', "
+     "'__radd__', '__mul__', '__rmul__', '__sub__', '__rsub__', '__truediv__', '__rtruediv__', '__neg__', '__repr__')]",
+     SAME),
+    ("Value.__name__, Value.__qualname__, Value.__module__.split('.')[1:]", "`Value.__module__`"),
+    ("Value.__name__, Value.__qualname__", SAME),
     ("a = Value(2.0); (a + a)._prev == {a}, (a * a)._prev == {a}, (a ** 2)._prev == {a}", SAME),
     ("v = Value(2.0); isinstance(v, Value), type(v), type(v * 2)", SAME),
     ("v = Value(2.0); v.data = None", "complex, `Fraction`, `Decimal`"),
@@ -366,6 +377,13 @@ y, x.grad, tanh(x)
     ("x = Value(2.0); y = Value(5.0, (x,)); y._backward = lambda: 1 / 0; (y * 3.0).backward()", SAME),
     ("x = Value(2.0); y = Value(5.0, (x,)); y._backward = lambda: {}['no']; (y * 3.0).backward()", SAME),
     ("x = Value(2.0); y = x * 3.0; z = y * 2.0; z._backward = y.backward; z.backward(); x.grad", SAME),
+
+    # ---- numbers that do not fit, and lifetimes ----
+    ("Value(10) ** 400", "`Value(10)**400`"),
+    ("Value(10.0) ** 400", SAME),
+    ("Value(10) * 10**400", "an int that float64 cannot hold"),
+    ("import gc\ngc.disable()\nv = Value(2.0); n = v * 3.0; r = weakref.ref(n); n = None\nr() is None", "nodes that nobody uses"),
+    ("import gc\nv = Value(2.0); n = v * 3.0; r = weakref.ref(n); n = None\ngc.collect()\nr() is None", SAME),
 
     # ---- NumPy: arrays of Values ----
     ("np.array([Value(1.0), Value(2.0)]).dtype == object, np.array(Value(1.0)).shape", SAME),

@@ -27,7 +27,7 @@ import weakref
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from copy import deepcopy
-from types import CellType, FunctionType
+from types import CellType, FunctionType, MethodDescriptorType
 
 from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
@@ -51,6 +51,8 @@ cdef extern from "Python.h":
         int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) noexcept
         void *tp_finalize
         unsigned long tp_flags
+        const char *tp_name
+        const char *tp_doc
         void *tp_descr_get
         void *tp_descr_set
     int PyOS_InterruptOccurred()
@@ -73,6 +75,8 @@ cdef extern from "Python.h":
         PyCFunction ml_meth
         int ml_flags
         const char *ml_doc
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef *d_method
     bint PyObject_TypeCheck(PyObject *o, PyTypeObject *tp)
     object PyLong_FromVoidPtr(void *pointer)
     void *PyLong_AsVoidPtr(object x) except? NULL
@@ -1027,6 +1031,11 @@ cdef object class_attribute(type cls, str name):
     return MISSING
 
 
+# The methods that make the nodes of rows without a public function.
+cdef dict RULE_NAMES = {"ADD": "__add__", "SUB": "__sub__", "MUL": "__mul__", "DIV": "__truediv__", "NEG": "__neg__",
+                        "POW": "__pow__", "POWI": "__pow__", "POWC": "__pow__", "LOCAL": "__init__"}
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class _Rule:
@@ -1038,6 +1047,28 @@ cdef class _Rule:
 
     def __reduce__(self):
         return _Rule, (self.node,)
+
+    @property
+    def __name__(self):
+        """As the function has it that micrograd would have made."""
+        return self.__qualname__.rpartition(".")[2]
+
+    @property
+    def __qualname__(self):
+        cdef int op = fg_tape_op(&tape, self.node.id)
+        cdef str name
+        if fg_op_is_leaf(op) or op == FG_CUSTOM:
+            return "Value.__init__.<locals>.<lambda>"
+        if op == FG_PART or fg_op_is_block(op):
+            return f"{block_symbol(block_of(self.node.id))}.<locals>._backward"
+        name = fg_op_table[op].name.decode() if fg_op_table[op].is_public else (
+            RULE_NAMES.get(fg_op_table[op].id.decode(), fg_op_table[op].name.decode()))
+        return f"{'Value.' if hasattr(Value, name) else ''}{name}.<locals>._backward"
+
+    @property
+    def __signature__(self):
+        from inspect import Signature
+        return Signature()
 
     def __call__(self):
         cdef size_t done = 0
@@ -1965,6 +1996,40 @@ publish_operations()
 setattr(Value, "__array_ufunc__", PyDescr_NewMethod(<PyTypeObject *>Value, new_definition(
     "__array_ufunc__", UFUNC_DOC, fg_array_ufunc_method, METH_FASTCALL | METH_KEYWORDS)))
 setattr(Value, "label", _Attribute("label", ""))
+
+
+# ---- what users see of the classes ----
+#
+# Their home is `flatgrad`: there the API pages have them, Sphinx links to them and doctest finds them; pickles name it,
+# and need no more than the package. `flatgrad.engine.Value` is the same class. Messages of Python call it 'Value', as
+# they do a class written in Python.
+
+cdef int introduce(object cls, const char *name, str signature) except -1:
+    """Give a class its home, and `inspect.signature` what it asks for."""
+    cdef PyTypeObject *tp = <PyTypeObject *>cls
+    doc = cls.__doc__
+    if doc.startswith(f"{name.decode()}("):   # Cython's line, in which keywords stand at the wrong place
+        doc = doc.partition("\n\n")[2] if "\n\n" in doc[:doc.index("\n") + 2] else doc.partition("\n")[2]
+    tp.tp_name = name
+    text = f"{name.decode()}({signature})\n--\n\n{doc}".encode()
+    kept_alive.append(text)
+    tp.tp_doc = text
+    cls.__doc__ = doc
+    cls.__module__ = "flatgrad"
+    for member in vars(cls).values():
+        if getattr(member, "__module__", None) == __name__ and callable(member):
+            member.__module__ = "flatgrad"   # doctest looks for a class's methods in its home
+    for operator_, sign in [("add", "+"), ("sub", "-"), ("mul", "*"), ("truediv", "/"), ("matmul", "@")]:
+        method = vars(cls).get(f"__{operator_}__")
+        if type(method) is MethodDescriptorType and method.__doc__ is None:
+            text = f"__{operator_}__($self, value, /)\n--\n\nReturn self{sign}value.".encode()
+            kept_alive.append(text)
+            (<PyMethodDescrObject *>method).d_method.ml_doc = text
+    return 0
+
+
+introduce(Value, "Value", "data, _children=(), _op='', label=None, *, children=None, local_grads=None")
+introduce(Tensor, "Tensor", "data, requires_grad=True")
 
 
 # ---- looking inside ----
