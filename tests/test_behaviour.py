@@ -207,6 +207,10 @@ ROWS = [
     ("1.0 / Value(0.0)", SAME),
     ("Value(1.0) / Value(0)", SAME),
     ("(Value(2.0) / np.int64(4)).data", "`v / np.int64(4)`"),
+    ("(Value(2.0) - np.bool_(True)).data", "`v / np.int64(4)`"),
+    ("v = Value(2.0); v.__eq__(v)", "special methods called by name"),
+    ("Value(2.0).__add__('a')", "special methods called by name"),
+    ("v = Value(2.0); v.__add__(1), v.__radd__(1), v.__mul__(v), v.__pow__(2)", SAME),
 
     # ---- ** ----
     ("Value(2.0) ** 3, Value(2) ** 3, Value(2.0) ** -1, Value(2.0) ** 0, Value(2.0) ** 1", SAME),
@@ -468,6 +472,14 @@ y, x.grad, tanh(x)
     # ---- nn ----
     ("n = nn.Neuron(2); n.w, n.b, n.nonlin, repr(n)", SAME),
     ("n = nn.Neuron(2); n.w is n.w, n.b is n.b, isinstance(n.w, list)", SAME),
+    ("class M(nn.Module):\n    def __init__(self):\n        self.layer = nn.Layer(2, 2); self.w = Value(1.0)\n"
+     "len(M().parameters())", "a `Module` subclass without `parameters()`"),
+    ("class M(nn.Module):\n    def __init__(self):\n        self.w = Value(1.0); self.w.grad = 5.0\n"
+     "m = M(); m.zero_grad(); m.w.grad", "a `Module` subclass without `parameters()`"),
+    ("class M(nn.Module):\n    def __init__(self):\n        self.w = Value(1.0); self.v = Value(2.0); self.w.grad = 5.0\n"
+     "    def parameters(self):\n        return [self.w]\nm = M(); m.zero_grad(); m.parameters() == [m.w], m.w.grad", SAME),
+    ("class M(nn.Module):\n    pass\nM().parameters(), M().zero_grad()", SAME),
+    ("class M(nn.Module):\n    pass\nM()([1.0])", SAME),
     ("n = nn.Neuron(2); n.own = 5; sorted(vars(n))", "`vars(neuron)`"),
     ("n = nn.Neuron(3, nonlin=False); n, repr(n), n.parameters() == n.w + [n.b]", SAME),
     ("n = nn.Neuron(2); n([1.0, -2.0]), n((Value(1.0), 2)), n(np.array([0.5, 0.25]))", SAME),
