@@ -24,8 +24,7 @@ _Activation: TypeAlias = Literal[
 ]
 
 class Value:
-    __array_ufunc__: ClassVar[None]
-
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, /, *inputs: Any, **kwargs: Any) -> Any: ...
     @property
     def data(self) -> float: ...
     @data.setter
