@@ -2034,7 +2034,7 @@ cdef int introduce(object cls, const char *name, str signature) except -1:
             member.__module__ = "flatgrad"   # doctest looks for a class's methods in its home
     for operator_, sign in [("add", "+"), ("sub", "-"), ("mul", "*"), ("truediv", "/"), ("matmul", "@")]:
         method = vars(cls).get(f"__{operator_}__")
-        if type(method) is MethodDescriptorType and method.__doc__ is None:
+        if type(method).__name__ == "method_descriptor" and method.__doc__ is None:
             text = f"__{operator_}__($self, value, /)\n--\n\nReturn self{sign}value.".encode()
             kept_alive.append(text)
             (<PyMethodDescrObject *>method).d_method.ml_doc = text
