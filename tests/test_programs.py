@@ -122,6 +122,11 @@ CASES = [
     Case("stepwise.py", ALONE, "rules called by hand"),
     Case("averaged.py", ALONE, "backward() divides by uses", MESSAGE),
     Case("powers_of_ints.py", ALONE, "powers by repeated products", kept="__pow__"),
+    Case("asked_softly.py", ALONE, "getattr with a default for what operators compute", MESSAGE),
+    Case("object_arrays.py", ALONE, "arrays of objects"),
+    Case("ordered.py", ALONE, "functools.total_ordering"),
+    Case("own_lists.py", ALONE, "a list and a dict on each number"),
+    Case("reloaded", BESIDE, "the module is reloaded", program="main.py"),
     # Mistakes.
     Case("wrong_sigmoid.py", ALONE, "sigmoid: sign", kept="sigmoid"),
     Case("wrong_relu.py", ALONE, "relu: times its result", kept="relu"),
