@@ -269,6 +269,38 @@ def _sign_zeros(Value output not None):
     free_reached(&reached)
 
 
+def _changed_since(Value output not None):
+    """Whether an operand of an operation that a backward pass from `output` reaches has other data than when that was
+    done: what the operation gives now is not what it gave."""
+    cdef PassReach reached
+    cdef fg_id k, i, n
+    cdef uint64_t mask
+    cdef int op, status
+    cdef double z = 0.0
+    cdef fg_id[2] pair
+    cdef const fg_id *operands
+    cdef bint found = False
+    find_reached(output, &reached)
+    for k in range(reached.count):
+        mask = reached.masks[k]
+        while mask and not found:
+            i = reached.words[k] * 64 + <fg_id>fg_bits_low(mask)
+            mask &= mask - 1
+            op = fg_tape_op(&tape, i)
+            if not FG_LEAF < op < FG_CUSTOM:
+                continue
+            n = fg_tape_operands(&tape, i, pair, &operands)
+            if fg_op_table[op].arity == 1:
+                status = fg_op_unary(op, tape.data[operands[0]], <int32_t>tape.args[i].b, &z)
+            elif fg_op_table[op].arity == 2:
+                status = fg_op_binary(op, tape.data[operands[0]], tape.data[operands[1]], &z)
+            else:
+                status = fg_op_ternary(op, tape.data[operands[0]], tape.data[operands[1]], tape.data[operands[2]], &z)
+            found = status < 0 or not (z == tape.data[i] or (z != z and tape.data[i] != tape.data[i]))
+    free_reached(&reached)
+    return found
+
+
 def _second_pass(Value output not None):
     """Whether a backward pass from `output` would meet a node of `-`, `/` or a negation, below it, that has a gradient
     already: where several nodes stand for one of these, they would compound it."""

@@ -135,7 +135,7 @@ class Own:
     """The finder for a package of the program's own: it adds what replaces the class `Value` in it."""
 
     def __init__(self, folder, nn, scalar_graph):
-        from flatgrad.compat.source import Job, attributes_read, definitions, modules_in, read
+        from flatgrad.compat.source import Job, definitions, modules_in, read
 
         self.ours = Ours(["micrograd.nn"]) if nn else None
         own = modules_in(folder, "micrograd")
@@ -144,7 +144,7 @@ class Own:
         kept = [name for name in kept if name not in with_class[:1]]
         self.job = Job("Value", package="micrograd", whole=False, scalar_graph=scalar_graph)
         for tree in filter(None, map(read, own.values())):
-            self.job.read |= attributes_read(tree, "Value")
+            self.job.learn(tree)
         self.job.rest = "".join([
             f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} the program's own" if kept else "",
             " (--nn takes flatgrad.nn)" if "micrograd.nn" in kept else "",

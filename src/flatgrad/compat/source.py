@@ -45,8 +45,9 @@ class Job:
         The files where it has been replaced.
     rest : str
         What to add when that is told.
-    read : set of str
-        The attributes that the program reads of anything, but for those that the class itself reads.
+    read, written : set of str
+        The attributes that the program reads of anything, but for those that the class itself reads; and the attributes
+        and global variables that it writes, likewise.
     """
 
     def __init__(self, wanted, root=None, package=None, *, main="", whole=True, scalar_graph=False):
@@ -54,7 +55,7 @@ class Job:
         self.module, _, self.name = wanted.rpartition(".")
         self.wanted, self.package, self.whole, self.scalar_graph = wanted, package, whole, scalar_graph
         self.root = None if root is None else os.path.join(os.path.realpath(root), "")
-        self.done, self.rest, self.told, self.read = [], "", False, set()
+        self.done, self.rest, self.told, self.read, self.written = [], "", False, set(), set()
         self.call = len(jobs)
         jobs.append(self)
 
@@ -79,6 +80,25 @@ class Job:
                        f"{place(path)}: {reason}")
         self.told = True
         note(f"class {self.name} of {place(path)} stays the program's own: {reason}{self.rest}")
+
+    def learn(self, tree):
+        """Take note of what a module of the program does."""
+        inside = {id(part) for body, at in classes(tree, self.name) for part in ast.walk(body[at])}
+        variables = {name for part in ast.walk(tree) if isinstance(part, ast.Global) for name in part.names}
+        seen = set()
+        for part in ast.walk(tree):
+            if isinstance(part, ast.Attribute) and id(part) not in inside:
+                (self.read if isinstance(part.ctx, ast.Load) else self.written).add(part.attr)
+            elif isinstance(part, ast.Call) and getattr(part.func, "id", None) == "setattr" and len(part.args) > 1:
+                self.written.add(getattr(part.args[1], "value", None))
+        for body in blocks(tree.body):
+            for statement in body:
+                if not isinstance(statement, DEFINING) and (isinstance(statement, ast.AugAssign) or not hasattr(
+                        statement, "body")):
+                    names = bound(statement)
+                    variables |= names & seen
+                    seen |= names
+        self.written |= variables
 
     def check_done(self):
         """When the program has ended: tell if it had no such class."""
@@ -120,7 +140,7 @@ class Job:
         known = [tree for tree in trees if tree is not None]
         modules, unknown = imported(known, self.root, package)
         for tree in [*known, *filter(None, (read(path) for _, path in modules))]:
-            self.read |= attributes_read(tree, self.name)
+            self.learn(tree)
         if None not in trees:
             check_there(self, known, shown(path), modules, unknown)
         if not self.covers_main:
@@ -280,13 +300,6 @@ def imported(trees, root, package=""):
     unknown = any(top not in found and top not in sys.builtin_module_names and top not in sys.modules
                   and PathFinder.find_spec(top) is None for top in tops)
     return sorted(found.items()), unknown
-
-
-def attributes_read(tree, name):
-    """The attributes that a module reads outside of the class of that name."""
-    inside = {id(part) for body, at in classes(tree, name) for part in ast.walk(body[at])}
-    return {part.attr for part in ast.walk(tree) if isinstance(part, ast.Attribute) and id(part) not in inside
-            and isinstance(part.ctx, ast.Load)}
 
 
 def check_there(job, trees, target, modules, unknown):

@@ -172,6 +172,17 @@ def behind(function, numbers):
     return graph
 
 
+def changed(function, numbers):
+    """The operation, whose operands get other data before the backward pass."""
+    def graph(make):
+        leaves = [make(x) for x in numbers]
+        out = function(*leaves)
+        for leaf in leaves:
+            leaf.data = number(leaf.data) + 0.5
+        return backward(out, leaves)
+    return graph
+
+
 def twice(function, numbers):
     """The operation done twice with the same operands, whose gradients add up."""
     def graph(make):
@@ -191,7 +202,8 @@ def result(function, numbers):
 PAIRS = [(2.0, -3.0), (-0.7, 0.5), (25.0, 1e-6), (0.0, 1.5), (1.5, 0.0), (1.0, 1.0)]
 POWERS = [(2.0, 3), (-0.7, 2), (0.5, -1), (1e-6, 0.5), (25.0, -0.5), (3.0, 2.5), (0.0, 2), (0.0, 1), (-2.0, 3.0),
           (1.5, 1), (1.5, 0)]
-NUMBERS = [0.7, -0.6, 0.0, 2.0, -3.0, 1e-6, 1e-12, 30.0, -30.0, 700.0, -700.0, 1.0]
+NUMBERS = [0.7, -0.6, 0.0, 2.0, -3.0, 1e-6, 1e-12, 30.0, -30.0, 700.0, -700.0, 1.0, 5.5, -5.5, 11.0, -11.0, 17.0, -17.0,
+           60.0, -60.0, 130.0, -130.0]
 
 BINARY = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,
           "pow": operator.pow}
@@ -316,7 +328,7 @@ class Study:
         for name in FORBIDDEN:
             if name in self.members:
                 raise Unfit(f"it defines {name}")
-        self.kept, self.extra, self.missing, self.differs = {}, {}, [], []
+        self.kept, self.extra, self.missing, self.differs, self.captures = {}, {}, [], [], False
         state = State(cls, self.members)
         with quiet() as printed:
             try:
@@ -352,6 +364,15 @@ class Study:
         if number(one.data) != 2.0 or number(one.grad) != 0.0:
             raise Unfit(f"{self.cls.__name__}(2.0) begins with data {one.data} and grad {one.grad}")
         try:
+            none = self.cls()
+        except Exception:
+            pass
+        else:
+            default = inspect.signature(self.cls).parameters
+            default = next(iter(default.values())).default if default else None
+            if none.data != default:
+                raise Unfit(f"{self.cls.__name__}() makes a number of its own")
+        try:
             arrays = type(self.make([2.0, 3.0]).data) is not list
         except Exception:
             arrays = False
@@ -372,10 +393,20 @@ class Study:
         names = dict.fromkeys([name for out in probes for name in attributes(out)])
         self.seen = set(names)
         self.prev = self.op = self.local = self.rule = None
-        self.defaults, self.factories, self.computed = {}, {}, {}
+        self.defaults, self.factories, self.computed, self.aliases = {}, {}, {}, {}
         kinds = {name: ([getattr(out, name, inspect) for out in probes], None) for name in names  # a module is nobody's
                  if name not in ("data", "grad")}
         kinds = {name: (found, self.kind_of(found, a, b)) for name, (found, _) in kinds.items()}
+        results[1].backward()
+        for name, (found, kind) in kinds.items():
+            if found == [2.0, 5.0, 7.0, 10.0]:
+                kinds[name] = found, "data"
+            elif kind in ("default", "factory"):
+                now = [getattr(out, name, inspect) for out in probes]
+                if now[0] == a.grad != found[0] and now[1] == b.grad:
+                    kinds[name] = found, "grad"
+                elif now != found:  # its backward pass uses it
+                    kinds[name] = found, "missing"
         operations = [name for name, (_, kind) in kinds.items() if kind == "op"]
         operation = next((name for name in operations if "op" in name.lower()), operations[0] if operations else None)
         for name, (found, kind) in kinds.items():
@@ -389,6 +420,8 @@ class Study:
                 self.factories[name] = type(found[0])
             elif kind == "op":
                 self.computed[name] = found[0]  # the operators make it
+            elif kind in ("data", "grad"):
+                self.aliases[name] = kind
             else:
                 self.missing.append(name)
         # Who reads the graph is to read the class's own, node for node.
@@ -525,6 +558,10 @@ class Study:
             # Nothing is known of it. What it fails with may be over when it is used.
             return not any(isinstance(found.error, NameError) for found in theirs)
         if all(same(found, outcome(graph, Value)) for graph, found in zip(graphs, theirs)):
+            if name not in COMPARED and name not in CONVERTED:
+                graph = changed(*use_of(name))
+                self.captures = self.captures or not same(outcome(graph, self.make), outcome(graph, Value))
+                self.check_constant(name, member)
             return not self.by_node or self.same_shape(name)
         if name not in CONVERTED:
             self.differs.append(name)
@@ -536,6 +573,18 @@ class Study:
                                 "order")
         return False
 
+    def check_constant(self, name, member):
+        """That the method reads no variable of the class or its module which the program writes: what it does then
+        depends on more than its operands."""
+        code = member.__code__
+        codes = [code, *(part for part in code.co_consts if isinstance(part, types.CodeType))]
+        for word in {word for part in codes for word in part.co_names}:
+            of_class = word in self.members and word not in OURS_ALREADY and word != "label"
+            value = self.members[word] if of_class else member.__globals__.get(word, print)
+            if word in self.job.written and not callable(value) and not isinstance(value, (
+                    types.ModuleType, property, types.MemberDescriptorType, staticmethod, classmethod)):
+                raise Unfit(f"its {name} reads {word}, which the program changes")
+
     def repeated(self, graphs, theirs):
         """What an operation gave alone, and done twice with the same operands."""
         kinds = [graph.__qualname__.split(".")[0] for graph in graphs]
@@ -546,17 +595,9 @@ class Study:
         """Whether flatgrad's operation makes the same nodes, by names and operands."""
         if self.prev is None or self.op is None:
             return True
-        word = name.strip("_")
         if name in COMPARED or name in CONVERTED:
             return True
-        if name in UNARY:
-            function, values = UNARY[name], (0.7,)
-        elif word in BINARY:
-            function, values = (BINARY[word], (0.7, 1.9)) if word != "pow" else (lambda a: a ** 3, (0.7,))
-        elif is_binary(name):
-            function, values = (lambda a: BINARY[word[1:]](2.5, a)), (0.7,)
-        else:
-            function, values = operator.methodcaller(name), (0.7,)
+        function, values = use_of(name)
         attribute, name_of = self.prev[0], self.op[0]
 
         def theirs(out):
@@ -593,6 +634,8 @@ class Study:
             # micrograd's - and / are several nodes each, whose gradients a second pass over them compounds too.
             again = hidden_nodes
             self.compounds = not same(outcome(again, self.make), outcome(again, Value))
+        if self.backward != "theirs":
+            self.check_constant("backward", self.cls.backward)
 
     # -- the result --
 
@@ -606,6 +649,8 @@ class Study:
                 declare(name, default=default)
         for name, factory in self.factories.items():
             declare(name, factory=factory)
+        for name, known in self.aliases.items():
+            put_on(name, property(operator.attrgetter(known), lambda v, x, known=known: setattr(v, known, x)))
         for name in self.missing:
             put_on(name, Missing(name))
         for name in self.computed:
@@ -631,7 +676,11 @@ class Study:
         if self.backward == "theirs":
             put_on("backward", cls.backward)
         else:
-            passes = backward_once if self.compounds and not self.by_node else backward_of(self.backward)
+            passes = backward_of(self.backward)
+            if self.compounds and not self.by_node:
+                passes = backward_once
+            if self.captures:
+                passes = backward_unchanged(passes)
             if self.no_grad:
                 put_on("backward", backward_to_none(passes))
             elif passes is not native_backward:
@@ -744,6 +793,18 @@ SYMBOLS = {"-": lambda a, b: a - b, "/": lambda a, b: a / b, "neg": lambda a, b:
               if row["public"] and row["arity"] == 1}}
 
 
+def use_of(name):
+    """A use of an operator or method: a function of Values, and numbers for them."""
+    word = name.strip("_")
+    if name in UNARY:
+        return UNARY[name], (0.7,)
+    if is_binary(name) and word in BINARY:
+        return (lambda a: a ** 3, (0.7,)) if word == "pow" else (BINARY[word], (0.7, 1.9))
+    if is_binary(name):
+        return with_number(BINARY[word[1:]], 2.5, True), (0.7,)
+    return operator.methodcaller(name), (0.7,)
+
+
 def is_binary(name):
     word = name.strip("_")
     return name == f"__{word}__" and (word in BINARY or word[:1] == "r" and word[1:] in BINARY)
@@ -785,10 +846,23 @@ def backward_of(kind):
 def backward_once(self):
     """flatgrad's backward pass, if it is the first over the nodes that stand for several of the class's own."""
     if _core._second_pass(self):
-        reason = ("a second backward pass over a graph with - or /, which flatgrad has as one node each: the program's own "
-                  "class adds up gradients in more nodes; --scalar-graph has them too")
-        raise Stop(reason) if common.speaker == "flatgrad run" else RuntimeError(reason)
+        stop("a second backward pass over a graph with - or /, which flatgrad has as one node each: the program's own "
+             "class adds up gradients in more nodes; --scalar-graph has them too")
     native_backward(self)
+
+
+def backward_unchanged(passes):
+    """A backward pass for a class whose rules use the data that operands had when the operation was done."""
+    def backward(self):
+        if _core._changed_since(self):
+            stop("data was changed between an operation and the backward pass through it: flatgrad's gradients are those at "
+                 "the new data, and those of the program's own class at the old")
+        passes(self)
+    return backward
+
+
+def stop(reason):
+    raise Stop(reason) if common.speaker == "flatgrad run" else RuntimeError(reason)
 
 
 # ---- gradients that are None until a pass reaches them: 0.0, and those of 0 that one has reached are -0.0 ----
