@@ -4,14 +4,19 @@ A case is a function of a `Session`. It verifies, then compares or records; peer
 are further contenders of a case and further calls of `Session.compare`.
 """
 import functools
+import os
 import random
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from bench import peers, probe, workloads
-from bench.runner import (Contender, Mismatch, at_least, at_most, clock, own_copy, repeated,
+from bench.runner import (Contender, Mismatch, Row, at_least, at_most, children_clock, clock, own_copy, repeated,
                           repeated_after)
 
 __all__ = ["CASES", "MICROGRAD_ITERATIONS", "Case", "chain_backward", "chain_of_values",
@@ -371,6 +376,47 @@ class Others:
             if value.grad != right:
                 raise Mismatch(f"{case}: the gradient of an unrelated node was {right!r} and is "
                                f"{value.grad!r} after a backward pass")
+
+
+# ---- start-up ----
+
+# What starts -> the most milliseconds beyond plain Python, and the command, without the interpreter; PROGRAM is empty.
+STARTS = {
+    "flatgrad run": (30, ["-c", "import sys; from flatgrad.cli import script; sys.exit(script())", "run", "PROGRAM"]),
+    "python -m flatgrad run": (30, ["-m", "flatgrad", "run", "PROGRAM"]),
+    "import flatgrad": (15, ["-c", "import flatgrad"]),
+    "from flatgrad.nn import MLP": (25, ["-c", "from flatgrad.nn import MLP"]),
+    "python -m flatgrad --version": (None, ["-m", "flatgrad", "--version"]),
+}
+
+
+@case("startup", "what a program waits for before its first line, beyond Python's own start")
+def startup_case(session):
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "empty.py")
+        program.touch()
+        # Compiled modules, as pip leaves them, whatever the environment says, and a place for them.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+        def seconds(arguments):
+            command = [sys.executable, *(str(program) if word == "PROGRAM" else word for word in arguments)]
+            start = children_clock()
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+            return children_clock() - start
+        plain = ["PROGRAM"]
+        for name, (most, arguments) in STARTS.items():
+            times = {name: [], "plain Python": []}
+            for command in arguments, plain:   # once not timed, which compiles them
+                seconds(command)
+            for k in range(session.rounds):
+                pairs = [(name, arguments), ("plain Python", plain)]
+                for contender, command in pairs if k % 2 == 0 else reversed(pairs):
+                    times[contender].append(seconds(command))
+            session.rows.append(Row(
+                session.case, name, "ms", None if most is None else at_most(most),
+                [1e3 * (ours - without) for ours, without in zip(*times.values())], times, "start",
+                "a process each, its time less that of python empty.py"))
 
 
 # ---- memory ----

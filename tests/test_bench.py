@@ -225,13 +225,14 @@ for loss, sizes, y in ("hinge", (3, 5, 1), signs), ("cross_entropy", (3, 5, 4), 
 
 def test_peers_in_processes_of_their_own_as_markdown():
     process = bench("--peers", "--quick", "--processes", "2", "--rounds", "1", "--markdown",
-                    "--only", "moons-demo")
+                    "--only", "readme")   # the cheapest
     assert process.returncode == 0, process.stderr
     lines = iter(process.stdout.splitlines())
-    assert "|  | flatgrad | per | micrograd |" in lines
-    assert next(lines) == "| --- | ---: | --- | ---: |"
-    assert re.fullmatch(r"\| moons-demo, first step \| [\d.,]+ [mu]s \| step "
-                        r"\| [\d.,]+ \([\d.,]+-[\d.,]+\) \|", next(lines))
+    head = next(line for line in lines if line.startswith("|  | flatgrad | per | micrograd |"))
+    others = head.count("|") - 5   # torch and jax, where they are installed
+    assert next(lines) == "| --- | ---: | --- |" + " ---: |" * (1 + others)
+    assert re.fullmatch(r"\| readme \| [\d.,]+ [mun]s \| expression "
+                        r"\|( [\d.,]+ \([\d.,]+-[\d.,]+\) \|){%d}" % (1 + others), next(lines))
 
 
 def test_peers_that_compute_something_else_are_caught():

@@ -415,3 +415,231 @@ def test_help_teaches(flatgrad_run):
     for arguments in ["--help"], ["-h"], ["--replace-class", "Value", "--help"]:
         help = ok(flatgrad_run(*arguments))
         assert "python -m flatgrad run --replace-class Value gpt.py" in help
+
+
+# ---- a package micrograd of the program's own ----
+
+OWN_ENGINE = OWN_CLASS[:OWN_CLASS.index("\n\nx = Value")] + "\n\nclass Other:\n    pass\n"
+OWN_NN = """\
+import random
+
+from micrograd.engine import Value
+from .tools import start
+
+
+class Module:
+    def zero_grad(self):
+        for p in self.parameters():
+            p.grad = 0
+
+
+class MLP(Module):
+    def __init__(self, *sizes):
+        random.seed(7)
+        self.layers = [[[Value(start()) for _ in range(n)] for _ in range(m)] for n, m in zip(sizes, sizes[1:])]
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = [sum((w * v for w, v in zip(row, x)), Value(0.1)).relu() for row in layer]
+        return x[0]
+
+    def parameters(self):
+        return [w for layer in self.layers for row in layer for w in row]
+"""
+USES_IT = """\
+import sys
+import micrograd.nn as nn
+from micrograd.engine import Other, Value
+
+model = nn.MLP(2, 3, 1)
+for k in range(3):
+    out = model([Value(1.0), Value(-2.0 + k)])
+    loss = (out * 2.0 + -1.0) ** 2
+    loss.backward()
+    print(repr(loss.data), [repr(p.grad) for p in model.parameters()][:4])
+    model.zero_grad()
+"""
+
+
+@pytest.fixture
+def own_package(tmp_path):
+    """A folder micrograd with an engine, an nn and more; called with False it gets no __init__.py."""
+    def make(init=True, engine=OWN_ENGINE):
+        folder = tmp_path / "micrograd"
+        folder.mkdir()
+        if init:
+            (folder / "__init__.py").write_text("")
+        (folder / "engine.py").write_text(engine)
+        (folder / "nn.py").write_text(OWN_NN)
+        (folder / "tools.py").write_text("import random\n\n\ndef start():\n    return random.gauss(0.5, 1.0)\n")
+        (tmp_path / "train.py").write_text(USES_IT)
+    return make
+
+
+TOLD = ("note: class Value of micrograd/engine.py is flatgrad's now; micrograd.nn, micrograd.tools stay the program's own "
+        "(--nn takes flatgrad.nn)\n")
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_an_own_package_keeps_its_modules(python, flatgrad_run, tmp_path, own_package, init):
+    if not init and python("-c", "import micrograd; micrograd.__file__").returncode == 0:
+        pytest.skip("a package that is installed comes before a folder without __init__.py")
+    own_package(init)
+    theirs = ok(python("train.py"))
+    ours = ok(flatgrad_run("train.py"), "flatgrad run: " + TOLD)
+    same_numbers(ours, theirs)
+    (tmp_path / "install.py").write_text(
+        "import flatgrad\nflatgrad.install_as_micrograd()\nflatgrad.install_as_micrograd()\n" + USES_IT
+        + "print(Value is flatgrad.Value, nn.MLP is not flatgrad.nn.MLP, Other.__module__)\n")
+    ours = ok(python("install.py"), "flatgrad: " + TOLD)
+    assert ours.endswith("\nTrue True micrograd.engine\n")
+    same_numbers(ours[:ours.rindex("True True")], theirs)
+
+
+def test_its_nn_is_replaced_when_asked(python, flatgrad_run, tmp_path, own_package):
+    own_package()
+    (tmp_path / "train.py").write_text("from micrograd.nn import MLP\nfrom micrograd import engine, tools\n"
+                                       "print(MLP.__module__, engine.Value.__module__, engine.Other)\n")
+    out = ok(flatgrad_run("--nn", "train.py"), "flatgrad run: note: class Value of micrograd/engine.py is flatgrad's now; "
+             "micrograd.tools stays the program's own; micrograd.nn is flatgrad.nn\n")
+    assert re.fullmatch(r"flatgrad\.nn\.\w+ flatgrad\.\w+ <class 'micrograd\.engine\.Other'>\n", out)
+
+
+def test_an_own_engine_that_cannot_be_replaced_stays(python, flatgrad_run, own_package):
+    own_package(engine=OWN_ENGINE.replace("            for child, local_grad", "            Value.passes += 1\n"
+                                          "            for child, local_grad").replace("    def exp", "    passes = 0\n"
+                                                                                       "    def exp"))
+    theirs, ours = python("train.py"), flatgrad_run("train.py")
+    assert ours.returncode == 0 and ours.stdout == theirs.stdout
+    assert ours.stderr == ("flatgrad run: note: class Value of micrograd/engine.py stays the program's own: its passes "
+                           "changes with every Value that is made; micrograd.nn, micrograd.tools stay the program's own "
+                           "(--nn takes flatgrad.nn)\n")
+
+
+def test_a_folder_micrograd_with_something_else_is_left_alone(python, flatgrad_run, tmp_path):
+    folder = tmp_path / "micrograd"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("from .mesh import Value\n")
+    (folder / "mesh.py").write_text("class Value:\n    unit = 'um'\n")
+    (tmp_path / "train.py").write_text("import micrograd\nprint(micrograd.Value.unit, micrograd.mesh.__name__)\n")
+    assert flatgrad_run("train.py").stdout == ok(python("train.py")) == "um micrograd.mesh\n"
+
+
+def test_what_is_installed_and_is_not_micrograd_keeps_its_modules(python, tmp_path, own_package):
+    own_package()
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "micrograd").rename(tmp_path / "site-packages" / "micrograd")
+    (tmp_path / "train.py").write_text("import sys\nsys.path.insert(0, 'site-packages')\nimport flatgrad\n"
+                                       "flatgrad.install_as_micrograd()\nimport micrograd.tools, micrograd.engine\n"
+                                       "print(micrograd.engine.Value is flatgrad.Value)\n")
+    result = python("train.py")
+    assert result.stdout == "True\n" and "micrograd.tools stay the program's own" in result.stderr
+
+
+def test_the_stub_has_what_the_real_modules_have(python):
+    real = pytest.importorskip("micrograd.engine")
+    import micrograd.nn as real_nn
+    names = {module.__name__: sorted(name for name in vars(module) if not name.startswith("__"))
+             for module in (real, real_nn)}
+    ok(python("-W", "error", "-c", "import flatgrad; flatgrad.install_as_micrograd(); import importlib\n"
+              f"for module, names in {names}.items():\n"
+              "    for name in names: getattr(importlib.import_module(module), name)\n"
+              "from micrograd import Value; from micrograd.nn import *; assert random.uniform and Module"))
+
+
+# ---- where the class is ----
+
+def split_program(tmp_path):
+    """OWN_CLASS in engine.py, and what uses it in main.py."""
+    at = OWN_CLASS.index("\n\nx = Value")
+    (tmp_path / "engine.py").write_text(OWN_CLASS[:at] + "\n")
+    (tmp_path / "main.py").write_text("from engine import Value as V\n" + OWN_CLASS[at:].replace("Value(", "V(")
+                                      + "import sys; print(sys.argv[1:], V.__module__.split('.')[0])\n")
+
+
+@pytest.mark.parametrize("name", ["Value", "engine.Value"])
+def test_a_class_in_a_module_beside_the_script(python, flatgrad_run, tmp_path, name):
+    split_program(tmp_path)
+    theirs = ok(python("main.py", "-x"))
+    ours = ok(flatgrad_run("--replace-class", name, "main.py", "-x"),
+              "flatgrad run: note: class Value of engine.py is flatgrad's now\n")
+    assert ours.endswith("\n['-x'] flatgrad\n") and theirs.endswith("\n['-x'] engine\n")
+    same_numbers(ours.split("\n")[0], theirs.split("\n")[0])
+    assert not list(tmp_path.glob("__pycache__/engine*")) or ok(python("main.py")) == theirs.replace("['-x']", "[]")
+    write_notebook(tmp_path / "n.ipynb", "print(1)", (tmp_path / "main.py").read_text())
+    assert same_numbers(ok(flatgrad_run("--replace-class", name, "n.ipynb"),
+                           "flatgrad run: note: class Value of engine.py is flatgrad's now\n"), "1\n" + theirs.replace(
+                               "['-x'] engine", "[] flatgrad")) is None
+
+
+def test_one_class_of_two_has_to_be_named(flatgrad_run, tmp_path):
+    split_program(tmp_path)
+    (tmp_path / "old.py").write_text((tmp_path / "engine.py").read_text())
+    (tmp_path / "both.py").write_text("import old\nimport engine\nprint(old.Value is engine.Value)\n")
+    result = flatgrad_run("--replace-class", "Value", "both.py")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.endswith("flatgrad run: error: argument --replace-class: flatgrad's Value cannot stand in for class "
+                                  "Value of engine.py: the class in old.py has been replaced already; name one of them, such "
+                                  "as MODULE.Value\n")
+    assert ok(flatgrad_run("--replace-class", "old.Value", "both.py"),
+              "flatgrad run: note: class Value of old.py is flatgrad's now\n") == "False\n"
+
+
+@pytest.mark.parametrize("code, message", [
+    ("import engine\n", "main.py has no class Node at its top level, and neither have engine.py, which it imports"),
+    ("import json\n", "main.py has no class Node at its top level"),
+])
+def test_where_it_was_looked_for_is_told(flatgrad_run, tmp_path, code, message):
+    split_program(tmp_path)
+    (tmp_path / "main.py").write_text(code)
+    result = flatgrad_run("--replace-class", "Node", "main.py")
+    assert (result.returncode, result.stderr) == (2, f"flatgrad run: error: argument --replace-class: {message}\n")
+    (tmp_path / "main.py").write_text("import sys\nsys.path.append('elsewhere')\nimport hidden_engine_of_mine\n")
+    result = flatgrad_run("--replace-class", "Node", "main.py")
+    assert result.returncode == 1 and "No module named 'hidden_engine_of_mine'" in result.stderr
+
+
+def test_a_syntax_error_is_that_of_the_script(python, flatgrad_run, tmp_path):
+    (tmp_path / "own.py").write_text(OWN_CLASS + "def f(:\n")
+    ours, theirs = flatgrad_run("--replace-class", "Value", "own.py"), python("own.py")
+    assert (ours.returncode, ours.stdout, ours.stderr) == (1, "", theirs.stderr)
+    split_program(tmp_path)
+    (tmp_path / "engine.py").write_text(OWN_CLASS + "def f(:\n")
+    ours, theirs = flatgrad_run("--replace-class", "Value", "main.py"), python("main.py")
+    assert (ours.returncode, ours.stderr.splitlines()[-4:]) == (1, theirs.stderr.splitlines()[-4:])
+
+
+# ---- --scalar-graph ----
+
+WALK = """\
+from micrograd.engine import Value
+from micrograd.nn import MLP
+import random
+
+
+def text(v):
+    return f"({v._op or round(v.data, 6)} " + " ".join(sorted(map(text, v._prev))) + ")"
+
+
+random.seed(5)
+a, b = Value(2.0), Value(-3.0)
+for v in (a - b, a / b, -a, 2.0 - a, 2.0 / a, (a * b - 3).relu() ** 2 / 5, MLP(2, [2, 1])([a, b])):
+    v.backward()
+    print(text(v), round(v.data, 9), round(a.grad, 9), round(b.grad, 9))
+"""
+
+
+def test_the_scalar_graph_is_micrograds_node_for_node(python, flatgrad_run, tmp_path):
+    pytest.importorskip("micrograd")
+    (tmp_path / "walk.py").write_text(WALK)
+    theirs = ok(python("walk.py"))
+    same_numbers(ok(flatgrad_run("--scalar-graph", "walk.py")), theirs)
+    assert len(ok(flatgrad_run("walk.py"))) < len(theirs)
+
+
+def test_the_scalar_graph_is_that_of_threads_too(flatgrad_run, tmp_path):
+    (tmp_path / "t.py").write_text("import threading, flatgrad\nfrom micrograd.engine import Value\n"
+                                   "def f(): print(flatgrad.dot([Value(1.0), Value(2.0)], [3.0, 4.0])._op)\n"
+                                   "t = threading.Thread(target=f); t.start(); t.join()\n")
+    assert ok(flatgrad_run("--scalar-graph", "t.py")) == "+\n"
+    assert ok(flatgrad_run("t.py")) != "+\n"

@@ -12,6 +12,7 @@ import gc
 import inspect
 import itertools
 import math
+import operator
 import pickle
 import sys
 import threading
@@ -225,6 +226,30 @@ def test_what_is_no_operand_is_a_type_error(call, kind):
              "a 0-d array in itself": [ValueError, RecursionError]}
     with pytest.raises((TypeError, *other.get(kind, ()))):
         call(HOSTILE[kind]())
+
+
+def nested(levels, shape):
+    """Arrays in arrays, or with no levels one in itself."""
+    array = innermost = np.full(shape, 2.0, dtype=object)
+    for _ in range(levels):
+        array, array[(0,) * len(shape)] = np.full(shape, 2.0, dtype=object), array
+    if not levels:
+        innermost[(0,) * len(shape)] = innermost
+    return array
+
+
+@pytest.mark.parametrize("op", [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow])
+def test_arrays_in_arrays(op):
+    """In time: NumPy does not count how deep it goes, and the stack is to last on each Python and in each thread."""
+    v = Value(3.0)
+    assert op(v, nested(3, (1,)))[0][0][0][0].data == op(3.0, 2.0) == op(v, nested(2, (2, 2)))[1, 1].data
+    for array in nested(0, (1,)), nested(0, (3,)), nested(0, (2, 2)), nested(200, (1,)), nested(200, (2, 3)):
+        for left, right in (v, array), (array, v):
+            with pytest.raises(RecursionError, match="operand of .*: expected an array of numbers and Values, got one "
+                                                     "that is in itself"):
+                op(left, right)
+    assert op(nested(30, (1,)), v).shape == (1,)
+    assert _core._check()
 
 
 def test_an_error_of_the_operand_itself_is_not_hidden():

@@ -100,3 +100,39 @@ def test_lists_are_arrays_as_numpy_makes_them():
         assert found.dtype == expected.dtype and (found == expected).all()
     with pytest.raises(ValueError):
         arguments.as_array([[1.0]] * 3000 + [[1.0, 2.0]])
+
+
+@pytest.mark.parametrize("act", [list.clear, list.pop, lambda row: row.__setitem__(-1, "a"),
+                                 lambda row: row.append(1.0),
+                                 lambda row: row.__setitem__(slice(None), [Value(1.0)] * len(row))],
+                         ids=["clear", "pop", "a string", "append", "Values"])
+def test_a_row_of_floats_that_a_signal_changes(act):
+    """It is read to its end as it was, or told, and nothing is left behind."""
+    old = signal.signal(signal.SIGALRM, lambda number, frame: act(row))
+    try:
+        for late in np.linspace(0.001, 0.02, 12):
+            row = [1.0] * 1_000_000
+            signal.setitimer(signal.ITIMER_REAL, late)
+            try:
+                assert flatgrad.sum(row).data in (1_000_000.0, 1_000_001.0)
+            except RuntimeError as error:
+                assert "the list changed while it was read" in str(error)
+            except (TypeError, ValueError):   # it changed before, and is no row of numbers any more
+                pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert _core._check()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_rows_of_floats_are_what_numpy_makes_of_them():
+    class Own(float):
+        pass
+    for row in ([0.5], [1, True, 2.5], (1.0, -0.0), [float("nan"), float("inf")], [np.float64(1.5), Own(2.0)],
+                [np.float32(0.1), 10**20], [0.1] * 10_000):
+        expected = np.asarray(row, dtype=float)
+        ones = [Value(1.0)] * len(row)
+        for function in flatgrad.sum, flatgrad.max, flatgrad.logsumexp, lambda x: flatgrad.dot(x, ones):
+            found, right = function(row).data, function(expected).data
+            assert found == right or found != found and right != right

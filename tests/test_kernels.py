@@ -127,8 +127,12 @@ def numbers(*shape, seed=0, low=-2.0, high=2.0):
     return np.random.default_rng([seed, *shape]).uniform(low, high, shape)
 
 
+@functools.lru_cache(None)
 def weights(shape):
-    return numbers(*shape, seed=99, low=0.5, high=1.5) * np.where(numbers(*shape, seed=98) < 0, -1.0, 1.0)
+    signs = np.where(numbers(*shape, seed=98) < 0, -1.0, 1.0)
+    result = np.asarray(numbers(*shape, seed=99, low=0.5, high=1.5) * signs)
+    result.flags.writeable = False   # it is everyone's
+    return result
 
 
 def flat(x):

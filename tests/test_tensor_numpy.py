@@ -236,7 +236,7 @@ def test_what_would_lose_the_gradient(name):
 @pytest.mark.parametrize("convert", [
     np.asarray, np.array, np.asanyarray, np.ascontiguousarray, np.float64, lambda t: np.array([t, t]),
     lambda t: np.array(t, dtype=object), lambda t: np.asarray([[t], [t]]), lambda t: np.array([1.0, t], dtype=object),
-    np.testing.assert_array_equal.__wrapped__ if hasattr(np.testing.assert_array_equal, "__wrapped__") else np.asarray,
+    lambda t: np.testing.assert_array_equal(t, V),
     lambda t: np.dot([t, t], V), lambda t: np.sum([t, t]), lambda t: np.frompyfunc(float, 1, 1)(t),
     lambda t: np.vectorize(lambda x: x)(t), lambda t: np.testing.assert_allclose(t, V),
     lambda t: np.linalg.norm([t, t]),
@@ -346,6 +346,27 @@ def test_comparisons_with_what_has_no_numbers():
     with pytest.raises((TypeError, FutureWarning)):
         t == np.array(["a"])
     assert Value(1.0) != Value(1.0) and (Value(1.0) == Tensor([1.0])).all()
+
+
+@pytest.mark.parametrize("other", [
+    np.array(["a"]), np.array([b"a"]), np.array(["a"] * 4), np.array("a"), np.array(["2020-01-01"], "M8[D]"),
+    np.array([1], "m8[s]"), np.zeros(4, [("a", float)]), np.zeros(4, "V8"),
+], ids=lambda other: f"{other.dtype}-{other.shape}")
+def test_comparisons_that_numpy_has_no_loop_for(other):
+    """NumPy 2.4 and older crashed, as they ask a Tensor for an array after its __array_ufunc__ said so."""
+    for t in Tensor(V), Tensor(V, requires_grad=False):
+        for name in "equal", "not_equal", "less", "less_equal", "greater", "greater_equal":
+            for left, right in (t, other), (other, t):
+                with pytest.raises(errors.ArgumentTypeError, match=f"np.{name}: expected numbers, got arrays of "):
+                    getattr(np, name)(left, right)
+        for op in operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge:
+            for left, right in (t, other), (other, t):
+                try:
+                    answer = op(left, right)
+                except (TypeError, DeprecationWarning, FutureWarning):   # NumPy 1's, and of arrays with fields
+                    continue
+                assert op in (operator.eq, operator.ne) and answer is (op is operator.ne)   # text without dimensions
+        assert t.tolist() == V.tolist()
 
 
 def test_tensors_are_keys_by_what_they_are():

@@ -23,6 +23,10 @@ DOORS = {
     "math.isnan": math.isnan, "np.float64": np.float64, "np.float32": np.float32,
     "np.array": lambda v: np.array([v], dtype=float), "astype": lambda v: np.array([v]).astype(float),
     "an element": lambda v: np.zeros(2).__setitem__(0, v),
+    "np.add unsafe": lambda v, a=np.zeros(2): np.add(a, v, out=a, casting="unsafe"),
+    "np.exp to floats": lambda v: np.exp(v, out=np.zeros(()), casting="unsafe"),
+    "np.multiply to ints": lambda v: np.multiply(v, 2, out=np.zeros(1, int), casting="unsafe"),
+    "np.add.at": lambda v: np.add.at(np.zeros(2), [0], v), "np.floor": np.floor,
     "statistics.fmean": lambda v: statistics.fmean([v, v]), "array": lambda v: array.array("d", [v]), "ctypes": ctypes.c_double, "%": lambda v: "%.2f" % v,
 }
 # What always said so, or only looks.
@@ -34,7 +38,7 @@ FREE = {
 # What never gave a number.
 NEVER = {"index": operator.index, "fractions": lambda v: __import__("fractions").Fraction(v),
          "decimal": lambda v: __import__("decimal").Decimal(v), "statistics.mean": lambda v: statistics.mean([v, v]),
-         "range": range, "np.sin": np.sin, "np.linalg.norm": lambda v: np.linalg.norm([v, v])}
+         "range": range}
 doors = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 
 

@@ -611,7 +611,7 @@ def test_a_time_is_not_a_number(unit):
             attempt()
     for function in BINARY.values():
         for attempt in [lambda: function(v, number), lambda: function(number, v)]:
-            with pytest.raises(TypeError, match="unsupported operand|does not support ufuncs"):
+            with pytest.raises(TypeError, match="unsupported operand|expected numbers and Values, got times"):
                 attempt()
 
 
@@ -741,18 +741,6 @@ def test_arrays_of_values():
     assert array.astype(float).tolist() == [2.0, 3.0]
     assert (array > 2.5).tolist() == [False, True]
     assert array.max() is b and np.argmin(array) == 0
-
-
-def test_ufuncs_on_a_value_are_refused():
-    """The price of NumPy scalars on the left at full speed; see "Differences from micrograd"."""
-    array, v = np.array([Value(1.5), Value(2.5)]), Value(2.0)
-    for function in [*IN_PLACE.values(), np.multiply, np.add]:
-        with pytest.raises(TypeError, match="Value"):
-            function(array, v)
-    for function in [np.exp, np.sqrt, np.sum]:
-        with pytest.raises(TypeError, match="Value"):
-            function(v)
-    assert [z.data for z in array] == [1.5, 2.5]
 
 
 # ---- names of operations and their operands ----

@@ -20,9 +20,10 @@ LATER = {"install_as_micrograd": "compat",
 def __getattr__(name):
     """The submodules and the version, loaded when first asked for: each takes longer than the core."""
     if name in SUBMODULES:
-        from importlib import import_module
+        import sys
 
-        return import_module(f"flatgrad.{name}")
+        __import__(f"flatgrad.{name}")   # importlib would take its time as well
+        return sys.modules[f"flatgrad.{name}"]
     if name in LATER:
         return getattr(__getattr__(LATER[name]), name)
     if name == "__version__":

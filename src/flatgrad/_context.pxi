@@ -61,7 +61,7 @@ cdef object gradient_block = ContextVar("flatgrad gradients", default=None)   # 
 cdef object scalar_block = ContextVar("flatgrad scalar_graph", default=None)
 
 cdef str GENERATOR_RUNS = sys.intern("gi_running"), ASYNC_GENERATOR_RUNS = sys.intern("ag_running")
-cdef str CONTEXTLIB = ContextDecorator.__call__.__code__.co_filename
+cdef str contextlib_file = None   # what frames of contextlib have for a file; None before it has been imported
 
 
 @cython.final
@@ -155,16 +155,21 @@ cdef object entering_generator():
     That of contextlib.contextmanager is none: it is suspended while the body of its `with` runs. So what counts is
     where that `with` stands, and likewise with an `__enter__` that enters a block.
     """
+    global contextlib_file
+    if contextlib_file is None and "contextlib" in sys.modules:
+        from contextlib import ContextDecorator
+
+        contextlib_file = ContextDecorator.__call__.__code__.co_filename
     frame = sys._getframe()
     while frame is not None:
         code = frame.f_code
         if code.co_flags & 0x220:   # CO_GENERATOR, CO_ASYNC_GENERATOR
             back = frame.f_back
-            if (back is None or back.f_code.co_filename != CONTEXTLIB
+            if (back is None or back.f_code.co_filename != contextlib_file
                     or back.f_code.co_name not in ("__enter__", "__aenter__")):
                 return fg_frame_generator(frame)
             frame = back
-        elif code.co_filename == CONTEXTLIB or code.co_name in ("__enter__", "__aenter__"):
+        elif code.co_filename == contextlib_file or code.co_name in ("__enter__", "__aenter__"):
             frame = frame.f_back
         else:
             return None
@@ -178,7 +183,7 @@ cdef int enter_block(object var, int what, list own) except -1:
     cdef int k
     generator = entering_generator()
     if generator is not None:
-        block.generator = weakref.ref(generator)
+        block.generator = PyWeakref_NewRef(generator, None)
         block.runs = GENERATOR_RUNS if hasattr(generator, "gi_running") else ASYNC_GENERATOR_RUNS
     block.what = what
     block.outer = still_open(var.get())
@@ -265,7 +270,7 @@ class scalar_graph:
         leave_block(scalar_block, blocks_of(self))
 
 
-class no_grad(ContextDecorator):
+class no_grad:
     """A context in which results are leaves: nothing is recorded that a backward pass could follow.
 
     For predictions and updates. They take no memory beyond their own, and Tensors that are made by
@@ -295,13 +300,22 @@ class no_grad(ContextDecorator):
     """
 
     def __call__(self, function):
-        import inspect   # here, as it takes long to import
+        import inspect   # here, as they take long to import
+        from contextlib import ContextDecorator
 
         for kind in ("isgeneratorfunction", "iscoroutinefunction", "isasyncgenfunction"):
             if getattr(inspect, kind)(function):   # whose body runs when this is over
                 raise ArgumentTypeError("no_grad: expected a function that computes when it is called, got "
                                         f"{function!r}; write 'with no_grad():' in it, between what it yields")
-        return super().__call__(function)
+
+        class Decorator(ContextDecorator):
+            def __enter__(decorator):
+                return self.__enter__()
+
+            def __exit__(decorator, *exception):
+                return self.__exit__(*exception)
+
+        return Decorator()(function)
 
     def __enter__(self):
         enter_block(gradient_block, NO_GRAD, blocks_of(self))

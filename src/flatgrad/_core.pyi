@@ -1,8 +1,7 @@
 # Types of the compiled core. Between each pair of markers stands what follows from csrc/ops.def:
 # setup.py rewrites it at build time.
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ContextDecorator
-from typing import Any, ClassVar, Literal, SupportsIndex, TypeAlias, TypedDict, overload
+from typing import Any, ClassVar, Literal, SupportsIndex, TypeAlias, TypedDict, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,14 @@ _Operand: TypeAlias = Value | _Number
 # A vector or matrix of numbers and Values.
 _Row: TypeAlias = Sequence[_Operand] | NDArray[Any]
 _Matrix: TypeAlias = Tensor | _Row | Sequence[_Row]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _Axis: TypeAlias = int | tuple[int, ...]
 _Activation: TypeAlias = Literal[
     "linear", "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid"
 ]
 
 class Value:
-    __array_ufunc__: ClassVar[None]
-
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, /, *inputs: Any, **kwargs: Any) -> Any: ...
     @property
     def data(self) -> float: ...
     @data.setter
@@ -330,7 +329,8 @@ def elu(x: _Operand, alpha: _Operand = 1.0) -> Value: ...
 @overload
 def elu(x: _Matrix | _Operand, alpha: _Matrix | _Operand = 1.0) -> Value | Tensor: ...
 
-class no_grad(ContextDecorator):
+class no_grad:
+    def __call__(self, function: _Function) -> _Function: ...
     def __enter__(self) -> no_grad: ...
     def __exit__(self, *exception: object) -> None: ...
 

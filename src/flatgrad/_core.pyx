@@ -10,10 +10,12 @@ And a node is appended only when nothing after it can fail.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
@@ -23,11 +25,7 @@ import gc
 import operator
 import os
 import sys
-import weakref
-from contextlib import ContextDecorator
 from contextvars import ContextVar
-from copy import deepcopy
-from types import CellType, FunctionType
 
 from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
@@ -51,6 +49,8 @@ cdef extern from "Python.h":
         int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) noexcept
         void *tp_finalize
         unsigned long tp_flags
+        const char *tp_name
+        const char *tp_doc
         void *tp_descr_get
         void *tp_descr_set
     int PyOS_InterruptOccurred()
@@ -73,6 +73,8 @@ cdef extern from "Python.h":
         PyCFunction ml_meth
         int ml_flags
         const char *ml_doc
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef *d_method
     bint PyObject_TypeCheck(PyObject *o, PyTypeObject *tp)
     object PyLong_FromVoidPtr(void *pointer)
     void *PyLong_AsVoidPtr(object x) except? NULL
@@ -84,10 +86,9 @@ cdef extern from "Python.h":
     int PyObject_GenericSetAttr(object o, object name, PyObject *value) except -1
     Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
     PyObject **PySequence_Fast_ITEMS(object sequence)
-    int Py_EnterRecursiveCall(const char *where) except -1
-    void Py_LeaveRecursiveCall()
     int METH_NOARGS
     int METH_FASTCALL
+    int METH_KEYWORDS
     object PyDescr_NewMethod(PyTypeObject *tp, PyMethodDef *definition)
     object PyCFunction_NewEx(PyMethodDef *definition, PyObject *self, object module)
     void *PyMem_Calloc(size_t count, size_t size)
@@ -130,6 +131,55 @@ cdef extern from *:
     #include "ops.def"
     };
 
+    /* NumPy's ufuncs that are operators, in the order of `operator_ufuncs`, and its scalars; NULL until it has asked
+     * for one. */
+    enum { FG_UFUNC_ADD, FG_UFUNC_SUB, FG_UFUNC_MUL, FG_UFUNC_DIV, FG_UFUNC_POW, FG_UFUNC_LT, FG_UFUNC_LE,
+           FG_UFUNC_GT, FG_UFUNC_GE, FG_UFUNCS };
+    static PyObject *fg_ufuncs[FG_UFUNCS];
+    static PyTypeObject *fg_np_generic, *fg_np_array;
+    typedef PyObject *(*fg_ufunc_function)(PyObject *self, PyObject **args, Py_ssize_t count, PyObject *names);
+    static fg_ufunc_function fg_ufunc_hook;
+
+    /* Value.__array_ufunc__(ufunc, method, *inputs, **kwargs). Here NumPy leaves `np.float64(2) * v` to us: it takes
+     * the operator itself, by the slot that Python would call had NumPy's scalar declined. */
+    static PyObject *fg_array_ufunc(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+    {
+        if (count == 4 && names == NULL && fg_np_generic != NULL && PyUnicode_Check(args[1])
+            && PyUnicode_CompareWithASCIIString(args[1], "__call__") == 0) { /* NumPy makes it anew each time */
+            PyObject *left = args[2], *right = args[3], *other = left == self ? right : left, *z = NULL;
+            const PyTypeObject *type = Py_TYPE(self);
+            static const int swapped[] = {Py_GT, Py_GE, Py_LT, Py_LE}, straight[] = {Py_LT, Py_LE, Py_GT, Py_GE};
+            if (PyObject_TypeCheck(other, fg_np_generic)) {
+                if (args[0] == fg_ufuncs[FG_UFUNC_MUL])
+                    z = type->tp_as_number->nb_multiply(left, right);
+                else if (args[0] == fg_ufuncs[FG_UFUNC_ADD])
+                    z = type->tp_as_number->nb_add(left, right);
+                else if (args[0] == fg_ufuncs[FG_UFUNC_SUB])
+                    z = type->tp_as_number->nb_subtract(left, right);
+                else if (args[0] == fg_ufuncs[FG_UFUNC_DIV])
+                    z = type->tp_as_number->nb_true_divide(left, right);
+                else if (args[0] == fg_ufuncs[FG_UFUNC_POW])
+                    z = type->tp_as_number->nb_power(left, right, Py_None);
+                else
+                    goto compare;
+                if (z != Py_NotImplemented)
+                    return z;
+                Py_DECREF(z);
+            } else if (PyObject_TypeCheck(other, fg_np_array)) {
+            compare:
+                for (int k = 0; k < 4; k++)
+                    if (args[0] == fg_ufuncs[FG_UFUNC_LT + k]) {
+                        z = type->tp_richcompare(self, other, left == self ? straight[k] : swapped[k]);
+                        if (z != Py_NotImplemented)
+                            return z;
+                        Py_DECREF(z);
+                    }
+            }
+        }
+        return fg_ufunc_hook(self, (PyObject **)args, count, names);
+    }
+    static PyCFunction const fg_array_ufunc_method = (PyCFunction)(void (*)(void))fg_array_ufunc;
+
     /* The memory of a Value, for code that must not count references. */
     typedef struct fg_handle {
         PyObject_HEAD
@@ -147,6 +197,14 @@ cdef extern from *:
     const PyCFunction fg_methods[]
     const PyCFunction fg_functions[]
     object FG_GIVE(PyObject *pointer)
+    enum:
+        FG_UFUNCS
+    PyObject *fg_ufuncs[]
+    PyTypeObject *fg_np_generic
+    PyTypeObject *fg_np_array
+    ctypedef object (*fg_ufunc_function)(PyObject *, PyObject **, Py_ssize_t, PyObject *)
+    fg_ufunc_function fg_ufunc_hook
+    const PyCFunction fg_array_ufunc_method
     ctypedef struct fg_handle:
         fg_id id
         PyObject *weak_references
@@ -309,8 +367,10 @@ cdef extern from *:
     #endif
     #if defined(_MSC_VER)
     static __declspec(thread) Py_ssize_t fg_rules; /* users' backward rules that are running, in this thread */
+    static __declspec(thread) Py_ssize_t fg_arrays; /* calls of elementwise() that are, one in the other */
     #else
     static _Thread_local Py_ssize_t fg_rules;
+    static _Thread_local Py_ssize_t fg_arrays;
     #endif
     static Py_ssize_t fg_blocks;          /* no_grad() blocks that are open, anywhere: it costs nothing to read */
     static int (*fg_is_unrecorded)(void); /* whether one is around us: see _context.pxi */
@@ -338,7 +398,7 @@ cdef extern from *:
         return (PyObject *)handle;
     }
     """
-    Py_ssize_t fg_blocks, fg_rules
+    Py_ssize_t fg_blocks, fg_rules, fg_arrays
     bint (*fg_is_unrecorded)() noexcept
     PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
 
@@ -387,6 +447,9 @@ cdef void value_dealloc(PyObject *o) noexcept:
 
 
 include "_cycles.pxi"
+
+
+cdef list kept_alive = []   # what C structures point to
 
 
 # ---- numbers ----
@@ -542,19 +605,102 @@ cdef object unary(int op, object x, int32_t k):
     return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, a, <fg_id>k, z)))
 
 
+cdef int refuse_operand(str name, object x) except -1:
+    """An error if NumPy would make a number of a time: it gives those in nanoseconds as ints. And if x is an array of
+    dimension 0 with an array in it: NumPy does without the count of its own that ends the recursion into it."""
+    if isinstance(x, (np_array, np_generic)) and x.dtype.kind in "mM":
+        raise ArgumentTypeError(f"operand of {name}: expected numbers and Values, got times: {describe(x)}")
+    if isinstance(x, np_array) and x.ndim == 0 and isinstance(x[()], np_array):
+        raise ArgumentTypeError(f"operand of {name}: expected an array of numbers and Values, got one of dimension 0 "
+                                "with an array in it")
+    return 0
+
+
+cdef int enter_array(str name) except -1:
+    """Count an operation on the elements of an array, which may contain itself; leave_array() when it is over."""
+    global fg_arrays
+    if fg_arrays == 32:   # long before NumPy's frames fill a small stack; Python's own count may let them fill 8 MiB
+        raise RecursionError(f"operand of {name}: expected an array of numbers and Values, got one that is in itself, or "
+                             "arrays in one another more than 32 deep")
+    fg_arrays += 1
+    return 0
+
+
+cdef void leave_array() noexcept:
+    global fg_arrays
+    fg_arrays -= 1
+
+
 cdef object elementwise(int op, object left, object right):
     """An ndarray on one side: an object array of Values, each made by the operator itself."""
     ufunc = {FG_ADD: np.add, FG_SUB: np.subtract, FG_MUL: np.multiply, FG_DIV: np.true_divide,
              FG_POW: np.power}[op]
-    for array in (left, right):   # NumPy does without the count of its own that ends the recursion into it
-        if isinstance(array, np_array) and array.ndim == 0 and isinstance(array[()], np_array):
-            raise ArgumentTypeError(f"operand of {fg_op_table[op].symbol.decode()}: expected an array of numbers and "
-                                    "Values, got one of dimension 0 with an array in it")
-    Py_EnterRecursiveCall(" in an operation on an array")   # it may contain itself
+    for array in (left, right):
+        refuse_operand(fg_op_table[op].symbol.decode(), array)
+    enter_array(fg_op_table[op].symbol.decode())
     try:
         return ufunc(np.asarray(left, dtype=object), np.asarray(right, dtype=object))
     finally:
-        Py_LeaveRecursiveCall()
+        leave_array()
+
+
+# ---- NumPy's ufuncs ----
+
+cdef list operator_ufuncs = ["add", "subtract", "multiply", "true_divide", "power", "less", "less_equal", "greater",
+                             "greater_equal"]
+
+
+cdef int find_ufuncs() except -1:
+    """Tell fg_array_ufunc what NumPy's are: now that it asks, it is there."""
+    global fg_np_generic, fg_np_array
+    cdef int k
+    if fg_np_generic != NULL:
+        return 0
+    found = [getattr(np, name) for name in operator_ufuncs]
+    kept_alive.append((found, np_array, np_generic))
+    for k in range(FG_UFUNCS):
+        fg_ufuncs[k] = <PyObject *>found[k]
+    fg_np_array = <PyTypeObject *>np_array
+    fg_np_generic = <PyTypeObject *>np_generic   # last: it says that the others are there
+    return 0
+
+
+cdef object array_ufunc(PyObject *self, PyObject **args, Py_ssize_t count, PyObject *names):
+    """What fg_array_ufunc leaves: NumPy's own loop over objects, in which a Value is an array of dimension 0. It asks
+    each Value for its operator, or for the method of the ufunc's name."""
+    cdef Py_ssize_t k
+    if count < 2:
+        raise ArgumentTypeError(f"__array_ufunc__(): expected a ufunc, the name of its method and inputs, got {count} "
+                                "arguments")
+    ufunc, method = <object>args[0], <object>args[1]
+    if not numpy_is_there() or not isinstance(ufunc, np.ufunc) or not isinstance(method, str):
+        raise ArgumentTypeError(f"__array_ufunc__(): expected a ufunc and the name of its method, got {describe(ufunc)} "
+                                f"and {describe(method)}")
+    find_ufuncs()
+    keywords = {}
+    if names != NULL:
+        keywords = {name: <object>args[count + k] for k, name in enumerate(<tuple>names)}
+    out = keywords.get("out", ())
+    inputs = [<object>args[k] for k in range(2, count)]
+    name = f"np.{ufunc.__name__}" if method == "__call__" else f"np.{ufunc.__name__}.{method}"
+    for x in (*inputs, *(out if isinstance(out, tuple) else (out,))):
+        if type(x) is Tensor:
+            return NotImplemented   # its own method knows what this means
+    for x in out if isinstance(out, tuple) else (out,):
+        if isinstance(x, Value):
+            raise ArgumentTypeError(f"{name}: out: expected an array, got a Value; assign its data")
+    if method == "at" and inputs and isinstance(inputs[0], Value):
+        raise ArgumentTypeError(f"{name}: expected an array to change, got a Value")
+    for k, x in enumerate(inputs):
+        refuse_operand(name, x)
+        if isinstance(x, Value):
+            inputs[k] = np.empty((), object)
+            inputs[k][()] = x
+    enter_array(name)
+    try:
+        return getattr(ufunc, method)(*inputs, **keywords)
+    finally:
+        leave_array()
 
 
 cdef object binary_slow(int op, object left, object right):
@@ -898,6 +1044,11 @@ cdef object class_attribute(type cls, str name):
     return MISSING
 
 
+# The methods that make the nodes of rows without a public function.
+cdef dict RULE_NAMES = {"ADD": "__add__", "SUB": "__sub__", "MUL": "__mul__", "DIV": "__truediv__", "NEG": "__neg__",
+                        "POW": "__pow__", "POWI": "__pow__", "POWC": "__pow__", "LOCAL": "__init__"}
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class _Rule:
@@ -909,6 +1060,28 @@ cdef class _Rule:
 
     def __reduce__(self):
         return _Rule, (self.node,)
+
+    @property
+    def __name__(self):
+        """As the function has it that micrograd would have made."""
+        return self.__qualname__.rpartition(".")[2]
+
+    @property
+    def __qualname__(self):
+        cdef int op = fg_tape_op(&tape, self.node.id)
+        cdef str name
+        if fg_op_is_leaf(op) or op == FG_CUSTOM:
+            return "Value.__init__.<locals>.<lambda>"
+        if op == FG_PART or fg_op_is_block(op):
+            return f"{block_symbol(block_of(self.node.id))}.<locals>._backward"
+        name = fg_op_table[op].name.decode() if fg_op_table[op].is_public else (
+            RULE_NAMES.get(fg_op_table[op].id.decode(), fg_op_table[op].name.decode()))
+        return f"{'Value.' if hasattr(Value, name) else ''}{name}.<locals>._backward"
+
+    @property
+    def __signature__(self):
+        from inspect import Signature
+        return Signature()
 
     def __call__(self):
         cdef size_t done = 0
@@ -951,8 +1124,10 @@ cdef inline object comparable(object x):
 
 cdef bint is_number(object x):
     """Whether x is some other number or array of them: Fraction, Decimal, NumPy's."""
+    if numpy_is_there() and isinstance(x, (np_generic, np_array)):
+        return True
     from numbers import Number
-    return (numpy_is_there() and isinstance(x, (np_generic, np_array))) or isinstance(x, Number)
+    return isinstance(x, Number)
 
 
 cdef list operand_ids(fg_id i):
@@ -1139,8 +1314,6 @@ cdef class Value:
     >>> a.grad
     50.0
     """
-    __array_ufunc__ = None   # NumPy scalars and arrays leave operators to us, at once
-
     def __cinit__(self):
         # The object exists, so nothing after this can fail; __init__ sets the number.
         reserve_few(1)
@@ -1587,6 +1760,7 @@ cdef void *our_new = (<PyTypeObject *>Value).tp_new
 (<PyTypeObject *>Value).tp_vectorcall = <vectorcallfunc>value_vectorcall
 fg_method_hook = apply_method
 fg_function_hook = apply_function
+fg_ufunc_hook = array_ufunc
 
 __all__ = ["Tensor", "Value", "argmax", "argmin", "cat", "collect", "dot", "elu", "leaky_relu", "linear",
            "log_softmax", "logsumexp", "matvec", "max", "mean", "min", "no_grad", "scalar_graph",
@@ -1619,20 +1793,53 @@ cdef str row_doc(const fg_op_info *info, bint is_method):
     return "\n".join(doc)
 
 
-cdef list kept_alive = []   # what C structures point to
-
-
-cdef PyMethodDef *row_definition(const fg_op_info *info, PyCFunction function, int flags, bint is_method):
+cdef PyMethodDef *new_definition(const char *name, bytes doc, PyCFunction function, int flags):
     cdef PyMethodDef *definition = <PyMethodDef *>PyMem_Calloc(1, sizeof(PyMethodDef))
-    cdef bytes doc = row_doc(info, is_method).encode()
     if definition == NULL:
         raise MemoryError()
     kept_alive.append(doc)
-    definition.ml_name = info.name
+    definition.ml_name = name
     definition.ml_meth = function
     definition.ml_flags = flags
     definition.ml_doc = doc
     return definition
+
+
+cdef PyMethodDef *row_definition(const fg_op_info *info, PyCFunction function, int flags, bint is_method):
+    return new_definition(info.name, row_doc(info, is_method).encode(), function, flags)
+
+
+cdef bytes UFUNC_DOC = b"""__array_ufunc__($self, ufunc, method, /, *inputs, **kwargs)
+--
+
+What NumPy's functions mean of Values: what they mean of any object in an array.
+
+Operators of NumPy's numbers and arrays are Value's own operators, and ``np.exp(v)`` calls ``v.exp()``.
+
+Parameters
+----------
+ufunc : np.ufunc
+method : str
+    '__call__', or the name of another of its methods.
+*inputs, **kwargs
+    The arguments that NumPy was given.
+
+Returns
+-------
+Value, or ndarray of Values
+    NotImplemented if there is a Tensor among the arguments, whose own method answers.
+
+Examples
+--------
+>>> import numpy as np
+>>> from flatgrad import Value
+>>> v, a = Value(2.0), np.array([Value(1.0), Value(3.0)])
+>>> np.multiply(a, v)
+array([Value(data=2.0, grad=0.0), Value(data=6.0, grad=0.0)], dtype=object)
+>>> a -= a[0]
+>>> [float(x) for x in a], np.exp(v)._op
+([0.0, 2.0], 'exp')
+"""
 
 
 cdef int publish_operations() except -1:
@@ -1799,7 +2006,43 @@ include "_layers.pxi"
 include "_parameters.pxi"
 
 publish_operations()
+setattr(Value, "__array_ufunc__", PyDescr_NewMethod(<PyTypeObject *>Value, new_definition(
+    "__array_ufunc__", UFUNC_DOC, fg_array_ufunc_method, METH_FASTCALL | METH_KEYWORDS)))
 setattr(Value, "label", _Attribute("label", ""))
+
+
+# ---- what users see of the classes ----
+#
+# Their home is `flatgrad`: there the API pages have them, Sphinx links to them and doctest finds them; pickles name it,
+# and need no more than the package. `flatgrad.engine.Value` is the same class. Messages of Python call it 'Value', as
+# they do a class written in Python.
+
+cdef int introduce(object cls, const char *name, str signature) except -1:
+    """Give a class its home, and `inspect.signature` what it asks for."""
+    cdef PyTypeObject *tp = <PyTypeObject *>cls
+    doc = cls.__doc__
+    if doc.startswith(f"{name.decode()}("):   # Cython's line, in which keywords stand at the wrong place
+        doc = doc.partition("\n\n")[2] if "\n\n" in doc[:doc.index("\n") + 2] else doc.partition("\n")[2]
+    tp.tp_name = name
+    text = f"{name.decode()}({signature})\n--\n\n{doc}".encode()
+    kept_alive.append(text)
+    tp.tp_doc = text
+    cls.__doc__ = doc
+    cls.__module__ = "flatgrad"
+    for member in vars(cls).values():
+        if getattr(member, "__module__", None) == __name__ and callable(member):
+            member.__module__ = "flatgrad"   # doctest looks for a class's methods in its home
+    for operator_, sign in [("add", "+"), ("sub", "-"), ("mul", "*"), ("truediv", "/"), ("matmul", "@")]:
+        method = vars(cls).get(f"__{operator_}__")
+        if type(method) is MethodDescriptorType and method.__doc__ is None:
+            text = f"__{operator_}__($self, value, /)\n--\n\nReturn self{sign}value.".encode()
+            kept_alive.append(text)
+            (<PyMethodDescrObject *>method).d_method.ml_doc = text
+    return 0
+
+
+introduce(Value, "Value", "data, _children=(), _op='', label=None, *, children=None, local_grads=None")
+introduce(Tensor, "Tensor", "data, requires_grad=True")
 
 
 # ---- looking inside ----

@@ -15,6 +15,13 @@ cdef enum:
     SIGNALS_EVERY = 0xFFFF   # steps between two looks at whether Ctrl-C was pressed
 
 
+cdef object deepcopy(x, memo):
+    """copy.deepcopy. Whoever copies has imported `copy`, and nobody else has to."""
+    from copy import deepcopy as copied
+
+    return copied(x, memo)
+
+
 cdef dict opcodes = {fg_op_table[op].id.decode(): op for op in range(FG_OPS)}
 
 
@@ -1038,6 +1045,8 @@ def _restore_part(cls, _Run run not None, index):
 
 cdef object copy_rule(object rule, dict memo):
     """A function over copies of what it is a closure over; anything else as deepcopy takes it."""
+    from types import CellType, FunctionType
+
     if not isinstance(rule, FunctionType) or rule.__closure__ is None:
         return deepcopy(rule, memo)
     cells = []

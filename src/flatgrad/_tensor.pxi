@@ -197,7 +197,7 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
             raise MemoryError(f"{name}: {count} elements do not fit on the tape")
         a.rows, a.cols, a.ndim = 1, <fg_id>count, 1
         if numbers:
-            return take_array(name, array_of_rows(elements, 1), a, keep)
+            return take_floats(name, elements, count, a, keep)
         a.kind = LIST
         a.o = <PyObject *>elements
         keep.append(elements)
@@ -277,6 +277,22 @@ cdef int take_array(str name, object array, Operand *a, list keep) except -1:
         flat = array.reshape(-1)
         a.array = &flat[0]
     keep.append(array)
+    return 0
+
+
+cdef int take_floats(str name, object row, Py_ssize_t count, Operand *a, list keep) except -1:
+    """A list or tuple of floats: their numbers, without NumPy, which a program in micrograd's style does not load."""
+    cdef bytearray numbers = PyByteArray_FromStringAndSize(NULL, count * <Py_ssize_t>sizeof(double))
+    cdef double *array = <double *>PyByteArray_AS_STRING(numbers)
+    cdef Py_ssize_t k
+    for k in range(count):
+        listen(k)
+        if PySequence_Fast_GET_SIZE(row) != count or not is_float(PySequence_Fast_ITEMS(row)[k]):
+            raise RuntimeError(f"{name}: the list changed while it was read")
+        array[k] = PyFloat_AS_DOUBLE(<object>PySequence_Fast_ITEMS(row)[k])
+    a.kind = ARRAY
+    a.array = array if count > 0 else NULL
+    keep.append(numbers)
     return 0
 
 

@@ -3,9 +3,7 @@
 They return what the caller goes on with, and raise errors of `flatgrad.errors`. NumPy is imported by the
 functions that need it: micrograd's programs, which use some of the others, do without.
 """
-import importlib
 import math
-import numbers
 import operator
 
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
@@ -20,8 +18,11 @@ ROWS_AT_ONCE = 1024   # of a list, between two looks at whether Ctrl-C was press
 
 def real(name, value, expected="a number"):
     """The float that `value` is, nan and inf among them; an int that is too large for one is inf."""
-    if not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
+    if type(value) is not float and type(value) is not int:
+        from numbers import Real
+
+        if not isinstance(value, Real):
+            raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
     try:
         return float(value)
     except OverflowError:
@@ -106,10 +107,12 @@ ELSEWHERE = {
 
 def no_attribute(module, name):
     """The AttributeError of a module that has no such name; it says where there is one."""
+    from importlib import import_module
+
     place = ELSEWHERE.get(name)
     modules = ("flatgrad", "flatgrad.nn", "flatgrad.losses", "flatgrad.optim")
     for other in () if place or name.startswith("_") else modules:
-        if other != module and name in dir(importlib.import_module(other)):
+        if other != module and name in dir(import_module(other)):
             place = f"{other}.{name}"
             break
     return AttributeError(f"module {module!r} has no attribute {name!r}{f'; there is {place}' if place else ''}")
@@ -260,9 +263,11 @@ def extra(package, purpose, of, module=None):
     MissingPackageError
         If it is not installed.
     """
+    from importlib import import_module
+
     module = module or package
     try:
-        return importlib.import_module(module)
+        return import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise   # it is there, and broken

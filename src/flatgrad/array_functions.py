@@ -73,7 +73,14 @@ def ufunc_of(ufunc, method, inputs, kwargs):
         return ufunc(*inputs, **others)
     if method == "__call__" and not kwargs:
         if ufunc in NO_GRADIENT_UFUNCS:
-            result = ufunc(*[np.asarray(numbers_of(x)) for x in inputs])
+            arrays = [np.asarray(numbers_of(x)) for x in inputs]
+            try:
+                result = ufunc(*arrays)
+            except TypeError as error:
+                # Not NumPy's own subclass, "no loop of these types": an array's == takes it as leave to ask the Tensor
+                # for an array, which it refuses, and NumPy 2.4 and older then crash.
+                kinds = " and ".join(str(array.dtype) for array in arrays)
+                raise ArgumentTypeError(f"{name}: expected numbers, got arrays of {kinds}: {error}") from None
             if getattr(result, "dtype", None) != object:   # which might be an operand
                 return result
         elif ufunc in MEANINGS:

@@ -8,15 +8,18 @@ or output, told in one line on stderr; 130 interrupted; 141 whoever read our out
 that is run has its own.
 """
 # NumPy is imported where it is used, and so are `datasets`, `viz` and all else that imports it: it is not
-# for us to import before a program that is run has prepared for it.
+# for us to import before a program that is run has prepared for it. And whoever runs a program waits for no
+# other command, nor for argparse: a module is imported when its command is asked for, or a list of all.
 import os
 import sys
 
-from flatgrad import __version__
-from flatgrad.cli import bench, info, moons, problems, program
-from flatgrad.cli.common import Parser, suggestion
+from flatgrad.cli import program
 
 __all__ = ["main", "script"]
+
+# Command -> the module of this package whose `add` gives it to argparse, in the order of --help.
+COMMANDS = {"moons": "moons", "xor": "problems", "parity": "problems", "sum": "problems", "run": "program",
+            "bench": "bench", "info": "info"}
 
 DESCRIPTION = """\
 flatgrad: scalar automatic differentiation on flat C arrays.
@@ -60,7 +63,8 @@ def main(argv=None):
     argv, passed_on = program.split(sys.argv[1:] if argv is None else list(argv))
     if passed_on is not None:
         # Not below: what a program does to stdout is its own affair.
-        return run(argv, passed_on)
+        named = program.without_options(argv)
+        return run(argv, passed_on) if named is None else program.start(*named, passed_on)
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any character
     try:
@@ -94,14 +98,25 @@ def script():
 
 def run(argv, passed_on=()):
     """Parse the arguments and run the command; `passed_on` is for the program that it runs."""
+    from importlib import import_module
+
+    from flatgrad.cli.common import Parser, suggestion
+
+    version, command = None, argv[0] if argv else None
+    names = [COMMANDS[command]] if command in COMMANDS else dict.fromkeys(COMMANDS.values())
+    if "--version" in argv:
+        from flatgrad import __version__ as version   # from the metadata, which take their time
+        if command == "--version":
+            names = ()
     parser = Parser(prog="python -m flatgrad", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("--version", action="version", version=f"flatgrad {__version__}")
+    parser.add_argument("--version", action="version", version=f"flatgrad {version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    moons.add(commands)
-    problems.add(commands)
-    program.add(commands, passed_on)
-    bench.add(commands)
-    info.add(commands)
+    for name in names:
+        module = import_module(f"flatgrad.cli.{name}")
+        if module is program:
+            module.add(commands, passed_on)
+        else:
+            module.add(commands)
 
     if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
         parser.error(f"unknown command {argv[0]!r}, expected one of {', '.join(commands.choices)}"

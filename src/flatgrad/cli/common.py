@@ -1,6 +1,5 @@
 """What the commands share: the parser, converters of arguments, and checks of files to be written."""
 import argparse
-import difflib
 import math
 import os
 
@@ -76,6 +75,8 @@ def identifier(text):
 
 def suggestion(text, known):
     """What to say of a name that nobody knows, to be added to a message; '' if none is near."""
+    import difflib
+
     near = difflib.get_close_matches(text.lower(), known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

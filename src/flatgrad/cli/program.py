@@ -1,8 +1,6 @@
 """``python -m flatgrad run``: a program written for micrograd, as it is, on flatgrad."""
-from flatgrad import compat
-from flatgrad.cli.common import identifier
-
-__all__ = ["add", "split"]
+# `compat` and argparse are imported where they are used, by functions: see `flatgrad.cli`.
+__all__ = ["add", "split", "start", "without_options"]
 
 USAGE = """\
 python -m flatgrad run [OPTION ...] PROGRAM [ARGUMENT ...]
@@ -56,8 +54,23 @@ def split(argv):
     return argv, None
 
 
+def without_options(argv):
+    """What ``run`` is to start, of what `split` says is ours, if that is without options: argparse has nothing to add.
+
+    Returns
+    -------
+    tuple of str and bool, or None
+        The script or the module, and whether it is a module. None if there are options, or anything unusual.
+    """
+    module = argv[1:2] == ["-m"]
+    target = argv[1 + module:]
+    return (target[0], module) if len(target) == 1 and not target[0].startswith("-") else None
+
+
 def add(commands, passed_on):
     """Add the command to argparse's; `passed_on` is for the program."""
+    from flatgrad.cli.common import identifier
+
     sub = commands.add_parser(
         "run",
         help="run a script or notebook written for micrograd, on flatgrad",
@@ -84,8 +97,17 @@ def program(args):
     module = args.module is not None
     if not module and args.program is None:
         args.parser.error("expected a script, a notebook or -m MODULE; --help shows examples")
+    return start(args.module if module else args.program, module, args.passed_on, replace_class=args.replace_class,
+                 scalar_graph=args.scalar_graph, nn=args.nn)
+
+
+def start(target, module, passed_on, **options):
+    """Run it, with these options of `compat.run`."""
+    from flatgrad import compat
+
     try:
-        return compat.run(args.module if module else args.program, args.passed_on, module=module,
-                          replace_class=args.replace_class, scalar_graph=args.scalar_graph, nn=args.nn)
+        return compat.run(target, passed_on, module=module, **options)
     except compat.Refusal as error:
-        args.parser.error(str(error))
+        from flatgrad.cli.common import Parser
+
+        Parser(prog="python -m flatgrad run").error(str(error))

@@ -269,9 +269,10 @@ def imported(trees, root, package=""):
     list of (str, str)
         Name of the module and path.
     bool
-        Whether there are modules that only the program itself will be able to find.
+        Whether there are modules that only the program itself will be able to find, or some that are no Python.
     """
     found, todo, tops = {}, [(tree, package) for tree in trees], set()
+    broken = False
     while todo:
         tree, package = todo.pop()
         for node in ast.walk(tree):
@@ -295,9 +296,10 @@ def imported(trees, root, package=""):
                         if module and module not in found and os.path.isfile(file):
                             found[module] = file
                             tree = read(file)
+                            broken |= tree is None
                             if tree is not None:
                                 todo.append((tree, inside))
-    unknown = any(top not in found and top not in sys.builtin_module_names and top not in sys.modules
+    unknown = broken or any(top not in found and top not in sys.builtin_module_names and top not in sys.modules
                   and PathFinder.find_spec(top) is None for top in tops)
     return sorted(found.items()), unknown
 

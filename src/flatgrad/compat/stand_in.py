@@ -569,8 +569,7 @@ class Study:
             for once, both in self.repeated(graphs, theirs):
                 if isinstance(once, list) and isinstance(both, list) and len(once) == len(both) and not all(
                         equal(2 * x, y) for x, y in zip(once, both)):
-                    raise Unfit(f"its {name} does not add to gradients: what a backward pass then gives depends on its "
-                                "order")
+                    raise Unfit(f"the gradients of its {name} do not add up where it is used twice")
         return False
 
     def check_constant(self, name, member):
@@ -578,12 +577,11 @@ class Study:
         depends on more than its operands."""
         code = member.__code__
         codes = [code, *(part for part in code.co_consts if isinstance(part, types.CodeType))]
-        for word in {word for part in codes for word in part.co_names}:
-            of_class = word in self.members and word not in OURS_ALREADY and word != "label"
-            value = self.members[word] if of_class else member.__globals__.get(word, print)
-            if word in self.job.written and not callable(value) and not isinstance(value, (
-                    types.ModuleType, property, types.MemberDescriptorType, staticmethod, classmethod)):
-                raise Unfit(f"its {name} reads {word}, which the program changes")
+        words = {word for part in codes for word in part.co_names} - self.seen - {*OURS_ALREADY, "label", self.cls.__name__}
+        for word in sorted(words & self.job.written):
+            if callable(self.members.get(word)):
+                continue  # a method, or a function of math that is called as it is
+            raise Unfit(f"its {name} reads {word}, which the program changes")
 
     def repeated(self, graphs, theirs):
         """What an operation gave alone, and done twice with the same operands."""

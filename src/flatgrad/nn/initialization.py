@@ -4,7 +4,6 @@ Their formulas and gains are PyTorch's (`torch.nn.init`), their names Keras's as
 micrograd's. Who draws is `random`, as in micrograd, unless a seed or a generator is given.
 """
 import math
-import numbers
 import random
 import sys
 
@@ -95,11 +94,18 @@ def weights(init, shape, activation="linear", rng=None):
     nout, nin = shape[0], math.prod(shape[1:])
     if isinstance(init, str):
         flat = named(one_of("init", init, NAMES), shape, scale, rng)
-    elif isinstance(init, numbers.Real) and not isinstance(init, bool):
+    elif is_real(init):
         flat = [finite("init", init)] * (nout * nin)
     else:
         flat = given(init, shape, rng)
     return [flat[k * nin:(k + 1) * nin] for k in range(nout)]
+
+
+def is_real(init):
+    """Whether it is a number, and not a bool."""
+    from numbers import Real   # here, as it is asked only of what is no name
+
+    return isinstance(init, Real) and not isinstance(init, bool)
 
 
 def named(name, shape, scale, rng):

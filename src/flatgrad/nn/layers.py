@@ -297,7 +297,7 @@ class MLP(Module):
     >>> len(model.parameters())
     337
     >>> type(model([1.0, 2.0]))
-    <class 'flatgrad._core.Value'>
+    <class 'flatgrad.Value'>
     """
 
     def __init__(self, nin, nouts, activation="relu", out_activation="linear", init="uniform", bias=True, *, rng=None,

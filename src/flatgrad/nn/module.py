@@ -1,5 +1,4 @@
 """What every model is: something that has parameters, found in its attributes, and can be saved."""
-import contextlib
 import math
 import sys
 import threading
@@ -327,8 +326,10 @@ class Module:
                     setattr(*buffers[key], array)
         except BaseException:   # an interrupt, if nothing else
             for undo, *arguments in reversed(before):
-                with contextlib.suppress(BaseException):   # the first error is the one to be told
+                try:
                     undo(*arguments)
+                except BaseException:   # the first error is the one to be told
+                    pass
             raise
         return keys
 
