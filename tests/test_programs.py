@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
+GUIDE = Path(__file__).resolve().parent.parent / "docs" / "drop-in.md"
 OURS = "ours"        # flatgrad's engine, the same numbers
 MESSAGE = "message"  # one line that says why not
 LEFT = "left"        # there is nothing to replace: as with Python, the same numbers
@@ -43,101 +44,109 @@ ALONE, BESIDE, PACKAGE, LOCAL, NOTEBOOK = (
 CASES = [
     # Layouts.
     Case("module_beside", BESIDE, "closures", program="main.py"),
-    Case("package_relative", PACKAGE, "typed, relative imports, -m", program="-m littlegrad.train 20"),
-    Case("package_main", PACKAGE, "__main__, own `-` and `/`", program="-m pocketgrad"),
-    Case("src_layout", PACKAGE, "found by way of sys.path", program="scripts/entropy.py"),
-    Case("star_import", BESIDE, "import *, prints when imported", program="main.py"),
-    Case("colours", BESIDE, "_prev as a tuple, colours, Adam's state on the numbers", program="main.py"),
-    Case("scalar_alias", BESIDE, "class Scalar, imported as V", program="pendulum.py",
+    Case("package_relative", PACKAGE, "typed, relative imports, `-m`", program="-m littlegrad.train 20"),
+    Case("package_main", PACKAGE, "`__main__`, `-` and `/` of its own", program="-m pocketgrad"),
+    Case("src_layout", PACKAGE, "found by way of `sys.path`", program="scripts/entropy.py"),
+    Case("star_import", BESIDE, "`import *`, prints when imported", program="main.py"),
+    Case("colours", BESIDE, "`_prev` as a tuple, colours, Adam's state on the numbers", program="main.py"),
+    Case("scalar_alias", BESIDE, "class `Scalar`, imported as `V`", program="pendulum.py",
          options="--replace-class Scalar", cls="Scalar"),
     Case("two_of_a_name", BESIDE, "two classes of one name, one meant", program="main.py",
          options="--replace-class engine.Value"),
-    Case("local_micrograd", LOCAL, "own nn, trainer and text drawing", program="train.py", options=""),
-    Case("local_micrograd_value", LOCAL, "the class in value.py", program="main.py", options=""),
+    Case("local_micrograd", LOCAL, "its own `nn`, trainer and text drawing", program="train.py", options=""),
+    Case("local_micrograd_value", LOCAL, "the class in `value.py`", program="main.py", options=""),
     Case("unrelated_micrograd", LOCAL, "something else of that name", LEFT, program="profile.py", options=""),
     Case("notebook_lecture.ipynb", NOTEBOOK, "the class grows over the cells"),
     Case("notebook_engine", NOTEBOOK, "imports a local engine", program="demo.ipynb"),
-    Case("fallback_import.py", ALONE, "class under try/except"),
-    Case("in_a_function.py", ALONE, "class made in a function", MESSAGE),
-    Case("class_twice.py", ALONE, "class Value(Value)"),
+    Case("fallback_import.py", ALONE, "a class under `try`/`except`"),
+    Case("in_a_function.py", ALONE, "a class made in a function", MESSAGE),
+    Case("class_twice.py", ALONE, "`class Value(Value)`"),
     # Manners.
-    Case("lecture.py", ALONE, "lecture, reverse pass by hand"),
+    Case("lecture.py", ALONE, "as in the lecture, the reverse pass by hand"),
     Case("microgpt_step.py", ALONE, "local gradients, slots: a tiny transformer"),
-    Case("typed_keywords.py", ALONE, "typed, keyword-only children and local_grads"),
+    Case("typed_keywords.py", ALONE, "typed, children and local gradients by keyword alone"),
     Case("lambdas.py", ALONE, "lambdas"),
-    Case("dataclass_node.py", ALONE, "dataclass"),
+    Case("dataclass_node.py", ALONE, "a dataclass"),
     Case("slots_closures.py", ALONE, "slots, closures"),
-    Case("own_nn.py", ALONE, "own nn, Adam, momentum"),
+    Case("own_nn.py", ALONE, "layers, Adam and momentum of its own"),
     Case("gradient_check.py", ALONE, "difference quotients"),
     Case("extras.py", ALONE, "methods, properties, class attributes, defaults"),
-    Case("named.py", ALONE, "name= and requires_grad= that rules do not use"),
-    Case("gated.py", ALONE, "requires_grad= that rules use", MESSAGE),
-    Case("tuple_prev.py", ALONE, "_prev as a tuple"),
-    Case("resetting.py", ALONE, "backward() resets gradients"),
-    Case("none_grads.py", ALONE, "gradients begin as None"),
-    Case("seeded.py", ALONE, "backward(seed=...)"),
-    Case("subclass.py", ALONE, "class Parameter(Value)"),
-    Case("subclass_operations.py", ALONE, "class Max(Value), with a rule of its own"),
+    Case("named.py", ALONE, "`name=` and `requires_grad=` that rules do not look at"),
+    Case("gated.py", ALONE, "`requires_grad=` that rules look at", MESSAGE),
+    Case("tuple_prev.py", ALONE, "`_prev` as a tuple"),
+    Case("resetting.py", ALONE, "`backward()` resets gradients"),
+    Case("none_grads.py", ALONE, "gradients begin as `None`"),
+    Case("seeded.py", ALONE, "`backward(seed=...)`"),
+    Case("subclass.py", ALONE, "`class Parameter(Value)`"),
+    Case("subclass_operations.py", ALONE, "`class Max(Value)`, with a rule of its own"),
     Case("decorated.py", ALONE, "decorated operators"),
     Case("methods_added.py", ALONE, "all operators put on the class later"),
-    Case("methods_after.py", ALONE, "Value.cos = ..., Value.tanh replaced later"),
-    Case("own_functions.py", ALONE, "leaky(alpha=), softplus, abs, cube"),
+    Case("methods_after.py", ALONE, "`Value.cos = ...`, and `Value.tanh` replaced later"),
+    Case("own_functions.py", ALONE, "`leaky(alpha=)`, `softplus`, `abs`, `cube`"),
     Case("power_of_value.py", ALONE, "powers by Values and of numbers"),
-    Case("label_second.py", ALONE, "Value(data, label)"),
-    Case("label_computed.py", ALONE, "labels made of the operands'"),
-    Case("in_place.py", ALONE, "own += and -="),
-    Case("equal_by_data.py", ALONE, "== and < by data, hash by identity"),
-    Case("equal_by_value.py", ALONE, "== and hash by data", MESSAGE),
-    Case("codegen.py", ALONE, "prints a graph as Python"),
-    Case("codegen_minus.py", ALONE, "the same, with - and /", MESSAGE, scalar=OURS),
+    Case("label_second.py", ALONE, "`Value(data, label)`"),
+    Case("label_computed.py", ALONE, "labels made of those of the operands", MESSAGE),
+    Case("in_place.py", ALONE, "`+=` and `-=` of its own"),
+    Case("equal_by_data.py", ALONE, "`==` and `<` by data, hash by identity"),
+    Case("equal_by_value.py", ALONE, "`==` and hash by data", MESSAGE),
+    Case("codegen.py", ALONE, "prints a graph of sums and products as Python"),
+    Case("codegen_minus.py", ALONE, "prints a graph with `-` and `/` as Python"),
     Case("dot_text.py", ALONE, "prints a graph as dot"),
     Case("class_per_operation.py", ALONE, "one class an operation", MESSAGE),
-    Case("counted_operations.py", ALONE, "counts in the class", MESSAGE),
-    Case("counted_ids.py", ALONE, "ids by itertools.count", MESSAGE),
+    Case("counted_operations.py", ALONE, "counts numbers in the class", MESSAGE),
+    Case("counted_ids.py", ALONE, "ids by `itertools.count`", MESSAGE),
     Case("global_tape.py", ALONE, "a list of all numbers", MESSAGE),
-    Case("backprop_by_name.py", ALONE, "backprop(), and backward as a rule", MESSAGE),
-    Case("other_names.py", ALONE, "val for data", MESSAGE),
+    Case("backprop_by_name.py", ALONE, "`backprop()`, and `backward` for the rule of a number", MESSAGE),
+    Case("other_names.py", ALONE, "`val` instead of `data`", MESSAGE),
     Case("tensor_engine.py", ALONE, "arrays as data", MESSAGE),
     Case("values_only.py", ALONE, "operators that take no numbers"),
-    Case("changed_closures.py", ALONE, "data change before the rules run, which read them then"),
-    Case("changed_tuples.py", ALONE, "data change before the pass, local gradients are settled", MESSAGE),
-    Case("changed_mixed.py", ALONE, "data change before the rules run, some of which read them", MESSAGE),
+    Case("changed_closures.py", ALONE, "data change before the reverse pass, rules read them then"),
+    Case("changed_tuples.py", ALONE, "data change before the reverse pass, local gradients are settled", MESSAGE),
+    Case("changed_mixed.py", ALONE, "data change before the reverse pass, some rules read them then", MESSAGE),
     Case("two_losses.py", ALONE, "two passes over a shared part", MESSAGE, scalar=OURS),
     Case("no_grad_flag.py", ALONE, "a switch that operators look at", MESSAGE),
+    Case("no_grad_global.py", ALONE, "a variable of the module that operators look at", MESSAGE),
+    Case("no_grad_class.py", ALONE, "a variable of the class that operators look at", MESSAGE),
     Case("seed_first.py", ALONE, "random numbers in the class, the seed set before it"),
+    Case("random_default.py", ALONE, "`Value()` draws a number", MESSAGE),
     Case("prints.py", ALONE, "operators that print", MESSAGE),
     Case("logged.py", ALONE, "operators that append to a list", MESSAGE),
-    Case("safe.py", ALONE, "division by 0 and log of 0 give numbers", kept="__truediv__"),
-    Case("capped.py", ALONE, "relu and sigmoid flat beyond a limit", kept="relu"),
+    Case("safe.py", ALONE, "division by 0 and `log` of 0 give numbers", kept="__truediv__"),
+    Case("capped.py", ALONE, "`relu` and `sigmoid` flat beyond a limit", kept="relu"),
     Case("clipped_rules.py", ALONE, "rules that clip gradients", MESSAGE),
     Case("clamped_data.py", ALONE, "data clamped and rounded", MESSAGE),
     Case("fractions_as_data.py", ALONE, "Fractions", MESSAGE),
-    Case("snapshots.py", ALONE, "copy, deepcopy, pickle"),
-    Case("graph_edited.py", ALONE, "_op renamed, _prev and _backward taken away"),
-    Case("depth.py", ALONE, "an attribute computed from the operands'", MESSAGE),
-    Case("marked.py", ALONE, "backward() marks numbers", kept="backward"),
-    Case("conversions.py", ALONE, "float, bool, int, <, format, str, abs, round"),
-    Case("data_property.py", ALONE, "data as a property"),
+    Case("snapshots.py", ALONE, "`copy`, `deepcopy`, `pickle`"),
+    Case("graph_edited.py", ALONE, "`_op` renamed, `_prev` and `_backward` taken away"),
+    Case("depth.py", ALONE, "an attribute computed from those of the operands", MESSAGE),
+    Case("marked.py", ALONE, "`backward()` marks numbers"),
+    Case("conversions.py", ALONE, "`float`, `bool`, `int`, `<`, `format`, `str`, `abs`, `round`"),
+    Case("data_property.py", ALONE, "`data` as a property"),
     Case("constructors.py", ALONE, "class methods, defaults, a cache"),
     Case("stepwise.py", ALONE, "rules called by hand"),
-    Case("averaged.py", ALONE, "backward() divides by uses", kept="backward"),
+    Case("averaged.py", ALONE, "`backward()` divides by uses", MESSAGE),
     Case("powers_of_ints.py", ALONE, "powers by repeated products", kept="__pow__"),
+    Case("asked_softly.py", ALONE, "`getattr` with a default for what operators compute", MESSAGE),
+    Case("object_arrays.py", ALONE, "arrays of objects"),
+    Case("ordered.py", ALONE, "`functools.total_ordering`"),
+    Case("own_lists.py", ALONE, "a list and a dict on each number"),
+    Case("reloaded", BESIDE, "the module is reloaded", program="main.py"),
     # Mistakes.
-    Case("wrong_sigmoid.py", ALONE, "sigmoid: sign", kept="sigmoid"),
-    Case("wrong_relu.py", ALONE, "relu: times its result", kept="relu"),
-    Case("wrong_tanh.py", ALONE, "tanh: no square", kept="tanh"),
-    Case("wrong_exp.py", ALONE, "exp: a factor", kept="exp"),
-    Case("wrong_rsub.py", ALONE, "2 - v is v - 2", kept="__rsub__"),
-    Case("wrong_rtruediv.py", ALONE, "2 / v is v / 2", kept="__rtruediv__"),
-    Case("wrong_pow.py", ALONE, "**: assigns", MESSAGE),
-    Case("sub_without_gradient.py", ALONE, "-: no rule", kept="__sub__"),
-    Case("relu_at_zero.py", ALONE, "relu: slope 1 at 0", kept="relu"),
-    Case("log_with_epsilon.py", ALONE, "log: adds 0.001", kept="log"),
-    Case("clipped_exp.py", ALONE, "exp: clipped beyond 30", kept="exp"),
+    Case("wrong_sigmoid.py", ALONE, "mistake: the sign of `sigmoid`'s derivative", kept="sigmoid"),
+    Case("wrong_relu.py", ALONE, "mistake: `relu`'s derivative times its result", kept="relu"),
+    Case("wrong_tanh.py", ALONE, "mistake: `tanh`'s derivative without the square", kept="tanh"),
+    Case("wrong_exp.py", ALONE, "mistake: a factor in `exp`'s derivative", kept="exp"),
+    Case("wrong_rsub.py", ALONE, "mistake: `2 - v` is `v - 2`", kept="__rsub__"),
+    Case("wrong_rtruediv.py", ALONE, "mistake: `2 / v` is `v / 2`", kept="__rtruediv__"),
+    Case("wrong_pow.py", ALONE, "mistake: the rule of `**` assigns", MESSAGE),
+    Case("sub_without_gradient.py", ALONE, "mistake: `-` has no rule", kept="__sub__"),
+    Case("relu_at_zero.py", ALONE, "`relu`'s derivative is 1 at 0", kept="relu"),
+    Case("log_with_epsilon.py", ALONE, "`log` adds 0.001", kept="log"),
+    Case("clipped_exp.py", ALONE, "`exp` is clipped beyond 30", kept="exp"),
     Case("backward_twice.py", ALONE, "two passes over one graph", MESSAGE, scalar=OURS),
-    Case("breadth_first.py", ALONE, "level by level", MESSAGE),
-    Case("seen_too_late.py", ALONE, "some numbers visited twice", kept="backward"),
-    Case("recursive.py", ALONE, "a sum over paths", kept="backward"),
+    Case("breadth_first.py", ALONE, "mistake: a reverse pass level by level", MESSAGE),
+    Case("seen_too_late.py", ALONE, "mistake: a reverse pass that visits some numbers twice", kept="backward"),
+    Case("recursive.py", ALONE, "a reverse pass as a sum over paths", kept="backward"),
 ]
 
 REPORT = '''\
@@ -161,7 +170,7 @@ if "CASE_REPORT" in os.environ:
     atexit.register(report)
 '''
 # An attribute that the program's own operators compute is missed where the program reads it.
-READ = re.compile(r"\nAttributeError: \w+: computed by the program's own class; [^\n]+\n\Z")
+READ = re.compile(r"\nAttributeError: \w+: made by the program's own class, [^\n]+\n\Z")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
@@ -279,14 +288,25 @@ def test_each_program_is_a_case():
 
 
 def table():
-    """The table of docs/drop-in.md, as lines."""
+    """The table of docs/drop-in.md, as lines, and a sentence that counts."""
     words = {OURS: "the same numbers", LEFT: "the same numbers, nothing replaced", MESSAGE: "a message"}
 
     def cell(case, outcome):
         return words[outcome] + (f"; `{case.kept}` stays the program's" if case.kept and outcome == OURS else "")
-    return ["| a program | `flatgrad run` | with `--scalar-graph` |", "|---|---|---|",
-            *(f"| {case.layout}, {case.manner} | {cell(case, case.outcome)} | {cell(case, case.scalar or case.outcome)} |"
-              for case in CASES)]
+
+    def row(case):
+        first, second = cell(case, case.outcome), cell(case, case.scalar or case.outcome)
+        place = "" if case.layout == ALONE else f"{case.layout}: "
+        return f"| {place}{case.manner} | {first} | {second if second != first else 'so too'} |"
+    outcomes = [case.outcome for case in CASES]
+    return ["| a program | with `--replace-class` | and `--scalar-graph` |", "|---|---|---|", *map(row, CASES), "",
+            f"Of these {len(CASES)} programs {outcomes.count(OURS)} run on flatgrad's engine and print the numbers of "
+            f"their own, {outcomes.count(MESSAGE)} end", "in a message, and one has no engine."]
+
+
+@pytest.mark.skipif(not GUIDE.exists(), reason="the documentation is not installed")
+def test_the_table_in_the_guide():
+    assert "\n".join(table()) in GUIDE.read_text("utf-8")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ a.data -= 0.5 * a.grad
 print(y.data, a.data, a.grad, b.grad)
 try:
     Value('7')
-except TypeError as error:
-    print(error)
-print(a._data, b._data)
+except TypeError:
+    print('7 is refused')
+b.data = 4
+print(b.data, (b * 2).data)

@@ -1,12 +1,12 @@
-"""The seed is set before the class is made, and the class draws random numbers."""
+"""The seed is set before the class is made, and the class draws random numbers in some methods."""
 import random
 
 random.seed(1337)
 
 
 class Value:
-    def __init__(self, data=None, _children=(), _op=''):
-        self.data = random.gauss(0, 1) if data is None else data
+    def __init__(self, data, _children=(), _op=''):
+        self.data = data
         self.grad = 0.0
         self._prev = set(_children)
         self._op = _op
@@ -53,7 +53,7 @@ class Value:
             v._backward()
 
 
-weights = [Value() for _ in range(4)]
+weights = [Value(random.uniform(-1, 1)) for _ in range(4)]
 print([w.data for w in weights])
 y = Value(0.0)
 for i, w in enumerate(weights):
