@@ -372,11 +372,9 @@ class Study:
             default = next(iter(default.values())).default if default else None
             if none.data != default:
                 raise Unfit(f"{self.cls.__name__}() makes a number of its own")
-        try:
-            arrays = type(self.make([2.0, 3.0]).data) is not list
-        except Exception:
-            arrays = False
-        if arrays:
+        if any(converts(self.make, text, (str, float, int)) for text in ("2", "1/2")):
+            raise Unfit("it takes texts for numbers")
+        if converts(self.make, [2.0, 3.0], list):
             raise Unfit("its data may be arrays")
 
     # -- what it has --
@@ -427,6 +425,8 @@ class Study:
         # Who reads the graph is to read the class's own, node for node.
         self.by_node = self.job.scalar_graph or any(kind is not None and kind[0] in self.job.read
                                                     for kind in (self.prev, self.op))
+        if self.prev is not None and self.prev[0] in self.job.written:
+            raise Unfit(f"the program sets {self.prev[0]}")
         for name in (*self.missing, *self.computed, *self.factories):
             if name in OURS_ALREADY:
                 raise Unfit(f"its {name} is not what flatgrad's is")
@@ -661,6 +661,8 @@ class Study:
             put_on(name, member)
         if "__eq__" in self.extra or "__eq__" in self.kept:
             put_on("__hash__", self.members.get("__hash__") or NATIVE["__hash__"])
+            if "__ne__" not in self.members:
+                put_on("__ne__", differ)
         if self.prev is not None:
             self.put_prev(*self.prev)
         if self.op is not None:
@@ -808,11 +810,25 @@ def is_binary(name):
     return name == f"__{word}__" and (word in BINARY or word[:1] == "r" and word[1:] in BINARY)
 
 
+def converts(make, data, kind):
+    """Whether a class makes of such data something that is of none of these kinds."""
+    try:
+        return not isinstance(make(data).data, kind)
+    except Exception:
+        return False
+
+
 def attributes(out):
     """The names of an object's attributes."""
     slots = [name for base in type(out).__mro__ for name in
              ([base.__slots__] if isinstance(vars(base).get("__slots__"), str) else vars(base).get("__slots__", ()))]
     return [*getattr(out, "__dict__", ()), *(name for name in slots if name not in ("__dict__", "__weakref__"))]
+
+
+def differ(self, other):
+    """What Python makes of a class's own `__eq__`."""
+    answer = self.__eq__(other)
+    return answer if answer is NotImplemented else not answer
 
 
 def declare(name, **what):
@@ -920,11 +936,13 @@ class Missing:
         _core._declare(self.own)
 
     def __get__(self, v, owner):
+        if v is None:
+            return self
         try:
             return getattr(v, self.own)
-        except AttributeError:
-            raise AttributeError(f"{self.name}: made by the program's own class, and this Value is by flatgrad, in its "
-                                 "place; run the program without the class being replaced") from None
+        except AttributeError:  # which hasattr and the like would take for an answer
+            stop(f"{self.name} of a Value was read: it is made by the program's own class, and this Value is by flatgrad, "
+                 "in its place; run the program without the class being replaced")
 
     def __set__(self, v, x):
         setattr(v, self.own, x)
