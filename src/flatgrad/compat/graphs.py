@@ -12,8 +12,8 @@ from flatgrad import _core
 from flatgrad._core import Value
 
 __all__ = ["COMPARED", "CONVERTED", "METHODS", "OPERATIONS", "Raised", "STEPS", "UNARY", "Unfit", "alone", "backward",
-           "changed", "diamond", "equal", "graphs_of", "hidden_nodes", "is_binary", "number", "outcome", "preset", "programs", "same",
-           "told", "use_of", "with_number"]
+           "changed", "diamond", "equal", "graphs_of", "hidden_nodes", "is_binary", "number", "outcome", "preset",
+           "programs", "same", "told", "use_of", "with_number"]
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 

@@ -10,8 +10,8 @@ from flatgrad.compat.common import Stop
 from flatgrad.compat.graphs import Unfit
 
 __all__ = ["Missing", "NATIVE", "WithPass", "backward_of", "backward_once", "backward_to_none", "backward_unchanged",
-           "constructor", "declare", "differ", "grad_or_none", "native_backward", "native_init", "put_on", "set_grad_or_none",
-           "take_off"]
+           "constructor", "declare", "differ", "grad_or_none", "native_backward", "native_init", "put_on",
+           "set_grad_or_none", "take_off"]
 
 NATIVE = dict(vars(Value))  # what Value has of its own
 native_init, native_backward, native_grad = Value.__init__, Value.backward, Value.grad
@@ -72,8 +72,8 @@ def backward_unchanged(passes):
     """A backward pass for a class whose rules use the data that operands had when the operation was done."""
     def backward(self):
         if _core._changed_since(self):
-            stop("data was changed between an operation and the backward pass through it: flatgrad's gradients are those at "
-                 "the new data, and those of the program's own class at the old")
+            stop("data was changed between an operation and the backward pass through it: flatgrad's gradients are those "
+                 "at the new data, and those of the program's own class at the old")
         passes(self)
     return backward
 
@@ -113,8 +113,8 @@ class Missing:
         try:
             return getattr(v, self.own)
         except AttributeError:  # which hasattr and the like would take for an answer
-            stop(f"{self.name} of a Value was read: it is made by the program's own class, and this Value is by flatgrad, "
-                 "in its place; run the program without the class being replaced")
+            stop(f"{self.name} of a Value was read: it is made by the program's own class, and this Value is by "
+                 "flatgrad, in its place; run the program without the class being replaced")
 
     def __set__(self, v, x):
         setattr(v, self.own, x)

@@ -21,11 +21,11 @@ from flatgrad._core import Value
 from flatgrad.compat import source
 from flatgrad.compat.common import note, place
 from flatgrad.compat.graphs import (COMPARED, CONVERTED, METHODS, OPERATIONS, STEPS, UNARY, Raised, Unfit, backward,
-                                    changed, diamond, equal, graphs_of, hidden_nodes, is_binary, number, outcome, preset, programs,
-                                    same, told, use_of)
-from flatgrad.compat.own import (NATIVE, Missing, WithPass, backward_of, backward_once, backward_to_none, backward_unchanged,
-                                 constructor, declare, differ, grad_or_none, native_backward, native_init, put_on,
-                                 set_grad_or_none, take_off)
+                                    changed, diamond, equal, graphs_of, hidden_nodes, is_binary, number, outcome,
+                                    preset, programs, same, told, use_of)
+from flatgrad.compat.own import (NATIVE, Missing, WithPass, backward_of, backward_once, backward_to_none,
+                                 backward_unchanged, constructor, declare, differ, grad_or_none, native_backward,
+                                 native_init, put_on, set_grad_or_none, take_off)
 
 __all__ = ["replace"]
 
@@ -346,7 +346,8 @@ class Study:
         depends on more than its operands."""
         code = member.__code__
         codes = [code, *(part for part in code.co_consts if isinstance(part, types.CodeType))]
-        words = {word for part in codes for word in part.co_names} - self.seen - {*OURS_ALREADY, "label", self.cls.__name__}
+        words = {word for part in codes for word in part.co_names}
+        words -= {*self.seen, *OURS_ALREADY, "label", self.cls.__name__}
         for word in sorted(words & self.job.written):
             if callable(self.members.get(word)):
                 continue  # a method, or a function of math that is called as it is
@@ -523,8 +524,8 @@ class Study:
                 for (name, graph), found in zip(graphs, theirs):
                     ours = outcome(graph, make)
                     if not same(found, ours):
-                        raise Unfit(f"{name} gives {told(found)} with it, and {told(ours)} with flatgrad's Value in its "
-                                    "place")
+                        raise Unfit(f"{name} gives {told(found)} with it, and {told(ours)} with flatgrad's Value in "
+                                    "its place")
 
     @contextlib.contextmanager
     def named(self):
