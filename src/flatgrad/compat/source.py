@@ -103,7 +103,8 @@ class Job:
     def check_done(self):
         """When the program has ended: tell if it had no such class."""
         if not self.done and not self.told:
-            note(f"no module that the program imported has a class {self.wanted} at its top level: nothing was replaced")
+            note(f"no module that the program imported has a class {self.wanted} at its top level: nothing was "
+                 "replaced")
 
     def find_spec(self, module, path=None, target=None):
         """As a finder of `sys.meta_path`: only those modules are found here that define the class."""

@@ -11,31 +11,25 @@ import functools
 import inspect
 import io
 import itertools
-import math
 import operator
 import random
-import re
+import sys
 import types
 import warnings
 
-from flatgrad import _core
 from flatgrad._core import Value
-from flatgrad.compat import common, source
-from flatgrad.compat.common import Stop, note, place
+from flatgrad.compat import source
+from flatgrad.compat.common import note, place
+from flatgrad.compat.graphs import (COMPARED, CONVERTED, METHODS, OPERATIONS, STEPS, UNARY, Raised, Unfit, backward,
+                                    changed, diamond, equal, graphs_of, hidden_nodes, is_binary, number, outcome,
+                                    preset, programs, same, told, use_of)
+from flatgrad.compat.own import (NATIVE, Missing, WithPass, backward_of, backward_once, backward_to_none,
+                                 backward_unchanged, constructor, declare, differ, grad_or_none, native_backward,
+                                 native_init, put_on, set_grad_or_none, take_off)
 
 __all__ = ["replace"]
 
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-native_init = Value.__init__
-native_backward = Value.backward
-native_grad = Value.grad
-NATIVE = dict(vars(Value))
-
 replaced = {}  # by file: the Job
-
-
-class Unfit(Exception):
-    """Why flatgrad's Value cannot stand in for a class: the rest of a sentence that begins with the class."""
 
 
 def replace(cls, call, path, draft):
@@ -79,231 +73,6 @@ def replace(cls, call, path, draft):
     job.done.append(path)
     note(f"class {cls.__name__} of {place(path)} is flatgrad's now{study.told()}{job.rest}")
     return Value
-
-
-# ---- what is put on Value ----
-
-put = {}  # the names that have been put on Value
-
-
-def put_on(name, member):
-    put.setdefault(name, None)
-    setattr(Value, name, member)
-
-
-def take_off():
-    """Give Value back what it had."""
-    for name in put:
-        if name in NATIVE:
-            setattr(Value, name, NATIVE[name])
-        elif name in vars(Value):
-            delattr(Value, name)
-    put.clear()
-
-
-# ---- small graphs ----
-
-class Raised:
-    """What a graph came to that ended in an exception."""
-
-    def __init__(self, error):
-        self.error = error
-
-
-def number(x):
-    """A datum or gradient as a float; None counts as 0."""
-    if x is None:
-        return 0.0
-    if isinstance(x, complex):
-        raise ArithmeticError("complex")  # as flatgrad's Value has it
-    if not hasattr(x, "__float__") or type(x).__name__ in ("ndarray", "Tensor"):
-        raise Unfit(f"its numbers are of type {type(x).__name__}")
-    return float(x)
-
-
-def outcome(graph, make):
-    """What a graph gives whose leaves `make` makes: numbers and texts, or Raised."""
-    try:
-        return graph(make)
-    except (Unfit, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        return Raised(error)
-
-
-def same(theirs, ours):
-    """Whether the program would see the same. What fails with its own class may do better."""
-    if isinstance(theirs, Raised):
-        return True
-    if isinstance(ours, Raised):
-        return False
-    return len(theirs) == len(ours) and all(map(equal, theirs, ours))
-
-
-def equal(x, y):
-    if isinstance(x, str) and isinstance(y, str):  # the numbers of a text may be an int here and a float there
-        return NUMBER.sub("#", x) == NUMBER.sub("#", y) and all(
-            map(equal, map(float, NUMBER.findall(x)), map(float, NUMBER.findall(y))))
-    if isinstance(x, float) and isinstance(y, float):
-        return x == y or x != x and y != y or abs(x - y) <= 1e-12 + 1e-9 * max(abs(x), abs(y))
-    return x == y
-
-
-def backward(out, leaves):
-    """The number of `out`, and the gradients after a backward pass from it."""
-    data = number(out.data)
-    out.backward()
-    return [data, *(number(leaf.grad) for leaf in leaves)]
-
-
-def alone(function, numbers):
-    """The graph of one operation."""
-    def graph(make):
-        leaves = [make(x) for x in numbers]
-        return backward(function(*leaves), leaves)
-    return graph
-
-
-def behind(function, numbers):
-    """The operation, and one after it: its rule has another gradient than 1 to start from."""
-    def graph(make):
-        leaves = [make(x) for x in numbers]
-        return backward(function(*leaves) * make(3.0), leaves)
-    return graph
-
-
-def changed(function, numbers):
-    """The operation, whose operands get other data before the backward pass."""
-    def graph(make):
-        leaves = [make(x) for x in numbers]
-        out = function(*leaves)
-        for leaf in leaves:
-            leaf.data = number(leaf.data) + 0.5
-        return backward(out, leaves)
-    return graph
-
-
-def twice(function, numbers):
-    """The operation done twice with the same operands, whose gradients add up."""
-    def graph(make):
-        leaves = [make(x) for x in numbers]
-        return backward(function(*leaves) + function(*leaves), leaves)
-    return graph
-
-
-def result(function, numbers):
-    """What is no Value: the text of what the function returns."""
-    def graph(make):
-        found = function(*[make(x) for x in numbers])
-        return [number(found.data)] if hasattr(found, "data") else [found if type(found) is float else repr(found)]
-    return graph
-
-
-PAIRS = [(2.0, -3.0), (-0.7, 0.5), (25.0, 1e-6), (0.0, 1.5), (1.5, 0.0), (1.0, 1.0)]
-POWERS = [(2.0, 3), (-0.7, 2), (0.5, -1), (1e-6, 0.5), (25.0, -0.5), (3.0, 2.5), (0.0, 2), (0.0, 1), (-2.0, 3.0),
-          (1.5, 1), (1.5, 0)]
-NUMBERS = [0.7, -0.6, 0.0, 2.0, -3.0, 1e-6, 1e-12, 30.0, -30.0, 700.0, -700.0, 1.0, 5.5, -5.5, 11.0, -11.0, 17.0, -17.0,
-           60.0, -60.0, 130.0, -130.0]
-
-BINARY = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,
-          "pow": operator.pow}
-UNARY = {"__neg__": operator.neg, "__pos__": operator.pos, "__abs__": abs}
-COMPARED = {"__lt__": operator.lt, "__le__": operator.le, "__gt__": operator.gt, "__ge__": operator.ge}
-CONVERTED = {"__float__": float, "__int__": int, "__round__": round, "__trunc__": math.trunc, "__repr__": repr,
-             "__str__": str, "item": lambda v: v.item()}
-
-
-def uses(function, samples):
-    """The three graphs with an operation, for each sample of numbers."""
-    return [kind(function, numbers) for numbers in samples for kind in (alone, behind, twice)]
-
-
-def with_number(function, y, reflected=False):
-    """The operation with a number on one side."""
-    return (lambda a: function(y, a)) if reflected else (lambda a: function(a, y))
-
-
-def graphs_of(name):
-    """The graphs that show what a method or operator of that name does."""
-    word = name.strip("_")
-    if name in UNARY:
-        return uses(UNARY[name], [(x,) for x in NUMBERS])
-    if name in COMPARED:
-        return ([result(COMPARED[name], pair) for pair in PAIRS]
-                + [result(with_number(COMPARED[name], y), (x,)) for x, y in PAIRS])
-    if name in CONVERTED:
-        return [result(CONVERTED[name], (x,)) for x in NUMBERS[:9]]
-    if word in BINARY and name == f"__{word}__":
-        samples = POWERS if word == "pow" else PAIRS
-        found = [graph for x, y in samples for graph in uses(with_number(BINARY[word], y), [(x,)])]
-        return found + uses(BINARY[word], samples) + [alone(lambda a: BINARY[word](a, a), (x,)) for x, _ in PAIRS]
-    if word[:1] == "r" and word[1:] in BINARY and name == f"__{word}__":
-        return [graph for x, y in PAIRS for graph in uses(with_number(BINARY[word[1:]], x, True), [(y,)])]
-    return uses(operator.methodcaller(name), [(x,) for x in NUMBERS])
-
-
-def programs(names):
-    """Graphs of some fifteen of these operators each, with values that are used again and again."""
-    draw = random.Random(7)
-
-    def program(steps, calls):
-        def graph(make):
-            leaves = values = [make(x) for x in (0.9, -1.3, 0.4)]
-            values = list(values)
-            for name, i, j, x in steps:
-                a, b = values[i % len(values)], values[j % len(values)]
-                values.append(names[name](a, b, x))
-            out = values[-1]
-            for value in values[3:-1]:
-                out = out + value * make(0.1)
-            seen = []
-            for _ in range(calls):
-                seen += backward(out, [*leaves, *values[3:], out])
-            return seen
-        return graph
-    return [program([(draw.choice(sorted(names)), draw.randrange(20), draw.randrange(20), draw.uniform(0.5, 1.5))
-                     for _ in range(12)], calls) for calls in (1,) * 8]
-
-
-STEPS = {"__add__": lambda a, b, x: a + b, "__mul__": lambda a, b, x: a * b * x, "__sub__": lambda a, b, x: a - b,
-         "__neg__": lambda a, b, x: -a, "__truediv__": lambda a, b, x: a / (b * b + 1.0),
-         "__pow__": lambda a, b, x: (a * 0.1) ** 2, "__radd__": lambda a, b, x: x + a,
-         "__rmul__": lambda a, b, x: x * a, "__rsub__": lambda a, b, x: x - a,
-         "relu": lambda a, b, x: a.relu(), "tanh": lambda a, b, x: a.tanh(), "sigmoid": lambda a, b, x: a.sigmoid(),
-         "exp": lambda a, b, x: (a * 0.01).exp(), "log": lambda a, b, x: (a * a + 1.0).log()}
-
-
-def diamond(calls):
-    """Graphs whose backward pass is run several times."""
-    def graph(make):
-        a, b = make(2.0), make(-3.0)
-        c = a * b
-        d = c + a
-        e = d * c
-        f = e * e + d + c
-        seen = []
-        for _ in range(calls):
-            seen += backward(f, (a, b, c, d, e, f))
-        return seen
-    return graph
-
-
-def hidden_nodes(make):
-    """Two passes over a graph with operations that a class may make of others."""
-    a, b = make(2.0), make(-3.0)
-    c = (a - b) * a
-    d = -c
-    backward(d, ())
-    return backward(d, (a, b))
-
-
-def preset(make):
-    """A pass over gradients that are there already."""
-    a, b = make(2.0), make(-3.0)
-    c = a * b
-    d = c + a
-    a.grad, c.grad, d.grad = 0.5, 0.25, 4.0
-    return backward(d, (a, b, c, d))
 
 
 # ---- a class ----
@@ -577,7 +346,8 @@ class Study:
         depends on more than its operands."""
         code = member.__code__
         codes = [code, *(part for part in code.co_consts if isinstance(part, types.CodeType))]
-        words = {word for part in codes for word in part.co_names} - self.seen - {*OURS_ALREADY, "label", self.cls.__name__}
+        words = {word for part in codes for word in part.co_names}
+        words -= {*self.seen, *OURS_ALREADY, "label", self.cls.__name__}
         for word in sorted(words & self.job.written):
             if callable(self.members.get(word)):
                 continue  # a method, or a function of math that is called as it is
@@ -630,8 +400,7 @@ class Study:
                     break
         if self.backward is None:
             # micrograd's - and / are several nodes each, whose gradients a second pass over them compounds too.
-            again = hidden_nodes
-            self.compounds = not same(outcome(again, self.make), outcome(again, Value))
+            self.compounds = not same(outcome(hidden_nodes, self.make), outcome(hidden_nodes, Value))
         if self.backward != "theirs":
             self.check_constant("backward", self.cls.backward)
 
@@ -708,7 +477,7 @@ class Study:
     def put_op(self, name, found):
         ours = dict(zip(("", "+", "*"), (found[0], found[2], found[3])))
         a, b = self.make(0.7), self.make(1.9)
-        for symbol, function in SYMBOLS.items():
+        for symbol, function in OPERATIONS.items():
             with contextlib.suppress(Exception):
                 ours[symbol] = getattr(function(a, b), name)
         ours = {symbol: text for symbol, text in ours.items() if symbol != text}
@@ -755,8 +524,8 @@ class Study:
                 for (name, graph), found in zip(graphs, theirs):
                     ours = outcome(graph, make)
                     if not same(found, ours):
-                        raise Unfit(f"{name} gives {told(found)} with it, and {told(ours)} with flatgrad's Value in its "
-                                    "place")
+                        raise Unfit(f"{name} gives {told(found)} with it, and {told(ours)} with flatgrad's Value in "
+                                    "its place")
 
     @contextlib.contextmanager
     def named(self):
@@ -785,31 +554,6 @@ class Study:
         return text
 
 
-METHODS = {name for name, member in NATIVE.items() if type(member).__name__ == "method_descriptor"
-           and any(row["name"] == name and row["public"] and row["arity"] == 1 for row in _core._operations())}
-SYMBOLS = {"-": lambda a, b: a - b, "/": lambda a, b: a / b, "neg": lambda a, b: -a, "ReLU": lambda a, b: a.relu(),
-           "**2": lambda a, b: a ** 2, "**3": lambda a, b: a ** 3,
-           **{row["symbol"]: operator.methodcaller(row["name"]) for row in _core._operations()
-              if row["public"] and row["arity"] == 1}}
-
-
-def use_of(name):
-    """A use of an operator or method: a function of Values, and numbers for them."""
-    word = name.strip("_")
-    if name in UNARY:
-        return UNARY[name], (0.7,)
-    if is_binary(name) and word in BINARY:
-        return (lambda a: a ** 3, (0.7,)) if word == "pow" else (BINARY[word], (0.7, 1.9))
-    if is_binary(name):
-        return with_number(BINARY[word[1:]], 2.5, True), (0.7,)
-    return operator.methodcaller(name), (0.7,)
-
-
-def is_binary(name):
-    word = name.strip("_")
-    return name == f"__{word}__" and (word in BINARY or word[:1] == "r" and word[1:] in BINARY)
-
-
 def converts(make, data, kind):
     """Whether a class makes of such data something that is of none of these kinds."""
     try:
@@ -825,209 +569,41 @@ def attributes(out):
     return [*getattr(out, "__dict__", ()), *(name for name in slots if name not in ("__dict__", "__weakref__"))]
 
 
-def differ(self, other):
-    """What Python makes of a class's own `__eq__`."""
-    answer = self.__eq__(other)
-    return answer if answer is NotImplemented else not answer
-
-
-def declare(name, **what):
-    if name in NATIVE and name != "label":
-        raise Unfit(f"its attribute {name} has the name of something else of flatgrad's Value")
-    put.setdefault(name, None)
-    _core._declare(name, **what)
-
-
-def told(found):
-    if isinstance(found, Raised):
-        return f"{type(found.error).__name__}: {found.error}"
-    return ", ".join([f"{x:.6g}" if isinstance(x, float) else str(x) for x in found[:4]])
-
-
-# ---- backward passes that set gradients to 0 first ----
-
-def backward_of(kind):
-    """flatgrad's backward pass, before which gradients become 0: of `all` that it reaches, or of the `inner` nodes."""
-    if kind is None:
-        return native_backward
-
-    def backward(self):
-        _core._clear_gradients(self, kind == "all")
-        native_backward(self)
-    return backward
-
-
-def backward_once(self):
-    """flatgrad's backward pass, if it is the first over the nodes that stand for several of the class's own."""
-    if _core._second_pass(self):
-        stop("a second backward pass over a graph with - or /, which flatgrad has as one node each: the program's own "
-             "class adds up gradients in more nodes; --scalar-graph has them too")
-    native_backward(self)
-
-
-def backward_unchanged(passes):
-    """A backward pass for a class whose rules use the data that operands had when the operation was done."""
-    def backward(self):
-        if _core._changed_since(self):
-            stop("data was changed between an operation and the backward pass through it: flatgrad's gradients are those at "
-                 "the new data, and those of the program's own class at the old")
-        passes(self)
-    return backward
-
-
-def stop(reason):
-    raise Stop(reason) if common.speaker == "flatgrad run" else RuntimeError(reason)
-
-
-# ---- gradients that are None until a pass reaches them: 0.0, and those of 0 that one has reached are -0.0 ----
-
-def grad_or_none(v):
-    x = native_grad.__get__(v)
-    return x if x else None if math.copysign(1.0, x) > 0 else 0.0
-
-
-def set_grad_or_none(v, x):
-    native_grad.__set__(v, 0.0 if x is None else x if x else -0.0)
-
-
-def backward_to_none(passes):
-    def backward(self):
-        passes(self)
-        _core._sign_zeros(self)
-    return backward
-
-
-class WithPass:
-    """A Value with another backward pass, to try that."""
-
-    def __init__(self, passes, x):
-        self.passes, self.value = passes, x if isinstance(x, Value) else Value(x)
-
-    def wrap(self, other, function):
-        return WithPass(self.passes, function(self.value, other.value))
-
-    def __add__(self, other):
-        return self.wrap(other, operator.add)
-
-    def __mul__(self, other):
-        return self.wrap(other, operator.mul)
-
-    def backward(self):
-        self.passes(self.value)
-
-    @property
-    def data(self):
-        return self.value.data
-
-    @property
-    def grad(self):
-        return self.value.grad
-
-    @grad.setter
-    def grad(self, x):
-        self.value.grad = x
-
-
-class Missing:
-    """An attribute that the class's own operators and constructor compute, and flatgrad's do not; it may be set."""
-
-    def __init__(self, name):
-        self.name, self.own = name, f"_own_{name}"
-        _core._declare(self.own)
-
-    def __get__(self, v, owner):
-        if v is None:
-            return self
-        try:
-            return getattr(v, self.own)
-        except AttributeError:  # which hasattr and the like would take for an answer
-            stop(f"{self.name} of a Value was read: it is made by the program's own class, and this Value is by flatgrad, "
-                 "in its place; run the program without the class being replaced")
-
-    def __set__(self, v, x):
-        setattr(v, self.own, x)
-
-
-# ---- its constructor ----
-
-def constructor(study):
-    """An `__init__` with the parameters of the class's own, each put where that puts it."""
-    space = {"native": native_init, "refuse": refuse}
-    head, lines, native, kind = ["self"], [], {}, None
-    for k, parameter in enumerate(study.parameters):
-        role, name = study.roles[parameter.name], parameter.name
-        if name in space or name == "self":
-            raise Unfit(f"its __init__ has a parameter {name}")
-        if parameter.kind == parameter.KEYWORD_ONLY and kind != parameter.KEYWORD_ONLY:
-            head.append("*")
-        kind = parameter.kind
-        if kind == parameter.VAR_POSITIONAL or kind == parameter.VAR_KEYWORD:
-            head.append(("*" if kind == parameter.VAR_POSITIONAL else "**") + name)
-            lines.append(f"if {name}: refuse({name!r})")
-            continue
-        space[f"default_{k}"] = parameter.default
-        head.append(name if parameter.default is inspect.Parameter.empty else f"{name}=default_{k}")
-        if role is None:
-            lines.append(f"if {name} is not default_{k}: refuse({name!r})")
-        elif role.startswith("."):
-            always = role[1:] in study.computed or parameter.default is inspect.Parameter.empty
-            lines.append(("" if always else f"if {name} is not default_{k}: ") + f"self.{role[1:]} = {name}")
-        else:
-            native[role] = name
-    children = native.get("children")
-    call = [native["data"], f"() if {children} is None else {children}" if children else "()"]
-    if "op" in native:
-        lines.insert(0, f"if type({native['op']}) is not str: {native['op']} = str({native['op']} or '')")
-        call.append(native["op"])
-    if "local" in native:
-        call += ([] if "op" in native else ["''"]) + ["None", f"local_grads={native['local']} or None"]
-    at = 1 if "op" in native else 0
-    lines.insert(at, f"native(self, {', '.join(call)})")
-    code = f"def __init__({', '.join(head)}):\n" + "".join(f"    {line}\n" for line in lines)
-    exec(code, space)
-    return space["__init__"]
-
-
-def refuse(name):
-    raise TypeError(f"{name}: flatgrad's Value, in the place of the program's own class, does not know what to do with "
-                    "this argument; run the program without it being replaced")
-
-
-# ---- what must be as it was ----
+# ---- what must be as it was before ----
 
 class State:
-    """Numbers and containers of the class and its modules, which making Values may change."""
+    """Numbers and containers of the class and its modules, and random numbers, which making Values may change."""
 
     def __init__(self, cls, members):
-        spaces = {id(member.__globals__): member.__globals__ for member in members.values()
-                  if isinstance(member, types.FunctionType)}
-        self.cls, self.spaces, self.random = cls, list(spaces.values()), random.getstate()
-        self.kept = [(space, name, x, content(x)) for space in (vars(cls), *self.spaces) for name, x in space.items()
+        modules = {id(member.__globals__): member.__globals__ for member in members.values()
+                   if isinstance(member, types.FunctionType)}
+        self.random = random.getstate(), "numpy" in sys.modules and sys.modules["numpy"].random.get_state()
+        self.kept = [(functools.partial(setattr, cls) if space is not modules.get(id(space)) else space.__setitem__,
+                      space, name, x, content(x))
+                     for space in (vars(cls), *modules.values()) for name, x in space.items()
                      if not name.startswith("__") and (isinstance(x, (int, float, list, dict, set))
                                                        or type(x) is itertools.count)]
 
     def restore(self):
         """Put back what has changed; the name of one that matters."""
-        changed = None
-        random.setstate(self.random)
-        for space, name, x, before in self.kept:
-            now = space.get(name)
-            if now is x and content(x) == before:
+        random.setstate(self.random[0])
+        if self.random[1]:
+            sys.modules["numpy"].random.set_state(self.random[1])
+        matters = None
+        for put_back, space, name, x, before in self.kept:
+            if space.get(name) is x and (isinstance(x, (int, float)) or content(x) == before):
                 continue
             if type(x) is itertools.count:
                 x = itertools.count(*before)
             else:
-                changed = name
+                matters = name
                 if isinstance(x, list):
                     x[:] = before
                 elif isinstance(x, (dict, set)):
                     x.clear()
                     x.update(before)
-            if space is self.spaces or isinstance(space, dict):
-                space[name] = x
-            else:
-                setattr(self.cls, name, x)
-        return changed
+            put_back(name, x)
+        return matters
 
 
 def content(x):

@@ -1,0 +1,257 @@
+"""Small graphs, and whether a class's and flatgrad's Value give the same numbers for them.
+
+A graph is a function that is given what makes a leaf of a number. It returns numbers and texts: what a program might
+print.
+"""
+import math
+import operator
+import random
+import re
+
+from flatgrad import _core
+from flatgrad._core import Value
+
+__all__ = ["COMPARED", "CONVERTED", "METHODS", "OPERATIONS", "Raised", "STEPS", "UNARY", "Unfit", "alone", "backward",
+           "changed", "diamond", "equal", "graphs_of", "hidden_nodes", "is_binary", "number", "outcome", "preset",
+           "programs", "same", "told", "use_of", "with_number"]
+
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+class Unfit(Exception):
+    """Why flatgrad's Value cannot stand in for a class: the rest of a sentence that begins with the class."""
+
+
+class Raised:
+    """What a graph came to that ended in an exception."""
+
+    def __init__(self, error):
+        self.error = error
+
+
+def number(x):
+    """A datum or gradient as a float; None counts as 0."""
+    if x is None:
+        return 0.0
+    if isinstance(x, complex):
+        raise ArithmeticError("complex")  # as flatgrad's Value has it
+    if not hasattr(x, "__float__") or type(x).__name__ in ("ndarray", "Tensor"):
+        raise Unfit(f"its numbers are of type {type(x).__name__}")
+    return float(x)
+
+
+def outcome(graph, make):
+    """What a graph gives whose leaves `make` makes: numbers and texts, or Raised."""
+    try:
+        return graph(make)
+    except (Unfit, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        return Raised(error)
+
+
+def same(theirs, ours):
+    """Whether the program would see the same. What fails with its own class may do better."""
+    if isinstance(theirs, Raised):
+        return True
+    if isinstance(ours, Raised):
+        return False
+    return len(theirs) == len(ours) and all(map(equal, theirs, ours))
+
+
+def equal(x, y):
+    if isinstance(x, str) and isinstance(y, str):  # the numbers of a text may be an int here and a float there
+        return NUMBER.sub("#", x) == NUMBER.sub("#", y) and all(
+            map(equal, map(float, NUMBER.findall(x)), map(float, NUMBER.findall(y))))
+    if isinstance(x, float) and isinstance(y, float):
+        return x == y or x != x and y != y or abs(x - y) <= 1e-12 + 1e-9 * max(abs(x), abs(y))
+    return x == y
+
+
+def backward(out, leaves):
+    """The number of `out`, and the gradients after a backward pass from it."""
+    data = number(out.data)
+    out.backward()
+    return [data, *(number(leaf.grad) for leaf in leaves)]
+
+
+def alone(function, numbers):
+    """The graph of one operation."""
+    def graph(make):
+        leaves = [make(x) for x in numbers]
+        return backward(function(*leaves), leaves)
+    return graph
+
+
+def behind(function, numbers):
+    """The operation, and one after it: its rule has another gradient than 1 to start from."""
+    def graph(make):
+        leaves = [make(x) for x in numbers]
+        return backward(function(*leaves) * make(3.0), leaves)
+    return graph
+
+
+def changed(function, numbers):
+    """The operation, whose operands get other data before the backward pass."""
+    def graph(make):
+        leaves = [make(x) for x in numbers]
+        out = function(*leaves)
+        for leaf in leaves:
+            leaf.data = number(leaf.data) + 0.5
+        return backward(out, leaves)
+    return graph
+
+
+def twice(function, numbers):
+    """The operation done twice with the same operands, whose gradients add up."""
+    def graph(make):
+        leaves = [make(x) for x in numbers]
+        return backward(function(*leaves) + function(*leaves), leaves)
+    return graph
+
+
+def result(function, numbers):
+    """What is no Value: the text of what the function returns."""
+    def graph(make):
+        found = function(*[make(x) for x in numbers])
+        return [number(found.data)] if hasattr(found, "data") else [found if type(found) is float else repr(found)]
+    return graph
+
+
+PAIRS = [(2.0, -3.0), (-0.7, 0.5), (25.0, 1e-6), (0.0, 1.5), (1.5, 0.0), (1.0, 1.0)]
+POWERS = [(2.0, 3), (-0.7, 2), (0.5, -1), (1e-6, 0.5), (25.0, -0.5), (3.0, 2.5), (0.0, 2), (0.0, 1), (-2.0, 3.0),
+          (1.5, 1), (1.5, 0)]
+NUMBERS = [0.7, -0.6, 0.0, 2.0, -3.0, 1e-6, 1e-12, 30.0, -30.0, 700.0, -700.0, 1.0, 5.5, -5.5, 11.0, -11.0, 17.0, -17.0,
+           60.0, -60.0, 130.0, -130.0]
+
+BINARY = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,
+          "pow": operator.pow}
+UNARY = {"__neg__": operator.neg, "__pos__": operator.pos, "__abs__": abs}
+COMPARED = {"__lt__": operator.lt, "__le__": operator.le, "__gt__": operator.gt, "__ge__": operator.ge}
+CONVERTED = {"__float__": float, "__int__": int, "__round__": round, "__trunc__": math.trunc, "__repr__": repr,
+             "__str__": str, "item": lambda v: v.item()}
+
+
+def uses(function, samples):
+    """The three graphs with an operation, for each sample of numbers."""
+    return [kind(function, numbers) for numbers in samples for kind in (alone, behind, twice)]
+
+
+def with_number(function, y, reflected=False):
+    """The operation with a number on one side."""
+    return (lambda a: function(y, a)) if reflected else (lambda a: function(a, y))
+
+
+def graphs_of(name):
+    """The graphs that show what a method or operator of that name does."""
+    word = name.strip("_")
+    if name in UNARY:
+        return uses(UNARY[name], [(x,) for x in NUMBERS])
+    if name in COMPARED:
+        return ([result(COMPARED[name], pair) for pair in PAIRS]
+                + [result(with_number(COMPARED[name], y), (x,)) for x, y in PAIRS])
+    if name in CONVERTED:
+        return [result(CONVERTED[name], (x,)) for x in NUMBERS[:9]]
+    if word in BINARY and name == f"__{word}__":
+        samples = POWERS if word == "pow" else PAIRS
+        found = [graph for x, y in samples for graph in uses(with_number(BINARY[word], y), [(x,)])]
+        return found + uses(BINARY[word], samples) + [alone(lambda a: BINARY[word](a, a), (x,)) for x, _ in PAIRS]
+    if word[:1] == "r" and word[1:] in BINARY and name == f"__{word}__":
+        return [graph for x, y in PAIRS for graph in uses(with_number(BINARY[word[1:]], x, True), [(y,)])]
+    return uses(operator.methodcaller(name), [(x,) for x in NUMBERS])
+
+
+def programs(names):
+    """Graphs of some fifteen of these operators each, with values that are used again and again."""
+    draw = random.Random(7)
+
+    def program(steps, calls):
+        def graph(make):
+            leaves = values = [make(x) for x in (0.9, -1.3, 0.4)]
+            values = list(values)
+            for name, i, j, x in steps:
+                a, b = values[i % len(values)], values[j % len(values)]
+                values.append(names[name](a, b, x))
+            out = values[-1]
+            for value in values[3:-1]:
+                out = out + value * make(0.1)
+            seen = []
+            for _ in range(calls):
+                seen += backward(out, [*leaves, *values[3:], out])
+            return seen
+        return graph
+    return [program([(draw.choice(sorted(names)), draw.randrange(20), draw.randrange(20), draw.uniform(0.5, 1.5))
+                     for _ in range(12)], calls) for calls in (1,) * 8]
+
+
+STEPS = {"__add__": lambda a, b, x: a + b, "__mul__": lambda a, b, x: a * b * x, "__sub__": lambda a, b, x: a - b,
+         "__neg__": lambda a, b, x: -a, "__truediv__": lambda a, b, x: a / (b * b + 1.0),
+         "__pow__": lambda a, b, x: (a * 0.1) ** 2, "__radd__": lambda a, b, x: x + a,
+         "__rmul__": lambda a, b, x: x * a, "__rsub__": lambda a, b, x: x - a,
+         "relu": lambda a, b, x: a.relu(), "tanh": lambda a, b, x: a.tanh(), "sigmoid": lambda a, b, x: a.sigmoid(),
+         "exp": lambda a, b, x: (a * 0.01).exp(), "log": lambda a, b, x: (a * a + 1.0).log()}
+
+
+def diamond(calls):
+    """Graphs whose backward pass is run several times."""
+    def graph(make):
+        a, b = make(2.0), make(-3.0)
+        c = a * b
+        d = c + a
+        e = d * c
+        f = e * e + d + c
+        seen = []
+        for _ in range(calls):
+            seen += backward(f, (a, b, c, d, e, f))
+        return seen
+    return graph
+
+
+def hidden_nodes(make):
+    """Two passes over a graph with operations that a class may make of others."""
+    a, b = make(2.0), make(-3.0)
+    c = (a - b) * a
+    d = -c
+    backward(d, ())
+    return backward(d, (a, b))
+
+
+def preset(make):
+    """A pass over gradients that are there already."""
+    a, b = make(2.0), make(-3.0)
+    c = a * b
+    d = c + a
+    a.grad, c.grad, d.grad = 0.5, 0.25, 4.0
+    return backward(d, (a, b, c, d))
+
+
+def use_of(name):
+    """A use of an operator or method: a function of Values, and numbers for them."""
+    word = name.strip("_")
+    if name in UNARY:
+        return UNARY[name], (0.7,)
+    if is_binary(name) and word in BINARY:
+        return (lambda a: a ** 3, (0.7,)) if word == "pow" else (BINARY[word], (0.7, 1.9))
+    if is_binary(name):
+        return with_number(BINARY[word[1:]], 2.5, True), (0.7,)
+    return operator.methodcaller(name), (0.7,)
+
+
+def is_binary(name):
+    word = name.strip("_")
+    return name == f"__{word}__" and (word in BINARY or word[:1] == "r" and word[1:] in BINARY)
+
+
+def told(found):
+    if isinstance(found, Raised):
+        return f"{type(found.error).__name__}: {found.error}"
+    return ", ".join([f"{x:.6g}" if isinstance(x, float) else str(x) for x in found[:4]])
+
+
+# The operations that are methods, and their symbols with a use of each.
+METHODS = {name for name, member in vars(Value).items() if type(member).__name__ == "method_descriptor"
+           and any(row["name"] == name and row["public"] and row["arity"] == 1 for row in _core._operations())}
+OPERATIONS = {"-": lambda a, b: a - b, "/": lambda a, b: a / b, "neg": lambda a, b: -a, "ReLU": lambda a, b: a.relu(),
+           "**2": lambda a, b: a ** 2, "**3": lambda a, b: a ** 3,
+           **{row["symbol"]: operator.methodcaller(row["name"]) for row in _core._operations()
+              if row["public"] and row["arity"] == 1}}

@@ -1,0 +1,196 @@
+"""What flatgrad's Value is given, and gives back, when it takes the place of a program's own class."""
+import inspect
+import math
+import operator
+
+from flatgrad import _core
+from flatgrad._core import Value
+from flatgrad.compat import common
+from flatgrad.compat.common import Stop
+from flatgrad.compat.graphs import Unfit
+
+__all__ = ["Missing", "NATIVE", "WithPass", "backward_of", "backward_once", "backward_to_none", "backward_unchanged",
+           "constructor", "declare", "differ", "grad_or_none", "native_backward", "native_init", "put_on",
+           "set_grad_or_none", "take_off"]
+
+NATIVE = dict(vars(Value))  # what Value has of its own
+native_init, native_backward, native_grad = Value.__init__, Value.backward, Value.grad
+
+put = []  # the names that have been put on Value
+
+
+def put_on(name, member):
+    put.append(name)
+    setattr(Value, name, member)
+
+
+def take_off():
+    """Give Value back what it had."""
+    for name in put:
+        if name in NATIVE:
+            setattr(Value, name, NATIVE[name])
+        elif name in vars(Value):
+            delattr(Value, name)
+    put.clear()
+
+
+def declare(name, **what):
+    if name in NATIVE and name != "label":
+        raise Unfit(f"its attribute {name} has the name of something else of flatgrad's Value")
+    put.append(name)
+    _core._declare(name, **what)
+
+
+def differ(self, other):
+    """What Python makes of a class's own `__eq__`."""
+    answer = self.__eq__(other)
+    return answer if answer is NotImplemented else not answer
+
+
+# ---- backward passes that set gradients to 0 first ----
+
+def backward_of(kind):
+    """flatgrad's backward pass, before which gradients become 0: of `all` that it reaches, or of the `inner` nodes."""
+    if kind is None:
+        return native_backward
+
+    def backward(self):
+        _core._clear_gradients(self, kind == "all")
+        native_backward(self)
+    return backward
+
+
+def backward_once(self):
+    """flatgrad's backward pass, if it is the first over the nodes that stand for several of the class's own."""
+    if _core._second_pass(self):
+        stop("a second backward pass over a graph with - or /, which flatgrad has as one node each: the program's own "
+             "class adds up gradients in more nodes; --scalar-graph has them too")
+    native_backward(self)
+
+
+def backward_unchanged(passes):
+    """A backward pass for a class whose rules use the data that operands had when the operation was done."""
+    def backward(self):
+        if _core._changed_since(self):
+            stop("data was changed between an operation and the backward pass through it: flatgrad's gradients are those "
+                 "at the new data, and those of the program's own class at the old")
+        passes(self)
+    return backward
+
+
+def stop(reason):
+    raise Stop(reason) if common.speaker == "flatgrad run" else RuntimeError(reason)
+
+
+# ---- gradients that are None until a pass reaches them: 0.0, and those of 0 that one has reached are -0.0 ----
+
+def grad_or_none(v):
+    x = native_grad.__get__(v)
+    return x if x else None if math.copysign(1.0, x) > 0 else 0.0
+
+
+def set_grad_or_none(v, x):
+    native_grad.__set__(v, 0.0 if x is None else x if x else -0.0)
+
+
+def backward_to_none(passes):
+    def backward(self):
+        passes(self)
+        _core._sign_zeros(self)
+    return backward
+
+
+class Missing:
+    """An attribute that the class's own operators and constructor compute, and flatgrad's do not; it may be set."""
+
+    def __init__(self, name):
+        self.name, self.own = name, f"_own_{name}"
+        declare(self.own)
+
+    def __get__(self, v, owner):
+        if v is None:
+            return self
+        try:
+            return getattr(v, self.own)
+        except AttributeError:  # which hasattr and the like would take for an answer
+            stop(f"{self.name} of a Value was read: it is made by the program's own class, and this Value is by "
+                 "flatgrad, in its place; run the program without the class being replaced")
+
+    def __set__(self, v, x):
+        setattr(v, self.own, x)
+
+
+class WithPass:
+    """A Value with another backward pass, to try that."""
+
+    def __init__(self, passes, x):
+        self.passes, self.value = passes, x if isinstance(x, Value) else Value(x)
+
+    def wrap(self, other, function):
+        return WithPass(self.passes, function(self.value, other.value))
+
+    def __add__(self, other):
+        return self.wrap(other, operator.add)
+
+    def __mul__(self, other):
+        return self.wrap(other, operator.mul)
+
+    def backward(self):
+        self.passes(self.value)
+
+    @property
+    def data(self):
+        return self.value.data
+
+    @property
+    def grad(self):
+        return self.value.grad
+
+    @grad.setter
+    def grad(self, x):
+        self.value.grad = x
+
+
+# ---- its constructor ----
+
+def constructor(study):
+    """An `__init__` with the parameters of the class's own, each put where that puts it."""
+    space = {"native": native_init, "refuse": refuse}
+    head, lines, native, kind = ["self"], [], {}, None
+    for k, parameter in enumerate(study.parameters):
+        role, name = study.roles[parameter.name], parameter.name
+        if name in space or name == "self":
+            raise Unfit(f"its __init__ has a parameter {name}")
+        if parameter.kind == parameter.KEYWORD_ONLY and kind != parameter.KEYWORD_ONLY:
+            head.append("*")
+        kind = parameter.kind
+        if kind == parameter.VAR_POSITIONAL or kind == parameter.VAR_KEYWORD:
+            head.append(("*" if kind == parameter.VAR_POSITIONAL else "**") + name)
+            lines.append(f"if {name}: refuse({name!r})")
+            continue
+        space[f"default_{k}"] = parameter.default
+        head.append(name if parameter.default is inspect.Parameter.empty else f"{name}=default_{k}")
+        if role is None:
+            lines.append(f"if {name} is not default_{k}: refuse({name!r})")
+        elif role.startswith("."):
+            always = role[1:] in study.computed or parameter.default is inspect.Parameter.empty
+            lines.append(("" if always else f"if {name} is not default_{k}: ") + f"self.{role[1:]} = {name}")
+        else:
+            native[role] = name
+    children = native.get("children")
+    call = [native["data"], f"() if {children} is None else {children}" if children else "()"]
+    if "op" in native:
+        lines.insert(0, f"if type({native['op']}) is not str: {native['op']} = str({native['op']} or '')")
+        call.append(native["op"])
+    if "local" in native:
+        call += ([] if "op" in native else ["''"]) + ["None", f"local_grads={native['local']} or None"]
+    at = 1 if "op" in native else 0
+    lines.insert(at, f"native(self, {', '.join(call)})")
+    code = f"def __init__({', '.join(head)}):\n" + "".join(f"    {line}\n" for line in lines)
+    exec(code, space)
+    return space["__init__"]
+
+
+def refuse(name):
+    raise TypeError(f"{name}: flatgrad's Value, in the place of the program's own class, does not know what to do with "
+                    "this argument; run the program without it being replaced")
