@@ -128,8 +128,9 @@ core = Extension(
     include_dirs=["csrc"],
     libraries=[] if os.name == "nt" else ["m"],  # not by way of what Python links
     depends=sorted(p.as_posix() for p in Path("csrc").glob("*.[hd]*")),
-    # A heap type: methods can be added to Value from Python, and it can be subclassed.
-    define_macros=[("CYTHON_USE_TYPE_SPECS", "1")],
+    # A heap type: methods can be added to Value from Python, and it can be subclassed. Strings as they are: Cython 3.2
+    # would import zlib for them.
+    define_macros=[("CYTHON_USE_TYPE_SPECS", "1"), ("CYTHON_COMPRESS_STRINGS", "0")],
 )
 
 update_stub()
