@@ -192,6 +192,9 @@ CASES = {
     "_Attribute": "_core._Attribute('note')", "_Attribute.__get__": "attribute.__get__(ruled, Value)",
     "_Attribute.__get__ default": "Value(1.0).label", "_Attribute.__get__ factory": "Value(1.0).consumers.append(1)",
     "_declare": "_core._declare('consumers', factory=list)",
+    "_clear_gradients": "_core._clear_gradients(a * b, False)", "_sign_zeros": "_core._sign_zeros(a * b)",
+    "_second_pass": "_core._second_pass(a - b)", "_changed_since": "_core._changed_since(a - b)",
+    "_scalar_graph_everywhere": "_core._open_blocks()",  # for the whole process: it allocates nothing
     "_Rule": "_core._Rule(a)", "_Rule.__call__": "rule()", "_Rule.__reduce__": "rule.__reduce__()",
     "_Rule.__name__": "chain._backward.__name__", "_Rule.__qualname__": "rule.__qualname__",
     "_Rule.__signature__": "rule.__signature__",

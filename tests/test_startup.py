@@ -38,12 +38,10 @@ NN = {"flatgrad.nn", "flatgrad.nn.initialization", "flatgrad.nn.layers", "flatgr
 RUN_NEEDS = {
     "importlib.machinery": "the loader of the program",
     "importlib.util": "python -m has it anyway",
-    "hashlib": "whether the micrograd that is installed is the one that we stand in for",
+    "zlib": "whether the micrograd that is installed is the one that we stand in for",
 }
 RUN = {"flatgrad.cli", "flatgrad.cli.program", "flatgrad.compat", "flatgrad.compat.common", "flatgrad.compat.install",
        "flatgrad.compat.running", "flatgrad.engine", "micrograd", "micrograd.engine", "micrograd.nn"}
-# At the top of `compat` as yet. What needs them is notebooks, tracebacks and --replace-class.
-RUN_NEEDS |= dict.fromkeys(["ast", "json", "linecache", "re", "traceback", "warnings"], "compat")
 
 SCRIPT = ["-c", "import sys; from flatgrad.cli import script; sys.exit(script())"]   # as pip's program does it
 

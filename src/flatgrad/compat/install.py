@@ -7,12 +7,9 @@ from flatgrad.compat.common import installed, note, place
 
 __all__ = ["install_as_micrograd"]
 
-# SHA-256 of engine.py and nn.py, line ends as \n, of the micrograd that flatgrad is a drop-in for. What is installed
-# under its name and is something else keeps its modules, as a package beside the program does.
-MICROGRAD = {
-    "engine.py": "95f19fa3734458d868e067d770f0773027763a2f654900bfbc1df8c5413acf84",
-    "nn.py": "f54453501abc4fd38ae724a8b378d6a5d23bfdd0a49c77e619b95f86ad16594d",
-}
+# Length and CRC-32 of engine.py and nn.py, line ends as \n, of the micrograd that flatgrad is a drop-in for. What is
+# installed under its name and is something else keeps its modules, as a package beside the program does.
+MICROGRAD = {"engine.py": (2730, 3584426515), "nn.py": (1613, 2081168415)}
 
 
 def install_as_micrograd(*, nn=False, scalar_graph=False):
@@ -122,13 +119,14 @@ def own_package():
 
 
 def digest(path):
-    from hashlib import sha256
+    from zlib import crc32
 
     try:
         with open(path, "rb") as file:
-            return sha256(file.read().replace(b"\r\n", b"\n")).hexdigest()
+            source = file.read().replace(b"\r\n", b"\n")
     except OSError:
         return None
+    return len(source), crc32(source)
 
 
 class Own:
@@ -150,7 +148,8 @@ class Own:
             " (--nn takes flatgrad.nn)" if "micrograd.nn" in kept else "",
             "; micrograd.nn is flatgrad.nn" if nn else ""])
         if not with_class:
-            note(f"{place(folder)} is the program's own package and has no class Value: nothing of it is replaced"
+            note(f"{place(folder)} is the program's own package, without a class Value with data, grad and backward(): nothing "
+                 "of it is replaced"
                  + (", but for micrograd.nn" if nn else ""))
 
     def find_spec(self, name, path=None, target=None):
