@@ -148,8 +148,8 @@ class Own:
             " (--nn takes flatgrad.nn)" if "micrograd.nn" in kept else "",
             "; micrograd.nn is flatgrad.nn" if nn else ""])
         if not with_class:
-            note(f"{place(folder)} is the program's own package, without a class Value with data, grad and backward(): nothing "
-                 "of it is replaced"
+            note(f"{place(folder)} is the program's own package, without a class Value with data, grad and backward(): "
+                 "nothing of it is replaced"
                  + (", but for micrograd.nn" if nn else ""))
 
     def find_spec(self, name, path=None, target=None):

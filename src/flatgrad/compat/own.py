@@ -72,8 +72,8 @@ def backward_unchanged(passes):
     """A backward pass for a class whose rules use the data that operands had when the operation was done."""
     def backward(self):
         if _core._changed_since(self):
-            stop("data was changed between an operation and the backward pass through it: flatgrad's gradients are those "
-                 "at the new data, and those of the program's own class at the old")
+            stop("data was changed between an operation and the backward pass through it: flatgrad's gradients are "
+                 "those at the new data, and those of the program's own class at the old")
         passes(self)
     return backward
 
