@@ -234,8 +234,8 @@ def moons(arguments):
 
 
 # Tests of what other programs, files and pictures come to: nothing there is for the sanitizers to see.
-OUTSIDE = ("bench", "cli", "cli_moons", "compat", "datasets", "dev", "docs", "draw", "estimators", "examples", "files",
-           "hints", "micrograd_code", "names", "startup", "viz", "viz_estimators")
+OUTSIDE = ("bench", "cli", "cli_moons", "compat", "datasets", "dev", "docs", "draw", "estimators", "examples",
+           "files", "hints", "micrograd_code", "names", "programs", "startup", "viz", "viz_estimators")
 
 
 def sanitize(arguments):
@@ -250,7 +250,8 @@ def sanitize(arguments):
 # Tests of what may differ from one Python to another, and of what an sdist may lack; `test` runs them all.
 EVERY_PYTHON = ("smoke", "package", "value", "tape", "sweeps", "custom", "cycles", "copy", "context", "trace", "hostile",
                 "nomemory", "compat", "cli", "startup")
-ONE_PYTHON = ("ops", "tensor", "tensor_numpy", "numpy_sweep", "fused", "kernels", "files", "docs", "examples", "bench")
+ONE_PYTHON = ("ops", "tensor", "tensor_numpy", "numpy_sweep", "fused", "kernels", "files", "docs", "examples", "bench",
+              "programs")
 
 
 def files(folder):

@@ -50,6 +50,14 @@ def test_the_wheel_holds_what_runs_and_nothing_else():
         "flatgrad", next(file.parts[0] for file in files if file.match("*.dist-info/WHEEL"))}
 
 
+def test_every_package_is_named_to_the_build():
+    if not (ROOT / "src").is_dir():
+        pytest.skip("there are no sources")
+    named = re.search(r"^packages = \[(.+)\]$", read(ROOT / "pyproject.toml"), re.MULTILINE)[1]
+    found = {".".join(["flatgrad", *path.parent.relative_to(PYTHON).parts]) for path in PYTHON.rglob("__init__.py")}
+    assert set(re.findall(r'"(.+?)"', named)) == found
+
+
 def test_what_is_loaded_later_is_listed():
     listed = dir(flatgrad)
     assert {"Value", "Tensor", "no_grad", "nn", "optim", "train", "viz", "grad", "gradcheck", "install_as_micrograd",
