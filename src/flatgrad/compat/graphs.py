@@ -11,7 +11,7 @@ import re
 from flatgrad import _core
 from flatgrad._core import Value
 
-__all__ = ["COMPARED", "CONVERTED", "METHODS", "OPERATIONS", "Raised", "STEPS", "UNARY", "Unfit", "alone", "backward",
+__all__ = ["COMPARED", "CONVERTED", "METHODS", "OPERATIONS", "Raised", "STEPS", "TimeUp", "UNARY", "Unfit", "alone", "backward",
            "changed", "diamond", "equal", "graphs_of", "hidden_nodes", "is_binary", "number", "outcome", "preset",
            "programs", "same", "told", "use_of", "with_number"]
 
@@ -20,6 +20,10 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 class Unfit(Exception):
     """Why flatgrad's Value cannot stand in for a class: the rest of a sentence that begins with the class."""
+
+
+class TimeUp(BaseException):
+    """A method that does not end with our numbers."""
 
 
 class Raised:
@@ -44,9 +48,9 @@ def outcome(graph, make):
     """What a graph gives whose leaves `make` makes: numbers and texts, or Raised."""
     try:
         return graph(make)
-    except (Unfit, KeyboardInterrupt):
+    except (Unfit, TimeUp, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit as well
         return Raised(error)
 
 
@@ -142,23 +146,26 @@ def with_number(function, y, reflected=False):
     return (lambda a: function(y, a)) if reflected else (lambda a: function(a, y))
 
 
-def graphs_of(name):
-    """The graphs that show what a method or operator of that name does."""
+def graphs_of(name, limits=()):
+    """The graphs that show what a method or operator of that name does, with numbers on both sides of the limits."""
     word = name.strip("_")
+    beyond = [sign * x * factor for x in limits for factor in (0.999, 1.001) for sign in (1, -1)]
+    numbers = [(x,) for x in [*NUMBERS, *beyond]]
+    pairs = [*PAIRS, *((x, 1.0) for x in beyond), *((1.0, x) for x in beyond)]
     if name in UNARY:
-        return uses(UNARY[name], [(x,) for x in NUMBERS])
+        return uses(UNARY[name], numbers)
     if name in COMPARED:
-        return ([result(COMPARED[name], pair) for pair in PAIRS]
-                + [result(with_number(COMPARED[name], y), (x,)) for x, y in PAIRS])
+        return ([result(COMPARED[name], pair) for pair in pairs]
+                + [result(with_number(COMPARED[name], y), (x,)) for x, y in pairs])
     if name in CONVERTED:
         return [result(CONVERTED[name], (x,)) for x in NUMBERS[:9]]
     if word in BINARY and name == f"__{word}__":
-        samples = POWERS if word == "pow" else PAIRS
+        samples = [*POWERS, *((x, 2) for x in beyond)] if word == "pow" else pairs
         found = [graph for x, y in samples for graph in uses(with_number(BINARY[word], y), [(x,)])]
         return found + uses(BINARY[word], samples) + [alone(lambda a: BINARY[word](a, a), (x,)) for x, _ in PAIRS]
     if word[:1] == "r" and word[1:] in BINARY and name == f"__{word}__":
-        return [graph for x, y in PAIRS for graph in uses(with_number(BINARY[word[1:]], x, True), [(y,)])]
-    return uses(operator.methodcaller(name), [(x,) for x in NUMBERS])
+        return [graph for x, y in pairs for graph in uses(with_number(BINARY[word[1:]], x, True), [(y,)])]
+    return uses(operator.methodcaller(name), numbers)
 
 
 def programs(names):

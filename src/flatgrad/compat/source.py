@@ -18,6 +18,8 @@ __all__ = ["Job", "definitions", "modules_in", "parse"]
 OURS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 LIBRARY = os.path.join(os.path.dirname(os.path.realpath(os.__file__)), "")
 
+CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "remove", "update"}  # methods of containers
+
 jobs = []  # the calls in the source name theirs by its place here
 
 
@@ -45,9 +47,13 @@ class Job:
         The files where it has been replaced.
     rest : str
         What to add when that is told.
-    read, written : set of str
-        The attributes that the program reads of anything, but for those that the class itself reads; and the attributes
-        and global variables that it writes, likewise.
+    read, written, patched : set of str
+        The attributes that the program reads of anything, but for those that the class itself reads; the attributes
+        and global variables that it writes, likewise; and those of the class by its name.
+    subclasses : set of str
+        What classes on top of it define.
+    modules : set of str
+        What the program imports.
     """
 
     def __init__(self, wanted, root=None, package=None, *, main="", whole=True, scalar_graph=False):
@@ -55,7 +61,8 @@ class Job:
         self.module, _, self.name = wanted.rpartition(".")
         self.wanted, self.package, self.whole, self.scalar_graph = wanted, package, whole, scalar_graph
         self.root = None if root is None else os.path.join(os.path.realpath(root), "")
-        self.done, self.rest, self.told, self.read, self.written = [], "", False, set(), set()
+        self.done, self.rest, self.told = [], "", False
+        self.read, self.written, self.patched, self.subclasses, self.modules = set(), set(), set(), set(), set()
         self.call = len(jobs)
         jobs.append(self)
 
@@ -87,18 +94,28 @@ class Job:
         variables = {name for part in ast.walk(tree) if isinstance(part, ast.Global) for name in part.names}
         seen = set()
         for part in ast.walk(tree):
-            if isinstance(part, ast.Attribute) and id(part) not in inside:
-                (self.read if isinstance(part.ctx, ast.Load) else self.written).add(part.attr)
+            if isinstance(part, (ast.Import, ast.ImportFrom)):
+                self.modules |= {alias.name for alias in part.names} | {getattr(part, "module", None)}
+            elif id(part) in inside:
+                continue
+            elif isinstance(part, ast.Attribute):
+                of_class = getattr(part.value, "id", None) == self.name
+                (self.read if isinstance(part.ctx, ast.Load) else self.patched if of_class else self.written).add(part.attr)
             elif isinstance(part, ast.Call) and getattr(part.func, "id", None) == "setattr" and len(part.args) > 1:
                 self.written.add(getattr(part.args[1], "value", None))
+            elif isinstance(part, ast.Call) and getattr(part.func, "attr", None) in CHANGING:
+                self.written.add(getattr(part.func.value, "attr", None))  # v.<name>.clear()
+            elif isinstance(part, ast.ClassDef) and any(
+                    getattr(base, "id", getattr(base, "attr", None)) == self.name for base in part.bases):
+                self.subclasses |= {"", *(name for statement in part.body for name in bound(statement))}
         for body in blocks(tree.body):
             for statement in body:
-                if not isinstance(statement, DEFINING) and (isinstance(statement, ast.AugAssign) or not hasattr(
-                        statement, "body")):
+                if not isinstance(statement, (ast.Import, ast.ImportFrom)) and (
+                        isinstance(statement, (*DEFINING, ast.AugAssign)) or not hasattr(statement, "body")):
                     names = bound(statement)
                     variables |= names & seen
                     seen |= names
-        self.written |= variables
+        self.written |= variables - {self.name}
 
     def check_done(self):
         """When the program has ended: tell if it had no such class."""
@@ -142,7 +159,7 @@ class Job:
         modules, unknown = imported(known, self.root, package)
         for tree in [*known, *filter(None, (read(path) for _, path in modules))]:
             self.learn(tree)
-        if None not in trees:
+        if None not in trees and not installed(path) and not os.path.realpath(path).startswith(LIBRARY):
             check_there(self, known, shown(path), modules, unknown)
         if not self.covers_main:
             return cells

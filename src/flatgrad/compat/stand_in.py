@@ -7,22 +7,26 @@ be the class that operations return. Then all the graphs are computed again: eit
 is given back what it had, and the class is not replaced.
 """
 import contextlib
+import dis
 import functools
 import inspect
 import io
 import itertools
 import operator
 import random
+import signal
 import sys
+import threading
 import types
 import warnings
 
 from flatgrad._core import Value
 from flatgrad.compat import source
 from flatgrad.compat.common import note, place
-from flatgrad.compat.graphs import (COMPARED, CONVERTED, METHODS, OPERATIONS, STEPS, UNARY, Raised, Unfit, backward,
+from flatgrad.compat.graphs import (COMPARED, CONVERTED, METHODS, OPERATIONS, STEPS, UNARY, Raised, TimeUp, Unfit, backward,
                                     changed, diamond, equal, graphs_of, hidden_nodes, is_binary, number, outcome,
                                     preset, programs, same, told, use_of)
+from flatgrad.compat.reading import constants, foreign
 from flatgrad.compat.own import (NATIVE, Missing, WithPass, backward_of, backward_once, backward_to_none,
                                  backward_unchanged, constructor, declare, differ, grad_or_none, native_backward,
                                  native_init, put_on, set_grad_or_none, take_off)
@@ -63,8 +67,16 @@ def replace(cls, call, path, draft):
             raise Unfit(f"the class in {place(elsewhere[0])} has been replaced already; name one of them, such as "
                         f"MODULE.{cls.__name__}")
         take_off()  # a notebook may define its class again
-        study = Study(cls, job)
-        study.put_on()
+        try:
+            with limited(10):
+                study = Study(cls, job)
+                study.put_on()
+        except TimeUp:
+            raise Unfit("one of its methods does not end for the numbers that it was tried with") from None
+        except Exception as error:
+            if isinstance(error, Unfit):
+                raise
+            raise Unfit(f"trying it fails with {type(error).__name__}: {error}") from error
     except Unfit as reason:
         take_off()
         job.give_up(path, str(reason), draft)
@@ -77,9 +89,10 @@ def replace(cls, call, path, draft):
 
 # ---- a class ----
 
-FORBIDDEN = ("__new__", "__setattr__", "__getattribute__", "__del__", "__delattr__")
+FORBIDDEN = ("__new__", "__setattr__", "__getattribute__", "__del__", "__delattr__", "__getstate__", "__setstate__",
+             "__reduce__", "__reduce_ex__", "__init_subclass__", "__set_name__")
 LEFT = {"__module__", "__dict__", "__weakref__", "__doc__", "__slots__", "__qualname__", "__annotations__", "__init__",
-        "__init_subclass__", "__static_attributes__", "__firstlineno__", "__match_args__", "__dataclass_fields__",
+        "__init_subclass__", "__static_attributes__", "__firstlineno__", "__dataclass_fields__",
         "__dataclass_params__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__replace__", "__hash__",
         "__getstate__", "backward"}
 OURS_ALREADY = ("data", "grad", "_prev", "_children", "_local_grads", "_op", "_backward", "requires_grad")
@@ -97,6 +110,7 @@ class Study:
         for name in FORBIDDEN:
             if name in self.members:
                 raise Unfit(f"it defines {name}")
+        self.look_at_code()
         self.kept, self.extra, self.missing, self.differs, self.captures = {}, {}, [], [], False
         state = State(cls, self.members)
         with quiet() as printed:
@@ -112,6 +126,36 @@ class Study:
             raise Unfit(f"its {changed} changes with every Value that is made")
         if printed.getvalue():
             raise Unfit("it prints when Values are made or used")
+
+    # -- what its code depends on, before any of it is run --
+
+    def look_at_code(self):
+        init = self.members.get("__init__")
+        if "weakref" in self.job.modules:
+            raise Unfit("the program has weak references, and of a graph of flatgrad's only what the program holds has "
+                        "objects")
+        if "__init__" in self.job.patched:
+            raise Unfit("the program replaces its __init__")
+        own = {name for name, member in self.members.items() if isinstance(member, types.FunctionType)}
+        theirs = self.job.subclasses & (own | {*OURS_ALREADY, *FORBIDDEN}) - {"__init__", "__repr__", "__str__"}
+        if theirs:
+            raise Unfit(f"a class on top of it has {', '.join(sorted(theirs))} of its own")
+        self.stored = set()
+        if "__dataclass_fields__" in self.members and "__post_init__" not in self.members:
+            self.stored = set(self.members["__dataclass_fields__"])
+        elif isinstance(init, types.FunctionType):
+            self.stored = {step.argval for step in dis.get_instructions(init) if step.opname == "STORE_ATTR"}
+            self.refuse_foreign("__init__", init)
+        elif init is not None:
+            raise Unfit(f"its __init__ is a {type(init).__name__}")
+        for name in ("__add__", "__mul__"):
+            if isinstance(self.members.get(name), types.FunctionType):
+                self.refuse_foreign(name, self.members[name])
+
+    def refuse_foreign(self, name, function):
+        found = foreign(function, self.cls, self.stored | {"data", "grad"}, self.job)
+        if found:
+            raise Unfit(f"its {name} uses {', '.join(found)}")
 
     # -- how one is made --
 
@@ -306,6 +350,8 @@ class Study:
         for name in ("__add__", "__mul__"):
             if name in self.differs:
                 raise Unfit(f"its {name} gives other numbers or gradients")
+        if {"__add__", "__mul__"} <= self.kept.keys() and not self.by_node:
+            raise Unfit("its + and * depend on more than their operands' data")
 
     def check_property(self, name):
         if name in ("data", "grad"):
@@ -321,7 +367,10 @@ class Study:
             parameters = list(inspect.signature(member).parameters.values())[1:]
             if len(parameters) > 0 or name not in METHODS:
                 return False  # not to be compared by numbers alone
-        graphs = graphs_of(name)
+        known = {"data", "grad", *self.aliases, *(kind[0] for kind in (self.prev, self.op, self.local, self.rule) if kind)}
+        if foreign(member, self.cls, known, self.job):
+            return False
+        graphs = graphs_of(name, constants(member)[:8])
         theirs = [outcome(graph, self.make) for graph in graphs]
         if all(isinstance(found, Raised) for found in theirs):
             # Nothing is known of it. What it fails with may be over when it is used.
@@ -330,7 +379,6 @@ class Study:
             if name not in COMPARED and name not in CONVERTED:
                 graph = changed(*use_of(name))
                 self.captures = self.captures or not same(outcome(graph, self.make), outcome(graph, Value))
-                self.check_constant(name, member)
             return not self.by_node or self.same_shape(name)
         if name not in CONVERTED:
             self.differs.append(name)
@@ -340,18 +388,6 @@ class Study:
                         equal(2 * x, y) for x, y in zip(once, both)):
                     raise Unfit(f"the gradients of its {name} do not add up where it is used twice")
         return False
-
-    def check_constant(self, name, member):
-        """That the method reads no variable of the class or its module which the program writes: what it does then
-        depends on more than its operands."""
-        code = member.__code__
-        codes = [code, *(part for part in code.co_consts if isinstance(part, types.CodeType))]
-        words = {word for part in codes for word in part.co_names}
-        words -= {*self.seen, *OURS_ALREADY, "label", self.cls.__name__}
-        for word in sorted(words & self.job.written):
-            if callable(self.members.get(word)):
-                continue  # a method, or a function of math that is called as it is
-            raise Unfit(f"its {name} reads {word}, which the program changes")
 
     def repeated(self, graphs, theirs):
         """What an operation gave alone, and done twice with the same operands."""
@@ -391,7 +427,8 @@ class Study:
         parameters = list(inspect.signature(self.cls.backward).parameters.values())[1:]
         self.backward = "theirs"
         self.compounds = False
-        if returned is None and not parameters:
+        known = {"data", "grad", *(kind[0] for kind in (self.prev, self.local, self.rule) if kind)}
+        if returned is None and not parameters and not foreign(self.cls.backward, self.cls, known, self.job):
             for kind in (None, "all", "inner"):
                 passes = backward_of(kind)
                 if all(same(found, outcome(graph, functools.partial(WithPass, passes)))
@@ -401,8 +438,6 @@ class Study:
         if self.backward is None:
             # micrograd's - and / are several nodes each, whose gradients a second pass over them compounds too.
             self.compounds = not same(outcome(hidden_nodes, self.make), outcome(hidden_nodes, Value))
-        if self.backward != "theirs":
-            self.check_constant("backward", self.cls.backward)
 
     # -- the result --
 
@@ -626,6 +661,26 @@ class IdentityList(list):
 @contextlib.contextmanager
 def quiet():
     """Nothing printed, nothing warned of."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield printed
+
+
+@contextlib.contextmanager
+def limited(seconds):
+    """TimeUp after so many seconds, where there is such a signal."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number, frame):
+        raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,127 @@
+"""What the code of a class depends on, read from it without running it.
+
+flatgrad's operations depend on the data of their operands, on nothing else, and change nothing but the graph. A method of
+a program's class may be replaced by one of them only if the same is true of it, and equal numbers do not show that.
+"""
+import dis
+import math
+import sys
+import types
+
+__all__ = ["constants", "foreign"]
+
+# Builtins that depend on their arguments alone, and what is raised.
+PLAIN = set("""isinstance issubclass float int bool str abs max min len range set list tuple dict frozenset zip enumerate
+    reversed sorted sum any all id hash hasattr getattr super pow iter map filter callable object NotImplemented Exception
+    TypeError ValueError AssertionError ZeroDivisionError OverflowError ArithmeticError NotImplementedError RuntimeError
+    AttributeError repr format __build_class__ __name__""".split())
+# Methods of containers and numbers.
+METHODS = set("""append add extend pop popleft appendleft remove discard insert reverse items keys values index update get
+    union copy sort is_integer count astype item""".split())
+# Functions of math and NumPy that ask for what test numbers do not have, or that have a state.
+ASKING = {"isnan", "isinf", "isfinite", "nan_to_num", "seterr", "errstate", "random", "round", "around", "clip", "fabs"}
+# Where classes come from that are only compared with.
+TYPES = {"builtins", "numbers", "typing", "collections", "collections.abc", "abc", "types", "numpy", "decimal", "fractions"}
+
+
+def foreign(function, cls, attributes, job, seen=None):
+    """What a function looks at, or changes, besides its operands.
+
+    Parameters
+    ----------
+    function : function
+        A method of the class, or what one of them calls.
+    cls : type
+    attributes : set of str
+        Those that make no difference: of every Value, with the meaning that they have in flatgrad's.
+    job : source.Job
+        Knows what the program writes, and whether it has classes on top of this one.
+
+    Returns
+    -------
+    list of str
+        Names; empty if there is none.
+    """
+    seen = {} if seen is None else seen
+    if function in seen:
+        return []
+    seen[function] = True
+    found = []
+    members = {name: member for base in reversed(cls.__mro__[:-1]) for name, member in vars(base).items()}
+    modules = set()
+    codes = [function.__code__]
+    for code in codes:
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    for code in codes:
+        for instruction in dis.get_instructions(code):
+            operation, name = instruction.opname, instruction.argval
+            if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
+                if name in function.__globals__:
+                    value = function.__globals__[name]
+                    if value is cls:
+                        pass
+                    elif name in job.written:
+                        found.append(name)
+                    elif isinstance(value, types.ModuleType):
+                        modules.add(value)
+                        if value.__name__ not in ("math", "numpy", "operator", "numbers"):
+                            found.append(name)
+                    elif isinstance(value, types.FunctionType):
+                        found += foreign(value, cls, attributes, job, seen)
+                    elif isinstance(value, type):
+                        if value.__module__ not in TYPES and not issubclass(value, BaseException):
+                            found.append(name)
+                    elif isinstance(value, types.BuiltinFunctionType):
+                        if value.__module__ != "math" or name in ASKING:
+                            found.append(name)
+                    elif not isinstance(value, (int, float, str, type(None))) and type(value).__module__ not in (
+                            "typing", "types"):
+                        found.append(name)
+                elif name not in PLAIN and not (name == "type" and not job.subclasses) and name != cls.__name__:
+                    found.append(name)
+            elif operation in ("STORE_GLOBAL", "DELETE_GLOBAL", "DELETE_ATTR", "IMPORT_NAME", "YIELD_VALUE"):
+                if operation != "IMPORT_NAME" or name not in ("math", "numpy"):
+                    found.append(str(name))
+                else:
+                    modules.add(sys.modules.get(name, math))
+            elif operation in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+                if name in attributes or name in METHODS:
+                    continue
+                member = members.get(name)
+                member = getattr(member, "__func__", member)
+                if isinstance(member, property):
+                    member = member.fget
+                if isinstance(member, types.FunctionType):
+                    if name in job.patched and member is not function:
+                        found.append(name)
+                    elif member is not function:
+                        found += foreign(member, cls, attributes, job, seen)
+                elif name in ASKING or name in job.written:
+                    found.append(name)
+                elif name in ("__class__", "__name__", "__init__"):
+                    if job.subclasses and name == "__class__":
+                        found.append(name)
+                elif name in members or not any(hasattr(module, name) for module in modules):
+                    found.append(name)
+    for cell in function.__closure__ or ():
+        try:
+            inside = cell.cell_contents
+        except ValueError:
+            continue
+        if isinstance(inside, types.FunctionType):
+            found += foreign(inside, cls, attributes, job, seen)
+        elif inside is not cls and not isinstance(inside, (int, float, str, type(None), type)):
+            found.append("a variable around it")
+    return list(dict.fromkeys(found))
+
+
+def constants(function):
+    """The numbers in a function, those of its module that it reads among them, from which it might go another way."""
+    found, codes = set(), [function.__code__]
+    for code in codes:
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+        found |= {x for x in code.co_consts if type(x) in (int, float)}
+        found |= {x for x in map(function.__globals__.get, code.co_names) if type(x) in (int, float)}
+    return sorted(x for x in found if math.isfinite(x) and abs(x) not in (0, 1, 2, 3, 0.5) and abs(x) < 1e15)
+
+
