@@ -142,6 +142,8 @@ setup(
             "language_level": "3",
             "c_api_binop_methods": True,  # one slot for v + x and x + v, as in C
             "embedsignature": True,
+            "embedsignature.format": "clinic",
+            "binding": False,
         },
     ),
 )

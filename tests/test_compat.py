@@ -376,6 +376,8 @@ ERRORS = [
      CANNOT + "inherits from B"),
     (["--replace-class", "a b", "p.py"], "", "argument --replace-class: expected the name of a class, got 'a b'"),
     (["--replace-class"], "", "argument --replace-class: expected one argument"),
+    (["--replace-class", "A", "--replace-class=B", "p.py"], "",
+     "argument --replace-class: expected it once, got it twice: A and B"),
     (["--other", "p.py"], "", "unrecognized arguments: --other"),
     ([], "", "expected a script, a notebook or -m MODULE; --help shows examples"),
     (["-m"], "", "argument -m: expected one argument"),
@@ -525,6 +527,24 @@ def test_a_folder_micrograd_with_something_else_is_left_alone(python, flatgrad_r
     assert flatgrad_run("train.py").stdout == ok(python("train.py")) == "um micrograd.mesh\n"
 
 
+@pytest.mark.parametrize("layout", ["folder above", "single file"])
+def test_an_own_micrograd_that_the_program_puts_on_the_path(python, flatgrad_run, tmp_path, own_package, layout):
+    own_package()
+    (tmp_path / "scripts").mkdir()
+    if layout == "single file":
+        engine = (tmp_path / "micrograd" / "engine.py").read_text()
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "lib" / "micrograd.py").write_text(engine)
+        (tmp_path / "scripts" / "train.py").write_text(
+            "import sys; sys.path.insert(0, 'lib')\nfrom micrograd import Value\na = Value(3.0); b = a * a + 1\n"
+            "b.backward(); print(repr(b.data), repr(a.grad), float(a.data), Value.__module__.split('.')[0])\n")
+    else:
+        (tmp_path / "scripts" / "train.py").write_text("import sys; sys.path.insert(0, '.')\n" + USES_IT)
+    theirs, ours = ok(python("scripts/train.py")), flatgrad_run("scripts/train.py")
+    assert ours.returncode == 0 and "is flatgrad's now" in ours.stderr
+    same_numbers(ours.stdout.replace("flatgrad", "micrograd"), theirs)
+
+
 def test_what_is_installed_and_is_not_micrograd_keeps_its_modules(python, tmp_path, own_package):
     own_package()
     (tmp_path / "site-packages").mkdir()
@@ -643,3 +663,47 @@ def test_the_scalar_graph_is_that_of_threads_too(flatgrad_run, tmp_path):
                                    "t = threading.Thread(target=f); t.start(); t.join()\n")
     assert ok(flatgrad_run("--scalar-graph", "t.py")) == "+\n"
     assert ok(flatgrad_run("t.py")) != "+\n"
+
+
+# ---- what depends on more than operands ----
+
+LOOKS = {   # where in OWN_CLASS, what instead, before it, and what the program does with it
+    "a switch in __init__": ("self.grad = 0\n", "self.grad = 0\n        if not ON: children = ()\n", "ON = True\n", "ON = False"),
+    "an attribute of the operand": ("self._local_grads = local_grads\n",
+                                    "self._local_grads = local_grads\n        self.gain = 1.0\n", "", "x.gain = 3.0"),
+    "a hook in backward": ("                child.grad += local_grad * v.grad",
+                           "                child.grad += local_grad * v.grad * scale(v)", "def scale(v): return SCALE[0]\nSCALE = [1.0]\n",
+                           "SCALE[0] = 2.0"),
+    "a clip far away": ("        return Value(self.data + other.data,", "        return Value(min(self.data + other.data, 12345.0),", "",
+                        "x.data = 1e5"),
+    "rounding": ("self.data = data\n", "self.data = round(data, 3)\n", "", ""),
+    "nan": ("self.data = data\n", "self.data = 0.0 if math.isnan(data) else data\n", "", "x = Value(float('nan'))"),
+    "a helper defined anew": ("math.exp(self.data), (self,), (math.exp(self.data),)", "e(self.data), (self,), (e(self.data),)",
+                              "def e(x): return math.exp(x)\n", "def e(x): return 2.0 ** x"),
+    "a counter elsewhere": ("self.grad = 0\n", "self.grad = 0\n        C.made += 1\n", "class C: made = 0\n", "print(C.made)"),
+    "a function's attribute": ("self.grad = 0\n", "self.grad = 0\n        count.n += 1\n", "def count(): pass\ncount.n = 0\n", "print(count.n)"),
+    "a log": ("self.grad = 0\n", "self.grad = 0\n        sys.stderr.write('made\\n')\n", "import sys\n", ""),
+    "an endless loop": ("    def log(self): ", "    def log(self):\n        n = 1.0\n        while n != 2.0: n = n + (self.data > 2.0)\n        ",
+                        "", "x = Value(3.0)"),
+    "an operator of a subclass": ("x = Value(0.7)", "class S(Value):\n    def __add__(self, other): return Value(1.0)\n\n\nx = S(0.7)", "", ""),
+    "__init__ put on later": ("x = Value(0.7)", "old = Value.__init__\ndef more(self, *a):\n    old(self, *a)\n    self.data *= 2\n\n"
+                              "Value.__init__ = more\nx = Value(0.7)", "", ""),
+    "an edited graph": ("z.backward()", "z._children = ()\nz.backward()", "", ""),
+    "weak references": ("x = Value(0.7)", "import weakref\nx = Value(0.7)", "", ""),
+    "its own pickles": ("    def backward", "    def __getstate__(self): return (1, 2, 3)\n\n    def backward", "", ""),
+}
+
+
+@pytest.mark.parametrize("what", LOOKS)
+def test_what_depends_on_more_than_its_operands_is_not_replaced(python, flatgrad_run, tmp_path, what):
+    old, new, before, does = LOOKS[what]
+    assert old in OWN_CLASS
+    program = "import math\n" + before + OWN_CLASS.replace(old, new)
+    if does:   # between the first numbers and some more
+        program += does + "\n" + OWN_CLASS[OWN_CLASS.index("y = Value(1.9"):]
+    (tmp_path / "own.py").write_text(program)
+    ours = flatgrad_run("--replace-class", "Value", "own.py")
+    if ours.returncode == 2:
+        assert re.fullmatch(r"flatgrad run: error: .+\n", ours.stderr)
+    else:   # its own method has stayed
+        same_numbers(ok(ours, ours.stderr), ok(python("own.py")))

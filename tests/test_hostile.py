@@ -14,7 +14,9 @@ import itertools
 import math
 import operator
 import pickle
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -904,3 +906,23 @@ def test_a_pass_that_begins_while_derivatives_are_prepared():
             assert _core.derivatives([b * 3.0], [b]).tolist() == [[3.0]]
     thread.join()
     assert _core._check()
+
+
+def test_methods_called_with_something_else():
+    """In a process of its own: unbound, those of compiled classes took anything for a Value."""
+    code = textwrap.dedent("""
+        import flatgrad._core as core
+        for cls in [x for x in vars(core).values() if isinstance(x, type)]:
+            for name, member in list(vars(cls).items()):
+                if type(member).__name__ in ("cython_function_or_method", "method_descriptor", "wrapper_descriptor"):
+                    for x in (3, object(), "text", [1, 2], None):
+                        for more in ((), (1,), (1, 2)):
+                            try:
+                                member(x, *more)
+                            except (TypeError, AttributeError):
+                                continue
+                            if name not in ("__init__", "__enter__", "__exit__", "__call__"):
+                                print(cls.__name__, name, x, more)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

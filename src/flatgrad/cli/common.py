@@ -3,7 +3,8 @@ import argparse
 import math
 import os
 
-__all__ = ["Parser", "check_writable", "finite_number", "identifier", "int_from", "name_of", "positive_number", "suggestion"]
+__all__ = ["Parser", "check_writable", "finite_number", "identifier", "int_from", "name_of", "once", "positive_number",
+           "suggestion"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,6 +72,17 @@ def identifier(text):
     if not all(part.isidentifier() for part in text.split(".")):
         raise argparse.ArgumentTypeError(f"expected the name of a class, got {text!r}")
     return text
+
+
+def once():
+    """An action for argparse: an option that may be given once only."""
+    class Once(argparse.Action):
+        def __call__(self, parser, namespace, values, option_string=None):
+            if getattr(namespace, self.dest) is not None:
+                parser.error(f"argument {option_string}: expected it once, got it twice: "
+                             f"{getattr(namespace, self.dest)} and {values}")
+            setattr(namespace, self.dest, values)
+    return Once
 
 
 def suggestion(text, known):

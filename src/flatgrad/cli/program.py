@@ -69,7 +69,7 @@ def without_options(argv):
 
 def add(commands, passed_on):
     """Add the command to argparse's; `passed_on` is for the program."""
-    from flatgrad.cli.common import identifier
+    from flatgrad.cli.common import identifier, once
 
     sub = commands.add_parser(
         "run",
@@ -83,7 +83,7 @@ def add(commands, passed_on):
                      help="a script, or a notebook if the name ends in .ipynb")
     sub.add_argument("-m", dest="module", metavar="MODULE",
                      help="a module to run, found as python -m finds it")
-    sub.add_argument("--replace-class", metavar="NAME", type=identifier,
+    sub.add_argument("--replace-class", metavar="NAME", type=identifier, action=once(),
                      help="put flatgrad's Value in the place of the class NAME, or MODULE.NAME, that the "
                           "program or a module that it imports from its own folder defines at its top level")
     sub.add_argument("--scalar-graph", action="store_true",

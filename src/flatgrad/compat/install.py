@@ -40,7 +40,7 @@ def install_as_micrograd(*, nn=False, scalar_graph=False):
     >>> Value is flatgrad.Value  # doctest: +SKIP
     True
     """
-    if any(isinstance(finder, (Ours, Own)) for finder in sys.meta_path):
+    if any(isinstance(finder, Micrograd) for finder in sys.meta_path):
         return
     for name in ("engine", "nn"):
         if f"micrograd.{name}" in sys.modules:
@@ -48,16 +48,29 @@ def install_as_micrograd(*, nn=False, scalar_graph=False):
                 f"micrograd.{name} is already imported, from another package: call "
                 "flatgrad.install_as_micrograd() before the first import of micrograd"
             )
-    folder = own_package()
-    if folder is None:
-        old = sys.modules.pop("micrograd", None)
-        sys.meta_path.insert(0, Ours(["micrograd", "micrograd.engine", "micrograd.nn"]))
-        if old is not None:  # the real package, which someone has imported without its modules
-            import micrograd.nn
+    old = sys.modules.get("micrograd")
+    sys.meta_path.insert(0, Micrograd(nn, scalar_graph))
+    if old is not None and own_package() is None:  # the real package, which someone has imported without its modules
+        del sys.modules["micrograd"]
+        import micrograd.nn
 
-            old.engine, old.nn = micrograd.engine, micrograd.nn
-        return
-    sys.meta_path.insert(0, Own(folder, nn, scalar_graph))
+        old.engine, old.nn = micrograd.engine, micrograd.nn
+
+
+class Micrograd:
+    """The finder of `micrograd`: when that is first asked for, it is known which one the program would import."""
+
+    def __init__(self, nn, scalar_graph):
+        self.options, self.finder = (nn, scalar_graph), None
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] != "micrograd":
+            return None
+        if self.finder is None:
+            own = own_package()
+            self.finder = Ours(["micrograd", "micrograd.engine", "micrograd.nn"]) if own is None else Own(
+                own, *self.options)
+        return self.finder.find_spec(name, path, target)
 
 
 class Ours:
@@ -104,18 +117,19 @@ def submodule(name):
 # ---- a package of the program's own ----
 
 def own_package():
-    """The folder of the package `micrograd` that the program would import, if it is not micrograd itself."""
+    """The folder of the package `micrograd` that the program would import, or the file of a module of that name, if it
+    is not micrograd itself."""
     from importlib.machinery import PathFinder
 
     package = sys.modules.get("micrograd")
     spec = PathFinder.find_spec("micrograd") if package is None else package.__spec__
-    folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    if not folders:
+    if spec is None:
         return None
-    folder = folders[0]
-    if installed(folder) and all(digest(os.path.join(folder, name)) == known for name, known in MICROGRAD.items()):
+    folders = list(spec.submodule_search_locations or [])
+    place = folders[0] if folders else spec.origin
+    if installed(place) and all(digest(os.path.join(place, name)) == known for name, known in MICROGRAD.items()):
         return None
-    return folder
+    return place
 
 
 def digest(path):
@@ -136,7 +150,7 @@ class Own:
         from flatgrad.compat.source import Job, definitions, modules_in, read
 
         self.ours = Ours(["micrograd.nn"]) if nn else None
-        own = modules_in(folder, "micrograd")
+        own = modules_in(folder, "micrograd") if os.path.isdir(folder) else {"micrograd": folder}
         kept = [name for name, path in own.items() if name not in ("micrograd", "micrograd.nn" if nn else "")]
         with_class = [name for name, path in own.items() if definitions(path, "Value")]
         kept = [name for name in kept if name not in with_class[:1]]

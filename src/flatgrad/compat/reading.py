@@ -4,6 +4,7 @@ flatgrad's operations depend on the data of their operands, on nothing else, and
 a program's class may be replaced by one of them only if the same is true of it, and equal numbers do not show that.
 """
 import dis
+import itertools
 import math
 import sys
 import types
@@ -12,7 +13,7 @@ __all__ = ["constants", "foreign"]
 
 # Builtins that depend on their arguments alone, and what is raised.
 PLAIN = set("""isinstance issubclass float int bool str abs max min len range set list tuple dict frozenset zip enumerate
-    reversed sorted sum any all id hash hasattr getattr super pow iter map filter callable object NotImplemented Exception
+    reversed sorted sum any all id hash hasattr getattr super pow iter map filter callable object next NotImplemented Exception
     TypeError ValueError AssertionError ZeroDivisionError OverflowError ArithmeticError NotImplementedError RuntimeError
     AttributeError repr format __build_class__ __name__""".split())
 # Methods of containers and numbers.
@@ -53,11 +54,13 @@ def foreign(function, cls, attributes, job, seen=None):
     for code in codes:
         codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
     for code in codes:
+        before = None  # the variable of the module that was loaded last, if it still is what comes next belongs to
         for instruction in dis.get_instructions(code):
             operation, name = instruction.opname, instruction.argval
+            of, before = before, before if operation in ("COPY", "DUP_TOP", "CACHE", "PUSH_NULL") else None
             if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
                 if name in function.__globals__:
-                    value = function.__globals__[name]
+                    before = value = function.__globals__[name]
                     if value is cls:
                         pass
                     elif name in job.written:
@@ -74,17 +77,19 @@ def foreign(function, cls, attributes, job, seen=None):
                     elif isinstance(value, types.BuiltinFunctionType):
                         if value.__module__ != "math" or name in ASKING:
                             found.append(name)
-                    elif not isinstance(value, (int, float, str, type(None))) and type(value).__module__ not in (
+                    elif not isinstance(value, (int, float, str, type(None), itertools.count)) and type(value).__module__ not in (
                             "typing", "types"):
                         found.append(name)
                 elif name not in PLAIN and not (name == "type" and not job.subclasses) and name != cls.__name__:
                     found.append(name)
-            elif operation in ("STORE_GLOBAL", "DELETE_GLOBAL", "DELETE_ATTR", "IMPORT_NAME", "YIELD_VALUE"):
+            elif operation in ("STORE_GLOBAL", "DELETE_GLOBAL", "DELETE_ATTR", "IMPORT_NAME"):
                 if operation != "IMPORT_NAME" or name not in ("math", "numpy"):
                     found.append(str(name))
                 else:
                     modules.add(sys.modules.get(name, math))
             elif operation in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+                if isinstance(of, types.FunctionType):
+                    found.append(name)
                 if name in attributes or name in METHODS:
                     continue
                 member = members.get(name)
@@ -96,6 +101,8 @@ def foreign(function, cls, attributes, job, seen=None):
                         found.append(name)
                     elif member is not function:
                         found += foreign(member, cls, attributes, job, seen)
+                elif isinstance(member, itertools.count):
+                    pass  # an attribute that comes of it differs from Value to Value, and is not there
                 elif name in ASKING or name in job.written:
                     found.append(name)
                 elif name in ("__class__", "__name__", "__init__"):

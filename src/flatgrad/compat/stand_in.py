@@ -155,7 +155,7 @@ class Study:
     def refuse_foreign(self, name, function):
         found = foreign(function, self.cls, self.stored | {"data", "grad"}, self.job)
         if found:
-            raise Unfit(f"its {name} uses {', '.join(found)}")
+            raise Unfit(f"its {name} uses more than its operands: {', '.join(found)}")
 
     # -- how one is made --
 
@@ -367,7 +367,7 @@ class Study:
             parameters = list(inspect.signature(member).parameters.values())[1:]
             if len(parameters) > 0 or name not in METHODS:
                 return False  # not to be compared by numbers alone
-        known = {"data", "grad", *self.aliases, *(kind[0] for kind in (self.prev, self.op, self.local, self.rule) if kind)}
+        known = self.of_the_graph() | ({self.op[0]} if self.op else set())
         if foreign(member, self.cls, known, self.job):
             return False
         graphs = graphs_of(name, constants(member)[:8])
@@ -388,6 +388,11 @@ class Study:
                         equal(2 * x, y) for x, y in zip(once, both)):
                     raise Unfit(f"the gradients of its {name} do not add up where it is used twice")
         return False
+
+    def of_the_graph(self):
+        """The attributes that are what they are in flatgrad's Value, or are not there to be read."""
+        return {"data", "grad", *self.aliases, *self.missing, *self.computed,
+                *(kind[0] for kind in (self.prev, self.local, self.rule) if kind)}
 
     def repeated(self, graphs, theirs):
         """What an operation gave alone, and done twice with the same operands."""
@@ -427,8 +432,8 @@ class Study:
         parameters = list(inspect.signature(self.cls.backward).parameters.values())[1:]
         self.backward = "theirs"
         self.compounds = False
-        known = {"data", "grad", *(kind[0] for kind in (self.prev, self.local, self.rule) if kind)}
-        if returned is None and not parameters and not foreign(self.cls.backward, self.cls, known, self.job):
+        if returned is None and not parameters and not foreign(self.cls.backward, self.cls, self.of_the_graph(),
+                                                               self.job):
             for kind in (None, "all", "inner"):
                 passes = backward_of(kind)
                 if all(same(found, outcome(graph, functools.partial(WithPass, passes)))
