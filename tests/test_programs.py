@@ -132,7 +132,7 @@ CASES = [
     Case("operation_renamed.py", ALONE, "operations made by functions, `_op` set afterwards"),
     Case("graph_cut.py", ALONE, "`_prev` and `_backward` taken away", MESSAGE, says="the program sets _prev"),
     Case("depth.py", ALONE, "an attribute computed from those of the operands",
-         MESSAGE, says="depth of a Value was read"),
+         MESSAGE, says="its __init__ goes by the number"),
     Case("marked.py", ALONE, "`backward()` marks numbers"),
     Case("conversions.py", ALONE, "`float`, `bool`, `int`, `<`, `format`, `str`, `abs`, `round`"),
     Case("data_property.py", ALONE, "`data` as a property"),

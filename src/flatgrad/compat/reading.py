@@ -9,11 +9,11 @@ import math
 import sys
 import types
 
-__all__ = ["constants", "foreign"]
+__all__ = ["constants", "decides", "foreign"]
 
 # Builtins that depend on their arguments alone, and what is raised.
 PLAIN = set("""isinstance issubclass float int bool str abs max min len range set list tuple dict frozenset zip enumerate
-    reversed sorted sum any all id hash hasattr getattr super pow iter map filter callable object next NotImplemented Exception
+    reversed sorted sum any all id hash super pow iter map filter callable object next NotImplemented Exception
     TypeError ValueError AssertionError ZeroDivisionError OverflowError ArithmeticError NotImplementedError RuntimeError
     AttributeError repr format __build_class__ __name__""".split())
 # Methods of containers and numbers.
@@ -87,7 +87,13 @@ def foreign(function, cls, attributes, job, seen=None):
                     found.append(str(name))
                 else:
                     modules.add(sys.modules.get(name, math))
+            elif operation == "STORE_DEREF" and name in function.__code__.co_freevars:
+                found.append(name)
             elif operation in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+                if isinstance(of, types.ModuleType):
+                    if name in ASKING or name in job.written:
+                        found.append(name)
+                    continue
                 if isinstance(of, types.FunctionType):
                     found.append(name)
                 if name in attributes or name in METHODS:
@@ -120,6 +126,12 @@ def foreign(function, cls, attributes, job, seen=None):
         elif inside is not cls and not isinstance(inside, (int, float, str, type(None), type)):
             found.append("a variable around it")
     return list(dict.fromkeys(found))
+
+
+def decides(function):
+    """Whether a function compares numbers, rounds, or takes the smaller or larger one."""
+    return any(step.opname == "COMPARE_OP" or step.argval in ("min", "max", "abs", "round")
+               for step in dis.get_instructions(function))
 
 
 def constants(function):

@@ -90,7 +90,8 @@ class Job:
 
     def learn(self, tree):
         """Take note of what a module of the program does."""
-        inside = {id(part) for body, at in classes(tree, self.name) for part in ast.walk(body[at])}
+        inside = {id(part) for body, at in classes(tree, self.name) for statement in body[at:complete(body, at)[0] + 1]
+                  if statement is body[at] or changes(statement, self.name) for part in ast.walk(statement)}
         variables = {name for part in ast.walk(tree) if isinstance(part, ast.Global) for name in part.names}
         seen = set()
         for part in ast.walk(tree):
@@ -99,7 +100,7 @@ class Job:
             elif id(part) in inside:
                 continue
             elif isinstance(part, ast.Attribute):
-                of_class = getattr(part.value, "id", None) == self.name
+                of_class = getattr(part.value, "id", getattr(part.value, "attr", None)) == self.name
                 (self.read if isinstance(part.ctx, ast.Load) else self.patched if of_class else self.written).add(part.attr)
             elif isinstance(part, ast.Call) and getattr(part.func, "id", None) == "setattr" and len(part.args) > 1:
                 self.written.add(getattr(part.args[1], "value", None))

@@ -6,6 +6,7 @@ do not stay the program's, and so does all that flatgrad's Value does not have: 
 be the class that operations return. Then all the graphs are computed again: either every number is as it was, or Value
 is given back what it had, and the class is not replaced.
 """
+import builtins
 import contextlib
 import dis
 import functools
@@ -26,7 +27,7 @@ from flatgrad.compat.common import note, place
 from flatgrad.compat.graphs import (COMPARED, CONVERTED, METHODS, OPERATIONS, STEPS, UNARY, Raised, TimeUp, Unfit, backward,
                                     changed, diamond, equal, graphs_of, hidden_nodes, is_binary, number, outcome,
                                     preset, programs, same, told, use_of)
-from flatgrad.compat.reading import constants, foreign
+from flatgrad.compat.reading import constants, decides, foreign
 from flatgrad.compat.own import (NATIVE, Missing, WithPass, backward_of, backward_once, backward_to_none,
                                  backward_unchanged, constructor, declare, differ, grad_or_none, native_backward,
                                  native_init, put_on, set_grad_or_none, take_off)
@@ -112,6 +113,7 @@ class Study:
                 raise Unfit(f"it defines {name}")
         self.look_at_code()
         self.kept, self.extra, self.missing, self.differs, self.captures = {}, {}, [], [], False
+        self.not_run = set()  # for what they do besides
         state = State(cls, self.members)
         with quiet() as printed:
             try:
@@ -134,8 +136,10 @@ class Study:
         if "weakref" in self.job.modules:
             raise Unfit("the program has weak references, and of a graph of flatgrad's only what the program holds has "
                         "objects")
-        if "__init__" in self.job.patched:
-            raise Unfit("the program replaces its __init__")
+        patched = sorted(name for name in self.job.patched if is_binary(name) or name in UNARY
+                         or name in ("__init__", "backward"))
+        if patched:
+            raise Unfit(f"the program puts another {patched[0]} on it later")
         own = {name for name, member in self.members.items() if isinstance(member, types.FunctionType)}
         theirs = self.job.subclasses & (own | {*OURS_ALREADY, *FORBIDDEN}) - {"__init__", "__repr__", "__str__"}
         if theirs:
@@ -146,6 +150,8 @@ class Study:
         elif isinstance(init, types.FunctionType):
             self.stored = {step.argval for step in dis.get_instructions(init) if step.opname == "STORE_ATTR"}
             self.refuse_foreign("__init__", init)
+            if decides(init) or constants(init):
+                raise Unfit("its __init__ goes by the number that it is given")
         elif init is not None:
             raise Unfit(f"its __init__ is a {type(init).__name__}")
         for name in ("__add__", "__mul__"):
@@ -164,7 +170,7 @@ class Study:
             try:
                 one = self.cls(2.0, *more)
                 break
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 reason = error
         else:
             raise Unfit(f"{self.cls.__name__}(2.0) fails with {type(reason).__name__}: {reason}")
@@ -204,7 +210,7 @@ class Study:
         names = dict.fromkeys([name for out in probes for name in attributes(out)])
         self.seen = set(names)
         self.prev = self.op = self.local = self.rule = None
-        self.defaults, self.factories, self.computed, self.aliases = {}, {}, {}, {}
+        self.defaults, self.factories, self.computed, self.aliases, self.marks = {}, {}, {}, {}, []
         kinds = {name: ([getattr(out, name, inspect) for out in probes], None) for name in names  # a module is nobody's
                  if name not in ("data", "grad")}
         kinds = {name: (found, self.kind_of(found, a, b)) for name, (found, _) in kinds.items()}
@@ -217,7 +223,7 @@ class Study:
                 if now[0] == a.grad != found[0] and now[1] == b.grad:
                     kinds[name] = found, "grad"
                 elif now != found:  # its backward pass uses it
-                    kinds[name] = found, "missing"
+                    self.marks.append(name)
         operations = [name for name, (_, kind) in kinds.items() if kind == "op"]
         operation = next((name for name in operations if "op" in name.lower()), operations[0] if operations else None)
         for name, (found, kind) in kinds.items():
@@ -354,7 +360,9 @@ class Study:
             raise Unfit("its + and * depend on more than their operands' data")
 
     def check_property(self, name):
-        if name in ("data", "grad"):
+        setter = self.members[name].fset
+        if name in ("data", "grad") and setter is not None and not decides(setter) and not foreign(
+                setter, self.cls, self.stored | {"data", "grad"}, self.job):
             one = self.make(2.0)
             setattr(one, name, 4.5)
             if number(getattr(one, name)) == 4.5:
@@ -369,6 +377,7 @@ class Study:
                 return False  # not to be compared by numbers alone
         known = self.of_the_graph() | ({self.op[0]} if self.op else set())
         if foreign(member, self.cls, known, self.job):
+            self.not_run.add(name)
             return False
         graphs = graphs_of(name, constants(member)[:8])
         theirs = [outcome(graph, self.make) for graph in graphs]
@@ -432,14 +441,25 @@ class Study:
         parameters = list(inspect.signature(self.cls.backward).parameters.values())[1:]
         self.backward = "theirs"
         self.compounds = False
-        if returned is None and not parameters and not foreign(self.cls.backward, self.cls, self.of_the_graph(),
-                                                               self.job):
+        function = self.members["backward"]
+        found = ["more"]
+        if isinstance(function, types.FunctionType):
+            found = foreign(function, self.cls, self.of_the_graph(), self.job)
+            around = [name for name in found if name in function.__globals__ or hasattr(builtins, name) or " " in name]
+            if around:
+                raise Unfit(f"its backward uses more than the graph: {', '.join(around)}")
+        if returned is None and not parameters and not found:
             for kind in (None, "all", "inner"):
                 passes = backward_of(kind)
                 if all(same(found, outcome(graph, functools.partial(WithPass, passes)))
                        for graph, found in zip(self.passes, theirs)):
                     self.backward = kind
                     break
+        if self.backward != "theirs":
+            for name in self.marks:
+                self.defaults.pop(name, None)
+                self.factories.pop(name, None)
+                self.missing.append(name)
         if self.backward is None:
             # micrograd's - and / are several nodes each, whose gradients a second pass over them compounds too.
             self.compounds = not same(outcome(hidden_nodes, self.make), outcome(hidden_nodes, Value))
@@ -544,11 +564,13 @@ class Study:
     def compare(self):
         """All graphs that the class computed, computed by its stand-in."""
         make = Value if not self.more else lambda x: Value(x, *self.more)
-        names = {name: step for name, step in STEPS.items() if callable(getattr(self.cls, name, None))}
+        names = {name: step for name, step in STEPS.items()
+                 if callable(getattr(self.cls, name, None)) and name not in self.not_run}
         graphs = [(name, graph) for name in self.members
                   if name in NATIVE and name not in LEFT and name not in OURS_ALREADY and name != "label"
                   and (name in METHODS or name in UNARY or name in COMPARED or name in CONVERTED or is_binary(name))
-                  and (name in self.kept or name in ("__add__", "__mul__")) for graph in graphs_of(name)]
+                  and (name in self.kept and name not in self.not_run or name in ("__add__", "__mul__"))
+                  for graph in graphs_of(name)]
         graphs += [("backward", graph) for graph in self.passes]
         usable = {name: step for name, step in names.items()
                   if not isinstance(outcome(lambda make, step=step: backward(step(make(0.9), make(-1.3), 1.1), ()),
