@@ -58,10 +58,13 @@ def install_as_micrograd(*, nn=False, scalar_graph=False):
 
 
 class Micrograd:
-    """The finder of `micrograd`: when that is first asked for, it is known which one the program would import."""
+    """The finder of `micrograd`: when that is first asked for, it is known which one the program would import.
+
+    `sources` are the program's own, as far as they are known: what they do to the class matters.
+    """
 
     def __init__(self, nn, scalar_graph):
-        self.options, self.finder = (nn, scalar_graph), None
+        self.options, self.finder, self.sources = (nn, scalar_graph), None, []
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] != "micrograd":
@@ -69,7 +72,7 @@ class Micrograd:
         if self.finder is None:
             own = own_package()
             self.finder = Ours(["micrograd", "micrograd.engine", "micrograd.nn"]) if own is None else Own(
-                own, *self.options)
+                own, *self.options, self.sources)
         return self.finder.find_spec(name, path, target)
 
 
@@ -146,8 +149,8 @@ def digest(path):
 class Own:
     """The finder for a package of the program's own: it adds what replaces the class `Value` in it."""
 
-    def __init__(self, folder, nn, scalar_graph):
-        from flatgrad.compat.source import Job, definitions, modules_in, read
+    def __init__(self, folder, nn, scalar_graph, sources):
+        from flatgrad.compat.source import Job, definitions, modules_in, parse, read
 
         self.ours = Ours(["micrograd.nn"]) if nn else None
         own = modules_in(folder, "micrograd") if os.path.isdir(folder) else {"micrograd": folder}
@@ -157,6 +160,11 @@ class Own:
         self.job = Job("Value", package="micrograd", whole=False, scalar_graph=scalar_graph)
         for tree in filter(None, map(read, own.values())):
             self.job.learn(tree)
+        for source in sources:
+            try:
+                self.job.learn(parse(source))
+            except (SyntaxError, ValueError):
+                pass  # to be reported when its turn comes
         self.job.rest = "".join([
             f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} the program's own" if kept else "",
             " (--nn takes flatgrad.nn)" if "micrograd.nn" in kept else "",

@@ -6,7 +6,7 @@ import types
 
 from flatgrad.compat import common
 from flatgrad.compat.common import Refusal, Stop, shown
-from flatgrad.compat.install import install_as_micrograd
+from flatgrad.compat.install import Micrograd, install_as_micrograd
 
 __all__ = ["run"]
 
@@ -60,6 +60,8 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
             if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
                 sys.path[0] = folder
         install_as_micrograd(nn=nn, scalar_graph=scalar_graph)
+        if not module:
+            next(finder for finder in sys.meta_path if isinstance(finder, Micrograd)).sources = [code for code, _ in cells]
         job = None
         if replace_class is not None:
             from flatgrad.compat.source import Job
