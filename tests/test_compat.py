@@ -503,7 +503,7 @@ def test_its_nn_is_replaced_when_asked(python, flatgrad_run, tmp_path, own_packa
     (tmp_path / "train.py").write_text("from micrograd.nn import MLP\nfrom micrograd import engine, tools\n"
                                        "print(MLP.__module__, engine.Value.__module__, engine.Other)\n")
     out = ok(flatgrad_run("--nn", "train.py"), "flatgrad run: note: class Value of micrograd/engine.py is flatgrad's now; "
-             "micrograd.tools stays the program's own; micrograd.nn is flatgrad.nn\n")
+             "micrograd.tools stays the program's own; micrograd.nn is flatgrad.nn, with micrograd's layers and first weights\n")
     assert re.fullmatch(r"flatgrad\.nn\.\w+ flatgrad <class 'micrograd\.engine\.Other'>\n", out)
 
 

@@ -168,7 +168,7 @@ class Own:
         self.job.rest = "".join([
             f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} the program's own" if kept else "",
             " (--nn takes flatgrad.nn)" if "micrograd.nn" in kept else "",
-            "; micrograd.nn is flatgrad.nn" if nn else ""])
+            "; micrograd.nn is flatgrad.nn, with micrograd's layers and first weights" if nn else ""])
         if not with_class:
             note(f"{place(folder)} is the program's own package, without a class Value with data, grad and backward(): "
                  "nothing of it is replaced"
