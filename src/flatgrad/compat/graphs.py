@@ -11,9 +11,9 @@ import re
 from flatgrad import _core
 from flatgrad._core import Value
 
-__all__ = ["COMPARED", "CONVERTED", "METHODS", "OPERATIONS", "Raised", "STEPS", "TimeUp", "UNARY", "Unfit", "alone", "backward",
-           "changed", "diamond", "equal", "graphs_of", "hidden_nodes", "is_binary", "number", "outcome", "preset",
-           "programs", "same", "told", "use_of", "with_number"]
+__all__ = ["COMPARED", "CONVERTED", "METHODS", "OPERATIONS", "Raised", "STEPS", "TimeUp", "UNARY", "Unfit", "alone",
+           "backward", "changed", "diamond", "equal", "graphs_of", "hidden_nodes", "is_binary", "number", "outcome",
+           "preset", "programs", "same", "told", "use_of", "with_number"]
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 

@@ -1,7 +1,8 @@
 """What the code of a class depends on, read from it without running it.
 
-flatgrad's operations depend on the data of their operands, on nothing else, and change nothing but the graph. A method of
-a program's class may be replaced by one of them only if the same is true of it, and equal numbers do not show that.
+flatgrad's operations depend on the data of their operands, on nothing else, and change nothing but the graph. A
+method of a program's class may be replaced by one of them only if the same is true of it, and equal numbers do not
+show that.
 """
 import dis
 import itertools
@@ -12,17 +13,18 @@ import types
 __all__ = ["constants", "decides", "foreign"]
 
 # Builtins that depend on their arguments alone, and what is raised.
-PLAIN = set("""isinstance issubclass float int bool str abs max min len range set list tuple dict frozenset zip enumerate
-    reversed sorted sum any all id hash super pow iter map filter callable object next NotImplemented Exception
+PLAIN = set("""isinstance issubclass float int bool str abs max min len range set list tuple dict frozenset zip
+    enumerate reversed sorted sum any all id hash super pow iter map filter callable object next NotImplemented Exception
     TypeError ValueError AssertionError ZeroDivisionError OverflowError ArithmeticError NotImplementedError RuntimeError
     AttributeError repr format __build_class__ __name__""".split())
 # Methods of containers and numbers.
-METHODS = set("""append add extend pop popleft appendleft remove discard insert reverse items keys values index update get
-    union copy sort is_integer count astype item""".split())
+METHODS = set("""append add extend pop popleft appendleft remove discard insert reverse items keys values index
+    update get union copy sort is_integer count astype item""".split())
 # Functions of math and NumPy that ask for what test numbers do not have, or that have a state.
 ASKING = {"isnan", "isinf", "isfinite", "nan_to_num", "seterr", "errstate", "random", "round", "around", "clip", "fabs"}
 # Where classes come from that are only compared with.
-TYPES = {"builtins", "numbers", "typing", "collections", "collections.abc", "abc", "types", "numpy", "decimal", "fractions"}
+TYPES = {"builtins", "numbers", "typing", "collections", "collections.abc", "abc", "types", "numpy", "decimal",
+         "fractions"}
 
 
 def foreign(function, cls, attributes, job, seen=None):
@@ -77,8 +79,8 @@ def foreign(function, cls, attributes, job, seen=None):
                     elif isinstance(value, types.BuiltinFunctionType):
                         if value.__module__ != "math" or name in ASKING:
                             found.append(name)
-                    elif not isinstance(value, (int, float, str, type(None), itertools.count)) and type(value).__module__ not in (
-                            "typing", "types"):
+                    elif not isinstance(value, (int, float, str, type(None), itertools.count)) and (
+                            type(value).__module__ not in ("typing", "types")):
                         found.append(name)
                 elif name not in PLAIN and not (name == "type" and not job.subclasses) and name != cls.__name__:
                     found.append(name)

@@ -61,7 +61,8 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
                 sys.path[0] = folder
         install_as_micrograd(nn=nn, scalar_graph=scalar_graph)
         if not module:
-            next(finder for finder in sys.meta_path if isinstance(finder, Micrograd)).sources = [code for code, _ in cells]
+            finder = next(finder for finder in sys.meta_path if isinstance(finder, Micrograd))
+            finder.sources = [code for code, _ in cells]
         job = None
         if replace_class is not None:
             from flatgrad.compat.source import Job

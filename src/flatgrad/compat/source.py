@@ -101,7 +101,8 @@ class Job:
                 continue
             elif isinstance(part, ast.Attribute):
                 of_class = getattr(part.value, "id", getattr(part.value, "attr", None)) == self.name
-                (self.read if isinstance(part.ctx, ast.Load) else self.patched if of_class else self.written).add(part.attr)
+                kind = self.read if isinstance(part.ctx, ast.Load) else self.patched if of_class else self.written
+                kind.add(part.attr)
             elif isinstance(part, ast.Call) and getattr(part.func, "id", None) == "setattr" and len(part.args) > 1:
                 self.written.add(getattr(part.args[1], "value", None))
             elif isinstance(part, ast.Call) and getattr(part.func, "attr", None) in CHANGING:

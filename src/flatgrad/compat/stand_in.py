@@ -24,13 +24,13 @@ import warnings
 from flatgrad._core import Value
 from flatgrad.compat import source
 from flatgrad.compat.common import note, place
-from flatgrad.compat.graphs import (COMPARED, CONVERTED, METHODS, OPERATIONS, STEPS, UNARY, Raised, TimeUp, Unfit, backward,
-                                    changed, diamond, equal, graphs_of, hidden_nodes, is_binary, number, outcome,
-                                    preset, programs, same, told, use_of)
-from flatgrad.compat.reading import constants, decides, foreign
+from flatgrad.compat.graphs import (COMPARED, CONVERTED, METHODS, OPERATIONS, STEPS, UNARY, Raised, TimeUp, Unfit,
+                                    backward, changed, diamond, equal, graphs_of, hidden_nodes, is_binary, number,
+                                    outcome, preset, programs, same, told, use_of)
 from flatgrad.compat.own import (NATIVE, Missing, WithPass, backward_of, backward_once, backward_to_none,
                                  backward_unchanged, constructor, declare, differ, grad_or_none, native_backward,
                                  native_init, put_on, set_grad_or_none, take_off)
+from flatgrad.compat.reading import constants, decides, foreign
 
 __all__ = ["replace"]
 
