@@ -238,24 +238,42 @@ def layers_of(name):
     return rank[name.split(".")[0]]
 
 
-@pytest.mark.parametrize("path", sorted(PYTHON.rglob("*.py")), ids=lambda path: path.relative_to(PYTHON).as_posix())
-def test_python_imports_only_what_it_may_know(path):
-    parts = path.relative_to(PYTHON).with_suffix("").parts
-    own = ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "flatgrad"
-    known = {name for names in PYTHON_LAYERS for name in names.split()}
-    assert own.split(".")[0] in known, "say in PYTHON_LAYERS where it stands"
+def imports_of(path, whole, known):
+    """The modules of package `whole` that a file imports anywhere, without the package's name; of it itself `known`."""
     imported = []
     for node in ast.walk(ast.parse(read(path))):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            whole = node.module == "flatgrad"
-            imported += [f"flatgrad.{alias.name}" if whole and alias.name in known else node.module
+            imported += [f"{whole}.{alias.name}" if node.module == whole and alias.name in known else node.module
                          for alias in node.names]
-    ours = {name.removeprefix("flatgrad.") for name in imported if name.split(".")[0] == "flatgrad"}
+    return {name.removeprefix(f"{whole}.") for name in imported if name.split(".")[0] == whole}
+
+
+@pytest.mark.parametrize("path", sorted(PYTHON.rglob("*.py")), ids=lambda path: path.relative_to(PYTHON).as_posix())
+def test_python_imports_only_what_it_may_know(path):
+    parts = path.relative_to(PYTHON).with_suffix("").parts
+    own = ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "flatgrad"
+    known = {name for names in PYTHON_LAYERS for name in names.split()}
+    assert own.split(".")[0] in known, "say in PYTHON_LAYERS where it stands"
     package = own.split(".")[0]
-    assert {name for name in ours if name.split(".")[0] != package and layers_of(name) >= layers_of(own)} == set()
+    assert {name for name in imports_of(path, "flatgrad", known)
+            if name.split(".")[0] != package and layers_of(name) >= layers_of(own)} == set()
+
+
+BENCH = sorted((ROOT / "bench").glob("*.py"))
+BENCH_LAYERS = ["__init__", "runner workloads", "processes peers contenders", "cases versus", "suites",
+                "probe instructions report", "__main__"]
+
+
+@pytest.mark.skipif(not BENCH, reason="bench/ is not part of an installed package")
+def test_the_benchmarks_have_an_order():
+    rank = {name: rank for rank, names in enumerate(BENCH_LAYERS) for name in names.split()}
+    assert {path.stem for path in BENCH} == set(rank), "say in BENCH_LAYERS where it stands"
+    for path in BENCH:
+        for name in imports_of(path, "bench", rank):
+            assert rank["__init__" if name == "bench" else name] < rank[path.stem], (path.name, name)
 
 
 def test_only_the_core_names_c_headers():
