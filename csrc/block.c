@@ -41,13 +41,15 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
         z[0] = fg_cross_entropy_forward(&s);
         break;
     default:
+        assert(fg_op_is_along_rows(op));
         fg_rows_forward(&s, z);
     }
     *node = fg_tape_push_block(t, op, parts ? count : 0);
     return FG_OK;
 }
 
-int fg_block_reverse(fg_tape *t, fg_id i, size_t *done)
+/* By the gradients of all results, or of those that are reached. */
+static int reverse(fg_tape *t, fg_id i, size_t *done, int all)
 {
     fg_record *const r = fg_tape_record(t, i);
     const fg_id first = i - t->args[i].b;
@@ -56,36 +58,34 @@ int fg_block_reverse(fg_tape *t, fg_id i, size_t *done)
     int status = FG_OK;
     switch (s.op) {
     case FG_LAYER:
-        status = fg_layer_reverse_all(&s, z, dz);
+        status = all ? fg_layer_reverse_all(&s, z, dz) : fg_layer_reverse_reached(&s, z, dz, first);
         break;
     case FG_MAP:
-        fg_map_reverse(&s, z, dz, 0, 0);
+        if (all)
+            fg_map_reverse(&s, z, dz, 0, 0);
+        else
+            fg_map_reverse_reached(&s, z, dz, first);
         break;
-    case FG_CROSS_ENTROPY:
+    case FG_CROSS_ENTROPY: /* it has one result */
         fg_cross_entropy_reverse(&s, dz[0]);
         break;
     default:
-        fg_rows_reverse(&s, z, dz);
+        assert(fg_op_is_along_rows(s.op));
+        if (all)
+            fg_rows_reverse(&s, z, dz);
+        else
+            fg_rows_reverse_reached(&s, z, dz, first);
     }
     *done = s.done;
     return status;
 }
 
+int fg_block_reverse(fg_tape *t, fg_id i, size_t *done)
+{
+    return reverse(t, i, done, 1);
+}
+
 int fg_block_reverse_reached(fg_tape *t, fg_id i, size_t *done)
 {
-    fg_record *const r = fg_tape_record(t, i);
-    const fg_id first = i - t->args[i].b;
-    const double *const z = t->data + first, *const dz = t->grad + first;
-    step s = {t, r, fg_tape_op(t, i), {0, 0, r->rows, r->cols}, t->scratch, NULL, *done};
-    int status = FG_OK;
-    if (s.op == FG_LAYER)
-        status = fg_layer_reverse_reached(&s, z, dz, first);
-    else if (s.op == FG_MAP)
-        fg_map_reverse_reached(&s, z, dz, first);
-    else if (s.op == FG_CROSS_ENTROPY)
-        fg_cross_entropy_reverse(&s, dz[0]); /* it has one result */
-    else
-        fg_rows_reverse_reached(&s, z, dz, first);
-    *done = s.done;
-    return status;
+    return reverse(t, i, done, 0);
 }

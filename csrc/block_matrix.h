@@ -63,11 +63,6 @@ static inline int is_single(const fg_record *r)
     return r->rows == 1 && r->cols == 1;
 }
 
-static inline int is_softmax(int op)
-{
-    return op == FG_SOFTMAX || op == FG_LOG_SOFTMAX;
-}
-
 /* The elements of view v that these results are computed from. */
 static inline area area_of(int op, fg_record *r, fg_id v, area results)
 {
@@ -171,10 +166,10 @@ static inline size_t views_scratch(int op, fg_record *r)
         const fg_view *view = fg_record_view(r, v);
         if (op == FG_LOGSUMEXP && is_single(r))
             need += size_of(view);
-        else if (op >= FG_LOGSUMEXP)
+        else if (op == FG_LOGSUMEXP || fg_op_is_softmax(op) || op == FG_CROSS_ENTROPY)
             need += view->cols; /* one row */
         /* Lanes go down a column if there is one only, so FG_MAP may copy other views than these. */
-        if (op == FG_MAP || must_copy(view, 1) || (op >= FG_SUM && view->rows > 1))
+        if (op == FG_MAP || must_copy(view, 1) || (fg_op_is_along_rows(op) && view->rows > 1))
             need += 2 * size_of(view);
     }
     return need + FG_MAX_VIEWS + 1;

@@ -141,7 +141,7 @@ static fg_id operands_of(int op, fg_record *r)
         return 2 * x->cols + (r->views > 2);
     if (op == FG_MAP)
         return (fg_id)fg_op_table[r->param].parents; /* FG_POWC: not the exponent */
-    return is_single(r) && !is_softmax(op) ? x->rows * x->cols : x->cols;
+    return is_single(r) && !fg_op_is_softmax(op) ? x->rows * x->cols : x->cols;
 }
 
 /* The slots of the operands of the result at `at`. */
@@ -190,7 +190,7 @@ static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, area at
         memcpy(partials, each, (size_t)fg_op_table[r->param].parents * sizeof *each);
     } else if (op == FG_CROSS_ENTROPY) {
         fg_cross_entropy_reverse(&s, 1.0);
-    } else if (is_softmax(op)) {
+    } else if (fg_op_is_softmax(op)) {
         double *const dz = take(&s.scratch, r->cols);
         memset(dz, 0, r->cols * sizeof *dz);
         dz[at.col] = 1.0;
@@ -208,18 +208,18 @@ static fg_id list_node(const fg_tape *t, fg_id i, fg_id *ids, double *partials)
     const fg_id *operands;
     const fg_id count = fg_tape_operands(t, i, pair, &operands);
     const int op = fg_tape_op(t, i);
-    const double z = t->data[i];
+    const double *const data = t->data, z = data[i];
+    const int arity = fg_op_table[op].arity;
     for (fg_id k = 0; k < count; k++) {
         double d = 0.0; /* FG_CUSTOM has no rule */
         if (op == FG_LOCAL)
             memcpy(&d, operands + count + 2 * (size_t)k, sizeof d);
-        else if (op < FG_UNARY_END)
-            d = fg_op_unary_dx(op, t->data[operands[0]], (int32_t)t->args[i].b, z, 1.0);
-        else if (op < FG_BINARY_END)
-            d = fg_op_binary_dx(op, (int)k, t->data[operands[0]], t->data[operands[1]], z, 1.0);
-        else if (op < FG_CUSTOM)
-            d = fg_op_ternary_dx(op, (int)k, t->data[operands[0]], t->data[operands[1]],
-                                 t->data[operands[2]], z, 1.0);
+        else if (arity == 1)
+            d = fg_op_unary_dx(op, data[operands[0]], (int32_t)t->args[i].b, z, 1.0);
+        else if (arity == 2)
+            d = fg_op_binary_dx(op, (int)k, data[operands[0]], data[operands[1]], z, 1.0);
+        else if (arity == 3)
+            d = fg_op_ternary_dx(op, (int)k, data[operands[0]], data[operands[1]], data[operands[2]], z, 1.0);
         if (ids)
             ids[k] = operands[k];
         if (partials)
@@ -233,7 +233,7 @@ fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
     const fg_id block = fg_tape_op(t, i) == FG_PART ? i + t->args[i].a : i;
     const int op = fg_tape_op(t, block);
     if (!fg_op_is_block(op))
-        return op <= FG_LOCAL ? list_node(t, i, ids, partials) : 0;
+        return fg_op_is_scalar(op) ? list_node(t, i, ids, partials) : 0;
     fg_record *const r = fg_tape_record(t, block);
     const fg_id k = block == i && t->args[block].b == 0 ? 0 : i - (block - t->args[block].b);
     const area at = {k / r->cols, k % r->cols, 1, 1};

@@ -122,10 +122,10 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
 static NOINLINE int visit(fg_tape *t, fg_sweep *s, fg_id i)
 {
     const int op = t->op[i];
-    if (FG_LIKELY(op < FG_BINARY_END)) { /* so no hook, and no leaf: those come here with one */
+    if (FG_LIKELY(fg_op_is_inline(op))) { /* so no hook, and no leaf: those come here with one */
         const fg_args args = t->args[i];
         fg_marks_add(&s->marks, args.a);
-        if (op >= FG_UNARY_END)
+        if (fg_op_inline_arity(op) == 2)
             fg_marks_add(&s->marks, args.b);
         apply(t, i);
         return FG_SWEEP_DONE;
@@ -330,7 +330,7 @@ fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *word
                     if (block != last) /* the parts of one instruction follow each other */
                         fg_block_mark_operands(t, block, &t->marks, 1);
                     last = block;
-                } else if (op <= FG_LOCAL) {
+                } else if (fg_op_is_scalar(op)) {
                     fg_id pair[2];
                     const fg_id *operands;
                     const fg_id n = fg_tape_operands(t, i, pair, &operands);

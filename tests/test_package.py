@@ -218,6 +218,16 @@ def test_c_includes_only_what_it_may_know(path):
     assert not FORBIDDEN_CALLS.search(bare(read(path)))
 
 
+def test_opcodes_have_an_order_in_one_file_alone():
+    opcodes = {row["id"] for row in _core._operations()} | set(
+        "LEAF UNARY_END UNARY_LAST BINARY_END BINARY_LAST CUSTOM LOCAL BLOCK_END RUN PART FROZEN OPS".split())
+    found = {(path.name, name) for path in C_FILES if path.name != "ops.h"
+             for pair in re.findall(r"[<>]=?\s*(?:\(int\))?FG_(\w+)|\bFG_(\w+)\s*[<>]=?", bare(read(path)))
+             for name in pair if name in opcodes}
+    # Memory of 7 bits, and a trick with the bits of an opcode: both are asserted where they stand.
+    assert found <= {("tape.h", "OPS"), ("block_leaves.h", "FROZEN")}
+
+
 def test_every_place_in_c_is_taken():
     files = {path.name for path in C_FILES}
     assert [name for names in C_LAYERS for name in names.split()
