@@ -1,4 +1,8 @@
-/* block_layer.c: FG_LAYER: z (m, n) = activation(x (m, k) w (n, k)^T + b (1, n)). */
+/* block_layer.c: FG_LAYER: z (m, n) = activation(x (m, k) w (n, k)^T + b (1, n)), also without b, or without an
+ * activation. The order here: long products in blocks, forward, reverse, reverse of what is reached.
+ *
+ * It promises that a long product asks between its blocks whether to stop, and can then go on from there; and that what
+ * it costs to reverse some results is at most about what all cost. It leaves to the kernels how products are made. */
 #include "block_reached.h"
 #include "block_steps.h"
 
@@ -114,6 +118,7 @@ static size_t blocks_of(size_t m, size_t n, size_t k)
     return ((m + rows - 1) / rows) * ((n + cols - 1) / cols);
 }
 
+/* z (m, n) = activation(sums), sums (m, n) = x (m, k) w (n, k)^T + b (1, n). */
 int fg_layer_forward(step *s, double *z)
 {
     const fg_kernels *const kernels = s->t->kernels;
@@ -146,8 +151,8 @@ int fg_layer_forward(step *s, double *z)
     return FG_OK;
 }
 
-/* The gradient before the activation of the results at s->at, dense; of the rows and columns in these lists, if
- * they are given, which begin and end where s->at does. masked: 0 where a result is not reached. z and dz are
+/* dsums (m, n), dense: the gradient before the activation of the results at s->at; of the rows and columns in these
+ * lists, if they are given, which begin and end where s->at does. masked: 0 where a result is not reached. z and dz are
  * those of result (0, 0), of which the only one at hand, with s->aside, is the one at s->at. */
 static double *layer_dsums(step *s, const fg_id *rows, const fg_id *cols, const double *z, const double *dz,
                            int masked, fg_id first)
@@ -191,6 +196,7 @@ static int all_finite(matrix x, fg_id m, fg_id n)
     return !infinite;
 }
 
+/* db (1, n) += the sum of dsums (m, n) over rows. */
 static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
 {
     fg_record *const r = s->r;
@@ -215,7 +221,7 @@ static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
             s->t->grad[fg_record_slot(r, vb, 0, cols ? cols[j] : col + j)] += sums[j];
 }
 
-/* dx (m, k) += dsums (m, n) w (n, k), dw (n, k) += dsums^T x (m, k), db (1, n) += the sum of dsums over rows, for
+/* dx (m, k) += dsums (m, n) w (n, k), dw (n, k) += dsums^T x (m, k), and db, for
  * the rows and columns of the results at s->at, or in these lists.
  * FG_OK; FG_E_INTERRUPTED with s->done blocks done, and the next call goes on from there; with `masked`, FG_E_DOMAIN
  * and nothing done unless x and w are finite: 0 times what is not would come where nothing was reached. */
@@ -259,6 +265,7 @@ static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const do
     return stopped ? FG_E_INTERRUPTED : FG_OK;
 }
 
+/* All results, or, with s->aside, the one at s->at. */
 int fg_layer_reverse_all(step *s, const double *z, const double *dz)
 {
     const double *const dsums =

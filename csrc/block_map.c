@@ -1,4 +1,7 @@
-/* block_map.c: FG_MAP: z (m, n) = row(x0, x1, x2), each (m, n), (1, n), (m, 1) or (1, 1). */
+/* block_map.c: FG_MAP: z (m, n) = row(x, y, w), each of them (m, n), (1, n), (m, 1) or (1, 1). The order here: how
+ * loops go over the elements, forward, reverse.
+ *
+ * It promises to tell the first element at fault. It leaves to the kernels what a row computes. */
 #include "block_reached.h"
 #include "block_steps.h"
 
@@ -62,6 +65,7 @@ static void map_round(const fg_record *r, const lane_view *views, size_t i, cons
         x[v] = views[v].m.p + (ptrdiff_t)i * views[v].outer_step;
 }
 
+/* z (m, n) = row(x, y, w); returns m * n, or the first element at fault. */
 size_t fg_map_forward(step *s, double *z)
 {
     const fg_record *const r = s->r;
@@ -126,13 +130,15 @@ static void map_grad_reached(const step *s, fg_id which, size_t lanes, const dou
             s->t->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
                                     kept);
             for (fg_id j = 0; j < n; j += 64)
-                for (uint64_t bits = reached_bits(s->t, first, at + j, n - j < 64 ? n - j : 64); bits; bits &= bits - 1u)
+                for (uint64_t bits = reached_bits(s->t, first, at + j, n - j < 64 ? n - j : 64); bits;
+                     bits &= bits - 1u)
                     *dxs += kept[j + fg_bits_low(bits)];
         }
     }
 }
 
-/* z and dz: of the first result at s->at. some: only those count that are reached. */
+/* dx += dz * the row's derivative by x, summed over the rows or columns that x is repeated in; y and w likewise. z and
+ * dz: of the first result at s->at. some: only those count that are reached. */
 void fg_map_reverse(step *s, const double *z, const double *dz, int some, fg_id first)
 {
     const fg_record *const r = s->r;

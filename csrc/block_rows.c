@@ -1,11 +1,10 @@
-/* block_rows.c: reductions, softmax and cross entropy. */
+/* block_rows.c: reductions, softmax and cross entropy of x (m, n): along its rows, or over all of it. The order here:
+ * rows in memory, forward, reverse, reverse of what is reached, cross entropy.
+ *
+ * z is (1, m) or (m, 1) for FG_SUM and its like, a number for each row, or (1, 1), one for all; (m, n) for FG_SOFTMAX
+ * and FG_LOG_SOFTMAX; (1, 1) for FG_CROSS_ENTROPY. It leaves to the kernels what is done with a row. */
 #include "block_reached.h"
 #include "block_steps.h"
-
-/* ---- reductions and softmax: along the rows of view 0, or over all of it ----
- *
- * x is (m, n). FG_SUM and its like: z is (1, m), or (m, 1), a number for each row, or (1, 1), one for all. FG_SOFTMAX
- * and FG_LOG_SOFTMAX: z is (m, n). */
 
 typedef struct rows {
     size_t count, length;
@@ -67,6 +66,7 @@ static void max_reverse(size_t n, const double *x, double largest, double dz, do
             dx[j] += dz / (double)ties;
 }
 
+/* z: a number for each row, or softmax and log_softmax, a row for each. */
 void fg_rows_forward(step *s, double *z)
 {
     const fg_kernels *const kernels = s->t->kernels;
@@ -106,7 +106,13 @@ static void sum_reverse(const step *s, const double *dz)
     }
 }
 
-/* z and dz: of the first result at s->at. */
+/* For each row, with n numbers x, its result z and the gradient dz of that:
+ *
+ *   FG_SUM          dx += dz                  FG_MAX          dx += dz / ties, where x is the largest
+ *   FG_MEAN         dx += dz / n              FG_SOFTMAX      dx += z (dz - dot(z, dz))
+ *   FG_LOGSUMEXP    dx += dz softmax(x)       FG_LOG_SOFTMAX  dx += dz - exp(z) sum(dz)
+ *
+ * z and dz: of the first result at s->at. */
 void fg_rows_reverse(step *s, const double *z, const double *dz)
 {
     const fg_kernels *const kernels = s->t->kernels;
@@ -162,7 +168,7 @@ void fg_rows_reverse_reached(step *s, const double *z, const double *dz, fg_id f
 {
     const fg_tape *const t = s->t;
     const fg_record *const r = s->r;
-    const fg_id all = r->rows * r->cols, wide = is_softmax(s->op) ? r->cols : 1;
+    const fg_id all = r->rows * r->cols, wide = fg_op_is_softmax(s->op) ? r->cols : 1;
     for (fg_id k = next_result(t, first, 0, all, 1); k < all;) {
         const fg_id row = k / wide;
         fg_id end = next_result(t, first, row * wide, all, 0) / wide; /* rows before this one are reached whole */
@@ -176,7 +182,7 @@ void fg_rows_reverse_reached(step *s, const double *z, const double *dz, fg_id f
             d = masked;
             end = row + 1;
         }
-        if (is_softmax(s->op))
+        if (fg_op_is_softmax(s->op))
             s->at = (area){row, 0, end - row, wide};
         else
             s->at = r->cols > 1 ? (area){0, row, 1, end - row} : (area){row, 0, end - row, 1};
@@ -185,9 +191,7 @@ void fg_rows_reverse_reached(step *s, const double *z, const double *dz, fg_id f
     }
 }
 
-/* ---- FG_CROSS_ENTROPY: z (1, 1) = the mean over the rows of x (m, n) of -log_softmax(row)[label]; extra is a
- * label for each ---- */
-
+/* z (1, 1) = the mean over the rows of x (m, n) of -log_softmax(row)[label]; extra is a label for each. */
 double fg_cross_entropy_forward(step *s)
 {
     const area a = operand_area(s, 0);
@@ -201,6 +205,7 @@ double fg_cross_entropy_forward(step *s)
     return total / a.rows;
 }
 
+/* dx (m, n) += dz / m * (softmax(row) - 1 where the label is). */
 void fg_cross_entropy_reverse(step *s, double dz)
 {
     const area a = operand_area(s, 0);

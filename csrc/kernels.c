@@ -2,8 +2,8 @@
  * setup.py once for each level; every object exports one table, which is here. The loops are in the files
  * kernels_*.h, parts of this one that nobody else includes.
  *
- * Loops that need no vector instruction by name are plain C, which compilers vectorise. What no lane
- * may depend on is its neighbours: the last, partial vector runs the same code as the others. */
+ * Loops that need no vector instruction by name are plain C, which compilers vectorise. No lane's result
+ * depends on its neighbours: the last, partial vector runs the same code as the others. */
 #include "kernels.h"
 #include "simd.h"
 
