@@ -23,9 +23,9 @@ typedef enum layer_shape { ONE_ROW, ONE_COLUMN, BLOCKED } layer_shape;
 static layer_shape shape_of(fg_record *r, fg_id m, fg_id n)
 {
     const fg_view *x = fg_record_view(r, 0), *w = fg_record_view(r, 1);
-    if (m == 1 && !(w->col_step != 1 && w->cols > 1 && !is_listed(w)))
+    if (m == 1 && !is_apart(w))
         return ONE_ROW;
-    if (n == 1 && !(x->col_step != 1 && x->cols > 1 && !is_listed(x)))
+    if (n == 1 && !is_apart(x))
         return ONE_COLUMN;
     return BLOCKED;
 }

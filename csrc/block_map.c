@@ -21,8 +21,7 @@ static loops loops_of(fg_record *r, area at)
     for (fg_id v = 0; v < r->views && one; v++) {
         const fg_view *view = fg_record_view(r, v);
         const int single = view->rows == 1 && view->cols == 1;
-        const int dense = view->rows == r->rows && view->cols == r->cols
-                          && (is_listed(view) || (view->col_step == 1 && (fg_id)view->row_step == view->cols));
+        const int dense = view->rows == r->rows && view->cols == r->cols && (is_listed(view) || is_dense(view));
         one = single || dense;
     }
     if (one)
@@ -176,17 +175,10 @@ void fg_map_reverse_reached(step *s, const double *z, const double *dz, fg_id fi
         high--;
     const fg_id count = count_reached(t, first, low, high, &stretches);
     if (count < (high - low) / 8 || stretches == 1) {
-        for (fg_id k = low; k < all;) {
-            const fg_id row = k / r->cols, col = k % r->cols;
-            fg_id end = next_result(t, first, k, all, 0), rows = 1;
-            if (end > (row + 1) * r->cols) {
-                rows = col == 0 ? (end - k) / r->cols : 1;
-                end = (row + rows) * r->cols;
-            }
+        for (fg_id end, k = low; k < all; k = next_result(t, first, end, all, 1)) {
             s->scratch = t->scratch;
-            s->at = (area){row, col, rows, rows > 1 ? r->cols : end - k};
+            s->at = reached_area(t, r, first, k, &end);
             fg_map_reverse(s, z + k, dz + k, 0, first);
-            k = next_result(t, first, end, all, 1);
         }
         return;
     }

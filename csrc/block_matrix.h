@@ -45,10 +45,22 @@ static inline int is_listed(const fg_view *v)
     return (v->flags & FG_VIEW_LIST) != 0;
 }
 
+/* Whether the columns of a view lie apart; it is no list. */
+static inline int is_apart(const fg_view *v)
+{
+    return !is_listed(v) && v->col_step != 1 && v->cols > 1;
+}
+
+/* Whether all elements of a view follow each other, row by row. */
+static inline int is_dense(const fg_view *v)
+{
+    return !is_listed(v) && !is_apart(v) && (v->rows == 1 || (fg_id)v->row_step == v->cols);
+}
+
 /* Whether the loops cannot take the view as it lies. `side`: columns have to be side by side. */
 static inline int must_copy(const fg_view *v, int side)
 {
-    return is_listed(v) || (side && v->col_step != 1 && v->cols > 1);
+    return is_listed(v) || (side && is_apart(v));
 }
 
 static inline double *take(double **scratch, size_t doubles)

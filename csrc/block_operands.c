@@ -5,12 +5,6 @@
 
 /* ---- marking operands, for sweeps ---- */
 
-static int is_dense(const fg_view *v)
-{
-    return !is_listed(v) && (v->cols == 1 || v->col_step == 1)
-           && (v->rows == 1 || (fg_id)v->row_step == v->cols);
-}
-
 /* Mark an area of a view; without `leaves` the nodes that a sweep has to visit are enough. */
 static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_view *view, area a, int leaves)
 {
@@ -63,21 +57,13 @@ void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leav
     }
 }
 
-/* The operands in view v of every stretch of reached results. */
+/* The operands in view v of every rectangle of reached results. */
 static void mark_stretches(const fg_tape *t, int op, fg_record *r, fg_id v, fg_id first, fg_marks *marks)
 {
     const fg_id all = r->rows * r->cols;
-    for (fg_id k = next_result(t, first, 0, all, 1); k < all;) {
-        const fg_id row = k / r->cols, col = k % r->cols;
-        fg_id end = next_result(t, first, k, all, 0);
-        area at = {row, col, 1, end - k};
-        if (end > (row + 1) * r->cols) { /* whole rows, or the rest of one */
-            at.rows = col == 0 ? (end - k) / r->cols : 1;
-            at.cols = r->cols - col;
-            end = k - col + at.rows * r->cols;
-        }
+    for (fg_id end, k = next_result(t, first, 0, all, 1); k < all; k = next_result(t, first, end, all, 1)) {
+        const area at = reached_area(t, r, first, k, &end);
         mark_area(t, marks, r, fg_record_view(r, v), area_of(op, r, v, at), 0);
-        k = next_result(t, first, end, all, 1);
     }
 }
 

@@ -25,6 +25,23 @@ static inline fg_id next_result(const fg_tape *t, fg_id first, fg_id k, fg_id en
     return end;
 }
 
+/* The reached results from k on, which is one, as a rectangle: part of a row, or whole rows. *end: the result after its
+ * last. */
+static inline area reached_area(const fg_tape *t, const fg_record *r, fg_id first, fg_id k, fg_id *end)
+{
+    const fg_id row = k / r->cols, col = k % r->cols;
+    area at = {row, col, 1, r->cols - col};
+    *end = next_result(t, first, k, r->rows * r->cols, 0);
+    if (*end <= (row + 1) * r->cols) {
+        at.cols = *end - k;
+        return at;
+    }
+    if (col == 0)
+        at.rows = (*end - k) / r->cols;
+    *end = (row + at.rows) * r->cols;
+    return at;
+}
+
 /* Which of the n results from k on are reached, up to 64 of them: the lowest bit is result k. */
 static inline uint64_t reached_bits(const fg_tape *t, fg_id first, fg_id k, size_t n)
 {

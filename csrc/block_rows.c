@@ -24,8 +24,7 @@ static rows rows_of(fg_record *r, area a, matrix m)
 static int in_pieces(fg_record *r)
 {
     const fg_view *v = fg_record_view(r, 0);
-    return is_listed(v) || (v->col_step != 1 && v->cols > 1)
-           || (is_single(r) && v->rows > 1 && (fg_id)v->row_step != v->cols);
+    return must_copy(v, 1) || (is_single(r) && !is_dense(v));
 }
 
 static rows lay_out_rows(step *s, numbers what)
