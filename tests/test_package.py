@@ -286,6 +286,14 @@ def test_the_benchmarks_have_an_order():
             assert rank["__init__" if name == "bench" else name] < rank[path.stem], (path.name, name)
 
 
+@pytest.mark.skipif(not BENCH, reason="bench/ is not part of an installed package")
+def test_every_file_of_csrc_and_bench_is_on_the_map():
+    page = read(ROOT / "CONTRIBUTING.md")
+    for folder, stems in ("csrc", {path.stem for path in C_FILES}), ("bench", {path.stem for path in BENCH}):
+        table = re.search(rf"^\| {folder}/ \|.*\n(?:\|.*\n)+", page, re.MULTILINE)[0]
+        assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(stems)
+
+
 def test_only_the_core_names_c_headers():
     headers = re.compile("|".join(rf"\b{path.stem}\.h\b" for path in CSRC.glob("*.h")))
     assert {path.name for path in PYTHON.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi")
