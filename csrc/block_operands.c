@@ -193,23 +193,21 @@ static fg_id list_node(const fg_tape *t, fg_id i, fg_id *ids, double *partials)
     fg_id pair[2];
     const fg_id *operands;
     const fg_id count = fg_tape_operands(t, i, pair, &operands);
-    const int op = fg_tape_op(t, i);
-    const double *const data = t->data, z = data[i];
-    const int arity = fg_op_table[op].arity;
+    const int op = fg_tape_op(t, i), arity = fg_op_table[op].arity;
+    const size_t each[3] = {1, 1, 1};
+    const double one = 1.0, *x[3] = {NULL, NULL, NULL};
+    for (fg_id k = 0; ids && k < count; k++)
+        ids[k] = operands[k];
+    if (!partials)
+        return count;
+    for (int k = 0; k < arity; k++)
+        x[k] = t->data + operands[k];
     for (fg_id k = 0; k < count; k++) {
-        double d = 0.0; /* FG_CUSTOM has no rule */
+        partials[k] = arity > 0 ? -0.0 : 0.0; /* -0.0 plus a number is that number; FG_CUSTOM has no rule */
         if (op == FG_LOCAL)
-            memcpy(&d, operands + count + 2 * (size_t)k, sizeof d);
-        else if (arity == 1)
-            d = fg_op_unary_dx(op, data[operands[0]], (int32_t)t->args[i].b, z, 1.0);
-        else if (arity == 2)
-            d = fg_op_binary_dx(op, (int)k, data[operands[0]], data[operands[1]], z, 1.0);
-        else if (arity == 3)
-            d = fg_op_ternary_dx(op, (int)k, data[operands[0]], data[operands[1]], data[operands[2]], z, 1.0);
-        if (ids)
-            ids[k] = operands[k];
-        if (partials)
-            partials[k] = d;
+            memcpy(partials + k, operands + count + 2 * (size_t)k, sizeof *partials);
+        else if (arity > 0)
+            t->kernels->map_grad(op, (int)k, 1, x, each, (int32_t)t->args[i].b, t->data + i, &one, partials + k);
     }
     return count;
 }

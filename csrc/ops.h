@@ -1,5 +1,5 @@
 /* ops.h: opcodes, what there is to know about each, and their forward rules. All of it is read off
- * ops.def; the reverse rules are in sweep.c. */
+ * ops.def; the reverse rules are in sweep.c and in the kernels. */
 #ifndef FG_OPS_H
 #define FG_OPS_H
 
@@ -308,51 +308,6 @@ static inline int fg_op_ternary(int op, double x, double y, double w, double *ou
     default:
         assert(0 && "fg_op_ternary: not a ternary opcode");
         return FG_E_DOMAIN;
-    }
-}
-
-/* ---- reverse: what operand `which` of an operation gets from z and its gradient dz ---- */
-
-static inline double fg_op_unary_dx(int op, double x, int32_t k, double z, double dz)
-{
-    (void)x, (void)k, (void)z;
-    switch (op) {
-#define FG_UNARY(ID, name, public, symbol, forward, dx, ...) \
-    case FG_##ID:                                            \
-        return (dx);
-#include "ops.def"
-    default:
-        assert(0 && "fg_op_unary_dx: not a unary opcode");
-        return 0.0;
-    }
-}
-
-static inline double fg_op_binary_dx(int op, int which, double x, double y, double z, double dz)
-{
-    (void)x, (void)y, (void)z;
-    switch (op) {
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx, dy, ...) \
-    case FG_##ID:                                                          \
-        return which == 0 ? (dx) : (dy);
-#include "ops.def"
-    default:
-        assert(0 && "fg_op_binary_dx: not a binary opcode");
-        return 0.0;
-    }
-}
-
-static inline double fg_op_ternary_dx(int op, int which, double x, double y, double w, double z,
-                                      double dz)
-{
-    (void)x, (void)y, (void)w, (void)z;
-    switch (op) {
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx, dy, dw, ...) \
-    case FG_##ID:                                                                \
-        return which == 0 ? (dx) : which == 1 ? (dy) : (dw);
-#include "ops.def"
-    default:
-        assert(0 && "fg_op_ternary_dx: not a ternary opcode");
-        return 0.0;
     }
 }
 
