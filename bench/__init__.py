@@ -28,9 +28,10 @@ step compiled, JAX with a call for each step or one for a whole training, NumPy 
 written by hand. All work in float64 on one thread. A peer that is not installed is skipped;
 ``pip install micrograd torch jax`` gets them, and torch.compile needs a C++ compiler.
 
-The modules: `runner` times and compares, `workloads` is the code that is timed, `peers` has that of
-other libraries, `cases` and `versus` say who competes in what and with which target, `probe`
-measures in a fresh process, `instructions` counts, `report` prints.
+The modules, each of which uses those before it: `runner` times and compares, `workloads` is the code
+that is timed; `processes` starts a fresh process and reads its figures, `peers` has the code of other
+libraries, `contenders` what both suites race; `cases` and `versus` say who competes in what and with
+which target, `suites` has both; `probe` is what runs in a fresh process, `instructions` counts, `report` prints.
 """
 import os
 

@@ -88,7 +88,7 @@ def run(args):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"{package} is not installed; run: pip install .")
     from bench.instructions import WORKLOADS
-    from bench.versus import SUITES
+    from bench.suites import SUITES
 
     suite = "peers" if args.peers else "cases"
     cases = SUITES[suite]
@@ -138,7 +138,7 @@ def write(path, text):
 def measure(args, suite, names):
     """Run cases of a suite. Returns the exit code."""
     from bench import report
-    from bench.probe import ProbeFailed
+    from bench.processes import ProbeFailed
     from bench.runner import Mismatch, Session
 
     session = Session(args.quick, args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
@@ -173,16 +173,16 @@ def measure(args, suite, names):
 
 def run_case(session, suite, name):
     """Measure a case in as many processes as the session says, in this one if that is one."""
-    from bench import probe
-    from bench.versus import SUITES
+    from bench import processes
+    from bench.suites import SUITES
 
     for k in range(session.processes):
         progress(f"{name} {k + 1}/{session.processes}")
         if session.processes == 1:
             SUITES[suite][name](session)
         else:
-            session.add(*probe.found(probe.run("case", suite, name, session.quick,
-                                               session.rounds, session.min_seconds)))
+            session.add(*processes.found(processes.run("case", suite, name, session.quick,
+                                                       session.rounds, session.min_seconds)))
 
 
 def progress(text):

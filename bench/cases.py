@@ -9,24 +9,19 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bench import peers, probe, workloads
-from bench.runner import (Contender, Mismatch, Row, at_least, at_most, children_clock, clock, own_copy, repeated,
-                          repeated_after)
+from bench import peers, processes, workloads
+from bench.contenders import (MICROGRAD_ITERATIONS, chain_backward, chain_of_values, compare_demo,
+                              readme_contender)
+from bench.runner import (Contender, Mismatch, Row, at_least, at_most, children_clock, clock, enter, own_copy,
+                          repeated, repeated_after)
 
-__all__ = ["CASES", "MICROGRAD_ITERATIONS", "Case", "chain_backward", "chain_of_values",
-           "compare_demo", "enter", "readme_contender"]
+__all__ = ["CASES"]
 
 CASES = {}
-
-# micrograd sorts the graph by recursion, one frame for each operation of a chain, and Python stops
-# it at 1,000 frames: this many iterations leave some to whoever called us.
-MICROGRAD_ITERATIONS = 400
 
 # Backward passes after which the tape has given back the memory of a larger graph that died before:
 # it waits for some thousands, and then the system takes milliseconds to unmap it.
@@ -35,46 +30,11 @@ SETTLING = 10_000
 NO_MEMORY_FIGURES = "this system does not say how much memory a process uses"
 
 
-@dataclass(frozen=True)
-class Case:
-    """A name for the command line, the reason to exist, and what to run.
-
-    `needs` names a package without which there is nothing to compare with.
-    """
-
-    name: str
-    why: str
-    needs: str | None
-    run: Callable
-
-    def __call__(self, session):
-        session.case = self.name
-        if self.needs is None or session.has(self.needs):
-            self.run(session)
-
-
-def enter(cases, name, why, needs=None):
-    """Enter the decorated function into the dict `cases`."""
-    def decorate(function):
-        cases[name] = Case(name, why, needs, function)
-        return function
-    return decorate
-
-
 def case(name, why, needs=None):
     return enter(CASES, name, why, needs)
 
 
 # ---- time ----
-
-def chain_of_values(library, iterations):
-    """The chain's forward on a library's Values. The leaves stay from one repeat to the next."""
-    run = own_copy(workloads.chain)
-    leaves = workloads.chain_leaves(library.Value)
-    return Contender(library.name, repeated(lambda: run(*leaves, iterations)),
-                     lambda: workloads.chain_results(run, library.Value, iterations),
-                     units=2 * iterations)
-
 
 def chain_of_floats(iterations):
     """The same loop without gradients: what Python itself takes for it."""
@@ -105,19 +65,6 @@ def chain_case(session):
                         note=f"{iterations:,} iterations, as deep as micrograd can go")
 
 
-def chain_backward(library, iterations, name):
-    """The chain's backward alone, on a new graph each time: on an old one gradients compound."""
-    run = own_copy(workloads.chain)
-    leaves = workloads.chain_leaves(library.Value)
-
-    def backward(graph):
-        graph.backward()
-        return graph
-    return Contender(name, repeated_after(lambda: run(*leaves, iterations), backward),
-                     lambda: workloads.chain_results(run, library.Value, iterations),
-                     units=2 * iterations)
-
-
 def chain_forward(library, iterations, name):
     """The chain's forward alone, without the end of the graph: `chain_backward` has none either."""
     run = own_copy(workloads.chain)
@@ -146,13 +93,6 @@ def chain_backward_case(session):
                         note=f"backward after {iterations:,} iterations")
 
 
-def readme_contender(library):
-    """micrograd's README, forward and backward, with a library's Values."""
-    run = own_copy(workloads.readme)
-    return Contender(library.name, repeated(lambda: run(library.Value)),
-                     lambda: workloads.readme_results(run, library.Value))
-
-
 @case("readme", "many small graphs, each with its backward: micrograd's README", needs="micrograd")
 def readme_case(session):
     ours, theirs = (readme_contender(workloads.library(name)) for name in ("flatgrad", "micrograd"))
@@ -161,33 +101,6 @@ def readme_case(session):
                   {"g": 24.7041, "a.grad": 138.8338, "b.grad": 645.5773}, 1e-6)
     session.verify(theirs, ours, tolerance=1e-12)
     session.compare(theirs, ours, at_least(60), per="expression", note="forward and backward")
-
-
-def compare_demo(session, target=None):
-    """micrograd's demo, its code unchanged, with both packages."""
-    X, y = workloads.moons()
-
-    def contender(library, steps):
-        build = own_copy(workloads.training)
-
-        def train(step):
-            for k in range(steps):
-                step(k)
-        return Contender(
-            library.name,
-            repeated_after(lambda: workloads.new_training(build, library, X, y)[0], train),
-            lambda: workloads.moons_results(build, library, X, y, session.size(5, 2)), units=steps)
-    libraries = [workloads.library(name) for name in ("flatgrad", "micrograd")]
-    ours, theirs = (contender(library, 1) for library in libraries)
-    session.verify(theirs, ours, tolerance=1e-9)
-    # Where micrograd is at its best: no garbage from earlier steps waits for its collector.
-    session.compare(theirs, ours, target, work="first step", per="step",
-                    note="100 samples, 337 parameters, the demo's code")
-    if not session.quick:
-        steps = 5
-        ours, theirs = (contender(library, steps) for library in libraries)
-        session.compare(theirs, ours, work="in a loop", per="step", rounds=1,
-                        note=f"mean of {steps} steps, with the garbage that they leave")
 
 
 @case("moons", "a step of the training loop that people bring from micrograd", needs="micrograd")
@@ -424,7 +337,7 @@ def startup_case(session):
 @case("memory", "how large a graph fits: bytes for each node that is alive")
 def memory_case(session):
     nodes = 2_000_000
-    ours = probe.run("memory", "flatgrad", nodes)
+    ours = processes.run("memory", "flatgrad", nodes)
     session.record("bytes per node, by stats()", ours["bytes"] / ours["nodes"], "bytes",
                    at_most(48), note=f"{nodes:,} nodes, only the last one held")
     session.record("largest on the way, by stats()", ours["worst"], "bytes",
@@ -437,7 +350,7 @@ def memory_case(session):
                    note="growth of the resident set in a fresh process")
     label = "micrograd, by the system"
     if session.has("micrograd", label):
-        theirs = probe.run("memory", "micrograd", session.size(200_000, 50_000))
+        theirs = processes.run("memory", "micrograd", session.size(200_000, 50_000))
         session.record(label, theirs["resident"] / theirs["nodes"], "bytes",
                        note=f"{theirs['nodes']:,} nodes")
 
@@ -445,7 +358,7 @@ def memory_case(session):
 @case("big-chain", "depth costs neither the stack nor more than a gigabyte")
 def big_chain_case(session):
     operations = session.size(10_000_000, 1_000_000)
-    figures = probe.run("big-chain", operations)
+    figures = processes.run("big-chain", operations)
     session.check("flatgrad", figures["results"], "float",
                   workloads.chain_gradients(operations // 2), 1e-9, exact=["value"])
     what = f"{operations:,} operations"

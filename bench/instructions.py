@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import probe
+from bench import processes
+from bench.workloads import WORK_ITERATIONS
 
 __all__ = ["TOOLS", "WORKLOADS", "Count", "ToolMissing", "chosen_tool", "count"]
 
@@ -33,8 +34,8 @@ class Workload:
 
 
 WORKLOADS = {
-    "chain": Workload(5, 55, 2 * probe.WORK_ITERATIONS, "operation", None),
-    "chain-backward": Workload(5, 55, 2 * probe.WORK_ITERATIONS, "operation", "chain"),
+    "chain": Workload(5, 55, 2 * WORK_ITERATIONS, "operation", None),
+    "chain-backward": Workload(5, 55, 2 * WORK_ITERATIONS, "operation", "chain"),
     "readme": Workload(2_000, 12_000, 1, "expression", None),
     "moons": Workload(3, 13, 1, "step", None),
     "moons-fused": Workload(3, 13, 100, "step", None),
@@ -86,7 +87,7 @@ PROGRAMS = {"perf": "perf", "callgrind": "valgrind"}
 
 def run(command, environment):
     """Run a tool with a probe; returns what they wrote to their standard error."""
-    process = subprocess.run(command, cwd=probe.ROOT, env=environment, capture_output=True,
+    process = subprocess.run(command, cwd=processes.ROOT, env=environment, capture_output=True,
                              text=True)
     if process.returncode != 0:
         raise ToolMissing(f"{command[0]} ended with status {process.returncode}: "
@@ -113,7 +114,7 @@ def chosen_tool(name):
             problems.append(f"{PROGRAMS[tool]} is not installed")
         elif tool == "perf":   # often installed and not allowed to count
             try:
-                perf(probe.command("work", "readme", 1), same_every_time())
+                perf(processes.command("work", "readme", 1), same_every_time())
                 return tool
             except ToolMissing as problem:
                 problems.append(str(problem))
@@ -147,7 +148,7 @@ def count(tool, names):
     def difference(name):
         if name not in known:
             work = WORKLOADS[name]
-            short, long = (TOOLS[tool](probe.command("work", name, repeats), same_every_time())
+            short, long = (TOOLS[tool](processes.command("work", name, repeats), same_every_time())
                            for repeats in (work.short, work.long))
             known[name] = (long - short) / ((work.long - work.short) * work.units)
         return known[name]

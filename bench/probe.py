@@ -1,52 +1,25 @@
 """What runs in a process of its own: one more roll of the dice for where things lie in memory, or
 a memory on which nothing else has left its mark.
 
-``python -m bench.probe KIND ARGUMENT...`` prints one line of JSON; `run` starts it and reads that.
+``python -m bench.probe KIND ARGUMENT...`` prints one line of JSON; `processes.run` starts it and reads that.
 """
 import gc
 import json
 import random
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from bench import workloads
-from bench.runner import Mismatch, Row, Session, Skip, Target, clock
+from bench.runner import Mismatch, Session, clock
+from bench.suites import SUITES
 
 try:
     import resource
 except ImportError:   # Windows
     resource = None
 
-__all__ = ["ROOT", "ProbeFailed", "WORK_ITERATIONS", "command", "found", "run"]
-
-ROOT = Path(__file__).resolve().parent.parent
 STATUS = Path("/proc/self/status")
-
-
-class ProbeFailed(Exception):
-    """A probe's process ended without an answer."""
-
-
-def command(kind, *arguments):
-    """The command line that runs a probe, with the repository's root as working directory."""
-    return [sys.executable, "-m", "bench.probe", kind, *map(str, arguments)]
-
-
-def run(kind, *arguments):
-    """What the probe prints.
-
-    Raises
-    ------
-    ProbeFailed
-        With the process's status and what it wrote to its standard error.
-    """
-    process = subprocess.run(command(kind, *arguments), cwd=ROOT, capture_output=True, text=True)
-    if process.returncode != 0:
-        raise ProbeFailed(f"bench.probe {kind} ended with status {process.returncode}:\n"
-                           f"{process.stderr.strip()}")
-    return json.loads(process.stdout)
 
 
 # ---- asking the system ----
@@ -201,19 +174,16 @@ def work(name, repeats):
     return {}
 
 
-WORK_ITERATIONS = 10_000   # of the chain, for each repeat
-
-
 def work_chain(library, repeats):
     leaves = workloads.chain_leaves(library.Value)
     for _ in range(repeats):
-        workloads.chain(*leaves, WORK_ITERATIONS)
+        workloads.chain(*leaves, workloads.WORK_ITERATIONS)
 
 
 def work_chain_backward(library, repeats):
     leaves = workloads.chain_leaves(library.Value)
     for _ in range(repeats):
-        workloads.chain(*leaves, WORK_ITERATIONS).backward()
+        workloads.chain(*leaves, workloads.WORK_ITERATIONS).backward()
 
 
 def work_readme(library, repeats):
@@ -258,9 +228,8 @@ def case(suite, name, quick, rounds, min_seconds):
     Returns
     -------
     dict
-        ``rows`` and ``skipped`` as `found` reads them; or ``mismatch``, what was wrong.
+        ``rows`` and ``skipped`` as `processes.found` reads them; or ``mismatch``, what was wrong.
     """
-    from bench.versus import SUITES   # which uses this module
     session = Session(quick == "True", int(rounds), min_seconds=float(min_seconds))
     try:
         SUITES[suite][name](session)
@@ -268,15 +237,6 @@ def case(suite, name, quick, rounds, min_seconds):
         return {"mismatch": str(mismatch)}
     return {"rows": [asdict(row) for row in session.rows],
             "skipped": [asdict(skip) for skip in session.skipped]}
-
-
-def found(figures):
-    """Rows and skips from what `case` returned, or its Mismatch."""
-    if "mismatch" in figures:
-        raise Mismatch(figures["mismatch"])
-    rows = [Row(**{**row, "target": row["target"] and Target(**row["target"])})
-            for row in figures["rows"]]
-    return rows, [Skip(**skip) for skip in figures["skipped"]]
 
 
 PROBES = {"case": case, "memory": memory, "batch-memory": batch_memory,

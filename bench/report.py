@@ -12,6 +12,7 @@ import flatgrad
 
 from bench import ONE_THREAD
 from bench.runner import CLOCK
+from bench.versus import COLUMNS, PEERS
 from flatgrad.cli.info import processor
 
 __all__ = ["about", "aligned", "counts_table", "grid", "heading", "markdown", "table", "to_json"]
@@ -166,8 +167,6 @@ def grid(session, style):
 
     Below it what does not fit in: remarks, targets, figures that are no ratios, what was skipped.
     """
-    from bench.versus import COLUMNS, PEERS
-
     ratios = [row for row in session.rows if row.times]
     parts = []
     if ratios:

@@ -15,7 +15,7 @@ The promise is a figure that holds on a machine that others use too:
   paying for another's garbage.
 - Contenders are compared by their results before they are timed.
 
-What to time is for `cases` to say, and how to show it for `report`.
+What to time is for `cases` and `versus` to say, and how to show it for `report`.
 """
 import gc
 import importlib
@@ -32,8 +32,8 @@ try:
 except ImportError:   # Windows
     resource = None
 
-__all__ = ["CLOCK", "Contender", "Mismatch", "Row", "Session", "Skip", "Target", "at_least",
-           "at_most", "children_clock", "clock", "own_copy", "percentile", "repeated", "repeated_after"]
+__all__ = ["CLOCK", "Case", "Contender", "Mismatch", "Row", "Session", "Skip", "Target", "at_least", "at_most",
+           "children_clock", "clock", "enter", "own_copy", "percentile", "repeated", "repeated_after"]
 
 # On Windows the processor-time clock ticks 64 times a second, whatever resolution it claims.
 CLOCK = "perf_counter" if os.name == "nt" else "process_time"
@@ -297,6 +297,32 @@ class Session:
             for name, times in row.times.items():
                 same.times[name].extend(times)
         self.skipped += [skip for skip in skipped if skip not in self.skipped]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A name for the command line, the reason to exist, and what to run.
+
+    `needs` names a package without which there is nothing to compare with.
+    """
+
+    name: str
+    why: str
+    needs: str | None
+    run: Callable
+
+    def __call__(self, session):
+        session.case = self.name
+        if self.needs is None or session.has(self.needs):
+            self.run(session)
+
+
+def enter(cases, name, why, needs=None):
+    """Enter the decorated function into the dict `cases`."""
+    def decorate(function):
+        cases[name] = Case(name, why, needs, function)
+        return function
+    return decorate
 
 
 def repeated(work):

@@ -8,13 +8,12 @@ import importlib.util
 import random
 from types import SimpleNamespace
 
-from bench import cases, peers, probe, workloads
-from bench.runner import Contender, at_least, own_copy, repeated, repeated_after
+from bench import contenders, peers, processes, workloads
+from bench.runner import Contender, at_least, enter, own_copy, repeated, repeated_after
 
-__all__ = ["COLUMNS", "PEERS", "SUITES"]
+__all__ = ["COLUMNS", "PEERS"]
 
 PEERS = {}
-SUITES = {"cases": cases.CASES, "peers": PEERS}
 
 # The contenders, in the order of the table's columns.
 COLUMNS = [*peers.TRAINERS, "pure Python", "flatgrad loop"]
@@ -24,7 +23,7 @@ MICROGRAD_STEPS = 1
 
 
 def case(name, why, needs=None):
-    return cases.enter(PEERS, name, why, needs)
+    return enter(PEERS, name, why, needs)
 
 
 def torch_library():
@@ -62,23 +61,23 @@ def jax_readme():
 
 @case("readme", "the expression of micrograd's README, forward and backward")
 def readme_case(session):
-    ours = cases.readme_contender(workloads.library("flatgrad"))
+    ours = contenders.readme_contender(workloads.library("flatgrad"))
 
     def compare(theirs, note=""):
         session.verify(ours, theirs, tolerance=1e-12)
         session.compare(theirs, ours, per="expression", note=note)
     for library in libraries(session):
-        compare(cases.readme_contender(library))
+        compare(contenders.readme_contender(library))
     if session.has("jax", "jax / flatgrad"):
         compare(jax_readme(), note="compiled beforehand")
 
 
 @case("chain", "a user's own loop of small operations, forward and backward")
 def chain_case(session):
-    iterations = cases.MICROGRAD_ITERATIONS
+    iterations = contenders.MICROGRAD_ITERATIONS
     flatgrad = workloads.library("flatgrad")
-    makers = {"forward": cases.chain_of_values,
-              "backward": lambda library, n: cases.chain_backward(library, n, library.name)}
+    makers = {"forward": contenders.chain_of_values,
+              "backward": lambda library, n: contenders.chain_backward(library, n, library.name)}
     ours = {work: make(flatgrad, iterations) for work, make in makers.items()}
     for library in libraries(session):
         for work, make in makers.items():
@@ -90,7 +89,7 @@ def chain_case(session):
 
 @case("moons-demo", "micrograd's two-moons demo, its code unchanged", needs="micrograd")
 def moons_demo_case(session):
-    cases.compare_demo(session)
+    contenders.compare_demo(session)
 
 
 # ---- trainings, each library with its own parts ----
@@ -188,7 +187,7 @@ def gpt_contender(name, engine, documents, vocabulary, rounds=1):
 
 def example(name):
     """A fresh import of a module of examples/."""
-    file = probe.ROOT / "examples" / f"{name}.py"
+    file = processes.ROOT / "examples" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -214,7 +213,7 @@ def gpt_case(session):
 def memory_case(session):
     sizes, samples = (784, 128, 64, 10), 100
     what = f"{samples} samples through MLP(784, [128, 64, 10])"
-    ours = probe.run("batch-memory", samples, *sizes)
+    ours = processes.run("batch-memory", samples, *sizes)
     session.record("batch's graph, by stats()", ours["bytes"] / 1e6, "MB", note=what)
     session.record("bytes per value computed", ours["bytes"] / ours["values"], "bytes",
                    note=f"{ours['values']:,} values, data and gradient in them")
@@ -223,12 +222,12 @@ def memory_case(session):
                        note="growth of the resident set in a fresh process")
     width, nodes = 64, session.size(20_000, 5_000)
     for where, scattered in (("scattered", True), ("neighbours", False)):
-        ours = probe.run("operand-memory", nodes, width, scattered)
+        ours = processes.run("operand-memory", nodes, width, scattered)
         session.record(f"bytes per operand, {where}", ours["bytes"] / ours["operands"], "bytes",
                        note=f"{nodes:,} flatgrad.dot of two vectors of {width} Values, by stats()")
     label = "micrograd, the same in scalars"
     if session.has("micrograd", label):
-        theirs = probe.run("memory", "micrograd", session.size(200_000, 50_000))
+        theirs = processes.run("memory", "micrograd", session.size(200_000, 50_000))
         # A product and a sum for each weight, and a relu for each neuron but those of the end.
         nodes = samples * (sum(2 * a * b for a, b in zip(sizes, sizes[1:])) + sum(sizes[1:-1]))
         if theirs["resident"] is not None:

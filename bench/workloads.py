@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-__all__ = ["CHAIN", "Fit", "Problem", "chain", "chain_gradients", "chain_leaves", "chain_results",
+__all__ = ["CHAIN", "WORK_ITERATIONS", "Fit", "Problem", "chain", "chain_gradients", "chain_leaves", "chain_results",
            "digits_problem", "fit_digits_problem", "fit_moons_problem", "fit_training",
            "fused_training", "library", "loop_training", "moons", "moons_problem", "moons_results",
            "new_training", "readme", "readme_formula", "readme_results", "ten_nodes",
@@ -29,6 +29,8 @@ def library(name):
 # x, a and b at the start. a is close enough to 1 that after millions of steps no gradient has
 # become subnormal, where processors are slow, or 0, where nothing would be tested.
 CHAIN = (1.0, 0.999999, 0.000002)
+
+WORK_ITERATIONS = 10_000   # of the chain, for each repeat whose instructions are counted
 
 
 def chain(x, a, b, iterations):

@@ -2,8 +2,25 @@
  * element, reductions, softmax. Their operands and results are matrices of slots, run through the
  * kernels in place where the slots lie in order.
  *
- * It promises what tape.h does: a failed call leaves the tape as it was. It leaves to its caller that
- * shapes fit.
+ * It promises what tape.h does: a failed call leaves the tape as it was.
+ *
+ *   instruction                views                                    results
+ *   FG_LAYER                   x (m, k), w (n, k), and b (1, n) or      (m, n): param(x w^T + b)
+ *                              none
+ *   FG_MAP                     as many as the row has operands, each    (m, n): param(x, y, w), element by element
+ *                              (m, n), (1, n), (m, 1) or (1, 1)
+ *   FG_SUM, FG_MEAN, FG_MAX,   x (m, n)                                 (1, m) or (m, 1): of each row;
+ *   FG_LOGSUMEXP                                                        (1, 1): of all of x
+ *   FG_SOFTMAX,                x (m, n)                                 (m, n): of each row
+ *   FG_LOG_SOFTMAX
+ *   FG_CROSS_ENTROPY           x (m, n); extra: m labels                (1, 1): the mean of -log_softmax(row)[label]
+ *
+ * It leaves to its caller, and does not check:
+ * - the shapes above; that FG_MAX, softmax and their like have at least one number in a row, and labels are below n;
+ * - that param is FG_LEAF or the opcode of a unary row whose derivative follows from its result (FG_LAYER), or of any
+ *   row (FG_MAP);
+ * - that every slot of a view is below the tape's end, and no slot is in a view twice but in a list;
+ * - that rows * cols fits an fg_id.
  */
 #ifndef FG_BLOCK_H
 #define FG_BLOCK_H

@@ -1,5 +1,5 @@
 /* ops.h: opcodes, what there is to know about each, and their forward rules. All of it is read off
- * ops.def; the reverse rules are in sweep.c. */
+ * ops.def; the reverse rules are in sweep.c and in the kernels. */
 #ifndef FG_OPS_H
 #define FG_OPS_H
 
@@ -33,6 +33,13 @@ typedef enum fg_op {
     FG_OPS                 /* how many opcodes there are */
 } fg_op;
 
+static_assert(FG_LEAF == 0, "memory that is all 0 is leaves");
+static_assert((int)FG_LEAF < (int)FG_UNARY_END && (int)FG_UNARY_END < (int)FG_BINARY_END
+                  && (int)FG_BINARY_END < (int)FG_CUSTOM && (int)FG_CUSTOM < (int)FG_LOCAL
+                  && (int)FG_LOCAL < (int)FG_BLOCK_END && (int)FG_BLOCK_END <= (int)FG_RUN
+                  && (int)FG_RUN < (int)FG_PART && (int)FG_PART < (int)FG_FROZEN,
+              "the questions below go by that order");
+
 typedef struct fg_op_info {
     const char *id;       /* the row's ID */
     const char *name;     /* Python name */
@@ -53,6 +60,18 @@ static inline int fg_op_is_leaf(int op)
     return op == FG_LEAF || op == FG_FROZEN;
 }
 
+/* A leaf that takes gradients, or a node with its operands inline or as a list. */
+static inline int fg_op_is_scalar(int op)
+{
+    return op <= FG_LOCAL;
+}
+
+/* Its operands are inline, none of a leaf. Of an opcode with FG_HOOK added the answer is no. */
+static inline int fg_op_is_inline(int op)
+{
+    return op < FG_BINARY_END;
+}
+
 /* An opcode's operands are a list in the pool (from a, b of them). */
 static inline int fg_op_is_pooled(int op)
 {
@@ -65,6 +84,18 @@ static inline int fg_op_is_block(int op)
     return op > FG_LOCAL && op < FG_BLOCK_END;
 }
 
+/* Softmax or its logarithm: along the rows, as many results as operands. */
+static inline int fg_op_is_softmax(int op)
+{
+    return op == FG_SOFTMAX || op == FG_LOG_SOFTMAX;
+}
+
+/* The instruction works along the rows of its only view. */
+static inline int fg_op_is_along_rows(int op)
+{
+    return fg_op_is_block(op) && op != FG_LAYER && op != FG_MAP;
+}
+
 /* How many pool entries a pooled opcode has for `count` operands: their ids, and for FG_LOCAL then as
  * many doubles, each in two entries. */
 static inline fg_id fg_op_pool_size(int op, fg_id count)
@@ -72,10 +103,10 @@ static inline fg_id fg_op_pool_size(int op, fg_id count)
     return op == FG_LOCAL ? 3 * count : count;
 }
 
-/* Inline operands, 0 to 2. Precondition: op < FG_BINARY_END. */
+/* Inline operands, 0 to 2. Precondition: they are inline. */
 static inline int fg_op_inline_arity(int op)
 {
-    return (op != FG_LEAF) + (op >= FG_UNARY_END);
+    return op >= FG_UNARY_END ? 2 : op != FG_LEAF;
 }
 
 /* ---- the functions that rows of ops.def call ---- */
@@ -277,51 +308,6 @@ static inline int fg_op_ternary(int op, double x, double y, double w, double *ou
     default:
         assert(0 && "fg_op_ternary: not a ternary opcode");
         return FG_E_DOMAIN;
-    }
-}
-
-/* ---- reverse: what operand `which` of an operation gets from z and its gradient dz ---- */
-
-static inline double fg_op_unary_dx(int op, double x, int32_t k, double z, double dz)
-{
-    (void)x, (void)k, (void)z;
-    switch (op) {
-#define FG_UNARY(ID, name, public, symbol, forward, dx, ...) \
-    case FG_##ID:                                            \
-        return (dx);
-#include "ops.def"
-    default:
-        assert(0 && "fg_op_unary_dx: not a unary opcode");
-        return 0.0;
-    }
-}
-
-static inline double fg_op_binary_dx(int op, int which, double x, double y, double z, double dz)
-{
-    (void)x, (void)y, (void)z;
-    switch (op) {
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx, dy, ...) \
-    case FG_##ID:                                                          \
-        return which == 0 ? (dx) : (dy);
-#include "ops.def"
-    default:
-        assert(0 && "fg_op_binary_dx: not a binary opcode");
-        return 0.0;
-    }
-}
-
-static inline double fg_op_ternary_dx(int op, int which, double x, double y, double w, double z,
-                                      double dz)
-{
-    (void)x, (void)y, (void)w, (void)z;
-    switch (op) {
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx, dy, dw, ...) \
-    case FG_##ID:                                                                \
-        return which == 0 ? (dx) : which == 1 ? (dy) : (dw);
-#include "ops.def"
-    default:
-        assert(0 && "fg_op_ternary_dx: not a ternary opcode");
-        return 0.0;
     }
 }
 

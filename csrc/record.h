@@ -21,8 +21,11 @@ typedef struct fg_view {
     int32_t row_step, col_step; /* slots from one row to the next and one column to the next */
 } fg_view;
 
-/* All in words of an fg_id. The views are followed by `extra` words of the instruction's own, and then
- * by the ids of lists. */
+/* All in words of an fg_id:
+ *
+ *   | fg_record | view 0 | ... | last view | extra: the instruction's own | ids of lists, one list after the other |
+ *   |<------------------------------------------- size ------------------------------------------->|
+ */
 typedef struct fg_record {
     fg_id size;       /* of all of it, in words */
     fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode */
@@ -45,9 +48,12 @@ static inline fg_id *fg_record_extra(fg_record *r)
     return (fg_id *)(void *)fg_record_view(r, r->views);
 }
 
-static inline fg_id *fg_record_list(fg_record *r, const fg_view *v)
+/* The ids that a view keeps: of a list all, else its base; how many in *count, and none if the view is empty. */
+static inline fg_id *fg_record_ids(fg_record *r, fg_view *v, fg_id *count)
 {
-    return (fg_id *)(void *)r + v->base;
+    const int listed = (v->flags & FG_VIEW_LIST) != 0;
+    *count = listed || v->rows == 0 ? v->rows * v->cols : v->cols > 0;
+    return listed ? (fg_id *)(void *)r + v->base : &v->base;
 }
 
 /* The slot of element (row, col) of a view. */
@@ -68,6 +74,28 @@ static inline void fg_view_extent(const fg_view *v, fg_id *lowest, fg_id *highes
     *(across < 0 ? &low : &high) += across;
     *lowest = (fg_id)low;
     *highest = (fg_id)high;
+}
+
+/* Slots from `first` to before `end`. */
+typedef struct fg_span {
+    fg_id first, end;
+} fg_span;
+
+/* A view as spans, of which these are how many and the k-th: of a list one for each id, of any other one from its
+ * lowest slot to its highest, with what lies between; none of an empty view. */
+static inline fg_id fg_view_spans(const fg_view *v)
+{
+    return v->rows == 0 || v->cols == 0 ? 0 : v->flags & FG_VIEW_LIST ? v->rows * v->cols : 1;
+}
+
+static inline fg_span fg_record_span(const fg_record *r, const fg_view *v, fg_id k)
+{
+    fg_id lowest, highest;
+    if (v->flags & FG_VIEW_LIST)
+        lowest = highest = ((const fg_id *)(const void *)r)[v->base + k];
+    else
+        fg_view_extent(v, &lowest, &highest);
+    return (fg_span){lowest, highest + 1};
 }
 
 #endif

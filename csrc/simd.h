@@ -1,6 +1,6 @@
-/* simd.h: the vector instructions that kernels.c is written in, for the level that the build asks for
+/* simd.h: the vector instructions that kernels.c and its parts are written in, for the level that the build asks for
  * by FG_ISA_AVX512 or FG_ISA_AVX2, or else for what every processor of the target has: SSE2, NEON, or
- * plain C. Only kernels.c includes it.
+ * plain C. Nobody else includes it.
  *
  * A `vd` holds FG_W doubles, a `vm` says yes or no for each; there are FG_REGISTERS vector registers. A
  * "part" of a vector is its first `count` lanes, 0 < count < FG_W: memory past it is not touched, and

@@ -117,31 +117,38 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
     return status == FG_OK ? FG_SWEEP_DONE : FG_SWEEP_MORE;
 }
 
+/* Mark the operands of node i, which is no part; without `leaves` those of an instruction that a sweep has to visit are
+ * enough. */
+static void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
+{
+    const int op = fg_tape_op(t, i);
+    if (fg_op_is_block(op)) {
+        fg_block_mark_operands(t, i, marks, leaves);
+    } else if (fg_op_is_scalar(op)) {
+        fg_id pair[2];
+        const fg_id *operands;
+        const fg_id count = fg_tape_operands(t, i, pair, &operands);
+        for (fg_id k = 0; k < count; k++)
+            fg_marks_add(marks, operands[k]);
+    }
+}
+
 /* Visit node i, whatever it is: mark its operands and add to their gradients. FG_SWEEP_HOOK if it has a hook, and
  * the second is left to that; FG_SWEEP_MORE if it is a long instruction that is not done, and is still marked. */
 static NOINLINE int visit(fg_tape *t, fg_sweep *s, fg_id i)
 {
     const int op = t->op[i];
-    if (FG_LIKELY(op < FG_BINARY_END)) { /* so no hook, and no leaf: those come here with one */
+    if (FG_LIKELY(fg_op_is_inline(op))) { /* so no hook, and no leaf: those come here with one */
         const fg_args args = t->args[i];
         fg_marks_add(&s->marks, args.a);
-        if (op >= FG_UNARY_END)
+        if (fg_op_inline_arity(op) == 2)
             fg_marks_add(&s->marks, args.b);
         apply(t, i);
         return FG_SWEEP_DONE;
     }
-    const int plain = op & ~FG_HOOK;
-    if (plain == FG_PART)
+    if (fg_tape_op(t, i) == FG_PART)
         return visit_parts(t, s, i);
-    if (fg_op_is_block(plain)) {
-        fg_block_mark_operands(t, i, &s->marks, 0);
-    } else {
-        fg_id pair[2];
-        const fg_id *operands;
-        const fg_id count = fg_tape_operands(t, i, pair, &operands);
-        for (fg_id k = 0; k < count; k++)
-            fg_marks_add(&s->marks, operands[k]);
-    }
+    mark_operands(t, i, &s->marks, 0);
     if (op & FG_HOOK) {
         s->hook = i;
         return FG_SWEEP_HOOK;
@@ -306,7 +313,7 @@ void fg_sweep_cancel(fg_tape *t, fg_sweep *s)
 fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
                      int *hooked)
 {
-    fg_id found = 0, highest = 0, last = 0; /* last: the instruction whose operands have been marked */
+    fg_id found = 0, highest = 0, last = 0; /* last: the node whose operands have been marked */
     *hooked = 0;
     for (size_t k = 0; k < count; k++)
         highest = outputs[k] > highest ? outputs[k] : highest;
@@ -325,18 +332,10 @@ fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *word
                 t->marks.word[w] ^= (uint64_t)1 << bit;
                 seen |= (uint64_t)1 << bit;
                 *hooked |= (t->op[i] & FG_HOOK) != 0;
-                if (op == FG_PART || fg_op_is_block(op)) {
-                    const fg_id block = op == FG_PART ? i + t->args[i].a : i;
-                    if (block != last) /* the parts of one instruction follow each other */
-                        fg_block_mark_operands(t, block, &t->marks, 1);
-                    last = block;
-                } else if (op <= FG_LOCAL) {
-                    fg_id pair[2];
-                    const fg_id *operands;
-                    const fg_id n = fg_tape_operands(t, i, pair, &operands);
-                    for (fg_id k = 0; k < n; k++)
-                        fg_marks_add(&t->marks, operands[k]);
-                }
+                const fg_id node = op == FG_PART ? i + t->args[i].a : i;
+                if (node != last) /* the parts of one instruction follow each other, and it */
+                    mark_operands(t, node, &t->marks, 1);
+                last = node;
             }
             t->marks.summary[s] &= ~((uint64_t)1 << top);
             words[found] = w;

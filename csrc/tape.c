@@ -238,7 +238,7 @@ fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg
 {
     const fg_args args = t->args[i];
     const int op = fg_tape_op(t, i);
-    assert(op <= FG_LOCAL || op == FG_FROZEN);
+    assert(fg_op_is_scalar(op) || op == FG_FROZEN);
     if (op == FG_FROZEN)
         return 0;
     if (fg_op_is_pooled(op)) {
@@ -413,7 +413,7 @@ static inline fg_id pop_to(fg_tape *t, fg_id needed)
     for (;;) { /* stops at 0, which is always held */
         if (needed > 0 && i < needed)
             return i;
-        if (FG_LIKELY(!t->owner[i] && t->op[i] < FG_BINARY_END)) {
+        if (FG_LIKELY(!t->owner[i] && fg_op_is_inline(t->op[i]))) {
             i--;
             continue;
         }
@@ -520,8 +520,8 @@ static uint64_t held_in_word(const fg_tape *t, fg_id w, fg_id count)
     return held;
 }
 
-/* Set the marks of the nodes from `first` to before `end`, but not the summary. */
-static void mark_nodes(uint64_t *word, fg_id first, fg_id end)
+/* Set the marks of the nodes from `first` to before `end` in the words, and not in the summary. */
+static void mark_words(uint64_t *word, fg_id first, fg_id end)
 {
     for (fg_id w = first >> 6; first < end && w <= (end - 1) >> 6; w++)
         word[w] |= fg_marks_mask(w, first, end);
@@ -532,22 +532,16 @@ static void mark_nodes(uint64_t *word, fg_id first, fg_id end)
 static void mark_block(fg_tape *t, fg_id i)
 {
     uint64_t *const word = t->marks.word;
-    mark_nodes(word, i - t->args[i].b, i);
+    mark_words(word, i - t->args[i].b, i);
     if (fg_tape_op(t, i) == FG_RUN)
         return;
     fg_record *const r = fg_tape_record(t, i);
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *view = fg_record_view(r, v);
-        if (view->rows == 0 || view->cols == 0)
-            continue;
-        if (view->flags & FG_VIEW_LIST) {
-            const fg_id *ids = fg_record_list(r, view);
-            for (fg_id k = 0; k < view->rows * view->cols; k++)
-                word[ids[k] >> 6] |= (uint64_t)1 << (ids[k] & 63u);
-        } else {
-            fg_id lowest, highest;
-            fg_view_extent(view, &lowest, &highest);
-            mark_nodes(word, lowest, highest + 1);
+        const fg_id spans = fg_view_spans(view);
+        for (fg_id k = 0; k < spans; k++) {
+            const fg_span s = fg_record_span(r, view, k);
+            mark_words(word, s.first, s.end);
         }
     }
 }
@@ -583,7 +577,7 @@ void fg_tape_mark_living(fg_tape *t)
             const int op = ops[i] & ~FG_HOOK;
             marked ^= (uint64_t)1 << bit;
             done |= (uint64_t)1 << bit;
-            if (FG_UNLIKELY(op > FG_LOCAL)) {
+            if (FG_UNLIKELY(!fg_op_is_scalar(op))) {
                 if (op == FG_FROZEN)
                     continue;
                 const fg_id block = op == FG_PART ? i + args[i].a : i;
@@ -652,14 +646,9 @@ static fg_id slide_record(fg_tape *t, const run *r, fg_id from, fg_id to)
 {
     fg_record *record = (fg_record *)(void *)(t->pool + from);
     for (fg_id v = 0; v < record->views; v++) {
-        fg_view *view = fg_record_view(record, v);
-        if (view->flags & FG_VIEW_LIST) {
-            fg_id *ids = fg_record_list(record, view);
-            for (fg_id k = 0; k < view->rows * view->cols; k++)
-                ids[k] = renumber(t, r, ids[k]);
-        } else if (view->rows > 0 && view->cols > 0) {
-            view->base = renumber(t, r, view->base);
-        }
+        fg_id count, *const ids = fg_record_ids(record, fg_record_view(record, v), &count);
+        for (fg_id k = 0; k < count; k++)
+            ids[k] = renumber(t, r, ids[k]);
     }
     memmove(t->pool + to, t->pool + from, record->size * sizeof *t->pool);
     return to;
@@ -676,7 +665,7 @@ static void slide(fg_tape *t, const run *r, fg_id count, fg_id *npool)
     for (fg_id i = to; i < to + count; i++) {
         const int op = fg_tape_op(t, i);
         fg_args args = t->args[i + r->shift];
-        if (FG_UNLIKELY(op > FG_LOCAL)) {
+        if (FG_UNLIKELY(!fg_op_is_scalar(op))) {
             if (fg_op_is_block(op)) {
                 args.a = slide_record(t, r, args.a, *npool);
                 *npool += ((const fg_record *)(const void *)(t->pool + args.a))->size;
@@ -772,11 +761,11 @@ fg_id fg_tape_collect(fg_tape *t)
     return n - living;
 }
 
-/* Whether node i has an operand from `first` to before `end`. */
+/* Whether node i has an operand from `first` to before `end`, or a view whose slots lie on both sides. */
 static int uses(const fg_tape *t, fg_id i, fg_id first, fg_id end)
 {
     const int op = fg_tape_op(t, i);
-    if (op <= FG_LOCAL) {
+    if (fg_op_is_scalar(op)) {
         fg_id pair[2];
         const fg_id *operands;
         const fg_id count = fg_tape_operands(t, i, pair, &operands);
@@ -788,17 +777,10 @@ static int uses(const fg_tape *t, fg_id i, fg_id first, fg_id end)
     fg_record *const r = fg_op_is_block(op) ? fg_tape_record(t, i) : NULL;
     for (fg_id v = 0; r && v < r->views; v++) {
         const fg_view *view = fg_record_view(r, v);
-        if (view->rows == 0 || view->cols == 0)
-            continue;
-        if (view->flags & FG_VIEW_LIST) {
-            const fg_id *ids = fg_record_list(r, view);
-            for (fg_id k = 0; k < view->rows * view->cols; k++)
-                if (ids[k] >= first && ids[k] < end)
-                    return 1;
-        } else {
-            fg_id lowest, highest;
-            fg_view_extent(view, &lowest, &highest);
-            if (lowest < end && highest >= first)
+        const fg_id spans = fg_view_spans(view);
+        for (fg_id k = 0; k < spans; k++) {
+            const fg_span s = fg_record_span(r, view, k);
+            if (s.first < end && s.end > first)
                 return 1;
         }
     }
@@ -836,14 +818,7 @@ static int block_check(const fg_tape *t, fg_id i)
     for (fg_id k = first; k < i; k++)
         if (fg_tape_op(t, k) != FG_PART || k + t->args[k].a != i)
             return 0;
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *view = fg_record_view(r, v);
-        for (fg_id row = 0; row < view->rows; row++)
-            for (fg_id col = 0; col < view->cols; col++)
-                if (fg_record_slot(r, view, row, col) >= first)
-                    return 0;
-    }
-    return 1;
+    return !uses(t, i, first, FG_MAX_ID);
 }
 
 int fg_tape_check(const fg_tape *t)
@@ -855,9 +830,9 @@ int fg_tape_check(const fg_tape *t)
     fg_id npool = 0;
     for (fg_id i = 0; i < t->n; i++) {
         const int op = fg_tape_op(t, i);
-        if (op == FG_RUN ? t->args[i].b >= i : op > FG_LOCAL && op != FG_FROZEN && !block_check(t, i))
+        if (op == FG_RUN ? t->args[i].b >= i : !fg_op_is_scalar(op) && op != FG_FROZEN && !block_check(t, i))
             return 0;
-        if (op <= FG_LOCAL) {
+        if (fg_op_is_scalar(op)) {
             fg_id pair[2];
             const fg_id *operands;
             const fg_id count = fg_tape_operands(t, i, pair, &operands);

@@ -15,14 +15,23 @@
 #include "mem.h"
 #include "record.h"
 
+/* What a node keeps beside its numbers. Operands' ids are smaller than the node's own.
+ *
+ *                a                            b
+ *   FG_LEAF      0                            0
+ *   unary        operand                      FG_POWI: the exponent's bits; else 0
+ *   binary       first operand                second operand
+ *   pooled       where in the pool the list   how many operands; FG_LOCAL: behind their ids are as many partial
+ *                of operands begins           derivatives, doubles of two entries each
+ *   block        where in the pool the        how many FG_PART nodes right below hold the results; 0: there is
+ *                record begins                one result, and the node itself holds it
+ *   FG_PART      how far above the            0
+ *                instruction's node is
+ *   FG_RUN       0                            how many nodes right below it keeps
+ *   FG_FROZEN    both are the gradient, a double; grad[] is scratch, where sweeps add to
+ */
 typedef struct fg_args {
-    fg_id a, b; /* operands' ids, smaller than the node's own. FG_POWI: b is the exponent's bits.
-                   Pooled: offset and count in the pool.
-                   Block: the record's offset in the pool, and how many FG_PART nodes right below hold
-                   the results; 0 if there is one result and the node itself holds it.
-                   FG_PART: a is how far above its block instruction is.
-                   FG_RUN: b is how many nodes right below it keeps.
-                   FG_FROZEN: both are the gradient, a double; grad[] is scratch, where sweeps add to. */
+    fg_id a, b;
 } fg_args;
 
 /* What the caller keeps for a node beyond its numbers. A node without one costs nothing. */
@@ -33,6 +42,7 @@ typedef struct fg_box {
 } fg_box;
 
 enum { FG_HOOK = 0x80 };
+static_assert((int)FG_OPS <= (int)FG_HOOK, "no opcode has that bit");
 
 /* A sweep that is under way or, in fg_tape.spare, over (sweep.h). The tape keeps the nodes that it has still to
  * visit, and renumbers its marks as it does holders. */

@@ -111,3 +111,10 @@ def test_names_of_rules():
 
     v._backward = mine
     assert v._backward.__name__ == "mine"
+
+
+def test_a_partial_derivative_has_its_sign_where_it_is_zero():
+    x, y = Value(1.0), Value(-0.0)
+    assert repr((x * y)._local_grads) == "(-0.0, 1.0)"
+    assert repr((y * y)._local_grads) == "(-0.0, -0.0)"
+    assert repr(y.sin()._local_grads) == "(1.0,)"

@@ -145,8 +145,12 @@ def test_example(example):
 C_FILES = sorted([*CSRC.glob("*.[ch]"), CSRC / "ops.def"])
 
 # Files of a layer include headers of their own and earlier layers only, and from outside the project
-# the headers of the C standard library that have no business with files, processes or signals.
-C_LAYERS = ["base simd", "ops mem marks", "record kernels", "cpu tape", "block", "sweep"]
+# the headers of the C standard library that have no business with files, processes or signals. A name with ".c" is
+# where that file stands if its header stands earlier, for its parts to know it.
+C_LAYERS = ["base simd", "ops mem marks kernels_elementary kernels_lanes", "record kernels",
+            "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms", "kernels_gemm",
+            "kernels.c", "cpu tape", "block block_leaves", "block_matrix block_build", "block_reached block_steps",
+            "block_layer block_map block_rows", "block.c block_operands", "sweep"]
 C_LIBRARY = set("assert errno float limits math stdbool stddef stdint stdlib string time".split())
 C_COMPILER = {"intrin", "immintrin", "arm_neon"}
 FORBIDDEN_CALLS = re.compile(r"\b(exit|_Exit|abort|longjmp|setjmp|getenv|system|\w*printf|puts)\s*\(")
@@ -200,15 +204,34 @@ def test_what_is_not_state_in_c_is_let_be(c):
 @pytest.mark.parametrize("path", C_FILES, ids=lambda path: path.name)
 def test_c_includes_only_what_it_may_know(path):
     layer = {name: rank for rank, names in enumerate(C_LAYERS) for name in names.split()}
-    assert path.stem in layer, "say in C_LAYERS where it stands"
+    own = layer.get(path.name, layer.get(path.stem))
+    assert own is not None, "say in C_LAYERS where it stands"
     for kind, name in re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)', read(path), re.MULTILINE):
         stem = name.rpartition(".")[0]
         if kind == "<":
             assert stem in C_LIBRARY | C_COMPILER
         else:
             assert (CSRC / name).is_file()
-            assert layer[stem] < layer[path.stem] or stem == path.stem
+            assert layer[stem] < own or stem == path.stem
+            # block_matrix.h and its like are parts of block, and nobody else's business
+            assert "_" not in stem or stem.split("_")[0] == path.stem.split("_")[0]
     assert not FORBIDDEN_CALLS.search(bare(read(path)))
+
+
+def test_opcodes_have_an_order_in_one_file_alone():
+    opcodes = {row["id"] for row in _core._operations()} | set(
+        "LEAF UNARY_END UNARY_LAST BINARY_END BINARY_LAST CUSTOM LOCAL BLOCK_END RUN PART FROZEN OPS".split())
+    found = {(path.name, name) for path in C_FILES if path.name != "ops.h"
+             for pair in re.findall(r"[<>]=?\s*(?:\(int\))?FG_(\w+)|\bFG_(\w+)\s*[<>]=?", bare(read(path)))
+             for name in pair if name in opcodes}
+    # Memory of 7 bits, and a trick with the bits of an opcode: both are asserted where they stand.
+    assert found <= {("tape.h", "OPS"), ("block_leaves.h", "FROZEN")}
+
+
+def test_every_place_in_c_is_taken():
+    files = {path.name for path in C_FILES}
+    assert [name for names in C_LAYERS for name in names.split()
+            if not files & {name, f"{name}.c", f"{name}.h", f"{name}.def"}] == []
 
 
 # ---- rules of the house: Python, and files in general ----
@@ -225,24 +248,50 @@ def layers_of(name):
     return rank[name.split(".")[0]]
 
 
-@pytest.mark.parametrize("path", sorted(PYTHON.rglob("*.py")), ids=lambda path: path.relative_to(PYTHON).as_posix())
-def test_python_imports_only_what_it_may_know(path):
-    parts = path.relative_to(PYTHON).with_suffix("").parts
-    own = ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "flatgrad"
-    known = {name for names in PYTHON_LAYERS for name in names.split()}
-    assert own.split(".")[0] in known, "say in PYTHON_LAYERS where it stands"
+def imports_of(path, whole, known):
+    """The modules of package `whole` that a file imports anywhere, without the package's name; of it itself `known`."""
     imported = []
     for node in ast.walk(ast.parse(read(path))):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            whole = node.module == "flatgrad"
-            imported += [f"flatgrad.{alias.name}" if whole and alias.name in known else node.module
+            imported += [f"{whole}.{alias.name}" if node.module == whole and alias.name in known else node.module
                          for alias in node.names]
-    ours = {name.removeprefix("flatgrad.") for name in imported if name.split(".")[0] == "flatgrad"}
+    return {name.removeprefix(f"{whole}.") for name in imported if name.split(".")[0] == whole}
+
+
+@pytest.mark.parametrize("path", sorted(PYTHON.rglob("*.py")), ids=lambda path: path.relative_to(PYTHON).as_posix())
+def test_python_imports_only_what_it_may_know(path):
+    parts = path.relative_to(PYTHON).with_suffix("").parts
+    own = ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "flatgrad"
+    known = {name for names in PYTHON_LAYERS for name in names.split()}
+    assert own.split(".")[0] in known, "say in PYTHON_LAYERS where it stands"
     package = own.split(".")[0]
-    assert {name for name in ours if name.split(".")[0] != package and layers_of(name) >= layers_of(own)} == set()
+    assert {name for name in imports_of(path, "flatgrad", known)
+            if name.split(".")[0] != package and layers_of(name) >= layers_of(own)} == set()
+
+
+BENCH = sorted((ROOT / "bench").glob("*.py"))
+BENCH_LAYERS = ["__init__", "runner workloads", "processes peers contenders", "cases versus", "suites",
+                "probe instructions report", "__main__"]
+
+
+@pytest.mark.skipif(not BENCH, reason="bench/ is not part of an installed package")
+def test_the_benchmarks_have_an_order():
+    rank = {name: rank for rank, names in enumerate(BENCH_LAYERS) for name in names.split()}
+    assert {path.stem for path in BENCH} == set(rank), "say in BENCH_LAYERS where it stands"
+    for path in BENCH:
+        for name in imports_of(path, "bench", rank):
+            assert rank["__init__" if name == "bench" else name] < rank[path.stem], (path.name, name)
+
+
+@pytest.mark.skipif(not BENCH, reason="bench/ is not part of an installed package")
+def test_every_file_of_csrc_and_bench_is_on_the_map():
+    page = read(ROOT / "CONTRIBUTING.md")
+    for folder, stems in ("csrc", {path.stem for path in C_FILES}), ("bench", {path.stem for path in BENCH}):
+        table = re.search(rf"^\| {folder}/ \|.*\n(?:\|.*\n)+", page, re.MULTILINE)[0]
+        assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(stems)
 
 
 def test_only_the_core_names_c_headers():

@@ -2,7 +2,8 @@
 
 An instruction such as a layer or a softmax is one node of the tape with many operands. Here is the
 graph of single operations that it stands for, as one would write it with micrograd: the definition of
-the instruction's value and gradient, which agree with it to 1e-12. `scalar_graph()` has flatgrad's
+the instruction's value and gradient, which agree with it to 1e-12: csrc/block_*.c is the other expression
+of the same, and tests/test_fused.py holds one against the other. `scalar_graph()` has flatgrad's
 functions build these graphs, and `viz.draw_dot(expand=True)` draws them.
 
 The functions take flat sequences of Values and numbers, mixed as one likes. Each makes new Values and

@@ -319,10 +319,7 @@ class MLP(Module):
 
     def __call__(self, x):
         """The last layer's output, as `Layer.__call__` takes and returns it."""
-        if self.fused:
-            return run(self.layers, x)
-        with scalar_graph():
-            return run(self.layers, x)
+        return run(self.layers, x, self.fused)
 
     def parameters(self):
         """The parameters of each layer in turn."""
@@ -381,10 +378,7 @@ class Sequential(Module):
 
     def __call__(self, x):
         """What the last module gives."""
-        if self.fused:
-            return run(self.layers, x)
-        with scalar_graph():
-            return run(self.layers, x)
+        return run(self.layers, x, self.fused)
 
     def __len__(self):
         return len(self.layers)
@@ -404,8 +398,11 @@ class Sequential(Module):
 own_calls(Neuron.__call__, Layer.__call__)
 
 
-def run(layers, x):
+def run(layers, x, fused):
     """What the last of the layers gives, in one go where they are plain."""
+    if not fused:
+        with scalar_graph():
+            return run(layers, x, True)
     out = network_forward(layers, x)
     if out is not NotImplemented:
         return out

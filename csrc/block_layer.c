@@ -1,0 +1,313 @@
+/* block_layer.c: FG_LAYER: z (m, n) = activation(x (m, k) w (n, k)^T + b (1, n)), also without b, or without an
+ * activation. The order here: long products in blocks, forward, reverse, reverse of what is reached.
+ *
+ * It promises that a long product asks between its blocks whether to stop, and can then go on from there; and that what
+ * it costs to reverse some results is at most about what all cost. It leaves to the kernels how products are made. */
+#include "block_reached.h"
+#include "block_steps.h"
+
+/* Whether numbers in order follow each other, so that they need no list. */
+static int is_range(const fg_id *ids, fg_id count)
+{
+    return ids[count - 1] - ids[0] + 1 == count;
+}
+
+static size_t larger(size_t x, size_t y)
+{
+    return x > y ? x : y;
+}
+
+/* Which loop a layer takes. */
+typedef enum layer_shape { ONE_ROW, ONE_COLUMN, BLOCKED } layer_shape;
+
+static layer_shape shape_of(fg_record *r, fg_id m, fg_id n)
+{
+    const fg_view *x = fg_record_view(r, 0), *w = fg_record_view(r, 1);
+    if (m == 1 && !is_apart(w))
+        return ONE_ROW;
+    if (n == 1 && !is_apart(x))
+        return ONE_COLUMN;
+    return BLOCKED;
+}
+
+static size_t gemm_work(const fg_kernels *kernels, size_t m, size_t n, size_t k)
+{
+    const size_t forward = kernels->gemm_work(m, n, k);
+    const size_t dx = larger(kernels->gemm_work(m, k, n), kernels->gemm_work(k, m, n));
+    const size_t dw = larger(kernels->gemm_work(n, k, m), kernels->gemm_work(k, n, m));
+    return larger(forward, larger(dx, dw));
+}
+
+size_t fg_layer_scratch(const fg_tape *t, fg_record *r)
+{
+    const size_t m = r->rows, n = r->cols, k = fg_record_view(r, 0)->cols;
+    size_t need = views_scratch(FG_LAYER, r) + m * n + 2 * n + 2 * k + reached_need(r);
+    if (shape_of(r, r->rows, r->cols) == BLOCKED)
+        need += gemm_work(t->kernels, m, n, k);
+    return need;
+}
+
+/* A long product is made in blocks of about so many multiply-adds, and between them the caller is asked whether
+ * to stop: some 10 ms. */
+#define BLOCK_WORK 100000000.0
+
+/* Rows and columns of the next block of the result, as large as that allows. */
+static void block_size(size_t m, size_t n, size_t k, size_t *rows, size_t *cols)
+{
+    *rows = m;
+    *cols = n;
+    if ((double)m * (double)n * (double)k <= BLOCK_WORK)
+        return;
+    const double fit = BLOCK_WORK / ((double)n * (double)k);
+    *rows = fit >= 96.0 ? (size_t)fit : m < 96 ? m : 96; /* fewer would leave the product's own blocks empty */
+    const double across = BLOCK_WORK / ((double)*rows * (double)k);
+    if (across < (double)n)
+        *cols = across >= 240.0 ? (size_t)across : n < 240 ? n : 240;
+}
+
+static int wants_stop(const fg_tape *t)
+{
+    return t->stop && t->stop();
+}
+
+/* A matrix that is only read. */
+typedef struct operand {
+    const double *p;
+    ptrdiff_t row, col;
+} operand;
+
+static operand read_only(matrix m)
+{
+    return (operand){m.p, m.row, m.col};
+}
+
+/* C (m, n) += A (m, k) B (k, n), where the columns of C may lie apart if its rows lie side by side. The first
+ * *skip blocks are left out and subtracted from it; 0, or how many blocks were done when the caller wanted to
+ * stop. */
+static size_t multiply_add(const fg_tape *t, size_t m, size_t n, size_t k, operand a, operand b, matrix c,
+                           double *work, size_t *skip)
+{
+    const fg_kernels *const kernels = t->kernels;
+    size_t rows, cols, done = 0;
+    block_size(m, n, k, &rows, &cols);
+    for (size_t i = 0; i < m; i += rows)
+        for (size_t j = 0; j < n; j += cols) {
+            const size_t mi = m - i < rows ? m - i : rows, nj = n - j < cols ? n - j : cols;
+            const double *const ai = a.p + (ptrdiff_t)i * a.row, *const bj = b.p + (ptrdiff_t)j * b.col;
+            double *const cij = c.p + (ptrdiff_t)i * c.row + (ptrdiff_t)j * c.col;
+            done++;
+            if (*skip > 0) {
+                --*skip;
+                continue;
+            }
+            if (c.col == 1)
+                kernels->gemm(mi, nj, k, ai, a.row, a.col, bj, b.row, b.col, cij, c.row, work);
+            else /* the same, transposed */
+                kernels->gemm(nj, mi, k, bj, b.col, b.row, ai, a.col, a.row, cij, c.col, work);
+            if ((i + rows < m || j + cols < n) && wants_stop(t))
+                return done;
+        }
+    return 0;
+}
+
+/* How many blocks that product has. */
+static size_t blocks_of(size_t m, size_t n, size_t k)
+{
+    size_t rows, cols;
+    block_size(m, n, k, &rows, &cols);
+    return ((m + rows - 1) / rows) * ((n + cols - 1) / cols);
+}
+
+/* z (m, n) = activation(sums), sums (m, n) = x (m, k) w (n, k)^T + b (1, n). */
+int fg_layer_forward(step *s, double *z)
+{
+    const fg_kernels *const kernels = s->t->kernels;
+    fg_record *const r = s->r;
+    const size_t m = r->rows, n = r->cols, k = fg_record_view(r, 0)->cols;
+    const layer_shape shape = shape_of(r, r->rows, r->cols);
+    const int side = shape != BLOCKED;
+    size_t skip = 0;
+    double *const sums = r->param == FG_LEAF ? z : take(&s->scratch, m * n);
+    const matrix x = lay_out(s, 0, DATA, operand_area(s, 0), NULL, must_copy(fg_record_view(r, 0), side));
+    const matrix w = lay_out(s, 1, DATA, operand_area(s, 1), NULL, must_copy(fg_record_view(r, 1), side));
+    matrix b = {NULL, 0, 0, 0};
+    if (r->views > 2)
+        b = lay_out(s, 2, DATA, operand_area(s, 2), NULL, is_listed(fg_record_view(r, 2)));
+
+    if (shape == ONE_ROW) {
+        kernels->gemv(n, k, w.p, w.row, x.p, b.p, b.col, sums);
+    } else if (shape == ONE_COLUMN) {
+        kernels->gemv(m, k, x.p, x.row, w.p, b.p, 0, sums);
+    } else {
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = 0; j < n; j++)
+                sums[i * n + j] = b.p ? b.p[(ptrdiff_t)j * b.col] : 0.0;
+        if (multiply_add(s->t, m, n, k, read_only(x), (operand){w.p, w.col, w.row},
+                         (matrix){sums, (ptrdiff_t)n, 1, 0}, s->scratch, &skip))
+            return FG_E_INTERRUPTED;
+    }
+    if (r->param != FG_LEAF)
+        kernels->map((int)r->param, m * n, (const double *const[3]){sums}, (const size_t[3]){1}, 0, z);
+    return FG_OK;
+}
+
+/* dsums (m, n), dense: the gradient before the activation of the results at s->at; of the rows and columns in these
+ * lists, if they are given, which begin and end where s->at does. masked: 0 where a result is not reached. z and dz are
+ * those of result (0, 0), of which the only one at hand, with s->aside, is the one at s->at. */
+static double *layer_dsums(step *s, const fg_id *rows, const fg_id *cols, const double *z, const double *dz,
+                           int masked, fg_id first)
+{
+    const fg_record *const r = s->r;
+    const fg_id m = s->at.rows, n = s->at.cols;
+    const fg_id width = cols ? r->cols : n, col = cols || s->aside ? 0 : s->at.col;
+    const size_t wide_row = r->cols;
+    double *const dsums = take(&s->scratch, (size_t)m * n);
+    double *const wide = take(&s->scratch, wide_row);
+    const int together = !rows && !cols && (m == 1 || n == r->cols); /* all rows in one piece */
+    for (fg_id i = 0; i < (together ? 1 : m); i++) {
+        const fg_id row = rows ? rows[i] : s->at.row + i;
+        const size_t at = s->aside ? 0 : row * wide_row + col, count = together ? (size_t)m * n : width;
+        double *const di = dsums + (size_t)i * n, *const d = cols ? wide : di;
+        if (r->param == FG_LEAF) {
+            memcpy(d, dz + at, count * sizeof *d);
+        } else { /* The activations of a layer are those whose derivative follows from z, so z stands for x. */
+            memset(d, 0, count * sizeof *d);
+            s->t->kernels->map_grad((int)r->param, 0, count, (const double *const[3]){z + at},
+                                    (const size_t[3]){1}, 0, z + at, dz + at, d);
+        }
+        if (masked)
+            clear_unreached(s->t, first, row * r->cols + col, (fg_id)count, d);
+        for (fg_id j = 0; j < n && cols; j++)
+            di[j] = wide[cols[j]];
+    }
+    return dsums;
+}
+
+/* Whether all numbers are finite. */
+static int all_finite(matrix x, fg_id m, fg_id n)
+{
+    const uint64_t exponent = (uint64_t)0x7FF << 52;
+    uint64_t infinite = 0, bits;
+    for (fg_id i = 0; i < m; i++)
+        for (fg_id j = 0; j < n; j++) {
+            memcpy(&bits, x.p + (ptrdiff_t)i * x.row + (ptrdiff_t)j * x.col, sizeof bits);
+            infinite |= (bits & exponent) == exponent;
+        }
+    return !infinite;
+}
+
+/* db (1, n) += the sum of dsums (m, n) over rows. */
+static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
+{
+    fg_record *const r = s->r;
+    const fg_view *const vb = fg_record_view(r, 2);
+    const fg_id m = s->at.rows, n = s->at.cols, col = s->at.col;
+    const double *sums = dsums;
+    if ((vb->flags & FG_VIEW_CONSTANT) && !s->aside)
+        return;
+    if (m > 1) {
+        double *const added = take(&s->scratch, n);
+        memset(added, 0, n * sizeof *added);
+        for (fg_id i = 0; i < m; i++)
+            s->t->kernels->axpy(n, 1.0, dsums + (size_t)i * n, added);
+        sums = added;
+    }
+    if (s->aside)
+        memcpy(s->aside[2], sums, n * sizeof *sums);
+    else if (!cols && !is_listed(vb) && vb->col_step == 1)
+        s->t->kernels->axpy(n, 1.0, sums, s->t->grad + vb->base + col);
+    else
+        for (fg_id j = 0; j < n; j++)
+            s->t->grad[fg_record_slot(r, vb, 0, cols ? cols[j] : col + j)] += sums[j];
+}
+
+/* dx (m, k) += dsums (m, n) w (n, k), dw (n, k) += dsums^T x (m, k), and db, for
+ * the rows and columns of the results at s->at, or in these lists.
+ * FG_OK; FG_E_INTERRUPTED with s->done blocks done, and the next call goes on from there; with `masked`, FG_E_DOMAIN
+ * and nothing done unless x and w are finite: 0 times what is not would come where nothing was reached. */
+static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const double *dsums, int masked)
+{
+    const fg_tape *const t = s->t;
+    fg_record *const r = s->r;
+    const fg_view *const vx = fg_record_view(r, 0), *const vw = fg_record_view(r, 1);
+    const fg_id m = s->at.rows, n = s->at.cols, k = vx->cols;
+    const layer_shape shape = shape_of(r, m, n);
+    const area ax = operand_area(s, 0), aw = operand_area(s, 1);
+    const int side = shape != BLOCKED;
+    size_t skip = s->done, stopped = 0;
+
+    const matrix x = lay_out(s, 0, DATA, ax, rows, must_copy(vx, side));
+    const matrix w = lay_out(s, 1, DATA, aw, cols, must_copy(vw, side));
+    if (masked && s->done == 0 && !(all_finite(x, m, k) && all_finite(w, n, k)))
+        return FG_E_DOMAIN;
+    if (r->views > 2 && s->done == 0)
+        bias_reverse(s, cols, dsums);
+    /* Blocked: a copy unless rows or columns are side by side. */
+    const matrix dx = lay_out(s, 0, GRADIENTS, ax, rows, must_copy(vx, side || (vx->row_step != 1 && m > 1)));
+    const matrix dw = lay_out(s, 1, GRADIENTS, aw, cols, must_copy(vw, side || (vw->row_step != 1 && n > 1)));
+    if (shape == ONE_ROW) {
+        t->kernels->gemv_grad(n, k, w.p, w.row, x.p, dsums, dw.p, dx.p);
+    } else if (shape == ONE_COLUMN) {
+        t->kernels->gemv_grad(m, k, x.p, x.row, w.p, dsums, dx.p, dw.p);
+    } else {
+        const operand d = {dsums, (ptrdiff_t)n, 1}, turned = {dsums, 1, (ptrdiff_t)n};
+        if (dx.p)
+            stopped = multiply_add(t, m, k, n, d, read_only(w), dx, s->scratch, &skip);
+        if (dw.p && !stopped) {
+            stopped = multiply_add(t, n, k, m, turned, read_only(x), dw, s->scratch, &skip);
+            if (stopped && dx.p)
+                stopped += blocks_of(m, k, n);
+        }
+    }
+    s->done = stopped;
+    add_copied(s, 0, ax, rows, dx);
+    add_copied(s, 1, aw, cols, dw);
+    return stopped ? FG_E_INTERRUPTED : FG_OK;
+}
+
+/* All results, or, with s->aside, the one at s->at. */
+int fg_layer_reverse_all(step *s, const double *z, const double *dz)
+{
+    const double *const dsums =
+        s->r->param == FG_LEAF && !s->aside ? dz : layer_dsums(s, NULL, NULL, z, dz, 0, 0);
+    return layer_reverse(s, NULL, NULL, dsums, 0);
+}
+
+/* The reached results alone. Rows and columns that have none are left out of the products; what others have that
+ * is not reached takes part as 0. Where that would be most of it, 0 would meet a number that is not finite, or
+ * there is no memory for the copies, each stretch of reached results in a row is reversed by itself. */
+int fg_layer_reverse_reached(step *s, const double *z, const double *dz, fg_id first)
+{
+    fg_tape *const t = s->t;
+    fg_record *const r = s->r;
+    const reached found = find_reached(t, r, first, &s->scratch);
+    const int masked = found.count < found.all;
+    if (8 * found.count >= found.all) {
+        const int pick_rows = !is_range(found.rows, found.n_rows), pick_cols = !is_range(found.cols, found.n_cols);
+        const size_t k = fg_record_view(r, 0)->cols, used = (size_t)(s->scratch - t->scratch);
+        const size_t copies = 2 * k * ((pick_rows ? found.n_rows : 0) + (pick_cols ? found.n_cols : 0));
+        if (fg_tape_scratch(t, fg_layer_scratch(t, r) + copies) < 0) {
+            if (s->done > 0)
+                return FG_E_INTERRUPTED; /* part of it is done, so there was memory, and may be again */
+        } else {
+            const fg_id *const rows = (const fg_id *)(const void *)t->scratch, *const cols = rows + r->rows;
+            const fg_id *const picked_rows = pick_rows ? rows : NULL, *const picked_cols = pick_cols ? cols : NULL;
+            s->scratch = t->scratch + used; /* it may have moved, and the lists with it */
+            s->at = (area){rows[0], cols[0], found.n_rows, found.n_cols};
+            const double *const dsums = layer_dsums(s, picked_rows, picked_cols, z, dz, masked, first);
+            const int status = layer_reverse(s, picked_rows, picked_cols, dsums, masked);
+            if (status != FG_E_DOMAIN)
+                return status;
+        }
+    }
+    const fg_id count = r->rows * r->cols;
+    for (fg_id k = next_result(t, first, 0, count, 1); k < count;) {
+        const fg_id row_end = (k / r->cols + 1) * r->cols;
+        const fg_id end = next_result(t, first, k, row_end, 0);
+        s->scratch = t->scratch;
+        s->at = (area){k / r->cols, k % r->cols, 1, end - k};
+        (void)layer_reverse(s, NULL, NULL, layer_dsums(s, NULL, NULL, z, dz, 0, first), 0);
+        k = next_result(t, first, end, count, 1);
+    }
+    return FG_OK;
+}

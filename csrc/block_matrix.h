@@ -1,0 +1,190 @@
+/* block_matrix.h: the operands and results of an instruction as memory: which elements of a view these results are
+ * computed from, and those as a matrix of numbers or of gradients, on the tape where it lies so, else copied.
+ *
+ * It leaves to the instructions which results, and what is done with the numbers. No check here: see block.h. Only the
+ * files block*.c include this and block_*.h; what is not linked has names without a prefix.
+ */
+#ifndef FG_BLOCK_MATRIX_H
+#define FG_BLOCK_MATRIX_H
+
+#include <string.h>
+
+#include "block_leaves.h"
+
+/* A matrix of numbers: element (i, j) at p[i * row + j * col]. */
+typedef struct matrix {
+    double *p;
+    ptrdiff_t row, col;
+    int copied; /* p is scratch */
+} matrix;
+
+/* A rectangle of the results of an instruction, or of the elements of a view. */
+typedef struct area {
+    fg_id row, col, rows, cols;
+} area;
+
+/* One forward or reverse step over some of an instruction's results. */
+typedef struct step {
+    fg_tape *t;
+    fg_record *r;
+    int op;
+    area at;      /* the results */
+    double *scratch; /* what is still free of it */
+    double **aside;  /* NULL, or for each view where its gradients go instead of to the tape's, dense: those of
+                        constants, too */
+    size_t done;     /* FG_LAYER: blocks of the reverse step that are done, if it was interrupted */
+} step;
+
+static inline size_t size_of(const fg_view *v)
+{
+    return (size_t)v->rows * v->cols;
+}
+
+static inline int is_listed(const fg_view *v)
+{
+    return (v->flags & FG_VIEW_LIST) != 0;
+}
+
+/* Whether the columns of a view lie apart; it is no list. */
+static inline int is_apart(const fg_view *v)
+{
+    return !is_listed(v) && v->col_step != 1 && v->cols > 1;
+}
+
+/* Whether all elements of a view follow each other, row by row. */
+static inline int is_dense(const fg_view *v)
+{
+    return !is_listed(v) && !is_apart(v) && (v->rows == 1 || (fg_id)v->row_step == v->cols);
+}
+
+/* Whether the loops cannot take the view as it lies. `side`: columns have to be side by side. */
+static inline int must_copy(const fg_view *v, int side)
+{
+    return is_listed(v) || (side && is_apart(v));
+}
+
+static inline double *take(double **scratch, size_t doubles)
+{
+    double *p = *scratch;
+    *scratch += doubles;
+    return p;
+}
+
+static inline int is_single(const fg_record *r)
+{
+    return r->rows == 1 && r->cols == 1;
+}
+
+/* The elements of view v that these results are computed from. */
+static inline area area_of(int op, fg_record *r, fg_id v, area results)
+{
+    const fg_view *view = fg_record_view(r, v);
+    switch (op) {
+    case FG_LAYER:
+        if (v == 2)
+            return (area){0, results.col, 1, results.cols};
+        return v == 0 ? (area){results.row, 0, results.rows, view->cols}
+                      : (area){results.col, 0, results.cols, view->cols};
+    case FG_MAP:
+        return (area){view->rows > 1 ? results.row : 0, view->cols > 1 ? results.col : 0,
+                         view->rows > 1 ? results.rows : 1, view->cols > 1 ? results.cols : 1};
+    case FG_SOFTMAX:
+    case FG_LOG_SOFTMAX:
+        return (area){results.row, 0, results.rows, view->cols};
+    default:
+        if (is_single(r))
+            return (area){0, 0, view->rows, view->cols};
+        return (area){results.row * r->cols + results.col, 0, results.rows * results.cols, view->cols};
+    }
+}
+
+/* Which numbers of a view: its data, or its gradients, which are added up in what is returned; it is NULL
+ * if nobody wants them. */
+typedef enum numbers { DATA, GRADIENTS } numbers;
+
+/* Whether nobody wants the gradients of an area of a view: it is constant, or all of it is frozen leaves. */
+static inline int is_unwanted(const fg_tape *t, fg_record *r, const fg_view *view, area a)
+{
+    if (view->flags & FG_VIEW_CONSTANT)
+        return 1;
+    const int dense = !is_listed(view) && view->col_step == 1;
+    for (fg_id i = a.row; i < a.row + a.rows && a.cols > 0; i++) {
+        if (fg_tape_op(t, fg_record_slot(r, view, i, a.col)) != FG_FROZEN) /* mostly at once */
+            return 0;
+        if (dense && !all_frozen(t->op + fg_record_slot(r, view, i, a.col), a.cols))
+            return 0;
+        for (fg_id j = 0; !dense && j < a.cols; j++)
+            if (fg_tape_op(t, fg_record_slot(r, view, i, a.col + j)) != FG_FROZEN)
+                return 0;
+    }
+    return 1;
+}
+
+/* An area of a view as it lies on the tape, or, if `copy`, in dense scratch memory: gradients then begin
+ * with 0, and add_copied() adds them to the tape's at the end. picks: the rows, if they are not those of the
+ * area; they are copied. */
+static inline matrix lay_out(step *s, fg_id v, numbers what, area a, const fg_id *picks, int copy)
+{
+    const fg_tape *const t = s->t;
+    const fg_view *view = fg_record_view(s->r, v);
+    if (what == GRADIENTS && s->aside) {
+        memset(s->aside[v], 0, (size_t)a.rows * a.cols * sizeof(double));
+        return (matrix){s->aside[v], (ptrdiff_t)a.cols, 1, 0};
+    }
+    if (what == GRADIENTS && !picks && is_unwanted(t, s->r, view, a))
+        return (matrix){NULL, 0, 0, 0};
+    if (what == GRADIENTS && (view->flags & FG_VIEW_CONSTANT))
+        return (matrix){NULL, 0, 0, 0};
+    if (!copy && !picks)
+        return (matrix){(what == DATA ? t->data : t->grad) + fg_record_slot(s->r, view, a.row, a.col),
+                        view->row_step, view->cols > 1 ? view->col_step : 1, 0};
+    const matrix m = {take(&s->scratch, (size_t)a.rows * a.cols), (ptrdiff_t)a.cols, 1, 1};
+    double *p = m.p;
+    if (what == GRADIENTS) {
+        memset(p, 0, (size_t)a.rows * a.cols * sizeof *p);
+        return m;
+    }
+    for (fg_id i = 0; i < a.rows; i++) {
+        const fg_id row = picks ? picks[i] : a.row + i;
+        for (fg_id j = 0; j < a.cols; j++)
+            *p++ = t->data[fg_record_slot(s->r, view, row, a.col + j)];
+    }
+    return m;
+}
+
+static inline void add_copied(const step *s, fg_id v, area a, const fg_id *picks, matrix m)
+{
+    const fg_view *view = fg_record_view(s->r, v);
+    const double *p = m.p;
+    if (!m.copied)
+        return;
+    for (fg_id i = 0; i < a.rows; i++) {
+        const fg_id row = picks ? picks[i] : a.row + i;
+        for (fg_id j = 0; j < a.cols; j++)
+            s->t->grad[fg_record_slot(s->r, view, row, a.col + j)] += *p++;
+    }
+}
+
+static inline area operand_area(const step *s, fg_id v)
+{
+    return area_of(s->op, s->r, v, s->at);
+}
+
+/* How much scratch memory the views need for the forward step and the reverse step, whole or in part. */
+static inline size_t views_scratch(int op, fg_record *r)
+{
+    size_t need = 0;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *view = fg_record_view(r, v);
+        if (op == FG_LOGSUMEXP && is_single(r))
+            need += size_of(view);
+        else if (op == FG_LOGSUMEXP || fg_op_is_softmax(op) || op == FG_CROSS_ENTROPY)
+            need += view->cols; /* one row */
+        /* Lanes go down a column if there is one only, so FG_MAP may copy other views than these. */
+        if (op == FG_MAP || must_copy(view, 1) || (fg_op_is_along_rows(op) && view->rows > 1))
+            need += 2 * size_of(view);
+    }
+    return need + FG_MAX_VIEWS + 1;
+}
+
+#endif

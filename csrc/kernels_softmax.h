@@ -1,0 +1,78 @@
+/* kernels_softmax.h: softmax and its kin, of one row. */
+#ifndef FG_KERNELS_SOFTMAX_H
+#define FG_KERNELS_SOFTMAX_H
+
+#include "kernels_elementary.h"
+#include "kernels_lanes.h"
+
+/* The sum of exp(x - shift), and those numbers themselves in z if it is not NULL. */
+FG_INLINE double sum_exp(size_t n, const double *x, double shift, double *z)
+{
+    const vd by = v_set1(shift);
+    vd total = v_set1(0.0);
+    size_t i = 0;
+    for (; n - i >= FG_W; i += FG_W) {
+        const vd e = v_exp(v_sub(v_load(x + i), by));
+        total = v_add(total, e);
+        if (z)
+            v_store(z + i, e);
+    }
+    if (i < n) {
+        const vd e = v_part(v_exp(v_sub(v_load_part(x + i, n - i), by)), n - i);
+        total = v_add(total, e);
+        if (z)
+            v_store_part(z + i, n - i, e);
+    }
+    return v_sum(total);
+}
+
+static double logsumexp(size_t n, const double *x)
+{
+    const double largest = max(n, x);
+    if (!isfinite(largest)) /* inf - inf would be nan; nan stays */
+        return largest;
+    return largest + log(sum_exp(n, x, largest, NULL));
+}
+
+static void softmax(size_t n, const double *x, double *z)
+{
+    const double total = sum_exp(n, x, max(n, x), z);
+    for (size_t i = 0; i < n; i++)
+        z[i] /= total;
+}
+
+static void log_softmax(size_t n, const double *x, double *restrict z)
+{
+    const double largest = max(n, x), rest = log(sum_exp(n, x, largest, NULL));
+    for (size_t i = 0; i < n; i++)
+        z[i] = x[i] - largest - rest;
+}
+
+static void softmax_grad(size_t n, const double *z, const double *dz, double *restrict dx)
+{
+    const double mean = dot(n, z, dz);
+    for (size_t i = 0; i < n; i++)
+        dx[i] += z[i] * (dz[i] - mean);
+}
+
+static void exp_axpy(size_t n, double a, const double *x, double shift, double *dx)
+{
+    const vd scale = v_set1(a), by = v_set1(shift);
+    size_t i = 0;
+    for (; n - i >= FG_W; i += FG_W)
+        v_store(dx + i, v_fma(scale, v_exp(v_sub(v_load(x + i), by)), v_load(dx + i)));
+    if (i < n) {
+        const vd e = v_exp(v_sub(v_load_part(x + i, n - i), by));
+        v_store_part(dx + i, n - i, v_fma(scale, e, v_load_part(dx + i, n - i)));
+    }
+}
+
+static void log_softmax_grad(size_t n, const double *z, const double *dz, double *restrict dx)
+{
+    const double total = sum(n, dz);
+    for (size_t i = 0; i < n; i++)
+        dx[i] += dz[i];
+    exp_axpy(n, -total, z, 0.0, dx);
+}
+
+#endif
