@@ -247,14 +247,14 @@ def test_python_imports_only_what_it_may_know(path):
 
 def test_only_the_core_names_c_headers():
     headers = re.compile("|".join(rf"\b{path.stem}\.h\b" for path in CSRC.glob("*.h")))
-    assert {path.name for path in PYTHON.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi")
+    assert {path.name for path in PYTHON.rglob("*") if path.suffix in (".py", ".pyx", ".pxi", ".pxd", ".pyi")
             and headers.search(read(path))} <= {"_core.pyx", "_core.pxd"}
 
 
 def sources():
     """The text files that we write."""
     made = re.compile(r"\.git$|\.venv|build$|dist$|wheelhouse$|.*\.egg-info$|\..*_cache$")
-    written = {"", ".c", ".cfg", ".def", ".h", ".in", ".md", ".pxd", ".py", ".pyi", ".pyx", ".toml", ".yml"}
+    written = {"", ".c", ".cfg", ".def", ".h", ".in", ".md", ".pxd", ".pxi", ".py", ".pyi", ".pyx", ".toml", ".yml"}
     for top in ROOT.iterdir():
         if not made.match(top.name):
             for path in [top] if top.is_file() else top.rglob("*"):

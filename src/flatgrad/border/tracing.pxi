@@ -1,5 +1,7 @@
-# _trace.pxi: part of _core.pyx. The numbers that a transform, such as flatgrad.grad, differentiates by. Plain
-# Python asks for a float without a word, and a gradient is lost there; so these are not given as one.
+# tracing.pxi: The numbers that a transform, such as flatgrad.grad, differentiates by, and whether a gradient flows at
+# all.
+#
+# Plain Python asks for a float without a word, and a gradient is lost there; so these are not given as one.
 
 cdef Py_ssize_t tracings = 0   # transforms under way, in all threads: while there are none, float(v) costs no more
 cdef list traced = []          # of each of them, the tuple of its leaves

@@ -1,4 +1,6 @@
-# _parameters.pxi: part of _core.pyx. What an optimizer updates, as stretches of slots, and by which rule.
+# parameters.pxi: What an optimizer updates, as stretches of slots, and by which rule.
+#
+# A step converts what users have given, then looks where the slots lie, and then runs the core's loops over them.
 
 cdef enum:
     RULE_NONE
@@ -7,6 +9,7 @@ cdef enum:
     RULE_RMSPROP
     RULE_ADAGRAD
     RULE_ADADELTA
+
 
 cdef union Rule:
     fg_sgd sgd
@@ -386,15 +389,3 @@ def are_values(list items not None):
         if not isinstance(item, Value):
             return False
     return True
-
-
-cdef bint lies_dense(Tensor t) noexcept:
-    """Whether its elements are one stretch of slots, row by row."""
-    return t.col_step == 1 and (t.rows == 1 or t.row_step == <int64_t>t.cols)
-
-
-cdef inline fg_id first_slot(object first) noexcept:
-    """Where a stretch begins. Runs no Python code."""
-    if type(first) is Tensor:
-        return (<Tensor>first).run.id - (<Tensor>first).run.count + (<Tensor>first).offset
-    return (<Value>first).id

@@ -1,9 +1,11 @@
-# _context.pxi: part of _core.pyx. Blocks that change what operations record: no_grad, recording, scalar_graph.
+# contexts.pxi: Blocks that change what operations record: no_grad, recording, scalar_graph.
 #
-# A block belongs to the context (contextvars) in which it was entered: to a thread, or a task of asyncio, and to
-# the tasks that are made within it. A generator shares the context of its caller, so a block that is entered in
-# one counts only while that generator runs, and not while it is suspended. A block that has been left counts
-# nowhere. While there is no block at all, operations look at one global count and no further.
+# A block belongs to the context (contextvars) in which it was entered: to a thread, or a task of asyncio, and to the
+# tasks that are made within it. A generator shares the context of its caller, so a block that is entered in one
+# counts only while that generator runs, and not while it is suspended. A block that has been left counts nowhere.
+# While there is no block at all, operations look at one global count and no further.
+#
+# Asking whether there is a block runs no Python code: it may stand between reading an id and using it.
 
 cdef extern from *:
     """
@@ -52,6 +54,7 @@ cdef extern from *:
 
 cdef enum:
     NO_GRAD, RECORDING, SCALAR_GRAPH
+
 
 cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_blocks for no_grad()
 

@@ -1,0 +1,68 @@
+# python.pxi: Python's C API, as far as more than one room calls it.
+#
+# Promises nothing but these declarations. Those that one room alone needs stand there.
+
+cdef extern from "Python.h":
+    ctypedef int (*visitproc)(PyObject *o, void *arg) noexcept
+    ctypedef void *destructor
+    ctypedef void *vectorcallfunc
+    ctypedef struct PyNumberMethods:
+        void *nb_add
+        void *nb_multiply
+    ctypedef struct PyTypeObject:
+        destructor tp_dealloc
+        void (*tp_free)(PyObject *o)
+        void *tp_init
+        void *tp_new
+        object (*tp_call)(PyObject *tp, object args, object kwargs)
+        vectorcallfunc tp_vectorcall
+        PyNumberMethods *tp_as_number
+        int (*tp_traverse)(PyObject *o, visitproc visit, void *arg) noexcept
+        void *tp_finalize
+        unsigned long tp_flags
+        const char *tp_name
+        const char *tp_doc
+        void *tp_descr_get
+        void *tp_descr_set
+    int PyOS_InterruptOccurred()
+    void PyErr_SetInterrupt()
+    unsigned long PyThread_get_thread_ident()
+    PyTypeObject PyType_Type
+    PyObject *_PyType_Lookup(PyTypeObject *tp, PyObject *name)
+    PyObject *PyType_GenericAlloc(PyTypeObject *tp, Py_ssize_t nitems) except NULL
+    void PyObject_ClearWeakRefs(PyObject *o)
+    # By pointer: a dying object must not be touched by automatic reference counting.
+    PyTypeObject *Py_TYPE(PyObject *o)
+    Py_ssize_t Py_REFCNT(PyObject *o)
+    void Py_INCREF(PyObject *o)
+    void Py_DECREF(PyObject *o)
+    void Py_SET_REFCNT(PyObject *o, Py_ssize_t count)
+    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
+    ctypedef void *PyCFunction
+    ctypedef struct PyMethodDef:
+        const char *ml_name
+        PyCFunction ml_meth
+        int ml_flags
+        const char *ml_doc
+    ctypedef struct PyMethodDescrObject:
+        PyMethodDef *d_method
+    bint PyObject_TypeCheck(PyObject *o, PyTypeObject *tp)
+    object PyLong_FromVoidPtr(void *pointer)
+    void *PyLong_AsVoidPtr(object x) except? NULL
+    PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
+    PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type
+    void *PyMem_Malloc(size_t size)
+    void *PyMem_Realloc(void *pointer, size_t size)
+    void PyMem_Free(void *pointer)
+    int PyObject_GenericSetAttr(object o, object name, PyObject *value) except -1
+    Py_ssize_t PySequence_Fast_GET_SIZE(object sequence)
+    PyObject **PySequence_Fast_ITEMS(object sequence)
+    int METH_NOARGS
+    int METH_FASTCALL
+    int METH_KEYWORDS
+    object PyDescr_NewMethod(PyTypeObject *tp, PyMethodDef *definition)
+    object PyCFunction_NewEx(PyMethodDef *definition, PyObject *self, object module)
+    void *PyMem_Calloc(size_t count, size_t size)
+
+
+cdef list kept_alive = []   # what C structures point to
