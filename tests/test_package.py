@@ -30,7 +30,7 @@ def test_the_version_stands_once():
         assert importlib.metadata.version("flatgrad") == version == flatgrad.__version__
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("flatgrad is imported from its sources, not installed")
-    sources = [ROOT / "setup.py", ROOT / "dev.py", *PYTHON.rglob("*.py*"), *CSRC.iterdir()]
+    sources = [ROOT / "setup.py", ROOT / "dev.py", *PYTHON.rglob("*.p[yx]*"), *CSRC.iterdir()]
     assert [path.name for path in sources if version in read(path)] == []
 
 

@@ -31,9 +31,11 @@ from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 
-cdef class _Rule   # defined in custom
-cdef class _Graph   # defined in graphs
-cdef class Tensor   # defined in tensor
+# The rooms of the border, one file each, in the order of dependence: a room uses what those before it define, and these
+# types besides. Each opens with what it promises. tests/test_rooms.py knows what else runs backwards, and why.
+cdef class _Rule    # custom.pxi
+cdef class _Graph   # graphs.pxi
+cdef class Tensor   # tensor.pxi; and Value, which _core.pxd declares
 
 __all__ = ["Tensor", "Value", "argmax", "argmin", "cat", "collect", "dot", "elu", "leaky_relu", "linear",
            "log_softmax", "logsumexp", "matvec", "max", "mean", "min", "no_grad", "scalar_graph",

@@ -1,4 +1,6 @@
 # addresses.pxi: A set of addresses, each with a number: no Python object is touched, and no reference counted.
+#
+# Uses python.
 
 cdef struct Addresses:
     void **keys          # [size], NULL: an empty place

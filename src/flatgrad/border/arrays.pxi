@@ -4,6 +4,8 @@
 # tensor` goes this way. Other functions ask `__array_function__`. Both are answered in array_functions.py. What does
 # not know Tensors asks `__array__` for numbers, which would leave the graph without a word: only a constant Tensor
 # gives them.
+#
+# Uses elementwise, entries, numbers, products, tape, views.
 
 cdef object functions_module = None      # array_functions.py
 cdef object data_class = None, grad_class = None

@@ -2,6 +2,8 @@
 #
 # Promises that they cost operations nothing, stay with the node while its handles come and go, and are found by any
 # handle of it. What is called `_backward` among them is run by sweeps.
+#
+# Uses messages, python, tape.
 
 cdef dict extra_of(Value self):
     """The attributes of the node, or None if it has none."""
@@ -79,8 +81,8 @@ cdef class _Attribute:
 
 # Attributes that one assigns, and names that are near these and words of their own.
 cdef tuple ASSIGNED = ("data", "grad", "requires_grad")
-cdef set WORDS = {"date", "dates", "dat", "datas", "dada", "grade", "grads", "grand", "gray", "grid", "grab", "gram", "gran",
-                  "graf", "glad", "goad", "rad", "gradu", "dato", "dota"}
+cdef set WORDS = {"date", "dates", "dat", "datas", "dada", "grade", "grads", "grand", "gray", "grid", "grab", "gram",
+                  "gran", "graf", "glad", "goad", "rad", "gradu", "dato", "dota"}
 cdef set warned = set()   # names that there has been a warning for
 
 

@@ -6,6 +6,8 @@
 # While there is no block at all, operations look at one global count and no further.
 #
 # Asking whether there is a block runs no Python code: it may stand between reading an id and using it.
+#
+# Uses handles, python.
 
 cdef extern from *:
     """

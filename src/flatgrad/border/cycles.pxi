@@ -4,6 +4,8 @@
 # emptying its boxes' dicts breaks the cycles, and reference counting does the rest: that runs Python code. A walk
 # that runs by itself may look at no more than has been made since the last one: it gives up, and the next one waits
 # until twice as much is allowed.
+#
+# Uses addresses, python, tape, walk.
 
 # When a walk runs by itself: it costs some nanoseconds for each reference.
 cdef enum:

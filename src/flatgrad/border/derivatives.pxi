@@ -1,6 +1,8 @@
 # derivatives.pxi: Derivatives as numbers of their own, which leave all gradients as they were.
 #
 # What flatgrad.grad, jacobian and gradcheck build on.
+#
+# Uses messages, numbers, python, sweeps, tape, touched, views.
 
 def derivatives(outputs, inputs):
     """The derivative of every output by every input; no gradient is changed.

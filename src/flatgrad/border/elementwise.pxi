@@ -2,6 +2,8 @@
 # methods.
 #
 # One result is a node, several are an instruction. Their names and docstrings are made in publish.pxi.
+#
+# Uses contexts, handles, instructions, messages, numbers, operands, operators, python, scalars, tape.
 
 cdef object map_tensors(int op, int32_t k, tuple xs, tuple names):
     """A row of ops.def on every element, as one instruction."""

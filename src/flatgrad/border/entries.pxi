@@ -2,6 +2,8 @@
 #
 # The results of one instruction are one entry of a saved graph, and so are the leaves of a tensor; their object is
 # their _Run.
+#
+# Uses attributes, handles, python, tape.
 
 cdef enum:
     FORMAT = 3

@@ -6,6 +6,8 @@
 # that copy and pickle keep, as a few strings of bytes; each Value is saved as its place in there. While it is alive
 # the Values in it know of it. It reads numbers when it is saved itself, not before. Leaves are saved by themselves,
 # and so are Values of classes with ways of their own.
+#
+# Uses addresses, attributes, entries, handles, messages, packing, python, rebuilding, tape.
 
 cdef tuple own_state(object o):
     """(attributes of the node, attributes of the instance) of a Value, each a dict or None."""

@@ -3,6 +3,8 @@
 # Promises that a node has at most one handle, that making one runs no Python code, and that a dying one lets go of
 # its node before anything else runs. A handle is an id and nothing else: what is known of the node stands on the
 # tape.
+#
+# Uses python, tape.
 
 cdef extern from *:
     """

@@ -1,6 +1,8 @@
 # indexing.pxi: What stands between the brackets of a Tensor: ints, slices, masks and arrays of positions.
 #
 # Positions are converted, and copied, before a slot is read.
+#
+# Uses handles, instructions, numbers, operands, tape, views.
 
 cdef int position_of(object key, fg_id length, str what, fg_id *position) except -1:
     """The row or column that an int means."""

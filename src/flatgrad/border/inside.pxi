@@ -1,4 +1,6 @@
 # inside.pxi: Looking inside, and making rare things common: statistics, and what tests and our modules ask.
+#
+# Uses attributes, cycles, elementwise, entries, messages, python, tape, walk.
 
 def stats():
     """What the tape holds at the moment.

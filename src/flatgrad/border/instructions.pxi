@@ -2,6 +2,8 @@
 #
 # instruction_() makes room and fills in what `take` has converted; a failure leaves the tape as it was, and the
 # message names the element. Which shapes an operation asks for is known to the rooms that offer it.
+#
+# Uses handles, messages, operands, python, sweeps, tape, views.
 
 cdef enum:
     GIVE_VALUE, GIVE_LIST, GIVE_TENSOR

@@ -1,4 +1,6 @@
 # joins.pxi: Elements of several operands, in another order: cat, stack, and what array_functions.py moves.
+#
+# Uses handles, instructions, messages, numbers, operands, views.
 
 def cat(tensors, axis=0):
     """Tensors one after the other along an axis that they have, as one instruction.

@@ -2,6 +2,8 @@
 #
 # A message names the argument, its value and what was expected. What a status of C means for the tape is said in
 # tape.pxi.
+#
+# Uses no other room.
 
 cdef str describe(object x):
     """A value for an error message, with its type."""

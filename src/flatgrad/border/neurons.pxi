@@ -3,6 +3,8 @@
 # Whatever a user does to a neuron is honoured, and still a call must not look at every weight again. Weights keeps
 # the list `w` only while somebody else may have it: as long as nobody does, the weights are those that were seen
 # last, and since these are kept alive, they lie where they lay, in order.
+#
+# Uses handles, instructions, numbers, operands, python, tape, value_type.
 
 cdef class Weights:
     """What a neuron computes with.

@@ -3,6 +3,8 @@
 # Conversion may run Python code (`__float__`, `__index__`, `__array__`, `__iter__`): it comes first, before there is
 # room and before anything is read from the tape. Messages name the argument. Tables and their shapes are the matter
 # of operands.pxi.
+#
+# Uses messages, python, tape.
 
 cdef object np = None   # NumPy's types, once it has been imported: before that nobody has any
 cdef object np_array, np_generic, np_integer, np_timedelta64, np_floating, np_bool

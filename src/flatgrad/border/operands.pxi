@@ -5,6 +5,8 @@
 # constants onto the tape, which runs no Python code (fill). Then the core computes and appends. The first and the
 # third are here, the others in instructions.pxi. A list that has changed between take and fill is an error, and not
 # read.
+#
+# Uses handles, messages, numbers, python, tape.
 
 cdef enum:
     TENSOR, VALUE, NUMBER, LIST, ROWS, ARRAY, PICK, JOIN

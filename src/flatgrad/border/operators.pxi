@@ -2,6 +2,8 @@
 #
 # Each function converts, makes room, then reads ids, computes, and appends when nothing can fail any more. `binary`
 # is inlined into each operator of Value, with the operation folded in: all that is seldom needed stands apart.
+#
+# Uses handles, messages, numbers, tape, ufuncs.
 
 cdef object binary_failed(int status, int op, double x, double y):
     """The exception for x op y. Apart, for the operators below are to be inlined."""

@@ -1,6 +1,8 @@
 # packing.pxi: From entries to bytes: which nodes a saved graph has, and what is written of each.
 #
 # Ids are held from the first look to the last byte. Objects and their attributes are the matter of graphs.pxi.
+#
+# Uses addresses, entries, handles, python, tape.
 
 cdef struct Part:
     fg_id *ids            # [capacity] the entries that are saved
@@ -133,12 +135,12 @@ cdef bint is_copied(object o, object memo):
 # ---- a saved graph ----
 #
 # (FORMAT, names, ops, places, lengths, integers, partials, data, grad, members, frozen), all bytes but the first two.
-# `ops` has
-# for each entry, in order, which of `names` it is. The others have one after the other what entries have of them: each
-# operand in `places`, the position of a number, counted over all entries, or -1 - the position of one of the ends';
-# in `lengths` how many there are, of operations that do not say it themselves; in `integers` the exponent, the length
-# of a run, or what an instruction has; in `partials` those that the user gave. `members`: which entries have objects; `frozen`: which numbers take no gradient.
-# So whatever is made of it is there: bytes that are short make little.
+# `ops` has for each entry, in order, which of `names` it is. The others have one after the other what entries have of
+# them: each operand in `places`, the position of a number, counted over all entries, or -1 - the position of one of
+# the ends'; in `lengths` how many there are, of operations that do not say it themselves; in `integers` the exponent,
+# the length of a run, or what an instruction has; in `partials` those that the user gave. `members`: which entries
+# have objects; `frozen`: which numbers take no gradient. So whatever is made of it is there: bytes that are short
+# make little.
 
 cdef struct Buffer:
     char *bytes

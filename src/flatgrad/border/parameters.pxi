@@ -1,6 +1,8 @@
 # parameters.pxi: What an optimizer updates, as stretches of slots, and by which rule.
 #
 # A step converts what users have given, then looks where the slots lie, and then runs the core's loops over them.
+#
+# Uses handles, messages, operands, python, tape.
 
 cdef enum:
     RULE_NONE

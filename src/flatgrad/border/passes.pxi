@@ -1,5 +1,7 @@
 # passes.pxi: For the classes of programs whose `backward` does more: what a backward pass reaches, and what it left
 # there.
+#
+# Uses handles, python, tape.
 
 # The nodes that a backward pass reaches, in words of 64 ids.
 cdef struct PassReach:

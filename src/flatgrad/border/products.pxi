@@ -1,6 +1,8 @@
 # products.pxi: Products with a matrix: dot, matvec, linear and @, each one LAYER instruction.
 #
 # A LAYER's weights are one row for each output. Layers of neurons are the matter of layers.pxi.
+#
+# Uses contexts, elementwise, instructions, messages, numbers, operands, scalars, views.
 
 cdef object layer_(str name, object x, object w, object b, int activation, tuple names, int give_what):
     """activation(x @ w.T + b): x of one row or several, w of one row for each output."""

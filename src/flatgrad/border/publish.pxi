@@ -2,6 +2,8 @@
 # signatures.
 #
 # Runs once, at the end of the import: everything is there.
+#
+# Uses attributes, elementwise, python, ufuncs, value_type.
 
 cdef extern from *:
     """

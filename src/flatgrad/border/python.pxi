@@ -1,6 +1,8 @@
 # python.pxi: Python's C API, as far as more than one room calls it.
 #
 # Promises nothing but these declarations. Those that one room alone needs stand there.
+#
+# Uses no other room.
 
 cdef extern from "Python.h":
     ctypedef int (*visitproc)(PyObject *o, void *arg) noexcept

@@ -1,4 +1,6 @@
 # reductions.pxi: Sums and their like along an axis, the least and the greatest, and softmax.
+#
+# Uses arrays, contexts, elementwise, instructions, messages, numbers, operands, scalars, views.
 
 cdef int axis_of(str name, object axis, int ndim) except -2:
     """0, 1, or -1 for None: of an array of 2 dimensions, or the 1 of those with one."""

@@ -3,6 +3,8 @@
 #
 # The definitions are in scalar.py; here they are given rows and columns. Values are those of the instruction, up to
 # rounding.
+#
+# Uses instructions, numbers, operands.
 
 # The rows of ops.def that are losses of a prediction and a target.
 cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in (

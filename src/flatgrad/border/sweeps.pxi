@@ -2,6 +2,8 @@
 #
 # A sweep stops for users' rules and for Ctrl-C; whatever these do, other sweeps among it, does not harm it. Where it
 # runs and what it adds is the core's (csrc/sweep.c).
+#
+# Uses attributes, handles, tape.
 
 cdef unsigned long whole_tape = 0   # the thread, if any, that has put the gradients of the whole tape aside
 

@@ -4,6 +4,8 @@
 # operands are converted before it is called, and ids, shapes and pointers are read after it. hold_ids() keeps ids as
 # they are while Python code runs. A node's object is the matter of handles.pxi; which nodes are garbage is that of
 # cycles.pxi.
+#
+# Uses python.
 
 cdef fg_tape tape            # the one live tape; the GIL guards it
 cdef bint draining = False   # drain() is under way further up the stack

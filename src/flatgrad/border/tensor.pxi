@@ -1,6 +1,9 @@
 # tensor.pxi: The class Tensor: what users and Python call, each in a few lines.
 #
 # The work is done in the rooms before.
+#
+# Uses arrays, elementwise, entries, handles, indexing, instructions, messages, numbers, operands, products,
+# reductions, tape, tracing, views.
 
 @cython.final
 @cython.no_gc
@@ -117,8 +120,8 @@ cdef class Tensor:
         if on == self.requires_grad:
             return
         if fg_op_is_block(fg_tape_op(&tape, self.run.id)):
-            raise ArgumentError(f"requires_grad: expected a leaf Tensor, got the result of the operation {self._op!r} of "
-                                f"shape {self.shape}; "
+            raise ArgumentError(f"requires_grad: expected a leaf Tensor, got the result of the operation {self._op!r} "
+                                f"of shape {self.shape}; "
                                 + ("Tensor(t.data) is a leaf of its numbers" if on else
                                    "for its numbers without a gradient take .detach()"))
         if <Py_ssize_t>self.rows * self.cols != <Py_ssize_t>self.run.count:

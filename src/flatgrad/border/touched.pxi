@@ -1,4 +1,6 @@
 # touched.pxi: Gradients put aside: what a sweep from some outputs can touch, saved, cleared and restored.
+#
+# Uses operands, python, sweeps, tape.
 
 cdef int write_slots(tuple items, fg_id *slots, uint8_t *constant) except -1:
     """The slots of their numbers, as many as count_numbers() says, of a Tensor row by row, and whether that is a

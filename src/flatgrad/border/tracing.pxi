@@ -2,6 +2,8 @@
 # all.
 #
 # Plain Python asks for a float without a word, and a gradient is lost there; so these are not given as one.
+#
+# Uses handles, messages, numbers, operands, python, tape.
 
 cdef Py_ssize_t tracings = 0   # transforms under way, in all threads: while there are none, float(v) costs no more
 cdef list traced = []          # of each of them, the tuple of its leaves

@@ -1,6 +1,8 @@
 # ufuncs.pxi: NumPy's ufuncs with Values: the operators themselves, or NumPy's own loop over objects.
 #
 # NumPy is asked for nothing before it has been imported by somebody else. Tensors answer NumPy in arrays.pxi.
+#
+# Uses handles, messages, numbers, python.
 
 cdef extern from *:
     """
@@ -97,8 +99,8 @@ cdef int enter_array(str name) except -1:
     """Count an operation on the elements of an array, which may contain itself; leave_array() when it is over."""
     global fg_arrays
     if fg_arrays == 32:   # long before NumPy's frames fill a small stack; Python's own count may let them fill 8 MiB
-        raise RecursionError(f"operand of {name}: expected an array of numbers and Values, got one that is in itself, or "
-                             "arrays in one another more than 32 deep")
+        raise RecursionError(f"operand of {name}: expected an array of numbers and Values, got one that is in itself, "
+                             "or arrays in one another more than 32 deep")
     fg_arrays += 1
     return 0
 
@@ -130,8 +132,8 @@ cdef object array_ufunc(PyObject *self, PyObject **args, Py_ssize_t count, PyObj
                                 "arguments")
     ufunc, method = <object>args[0], <object>args[1]
     if not numpy_is_there() or not isinstance(ufunc, np.ufunc) or not isinstance(method, str):
-        raise ArgumentTypeError(f"__array_ufunc__(): expected a ufunc and the name of its method, got {describe(ufunc)} "
-                                f"and {describe(method)}")
+        raise ArgumentTypeError(f"__array_ufunc__(): expected a ufunc and the name of its method, got "
+                                f"{describe(ufunc)} and {describe(method)}")
     find_ufuncs()
     keywords = {}
     if names != NULL:

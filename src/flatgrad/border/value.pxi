@@ -1,6 +1,9 @@
 # value.pxi: The class Value: what users and Python call, each in a few lines.
 #
 # The work is done in the rooms before. Its type is finished by hand in value_type.pxi.
+#
+# Uses attributes, custom, elementwise, entries, graphs, handles, messages, numbers, operators, python, rebuilding,
+# sweeps, tape, tracing.
 
 @cython.auto_pickle(False)
 cdef class Value:

@@ -1,4 +1,6 @@
 # value_type.pxi: Value's type where Cython's own would be slow or wrong, and whether users have changed what it does.
+#
+# Uses handles, numbers, python, tape.
 
 # ---- the type, finished by hand ----
 #

@@ -10,6 +10,8 @@
 # anything else counts as one from outside, which may keep garbage but never frees what is in use. Modules that are
 # imported, and their dicts, are alive: the walk ends there, for a function's globals would lead it through the whole
 # program. From begin to end no Python code runs.
+#
+# Uses addresses, handles, python, tape.
 
 cdef extern from "Python.h":
     """
