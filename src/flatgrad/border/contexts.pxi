@@ -48,10 +48,6 @@ cdef extern from *:
     """
     object fg_frame_generator(object frame)
     PyObject *fg_weak_target(PyObject *reference) noexcept
-    int PyContextVar_Get(PyObject *var, PyObject *default, PyObject **value) noexcept
-    PyObject *PyObject_GetAttr(PyObject *o, PyObject *name) noexcept
-    void PyErr_Clear() noexcept
-    PyObject *Py_True
 
 
 cdef enum:

@@ -16,11 +16,9 @@ cdef enum:
 
 cdef uint64_t nodes_made = 0        # nodes appended since the last walk
 cdef uint64_t visits_needed = 0     # the last one's, or twice those after which it gave up
-cdef fg_id nodes_left = 0           # how many nodes there were after the last collection, and
-cdef fg_id boxes_left = 0           # boxes
 
 
-cdef int before_collecting() except -1:
+cdef int release_some() except -1:
     """The tape is about to be collected, and there are boxes: release cycles if as much has been made since the
     last time as that may cost."""
     global nodes_made, nodes_left
@@ -37,9 +35,7 @@ cdef int before_collecting() except -1:
     return 0
 
 
-cdef void collected() noexcept:
-    global nodes_left, boxes_left
-    nodes_left, boxes_left = tape.n, tape.boxes
+before_collecting = release_some
 
 
 cdef int release_cycles(uint64_t limit, bint heed=True) except -1:

@@ -1,8 +1,9 @@
-# indexing.pxi: What stands between the brackets of a Tensor: ints, slices, masks and arrays of positions.
+# indexing.pxi: What stands between the brackets of a Tensor: ints, slices, masks and arrays of positions; and other
+# shapes.
 #
 # Positions are converted, and copied, before a slot is read.
 #
-# Uses handles, instructions, numbers, operands, tape, views.
+# Uses elementwise, handles, instructions, numbers, operands, tape, views.
 
 cdef int position_of(object key, fg_id length, str what, fg_id *position) except -1:
     """The row or column that an int means."""
@@ -127,3 +128,57 @@ cdef tuple selected(object key, fg_id length, str what):
     first, stop, step = key.indices(length)
     count = len(range(first, stop, step))
     return first, count, step if count > 1 else 1   # a step that is not taken may be any int
+
+
+cdef object indexed(Tensor t, object key):
+    """t[key]: a Value, a view, or for arrays of positions what picked() makes."""
+    cdef fg_id row = 0, col = 0
+    keys = tuple(key) if isinstance(key, tuple) else (key,)
+    if len(keys) > t.ndim:
+        raise IndexError(f"Tensor of shape {t.shape}: expected at most {t.ndim} "
+                         f"ind{'ices' if t.ndim > 1 else 'ex'}, got {len(keys)}")
+    if not all([isinstance(k, slice) or is_index(k) for k in keys]):
+        return picked(t, key)
+    if t.ndim == 1:
+        keys = (0, *keys)
+    rows, cols = keys if len(keys) == 2 else (keys[0], slice(None))
+    if is_index(rows) and is_index(cols):
+        position_of(rows, t.rows, "row", &row)
+        position_of(cols, t.cols, "column" if t.ndim == 2 else "element", &col)
+        return element(t, row, col)
+    first_row, row_count, row_step = selected(rows, t.rows, "row")
+    first_col, col_count, col_step = selected(cols, t.cols, "column")
+    if row_count == 0 or col_count == 0:
+        raise IndexError(f"Tensor of shape {t.shape}: the index selects no element")
+    offset = t.offset + first_row * t.row_step + first_col * t.col_step
+    row_step, col_step = row_step * t.row_step, col_step * t.col_step
+    if is_index(cols):   # a column, as one dimension
+        return tensor_view(t, offset, 1, row_count, 0, row_step, 1)
+    if is_index(rows):
+        return tensor_view(t, offset, 1, col_count, 0, col_step, 1)
+    return tensor_view(t, offset, row_count, col_count, row_step, col_step, 2)
+
+
+cdef Tensor reshaped(Tensor t, tuple shape):
+    """t.reshape(*shape): a view if its elements lie in order, else of a copy."""
+    cdef Tensor source = t
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
+    try:
+        shape = tuple([operator.index(length) for length in shape])
+    except TypeError:
+        raise TypeError(f"reshape(): expected ints, got {shape}") from None
+    size = <Py_ssize_t>t.rows * t.cols
+    known = 1
+    for length in shape:
+        known *= length if length != -1 else 1
+    if list(shape).count(-1) == 1 and known > 0 and size % known == 0:
+        shape = tuple([size // known if length == -1 else length for length in shape])
+        known = size
+    if len(shape) not in (1, 2) or known != size or sorted(shape)[0] < 1:
+        raise ShapeError(f"reshape(): expected one or two lengths for the {size} elements of shape "
+                         f"{t.shape}, got {shape}")
+    if not lies_dense(t):
+        source = map_tensors(FG_COPY, 0, (t,), ())
+    rows = shape[0] if len(shape) == 2 else 1
+    return tensor_view(source, source.offset, rows, shape[-1], shape[-1], 1, <int>len(shape))

@@ -1,10 +1,14 @@
-# python.pxi: Python's C API, as far as more than one room calls it.
+# python.pxi: Python's C API, as the rooms call it.
 #
-# Promises nothing but these declarations. Those that one room alone needs stand there.
+# Promises nothing but these declarations.
 #
 # Uses no other room.
 
 cdef extern from "Python.h":
+    """
+    /* Whether o is a type made at run time, which may have been made by a function and die again. */
+    #define FG_IS_HEAP_TYPE(o) (PyType_Check(o) && PyType_HasFeature((PyTypeObject *)(o), Py_TPFLAGS_HEAPTYPE))
+    """
     ctypedef int (*visitproc)(PyObject *o, void *arg) noexcept
     ctypedef void *destructor
     ctypedef void *vectorcallfunc
@@ -65,6 +69,22 @@ cdef extern from "Python.h":
     object PyDescr_NewMethod(PyTypeObject *tp, PyMethodDef *definition)
     object PyCFunction_NewEx(PyMethodDef *definition, PyObject *self, object module)
     void *PyMem_Calloc(size_t count, size_t size)
+    bint FG_IS_HEAP_TYPE(PyObject *o)
+    unsigned long Py_TPFLAGS_HEAPTYPE
+    bint PyObject_IS_GC(PyObject *o)
+    bint PyObject_GC_IsTracked(PyObject *o)
+    bint PyObject_GC_IsFinalized(PyObject *o)
+    void PyObject_CallFinalizer(PyObject *o)
+    bint PyModule_Check(PyObject *o)
+    PyObject *PyModule_GetDict(PyObject *module)
+    PyObject *PyImport_GetModuleDict()
+    bint PyDict_Next_ "PyDict_Next"(PyObject *d, Py_ssize_t *position, PyObject **key, PyObject **value)
+    Py_ssize_t PyDict_Size_ "PyDict_Size"(PyObject *d)
+    bint PyDict_CheckExact_ "PyDict_CheckExact"(PyObject *o)
+    int PyContextVar_Get(PyObject *var, PyObject *default, PyObject **value) noexcept
+    PyObject *PyObject_GetAttr(PyObject *o, PyObject *name) noexcept
+    void PyErr_Clear() noexcept
+    PyObject *Py_True
 
 
 cdef list kept_alive = []   # what C structures point to

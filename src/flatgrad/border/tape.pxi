@@ -62,6 +62,16 @@ cdef int raise_status(int status) except -1:
     raise MemoryError(f"flatgrad: no memory for more than {tape.capacity} nodes")
 
 
+cdef int (*before_collecting)() except -1   # frees cycles that lead through boxes: cycles.pxi
+cdef fg_id nodes_left = 0                   # how many nodes there were after the last collection, and
+cdef fg_id boxes_left = 0                   # boxes
+
+
+cdef void collected() noexcept:
+    global nodes_left, boxes_left
+    nodes_left, boxes_left = tape.n, tape.boxes
+
+
 cdef int reserve(fg_id nodes, fg_id operands) except -1:
     """Make room on the tape. Ids may change, and Python code may run."""
     cdef int status

@@ -289,27 +289,7 @@ cdef class Tensor:
         ValueError
             If the number of elements is another, or there are not one or two dimensions.
         """
-        cdef Tensor t = self
-        if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
-            shape = tuple(shape[0])
-        try:
-            shape = tuple([operator.index(length) for length in shape])
-        except TypeError:
-            raise TypeError(f"reshape(): expected ints, got {shape}") from None
-        size = <Py_ssize_t>self.rows * self.cols
-        known = 1
-        for length in shape:
-            known *= length if length != -1 else 1
-        if list(shape).count(-1) == 1 and known > 0 and size % known == 0:
-            shape = tuple([size // known if length == -1 else length for length in shape])
-            known = size
-        if len(shape) not in (1, 2) or known != size or sorted(shape)[0] < 1:
-            raise ShapeError(f"reshape(): expected one or two lengths for the {size} elements of shape "
-                             f"{self.shape}, got {shape}")
-        if not lies_dense(self):
-            t = map_tensors(FG_COPY, 0, (self,), ())
-        rows = shape[0] if len(shape) == 2 else 1
-        return tensor_view(t, t.offset, rows, shape[-1], shape[-1], 1, <int>len(shape))
+        return reshaped(self, shape)
 
     def leaky_relu(self, negative_slope=0.01):
         """Each element if it is above 0, else `negative_slope` times it. See `flatgrad.leaky_relu`."""
@@ -389,35 +369,12 @@ cdef class Tensor:
         return iter([row_view(self, k) for k in range(self.rows)])
 
     def __getitem__(self, key):
-        cdef fg_id row = 0, col = 0
+        cdef fg_id row = 0
         if type(key) is int:
             position_of(key, self.rows if self.ndim == 2 else self.cols, "row" if self.ndim == 2 else "element",
                         &row)
             return row_view(self, row) if self.ndim == 2 else element(self, 0, row)
-        keys = tuple(key) if isinstance(key, tuple) else (key,)
-        if len(keys) > self.ndim:
-            raise IndexError(f"Tensor of shape {self.shape}: expected at most {self.ndim} "
-                             f"ind{'ices' if self.ndim > 1 else 'ex'}, got {len(keys)}")
-        if not all([isinstance(k, slice) or is_index(k) for k in keys]):
-            return picked(self, key)
-        if self.ndim == 1:
-            keys = (0, *keys)
-        rows, cols = keys if len(keys) == 2 else (keys[0], slice(None))
-        if is_index(rows) and is_index(cols):
-            position_of(rows, self.rows, "row", &row)
-            position_of(cols, self.cols, "column" if self.ndim == 2 else "element", &col)
-            return element(self, row, col)
-        first_row, row_count, row_step = selected(rows, self.rows, "row")
-        first_col, col_count, col_step = selected(cols, self.cols, "column")
-        if row_count == 0 or col_count == 0:
-            raise IndexError(f"Tensor of shape {self.shape}: the index selects no element")
-        offset = self.offset + first_row * self.row_step + first_col * self.col_step
-        row_step, col_step = row_step * self.row_step, col_step * self.col_step
-        if is_index(cols):   # a column, as one dimension
-            return tensor_view(self, offset, 1, row_count, 0, row_step, 1)
-        if is_index(rows):
-            return tensor_view(self, offset, 1, col_count, 0, col_step, 1)
-        return tensor_view(self, offset, row_count, col_count, row_step, col_step, 2)
+        return indexed(self, key)
 
     def __setitem__(self, key, x):
         raise TypeError("a Tensor's elements are not assignable; assign to the data of one: "

@@ -55,8 +55,7 @@ cdef extern from *:
     }
     static PyCFunction const fg_array_ufunc_method = (PyCFunction)(void (*)(void))fg_array_ufunc;
     """
-    enum:
-        FG_UFUNCS
+    int FG_UFUNCS
     PyObject *fg_ufuncs[]
     PyTypeObject *fg_np_generic
     PyTypeObject *fg_np_array

@@ -13,25 +13,6 @@
 #
 # Uses addresses, handles, python, tape.
 
-cdef extern from "Python.h":
-    """
-    /* Whether o is a type made at run time, which may have been made by a function and die again. */
-    #define FG_IS_HEAP_TYPE(o) (PyType_Check(o) && PyType_HasFeature((PyTypeObject *)(o), Py_TPFLAGS_HEAPTYPE))
-    """
-    bint FG_IS_HEAP_TYPE(PyObject *o)
-    unsigned long Py_TPFLAGS_HEAPTYPE
-    bint PyObject_IS_GC(PyObject *o)
-    bint PyObject_GC_IsTracked(PyObject *o)
-    bint PyObject_GC_IsFinalized(PyObject *o)
-    void PyObject_CallFinalizer(PyObject *o)
-    bint PyModule_Check(PyObject *o)
-    PyObject *PyModule_GetDict(PyObject *module)
-    PyObject *PyImport_GetModuleDict()
-    bint PyDict_Next_ "PyDict_Next"(PyObject *d, Py_ssize_t *position, PyObject **key, PyObject **value)
-    Py_ssize_t PyDict_Size_ "PyDict_Size"(PyObject *d)
-    bint PyDict_CheckExact_ "PyDict_CheckExact"(PyObject *o)
-
-
 # ---- where a walk ends ----
 #
 # These addresses are compared with, and never followed, so it does no harm if they are out of date: what is
