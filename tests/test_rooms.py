@@ -166,6 +166,15 @@ def test_a_room_opens_with_what_it_promises(room):
     assert f"Uses {said.strip()}" == line
 
 
+def test_the_map_shows_every_room():
+    """In order, and with the sentence that it opens with."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", ROOT.joinpath("CONTRIBUTING.md").read_text("utf-8").partition(
+        "## Rooms of the border")[2], re.MULTILINE)
+    heads = {room: re.match(r"(?:# [^\n]*\n)+", text)[0] for room, (text, _) in rooms().items()}
+    assert rows == [(room, " ".join(line.removeprefix("# ") for line in head.splitlines()).partition(": ")[2])
+                    for room, head in heads.items()]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_uses_those_before_it(room):
     later = ROOMS[ROOMS.index(room):]
