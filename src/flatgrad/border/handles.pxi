@@ -97,13 +97,18 @@ cdef inline bint unrecorded() noexcept:
     return FG_UNLIKELY(fg_blocks != 0) and fg_is_unrecorded()
 
 
+cdef inline PyObject *object_of(fg_id *holder) noexcept:
+    """The Value or _Run whose `id` this is: it follows the object's head."""
+    return <PyObject *>(<char *>holder - sizeof(PyObject))
+
+
 cdef object handle_of(fg_id i):
     """The canonical handle of node i, made if there is none."""
     cdef fg_id *holder = fg_tape_holder(&tape, i)
     cdef PyObject *o
     cdef fg_handle *handle
     if holder != NULL:
-        o = <PyObject *>(<char *>holder - sizeof(PyObject))   # `id` follows the object's head
+        o = object_of(holder)
         if Py_REFCNT(o) > 0:
             return <object>o
         holder[0] = 0   # it is being destroyed; from now on it holds the sentinel, that is nothing
@@ -219,7 +224,7 @@ cdef _Run run_object(fg_id i):
     cdef PyObject *o
     cdef _Run run
     if holder != NULL:
-        o = <PyObject *>(<char *>holder - sizeof(PyObject))   # `id` follows the object's head
+        o = object_of(holder)
         if Py_REFCNT(o) > 0:
             return <_Run>o
         holder[0] = 0
