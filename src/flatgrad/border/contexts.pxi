@@ -54,7 +54,7 @@ cdef enum:
     NO_GRAD, RECORDING, SCALAR_GRAPH
 
 
-cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_blocks for no_grad()
+cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_no_grads for no_grad()
 
 cdef bint scalar_everywhere = False   # and then they are one more
 
@@ -89,11 +89,11 @@ cdef class _Block:
 
 
 cdef void close_block(_Block block) noexcept:
-    global fg_blocks, scalar_blocks
+    global fg_no_grads, scalar_blocks
     if block.open:
         block.open = False
         if block.what == NO_GRAD:
-            fg_blocks -= 1
+            fg_no_grads -= 1
         elif block.what == SCALAR_GRAPH:
             scalar_blocks -= 1
 
@@ -179,7 +179,7 @@ cdef object entering_generator():
 
 cdef int enter_block(object var, int what, list own) except -1:
     """Open a block, and append it to those of the object that stands for it."""
-    global fg_blocks, scalar_blocks
+    global fg_no_grads, scalar_blocks
     cdef _Block block = _Block.__new__(_Block), other
     cdef int k
     generator = entering_generator()
@@ -198,7 +198,7 @@ cdef int enter_block(object var, int what, list own) except -1:
     var.set(block)
     block.open = True
     if what == NO_GRAD:
-        fg_blocks += 1
+        fg_no_grads += 1
     elif what == SCALAR_GRAPH:
         scalar_blocks += 1
     return 0
@@ -359,4 +359,4 @@ def _scalar_graph_everywhere():
 
 def _open_blocks():
     """How many no_grad() and scalar_graph() blocks are open, in all contexts, for tests."""
-    return fg_blocks, scalar_blocks
+    return fg_no_grads, scalar_blocks

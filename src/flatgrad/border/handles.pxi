@@ -61,7 +61,7 @@ cdef extern from *:
     static _Thread_local Py_ssize_t fg_rules;
     static _Thread_local Py_ssize_t fg_arrays;
     #endif
-    static Py_ssize_t fg_blocks;          /* no_grad() blocks that are open, anywhere: it costs nothing to read */
+    static Py_ssize_t fg_no_grads;        /* no_grad() blocks that are open, anywhere: it costs nothing to read */
     static int (*fg_is_unrecorded)(void); /* whether one is around us: see contexts.pxi */
 
     /* fg_give while there are no_grad() blocks: if one is around us, the node becomes a leaf. */
@@ -80,21 +80,21 @@ cdef extern from *:
      * every operator ends with it. */
     static FG_INLINED PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
     {
-        if (FG_UNLIKELY(fg_blocks != 0))
+        if (FG_UNLIKELY(fg_no_grads != 0))
             return fg_give_unrecorded(t, handle, i);
         handle->id = i;
         t->owner[i] = &handle->id;
         return (PyObject *)handle;
     }
     """
-    Py_ssize_t fg_blocks, fg_rules, fg_arrays
+    Py_ssize_t fg_no_grads, fg_rules, fg_arrays
     bint (*fg_is_unrecorded)() noexcept
     PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
 
 
 cdef inline bint unrecorded() noexcept:
     """Whether there is a no_grad() block around us."""
-    return FG_UNLIKELY(fg_blocks != 0) and fg_is_unrecorded()
+    return FG_UNLIKELY(fg_no_grads != 0) and fg_is_unrecorded()
 
 
 cdef inline PyObject *object_of(fg_id *holder) noexcept:
