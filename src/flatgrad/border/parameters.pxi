@@ -13,7 +13,7 @@ cdef enum:
     RULE_ADADELTA
 
 
-cdef union Rule:
+cdef union Settings:
     fg_sgd sgd
     fg_adam adam
     fg_rmsprop rmsprop
@@ -49,7 +49,7 @@ cdef class Parameters:
     cdef readonly Py_ssize_t count
     cdef long long moves        # handle_moves when the stretches were found
     cdef int rule
-    cdef Rule how               # of that rule; some of it for the next step only
+    cdef Settings how           # of that rule; some of it for the next step only
     cdef double lr_decay        # Adagrad's
     cdef long long steps        # how many there were, for a rule that counts them
     cdef dict state
