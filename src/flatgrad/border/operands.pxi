@@ -314,6 +314,11 @@ cdef fg_view view_of(Tensor t) noexcept:
     return view
 
 
+cdef inline fg_id slot_in(const fg_view *view, fg_id row, fg_id col) noexcept:
+    """The slot of element (row, col) of a view that is no list."""
+    return <fg_id>(<int64_t>view.base + <int64_t>row * view.row_step + <int64_t>col * view.col_step)
+
+
 cdef inline fg_id first_slot(object first) noexcept:
     """Where a stretch begins. Runs no Python code."""
     if type(first) is Tensor:
@@ -348,8 +353,7 @@ cdef inline fg_id pick_slot(const fg_view *source, int64_t place) noexcept:
     """The slot of the element at a place, counted row by row."""
     if source.col_step == 1 and (source.rows == 1 or source.row_step == <int64_t>source.cols):
         return <fg_id>(source.base + place)
-    return <fg_id>(<int64_t>source.base + place // source.cols * source.row_step
-                   + place % source.cols * source.col_step)
+    return slot_in(source, <fg_id>(place // source.cols), <fg_id>(place % source.cols))
 
 
 cdef int fill(fg_record *r, fg_id v, const Operand *a) noexcept:

@@ -17,8 +17,7 @@ cdef int write_slots(tuple items, fg_id *slots, uint8_t *constant) except -1:
         view = view_of(<Tensor>item)
         for i in range(view.rows):
             for j in range(view.cols):
-                slots[at] = <fg_id>(<int64_t>view.base + <int64_t>i * view.row_step
-                                    + <int64_t>j * view.col_step)
+                slots[at] = slot_in(&view, i, j)
                 constant[at] = (<Tensor>item).constant
                 at += 1
     return 0

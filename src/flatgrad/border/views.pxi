@@ -51,12 +51,7 @@ cdef Tensor row_view(Tensor t, fg_id row):
 cdef object element(Tensor t, fg_id row, fg_id col):
     """The Value at (row, col)."""
     cdef fg_view view = view_of(t)
-    return handle_of(<fg_id>(<int64_t>view.base + <int64_t>row * view.row_step + <int64_t>col * view.col_step))
-
-
-cdef inline fg_id slot_in(const fg_view *view, fg_id row, fg_id col) noexcept:
-    """The slot of element (row, col) of a view that is no list."""
-    return <fg_id>(<int64_t>view.base + <int64_t>row * view.row_step + <int64_t>col * view.col_step)
+    return handle_of(slot_in(&view, row, col))
 
 
 cdef bint is_frozen(Tensor t) noexcept:
@@ -128,7 +123,7 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
     cdef Operand a
     cdef list keep = []
     cdef fg_view view
-    cdef fg_id i, j
+    cdef fg_id i, j, slot
     cdef double *array
     take(name, x, &a, keep)
     if a.kind != NUMBER and a.kind != ARRAY:
@@ -143,10 +138,10 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
     array = tape.data if data else tape.grad
     for i in range(view.rows):
         for j in range(view.cols):
-            array[<int64_t>view.base + <int64_t>i * view.row_step + <int64_t>j * view.col_step] = (
-                a.number if a.kind == NUMBER else a.array[<size_t>i * view.cols + j])
+            slot = slot_in(&view, i, j)
+            array[slot] = a.number if a.kind == NUMBER else a.array[<size_t>i * view.cols + j]
             if not data and fg_rules == 0:   # of a frozen leaf, elsewhere
-                fg_tape_gradient(&tape, slot_in(&view, i, j))[0] = array[slot_in(&view, i, j)]
+                fg_tape_gradient(&tape, slot)[0] = array[slot]
     return 0
 
 
