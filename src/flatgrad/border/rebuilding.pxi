@@ -229,6 +229,13 @@ cdef int push_entry(const Entry *e, const double *data, const double *grad, fg_i
     return 0
 
 
+cdef int check_class(object cls, bint wanted=True) except -1:
+    """An error unless a Value of that class is wanted and there can be one."""
+    if not (wanted and isinstance(cls, type) and issubclass(cls, Value)):
+        damaged(f"expected a subclass of Value, got {describe(cls)}")
+    return 0
+
+
 cdef list rebuild(object saved, object ends, object classes):
     """Append a saved graph; the objects of its members. ValueError unless pack() made it, for such ends."""
     cdef int names[MOST_NAMES]
@@ -302,9 +309,7 @@ cdef list rebuild(object saved, object ends, object classes):
             made.append(None)
         if classes:
             for k_, cls in dict(classes).items():
-                if type(k_) is not int or not 0 <= k_ < count or nodes[members[<Py_ssize_t>k_]] \
-                        or not (isinstance(cls, type) and issubclass(cls, Value)):
-                    damaged(f"expected a subclass of Value, got {describe(cls)}")
+                check_class(cls, type(k_) is int and 0 <= k_ < count and not nodes[members[<Py_ssize_t>k_]])
                 made[k_] = Value.__new__(cls)
         operands = <fg_id *>PyMem_Malloc(most * sizeof(fg_id))
         if operands == NULL:
@@ -351,8 +356,7 @@ cdef list rebuild(object saved, object ends, object classes):
 def _restore(cls, data, grad, requires_grad=True):
     """The leaf with these numbers, as a `cls`. Raises ValueError for anything else."""
     cdef Value value
-    if not (isinstance(cls, type) and issubclass(cls, Value)):
-        damaged(f"expected a subclass of Value, got {describe(cls)}")
+    check_class(cls)
     if type(data) is not float or type(grad) is not float:
         damaged(f"expected two floats, got {describe(data)} and {describe(grad)}")
     if type(requires_grad) is not bool:
@@ -368,8 +372,7 @@ def _restore_part(cls, _Run run not None, index):
     """Number `index` of a restored run as a `cls`."""
     cdef Value value
     cdef fg_id i
-    if not (isinstance(cls, type) and issubclass(cls, Value)):
-        damaged(f"expected a subclass of Value, got {describe(cls)}")
+    check_class(cls)
     if type(index) is not int or not 0 <= index < run.count:
         damaged(f"expected a position below {run.count}, got {describe(index)}")
     i = run.id - run.count + <fg_id>index

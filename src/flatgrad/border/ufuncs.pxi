@@ -134,9 +134,7 @@ cdef object array_ufunc(PyObject *self, PyObject **args, Py_ssize_t count, PyObj
         raise ArgumentTypeError(f"__array_ufunc__(): expected a ufunc and the name of its method, got "
                                 f"{describe(ufunc)} and {describe(method)}")
     find_ufuncs()
-    keywords = {}
-    if names != NULL:
-        keywords = {name: <object>args[count + k] for k, name in enumerate(<tuple>names)}
+    keywords = keywords_of(args, count, names)
     out = keywords.get("out", ())
     inputs = [<object>args[k] for k in range(2, count)]
     name = f"np.{ufunc.__name__}" if method == "__call__" else f"np.{ufunc.__name__}.{method}"

@@ -25,10 +25,7 @@ cdef object value_vectorcall(PyObject *tp, PyObject **args, size_t flags, PyObje
         handle = new_handle()
         return FG_GIVE(fg_give(&tape, handle, fg_tape_push_leaf(&tape, number)))
     positional = tuple([<object>args[k] for k in range(count)])
-    keywords = {}
-    if names != NULL:
-        keywords = {name: <object>args[count + k] for k, name in enumerate(<tuple>names)}
-    return PyType_Type.tp_call(tp, positional, keywords)
+    return PyType_Type.tp_call(tp, positional, keywords_of(args, count, names))
 
 
 # What Value has been given here; users may put methods of their own in their place.
