@@ -26,7 +26,7 @@ cdef object tensor_binary(int op, object left, object right):
     cdef double number = 0.0
     other = right if isinstance(left, Tensor) else left
     if not (isinstance(other, (Tensor, Value, list, tuple))
-            or (numpy_is_there() and isinstance(other, np_array))):
+            or is_ndarray(other)):
         try:
             if not to_double(other, &number):
                 return map_tensors(op, 0, (left, right), ()) if has_array(other) else NotImplemented

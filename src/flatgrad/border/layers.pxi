@@ -165,7 +165,7 @@ def layer_forward(neurons not None, x):
     batch = is_batch(x)
     if not in_scalar_graph() and plan_layer(neurons, &plan):
         if not batch and not isinstance(x, (list, tuple)):
-            x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else one_sample(x)
+            x = x.tolist() if is_ndarray(x) else one_sample(x)
         result = run_plans(&plan, 1, x, batch)
         if result is not NotImplemented:
             return result

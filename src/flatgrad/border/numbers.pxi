@@ -21,6 +21,10 @@ cdef bint numpy_is_there():
     return True
 
 
+cdef bint is_ndarray(object x):
+    return numpy_is_there() and isinstance(x, np_array)
+
+
 cdef inline bint small_int(object x, double *out) noexcept:
     """1 and *out if the int is within 2**53 of 0. Runs no Python code."""
     cdef int overflow
@@ -71,8 +75,8 @@ cdef double to_data_slow(str name, object x) except? -1.0:
     try:
         if to_double(x, &out):
             return out
-        if (numpy_is_there() and isinstance(x, np_array) and x.size == 1
-                and x.dtype.kind in "biuf" and to_double(x.reshape(-1)[0], &out)):
+        if (is_ndarray(x) and x.size == 1 and x.dtype.kind in "biuf"
+                and to_double(x.reshape(-1)[0], &out)):
             return out
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

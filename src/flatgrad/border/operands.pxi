@@ -28,15 +28,13 @@ cdef struct Operand:
 
 cdef bint is_matrix(object x):
     """Whether an operand makes a Tensor of the result of an elementwise function."""
-    return isinstance(x, (Tensor, list, tuple)) or (numpy_is_there() and isinstance(x, np_array)
-                                                    and x.ndim > 0 and x.size != 1)
+    return isinstance(x, (Tensor, list, tuple)) or (is_ndarray(x) and x.ndim > 0 and x.size != 1)
 
 
 cdef bint is_row(object x):
     if type(x) is Value or type(x) is float:
         return False
-    return isinstance(x, (list, tuple, Tensor)) or (numpy_is_there() and isinstance(x, np_array)
-                                                    and x.ndim > 0)
+    return isinstance(x, (list, tuple, Tensor)) or (is_ndarray(x) and x.ndim > 0)
 
 
 cdef bint is_flat_list(object x):
@@ -60,8 +58,7 @@ cdef object as_array(object x):
     list; anything else as it is."""
     if isinstance(x, (list, tuple)):
         return plain_sequence(x)
-    if (isinstance(x, Tensor) or not has_array(x)
-            or (numpy_is_there() and isinstance(x, np_array))):
+    if isinstance(x, Tensor) or not has_array(x) or is_ndarray(x):
         return x
     return np_asarray(x)
 
@@ -70,7 +67,7 @@ cdef bint is_batch(object x):
     """Whether a module's input makes a Tensor of its output."""
     if isinstance(x, (list, tuple)):
         return len(x) > 0 and is_row(x[0])
-    return isinstance(x, Tensor) or (numpy_is_there() and isinstance(x, np_array) and x.ndim == 2)
+    return isinstance(x, Tensor) or (is_ndarray(x) and x.ndim == 2)
 
 
 cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
@@ -80,7 +77,7 @@ cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
     cdef bint plain = True
     cdef PyObject **items
     if not isinstance(x, (list, tuple)):
-        x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else x
+        x = x.tolist() if is_ndarray(x) else x
     x = plain_sequence(x)
     count = PySequence_Fast_GET_SIZE(x)
     items = PySequence_Fast_ITEMS(x)

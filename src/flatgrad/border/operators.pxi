@@ -86,7 +86,7 @@ cdef object binary_slow(int op, object left, object right):
     except ValueError as error:
         raise ValueError(f"operand of {fg_op_table[op].symbol.decode()}: {error}") from None
     if not known:
-        if numpy_is_there() and isinstance(other, np_array):
+        if is_ndarray(other):
             return elementwise(op, left, right)
         return NotImplemented
     if not left_is_value:

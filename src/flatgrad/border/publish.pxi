@@ -129,6 +129,14 @@ array([Value(data=2.0, grad=0.0), Value(data=6.0, grad=0.0)], dtype=object)
 """
 
 
+cdef int note_method(int op, str name, object method) except -1:
+    """Row `op` is this method of Value: rule_is_ours() asks whether it is still there."""
+    name = sys.intern(name)
+    kept_alive.extend((method, name))
+    our_methods[op], our_method_names[op] = <PyObject *>method, <PyObject *>name
+    return 0
+
+
 cdef int publish_operations() except -1:
     """Every public row of ops.def becomes a function, and with one operand a method as well."""
     cdef const fg_op_info *info
@@ -145,16 +153,12 @@ cdef int publish_operations() except -1:
             method = PyDescr_NewMethod(
                 <PyTypeObject *>Value, row_definition(info, fg_methods[op], METH_NOARGS, True))
             setattr(Value, name, method)
-            name = sys.intern(name)
-            kept_alive.extend((method, name))
-            our_methods[op], our_method_names[op] = <PyObject *>method, <PyObject *>name
+            note_method(op, name, method)
             setattr(Tensor, name, PyDescr_NewMethod(
                 <PyTypeObject *>Tensor, row_definition(info, fg_methods[op], METH_NOARGS, True)))
     for op in (FG_LEAKY_RELU, FG_ELU):   # which have a second operand with a default, and so a `def`
-        name = sys.intern(fg_op_table[op].name.decode())
-        method = Value.__dict__[name]
-        kept_alive.extend((method, name))
-        our_methods[op], our_method_names[op] = <PyObject *>method, <PyObject *>name
+        name = fg_op_table[op].name.decode()
+        note_method(op, name, Value.__dict__[name])
     return 0
 
 
