@@ -104,7 +104,7 @@ cdef class _Rule:
         cdef str name
         if fg_op_is_leaf(op) or op == FG_CUSTOM:
             return "Value.__init__.<locals>.<lambda>"
-        if op == FG_PART or fg_op_is_block(op):
+        if is_result(op):
             return f"{block_symbol(block_of(self.node.id))}.<locals>._backward"
         name = fg_op_table[op].name.decode() if fg_op_table[op].is_public else (
             RULE_NAMES.get(fg_op_table[op].id.decode(), fg_op_table[op].name.decode()))

@@ -33,7 +33,7 @@ cdef fg_id entry_near(fg_id i, fg_id *first, fg_id *end):
     """entry_of(i). From *first to before *end is a stretch of leaves that has been looked through, to be kept
     between calls: operands of one instruction mostly lie in one."""
     cdef fg_id run
-    if fg_tape_op(&tape, i) == FG_PART or fg_op_is_block(fg_tape_op(&tape, i)):
+    if is_result(fg_tape_op(&tape, i)):
         return block_of(i)
     if not fg_op_is_leaf(fg_tape_op(&tape, i)) or live_runs == 0:
         return i

@@ -172,6 +172,11 @@ cdef Py_ssize_t live_runs = 0   # how many _Runs keep leaves: while there are no
                                 # asked whether it belongs to one
 
 
+cdef inline bint is_result(int op) noexcept:
+    """Whether a node with this opcode is a result of an instruction, or the instruction itself, its only one."""
+    return op == FG_PART or fg_op_is_block(op)
+
+
 cdef fg_id block_of(fg_id i):
     """The block instruction of a part; any other node is its own."""
     return i + tape.args[i].a if fg_tape_op(&tape, i) == FG_PART else i

@@ -47,7 +47,7 @@ def _clear_gradients(Value output not None, leaves=True):
             op = fg_tape_op(&tape, i)
             if of_leaves or not fg_op_is_leaf(op):
                 fg_tape_gradient(&tape, i)[0] = 0.0
-            if op == FG_PART or fg_op_is_block(op):   # one of its results stands for all
+            if is_result(op):   # one of its results stands for all
                 block = block_of(i)
                 i = block
                 while i > 0 and fg_tape_op(&tape, i - 1) == FG_PART and block_of(i - 1) == block:

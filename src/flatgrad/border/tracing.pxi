@@ -73,8 +73,8 @@ cdef bint mark_operands(uint64_t *marks, fg_id base, fg_id i, fg_id *last) noexc
     cdef fg_id k, count, block, row, col, slot
     cdef fg_record *r
     cdef fg_view *view
-    if op == FG_PART or fg_op_is_block(op):
-        block = i + tape.args[i].a if op == FG_PART else i
+    if is_result(op):
+        block = block_of(i)
         if block == last[0]:   # the results of one instruction follow each other
             return False
         last[0] = block
@@ -181,7 +181,7 @@ cdef int refuse_constant(fg_id i) except -1:
     if op == FG_FROZEN:
         flows = False
     elif not frozen_ever:
-        if (op == FG_PART or fg_op_is_block(op)) and not tape.op[i] & FG_HOOK:
+        if is_result(op) and not tape.op[i] & FG_HOOK:
             block = block_of(i)
             r = fg_tape_record(&tape, block)
             flows = tape.op[block] & FG_HOOK != 0

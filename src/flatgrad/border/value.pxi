@@ -185,7 +185,7 @@ cdef class Value:
             return f"**{<int32_t>tape.args[self.id].b}"
         if op == FG_POWC:
             return f"**{tape.data[tape.args[self.id].b]}"
-        if op == FG_PART or fg_op_is_block(op):
+        if is_result(op):
             return block_symbol(block_of(self.id))
         return fg_op_table[op].symbol.decode()
 
