@@ -7,11 +7,11 @@
 cdef struct Part:
     fg_id *ids            # [capacity] the entries that are saved
     fg_id count
-    fg_id capacity
+    size_t capacity
     Addresses numbers     # of an entry, by key_of(): the position of its first number; of an end, from -2 down
     fg_id *stack          # [stack_capacity] entries whose operands are still to be seen
     Py_ssize_t depth
-    Py_ssize_t stack_capacity
+    size_t stack_capacity
     Py_ssize_t end_numbers
     Py_ssize_t steps
 
@@ -26,21 +26,21 @@ cdef void free_part(Part *p) noexcept:
     free_addresses(&p.numbers)
 
 
+cdef int room_for_one(fg_id **ids, size_t count, size_t *capacity) except -1:
+    cdef fg_id *larger
+    if count == capacity[0]:
+        larger = <fg_id *>PyMem_Realloc(ids[0], (2 * count + 64) * sizeof(fg_id))
+        if larger == NULL:
+            raise MemoryError()
+        ids[0] = larger
+        capacity[0] = 2 * count + 64
+    return 0
+
+
 cdef int add_entry(Part *p, fg_id i) except -1:
     """Entry i is saved, and what it depends on is to be seen."""
-    cdef fg_id *ids
-    if p.count == p.capacity:
-        ids = <fg_id *>PyMem_Realloc(p.ids, (2 * <size_t>p.capacity + 64) * sizeof(fg_id))
-        if ids == NULL:
-            raise MemoryError()
-        p.ids = ids
-        p.capacity = 2 * p.capacity + 64
-    if p.depth == p.stack_capacity:
-        ids = <fg_id *>PyMem_Realloc(p.stack, (2 * p.stack_capacity + 64) * sizeof(fg_id))
-        if ids == NULL:
-            raise MemoryError()
-        p.stack = ids
-        p.stack_capacity = 2 * p.stack_capacity + 64
+    room_for_one(&p.ids, p.count, &p.capacity)
+    room_for_one(&p.stack, <size_t>p.depth, &p.stack_capacity)
     if not enter(&p.numbers, key_of(i), 0):
         raise MemoryError()
     p.ids[p.count] = i
