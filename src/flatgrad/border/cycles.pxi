@@ -83,7 +83,7 @@ cdef int one_walk(uint64_t limit, list dead, list finals) except -1:
         if leads_on(tape.owner[i]):
             boxed[boxes] = i
             boxes += 1
-    tape.busy += 1   # while Values do not hold their nodes, none must go
+    tape.busy += 1   # while Values do not hold their nodes, none must go; release_ids() would let some go at the end
     try:
         if boxes > 0:
             find_modules(limit == <uint64_t>NO_LIMIT)
