@@ -176,6 +176,34 @@ def square(x):
     return map_tensors(FG_POWI, 2, (x,), ("square(): x",))
 
 
+# ---- activations ----
+
+# What an activation is called, and its row.
+cdef dict ACTIVATIONS = {"linear": FG_LEAF, "relu": FG_RELU, "leaky_relu": FG_LEAKY_RELU, "elu": FG_ELU,
+                         "gelu": FG_GELU, "gelu_tanh": FG_GELU_TANH, "silu": FG_SILU, "softplus": FG_SOFTPLUS,
+                         "tanh": FG_TANH, "sigmoid": FG_SIGMOID}
+
+
+cdef int activation_of(str name, object activation) except -1:
+    """The opcode, FG_LEAF for none."""
+    if activation is None:
+        return FG_LEAF
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        one_of(name, activation, ACTIVATIONS)
+    return ACTIVATIONS[activation]
+
+
+cdef inline bint is_fused(int activation) noexcept:
+    """Whether the activation is part of a layer's instruction: its derivative follows from the result."""
+    return (activation == FG_LEAF or activation == FG_RELU or activation == FG_TANH
+            or activation == FG_SIGMOID)
+
+
+cdef inline double default_of(int activation) noexcept:
+    """The second operand of the activations that have two."""
+    return 0.01 if activation == FG_LEAKY_RELU else 1.0
+
+
 cdef object activated(int activation, object x):
     """An activation of a Value, of each of a list, or of a Tensor."""
     if isinstance(x, list):

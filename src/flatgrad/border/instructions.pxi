@@ -139,59 +139,6 @@ cdef int check_shapes(str name, const Operand *operands, fg_id count, fg_id *row
     return 0
 
 
-# What an activation is called, and its row.
-cdef dict ACTIVATIONS = {"linear": FG_LEAF, "relu": FG_RELU, "leaky_relu": FG_LEAKY_RELU, "elu": FG_ELU,
-                         "gelu": FG_GELU, "gelu_tanh": FG_GELU_TANH, "silu": FG_SILU, "softplus": FG_SOFTPLUS,
-                         "tanh": FG_TANH, "sigmoid": FG_SIGMOID}
-
-
-cdef int activation_of(str name, object activation) except -1:
-    """The opcode, FG_LEAF for none."""
-    if activation is None:
-        return FG_LEAF
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        one_of(name, activation, ACTIVATIONS)
-    return ACTIVATIONS[activation]
-
-
-cdef inline bint is_fused(int activation) noexcept:
-    """Whether the activation is part of a layer's instruction: its derivative follows from the result."""
-    return (activation == FG_LEAF or activation == FG_RELU or activation == FG_TANH
-            or activation == FG_SIGMOID)
-
-
-cdef inline double default_of(int activation) noexcept:
-    """The second operand of the activations that have two."""
-    return 0.01 if activation == FG_LEAKY_RELU else 1.0
-
-
-cdef int take_layer(str name, object x, object w, object b, Operand *operands, list keep, tuple names) except -1:
-    """Look at the operands of a layer; ValueError unless their shapes fit."""
-    take(names[0], x, &operands[0], keep)
-    take(names[1], w, &operands[1], keep)
-    if b is not None:
-        take(names[2], b, &operands[2], keep)
-    if operands[0].ndim == 0 or operands[1].ndim != 2:
-        raise ShapeError(f"{name}: expected {names[0]} of one or two dimensions and {names[1]} of two, got "
-                         f"shapes {shape_of(&operands[0])} and {shape_of(&operands[1])}")
-    if operands[0].cols != operands[1].cols:
-        raise ShapeError(f"{name}: shapes {names[1]} {shape_of(&operands[1])} and {names[0]} "
-                         f"{shape_of(&operands[0])} do not fit each other")
-    if b is not None and (operands[2].rows != 1 or operands[2].cols != operands[1].rows):
-        raise ShapeError(f"{name}: {names[2]}: expected {operands[1].rows} number"
-                         f"{'s' if operands[1].rows > 1 else ''}, one for each row of {names[1]}, got shape "
-                         f"{shape_of(&operands[2])}")
-    if operands[0].rows == 0 or operands[1].rows == 0:
-        raise ShapeError(f"{name}: expected at least one row, got shapes {shape_of(&operands[0])} and "
-                         f"{shape_of(&operands[1])}")
-    return 0
-
-
-cdef int check_layer(str name, object x, object w, object b) except -1:
-    cdef Operand[3] operands
-    return take_layer(name, x, w, b, operands, [], ("x", "W", "b"))
-
-
 def instruction(Value value not None):
     """What a fused Value is made of: (name, operands, parameters), or None for any other Value.
 

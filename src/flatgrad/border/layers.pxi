@@ -3,8 +3,8 @@
 # Sample and weights are looked at first, and room is made; then ids and pointers are read, and no Python code runs
 # any more. Whatever is not plain is called neuron by neuron.
 #
-# Uses contexts, handles, instructions, neurons, numbers, operands, products, python, scalars, tape, value_type,
-# views.
+# Uses contexts, elementwise, handles, instructions, neurons, numbers, operands, products, python, scalars, tape,
+# value_type, views.
 
 cdef enum:
     MOST_LAYERS = 32   # that one call of forward() makes instructions of in one go

@@ -4,7 +4,7 @@
 # the list `w` only while somebody else may have it: as long as nobody does, the weights are those that were seen
 # last, and since these are kept alive, they lie where they lay, in order.
 #
-# Uses handles, instructions, numbers, operands, python, tape, value_type.
+# Uses elementwise, handles, numbers, operands, python, tape, value_type.
 
 cdef class Weights:
     """What a neuron computes with.

@@ -4,6 +4,33 @@
 #
 # Uses contexts, elementwise, instructions, messages, numbers, operands, scalars, views.
 
+cdef int take_layer(str name, object x, object w, object b, Operand *operands, list keep, tuple names) except -1:
+    """Look at the operands of a layer; ValueError unless their shapes fit."""
+    take(names[0], x, &operands[0], keep)
+    take(names[1], w, &operands[1], keep)
+    if b is not None:
+        take(names[2], b, &operands[2], keep)
+    if operands[0].ndim == 0 or operands[1].ndim != 2:
+        raise ShapeError(f"{name}: expected {names[0]} of one or two dimensions and {names[1]} of two, got "
+                         f"shapes {shape_of(&operands[0])} and {shape_of(&operands[1])}")
+    if operands[0].cols != operands[1].cols:
+        raise ShapeError(f"{name}: shapes {names[1]} {shape_of(&operands[1])} and {names[0]} "
+                         f"{shape_of(&operands[0])} do not fit each other")
+    if b is not None and (operands[2].rows != 1 or operands[2].cols != operands[1].rows):
+        raise ShapeError(f"{name}: {names[2]}: expected {operands[1].rows} number"
+                         f"{'s' if operands[1].rows > 1 else ''}, one for each row of {names[1]}, got shape "
+                         f"{shape_of(&operands[2])}")
+    if operands[0].rows == 0 or operands[1].rows == 0:
+        raise ShapeError(f"{name}: expected at least one row, got shapes {shape_of(&operands[0])} and "
+                         f"{shape_of(&operands[1])}")
+    return 0
+
+
+cdef int check_layer(str name, object x, object w, object b) except -1:
+    cdef Operand[3] operands
+    return take_layer(name, x, w, b, operands, [], ("x", "W", "b"))
+
+
 cdef object layer_(str name, object x, object w, object b, int activation, tuple names, int give_what):
     """activation(x @ w.T + b): x of one row or several, w of one row for each output."""
     cdef Operand[3] operands
@@ -132,7 +159,9 @@ cdef object linear_(str name, object x, object W, object b, int activation):
     x = reusable(x)
     lists = is_flat_list(x) and not (isinstance(W, Tensor) or isinstance(b, Tensor))
     if in_scalar_graph():
-        return scalar_linear(name, x, reusable(W), None if b is None else reusable(b), activation, lists)
+        W, b = reusable(W), None if b is None else reusable(b)
+        check_layer(name, x, W, b)
+        return scalar_linear(x, W, b, activation, lists)
     return layer_(name, x, W, b, activation, ("x", "W", "b"), GIVE_LIST if lists else GIVE_TENSOR)
 
 

@@ -3,7 +3,7 @@
 # Nothing in the bytes is believed: damaged ones are a ValueError, and nothing has changed. Room is made in between,
 # and ids are held while objects are made.
 #
-# Uses entries, handles, instructions, messages, python, tape.
+# Uses elementwise, entries, handles, messages, python, tape.
 
 # What is left of a saved graph to be read: a pointer and how many there are, of each kind.
 cdef struct Rest:

@@ -4,7 +4,7 @@
 # The definitions are in scalar.py; here they are given rows and columns. Values are those of the instruction, up to
 # rounding.
 #
-# Uses instructions, numbers, operands.
+# Uses numbers, operands.
 
 # The rows of ops.def that are losses of a prediction and a target.
 cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in (
@@ -61,10 +61,9 @@ cdef object scalar_softmax(str name, object x, int along, int ndim):
     return packed(turned_rows([function(row) for row in turned_rows(x)]))
 
 
-cdef object scalar_linear(str name, object x, object W, object b, int activation, bint lists):
+cdef object scalar_linear(object x, object W, object b, int activation, bint lists):
     neuron = scalar("neuron")
     function = None if activation == FG_LEAF else fg_op_table[activation].name.decode()
-    check_layer(name, x, W, b)
     x, W = nested(x), nested(W)
     bs = [None] * len(W) if b is None else nested(b)
     def outputs(row):
