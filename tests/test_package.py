@@ -30,7 +30,7 @@ def test_the_version_stands_once():
         assert importlib.metadata.version("flatgrad") == version == flatgrad.__version__
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("flatgrad is imported from its sources, not installed")
-    sources = [ROOT / "setup.py", ROOT / "dev.py", *PYTHON.rglob("*.py*"), *CSRC.iterdir()]
+    sources = [ROOT / "setup.py", ROOT / "dev.py", *PYTHON.rglob("*.p[yx]*"), *CSRC.iterdir()]
     assert [path.name for path in sources if version in read(path)] == []
 
 
@@ -296,14 +296,14 @@ def test_every_file_of_csrc_and_bench_is_on_the_map():
 
 def test_only_the_core_names_c_headers():
     headers = re.compile("|".join(rf"\b{path.stem}\.h\b" for path in CSRC.glob("*.h")))
-    assert {path.name for path in PYTHON.rglob("*") if path.suffix in (".py", ".pyx", ".pxd", ".pyi")
+    assert {path.name for path in PYTHON.rglob("*") if path.suffix in (".py", ".pyx", ".pxi", ".pxd", ".pyi")
             and headers.search(read(path))} <= {"_core.pyx", "_core.pxd"}
 
 
 def sources():
     """The text files that we write."""
     made = re.compile(r"\.git$|\.venv|build$|dist$|wheelhouse$|.*\.egg-info$|\..*_cache$")
-    written = {"", ".c", ".cfg", ".def", ".h", ".in", ".md", ".pxd", ".py", ".pyi", ".pyx", ".toml", ".yml"}
+    written = {"", ".c", ".cfg", ".def", ".h", ".in", ".md", ".pxd", ".pxi", ".py", ".pyi", ".pyx", ".toml", ".yml"}
     for top in ROOT.iterdir():
         if not made.match(top.name):
             for path in [top] if top.is_file() else top.rglob("*"):

@@ -9,7 +9,6 @@ cdef extern from "tape.h" nogil:
 
     enum:
         FG_MAX_ID
-        FG_OK
         FG_E_MEMORY
         FG_E_FULL
         FG_E_ZERO_DIVISION
@@ -48,7 +47,6 @@ cdef extern from "tape.h" nogil:
         FG_RUN
         FG_PART
         FG_FROZEN
-        FG_VIEW_LIST
         FG_VIEW_CONSTANT
         FG_MAX_VIEWS
         FG_NEG
@@ -62,7 +60,6 @@ cdef extern from "tape.h" nogil:
         FG_POW
         FG_POWC
         FG_UNARY_END
-        FG_BINARY_END
         FG_CUSTOM
         FG_LOCAL
         FG_OPS
@@ -215,7 +212,6 @@ cdef extern from "tape.h" nogil:
         const fg_kernels *kernels
 
     int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
-    int fg_tape_scratch(fg_tape *t, size_t doubles)
     fg_id fg_tape_push_leaves(fg_tape *t, fg_id count)
     fg_id fg_tape_push_run(fg_tape *t, fg_id count)
     fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool)
@@ -254,7 +250,6 @@ cdef extern from "sweep.h" nogil:
     fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output)
     enum:
         FG_SWEEP_DONE
-        FG_SWEEP_MORE
         FG_SWEEP_HOOK
 
     int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words)

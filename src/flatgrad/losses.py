@@ -784,12 +784,12 @@ def paired(row, name, prediction, target, reduction, parameter=None, signs=False
     if type(reduction) is not str or reduction != "mean":
         arguments.one_of("reduction", reduction, REDUCTIONS)
     if type(prediction) is not Tensor:
-        prediction, shape = numbers_of(name, prediction)
+        prediction, shape = numbers_and_shape(name, prediction)
     else:
         shape = prediction.shape
     given = target
     if type(target) is not Tensor and not (type(target) is np.ndarray and target.dtype is FLOAT64):
-        target, target_shape = numbers_of("target", target)
+        target, target_shape = numbers_and_shape("target", target)
     else:
         target_shape = target.shape
     if shape != target_shape and (
@@ -807,7 +807,7 @@ def paired(row, name, prediction, target, reduction, parameter=None, signs=False
     return losses if shape or reduction != "none" else losses[0]
 
 
-def numbers_of(name, x):
+def numbers_and_shape(name, x):
     """(x as the core takes it, its shape), from what is not known to be a Tensor.
 
     Returns
@@ -844,7 +844,7 @@ def numbers_of(name, x):
 
 def check_numbers(name, x, is_wrong, expected):
     """Raise an error that names the first number of `x` that is wrong."""
-    x, shape = numbers_of(name, x)
+    x, shape = numbers_and_shape(name, x)
     numbers = np.array(data_of(x), dtype=FLOAT64).reshape(shape)
     if is_wrong(numbers).any():
         place = tuple(np.argwhere(is_wrong(numbers))[0].tolist())
@@ -852,7 +852,7 @@ def check_numbers(name, x, is_wrong, expected):
 
 
 def data_of(x):
-    """The numbers of what `numbers_of` gives."""
+    """The numbers of what `numbers_and_shape` gives."""
     if isinstance(x, (Tensor, Value)):
         return x.data
     return [data_of(item) for item in x] if isinstance(x, list) else x
@@ -894,7 +894,7 @@ def label_of(ignore_index):
 def labelled(name, x, target):
     """(x as the core takes it, its shape, an array of int64), labels of integers, one for each row."""
     if type(x) is not Tensor:
-        x, shape = numbers_of(name, x)
+        x, shape = numbers_and_shape(name, x)
     else:
         shape = x.shape
     if not shape or 0 in shape:

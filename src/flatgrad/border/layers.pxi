@@ -1,195 +1,10 @@
-# _layers.pxi: part of _core.pyx. Neurons' weights, and layers of neurons as single instructions.
+# layers.pxi: Layers of neurons as single instructions, several in one go.
 #
-# Whatever a user does to a neuron is honoured, and still a call must not look at every weight again.
-# Weights keeps the list `w` only while somebody else may have it: as long as nobody does, the weights
-# are those that were seen last, and since these are kept alive, they lie where they lay, in order.
-
-cdef long long handle_moves = 0   # how often a Value has become the handle of another node
-
-
-cdef class Weights:
-    """What a neuron computes with.
-
-    Attributes
-    ----------
-    w : list of Value
-        One weight for each input. May be changed, or another list or tuple put in its place.
-    b : Value
-        The bias.
-    activation : str
-        'linear', 'relu', 'leaky_relu', 'elu', 'gelu', 'gelu_tanh', 'silu', 'softplus', 'tanh' or 'sigmoid'.
-    nonlin : bool
-        Whether the activation is another than 'linear'. Assigning True means 'relu'.
-    has_bias : bool
-        Whether the bias is among the parameters.
-    """
-    cdef object handed_out      # the list (or whatever a user has put there) that `w` gave; None: nobody has it
-    cdef tuple kept             # the weights as last seen in it, all Values; None: not yet seen
-    cdef object bias
-    cdef int code               # the activation's opcode, FG_LEAF for linear
-    cdef public bint has_bias
-    cdef bint in_order          # the weights' slots follow each other
-    cdef long long moves        # handle_moves when that was seen
-
-    def __cinit__(self):
-        self.bias = None
-        self.has_bias = True
-        self.code = FG_RELU
-
-    @property
-    def w(self):
-        if self.handed_out is None:
-            if self.kept is None:
-                raise AttributeError(f"'{type(self).__name__}' object has no attribute 'w'")
-            self.handed_out = list(self.kept)
-        return self.handed_out
-
-    @w.setter
-    def w(self, x):
-        if x is None:   # which would say that nobody has the list
-            raise TypeError("w: expected a list of Values, got None")
-        self.handed_out = x
-        self.kept = None
-
-    @property
-    def b(self):
-        if self.bias is None:
-            raise AttributeError(f"'{type(self).__name__}' object has no attribute 'b'")
-        return self.bias
-
-    @b.setter
-    def b(self, x):
-        self.bias = x
-
-    @property
-    def activation(self):
-        return "linear" if self.code == FG_LEAF else fg_op_table[self.code].name.decode()
-
-    @activation.setter
-    def activation(self, x):
-        self.code = activation_of("activation", x)
-
-    @property
-    def nonlin(self):
-        return self.code != FG_LEAF
-
-    @nonlin.setter
-    def nonlin(self, x):
-        if bool(x) != (self.code != FG_LEAF):
-            self.code = FG_RELU if x else FG_LEAF
-
-    def __getstate__(self):
-        return dict(self.__dict__), self.w, self.b, self.activation, self.has_bias
-
-    def __setstate__(self, state):
-        own, self.w, self.b, self.activation, self.has_bias = state
-        self.__dict__.update(own)
-
-    def __reduce__(self):
-        return copyreg.__newobj__, (type(self),), self.__getstate__()
-
-    def own_parameters(self):
-        """The weights, then the bias if there is one, in a new list."""
-        if not is_current(self):
-            see(self)
-        weights = self.kept if self.kept is not None else self.w
-        return [*weights, self.b] if self.has_bias else list(weights)
-
-
-cdef bint is_current(Weights n) noexcept:
-    """Whether `kept` are the weights, which is so if nobody has the list, or it has not changed. No Python
-    code."""
-    cdef Py_ssize_t k
-    cdef PyObject **items
-    cdef PyObject **kept
-    if n.kept is None:
-        return False
-    if n.handed_out is None:
-        return True
-    if type(n.handed_out) is not list or PySequence_Fast_GET_SIZE(n.handed_out) != len(n.kept):
-        return False
-    items = PySequence_Fast_ITEMS(n.handed_out)
-    kept = PySequence_Fast_ITEMS(n.kept)
-    for k in range(PySequence_Fast_GET_SIZE(n.kept)):
-        if items[k] != kept[k]:
-            return False
-    if Py_REFCNT(<PyObject *>n.handed_out) == 1:   # ours
-        n.handed_out = None
-    return True
-
-
-cdef int see(Weights n) except -1:
-    """Look at the weights: 1 if all of them are exactly Values, whose operators are ours."""
-    cdef tuple seen
-    n.kept = None
-    if type(n.handed_out) not in (list, tuple):
-        return 0
-    seen = tuple(n.handed_out)   # first: making it may run Python code, and that change the list
-    for item in seen:
-        if type(item) is not Value:
-            return 0
-    n.kept = seen
-    n.moves = -1
-    if type(n.handed_out) is list:
-        is_current(n)
-    return 1
-
-
-cdef bint lies_in_order(Weights n) noexcept:
-    """Whether the slots of the kept weights follow each other. Once they do, they stay so."""
-    cdef PyObject **kept = PySequence_Fast_ITEMS(n.kept)
-    cdef Py_ssize_t k, count = PySequence_Fast_GET_SIZE(n.kept)
-    if n.moves == handle_moves:
-        return n.in_order
-    n.in_order = True
-    for k in range(1, count):
-        if (<fg_handle *>kept[k]).id != (<fg_handle *>kept[0]).id + <fg_id>k:
-            n.in_order = False
-            break
-    n.moves = handle_moves
-    return n.in_order
-
-
-# ---- which classes and functions are nn's own, and so may be replaced by what they do ----
-
-cdef PyObject *neuron_call = NULL   # Neuron.__call__ and Layer.__call__, as nn has defined them
-cdef PyObject *layer_call = NULL
-cdef str CALL = "__call__"
-
-
-def own_calls(neuron, layer):
-    """nn says what its classes do when called; a class with another `__call__` is called."""
-    global neuron_call, layer_call
-    kept_alive.extend((neuron, layer))
-    neuron_call = <PyObject *>neuron
-    layer_call = <PyObject *>layer
-
-
-cdef inline bint calls(object o, PyObject *function) noexcept:
-    return _PyType_Lookup(Py_TYPE(<PyObject *>o), <PyObject *>CALL) == function
-
-
-cdef PyObject *our_methods[128]        # by opcode: Value.relu and the like, as publish_operations() made them
-cdef PyObject *our_method_names[128]
-
-
-cdef bint rule_is_ours(int activation) noexcept:
-    """Whether the scalar graph of a neuron would be made by our operators, and not by others that somebody
-    has put on the class."""
-    return operators_are_ours() and (activation == FG_LEAF or _PyType_Lookup(
-        <PyTypeObject *>Value, our_method_names[activation]) == our_methods[activation])
-
-
-cdef bint only_values(object x):
-    """Whether a sample's Values are exactly that."""
-    if isinstance(x, (list, tuple)):
-        for item in x:
-            if isinstance(item, Value) and type(item) is not Value:
-                return False
-    return True
-
-
-# ---- layers ----
+# Sample and weights are looked at first, and room is made; then ids and pointers are read, and no Python code runs
+# any more. Whatever is not plain is called neuron by neuron.
+#
+# Uses contexts, elementwise, handles, instructions, neurons, numbers, operands, products, python, scalars, tape,
+# value_type, views.
 
 cdef enum:
     MOST_LAYERS = 32   # that one call of forward() makes instructions of in one go
@@ -338,24 +153,6 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     return with_handles(values, node)
 
 
-cdef object as_array(object x):
-    """Another package's table or vector, such as a data frame, as an ndarray; a subclass of list or tuple as a
-    list; anything else as it is."""
-    if isinstance(x, (list, tuple)):
-        return plain_sequence(x)
-    if (isinstance(x, Tensor) or not has_array(x)
-            or (numpy_is_there() and isinstance(x, np_array))):
-        return x
-    return np_asarray(x)
-
-
-cdef bint is_batch(object x):
-    """Whether a module's input makes a Tensor of its output."""
-    if isinstance(x, (list, tuple)):
-        return len(x) > 0 and is_row(x[0])
-    return isinstance(x, Tensor) or (numpy_is_there() and isinstance(x, np_array) and x.ndim == 2)
-
-
 def layer_forward(neurons not None, x):
     """The neurons' outputs for a sample, a list of Values or the only one, or for a batch, a Tensor.
 
@@ -368,7 +165,7 @@ def layer_forward(neurons not None, x):
     batch = is_batch(x)
     if not in_scalar_graph() and plan_layer(neurons, &plan):
         if not batch and not isinstance(x, (list, tuple)):
-            x = x.tolist() if numpy_is_there() and isinstance(x, np_array) else one_sample(x)
+            x = x.tolist() if is_ndarray(x) else one_sample(x)
         result = run_plans(&plan, 1, x, batch)
         if result is not NotImplemented:
             return result

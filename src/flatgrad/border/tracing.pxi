@@ -1,5 +1,9 @@
-# _trace.pxi: part of _core.pyx. The numbers that a transform, such as flatgrad.grad, differentiates by. Plain
-# Python asks for a float without a word, and a gradient is lost there; so these are not given as one.
+# tracing.pxi: The numbers that a transform, such as flatgrad.grad, differentiates by, and whether a gradient flows at
+# all.
+#
+# Plain Python asks for a float without a word, and a gradient is lost there; so these are not given as one.
+#
+# Uses handles, messages, numbers, operands, python, tape.
 
 cdef Py_ssize_t tracings = 0   # transforms under way, in all threads: while there are none, float(v) costs no more
 cdef list traced = []          # of each of them, the tuple of its leaves
@@ -69,8 +73,8 @@ cdef bint mark_operands(uint64_t *marks, fg_id base, fg_id i, fg_id *last) noexc
     cdef fg_id k, count, block, row, col, slot
     cdef fg_record *r
     cdef fg_view *view
-    if op == FG_PART or fg_op_is_block(op):
-        block = i + tape.args[i].a if op == FG_PART else i
+    if is_result(op):
+        block = block_of(i)
         if block == last[0]:   # the results of one instruction follow each other
             return False
         last[0] = block
@@ -177,7 +181,7 @@ cdef int refuse_constant(fg_id i) except -1:
     if op == FG_FROZEN:
         flows = False
     elif not frozen_ever:
-        if (op == FG_PART or fg_op_is_block(op)) and not tape.op[i] & FG_HOOK:
+        if is_result(op) and not tape.op[i] & FG_HOOK:
             block = block_of(i)
             r = fg_tape_record(&tape, block)
             flows = tape.op[block] & FG_HOOK != 0

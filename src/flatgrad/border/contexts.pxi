@@ -1,9 +1,13 @@
-# _context.pxi: part of _core.pyx. Blocks that change what operations record: no_grad, recording, scalar_graph.
+# contexts.pxi: Blocks that change what operations record: no_grad, recording, scalar_graph.
 #
-# A block belongs to the context (contextvars) in which it was entered: to a thread, or a task of asyncio, and to
-# the tasks that are made within it. A generator shares the context of its caller, so a block that is entered in
-# one counts only while that generator runs, and not while it is suspended. A block that has been left counts
-# nowhere. While there is no block at all, operations look at one global count and no further.
+# A block belongs to the context (contextvars) in which it was entered: to a thread, or a task of asyncio, and to the
+# tasks that are made within it. A generator shares the context of its caller, so a block that is entered in one
+# counts only while that generator runs, and not while it is suspended. A block that has been left counts nowhere.
+# While there is no block at all, operations look at one global count and no further.
+#
+# Asking whether there is a block runs no Python code: it may stand between reading an id and using it.
+#
+# Uses handles, python.
 
 cdef extern from *:
     """
@@ -44,16 +48,13 @@ cdef extern from *:
     """
     object fg_frame_generator(object frame)
     PyObject *fg_weak_target(PyObject *reference) noexcept
-    int PyContextVar_Get(PyObject *var, PyObject *default, PyObject **value) noexcept
-    PyObject *PyObject_GetAttr(PyObject *o, PyObject *name) noexcept
-    void PyErr_Clear() noexcept
-    PyObject *Py_True
 
 
 cdef enum:
     NO_GRAD, RECORDING, SCALAR_GRAPH
 
-cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_blocks for no_grad()
+
+cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_no_grads for no_grad()
 
 cdef bint scalar_everywhere = False   # and then they are one more
 
@@ -88,11 +89,11 @@ cdef class _Block:
 
 
 cdef void close_block(_Block block) noexcept:
-    global fg_blocks, scalar_blocks
+    global fg_no_grads, scalar_blocks
     if block.open:
         block.open = False
         if block.what == NO_GRAD:
-            fg_blocks -= 1
+            fg_no_grads -= 1
         elif block.what == SCALAR_GRAPH:
             scalar_blocks -= 1
 
@@ -178,7 +179,7 @@ cdef object entering_generator():
 
 cdef int enter_block(object var, int what, list own) except -1:
     """Open a block, and append it to those of the object that stands for it."""
-    global fg_blocks, scalar_blocks
+    global fg_no_grads, scalar_blocks
     cdef _Block block = _Block.__new__(_Block), other
     cdef int k
     generator = entering_generator()
@@ -197,7 +198,7 @@ cdef int enter_block(object var, int what, list own) except -1:
     var.set(block)
     block.open = True
     if what == NO_GRAD:
-        fg_blocks += 1
+        fg_no_grads += 1
     elif what == SCALAR_GRAPH:
         scalar_blocks += 1
     return 0
@@ -358,4 +359,4 @@ def _scalar_graph_everywhere():
 
 def _open_blocks():
     """How many no_grad() and scalar_graph() blocks are open, in all contexts, for tests."""
-    return fg_blocks, scalar_blocks
+    return fg_no_grads, scalar_blocks

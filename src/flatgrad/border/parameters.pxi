@@ -1,4 +1,8 @@
-# _parameters.pxi: part of _core.pyx. What an optimizer updates, as stretches of slots, and by which rule.
+# parameters.pxi: What an optimizer updates, as stretches of slots, and by which rule.
+#
+# A step converts what users have given, then looks where the slots lie, and then runs the core's loops over them.
+#
+# Uses handles, messages, operands, python, tape.
 
 cdef enum:
     RULE_NONE
@@ -8,7 +12,8 @@ cdef enum:
     RULE_ADAGRAD
     RULE_ADADELTA
 
-cdef union Rule:
+
+cdef union Settings:
     fg_sgd sgd
     fg_adam adam
     fg_rmsprop rmsprop
@@ -44,7 +49,7 @@ cdef class Parameters:
     cdef readonly Py_ssize_t count
     cdef long long moves        # handle_moves when the stretches were found
     cdef int rule
-    cdef Rule how               # of that rule; some of it for the next step only
+    cdef Settings how           # of that rule; some of it for the next step only
     cdef double lr_decay        # Adagrad's
     cdef long long steps        # how many there were, for a rule that counts them
     cdef dict state
@@ -386,15 +391,3 @@ def are_values(list items not None):
         if not isinstance(item, Value):
             return False
     return True
-
-
-cdef bint lies_dense(Tensor t) noexcept:
-    """Whether its elements are one stretch of slots, row by row."""
-    return t.col_step == 1 and (t.rows == 1 or t.row_step == <int64_t>t.cols)
-
-
-cdef inline fg_id first_slot(object first) noexcept:
-    """Where a stretch begins. Runs no Python code."""
-    if type(first) is Tensor:
-        return (<Tensor>first).run.id - (<Tensor>first).run.count + (<Tensor>first).offset
-    return (<Value>first).id

@@ -1,0 +1,118 @@
+# criteria.pxi: Losses of predictions and targets, each one instruction; losses.py checks what they are given.
+#
+# Uses contexts, handles, instructions, numbers, operands, python, reductions, scalars, tape, views.
+
+cdef inline bint is_sign(double x, double tolerance) noexcept:
+    """Whether it is -1 or 1; nan is not."""
+    return fabs(fabs(x) - 1.0) <= tolerance
+
+
+cdef bint are_signs(PyObject *row) noexcept:
+    cdef PyObject **items = PySequence_Fast_ITEMS(<object>row)
+    cdef Py_ssize_t k
+    for k in range(PySequence_Fast_GET_SIZE(<object>row)):
+        if is_value(items[k]):
+            if not is_sign(tape.data[(<fg_handle *>items[k]).id], NEAR_SIGN):
+                return False
+        elif not (is_float(items[k]) and is_sign(PyFloat_AS_DOUBLE(<object>items[k]), 0.0)):
+            return False
+    return True
+
+
+cdef double NEAR_SIGN = 1e-3   # so near are Values and Tensors with a gradient, for finite differences
+
+
+def all_signs(x):
+    """Whether all numbers of an operand are -1 or 1: Values, and Tensors that are no constants, nearly."""
+    cdef Operand operand
+    cdef Operand *a = &operand
+    cdef list keep = []
+    cdef fg_id i, j
+    cdef fg_view view
+    cdef size_t k
+    cdef double tolerance
+    cdef bint wrong = False
+    cdef PyObject **rows
+    take("target", x, a, keep)
+    tolerance = 0.0 if is_constant(a) else NEAR_SIGN
+    if a.kind == NUMBER:
+        wrong = not is_sign(a.number, tolerance)
+    elif a.kind == VALUE:
+        wrong = not is_sign(tape.data[(<fg_handle *>a.o).id], tolerance)
+    elif a.kind == ARRAY:
+        for k in range(<size_t>a.rows * a.cols):
+            wrong |= not is_sign(a.array[k], tolerance)
+    elif a.kind == TENSOR:
+        view = view_of(<Tensor>a.o)
+        for i in range(view.rows):
+            for j in range(view.cols):
+                wrong |= not is_sign(tape.data[slot_in(&view, i, j)], tolerance)
+    elif a.kind == LIST:
+        wrong = not are_signs(a.o)
+    elif a.kind == ROWS:
+        rows = PySequence_Fast_ITEMS(<object>a.o)
+        for k in range(<size_t>PySequence_Fast_GET_SIZE(<object>a.o)):
+            wrong |= not are_signs(rows[k])
+    return not wrong
+
+
+def pairwise(str name not None, prediction, target, str reduction not None, parameter=None):
+    """A row of PAIRWISE on two operands with equally many elements, in order.
+
+    reduction: 'mean' and 'sum' give a Value; 'none' gives a Tensor of the shape of the prediction, at least one
+    dimension. parameter: the third operand of a row that has one, a number or one for each column.
+    """
+    cdef Operand[3] operands
+    cdef list keep = []
+    cdef int op = PAIRWISE[name]
+    cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
+    if count != <fg_id>fg_op_table[op].arity:
+        raise ValueError(f"parameter: {name} has {fg_op_table[op].arity} operands, got {count}")
+    prediction, target = reusable(prediction), reusable(target)
+    if in_scalar_graph():
+        return scalar_pairwise(name, prediction, target, reduction, parameter)
+    take("prediction", prediction, &operands[0], keep)
+    take("target", target, &operands[1], keep)
+    for v in range(2):   # a column and a row of the same length fit: both as a row
+        operands[v].turned = operands[v].cols == 1
+    rows, cols = rows_of(&operands[0]), cols_of(&operands[0])
+    if rows != rows_of(&operands[1]) or cols != cols_of(&operands[1]) or elements_of(&operands[0]) == 0:
+        raise ShapeError(f"prediction and target: shapes {shape_of(&operands[0])} and {shape_of(&operands[1])} do "
+                         "not fit each other")
+    if count == 3:
+        take("parameter", parameter, &operands[2], keep)
+        if operands[2].rows != 1 or (operands[2].cols != 1 and operands[2].cols != cols):
+            raise ShapeError(f"parameter: shape {shape_of(&operands[2])} does not fit {shape_of(&operands[0])}")
+    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, count, rows, cols, GIVE_TENSOR, 2)
+    if reduction == "mean":
+        return reduce_(FG_MEAN, losses, None)
+    if reduction == "sum":
+        return reduce_(FG_SUM, losses, None)
+    if operands[0].ndim < 2:
+        return row_view(<Tensor>losses, 0)
+    return tensor_view(<Tensor>losses, 0, cols, 1, 1, 1, 2) if operands[0].turned else losses
+
+
+def cross_entropy(logits, labels):
+    """The mean over rows of -log_softmax(row)[label]; labels: int64 array of shape (n_rows,)."""
+    cdef Operand a
+    cdef list keep = []
+    cdef const int64_t[::1] given
+    cdef int64_t *numbers
+    cdef Py_ssize_t k
+    logits = reusable(logits)
+    take("logits", logits, &a, keep)
+    given = labels
+    if a.ndim == 0 or elements_of(&a) == 0 or given.shape[0] != a.rows:
+        raise ValueError(f"logits and target: shapes {shape_of(&a)} and ({given.shape[0]},) do not fit "
+                         "each other")
+    copied = bytearray(given.shape[0] * sizeof(int64_t))   # a finalizer may write to an array that users have
+    numbers = <int64_t *><char *>copied
+    for k in range(given.shape[0]):
+        numbers[k] = given[k]
+        if not 0 <= numbers[k] < a.cols:
+            raise ValueError(f"target[{k}]: expected 0 to {a.cols - 1}, got {numbers[k]}")
+    if in_scalar_graph():
+        rows = nested(logits)
+        return scalar("cross_entropy")(rows if a.ndim == 2 else [rows], [numbers[k] for k in range(given.shape[0])])
+    return instruction_(FG_CROSS_ENTROPY, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0, False, numbers, a.rows)

@@ -1,0 +1,388 @@
+# rebuilding.pxi: From bytes to nodes: a saved graph is checked, all of it, and then appended.
+#
+# Nothing in the bytes is believed: damaged ones are a ValueError, and nothing has changed. Room is made in between,
+# and ids are held while objects are made.
+#
+# Uses elementwise, entries, handles, messages, python, tape.
+
+# What is left of a saved graph to be read: a pointer and how many there are, of each kind.
+cdef struct Rest:
+    const uint8_t *ops
+    const int32_t *places
+    const fg_id *lengths
+    const int32_t *integers
+    const double *partials
+    const double *data
+    const double *grad
+    Py_ssize_t n_ops, n_places, n_lengths, n_integers, n_partials, n_numbers
+
+
+cdef enum:
+    MOST_NAMES = 256
+
+
+cdef struct Entry:
+    int op
+    fg_id operands           # how many
+    const int32_t *places    # [operands]
+    const double *partials   # [operands], of FG_LOCAL
+    int32_t k                # the exponent
+    fg_id numbers            # how many results
+    bint parts               # they are below the node
+    int param                # of an instruction, and what follows
+    fg_id rows, cols, views, extra
+    const int32_t *shapes    # [3 * views]: rows, columns, whether it is constant
+    const int32_t *labels    # [extra]
+
+
+cdef tuple begin(object saved, Rest *rest, int *names):
+    """Point to what is there; the kept objects. ValueError unless it is a tuple of the right kinds."""
+    cdef Py_ssize_t k
+    if type(saved) is not tuple or len(saved) != 11 or type(saved[0]) is not int or saved[0] != FORMAT:
+        damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
+    if type(saved[1]) is not tuple or not 0 < len(saved[1]) <= MOST_NAMES:
+        damaged(f"its operations are {describe(saved[1])}")
+    for k, name in enumerate(<tuple>saved[1]):
+        if type(name) is not str or name not in opcodes or name in ("PART", "FROZEN"):
+            damaged(f"it has the unknown operation {describe(name)}")
+        names[k] = opcodes[name]
+    for k in range(2, 11):
+        if type(saved[k]) is not bytes or len(saved[k]) % (8 if 6 <= k <= 8 else 1 if k == 2 else 4):
+            damaged(f"expected bytes, got {describe(saved[k])}")
+    rest.ops = <const uint8_t *><const char *><bytes>saved[2]
+    rest.places = <const int32_t *><const char *><bytes>saved[3]
+    rest.lengths = <const fg_id *><const char *><bytes>saved[4]
+    rest.integers = <const int32_t *><const char *><bytes>saved[5]
+    rest.partials = <const double *><const char *><bytes>saved[6]
+    rest.data = <const double *><const char *><bytes>saved[7]
+    rest.grad = <const double *><const char *><bytes>saved[8]
+    rest.n_ops, rest.n_places, rest.n_lengths = len(saved[2]), len(saved[3]) // 4, len(saved[4]) // 4
+    rest.n_integers, rest.n_partials, rest.n_numbers = len(saved[5]) // 4, len(saved[6]) // 8, len(saved[7]) // 8
+    if rest.n_ops == 0:
+        damaged("no nodes")
+    if len(saved[7]) != len(saved[8]) or rest.n_numbers > MOST_NODES or rest.n_places > MOST_NODES:
+        damaged("its data and grad differ in length, or are too long")
+    return saved
+
+
+cdef const int32_t *next_integers(Rest *rest, Py_ssize_t count) except NULL:
+    cdef const int32_t *found = rest.integers
+    if not 0 <= count <= rest.n_integers:
+        damaged("it ends too early")
+    rest.integers += count
+    rest.n_integers -= count
+    return found
+
+
+cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except -1:
+    """Read the next entry. ValueError unless pack() makes such a one, but for its places."""
+    cdef const int32_t *head
+    cdef fg_id v
+    cdef int64_t operands = 0, size
+    if rest.n_ops == 0 or rest.ops[0] >= n_names:
+        damaged("it has an unknown operation")
+    memset(e, 0, sizeof(Entry))
+    e.op = names[rest.ops[0]]
+    rest.ops += 1
+    rest.n_ops -= 1
+    e.numbers = 1
+    if e.op == FG_RUN:
+        head = next_integers(rest, 1)
+        if not 0 < head[0] < MOST_NODES:
+            damaged(f"a run has the length {head[0]}")
+        e.numbers, e.parts = <fg_id>head[0], True
+    elif fg_op_is_block(e.op):
+        head = next_integers(rest, 7)
+        if not 0 <= head[0] < n_names or head[2] < 1 or head[3] < 1 or not 0 <= head[4] <= 1 \
+                or <int64_t>head[2] * head[3] >= MOST_NODES or not (head[4] or head[2] == head[3] == 1) \
+                or not 0 <= head[5] <= FG_MAX_VIEWS or not 0 <= head[6] <= rest.n_integers:
+            damaged("an instruction has a shape that there is not")
+        e.param, e.k, e.rows, e.cols, e.parts = names[head[0]], head[1], <fg_id>head[2], <fg_id>head[3], head[4]
+        e.views, e.extra, e.numbers = <fg_id>head[5], <fg_id>head[6], <fg_id>(head[2] * head[3])
+        e.shapes = next_integers(rest, 3 * <Py_ssize_t>e.views)
+        e.labels = next_integers(rest, e.extra)
+        for v in range(e.views):
+            size = <int64_t>e.shapes[3 * v] * e.shapes[3 * v + 1]
+            if (e.shapes[3 * v] < 0 or e.shapes[3 * v + 1] < 0 or not 0 <= e.shapes[3 * v + 2] <= 1
+                    or size > rest.n_places):
+                damaged("an operand has a shape that there is not")
+            operands += size
+        if not block_fits(e):
+            damaged(f"{fg_op_table[e.op].id.decode()} of {e.rows} x {e.cols} has operands of other shapes")
+    elif fg_op_table[e.op].arity >= 0:
+        operands = fg_op_table[e.op].arity
+        if e.op == FG_POWI:
+            e.k = next_integers(rest, 1)[0]
+    else:
+        if rest.n_lengths == 0:
+            damaged("it ends too early")
+        operands = rest.lengths[0]
+        rest.lengths += 1
+        rest.n_lengths -= 1
+        if e.op == FG_LOCAL:
+            if operands > rest.n_partials:
+                damaged("a node has too few partial derivatives")
+            e.partials = rest.partials
+            rest.partials += operands
+            rest.n_partials -= operands
+    if operands > rest.n_places or e.numbers > rest.n_numbers:
+        damaged("it ends too early")
+    e.operands, e.places = <fg_id>operands, rest.places
+    rest.places += operands
+    rest.n_places -= operands
+    rest.data += e.numbers
+    rest.grad += e.numbers
+    rest.n_numbers -= e.numbers
+    return 0
+
+
+cdef bint block_fits(const Entry *e) noexcept:
+    """Whether the operands of an instruction have the shapes that it needs."""
+    cdef const int32_t *s = e.shapes
+    cdef int arity = fg_op_table[e.param].arity
+    cdef fg_id k, rows = e.rows, cols = e.cols, n = e.views
+    for k in range(e.extra):
+        if e.op != FG_CROSS_ENTROPY or e.labels[k] < 0 or n < 1 or e.labels[k] >= s[1]:
+            return False
+    if e.op == FG_LAYER:
+        return (2 <= n <= 3 and <fg_id>s[0] == rows and <fg_id>s[3] == cols and s[4] == s[1]
+                and (n == 2 or (s[6] == 1 and <fg_id>s[7] == cols)) and is_fused(e.param))
+    if e.op == FG_MAP:
+        for k in range(n):
+            if not ((s[3 * k] == 1 or <fg_id>s[3 * k] == rows) and (s[3 * k + 1] == 1 or <fg_id>s[3 * k + 1] == cols)):
+                return False
+        return 0 < arity == <int>n and e.param < FG_CUSTOM
+    if e.op == FG_SOFTMAX or e.op == FG_LOG_SOFTMAX:
+        return n == 1 and <fg_id>s[0] == rows and <fg_id>s[1] == cols
+    if e.op == FG_CROSS_ENTROPY:
+        return n == 1 and rows == cols == 1 and s[0] > 0 and <fg_id>s[0] == e.extra
+    return n == 1 and s[0] > 0 and s[1] > 0 and (rows * cols == 1 or rows * cols == <fg_id>s[0])
+
+
+# The ends of a saved graph: end j has the numbers from first[j] on.
+cdef struct Ends:
+    Py_ssize_t count
+    Py_ssize_t *first   # [count + 1]
+    fg_id *slot         # [count] of its first number, while ids are held
+
+
+cdef Py_ssize_t end_with(const Ends *ends, Py_ssize_t number) noexcept:
+    """Which of the ends has the number. Precondition: one has."""
+    cdef Py_ssize_t low = 0, high = ends.count, middle
+    if ends.first[ends.count] == ends.count:   # mostly each is one number
+        return number
+    while high - low > 1:
+        middle = (low + high) // 2
+        if ends.first[middle] <= number:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+cdef inline fg_id slot_of(int32_t place, const Ends *ends, const fg_id *ids) noexcept:
+    cdef Py_ssize_t number, j
+    if place >= 0:
+        return ids[place]
+    number = -1 - <Py_ssize_t>place
+    j = end_with(ends, number)
+    return ends.slot[j] + <fg_id>(number - ends.first[j])
+
+
+cdef int push_entry(const Entry *e, const double *data, const double *grad, fg_id *ids, fg_id *list_ids,
+                    fg_id *node) except -1:
+    """Append a checked entry; the ids of its numbers are entered into ids[0] on; list_ids: room for its operands.
+    Runs no Python code."""
+    cdef fg_id k, v, at = 0, first
+    cdef fg_id *slots
+    cdef fg_record *r
+    cdef int status
+    if e.op == FG_RUN:
+        fg_tape_push_leaves(&tape, e.numbers)
+        node[0] = fg_tape_push_run(&tape, e.numbers)
+    elif fg_op_is_block(e.op):
+        r = fg_block_begin(&tape, e.param, e.views, e.extra)
+        r.k = <fg_id>e.k
+        for k in range(e.extra):
+            fg_record_extra(r)[k] = <fg_id>e.labels[k]
+        for v in range(e.views):
+            slots = fg_block_ids(r)
+            for k in range(<fg_id>e.shapes[3 * v] * <fg_id>e.shapes[3 * v + 1]):
+                slots[k] = list_ids[at]
+                at += 1
+            fg_block_list(r, v, <fg_id>e.shapes[3 * v], <fg_id>e.shapes[3 * v + 1])
+            if e.shapes[3 * v + 2]:
+                fg_record_view(r, v).flags |= FG_VIEW_CONSTANT
+        status = fg_block_push(&tape, e.op, e.rows, e.cols, e.parts, data, node)
+        if status < 0:
+            raise_status(status)
+    elif fg_op_is_pooled(e.op):
+        node[0] = fg_tape_push_pooled(&tape, e.op, list_ids, e.operands, e.partials, data[0])
+    else:
+        node[0] = fg_tape_push(&tape, e.op, list_ids[0] if e.operands > 0 else 0,
+                               <fg_id>e.k if e.op == FG_POWI else list_ids[1] if e.operands > 1 else 0, data[0])
+    first = node[0] - e.numbers if e.parts else node[0]
+    memcpy(tape.data + first, data, e.numbers * sizeof(double))
+    memcpy(tape.grad + first, grad, e.numbers * sizeof(double))
+    for k in range(e.numbers):
+        ids[k] = first + k
+    return 0
+
+
+cdef int check_class(object cls, bint wanted=True) except -1:
+    """An error unless a Value of that class is wanted and there can be one."""
+    if not (wanted and isinstance(cls, type) and issubclass(cls, Value)):
+        damaged(f"expected a subclass of Value, got {describe(cls)}")
+    return 0
+
+
+cdef list rebuild(object saved, object ends, object classes):
+    """Append a saved graph; the objects of its members. ValueError unless pack() made it, for such ends."""
+    cdef int names[MOST_NAMES]
+    cdef int n_names
+    cdef Rest rest, again
+    cdef Entry e
+    cdef Ends e_
+    cdef fg_id *ids = NULL
+    cdef fg_id *nodes = NULL
+    cdef fg_id *operands = NULL
+    cdef const int32_t *members
+    cdef const int32_t *frozen
+    cdef Py_ssize_t count, n, k, j, numbers = 0, room = 1, pool = 0, at = 0, place, most = 2
+    cdef fg_id node = 0
+    cdef Value value
+    cdef list made = []
+    begin(saved, &rest, names)
+    n_names = <int>len(<tuple>saved[1])
+    members = <const int32_t *><const char *><bytes>saved[9]
+    count = len(<bytes>saved[9]) // 4
+    frozen = <const int32_t *><const char *><bytes>saved[10]
+    if type(ends) is not tuple or not all([isinstance(end, Value) or type(end) is _Run for end in ends]):
+        damaged(f"expected Values, got {describe(ends)}")
+    if classes is not None and type(classes) is not dict:
+        damaged(f"expected classes, got {describe(classes)}")
+    memset(&e_, 0, sizeof(Ends))
+    e_.count = len(<tuple>ends)
+    e_.first = <Py_ssize_t *>PyMem_Malloc((e_.count + 1) * sizeof(Py_ssize_t))
+    e_.slot = <fg_id *>PyMem_Malloc((e_.count + 1) * sizeof(fg_id))
+    nodes = <fg_id *>PyMem_Calloc(rest.n_ops + 1, sizeof(fg_id))
+    ids = <fg_id *>PyMem_Malloc((rest.n_numbers + 1) * sizeof(fg_id))
+    try:
+        if e_.first == NULL or e_.slot == NULL or nodes == NULL or ids == NULL:
+            raise MemoryError()
+        e_.first[0] = 0
+        for j in range(e_.count):
+            end = (<tuple>ends)[j]
+            e_.first[j + 1] = e_.first[j] + ((<_Run>end).count if type(end) is _Run else 1)
+            if e_.first[j + 1] >= MOST_NODES:
+                damaged("it has too many operands")
+        again = rest
+        for n in range(rest.n_ops):
+            if n & SIGNALS_EVERY == SIGNALS_EVERY:
+                PyErr_CheckSignals()
+            read_entry(&again, names, n_names, &e)
+            for k in range(e.operands):
+                place = e.places[k]
+                if place >= numbers or -place > e_.first[e_.count]:
+                    damaged(f"node {n} has the operand {place}")
+            nodes[n] = e.parts
+            numbers += e.numbers
+            room += e.numbers + e.parts
+            most = e.operands if e.operands > <fg_id>most else most
+            pool += e.operands
+            if fg_op_is_block(e.op):
+                pool += fg_block_words(e.views, e.extra)
+            elif fg_op_is_pooled(e.op):
+                pool += fg_op_pool_size(e.op, e.operands)
+        if again.n_places or again.n_lengths or again.n_integers or again.n_partials or again.n_numbers:
+            damaged("something is left over")
+        if room > MOST_NODES or pool > MOST_NODES:
+            raise MemoryError(f"a saved graph of {room} nodes does not fit on the tape")
+        for k in range(len(<bytes>saved[10]) // 4):
+            if not 0 <= frozen[k] < numbers:
+                damaged(f"it has the frozen number {frozen[k]}")
+        seen = bytearray(rest.n_ops)
+        for k in range(count):
+            if not 0 <= members[k] < rest.n_ops or seen[members[k]]:
+                damaged(f"it has the member {members[k]}")
+            seen[members[k]] = 1
+            made.append(None)
+        if classes:
+            for k_, cls in dict(classes).items():
+                check_class(cls, type(k_) is int and 0 <= k_ < count and not nodes[members[<Py_ssize_t>k_]])
+                made[k_] = Value.__new__(cls)
+        operands = <fg_id *>PyMem_Malloc(most * sizeof(fg_id))
+        if operands == NULL:
+            raise MemoryError()
+        reserve(<fg_id>room, <fg_id>pool)
+        hold_ids()   # making objects on the way may run Python's collector
+        try:
+            for j in range(e_.count):
+                end = (<tuple>ends)[j]
+                e_.slot[j] = (<_Run>end).id - (<_Run>end).count if type(end) is _Run else (<Value>end).id
+            numbers = 0
+            again = rest
+            for n in range(rest.n_ops):
+                read_entry(&again, names, n_names, &e)
+                for k in range(e.operands):
+                    operands[k] = slot_of(e.places[k], &e_, ids)
+                push_entry(&e, rest.data + numbers, rest.grad + numbers, ids + numbers, operands, &node)
+                numbers += e.numbers
+                nodes[n] = node
+            for k in range(len(<bytes>saved[10]) // 4):
+                if fg_op_is_leaf(fg_tape_op(&tape, ids[frozen[k]])):
+                    freeze(ids[frozen[k]], True)
+            for k in range(count):
+                node = nodes[members[k]]
+                if made[k] is None:
+                    made[k] = entry_object(node)
+                else:
+                    value = <Value>made[k]
+                    if fg_tape_holder(&tape, value.id) == &value.id:
+                        fg_tape_hold(&tape, value.id, NULL)
+                    value.id = node
+                    fg_tape_hold(&tape, node, &value.id)
+        finally:
+            release_ids()   # nodes that nobody holds go
+    finally:
+        PyMem_Free(e_.first)
+        PyMem_Free(e_.slot)
+        PyMem_Free(nodes)
+        PyMem_Free(ids)
+        PyMem_Free(operands)
+    return made
+
+
+def _restore(cls, data, grad, requires_grad=True):
+    """The leaf with these numbers, as a `cls`. Raises ValueError for anything else."""
+    cdef Value value
+    check_class(cls)
+    if type(data) is not float or type(grad) is not float:
+        damaged(f"expected two floats, got {describe(data)} and {describe(grad)}")
+    if type(requires_grad) is not bool:
+        damaged(f"expected a bool, got {describe(requires_grad)}")
+    value = Value.__new__(cls)   # a leaf already. So parameters that lay in order do again
+    tape.data[value.id], tape.grad[value.id] = data, grad
+    if not requires_grad:
+        freeze(value.id, True)
+    return value
+
+
+def _restore_part(cls, _Run run not None, index):
+    """Number `index` of a restored run as a `cls`."""
+    cdef Value value
+    cdef fg_id i
+    check_class(cls)
+    if type(index) is not int or not 0 <= index < run.count:
+        damaged(f"expected a position below {run.count}, got {describe(index)}")
+    i = run.id - run.count + <fg_id>index
+    if fg_tape_holder(&tape, i) != NULL:
+        return handle_of(i)
+    value = Value.__new__(cls)
+    i = run.id - run.count + <fg_id>index
+    if fg_tape_holder(&tape, i) != NULL:   # since making room for the new one has run Python code
+        return handle_of(i)
+    fg_tape_hold(&tape, value.id, NULL)
+    value.id = i
+    fg_tape_hold(&tape, i, &value.id)
+    return value
