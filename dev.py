@@ -16,6 +16,7 @@ Each job runs against the package as installed from a copy of this checkout, nev
 environment, .venv-dev, .venv-sanitize, .venv-wheels or .venv-docs, is made when there is none and brought up to
 date when a source of the package has changed since.
 """
+import contextlib
 import difflib
 import hashlib
 import os
@@ -27,6 +28,8 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 # Up to the check of the version, only what older Pythons can read as well.
@@ -72,6 +75,30 @@ def must(*command, **options):
 
 def pip_install(python, *arguments, **options):
     must(python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *arguments, **options)
+
+
+@contextlib.contextmanager
+def step(text):
+    """Say what is going on, and how long it has been: on a terminal while it does, else when it is over."""
+    started, over = time.monotonic(), threading.Event()
+
+    def tick():
+        while not over.wait(1):
+            print(f"\rdev.py: {text} ... {time.monotonic() - started:.0f} s", end="", flush=True)
+
+    terminal = sys.stdout.isatty()
+    if terminal:
+        print(f"dev.py: {text} ...", end="", flush=True)
+        ticking = threading.Thread(target=tick, daemon=True)
+        ticking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if terminal:
+            ticking.join()
+            print("\r", end="")
+        say(f"{text}: {time.monotonic() - started:.0f} s")
 
 
 # ---- what the machine has ----
@@ -158,49 +185,93 @@ def fingerprint():
     return digest.hexdigest()
 
 
+def synchronize(tree):
+    """Make a folder a copy of the checkout. What builds have left in it stays, and so does the time of files that are as
+    they were: builds go by these."""
+    wanted = set()
+    for folder, subfolders, names in os.walk(ROOT):
+        ignored = JUNK(folder, [*subfolders, *names])
+        subfolders[:] = [name for name in subfolders if name not in ignored]
+        for name in names:
+            source = Path(folder, name)
+            if name in ignored or not source.is_file():
+                continue
+            copy = tree / source.relative_to(ROOT)
+            wanted.add(copy)
+            if not copy.is_file() or copy.read_bytes() != source.read_bytes():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
+    for folder, subfolders, names in os.walk(tree):
+        kept = JUNK(folder, [*subfolders, *names])
+        subfolders[:] = [name for name in subfolders if name not in kept]
+        for name in names:
+            if name not in kept and Path(folder, name) not in wanted:
+                Path(folder, name).unlink()
+    for library in tree.glob("build/lib*"):   # may hold modules that are gone
+        shutil.rmtree(library)
+
+
 def environment(name, *packages, extras=None, switches=None):
     """The Python of .venv-<name>, with `packages` and, given its extras, flatgrad built with
-    `switches`, all installed before or now."""
+    `switches`, all installed before or now. Extras that were installed before stay."""
     folder = ROOT / f".venv-{name}"
     switches = switches or {}
     stamp = folder / "flatgrad-installed"
     interpreter = f"{sys.version} {sys.prefix}".replace("\n", " ")
     switched_on = {k: v for k, v in {**os.environ, **switches}.items()
                    if k.startswith("FLATGRAD_") and k != "FLATGRAD_ISA"}   # which is for running, not for building
-    wanted = [interpreter, repr(packages), repr((extras, switched_on, fingerprint())) if extras else ""]
-    present = stamp.read_text("utf-8").split("\n") if stamp.is_file() else [None]
+    built = repr((switched_on, fingerprint())) if extras else ""
+    present = (stamp.read_text("utf-8").split("\n") + [""] * 3)[:4] if stamp.is_file() else [None, "", "", ""]
+    needed = set(extras.split(",")) if extras else set()
+    had = set(filter(None, present[2].split(",")))
     python = python_of(folder)
-    if present == wanted:
+    if present[:2] == [interpreter, repr(packages)] and needed <= had and present[3] == built:
         return python
     if extras:
         c_compiler()
         if not supported(sys.executable):
             stop("flatgrad needs CPython with the GIL and its headers; for the latter, on Debian or "
                  "Ubuntu, sudo apt install python3-dev")
-    say(f"installing into {folder.name}")
     if present[0] != interpreter:
-        create(folder)
+        with step(f"making {folder.name}"):
+            create(folder)
         stamp.write_text(interpreter, "utf-8")
-    with tempfile.TemporaryDirectory() as scratch:
-        if extras:
-            tree = shutil.copytree(ROOT, Path(scratch, "flatgrad"), ignore=JUNK)
-            packages += (f"{tree}[{extras}]",)
-        pip_install(python, *packages, environ=switches)
-        if extras:  # a build brings the type stub up to date
-            stub = Path("src", "flatgrad", "_core.pyi")
-            if (tree / stub).read_bytes() != (ROOT / stub).read_bytes():
-                new = shutil.copyfile(tree / stub, ROOT / stub.with_suffix(".pyi.new"))
-                os.replace(new, ROOT / stub)  # in one go: never half of it
-                return python  # without the stamp: the checkout has changed
-    stamp.write_text("\n".join(wanted), "utf-8")
+        had = set()
+    if packages:
+        with step(f"installing {' '.join(packages)}"):
+            pip_install(python, *packages)
+    if extras:
+        project = (ROOT / "pyproject.toml").read_text("utf-8")
+        if not needed <= had:
+            listed = [re.search(rf"^{key} = \[(.+)\]$", project, re.MULTILINE)[1]
+                      for key in ("requires", "dependencies", *sorted(needed))]
+            requirements = [found for text in listed for found in re.findall(r'"(.+?)"', text)]
+            names = [re.match(r"[\w-]+", requirement)[0] for requirement in requirements]
+            with step(f"installing {', '.join(names)}"):
+                pip_install(python, *requirements)
+        tree = folder / "flatgrad"
+        synchronize(tree)
+        with step("building flatgrad"):
+            pip_install(python, "--no-build-isolation", "--no-deps", tree, environ=switches)
+        stub = Path("src", "flatgrad", "_core.pyi")   # a build brings the type stub up to date
+        if (tree / stub).read_bytes() != (ROOT / stub).read_bytes():
+            new = shutil.copyfile(tree / stub, ROOT / stub.with_suffix(".pyi.new"))
+            os.replace(new, ROOT / stub)  # in one go: never half of it
+            return python  # without the stamp: the checkout has changed
+    stamp.write_text("\n".join([interpreter, repr(packages), ",".join(sorted(needed | had)), built]), "utf-8")
     return python
 
 
 # ---- jobs ----
 
-def ordinary():
+def ordinary(extras="test,viz,train"):
     """A Python that has flatgrad as users get it, and what to add to its environment."""
-    return environment("dev", extras="test,viz,train"), {}
+    return environment("dev", extras=extras), {}
+
+
+def for_pictures():
+    """The same, but for what tests need."""
+    return ordinary("viz")
 
 
 def sanitized():
@@ -230,7 +301,7 @@ def test(arguments, kind=ordinary):
 
 
 def moons(arguments):
-    return python(["-m", "flatgrad", "moons", *arguments])
+    return python(["-m", "flatgrad", "moons", *arguments], for_pictures)
 
 
 # Tests of what other programs, files and pictures come to: nothing there is for the sanitizers to see.

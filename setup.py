@@ -6,8 +6,10 @@ FLATGRAD_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer (gcc or cla
 FLATGRAD_COVERAGE=1  line counts for gcov
 FLATGRAD_WERROR=1    warnings of the C compiler are errors
 """
+import hashlib
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -36,7 +38,7 @@ if switched_on("COVERAGE"):
 if switched_on("DEBUG") or switched_on("SANITIZE"):
     EXTRA += ["-O1", "-g", "-UNDEBUG"]
 else:
-    GNU += ["-O3"]
+    GNU += ["-O3", "-g0"]  # Python's own flags may have -g: nine tenths of the file, and a quarter of the time
     MSVC += ["/O2"]
 
 
@@ -75,30 +77,55 @@ def update_stub(table=Path("csrc/ops.def"), stub=Path("src/flatgrad/_core.pyi"))
         whole.replace(stub)  # in one go: never half of it
 
 
+CYTHON = {
+    "language_level": "3",
+    "c_api_binop_methods": True,  # one slot for v + x and x + v, as in C
+    "embedsignature": True,
+    "embedsignature.format": "clinic",  # which inspect.signature reads
+    "binding": False,  # Python itself then checks that self is of the class, which Cython's functions do not
+}
+
+
 class build(build_ext):
-    """build_ext with the flags that the compiler at hand understands."""
+    """build_ext with the flags that the compiler at hand understands, and with all processors.
+
+    An object file is kept under the hash of all that it is made of, so a source is compiled again only if it, a header
+    or a flag has changed.
+    """
 
     def finalize_options(self):
         super().finalize_options()
-        self.force = True  # flags are not among what makes it build again
+        self.force = True  # what is up to date is our own question
 
     def build_extensions(self):
+        if hasattr(self.compiler, "initialize"):
+            self.compiler.initialize()  # MSVC's does so in its first compile(), and threads would meet there
         msvc = self.compiler.compiler_type == "msvc"
-        flags = MSVC if msvc else GNU
-        for extension in self.extensions:
-            extension.extra_compile_args = flags + EXTRA
-            extension.extra_link_args = LINK
-            self.build_kernels(extension, flags + ([] if msvc else KERNELS_GNU) + EXTRA, msvc)
+        flags = (MSVC if msvc else GNU) + EXTRA
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for extension in self.extensions:
+                self.headers = b"".join(Path(header).read_bytes() for header in extension.depends)
+                units = self.kernels(extension, flags + ([] if msvc else KERNELS_GNU), msvc)
+                generated = [source for source in extension.sources if source.endswith(".pyx")]
+                units += [(source, flags, []) for source in extension.sources if source not in generated]
+                # C first: it is compiled while Cython translates, and what that makes takes longest.
+                waiting = [pool.submit(self.compile, extension, *unit) for unit in units]
+                for source in cythonize([extension], compiler_directives=CYTHON)[0].sources:
+                    if source not in extension.sources:
+                        waiting.append(pool.submit(self.compile, extension, source, flags, []))
+                extension.extra_objects += [made for done in waiting for made in done.result()]
+                extension.extra_link_args = LINK
+                extension.sources = []
         super().build_extensions()
 
-    def build_kernels(self, extension, flags, msvc):
-        """Compile the kernels for each level; the extension links them and knows which there are."""
-        extension.extra_objects += self.compile(extension, KERNELS, "baseline", flags)
+    def kernels(self, extension, flags, msvc):
+        """The kernels for each level, as source, flags and macros; the extension is told which there are."""
+        units = [(KERNELS, flags, [])]
         for level, of_compilers in LEVELS.items():
             if self.accepts(level, of_compilers[msvc]):
-                extension.extra_objects += self.compile(
-                    extension, KERNELS, level, flags + of_compilers[msvc], [(f"FG_ISA_{level}", None)])
+                units.append((KERNELS, flags + of_compilers[msvc], [(f"FG_ISA_{level}", None)]))
                 extension.define_macros.append((f"FG_HAVE_{level}", None))
+        return units
 
     def accepts(self, level, flags):
         """Whether the target can have the level and the compiler knows it."""
@@ -114,11 +141,20 @@ class build(build_ext):
             return False
         return True
 
-    def compile(self, extension, source, level, flags, macros=()):
-        return self.compiler.compile(
-            [source], output_dir=os.path.join(self.build_temp, level),
-            macros=[*extension.define_macros, *macros], include_dirs=extension.include_dirs,
-            extra_postargs=flags, depends=extension.depends)
+    def compile(self, extension, source, flags, macros):
+        """The object files of a source: those that are there, or new ones."""
+        macros = [*extension.define_macros, *macros]
+        command = getattr(self.compiler, "compiler_so", None)
+        digest = hashlib.sha256(repr((command, flags, macros, self.compiler.include_dirs)).encode()
+                                + self.headers + Path(source).read_bytes()).hexdigest()[:16]
+        folder = Path(self.build_temp, digest)
+        done = folder / "done"
+        if done.exists():
+            return [str(folder / name) for name in done.read_text("utf-8").split("\n")]
+        made = self.compiler.compile([source], output_dir=str(folder), macros=macros,
+                                     include_dirs=extension.include_dirs, extra_postargs=flags)
+        done.write_text("\n".join(os.path.relpath(path, folder) for path in made), "utf-8")
+        return made
 
 
 core = Extension(
@@ -134,16 +170,4 @@ core = Extension(
 )
 
 update_stub()
-setup(
-    cmdclass={"build_ext": build},
-    ext_modules=cythonize(
-        [core],
-        compiler_directives={
-            "language_level": "3",
-            "c_api_binop_methods": True,  # one slot for v + x and x + v, as in C
-            "embedsignature": True,
-            "embedsignature.format": "clinic",
-            "binding": False,
-        },
-    ),
-)
+setup(cmdclass={"build_ext": build}, ext_modules=[core])

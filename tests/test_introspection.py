@@ -83,7 +83,8 @@ def test_messages_name_the_class_as_python_does_its_own():
         assert "_core" not in str(caught.value) and ("Value" in str(caught.value) or "Tensor" in str(caught.value))
 
 
-@pytest.mark.parametrize("x", [Value, Value.relu, Value.backward, Value(1.0), Tensor, flatgrad.tanh], ids=repr)
+@pytest.mark.parametrize("x", [Value, Value.relu, Value.backward, Value(1.0), Tensor, flatgrad.tanh],
+                         ids=["Value", "relu", "backward", "a Value", "Tensor", "tanh"])
 def test_help(x):
     text = pydoc.plain(pydoc.render_doc(x))
     assert "Value" in text

@@ -6,6 +6,7 @@ import gc
 import math
 import operator
 import random
+import re
 import sys
 import threading
 import weakref
@@ -112,7 +113,7 @@ NOT_NUMBERS = [
 
 
 def ids(table):
-    return [f"{type(row[0]).__name__} {row[0]!r:.30}" for row in table]
+    return [f"{type(row[0]).__name__} {re.sub(' at 0x.*', '', repr(row[0])):.30}" for row in table]
 
 
 @pytest.mark.parametrize("number, expected", NUMBERS, ids=ids(NUMBERS))
