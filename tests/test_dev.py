@@ -1,4 +1,5 @@
 """dev.py and .ci/run, as far as they can be asked without making an environment."""
+import importlib.util
 import os
 import re
 import shutil
@@ -48,3 +49,48 @@ def test_the_files_of_ci_s_parts_are_there():
     assert len(groups) == 2
     for name in ",".join(groups).split(","):
         assert (ROOT / "tests" / f"test_{name}.py").exists(), name
+
+
+@pytest.fixture
+def dev(tmp_path, monkeypatch):
+    """dev.py as a module, of a checkout of two files."""
+    spec = importlib.util.spec_from_file_location("dev", DEV)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    checkout = tmp_path / "checkout"
+    (checkout / "src").mkdir(parents=True)
+    (checkout / "src" / "a.py").write_text("a = 1\n")
+    (checkout / "src" / "b.py").write_text("b = 1\n")
+    monkeypatch.setattr(module, "ROOT", checkout)
+    return module
+
+
+def test_a_copy_follows_the_checkout_and_keeps_what_builds_made(dev, tmp_path):
+    tree = tmp_path / "tree"
+    dev.synchronize(tree)
+    (tree / "build" / "temp").mkdir(parents=True)
+    (tree / "build" / "temp" / "a.o").write_text("compiled")
+    (tree / "build" / "lib.linux").mkdir()
+    (tree / "src" / "_core.c").write_text("generated")
+    times = {name: (tree / "src" / name).stat().st_mtime_ns for name in ("a.py", "b.py")}
+    (dev.ROOT / "src" / "b.py").write_text("b = 2\n")
+    os.utime(dev.ROOT / "src" / "b.py", (1, 1))   # a source that is older than what was made of the one before it
+    (dev.ROOT / "src" / "c.py").write_text("c = 1\n")
+    dev.synchronize(tree)
+    assert (tree / "src" / "a.py").stat().st_mtime_ns == times["a.py"]
+    assert (tree / "src" / "b.py").read_text() == "b = 2\n"
+    assert (tree / "src" / "b.py").stat().st_mtime_ns >= times["b.py"]
+    (dev.ROOT / "src" / "a.py").unlink()
+    dev.synchronize(tree)
+    left = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
+    assert left == ["build/temp/a.o", "src/_core.c", "src/b.py", "src/c.py"]
+    assert not (tree / "build" / "lib.linux").exists()
+
+
+def test_a_step_is_told_with_its_seconds(dev, capsys):
+    with dev.step("making tea"):
+        pass
+    assert capsys.readouterr().out == "dev.py: making tea: 0 s\n"
+    with pytest.raises(ZeroDivisionError), dev.step("spilling it"):
+        1 / 0
+    assert capsys.readouterr().out == "dev.py: spilling it: 0 s\n"
