@@ -297,6 +297,8 @@ def python(arguments, kind=ordinary, **options):
 
 
 def test(arguments, kind=ordinary):
+    if not arguments and kind is ordinary:  # all of them: what takes seconds would wait for workers to start
+        arguments = ["-n", "auto", "--dist", "loadfile"]
     return python(["-m", "pytest", *arguments], kind, cwd=ROOT)
 
 
