@@ -129,10 +129,10 @@ def own_package():
     if spec is None:
         return None
     folders = list(spec.submodule_search_locations or [])
-    place = folders[0] if folders else spec.origin
-    if installed(place) and all(digest(os.path.join(place, name)) == known for name, known in MICROGRAD.items()):
+    where = folders[0] if folders else spec.origin
+    if installed(where) and all(digest(os.path.join(where, name)) == known for name, known in MICROGRAD.items()):
         return None
-    return place
+    return where
 
 
 def digest(path):
