@@ -1,4 +1,4 @@
-"""flatgrad: scalar automatic differentiation on flat C arrays, a drop-in micrograd.
+"""flatgrad: gradients of scalar expressions, computed on flat C arrays; a drop-in replacement for micrograd.
 
     from flatgrad import Value
     from flatgrad.nn import MLP
@@ -8,7 +8,7 @@ import builtins
 from flatgrad import _core
 from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every function of ops.def)
 
-# `from flatgrad import *` leaves Python's own abs, and the like, alone.
+# `from flatgrad import *` does not replace Python's own abs, sum, max and min.
 __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
 SUBMODULES = ("arguments", "array_functions", "compat", "datasets", "engine", "errors", "estimators", "functional", "losses",
@@ -18,11 +18,11 @@ LATER = {"install_as_micrograd": "compat",
 
 
 def __getattr__(name):
-    """The submodules and the version, loaded when first asked for: each takes longer than the core."""
+    """The submodules and the version, imported at their first use: each takes longer to import than the core."""
     if name in SUBMODULES:
         import sys
 
-        __import__(f"flatgrad.{name}")   # importlib would take its time as well
+        __import__(f"flatgrad.{name}")   # importlib would have to be imported first
         return sys.modules[f"flatgrad.{name}"]
     if name in LATER:
         return getattr(__getattr__(LATER[name]), name)
@@ -38,9 +38,9 @@ def __dir__():
 
 
 def _repr_mimebundle_(self, include=None, exclude=None):
-    """What Jupyter shows: the picture of a small graph."""
+    """The picture of a small graph, for Jupyter."""
     return __getattr__("viz").value_mimebundle(self, include, exclude)
 
 
-# Here and not in the core, which knows nothing of what is built on it.
+# Set here and not in the core, because the core knows nothing of the modules above it.
 _core.Value._repr_mimebundle_ = _repr_mimebundle_

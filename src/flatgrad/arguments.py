@@ -1,7 +1,7 @@
-"""Checks of arguments, each with a message that names the argument, its value and what was expected.
+"""Checks of arguments. Each raises an error that names the argument, its value and the expected value.
 
-They return what the caller goes on with, and raise errors of `flatgrad.errors`. NumPy is imported by the
-functions that need it: micrograd's programs, which use some of the others, do without.
+The checks return the converted value, and raise errors of `flatgrad.errors`. Functions that need NumPy import it
+themselves: micrograd's programs use only the other functions, and run without NumPy.
 """
 import math
 import operator
@@ -13,11 +13,11 @@ __all__ = ["array_of_numbers", "as_array", "columns_of", "extra", "finite", "fin
            "is_bool", "no_attribute", "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened",
            "whole", "within"]
 
-ROWS_AT_ONCE = 1024   # of a list, between two looks at whether Ctrl-C was pressed
+ROWS_AT_ONCE = 1024   # rows of a list between two checks for Ctrl-C
 
 
 def real(name, value, expected="a number"):
-    """The float that `value` is, nan and inf among them; an int that is too large for one is inf."""
+    """`value` as a float, possibly nan or inf; an int too large for a float becomes inf."""
     if type(value) is not float and type(value) is not int:
         from numbers import Real
 
@@ -30,7 +30,7 @@ def real(name, value, expected="a number"):
 
 
 def finite(name, value, expected="a finite number"):
-    """The finite float that `value` is."""
+    """`value` as a finite float."""
     result = real(name, value, expected)
     if not math.isfinite(result):
         raise ArgumentError(f"{name}: expected {expected}, got {value!r}")
@@ -38,7 +38,7 @@ def finite(name, value, expected="a finite number"):
 
 
 def non_negative(name, value):
-    """The finite float, 0 or more, that `value` is."""
+    """`value` as a finite float, 0 or more."""
     expected = "a finite number, 0 or more"
     result = finite(name, value, expected)
     if result < 0.0:
@@ -47,7 +47,7 @@ def non_negative(name, value):
 
 
 def positive(name, value):
-    """The finite float above 0 that `value` is."""
+    """`value` as a finite float above 0."""
     expected = "a finite number above 0"
     result = finite(name, value, expected)
     if result <= 0.0:
@@ -56,7 +56,7 @@ def positive(name, value):
 
 
 def within(name, value, low, high, expected=None):
-    """The float that `value` is, which has to be from `low` to below `high`."""
+    """`value` as a float from `low` to below `high`."""
     expected = expected or f"a number from {low:g} to below {high:g}"
     result = finite(name, value, expected)
     if not low <= result < high:
@@ -65,7 +65,7 @@ def within(name, value, low, high, expected=None):
 
 
 def whole(name, value, low=0):
-    """The int, `low` or more, that `value` is."""
+    """`value` as an int, `low` or more."""
     expected = f"an int, {low} or more"
     if is_bool(value):
         raise ArgumentTypeError(f"{name}: expected {expected}, got {value!r}")
@@ -79,18 +79,18 @@ def whole(name, value, low=0):
 
 
 def flag(name, value):
-    """The bool that `value` is."""
+    """`value` as a bool."""
     if not is_bool(value):
         raise ArgumentTypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def is_bool(value):
-    """Whether it is a bool, NumPy's included."""
+    """Whether `value` is a bool of Python or NumPy."""
     return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool") and hasattr(value, "dtype")
 
 
-# What people look for under PyTorch's names, or in another module, and where it is.
+# Names that users of PyTorch, or of another module, look for, and the place of each.
 ELSEWHERE = {
     "Linear": "flatgrad.nn.Layer(nin, nout, 'linear')", "BatchNorm1d": "flatgrad.nn.BatchNorm",
     "LSTM": "flatgrad.nn.LSTMCell", "GRU": "flatgrad.nn.GRUCell", "RNN": "flatgrad.nn.RNNCell",
@@ -106,7 +106,7 @@ ELSEWHERE = {
 
 
 def no_attribute(module, name):
-    """The AttributeError of a module that has no such name; it says where there is one."""
+    """The AttributeError of a module without this name; the message gives the place of the name elsewhere."""
     from importlib import import_module
 
     place = ELSEWHERE.get(name)
@@ -119,7 +119,7 @@ def no_attribute(module, name):
 
 
 def one_of(name, value, known):
-    """`value`, which has to be one of the names `known`; the error suggests the nearest."""
+    """`value`, if it is one of the names `known`; otherwise the error suggests the nearest name."""
     known = list(known)
     if isinstance(value, str) and value in known:
         return value
@@ -133,14 +133,14 @@ def one_of(name, value, known):
 
 
 def path_of(name, value):
-    """The str that a path is."""
+    """`value` as the str of a path."""
     import os
 
     try:
         result = os.fspath(value)
     except TypeError:
         result = None
-    if not isinstance(result, str):   # bytes as well, which nothing could be appended to
+    if not isinstance(result, str):   # bytes too: callers append a str
         raise ArgumentTypeError(f"{name}: expected a str or path-like object, got {shortened(value)}")
     if not result:
         raise ArgumentError(f"{name}: expected the path of a file, got ''")
@@ -148,7 +148,8 @@ def path_of(name, value):
 
 
 def generator(name, rng):
-    """A `numpy.random.Generator`: `rng` itself, or one seeded by an int, or by the system for None."""
+    """A `numpy.random.Generator`: `rng` itself, or a new one with the seed `rng`, or with the system's seed for
+    None."""
     import numpy as np
 
     if isinstance(rng, np.random.Generator):
@@ -162,53 +163,53 @@ def generator(name, rng):
 
 
 def as_array(x):
-    """np.asarray, of a long list by parts: in between, Ctrl-C is heard."""
+    """np.asarray(x); a long list is converted in parts, so that Ctrl-C works in between."""
     import numpy as np
 
     if type(x) not in (list, tuple) or len(x) <= ROWS_AT_ONCE:
         return np.asarray(x)
     parts = [np.asarray(x[k:k + ROWS_AT_ONCE]) for k in range(0, len(x), ROWS_AT_ONCE)]
     if len({part.shape[1:] for part in parts}) > 1 or any(part.dtype.kind not in "biuf" for part in parts):
-        return np.asarray(x)   # which says what is wrong with it
+        return np.asarray(x)   # raises the error for the whole list
     return np.concatenate(parts)
 
 
 def array_of_numbers(x):
-    """`x` as an array, for what takes numbers and has no gradient: Tensors, and those in a list, by their numbers."""
+    """`x` as an array, without gradients: a Tensor, also one in a list, becomes an array of its numbers."""
     import numpy as np
 
     try:
         return as_array(x)
-    except ArgumentTypeError as error:   # a Tensor that requires a gradient
-        if getattr(error, "traced", False):   # which a transform is looking for
+    except ArgumentTypeError as error:   # because of a Tensor that requires a gradient
+        if getattr(error, "traced", False):   # a transform differentiates by the Tensor
             raise
         return np.asarray(without_tensors(x))
 
 
 def without_tensors(x):
-    """`x` with arrays in place of the Tensors in it."""
+    """`x` with arrays in place of its Tensors."""
     if isinstance(x, (list, tuple)):
         return [without_tensors(part) for part in x]
     return x.numpy() if hasattr(x, "requires_grad") and hasattr(x, "numpy") else x
 
 
 def finite_array(name, x, ndim=None):
-    """`x` as a C-contiguous array of float64, of `ndim` dimensions if given, without nan and inf."""
+    """`x` as a C-contiguous array of float64 without nan and inf, of `ndim` dimensions if given."""
     import numpy as np
 
     try:
         array = array_of_numbers(x)
-        if array.dtype.kind == "c":   # astype would drop the imaginary part, with a warning at most
+        if array.dtype.kind == "c":   # astype would drop the imaginary part, with no more than a warning
             raise TypeError
         if array.dtype.kind == "O" and any(isinstance(item, np.ndarray) for item in array.flat):
-            raise TypeError   # an array may be in itself, and NumPy would go down without end
+            raise TypeError   # an array may contain itself, and NumPy would recurse without end
         if array.dtype.kind not in "biuf":
             array = of_objects(array)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentTypeError(f"{name}: expected an array of real numbers, got {shortened(x)}") from None
     if ndim is not None and array.ndim != ndim:
         raise ShapeError(f"{name}: expected {ndim} dimension{'s' * (ndim != 1)}, got the shape {array.shape}")
-    if np.ma.is_masked(x):   # np.asarray has taken what is under the mask
+    if np.ma.is_masked(x):   # np.asarray ignores the mask
         raise DataError(f"{name}: expected numbers, got an array with {np.ma.count_masked(x)} of them masked")
     array = np.ascontiguousarray(array, np.float64)
     if not np.isfinite(array).all():
@@ -218,7 +219,8 @@ def finite_array(name, x, ndim=None):
 
 
 def of_objects(array):
-    """An array of numbers that are objects, such as Fractions, as one of float64. Text and dates are no numbers."""
+    """An array of objects that are numbers, such as Fractions, as an array of float64. Text and dates are not
+    numbers."""
     if array.dtype.kind != "O" or array.ndim == 0 and array.item() is None or any(
             isinstance(item, (str, bytes)) for item in array.flat):
         raise TypeError
@@ -226,7 +228,7 @@ def of_objects(array):
 
 
 def columns_of(X):
-    """The names of the columns of a DataFrame, a list of str; None if it has none, or they are not all text."""
+    """The names of a DataFrame's columns, a list of str; None if there are no names, or if some are not text."""
     try:
         names = list(getattr(X, "columns", ()))
     except TypeError:
@@ -235,7 +237,7 @@ def columns_of(X):
 
 
 def samples(name, x, n_features=None):
-    """`x` as a float64 array of shape (n_samples, n_features), finite and with one of each at least."""
+    """`x` as a finite float64 array of shape (n_samples, n_features), with at least one sample and one feature."""
     array = finite_array(name, x, 2)
     if 0 in array.shape:
         raise DataError(f"{name}: expected one sample and one feature at least, got the shape {array.shape}")
@@ -250,18 +252,18 @@ def extra(package, purpose, of, module=None):
     Parameters
     ----------
     package : str
-        As pip calls it.
+        The name of the package for pip.
     purpose : str
-        What needs it, to begin the message with.
+        The feature that needs the package; the error message begins with it.
     of : str
-        The extra of flatgrad that brings it.
+        The extra of flatgrad that installs the package.
     module : str, optional
-        What to import, if it is not called as the package is.
+        The module to import, if its name is not the package's name.
 
     Raises
     ------
     MissingPackageError
-        If it is not installed.
+        If the package is not installed.
     """
     from importlib import import_module
 
@@ -270,15 +272,15 @@ def extra(package, purpose, of, module=None):
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
-            raise   # it is there, and broken
+            raise   # the package is installed, but broken
         raise MissingPackageError(f"{purpose} needs {package}; to install it: pip install 'flatgrad[{of}]'",
                                   name=error.name) from None
 
 
 def shortened(x):
-    """repr(x), cut to what a message has room for."""
+    """repr(x), cut to a length that fits a message."""
     try:
         text = repr(x)
-    except Exception as error:   # the message is about something else
+    except Exception as error:   # the caller's message matters more than this error
         text = f"whose repr() raises {type(error).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,14 +1,17 @@
-"""What NumPy's functions mean of Tensors.
+"""NumPy's functions for Tensors.
 
-``np.tanh(t)``, ``np.sum(t, axis=0)``, ``np.concatenate([t, u])``, ``np.where(t > 0.0, t, 0.0)``: a function that
-means operations of flatgrad is these operations, and its result a Tensor or Value with their gradient. Functions
-whose results have no gradient anyway (``np.argmax``, ``np.sign``, ``np.isnan``, ``np.shape``, ``np.allclose``) give
-arrays, numbers and bools, as they do of arrays. Any other would read the numbers and lose the gradient without a
-word: of a Tensor that requires a gradient it raises TypeError, of a constant one it gets the numbers.
+There are three kinds of functions:
+
+- Functions that are operations of flatgrad: ``np.tanh(t)``, ``np.sum(t, axis=0)``, ``np.concatenate([t, u])``,
+  ``np.where(t > 0.0, t, 0.0)``. The result is a Tensor or Value with its gradient.
+- Functions whose results have no gradient (``np.argmax``, ``np.sign``, ``np.isnan``, ``np.shape``, ``np.allclose``).
+  They give arrays, numbers and bools, as for arrays.
+- All other functions. They would read the numbers and silently lose the gradient. For a Tensor that requires a
+  gradient they raise TypeError, and for a constant Tensor they get its numbers.
 
 `MEANINGS` and `MOVING` have the first kind, `WITHOUT_GRADIENT` the second. A function in `MEANINGS` takes the arguments
-that its definition here has; with others, such as ``out=``, ``dtype=`` and ``where=``, it counts as one of the third
-kind.
+of its definition below. With other arguments, such as ``out=``, ``dtype=`` and ``where=``, the function counts as one
+of the third kind.
 
 Examples
 --------
@@ -44,7 +47,7 @@ NO_GRADIENT_UFUNCS = {getattr(np, name) for name in (
 
 
 def functions(names):
-    """NumPy's functions of these names, "linalg.norm" and the like among them; no version has all."""
+    """NumPy's functions of these names, such as "linalg.norm"; no version of NumPy has all of them."""
     for name in names.split():
         module, _, name = name.rpartition(".")
         function = getattr(getattr(np, module) if module else np, name, None)
@@ -57,13 +60,13 @@ WITHOUT_GRADIENT = {*functions(
     "all allclose any argmax argmin argsort argwhere around array_equal array_equiv array_repr array_str array2string "
     "count_nonzero digitize empty_like fix flatnonzero iscomplex iscomplexobj isclose isneginf isposinf isreal "
     "isrealobj nonzero ones_like round searchsorted zeros_like")}
-WRITING = {*functions("copyto fill_diagonal place put put_along_axis putmask")}   # to their first argument
+WRITING = {*functions("copyto fill_diagonal place put put_along_axis putmask")}   # these write to their first argument
 
 
-# ---- what NumPy asks ----
+# ---- what NumPy calls ----
 
 def ufunc_of(ufunc, method, inputs, kwargs):
-    """The answer of `Tensor.__array_ufunc__`, but for those that are one row of ops.def."""
+    """The result of `Tensor.__array_ufunc__`, except for ufuncs that are a row of ops.def."""
     name = f"np.{ufunc.__name__}" if getattr(np, ufunc.__name__, None) is ufunc else ufunc.__name__
     name += "" if method == "__call__" else f".{method}"
     refuse_writing(name, (*kwargs.get("out", ()), *(inputs[:1] if method == "at" else ())))
@@ -77,16 +80,16 @@ def ufunc_of(ufunc, method, inputs, kwargs):
             try:
                 result = ufunc(*arrays)
             except TypeError as error:
-                # Not NumPy's own subclass, "no loop of these types": an array's == takes it as leave to ask the Tensor
-                # for an array, which it refuses, and NumPy 2.4 and older then crash.
+                # Not NumPy's own error "no loop of these types": after that error, an array's == asks the Tensor for an
+                # array. The Tensor refuses, and NumPy 2.4 and older then crash.
                 kinds = " and ".join(str(array.dtype) for array in arrays)
                 raise ArgumentTypeError(f"{name}: expected numbers, got arrays of {kinds}: {error}") from None
-            if getattr(result, "dtype", None) != object:   # which might be an operand
+            if getattr(result, "dtype", None) != object:   # an object array might be an operand
                 return result
         elif ufunc in MEANINGS:
             answer = MEANINGS[ufunc](*inputs)
     elif (ufunc, method) in REDUCTIONS and len(inputs) == 1:
-        # A ufunc reduces the first axis, and np.sum all of them, if none is named.
+        # Without an axis, a ufunc reduces the first axis, and np.sum all axes.
         answer = meant(REDUCTIONS[ufunc, method], inputs, {"axis": 0, **kwargs})
     if answer is not NotImplemented:
         return answer
@@ -95,7 +98,7 @@ def ufunc_of(ufunc, method, inputs, kwargs):
 
 
 def function_of(function, types, args, kwargs):
-    """The answer of `Tensor.__array_function__`."""
+    """The result of `Tensor.__array_function__`."""
     if not all(issubclass(kind, (Tensor, np.ndarray)) for kind in types):
         return NotImplemented
     refuse_writing(name_of(function), (kwargs.get("out"), *(args[:1] if function in WRITING else ())))
@@ -133,13 +136,13 @@ def meant(meaning, args, kwargs):
 
 
 def is_default(name, value):
-    """Whether an argument says what NumPy does without it."""
+    """Whether an argument has NumPy's default value."""
     return (value is None and name != "axis" or value is np._NoValue or name == "where" and value is True
             or name == "dtype" and value in (float, np.float64) or name == "order" and value in ("C", "K"))
 
 
 def name_of(function):
-    """What users call it."""
+    """The name of a function for users."""
     module = (function.__module__ or "numpy").replace("numpy", "np", 1)
     return f"{module}.{function.__name__}"
 
@@ -149,7 +152,7 @@ def given(kwargs):
 
 
 def checked(name, args, kwargs):
-    """The arguments with the numbers of constant Tensors in them; TypeError if there is another Tensor."""
+    """The arguments with arrays in place of constant Tensors; TypeError if there is another Tensor."""
     if requires_grad(args) or requires_grad(kwargs):
         raise ArgumentTypeError(
             f"{name} would take the numbers of a Tensor that requires a gradient: the gradient would be lost. Use "
@@ -159,7 +162,7 @@ def checked(name, args, kwargs):
 
 
 def requires_grad(x):
-    """Whether there is a Tensor that a gradient flows to among arguments."""
+    """Whether the arguments contain a Tensor that requires a gradient."""
     if isinstance(x, Tensor):
         return x.requires_grad
     if isinstance(x, dict):
@@ -177,7 +180,7 @@ def as_numbers(x):
 
 
 def numbers_of(x):
-    """The numbers of an operand: its Values' among others."""
+    """The numbers of an operand; a Value in it becomes its number."""
     if isinstance(x, Value):
         return x.data
     if isinstance(x, (list, tuple)):
@@ -190,7 +193,7 @@ def numbers_of(x):
 # ---- the table ----
 
 def means(names):
-    """A decorator: NumPy's functions of these names mean this one."""
+    """A decorator: registers a definition for NumPy's functions of these names."""
     def enter(function):
         MEANINGS.update(dict.fromkeys(functions(names), function))
         return function
@@ -198,7 +201,7 @@ def means(names):
 
 
 def tensor(x):
-    """An operand as a Tensor; a number or Value as one of one element."""
+    """An operand as a Tensor; a number or Value becomes a Tensor of one element."""
     if isinstance(x, Tensor):
         return x
     if isinstance(x, Value) or np.ndim(x) == 0:
@@ -208,7 +211,7 @@ def tensor(x):
 
 
 def np_list(x):
-    """A list or tuple with no Value or Tensor in it as an array; any other as it is."""
+    """A list or tuple as an array, if it contains no Value and no Tensor; any other operand unchanged."""
     if isinstance(x, (list, tuple)):
         return x if has_nodes(x) else np.asarray(x, np.float64)
     return np.asarray(x)
@@ -219,7 +222,7 @@ def has_nodes(x):
 
 
 def dims(x):
-    """How many dimensions an operand has."""
+    """The number of dimensions of an operand."""
     return 0 if isinstance(x, Value) else x.ndim if hasattr(x, "ndim") else 1 + dims(x[0]) if len_of(x) else 0
 
 
@@ -227,7 +230,7 @@ def len_of(x):
     return len(x) if isinstance(x, (list, tuple)) else 0
 
 
-# ---- ufuncs that are more than a row ----
+# ---- ufuncs that are not a single row of ops.def ----
 
 @means("square")
 def square(x):
@@ -290,7 +293,7 @@ def average(a, axis=None, weights=None, *, keepdims=False):
 
 
 def axis_in(x, axis):
-    """The axis of a Tensor that an int means."""
+    """The axis of a Tensor from an int, negative ones included."""
     try:
         number = operator.index(axis)
     except TypeError:
@@ -301,12 +304,12 @@ def axis_in(x, axis):
 
 
 def axes_in(x, axis):
-    """The set of axes that a reduction takes together."""
+    """The set of axes that a reduction combines."""
     return {*range(x.ndim)} if axis is None else {axis_in(x, k) for k in (axis if isinstance(axis, tuple) else (axis,))}
 
 
 def count_of(x, axis):
-    """How many elements a reduction takes together."""
+    """The number of elements that a reduction combines."""
     return int(np.prod([x.shape[k] for k in axes_in(x, axis)]))
 
 
@@ -320,7 +323,7 @@ def var(a, axis=None, *, ddof=0, keepdims=False, correction=None):
 @means("std")
 def std(a, axis=None, *, ddof=0, keepdims=False, correction=None):
     squares = var(a, axis, ddof=ddof, keepdims=keepdims, correction=correction)
-    zero = squares.data == 0.0   # as in PyTorch, the gradient of equal numbers is 0
+    zero = squares.data == 0.0   # where all numbers are equal, the gradient is 0, as in PyTorch
     return where(zero, 0.0, sqrt(where(zero, 1.0, squares))) if np.any(zero) else sqrt(squares)
 
 
@@ -332,7 +335,7 @@ def prod(a, axis=None, *, keepdims=False):
         x = x.reshape(1, -1)
     elif 0 in axes:
         x = x.T
-    while x.shape[1] > 1:   # the products of both halves, and what is left over
+    while x.shape[1] > 1:   # the products of both halves, and the column that is left over
         half = x.shape[1] // 2
         product = x[:, :half] * x[:, half:2 * half]
         x = product if x.shape[1] == 2 * half else _core.cat([product, x[:, 2 * half:]], 1)
@@ -348,7 +351,7 @@ def norm(x, ord=None, axis=None, keepdims=False):
     if not vector and isinstance(ord, (int, float)) and ord in (1, -1, np.inf, -np.inf):
         if keepdims:
             return NotImplemented
-        sums = total(abs(x), 0 if ord in (1, -1) else 1)   # of the columns, or the rows
+        sums = total(abs(x), 0 if ord in (1, -1) else 1)   # of the columns, or of the rows
         return (largest if ord > 0 else smallest)(sums)
     if isinstance(ord, (int, float)) and ord == 1:
         return total(abs(x), axis, keepdims)
@@ -368,12 +371,12 @@ def vector_norm(x, *, axis=None, keepdims=False, ord=2):
 
 
 def root(x, axis, keepdims):
-    """The root of the sum of squares. Its derivative at 0, which is none, is 0, as in PyTorch."""
+    """The root of the sum of squares. It has no derivative at 0; the gradient there is 0, as in PyTorch."""
     squares = total(x * x, axis, keepdims)
     zero = squares == 0.0 if isinstance(squares, Tensor) else squares.data == 0.0
     if not np.any(zero):
         return sqrt(squares)
-    sizes = total(abs(x), axis, keepdims)   # also where the squares are too small for a float
+    sizes = total(abs(x), axis, keepdims)   # not 0 where the squares underflow
     return where(zero, sizes, sqrt(where(zero, 1.0, squares))) if isinstance(squares, Tensor) else sizes
 
 
@@ -443,7 +446,7 @@ def real(val):
 # ---- sums and differences along an axis ----
 
 def along_rows(x, axis):
-    """A Tensor of two dimensions whose rows are what lies along an axis, and how to turn such a one back."""
+    """A Tensor of two dimensions whose rows run along an axis, and the function that turns such a Tensor back."""
     axis = axis_in(x, axis)
     if x.ndim == 1:
         return x.reshape(1, -1), lambda rows: rows.reshape(-1)
@@ -451,7 +454,7 @@ def along_rows(x, axis):
 
 
 def scanned(combine, x, axis):
-    """combine(... combine(x[0], x[1]) ..., x[k]) for each k, in log2(n) instructions of all elements."""
+    """combine(... combine(x[0], x[1]) ..., x[k]) for each k, in log2(n) instructions over all elements."""
     x = tensor(x)
     rows, turned_back = along_rows(x.reshape(-1) if axis is None else x, -1 if axis is None else axis)
     step, n = 1, rows.shape[1]
@@ -531,7 +534,7 @@ def copy(a):
     return moved("np.copy", a, lambda places: places)
 
 
-# ---- what is known of a Tensor without its numbers ----
+# ---- properties of a Tensor other than its numbers ----
 
 @means("shape")
 def shape(a):
@@ -553,14 +556,14 @@ def full_like(a, fill_value):
     return NotImplemented if has_nodes(fill_value) else np.full(np.shape(a), fill_value, np.float64)
 
 
-# ---- elements in another order: NumPy's function itself says which, on arrays of their places ----
+# ---- elements in another order: NumPy's function is run on an array of places, and gives the new order ----
 
 def moved(name, a, function):
     return _core._moved(name, [a], lambda places: function(places[0]))
 
 
 def moving_one(function, args, kwargs):
-    """Of an array, the first argument, and numbers that say how its elements are moved."""
+    """Functions of one array, the first argument; the other arguments are numbers that say how to move elements."""
     if not args or requires_grad(args[1:]) or not taken_by_all(kwargs):
         return NotImplemented
     rest, others = as_numbers(args[1:]), as_numbers(kwargs)
@@ -568,19 +571,19 @@ def moving_one(function, args, kwargs):
 
 
 def moving_alone(function, args, kwargs):
-    """Of one array and nothing else; of several NumPy makes several."""
+    """Functions of one array alone; for several arrays NumPy returns several."""
     return moving_one(function, args, kwargs) if len(args) == 1 else NotImplemented
 
 
 def moving_several(function, args, kwargs):
-    """Of a sequence of arrays, the first argument."""
+    """Functions of a sequence of arrays, the first argument."""
     if not args or not taken_by_all(kwargs):
         return NotImplemented
     return _core._moved(name_of(function), list(args[0]), lambda places: function(places, *args[1:], **kwargs))
 
 
 def moving_apart(function, args, kwargs):
-    """To a list of parts."""
+    """Functions that return a list of parts."""
     if not args or not isinstance(args[0], Tensor) or requires_grad(args[1:]) or requires_grad(kwargs):
         return NotImplemented
     places = np.arange(args[0].size).reshape(args[0].shape)
@@ -594,7 +597,7 @@ def taken_by_all(kwargs):
 
 
 def in_order(function, args, kwargs):
-    """np.sort: which element goes where is a matter of numbers, and what goes there of the graph."""
+    """np.sort: the numbers give the order, and the graph gets the elements in this order."""
     def ordered(a, axis=-1):
         def order(places):
             numbers = tensor(a).numpy()

@@ -1,6 +1,6 @@
-"""Samples to learn from: generated ones, and those of a CSV file; and a split for training and testing.
+"""Data sets: generated samples, and samples from a CSV file; and a split into training and test samples.
 
-Nothing here knows Value. Samples are NumPy arrays `X`, `(n_samples, n_features)`, and `y`, `(n_samples,)`.
+This module does not use Value. Samples are NumPy arrays `X`, `(n_samples, n_features)`, and `y`, `(n_samples,)`.
 """
 import csv
 import io
@@ -17,25 +17,25 @@ __all__ = ["make_circles", "make_moons", "make_parity", "make_spirals", "make_su
            "train_test_split"]
 
 COLUMNS = ("x", "y", "label")
-MOST_BITS = 20   # of make_parity: a million rows
+MOST_BITS = 20   # of make_parity: 2**20 is a million rows
 
 
 def make_moons(n_samples=100, *, shuffle=True, noise=None, random_state=None):
-    """Two interleaving half circles, the numbers of scikit-learn's function of the same name.
+    """Two interleaving half circles; the numbers equal those of scikit-learn's function of this name.
 
     Parameters
     ----------
     n_samples : int or pair of int, optional
-        Samples in all, of which the outer moon gets the smaller half; or in the outer and in the
-        inner moon.
+        The number of samples, of which the outer moon gets the smaller half. A pair gives the numbers of the outer
+        and of the inner moon.
     shuffle : bool, optional
-        Whether the samples come in random order, rather than the outer moon first.
+        Whether the samples come in random order. If not, the samples of the outer moon come first.
     noise : float, optional
         Standard deviation of the Gaussian noise added to every coordinate, in the units of the
-        circles' radius, which is 1. None adds none and draws nothing.
+        circles' radius, which is 1. With None there is no noise, and no random draw for it.
     random_state : int or numpy.random.RandomState, optional
-        Seed, from 0 to 2**32 - 1, or the generator to draw from. None draws from NumPy's global
-        one, which `numpy.random.seed` seeds.
+        Seed, from 0 to 2**32 - 1, or a generator. None uses NumPy's global generator, which `numpy.random.seed`
+        seeds.
 
     Returns
     -------
@@ -51,8 +51,8 @@ def make_moons(n_samples=100, *, shuffle=True, noise=None, random_state=None):
     Notes
     -----
     The outer moon is (cos t, sin t) and the inner one (1 - cos t, 1/2 - sin t), each for t evenly
-    spaced over [0, pi], both ends included. One permutation is drawn, then the noise. For one
-    seed, one version of NumPy and the same arguments the result equals scikit-learn's.
+    spaced over [0, pi], both ends included. The function draws one permutation, then the noise. For equal
+    arguments and one version of NumPy the result equals scikit-learn's.
 
     Examples
     --------
@@ -66,25 +66,25 @@ def make_moons(n_samples=100, *, shuffle=True, noise=None, random_state=None):
     n_outer, n_inner = two_sizes(n_samples)
     mix = Mixer(shuffle, noise, random_state)
     t_outer, t_inner = np.linspace(0, np.pi, n_outer), np.linspace(0, np.pi, n_inner)
-    # The inner y is 1 - sin t - 0.5, in this order: it fixes the last bit.
+    # The inner y is 1 - sin t - 0.5, in this order, so that the last bit agrees with scikit-learn's.
     outer = np.column_stack([np.cos(t_outer), np.sin(t_outer)])
     inner = np.column_stack([1 - np.cos(t_inner), 1 - np.sin(t_inner) - 0.5])
     return mix(np.concatenate([outer, inner]), labels_of([n_outer, n_inner]))
 
 
 def make_circles(n_samples=100, *, shuffle=True, noise=None, random_state=None, factor=0.8):
-    """A circle around a smaller one, the numbers of scikit-learn's function of the same name.
+    """A circle around a smaller one; the numbers equal those of scikit-learn's function of this name.
 
     Parameters
     ----------
     n_samples : int or pair of int, optional
-        Samples in all, of which the outer circle gets the smaller half; or in the outer and in the
-        inner circle.
+        The number of samples, of which the outer circle gets the smaller half. A pair gives the numbers of the outer
+        and of the inner circle.
     shuffle : bool, optional
-        Whether the samples come in random order, rather than the outer circle first.
+        Whether the samples come in random order. If not, the samples of the outer circle come first.
     noise : float, optional
         Standard deviation of the Gaussian noise added to every coordinate, in the units of the outer
-        circle's radius, which is 1. None adds none and draws nothing.
+        circle's radius, which is 1. With None there is no noise, and no random draw for it.
     random_state : int or numpy.random.RandomState, optional
         As for `make_moons`.
     factor : float, optional
@@ -103,9 +103,8 @@ def make_circles(n_samples=100, *, shuffle=True, noise=None, random_state=None, 
 
     Notes
     -----
-    The circles are r (cos t, sin t) for t evenly spaced over [0, 2 pi), its end left out. One permutation
-    is drawn, then the noise. For one seed, one version of NumPy and the same arguments the result equals
-    scikit-learn's.
+    The circles are r (cos t, sin t) for t evenly spaced over [0, 2 pi), without 2 pi. The function draws one
+    permutation, then the noise. For equal arguments and one version of NumPy the result equals scikit-learn's.
 
     Examples
     --------
@@ -124,22 +123,22 @@ def make_circles(n_samples=100, *, shuffle=True, noise=None, random_state=None, 
 
 
 def make_spirals(n_samples=100, n_classes=2, *, turns=1.0, noise=None, shuffle=True, random_state=None):
-    """Spirals around one centre, an arm for each class.
+    """Spirals around one centre, one arm for each class.
 
     Parameters
     ----------
     n_samples : int, optional
-        Samples in all, one for each class at least. Where they do not divide evenly, the last classes
-        have one more.
+        The number of samples, at least one for each class. If they do not divide evenly, the last classes have one
+        sample more.
     n_classes : int, optional
-        Arms, 2 or more.
+        The number of arms, 2 or more.
     turns : float, optional
-        How often an arm goes around the centre; 0 makes rays, a negative number turns clockwise.
+        The number of turns of an arm around the centre. 0 makes rays, a negative number turns clockwise.
     noise : float, optional
         Standard deviation of the Gaussian noise added to every coordinate, in the units of the outer
-        radius, which is 1. None adds none and draws nothing.
+        radius, which is 1. With None there is no noise, and no random draw for it.
     shuffle : bool, optional
-        Whether the samples come in random order, rather than class by class from the centre outwards.
+        Whether the samples come in random order. If not, they come class by class, from the centre outwards.
     random_state : int or numpy.random.RandomState, optional
         As for `make_moons`.
 
@@ -156,9 +155,9 @@ def make_spirals(n_samples=100, n_classes=2, *, turns=1.0, noise=None, shuffle=T
 
     Notes
     -----
-    Sample j of the m of class k is r (cos t, sin t) with r = (j + 1) / m and
-    t = 2 pi (turns r + k / n_classes): Archimedes' spiral, its centre left out, since all arms meet there.
-    One permutation is drawn, then the noise.
+    Of the m samples of class k, sample j is r (cos t, sin t) with r = (j + 1) / m and
+    t = 2 pi (turns r + k / n_classes). This is Archimedes' spiral without its centre, where all arms meet.
+    The function draws one permutation, then the noise.
 
     Examples
     --------
@@ -181,17 +180,17 @@ def make_spirals(n_samples=100, n_classes=2, *, turns=1.0, noise=None, shuffle=T
 
 
 def make_xor(n_samples=None, *, signed=False, noise=None, random_state=None):
-    """The exclusive or of two bits: its four rows, or many noisy ones.
+    """The exclusive or of two bits: the four rows of its table, or many noisy samples.
 
     Parameters
     ----------
     n_samples : int, optional
-        Samples in all; the rows of the table come in turn, again and again. None takes each once.
+        The number of samples; they repeat the four rows in order. None gives each row once.
     signed : bool, optional
-        Whether a bit is written as -1 or 1, in `X` and `y`, rather than 0 or 1.
+        Whether the bits are -1 and 1, in `X` and `y`. If not, they are 0 and 1.
     noise : float, optional
-        Standard deviation of the Gaussian noise added to every coordinate of `X`. None adds none and
-        draws nothing.
+        Standard deviation of the Gaussian noise added to every coordinate of `X`. With None there is no noise, and
+        no random draw for it.
     random_state : int or numpy.random.RandomState, optional
         As for `make_moons`.
 
@@ -199,7 +198,7 @@ def make_xor(n_samples=None, *, signed=False, noise=None, random_state=None):
     -------
     X : ndarray of float64, shape (n_samples, 2)
     y : ndarray of int, shape (n_samples,)
-        1 where one of the two bits is set, and 0, or -1, where none or both are.
+        1 if exactly one of the two bits is set, otherwise 0 (or -1).
 
     Raises
     ------
@@ -220,21 +219,21 @@ def make_xor(n_samples=None, *, signed=False, noise=None, random_state=None):
 
 
 def make_parity(n_bits=3, *, signed=False):
-    """All rows of n bits, and whether the number of bits set is odd.
+    """All rows of n bits, each with the parity of its bits: whether an odd number of bits is set.
 
     Parameters
     ----------
     n_bits : int, optional
         From 1 to 20.
     signed : bool, optional
-        Whether a bit is written as -1 or 1, in `X` and `y`, rather than 0 or 1.
+        Whether the bits are -1 and 1, in `X` and `y`. If not, they are 0 and 1.
 
     Returns
     -------
     X : ndarray of float64, shape (2**n_bits, n_bits)
-        The numbers from 0 to 2**n_bits - 1 in base 2, their highest bit first.
+        The numbers from 0 to 2**n_bits - 1 in base 2, highest bit first.
     y : ndarray of int, shape (2**n_bits,)
-        1 where the number of bits set is odd; 0, or -1, where it is even.
+        1 if the number of set bits is odd, otherwise 0 (or -1).
 
     Raises
     ------
@@ -268,9 +267,9 @@ def make_sum(n_samples=100, n_features=2, *, low=-1.0, high=1.0, noise=None, ran
     n_samples, n_features : int, optional
         1 or more.
     low, high : float, optional
-        The features are drawn evenly from `low` to below `high`.
+        The features are drawn uniformly from `low` to below `high`.
     noise : float, optional
-        Standard deviation of the Gaussian noise added to `y`. None adds none and draws nothing.
+        Standard deviation of the Gaussian noise added to `y`. With None there is no noise, and no random draw for it.
     random_state : int or numpy.random.RandomState, optional
         As for `make_moons`.
 
@@ -286,7 +285,7 @@ def make_sum(n_samples=100, n_features=2, *, low=-1.0, high=1.0, noise=None, ran
 
     Notes
     -----
-    The features are drawn row by row, then the noise.
+    The function draws the features row by row, then the noise.
 
     Examples
     --------
@@ -306,29 +305,29 @@ def make_sum(n_samples=100, n_features=2, *, low=-1.0, high=1.0, noise=None, ran
 
 
 def train_test_split(*arrays, test_size=None, train_size=None, random_state=None, shuffle=True, stratify=None):
-    """Split samples into those to train on and those to test on, as scikit-learn's function does.
+    """Split samples into a training part and a test part, as scikit-learn's function does.
 
     Parameters
     ----------
     *arrays : array, list, DataFrame or Tensor
-        Of one length along their first axis, such as `X` and `y`; all are split in the same way.
+        Arrays of one length along their first axis, such as `X` and `y`. All are split in the same way.
     test_size, train_size : float or int, optional
-        How much goes to either part: a share between 0 and 1, rounded up for testing and down for
-        training, or a number of samples. One that is None is what the other leaves; if both are None, a
+        The size of each part: a share between 0 and 1, rounded up for testing and down for training, or a number of
+        samples. If one size is None, this part gets the samples that the other part leaves. If both are None, a
         quarter is for testing.
     random_state : int or numpy.random.RandomState, optional
         As for `make_moons`.
     shuffle : bool, optional
-        Whether the samples are drawn at random, and come in that order. If not, the first ones are for
-        training and those that follow them for testing.
+        Whether the samples are drawn at random, and come in random order. If not, the first samples are for training
+        and the next ones for testing.
     stratify : array_like, shape (n_samples,), optional
-        Labels, each of which is to have its share of either part; there are two samples of each at least,
-        and as many places in either part as there are labels.
+        Labels; each part gets its share of each label. Each label needs at least two samples, and each part at least
+        as many places as there are labels.
 
     Returns
     -------
     list
-        For each array the part to train on and the part to test on: copies, or lists of a list.
+        For each array its training part and its test part: copies, or lists if the array is a list.
 
     Raises
     ------
@@ -339,10 +338,10 @@ def train_test_split(*arrays, test_size=None, train_size=None, random_state=None
 
     Notes
     -----
-    Without `stratify` a permutation of the samples is drawn: its beginning is for testing, and what follows
-    for training. With it, each part gets of every label the whole number of samples below its share, and
-    one more of those with the largest remainder, drawn among equals, until it is full. For one seed, one
-    version of NumPy and the same arguments both give scikit-learn's split.
+    Without `stratify` the function draws a permutation of the samples: its beginning is for testing, and the rest
+    for training. With `stratify`, each part gets its exact share of each label, rounded down. The labels with the
+    largest remainders get one more sample each, until the part is full; a random draw decides between equal
+    remainders. For equal arguments and one version of NumPy the split equals scikit-learn's.
 
     Examples
     --------
@@ -373,21 +372,21 @@ def train_test_split(*arrays, test_size=None, train_size=None, random_state=None
 
 
 def read_csv(path, target=None, features=None, *, delimiter=","):
-    """Samples from a CSV file: two classes in the columns x, y and label, or any columns by name.
+    """Read samples from a CSV file: two classes in the columns x, y and label, or any columns by name.
 
-    The first line names the columns. They may come in any order and among others, which are
-    ignored; white space around a cell, blank lines and a UTF-8 byte order mark are, too. Without
-    `target`, labels are -1 and 1, or 0 and 1, written as any number of that value (`1`, `1.0`, `+1`).
+    The first line names the columns, in any order. Other columns are ignored. So are white space around a cell,
+    blank lines and a UTF-8 byte order mark. Without `target`, labels are -1 and 1, or 0 and 1, in any notation of
+    these numbers (`1`, `1.0`, `+1`).
 
     Parameters
     ----------
     path : str or path-like
         A file in UTF-8.
     target : str, optional
-        The column that becomes `y`. None reads the columns x and y as `X`, and label as `y`.
+        The column for `y`. With None, the columns x and y become `X`, and label becomes `y`.
     features : sequence of str, optional
-        The columns that become `X`, numbers all, in this order. None takes all others that have a name,
-        in the order of the file. For a `target` only.
+        The columns for `X`, all of numbers, in this order. None takes all other columns that have a name, in the
+        order of the file. Only with a `target`.
     delimiter : str, optional
         The character between two cells.
 
@@ -395,17 +394,17 @@ def read_csv(path, target=None, features=None, *, delimiter=","):
     -------
     X : ndarray of float64, shape (n_samples, n_features)
     y : ndarray of float64, or of str, shape (n_samples,)
-        Without `target` -1.0 or 1.0; a label 0 becomes -1.0. Of a target, numbers if its first sample has
-        one, or else the text of the cells; ``names, y = numpy.unique(y, return_inverse=True)`` makes
-        labels from 0 of either, and has their names.
+        Without `target`, -1.0 or 1.0; a label 0 becomes -1.0. With a `target`, numbers if the first sample has a
+        number there, and otherwise the text of the cells. ``names, y = numpy.unique(y, return_inverse=True)`` turns
+        either into labels from 0, and gives the names of the labels.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     DataError
-        If it is not such a file: the message, one line, says where (file, line, column) and what
-        was expected. Lines are counted from 1, the header's.
+        If the file has another format. The message, one line, gives the place (file, line, column) and the expected
+        content. Line 1 is the header.
     ArgumentTypeError, ArgumentError
         If an argument is not as described.
 
@@ -424,7 +423,7 @@ def read_csv(path, target=None, features=None, *, delimiter=","):
     >>> y
     array([-1.,  1.])
 
-    Other columns, and classes that have names:
+    Other columns, and classes with names:
 
     >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -458,10 +457,10 @@ def read_csv(path, target=None, features=None, *, delimiter=","):
 
 
 def read_two_classes(file, line, header, records, delimiter):
-    """What `read_csv` returns for the columns x, y and label; `line` is that of the header."""
+    """The result of `read_csv` for the columns x, y and label; `line` is the line of the header."""
     where = locate_columns(header, f"{file}: line {line}", "commas" if delimiter == "," else repr(delimiter))
     samples = []
-    first = {}  # label: the line on which it was first seen
+    first = {}  # label: the line of its first sample
     for line, cells in records:
         at = f"{file}: line {line}"
         check_width(cells, header, at)
@@ -491,7 +490,7 @@ def read_two_classes(file, line, header, records, delimiter):
 
 
 def read_columns(file, line, header, records, target, features):
-    """What `read_csv` returns for a target; `line` is that of the header."""
+    """The result of `read_csv` for a target; `line` is the line of the header."""
     if features is None:
         features = [name for name in header if name and name != target]
         if not features:
@@ -504,7 +503,7 @@ def read_columns(file, line, header, records, target, features):
         at = f"{file}: line {line}"
         check_width(cells, header, at)
         X.append([read_number(cells, k, f"{at}, column {name}") for k, name in zip(where, features)])
-        if numbers is None:  # for all samples: one cell that is spoilt does not make text of all others
+        if numbers is None:  # decided by the first sample: a single bad cell does not turn the column into text
             numbers = is_number(cells[where_target] if where_target < len(cells) else "")
         read = read_number if numbers else read_text
         y.append(read(cells, where_target, f"{at}, column {target}"))
@@ -514,7 +513,7 @@ def read_columns(file, line, header, records, target, features):
 
 
 class Mixer:
-    """What ends the making of samples: a permutation if asked for, then noise, from one generator."""
+    """Finishes generated samples: an optional permutation, then noise, from one generator."""
 
     def __init__(self, shuffle, noise, random_state):
         self.shuffle = flag("shuffle", shuffle)
@@ -532,12 +531,12 @@ class Mixer:
 
 
 def labels_of(sizes):
-    """0 for the samples of the first class, and so on."""
+    """The labels: 0 for the samples of the first class, and so on."""
     return np.repeat(np.arange(len(sizes), dtype=np.intp), sizes)
 
 
 def two_sizes(n_samples):
-    """(outer, inner) from the argument of `make_moons` and `make_circles`."""
+    """(outer, inner) from the argument `n_samples` of `make_moons` and `make_circles`."""
     try:
         n = operator.index(n_samples)
     except TypeError:
@@ -556,7 +555,7 @@ def two_sizes(n_samples):
 
 
 def generator(random_state):
-    """What has the methods of numpy.random.RandomState, from the argument of that name."""
+    """A generator with the methods of numpy.random.RandomState, from the argument `random_state`."""
     if random_state is None:
         return np.random
     if isinstance(random_state, np.random.RandomState):
@@ -580,7 +579,7 @@ def length_of(name, array):
 
 
 def picked(array, order):
-    """The samples of the numbers `order`, in that order."""
+    """The samples with the numbers `order`, in this order."""
     if hasattr(array, "iloc"):   # pandas
         return array.iloc[order]
     return array[order] if hasattr(array, "shape") else [array[k] for k in order]
@@ -601,7 +600,7 @@ def split_sizes(n, test_size, train_size):
 
 
 def split_size(name, size, n, rounded):
-    """How many of n samples a size is, or None."""
+    """The number of samples that a size stands for, out of n samples; or None."""
     if size is None:
         return None
     expected = f"a share between 0 and 1 or a number of samples from 1 to {n - 1}"
@@ -619,7 +618,7 @@ def split_size(name, size, n, rounded):
 
 
 def stratified(labels, n, n_train, n_test, rng):
-    """The numbers of the samples to train on and to test on, each label with its share."""
+    """The numbers of the training samples and of the test samples, each part with its share of each label."""
     labels = array_of_numbers(labels)
     if labels.shape != (n,):
         raise ShapeError(f"stratify: expected the shape ({n},), a label for each sample, got {labels.shape}")
@@ -643,8 +642,8 @@ def stratified(labels, n, n_train, n_test, rng):
 
 
 def shares(counts, size, rng):
-    """How many samples of each label a part of `size` gets: the largest remainder method, with a draw
-    among equal remainders."""
+    """The number of samples of each label in a part of `size` samples: the largest remainder method, with a
+    random draw between equal remainders."""
     exact = counts / counts.sum() * size
     got = np.floor(exact)
     remainders = exact - got
@@ -653,7 +652,7 @@ def shares(counts, size, rng):
         if left <= 0:
             break
         equal = np.flatnonzero(remainders == remainder)
-        # Drawn even if all of them get one: scikit-learn's generator moves on as well.
+        # Drawn even if all of them get one, so that the generator makes the same draws as in scikit-learn.
         lucky = rng.choice(equal, size=min(len(equal), left), replace=False)
         got[lucky] += 1
         left -= len(lucky)
@@ -675,7 +674,7 @@ def read_records(path, file, delimiter):
 
     reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
     while True:
-        line = reader.line_num + 1  # where the next record starts; a quoted cell may span lines
+        line = reader.line_num + 1  # the line where the next record starts; a quoted cell may span lines
         try:
             cells = next(reader)
         except StopIteration:
@@ -688,7 +687,7 @@ def read_records(path, file, delimiter):
 
 
 def locate_columns(header, at, separators):
-    """{name: index} of the columns we read."""
+    """{name: index} of the columns to read."""
     for name in COLUMNS:
         count = header.count(name)
         if count == 0:
@@ -711,7 +710,7 @@ def locate_column(header, name, at):
 
 
 def check_width(cells, header, at):
-    """Refuse a record with something beyond the last column."""
+    """Refuse a record with text beyond the last column."""
     if any(cells[len(header):]):
         raise DataError(f"{at}: {len(cells)} cells, but the header has {len(header)} columns")
 
@@ -748,7 +747,7 @@ def read_number(cells, index, at):
         raise DataError(f"{at}: missing, expected a number")
     cell = cells[index]
     try:
-        if "_" in cell:  # float() takes 1_000, which is Python's notation and not a table's
+        if "_" in cell:  # float() takes 1_000, which is Python's notation and not usual in tables
             raise ValueError
         value = float(cell)
     except ValueError:

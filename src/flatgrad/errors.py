@@ -1,9 +1,9 @@
-"""The errors that flatgrad raises. Each is one of Python's own as well, so that code which catches
-ValueError, TypeError, ImportError or RuntimeError goes on working.
+"""The errors of flatgrad. Each class is also a subclass of one of Python's own errors, so code that catches
+ValueError, TypeError, ImportError or RuntimeError also catches flatgrad's errors.
 
-Arithmetic raises Python's own errors alone, as floats do: ZeroDivisionError, OverflowError, and
-ValueError outside a function's domain. So do Values and Tensors that are given something else than numbers
-(TypeError) or an index that is not there (IndexError).
+Arithmetic raises only Python's own errors, as floats do: ZeroDivisionError, OverflowError, and ValueError outside a
+function's domain. An operation on a Value or Tensor with an operand that is no number raises Python's TypeError, and
+an index out of range raises Python's IndexError.
 
 Examples
 --------
@@ -17,15 +17,15 @@ __all__ = ["FlatgradError", "ArgumentError", "ArgumentTypeError", "ShapeError", 
 
 
 class FlatgradError(Exception):
-    """What all of these are."""
+    """The base class of flatgrad's errors."""
 
 
 class ArgumentTypeError(FlatgradError, TypeError):
-    """An argument is of a type that is not taken."""
+    """An argument has a wrong type."""
 
 
 class ArgumentError(FlatgradError, ValueError):
-    """An argument has a value that is not taken."""
+    """An argument has a wrong value."""
 
 
 class ShapeError(ArgumentError):
@@ -33,26 +33,26 @@ class ShapeError(ArgumentError):
 
 
 class UnknownNameError(ArgumentError):
-    """There is nothing of that name; the message has the nearest one that there is."""
+    """No object has this name; the message gives the nearest name."""
 
 
 class DataError(ArgumentError):
-    """Samples or labels that nothing can be learnt from: nan, inf, none at all, a label out of range."""
+    """Samples or labels are unfit for training: nan, inf, no samples at all, a label out of range."""
 
 
 class StateError(FlatgradError, ValueError):
-    """A state dict, a checkpoint or a file is not one of this model or optimizer."""
+    """A state dict, a checkpoint or a file does not belong to this model or optimizer."""
 
 
 class DivergedError(FlatgradError, FloatingPointError):
-    """A loss has become nan or inf while training.
+    """A loss has become nan or inf during training.
 
     Attributes
     ----------
     epoch : int
-        Which epoch it was.
+        The epoch in which the loss became nan or inf.
     history : flatgrad.train.History
-        Of the epochs before it.
+        The history of the epochs before this epoch.
     """
 
     epoch = None
@@ -60,11 +60,11 @@ class DivergedError(FlatgradError, FloatingPointError):
 
 
 class GradcheckError(FlatgradError, RuntimeError):
-    """A gradient is not what finite differences say."""
+    """A gradient differs from finite differences."""
 
 
 class GradientError(FlatgradError, RuntimeError):
-    """Gradients are nan or inf where they must not be."""
+    """Gradients are nan or inf where they have to be finite."""
 
 
 class MissingPackageError(FlatgradError, ImportError):

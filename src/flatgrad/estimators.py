@@ -1,9 +1,9 @@
-"""Classifier and Regressor: a perceptron, its scaling and its training behind scikit-learn's interface.
+"""Classifier and Regressor: a perceptron with scaling and training, behind scikit-learn's interface.
 
-They work without scikit-learn. Where it is installed they are its estimators, which its pipelines, searches
-and `check_estimator` take: the bases are its own then, so that what it expects of a base, such as tags and
-the HTML that a notebook shows, is as that version has it, and samples go through its validation. Without it
-small bases of ours give the same parameters, scores and reprs, and `flatgrad.arguments` checks the samples.
+Both work without scikit-learn. If scikit-learn is installed, they are its estimators: pipelines, searches and
+`check_estimator` accept them. The base classes are then scikit-learn's own, so tags and the HTML for notebooks fit the
+installed version, and scikit-learn validates the samples. Without scikit-learn, small base classes of flatgrad give
+the same parameters, scores and reprs, and `flatgrad.arguments` checks the samples.
 """
 import contextlib
 import inspect
@@ -28,12 +28,12 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
 except ModuleNotFoundError as error:
     if error.name != "sklearn":
-        raise   # it is there, and broken
+        raise   # scikit-learn is installed, but broken
     validation = None
     NotFitted = AttributeError
 
     class BaseEstimator:
-        """Parameters as scikit-learn's estimators have them: the arguments of the constructor."""
+        """Parameters as in scikit-learn's estimators: the arguments of the constructor."""
 
         @classmethod
         def _names(cls):
@@ -70,7 +70,7 @@ __all__ = ["Classifier", "Regressor", "NotFittedError"]
 
 
 class NotFittedError(StateError, NotFitted):
-    """An estimator is asked for what only `fit` gives. Also scikit-learn's error of that name, if it is there."""
+    """An estimator is used before `fit`. Also a subclass of scikit-learn's error of this name, if installed."""
 
 
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop,
@@ -121,10 +121,10 @@ PARAMETERS = """
 
 
 class Network(BaseEstimator):
-    """What both estimators have in common."""
+    """The base class of both estimators."""
 
     def _fit(self, X, y, n_outputs):
-        """Train an MLP on targets in the form that the loss takes."""
+        """Train an MLP on targets in a form for the loss."""
         hidden, sizes, optimizer, settings = self._settings()
         rng = generator_of(self.random_state)
         if self.scale:
@@ -132,7 +132,7 @@ class Network(BaseEstimator):
             self.scale_ = deviation(X, self.mean_)
         else:
             self.mean_, self.scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
-        # The gain of 'kaiming_uniform' is that of the activation.
+        # 'kaiming_uniform' uses the gain of the activation.
         model = MLP(X.shape[1], [*sizes, n_outputs], hidden, init="kaiming_uniform", rng=rng)
         alpha = settings.pop("alpha")
         stopping = settings.pop("patience")
@@ -150,7 +150,7 @@ class Network(BaseEstimator):
         return self
 
     def _settings(self):
-        """The parameters, checked: an estimator's constructor only keeps them."""
+        """The checked parameters; the constructor of an estimator only stores them."""
         try:
             sizes = [self.hidden] if isinstance(self.hidden, numbers.Integral) else list(self.hidden)
             sizes = [whole("hidden", size, 1) for size in sizes]
@@ -163,7 +163,7 @@ class Network(BaseEstimator):
         if fraction >= 1.0:
             raise ArgumentError(f"validation_fraction: expected a number between 0 and 1, got {fraction!r}")
         flag("scale", self.scale)
-        Layer(1, 1, self.activation, rng=0)   # says what there is, if this is not
+        Layer(1, 1, self.activation, rng=0)   # raises an error with the known names, if the activation is unknown
         return self.activation, sizes, optimizer, {
             "lr": positive("lr", self.lr), "epochs": whole("epochs", self.epochs, 1),
             "batch_size": None if self.batch_size is None else whole("batch_size", self.batch_size, 1),
@@ -175,7 +175,7 @@ class Network(BaseEstimator):
         return (X - self.mean_) / self.scale_
 
     def _outputs(self, X):
-        """What the network gives for samples, shape (n_samples, n_outputs)."""
+        """The outputs of the network for samples, shape (n_samples, n_outputs)."""
         if not hasattr(self, "model_"):
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit(X, y) first")
         X = self._samples(X, reset=False)
@@ -185,7 +185,7 @@ class Network(BaseEstimator):
 
     @contextlib.contextmanager
     def _all_or_nothing(self):
-        """A fit that fails leaves the estimator as it was, fitted or not."""
+        """If a fit fails, leave the estimator as it was, fitted or not."""
         before = dict(vars(self))
         try:
             yield
@@ -197,10 +197,10 @@ class Network(BaseEstimator):
     # ---- samples ----
 
     def _samples(self, X, reset):
-        """X as an array, and its width and names kept, or compared with those that `fit` has kept."""
+        """X as an array. Its width and names are stored (`reset`), or compared with those that `fit` has stored."""
         X = X.numpy() if isinstance(X, Tensor) else X
         if validation is not None:
-            if hasattr(validation, "validate_data"):   # from 1.6 on
+            if hasattr(validation, "validate_data"):   # from scikit-learn 1.6 on
                 return validation.validate_data(self, X, reset=reset, dtype=np.float64)
             return self._validate_data(X, reset=reset, dtype=np.float64)
         names = columns_of(X)
@@ -221,7 +221,7 @@ class Network(BaseEstimator):
         return array
 
     def _samples_and_targets(self, X, y, numeric):
-        """Both as arrays of as many samples."""
+        """X and y as arrays with the same number of samples."""
         if y is None:
             raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         X, y = [x.numpy() if isinstance(x, Tensor) else x for x in (X, y)]
@@ -239,7 +239,7 @@ class Network(BaseEstimator):
 
 
 class OnlyWith:
-    """A method that is there for one loss only, so that hasattr() tells."""
+    """A method that exists only for one loss, so that hasattr() gives the right answer."""
 
     def __init__(self, loss):
         self.loss = loss
@@ -263,7 +263,7 @@ class Classifier(ClassifierMixin, Network):
     Notes
     -----
     With 'cross_entropy' the network has an output for each class, the logits of softmax. With 'hinge'
-    it has one output for two classes, and for more an output for each, that class against the others.
+    it has one output for two classes. For more classes it has an output for each class against the others.
 
     Examples
     --------
@@ -300,14 +300,14 @@ class Classifier(ClassifierMixin, Network):
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            Finite.
+            The samples, finite.
         y : array_like of shape (n_samples,)
-            Classes, of any type that can be sorted; two different ones at least.
+            Classes of any type that can be sorted, at least two different ones.
 
         Returns
         -------
         Classifier
-            This one.
+            The estimator itself.
 
         Raises
         ------
@@ -335,7 +335,7 @@ class Classifier(ClassifierMixin, Network):
             return self._fit(X, targets, n_outputs)
 
     def decision_function(self, X):
-        """Scores of the classes: the larger, the likelier.
+        """Scores of the classes: a larger score means a likelier class.
 
         Parameters
         ----------
@@ -344,7 +344,7 @@ class Classifier(ClassifierMixin, Network):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes how much speaks for the second: above 0 it is predicted.
+            For two classes, the score of the second class: `predict` returns the second class if the score is above 0.
 
         Raises
         ------
@@ -370,7 +370,7 @@ class Classifier(ClassifierMixin, Network):
         Raises
         ------
         TypeError, ValueError
-            As `decision_function` does.
+            As for `decision_function`.
         """
         scores = self.decision_function(X)
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
@@ -386,12 +386,12 @@ class Classifier(ClassifierMixin, Network):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Columns in the order of `classes_`. Each row's sum is 1.
+            Columns in the order of `classes_`. Each row sums to 1.
 
         Raises
         ------
         TypeError, ValueError
-            As `decision_function` does.
+            As for `decision_function`.
         """
         out = self._outputs(X)
         out = np.exp(out - out.max(axis=1, keepdims=True))
@@ -399,7 +399,7 @@ class Classifier(ClassifierMixin, Network):
 
     @OnlyWith("cross_entropy")
     def predict_log_proba(self, X):
-        """The logarithms of `predict_proba`, also of probabilities too small for that.
+        """The logarithms of `predict_proba`, also for probabilities too small for a float.
 
         Parameters
         ----------
@@ -452,14 +452,14 @@ class Regressor(RegressorMixin, Network):
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            Finite.
+            The samples, finite.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
-            Finite.
+            The targets, finite.
 
         Returns
         -------
         Regressor
-            This one.
+            The estimator itself.
 
         Raises
         ------
@@ -481,7 +481,7 @@ class Regressor(RegressorMixin, Network):
             return self._fit(X, (y - self.target_mean_) / self.target_scale_, y.shape[1])
 
     def predict(self, X):
-        """The targets of samples.
+        """The predicted targets of samples.
 
         Parameters
         ----------
@@ -505,13 +505,13 @@ class Regressor(RegressorMixin, Network):
             tags.target_tags.multi_output = True
             return tags
     else:
-        def _more_tags(self):   # scikit-learn's before 1.6
+        def _more_tags(self):   # scikit-learn's name before 1.6
             return {"multioutput": True}
 
 
 def described(cls, loss, scaled, fitted):
-    """Put the parameters that both have into a docstring."""
-    if cls.__doc__:   # there is none under -OO
+    """Insert the parameters that both estimators share into a docstring."""
+    if cls.__doc__:   # there is no docstring under -OO
         text = PARAMETERS.format(loss=loss, scaled=scaled, fitted=fitted)
         cls.__doc__ = cls.__doc__.replace("{parameters}\n", text)
 
@@ -523,14 +523,14 @@ described(Regressor, "loss : {'mse', 'mae', 'huber'}, optional", "\n        Targ
 
 
 def deviation(X, mean):
-    """The standard deviation of each column, 1 where it is 0 but for rounding."""
+    """The standard deviation of each column; 1 where it is 0 up to rounding."""
     result = np.sqrt(np.mean(np.square(X - mean), axis=0))
     tiny = 10.0 * np.finfo(np.float64).eps * np.maximum(np.abs(X).max(axis=0), np.finfo(np.float64).tiny)
     return np.where(result <= tiny, 1.0, result)
 
 
 def one_column(y):
-    """Targets of one axis: a single column with the warning that scikit-learn gives for it, if it is there."""
+    """Targets as one axis. A single column gives the warning of scikit-learn, if scikit-learn is installed."""
     if y.ndim == 2 and y.shape[1] == 1:
         if validation is not None:
             import warnings
@@ -544,7 +544,7 @@ def one_column(y):
 
 
 def generator_of(random_state):
-    """A generator of NumPy's from what scikit-learn calls a random state."""
+    """A generator of NumPy from a random state of scikit-learn."""
     if isinstance(random_state, np.random.Generator):
         return random_state
     if isinstance(random_state, np.random.RandomState):

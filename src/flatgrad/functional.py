@@ -1,10 +1,10 @@
-"""Gradients of functions: `grad`, `value_and_grad`, `jacobian`, and `gradcheck`, which holds them against finite
+"""Gradients of functions: `grad`, `value_and_grad` and `jacobian`. `gradcheck` compares gradients with finite
 differences.
 
-The names are JAX's and PyTorch's. A function is called on fresh leaves in place of its arguments' numbers, and
-what comes back are plain numbers: no gradient of any Value or Tensor is changed. flatgrad has first derivatives
-only. The result of a transform that is called inside another one, on what the outer one differentiates by, would
-be a constant to it; so that is refused, never 0 in silence.
+The names are JAX's and PyTorch's. Each transform calls the function with new leaves in place of its arguments'
+numbers, and returns plain numbers. No gradient of any Value or Tensor changes. flatgrad has only first derivatives.
+The result of an inner transform would be a constant for an outer transform, and its derivative would silently be 0.
+So a transform within another transform raises an error if it depends on the arguments of the outer one.
 """
 import functools
 import math
@@ -23,43 +23,46 @@ FIRST_ONLY = ("flatgrad has first derivatives only, and the result of {name} is 
 
 
 def grad(f, argnums=0):
-    """The function that computes the gradient of `f`, a function with one number for a result.
+    """The gradient of `f`, as a function. `f` returns one number.
 
     Parameters
     ----------
     f : callable
-        Returns a Value, a Tensor of one element or, as a constant, a number. It may use Values and Tensors
-        that are not its arguments, such as a model's parameters: they are constants here, and their gradients
-        stay as they are.
+        A function that returns a Value, a Tensor of one element or, as a constant, a number. `f` may use Values and
+        Tensors that are not its arguments, such as a model's parameters. These are constants, and their gradients do
+        not change.
     argnums : int or tuple of int, optional
-        Which of the positional arguments to differentiate by; from -1 down they count from the last.
+        The positional arguments to differentiate by; negative numbers count from the last argument.
 
     Returns
     -------
     callable
-        Takes what `f` takes and returns the gradient in the structure of argument `argnums`, for a tuple a
-        tuple of them: a float for a number or a Value; an ndarray of the same shape for an array or a Tensor;
-        and a list, tuple or dict of these for one that is.
+        A function that takes the arguments of `f`. It returns the gradient in the structure of the argument `argnums`,
+        or a tuple of gradients for a tuple `argnums`. The gradient of a number or a Value is a float. The gradient of
+        an array or a Tensor is an ndarray of the same shape. The gradient of a list, tuple or dict has the same
+        structure.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If `f` is not callable or `argnums` is not as described. The function that is returned raises them if
-        there is no such argument, if it has something else than real numbers in it or a Value that is the
-        result of an operation, if `f` returns something else, and if a second derivative would be needed.
+        If `f` is not callable or `argnums` is not as described. The returned function raises these errors if the
+        argument `argnums` is missing, or contains an object that is no real number, or contains a Value that is the
+        result of an operation. It also raises them if `f` returns another type, or if the call needs a second
+        derivative.
 
     Notes
     -----
-    `f` is called with a Value for each number, and with a Tensor for each array or Tensor; a 0-d array becomes
-    a Value. Other arguments and those by keyword are passed on as they are. To look at a traced number write
-    ``x.data``; what is computed from that is a constant, as is what `f` computes in a `no_grad` block of its own.
-    One around the call makes no difference. ``float(x)`` and all that calls it, such as ``math.sin(x)``, ``int(x)``,
-    ``round(x)`` and ``np.array([x], float)``, would make a constant without a word, and raise an ArgumentTypeError:
-    write ``x.sin()`` or ``flatgrad.sin(x)``. Comparisons and ``f"{x:.4f}"`` are as always, and so are Values that
-    do not depend on the arguments.
+    The returned function calls `f` with a Value for each number, and with a Tensor for each array or Tensor; a 0-d
+    array becomes a Value. It passes other arguments and keyword arguments on unchanged. Write ``x.data`` to look at
+    a traced number; results computed from ``x.data`` are constants. So are results that `f` computes within a
+    `no_grad` block. A `no_grad` block around the call has no effect. ``float(x)`` would silently make a constant,
+    so it raises an ArgumentTypeError. So do functions that call ``float``, such as ``math.sin(x)``, ``int(x)``,
+    ``round(x)`` and ``np.array([x], float)``: write ``x.sin()`` or ``flatgrad.sin(x)``. Comparisons and
+    ``f"{x:.4f}"`` work as usual. Values that do not depend on the arguments have no restrictions.
 
-    `jax.grad` and `torch.func.grad` are called in the same way, and give arrays where this gives floats. Those
-    of theirs nest; these refuse to: for second derivatives take finite differences of ``grad(f)``.
+    `jax.grad` and `torch.func.grad` are called in the same way, and return arrays where this function returns
+    floats. Their transforms nest, and flatgrad's do not: for second derivatives take finite differences of
+    ``grad(f)``.
 
     Examples
     --------
@@ -75,7 +78,7 @@ def grad(f, argnums=0):
 
 
 def value_and_grad(f, argnums=0):
-    """The function that computes both `f` and its gradient, for the price of the gradient.
+    """A function that computes both `f` and its gradient, in the time of the gradient alone.
 
     Parameters
     ----------
@@ -85,7 +88,7 @@ def value_and_grad(f, argnums=0):
     Returns
     -------
     callable
-        Takes what `f` takes and returns a pair: the number that `f` returned, a float, and the gradient.
+        A function that takes the arguments of `f` and returns a pair: the result of `f`, a float, and the gradient.
 
     Raises
     ------
@@ -102,21 +105,21 @@ def value_and_grad(f, argnums=0):
 
 
 def jacobian(f, argnums=0):
-    """The function that computes the derivative of every output of `f` by every input.
+    """The derivative of every output of `f` by every input, as a function.
 
     Parameters
     ----------
     f : callable
-        Returns a Tensor, a (nested) list or tuple of Values, numbers and Tensors whose shapes fit each other,
-        an array, or one Value or number. As for `grad` in all else.
+        A function that returns a Tensor, an array, one Value or number, or a (nested) list or tuple of Values, numbers
+        and Tensors whose shapes fit each other. The rest is as for `grad`.
     argnums : int or tuple of int, optional
         As for `grad`.
 
     Returns
     -------
     callable
-        Takes what `f` takes and returns an ndarray of shape ``output.shape + input.shape``, for a tuple a tuple
-        of them. A Value or number has the shape (), a list of n of them (n,).
+        A function that takes the arguments of `f` and returns an ndarray of shape ``output.shape + input.shape``, or a
+        tuple of such arrays for a tuple `argnums`. A Value or number has the shape (), a list of n numbers (n,).
 
     Raises
     ------
@@ -127,8 +130,8 @@ def jacobian(f, argnums=0):
 
     Notes
     -----
-    ``J[i, j]`` is the derivative of output i by input j, found by one backward pass for each output. As
-    `torch.autograd.functional.jacobian` and `jax.jacrev` do.
+    ``J[i, j]`` is the derivative of output i by input j. Each output needs one backward pass, as in
+    `torch.autograd.functional.jacobian` and `jax.jacrev`.
 
     Examples
     --------
@@ -144,23 +147,23 @@ def jacobian(f, argnums=0):
 
 
 def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
-    """Hold the derivatives of `f` against central finite differences.
+    """Compare the derivatives of `f` with central finite differences.
 
     Parameters
     ----------
     f : callable
-        Returns what it may for `jacobian`.
+        A function with a result as for `jacobian`.
     inputs : float, array of float, Value, Tensor, (nested) list or dict of them; or a tuple of such arguments
-        Where to check. Values and leaf Tensors are given to `f` as they are, and changed for its calls, so that
-        `f` may also use them by another way, as a model does its parameters; then they get back their data and
-        gradients. Numbers and arrays become Values and Tensors. Values and Tensors with ``requires_grad=False``
-        are passed on unchecked. All else as for `grad`.
+        The point at which to check. `f` gets Values and leaf Tensors unchanged, and `gradcheck` changes their data for
+        the calls of `f`. So `f` may also use them in another way, as a model uses its parameters. At the end they get
+        back their data and gradients. Numbers and arrays become Values and Tensors. Values and Tensors with
+        ``requires_grad=False`` are not checked. The rest is as for `grad`.
     eps : float, optional
         Step of the differences, in the units of the inputs.
     atol, rtol : float, optional
         A derivative d passes if ``|d - difference| <= atol + rtol * |difference|``.
     raise_exception : bool, optional
-        False: return False for what is a GradcheckError.
+        If False, return False instead of raising a GradcheckError.
 
     Returns
     -------
@@ -170,19 +173,19 @@ def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
     Raises
     ------
     GradcheckError
-        If a derivative does not pass; names the output, the input and both numbers for the worst of them. If
-        an output is not finite, or two calls of `f` with the same inputs differ.
+        If a derivative does not pass; the message names the output, the input and both numbers of the worst
+        derivative. Also if an output is not finite, or if two calls of `f` with the same inputs differ.
     ArgumentTypeError, ArgumentError
-        If an argument is not as described. Integers are no inputs: they do not take small steps.
+        If an argument is not as described. Integers are refused as inputs, because they cannot take small steps.
 
     Notes
     -----
-    The difference is ``(f(x + eps) - f(x - eps)) / (2 * eps)``, with an error of the order of eps**2 by
-    truncation and ``1e-16 * |f| / eps`` by rounding. Names and defaults are those of `torch.autograd.gradcheck`.
-    With the default `rtol` a derivative that is wrong by 0.1 % just passes; where `f` is smooth, ``rtol=1e-5``
-    is good for 0.01 %.
+    The difference is ``(f(x + eps) - f(x - eps)) / (2 * eps)``. Its error is of the order of eps**2 by truncation
+    and ``1e-16 * |f| / eps`` by rounding. Names and defaults are those of `torch.autograd.gradcheck`. With the
+    default `rtol` a derivative that is wrong by 0.1 % just passes; where `f` is smooth, ``rtol=1e-5`` finds a
+    derivative that is wrong by 0.01 %.
 
-    At a kink, as of relu at 0, the difference is the mean of both slopes, and the check fails.
+    At a kink, such as relu at 0, the difference is the mean of both slopes, and the check fails.
 
     Examples
     --------
@@ -238,7 +241,7 @@ def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
 
 
 def check_gradients(evaluate, leaves, elements, eps, atol, rtol):
-    """Raise the GradcheckError that there is to raise."""
+    """Raise a GradcheckError if a derivative does not pass."""
     items, shape, values = evaluate("")
     exact = derivatives(items, leaves)
     items, shape_again, values_again = evaluate(" at the second call")
@@ -261,7 +264,7 @@ def check_gradients(evaluate, leaves, elements, eps, atol, rtol):
                                      f"{x} {sign} {eps}")
             ends.append(there)
         element.data = x
-        numeric[:, k] = (ends[0] - ends[1]) / ((x + eps) - (x - eps))   # the step that was really taken
+        numeric[:, k] = (ends[0] - ends[1]) / ((x + eps) - (x - eps))   # the actual step, after rounding
     tolerance = atol + rtol * np.abs(numeric)
     error = np.abs(exact - numeric)
     passes = error <= tolerance   # False for nan
@@ -278,11 +281,11 @@ def check_gradients(evaluate, leaves, elements, eps, atol, rtol):
 
 # ---- what the transforms share ----
 
-traces = {}   # the leaves of every transform under way, by the id of their list
+traces = {}   # the leaves of every running transform, by the id of their list
 
 
 def differentiated(name, f, argnums, compute, result):
-    """The function that `grad` and its like return; result(value, gradient) is what it returns."""
+    """The function that `grad` and the other transforms return; it returns result(value, gradient)."""
     callable_(name, f)
     argnums, single = argument_numbers(argnums)
 
@@ -324,7 +327,7 @@ def scalar_gradient(name, output, leaves, args, positions):
 
 
 def full_jacobian(name, output, leaves, args, positions):
-    """None and, for each argument, the derivatives of all outputs by it."""
+    """None and, for each argument, the derivatives of all outputs by the argument."""
     shapes = [input_shape(f"argument {n}", x) for n, x in zip(positions, args)]
     items, output_shape = flattened(name, "the result of f", output)
     check_trace(name, items, leaves)
@@ -342,7 +345,7 @@ def callable_(name, f):
 
 
 def argument_numbers(argnums):
-    """The ints in `argnums`, and whether it is a single one."""
+    """The ints in `argnums`, and whether `argnums` is a single int."""
     single = not isinstance(argnums, (tuple, list))
     result = [argnums] if single else list(argnums)
     for n in result:
@@ -354,9 +357,9 @@ def argument_numbers(argnums):
 
 
 def called(f, args, kwargs, leaves, fresh=None):
-    """f(*args, **kwargs), while these leaves are known to be differentiated by.
+    """f(*args, **kwargs), while `leaves` are registered as leaves to differentiate by.
 
-    fresh: those of them that nobody else has, all unless it is given. `float` refuses what is computed from these.
+    fresh: the leaves that no one else holds; by default all. `float` refuses Values computed from these.
     """
     traces[id(leaves)] = leaves
     try:
@@ -367,7 +370,7 @@ def called(f, args, kwargs, leaves, fresh=None):
 
 
 def check_trace(name, outputs, leaves):
-    """Refuse results that first derivatives through the graph are not the whole truth about."""
+    """Refuse results whose gradient through the graph would miss a derivative."""
     if any(np.any(leaf.grad) for leaf in leaves):
         raise ArgumentTypeError(f"{name}: f has called backward() on what it computes from its arguments. "
                                 + FIRST_ONLY.format(name="backward()"))
@@ -375,7 +378,7 @@ def check_trace(name, outputs, leaves):
 
 
 def refuse_outer(name, what, nodes):
-    """Refuse nodes that depend on what a transform further up the stack differentiates by."""
+    """Refuse nodes that depend on the leaves of an outer transform."""
     outer = [leaf for leaves in traces.values() for leaf in leaves]
     if outer and nodes and depends(nodes, outer):
         raise ArgumentTypeError(f"{name}: {what} depends on what an outer transform differentiates by. "
@@ -391,7 +394,7 @@ def is_real(x):
 
 
 def real(name, x):
-    """The float that the real number x is."""
+    """The real number x as a float."""
     try:
         return float(x)
     except OverflowError:
@@ -399,10 +402,10 @@ def real(name, x):
 
 
 def with_leaves(transform, name, x, leaves, in_place):
-    """Argument `x` with leaves in place of its numbers; they are added to `leaves`, in order, each with its name
-    before it and what it stands for after it.
+    """Argument `x` with leaves in place of its numbers. Each leaf is appended to `leaves`, in order, as
+    (name, leaf, the part of `x` that the leaf replaces).
 
-    in_place: Values and Tensors are leaves themselves, and integers are refused.
+    in_place: Values and Tensors are themselves the leaves, and integers are refused.
     """
     if isinstance(x, (Value, Tensor)):
         if x._children if isinstance(x, Value) else x._op:
@@ -432,7 +435,7 @@ def with_leaves(transform, name, x, leaves, in_place):
 
 
 def only_leaves(transform, leaves):
-    """The leaves that `with_leaves` has made, if none stands for what an outer transform differentiates by."""
+    """The leaves that `with_leaves` has made; refuses arguments that depend on the leaves of an outer transform."""
     refuse_outer(transform, "an argument", [x for _, _, x in leaves if isinstance(x, (Value, Tensor))])
     return [leaf for _, leaf, _ in leaves]
 
@@ -448,14 +451,14 @@ def check_array(transform, name, x, in_place):
 
 
 def like(x, parts):
-    """The parts as a list or tuple, or namedtuple, as `x` is."""
+    """The parts as a list, tuple or namedtuple, of the type of `x`."""
     if isinstance(x, list):
         return parts
     return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
 
 
 class Reader:
-    """Hands out a row of derivatives in the structure of the arguments."""
+    """Returns the numbers of a row of derivatives in the structure of the arguments."""
 
     def __init__(self, row):
         self.row, self.at = row, 0
@@ -473,7 +476,7 @@ class Reader:
 
 
 def input_shape(name, x):
-    """The shape of an argument that `with_leaves` has taken."""
+    """The shape of an argument that `with_leaves` has accepted."""
     if isinstance(x, dict):
         raise ArgumentTypeError(f"jacobian: {name}: expected a number, an array or a list, got a dict, which has no "
                                 "shape")
@@ -492,7 +495,7 @@ def stacked(name, shapes):
 
 
 def flattened(transform, name, output):
-    """What a function has returned as a flat list of Values and Tensors, and its shape."""
+    """The result of a function as a flat list of Values and Tensors, and the shape of the result."""
     if isinstance(output, Tensor):
         return [output], output.shape
     if isinstance(output, Value):
@@ -500,7 +503,7 @@ def flattened(transform, name, output):
     if is_real(output):
         return [Value(real(f"{transform}: {name}", output))], ()
     if isinstance(output, np.ndarray) and output.dtype.kind in "iufO":
-        output = output.tolist()   # of Values, or of numbers; a single one if it has no dimensions
+        output = output.tolist()   # a list of Values or numbers; a single one for a 0-d array
         if not isinstance(output, list):
             return flattened(transform, name, output)
     if isinstance(output, (list, tuple)):

@@ -1,11 +1,11 @@
-"""Losses over samples, as functions and as callables that hold the options.
+"""Losses over samples: functions, and classes whose objects hold the options.
 
-A loss of pairs is one instruction of the core on all elements, and one more for its mean or sum. Here
-shapes, labels and options are checked; the core computes. Names and numbers are PyTorch's
-(`torch.nn.functional` and `torch.nn`, for targets that are numbers, labels or Values).
+A loss of pairs is one instruction of the core over all elements, and one more instruction for the mean or sum. This
+module checks shapes, labels and options; the core computes. Names and numbers are PyTorch's (`torch.nn.functional` and
+`torch.nn`, for targets that are numbers, labels or Values).
 
-What all have in common: `reduction` is 'mean', over all elements or samples; 'sum'; or 'none', which
-gives the losses one by one, a Tensor of the shape of the predictions, or a Value where that is one Value.
+All losses have the argument `reduction`. 'mean' is the mean over all elements or samples, 'sum' their sum. 'none'
+gives each loss by itself: a Tensor of the shape of the predictions, or a Value if the prediction is one Value.
 """
 import operator
 
@@ -24,7 +24,7 @@ FLOAT64, INT64 = np.dtype(np.float64), np.dtype(np.int64)
 REDUCTIONS = ("mean", "sum", "none")
 
 
-# ---- of pairs of numbers ----
+# ---- losses of pairs of numbers ----
 
 def mse(prediction, target, reduction="mean"):
     """The squared error, (prediction - target)**2.
@@ -34,19 +34,19 @@ def mse(prediction, target, reduction="mean"):
     prediction : Tensor, (nested) list of Value and number, array, Value or number
         Of shape ``(n_samples,)`` or ``(n_samples, n_outputs)``; a Value by itself is one sample.
     target : array, (nested) list of number and Value, Tensor, Value or number
-        Of the same shape; a last axis of length 1, as in ``(n_samples, 1)`` and ``(n_samples,)``,
-        makes no difference. nan and inf are numbers here and reach the result.
+        Of the same shape; `(n_samples, 1)` and `(n_samples,)` count as the same shape. nan and inf are allowed, and
+        the loss is then nan or inf.
     reduction : {'mean', 'sum', 'none'}, optional
 
     Returns
     -------
     Value, or Tensor if `reduction` is 'none'
-        In the square of their unit. Gradients flow to Values and Tensors on both sides.
+        In the square of the predictions' unit. Gradients flow to Values and Tensors on both sides.
 
     Raises
     ------
     TypeError
-        If there is something else than numbers in an argument.
+        If an argument contains an object that is no number.
     ValueError
         If the shapes do not fit each other, there are no samples, or `reduction` is unknown.
 
@@ -82,7 +82,7 @@ def mae(prediction, target, reduction="mean"):
     Returns
     -------
     Value, or Tensor if `reduction` is 'none'
-        In their unit. The gradient is -1 or 1 for each element, and 0 where the two are equal.
+        In the predictions' unit. The gradient is -1 or 1 for each element, and 0 where prediction and target are equal.
 
     Raises
     ------
@@ -109,19 +109,19 @@ def mae(prediction, target, reduction="mean"):
 
 
 def huber(prediction, target, delta=1.0, reduction="mean"):
-    """Half the squared error near the target, and a straight line farther than `delta` from it.
+    """Half the squared error within `delta` of the target, and a straight line beyond.
 
     Parameters
     ----------
     prediction, target, reduction
         As for `mse`.
     delta : float, optional
-        Above 0, in the unit of the predictions. The slope of the line as well.
+        Above 0, in the unit of the predictions. `delta` is also the slope of the line.
 
     Returns
     -------
     Value, or Tensor if `reduction` is 'none'
-        In the square of their unit.
+        In the square of the predictions' unit.
 
     Raises
     ------
@@ -156,20 +156,19 @@ def hinge(score, target, reduction="mean"):
     score : Tensor, (nested) list of Value and number, array, Value or number
         Of shape ``(n_samples,)`` or ``(n_samples, n_outputs)``; a Value by itself is one sample.
     target : array, (nested) list of number and Value, Tensor, Value or number
-        -1 or 1 for each score, in the same shape; a last axis of length 1, as in ``(n_samples, 1)``
-        and ``(n_samples,)``, makes no difference. Values, and Tensors with a gradient, may be as far as
-        0.001 from these, which leaves room for finite differences.
+        -1 or 1 for each score, in the same shape; `(n_samples, 1)` and `(n_samples,)` count as the same shape. Values,
+        and Tensors with a gradient, may differ from -1 and 1 by up to 0.001, so that finite differences are possible.
     reduction : {'mean', 'sum', 'none'}, optional
 
     Returns
     -------
     Value, or Tensor if `reduction` is 'none'
-        Dimensionless. At the kink, where ``target * score`` is 1, the gradient is 0, as relu's is.
+        Dimensionless. At the kink, where ``target * score`` is 1, the gradient is 0, like the gradient of relu.
 
     Raises
     ------
     TypeError
-        If there is something else than numbers in an argument.
+        If an argument contains an object that is no number.
     ValueError
         If a target is neither -1 nor 1, such as the 0 of labels 0 and 1; if the shapes do not fit each other,
         there are no samples, or `reduction` is unknown.
@@ -203,7 +202,7 @@ def binary_cross_entropy(probability, target, reduction="mean"):
     Returns
     -------
     Value, or Tensor if `reduction` is 'none'
-        In nats. nan where one of the two is nan.
+        In nats. nan where the probability or the target is nan.
 
     Raises
     ------
@@ -212,9 +211,9 @@ def binary_cross_entropy(probability, target, reduction="mean"):
 
     Notes
     -----
-    PyTorch's `binary_cross_entropy`, with its limits: a logarithm is -100 at least, so that a certain and
-    wrong probability costs 100, and the gradient of a probability p, ``(p - target) / ((1 - p) * p)``, has
-    1e-12 at least below the line. `bce_with_logits` needs no limits.
+    The function equals PyTorch's `binary_cross_entropy`, also in its limits. A logarithm is at least -100, so a
+    probability that is certain and wrong costs 100. The gradient of a probability p is ``(p - target) / ((1 - p) *
+    p)``, and its denominator is at least 1e-12. `bce_with_logits` needs no limits.
 
     Examples
     --------
@@ -232,7 +231,7 @@ def binary_cross_entropy(probability, target, reduction="mean"):
         return paired("binary_cross_entropy", "probability", probability, target, reduction)
     except ArgumentError:
         raise
-    except ValueError:   # of the core, which does not know the names
+    except ValueError:   # from the core, which does not know the argument's name
         check_numbers("probability", probability, lambda x: (x < 0.0) | (x > 1.0), "a number from 0 to 1")
         check_numbers("target", target, lambda x: (x < 0.0) | (x > 1.0), "a number from 0 to 1")
         raise
@@ -244,10 +243,10 @@ def bce_with_logits(logits, target, reduction="mean", pos_weight=None):
     Parameters
     ----------
     logits, target, reduction
-        As for `mse`; the targets are 0, 1 or a probability. As in PyTorch, other numbers are not refused.
+        As for `mse`; the targets are 0, 1 or a probability. As in PyTorch, other targets raise no error.
     pos_weight : float or array_like of shape (n_outputs,), optional
-        What the loss of a positive target is multiplied by, 0 or more: for all or for each column, and
-        of one-dimensional `logits` for each sample.
+        Factor for the loss of a positive target, 0 or more: one number for all, or one for each column. For
+        one-dimensional `logits`, one for each sample.
 
     Returns
     -------
@@ -262,9 +261,9 @@ def bce_with_logits(logits, target, reduction="mean", pos_weight=None):
     Notes
     -----
     ``(1 - target) * logit - (1 + (pos_weight - 1) * target) * log(sigmoid(logit))``, where ``log(sigmoid(x))``
-    is ``min(x, 0) - log1p(exp(-abs(x)))``: nothing overflows, and a small loss keeps its digits. PyTorch's
-    `binary_cross_entropy_with_logits`, whose value for a logit of -inf is always nan: here it is inf, but for
-    a target of 0.
+    is ``min(x, 0) - log1p(exp(-abs(x)))``: nothing overflows, and a small loss keeps its digits. The function equals
+    PyTorch's `binary_cross_entropy_with_logits`, except for a logit of -inf. There PyTorch's value is always nan, and
+    flatgrad's is inf, or nan if the target is 0.
 
     Examples
     --------
@@ -292,27 +291,27 @@ def kl_div(input, target, reduction="mean", log_target=False):
     target : array, (nested) list of number and Value, Tensor, Value or number
         Probabilities, 0 or more, of the same shape; or their logarithms, with `log_target`.
     reduction : {'mean', 'batchmean', 'sum', 'none'}, optional
-        'mean' is over all elements, as in PyTorch; 'batchmean', the sum divided by the length of the first
-        axis, is the divergence of a sample.
+        'mean' is over all elements, as in PyTorch. 'batchmean' is the mean divergence of a sample: the sum divided by
+        the length of the first axis.
     log_target : bool, optional
         Whether `target` holds logarithms.
 
     Returns
     -------
     Value, or Tensor if `reduction` is 'none'
-        In nats. A target of 0 costs nothing; as in PyTorch its own gradient is nan.
+        In nats. The loss of a target of 0 is 0; as in PyTorch the gradient of such a target is nan.
 
     Raises
     ------
     TypeError, ValueError
-        As for `mse`, or if a target is negative and no logarithm.
+        As for `mse`, or if a target is negative and `log_target` is False.
     OverflowError
-        If exp(target) overflows, for a target that is a logarithm.
+        If exp(target) overflows, with `log_target`.
 
     Notes
     -----
-    PyTorch's `kl_div`, which gives nan for negative targets; and as there an input or target of -inf is
-    multiplied by 0, which is nan, where the target's probability is 0.
+    The function equals PyTorch's `kl_div`, which gives nan for negative targets. As in PyTorch, an input or target
+    of -inf gives nan where the target's probability is 0, because it is multiplied by 0.
 
     Examples
     --------
@@ -340,7 +339,7 @@ def kl_div(input, target, reduction="mean", log_target=False):
         raise
 
 
-# ---- of labels ----
+# ---- losses of labels ----
 
 def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean", weight=None, ignore_index=None):
     """-log(softmax(logits)[label]) of each sample.
@@ -348,38 +347,38 @@ def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean", weight=
     Parameters
     ----------
     logits : Tensor, nested list of Value and number, or array, shape (n_samples, n_classes)
-        What softmax makes probabilities of, dimensionless. For one sample also 1-D, `(n_classes,)`.
+        The operands of softmax, dimensionless. For one sample also 1-D, `(n_classes,)`.
     target : array or list of int, shape (n_samples,); or int if `logits` is 1-D
         Labels, from 0 to ``n_classes - 1``.
     label_smoothing : float, optional
-        From 0 to 1: the share of the target that is spread evenly over all classes.
+        From 0 to 1: the share of the target that is distributed evenly over all classes.
     reduction : {'mean', 'sum', 'none'}, optional
-        'none' gives the samples' losses, of the shape of `target`.
+        'none' gives the loss of each sample, in the shape of `target`.
     weight : array_like of float, shape (n_classes,), optional
-        What each class counts, 0 or more. 'mean' is then a weighted mean.
+        The weight of each class, 0 or more. 'mean' is then a weighted mean.
     ignore_index : int, optional
-        A label, often -100, whose samples count nothing; their loss is 0 if `reduction` is 'none'.
+        A label, often -100. Samples with this label do not count; with 'none' their loss is 0.
 
     Returns
     -------
     Value, or Tensor of shape (n_samples,) if `reduction` is 'none'
-        In nats. Computed by way of the largest logit of each sample, so that no finite logit
-        overflows; a logit of -inf is a probability of 0, and the loss inf where that is the label's.
-        nan where a logit is inf, as in PyTorch.
+        In nats. The largest logit of each sample is subtracted first, so no finite logit overflows. A logit of -inf is
+        a probability of 0, and the loss is inf if the label has this logit. The loss is nan if a logit is inf, as in
+        PyTorch.
 
     Raises
     ------
     TypeError
         If a label is not an integer, or a logit not a number.
     ValueError
-        If a label is out of range, the shapes do not fit each other, there is no sample or class, none
-        counts, or an option is not as described.
+        If a label is out of range, the shapes do not fit each other, there is no sample or class, no sample counts, or
+        an option is not as described.
 
     Notes
     -----
     The gradient of a logit is ``(softmax(logits) - 1) / n_samples`` at the label and
-    ``softmax(logits) / n_samples`` elsewhere. PyTorch's `cross_entropy`, the weighted and smoothed mean
-    included, whose `ignore_index` is -100 unless one says otherwise.
+    ``softmax(logits) / n_samples`` elsewhere. The function equals PyTorch's `cross_entropy`, also in the weighted
+    and the smoothed mean. PyTorch's default of `ignore_index` is -100.
 
     Examples
     --------
@@ -401,7 +400,7 @@ def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean", weight=
         return by_label(log_softmax(as_rows(logits, shape)), shape, target, smoothing, reduction, weight, ignore_index)
     try:
         return mean_cross_entropy(logits, np.ascontiguousarray(target))
-    except ValueError:   # the core looks at every label, in a fraction of the time that NumPy takes
+    except ValueError:   # the core checks every label, much faster than NumPy
         check_labels(target, shape[-1])
         raise
 
@@ -412,7 +411,7 @@ def nll(log_probabilities, target, reduction="mean", weight=None, ignore_index=N
     Parameters
     ----------
     log_probabilities : Tensor, nested list of Value and number, or array, shape (n_samples, n_classes)
-        What `log_softmax` gives. For one sample also 1-D, `(n_classes,)`.
+        The results of `log_softmax`. For one sample also 1-D, `(n_classes,)`.
     target, reduction, weight, ignore_index
         As for `cross_entropy`.
 
@@ -449,22 +448,22 @@ def nll(log_probabilities, target, reduction="mean", weight=None, ignore_index=N
 # ---- penalties ----
 
 def l1(parameters):
-    """The sum of the absolute values of parameters: added to a loss, it makes them sparse.
+    """The sum of the absolute values of parameters, as a penalty in a loss: it makes parameters sparse.
 
     Parameters
     ----------
     parameters : iterable of Value and Tensor, or one of them
-        A Module's `parameters()`, say.
+        For example the `parameters()` of a Module.
 
     Returns
     -------
     Value
-        0 if there are none. The gradient of a parameter of 0 is 0.
+        0 if there are no parameters. The gradient of a parameter of 0 is 0.
 
     Raises
     ------
     TypeError
-        If one of them is something else.
+        If an item is neither a Value nor a Tensor.
 
     Examples
     --------
@@ -480,22 +479,22 @@ def l1(parameters):
 
 
 def l2(parameters):
-    """The sum of the squares of parameters: added to a loss, it keeps them small.
+    """The sum of the squares of parameters, as a penalty in a loss: it keeps parameters small.
 
     Parameters
     ----------
     parameters : iterable of Value and Tensor, or one of them
-        A Module's `parameters()`, say. All Values of it go through one instruction, and each Tensor.
+        For example the `parameters()` of a Module. All Values together are one instruction; so is each Tensor.
 
     Returns
     -------
     Value
-        0 if there are none. Not halved: the gradient is twice the parameter.
+        0 if there are no parameters. Not halved: the gradient is twice the parameter.
 
     Raises
     ------
     TypeError
-        If one of them is something else.
+        If an item is neither a Value nor a Tensor.
 
     Examples
     --------
@@ -510,10 +509,10 @@ def l2(parameters):
     return total([dot(x, x) for x in vectors_of(parameters)])
 
 
-# ---- with their options ----
+# ---- losses with their options, as objects ----
 
 class Loss:
-    """What the losses below have in common: the options, checked when they are given, and a call."""
+    """The base class of the losses below: the options, checked by the constructor, and a call."""
 
     def __init__(self, reduction="mean"):
         self.reduction = arguments.one_of("reduction", reduction, REDUCTIONS)
@@ -534,7 +533,7 @@ class MSELoss(Loss):
     Raises
     ------
     UnknownNameError
-        If `reduction` is none of them.
+        If `reduction` is not one of these names.
 
     Examples
     --------
@@ -558,7 +557,7 @@ class L1Loss(Loss):
     Raises
     ------
     UnknownNameError
-        If `reduction` is none of them.
+        If `reduction` is not one of these names.
 
     Examples
     --------
@@ -578,7 +577,7 @@ class HuberLoss(Loss):
     ----------
     reduction : {'mean', 'sum', 'none'}, optional
     delta : float, optional
-        Above 0: where the line begins.
+        Above 0: the error at which the line begins.
 
     Raises
     ------
@@ -610,7 +609,7 @@ class HingeLoss(Loss):
     Raises
     ------
     UnknownNameError
-        If `reduction` is none of them.
+        If `reduction` is not one of these names.
 
     Examples
     --------
@@ -633,7 +632,7 @@ class BCELoss(Loss):
     Raises
     ------
     UnknownNameError
-        If `reduction` is none of them.
+        If `reduction` is not one of these names.
 
     Examples
     --------
@@ -653,7 +652,7 @@ class BCEWithLogitsLoss(Loss):
     ----------
     reduction : {'mean', 'sum', 'none'}, optional
     pos_weight : float or array_like of shape (n_outputs,), optional
-        What the loss of a positive target is multiplied by.
+        Factor for the loss of a positive target.
 
     Raises
     ------
@@ -681,12 +680,12 @@ class CrossEntropyLoss(Loss):
     Parameters
     ----------
     weight : array_like of float, shape (n_classes,), optional
-        What each class counts.
+        The weight of each class.
     ignore_index : int, optional
-        A label whose samples count nothing.
+        A label; samples with this label do not count.
     reduction : {'mean', 'sum', 'none'}, optional
     label_smoothing : float, optional
-        From 0 to 1: the share of the target that is spread evenly over all classes.
+        From 0 to 1: the share of the target that is distributed evenly over all classes.
 
     Raises
     ------
@@ -717,7 +716,7 @@ class NLLLoss(Loss):
     Parameters
     ----------
     weight : array_like of float, shape (n_classes,), optional
-        What each class counts.
+        The weight of each class.
     ignore_index : int, optional
         A label whose samples count nothing.
     reduction : {'mean', 'sum', 'none'}, optional
@@ -750,7 +749,7 @@ class KLDivLoss(Loss):
     ----------
     reduction : {'mean', 'batchmean', 'sum', 'none'}, optional
     log_target : bool, optional
-        Whether targets are logarithms.
+        Whether the targets are logarithms.
 
     Raises
     ------
@@ -772,7 +771,7 @@ class KLDivLoss(Loss):
         return kl_div(input, target, self.reduction, self.log_target)
 
 
-# The losses of a prediction and a target, by name.
+# The losses of a prediction and a target, by their names.
 LOSSES = {"mse": mse, "mae": mae, "huber": huber, "hinge": hinge, "binary_cross_entropy": binary_cross_entropy,
           "bce_with_logits": bce_with_logits, "cross_entropy": cross_entropy, "nll": nll, "kl_div": kl_div}
 
@@ -780,7 +779,7 @@ LOSSES = {"mse": mse, "mae": mae, "huber": huber, "hinge": hinge, "binary_cross_
 # ---- arguments ----
 
 def paired(row, name, prediction, target, reduction, parameter=None, signs=False):
-    """The loss of row `row` of csrc/ops.def, or an error that has both shapes. signs: targets have to be -1 or 1."""
+    """The loss of row `row` of csrc/ops.def; an error gives both shapes. signs: the targets have to be -1 or 1."""
     if type(reduction) is not str or reduction != "mean":
         arguments.one_of("reduction", reduction, REDUCTIONS)
     if type(prediction) is not Tensor:
@@ -801,14 +800,14 @@ def paired(row, name, prediction, target, reduction, parameter=None, signs=False
         raise ShapeError(f"pos_weight: expected a number or one for each column of {name}, of shape {shape}, got the "
                          f"shape {parameter.shape}")
     if signs and not all_signs(target):
-        for near in 1e-3, 0.0:   # see hinge
+        for near in 1e-3, 0.0:   # the tolerance is explained in hinge
             check_numbers("target", given, lambda x: ~(np.abs(np.abs(x) - 1.0) <= near), "-1 or 1")
     losses = pairwise(row, prediction, target, reduction, parameter)
     return losses if shape or reduction != "none" else losses[0]
 
 
 def numbers_and_shape(name, x):
-    """(x as the core takes it, its shape), from what is not known to be a Tensor.
+    """(x in a form for the core, its shape), for an `x` that may be a Tensor or another type.
 
     Returns
     -------
@@ -820,7 +819,7 @@ def numbers_and_shape(name, x):
     if isinstance(x, Value):
         return [x], ()
     if isinstance(x, (list, tuple)):
-        x = [item for item in x]   # not list(x), which asks a subclass for a length
+        x = [item for item in x]   # not list(x), which asks a subclass for its length
     else:
         array = np.asarray(x)
         if array.ndim > 2:
@@ -843,7 +842,7 @@ def numbers_and_shape(name, x):
 
 
 def check_numbers(name, x, is_wrong, expected):
-    """Raise an error that names the first number of `x` that is wrong."""
+    """Raise an error that names the first wrong number of `x`."""
     x, shape = numbers_and_shape(name, x)
     numbers = np.array(data_of(x), dtype=FLOAT64).reshape(shape)
     if is_wrong(numbers).any():
@@ -852,14 +851,14 @@ def check_numbers(name, x, is_wrong, expected):
 
 
 def data_of(x):
-    """The numbers of what `numbers_and_shape` gives."""
+    """The numbers of the first result of `numbers_and_shape`."""
     if isinstance(x, (Tensor, Value)):
         return x.data
     return [data_of(item) for item in x] if isinstance(x, list) else x
 
 
 def weights_of(name, weight, several=True):
-    """An array of one dimension, or a float unless there have to be `several`: finite, 0 or more."""
+    """An array of one dimension, finite and 0 or more; or, unless `several` is True, a float."""
     if isinstance(weight, Tensor) and not weight.requires_grad:
         weight = weight.data
     inside = weight if isinstance(weight, (list, tuple)) else np.ravel(weight) if isinstance(weight, np.ndarray) else ()
@@ -876,7 +875,7 @@ def weights_of(name, weight, several=True):
 
 
 def smoothing_of(label_smoothing):
-    """The float, from 0 to 1, that `label_smoothing` is."""
+    """`label_smoothing` as a float from 0 to 1."""
     smoothing = arguments.finite("label_smoothing", label_smoothing, "a number from 0 to 1")
     if not 0.0 <= smoothing <= 1.0:
         raise ArgumentError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
@@ -884,7 +883,7 @@ def smoothing_of(label_smoothing):
 
 
 def label_of(ignore_index):
-    """The int that `ignore_index` is."""
+    """`ignore_index` as an int."""
     try:
         return operator.index(ignore_index)
     except TypeError:
@@ -892,7 +891,7 @@ def label_of(ignore_index):
 
 
 def labelled(name, x, target):
-    """(x as the core takes it, its shape, an array of int64), labels of integers, one for each row."""
+    """(x in a form for the core, its shape, an array of int64): integer labels, one for each row of x."""
     if type(x) is not Tensor:
         x, shape = numbers_and_shape(name, x)
     else:
@@ -909,7 +908,7 @@ def labelled(name, x, target):
 
 
 def as_rows(x, shape):
-    """Two dimensions, if there is one."""
+    """`x` with two dimensions: a vector becomes one row."""
     if len(shape) == 2:
         return x
     return [x] if isinstance(x, list) else x.reshape(1, shape[0])
@@ -918,7 +917,7 @@ def as_rows(x, shape):
 def by_label(x, shape, labels, smoothing, reduction, weight, ignore_index):
     """The loss of log-probabilities, a Tensor of rows, in a few instructions.
 
-    Not x times one-hot rows: 0 times the -inf of another class would be nan.
+    The function does not multiply x with one-hot rows: 0 times the -inf of another class would be nan.
     """
     n, c = x.shape
     arguments.one_of("reduction", reduction, REDUCTIONS)
@@ -955,23 +954,23 @@ def by_label(x, shape, labels, smoothing, reduction, weight, ignore_index):
 
 
 def labels_of(target, n_classes):
-    """The int64 array of the labels, or an error that names the first that is none."""
+    """The labels as an array of int64, or an error that names the first wrong label."""
     if isinstance(target, (Tensor, Value)):
         raise ArgumentTypeError(f"target: expected integer labels, got a {type(target).__name__}")
     try:
         labels = np.asarray(target)
-    except ValueError:   # rows of different lengths
+    except ValueError:   # because of rows of different lengths
         raise ShapeError(f"target: expected a sequence of integer labels, got {target!r}") from None
     if labels.dtype.kind not in "biu":
-        # What was written, and not what NumPy made of it: one 1.5 makes floats of all.
+        # Check the user's list, not NumPy's array of it: one 1.5 turns all its elements into floats.
         check_labels(target if isinstance(target, (list, tuple)) else labels, n_classes)
-    elif labels.dtype.kind == "u" and labels.dtype.itemsize == INT64.itemsize:   # may be too large for it
+    elif labels.dtype.kind == "u" and labels.dtype.itemsize == INT64.itemsize:   # may be too large for int64
         check_labels(labels, n_classes)
     return labels.astype(INT64)
 
 
 def check_labels(labels, n_classes, ignore_index=None):
-    """Raise an error that names the first label that is no integer or out of range."""
+    """Raise an error that names the first label that is no integer or is out of range."""
     single = not isinstance(labels, (list, tuple)) and np.ndim(labels) == 0
     expected = f"expected an integer from 0 to {n_classes - 1}"
     if ignore_index is not None:
@@ -987,8 +986,8 @@ def check_labels(labels, n_classes, ignore_index=None):
 
 
 def vectors_of(parameters):
-    """The Values of an iterable as one list, and its Tensors in one dimension."""
-    if type(parameters) is list and parameters and are_values(parameters):   # model.parameters(), in every step
+    """The Values of an iterable as one list, and its Tensors as Tensors of one dimension."""
+    if type(parameters) is list and parameters and are_values(parameters):   # such as model.parameters(), in every step
         return [parameters]
     if isinstance(parameters, (Tensor, Value)):
         parameters = [parameters]
@@ -1008,7 +1007,7 @@ def vectors_of(parameters):
 
 
 def total(terms):
-    """Their sum: the only one as it is, 0 if there is none."""
+    """The sum of the terms: a single term as it is, 0 if there are no terms."""
     return terms[0] if len(terms) == 1 else sum(terms)
 
 

@@ -1,9 +1,9 @@
-"""The arrays that `Tensor.data` and `Tensor.grad` give: copies, which nobody can take for the numbers themselves.
+"""The arrays that `Tensor.data` and `Tensor.grad` return: read-only copies.
 
-The numbers of a Tensor are on the tape, which moves; so an array of them is a copy. Writing into one would change
-nothing else, and is refused with what to write instead. ``t.data -= lr * t.grad`` computes a new array and assigns
-it to the Tensor, so it does what it says. Whatever is computed from such an array is an array like any other, as
-are `Tensor.numpy` and ``t.data.copy()``.
+The numbers of a Tensor are on the tape, and the tape moves in memory, so an array of the numbers is a copy. Writing
+into a copy would not change the Tensor. An attempt raises an error that says how to write the Tensor's numbers.
+``t.data -= lr * t.grad`` works: it computes a new array and assigns this array to ``t.data``. Results of operations on
+a read-only array are plain arrays. So are the results of `Tensor.numpy` and ``t.data.copy()``.
 
 Examples
 --------
@@ -29,18 +29,19 @@ __all__ = ["Data", "Grad"]
 
 
 class ReadOnly(np.ndarray):
-    """A copy of the numbers of a Tensor."""
+    """A read-only copy of the numbers of a Tensor."""
 
-    of = "data"       # the attribute of the Tensor
+    of = "data"       # the attribute of the Tensor from which the copy comes
 
     def __array_wrap__(self, array, context=None, return_scalar=False):
-        """Results are plain arrays; NumPy 1 does not say which are to be scalars."""
+        """Results are plain arrays. NumPy 1 does not tell which results have to be scalars, so 0-d arrays become
+        scalars."""
         if type(array) is not np.ndarray:
             array = np.asarray(array)
         return array if array.ndim else array[()]
 
     def plain(self):
-        """The same, as a plain array."""
+        """The array as a plain ndarray, a view."""
         return self.view(np.ndarray)
 
     def copy(self, order="C"):
@@ -65,13 +66,13 @@ class ReadOnly(np.ndarray):
         return repr(self.plain())
 
     def is_own(self):
-        """Whether this is an array that can be written to, as the result of ``data[mask]`` is."""
+        """Whether the array is writable and no copy of a Tensor's numbers, such as the result of ``data[mask]``."""
         if not self.flags.writeable and type(self.base) is np.ndarray and self.base.flags.writeable:
-            self.flags.writeable = True   # NumPy 1 has taken that over from what the mask was of
+            self.flags.writeable = True   # NumPy 1 copies the flag of `data` to the result of data[mask]
         return self.flags.writeable
 
     def refuse(self):
-        """The error, unless there is none."""
+        """Raise the error for writing, unless the array is writable."""
         if not self.is_own():
             raise ArgumentError(
                 f"{self.of}: cannot be written to, as it is a copy of the numbers; write tensor.{self.of} = array, "
@@ -79,17 +80,17 @@ class ReadOnly(np.ndarray):
 
 
 class Data(ReadOnly):
-    """What `Tensor.data` gives."""
+    """The array that `Tensor.data` returns."""
 
 
 class Grad(ReadOnly):
-    """What `Tensor.grad` gives."""
+    """The array that `Tensor.grad` returns."""
 
     of = "grad"
 
 
 def refusing(name):
-    """The method of ndarray that writes, if it may."""
+    """The method of ndarray, after a check that the array is writable."""
     method = getattr(np.ndarray, name)
 
     def write(self, *args, **kwargs):
@@ -101,8 +102,8 @@ def refusing(name):
 
 
 def augmented(name):
-    """``data += x``: of the array that the attribute gave, which is assigned to it again, a new one. Of a part of it
-    nothing would be assigned."""
+    """``data += x``: for the array from the attribute, the result is a new array, and Python assigns it to the
+    attribute. For a part of this array Python would assign nothing to the attribute, so a part is refused."""
     method, compute = getattr(np.ndarray, f"__i{name}__"), getattr(operator, f"__{name}__")
 
     def write(self, other):

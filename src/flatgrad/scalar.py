@@ -1,15 +1,15 @@
-"""What each fused instruction is made of: the same results, computed by the operators of Value.
+"""The scalar graphs of the fused instructions: the same results, computed by the operators of Value.
 
-An instruction such as a layer or a softmax is one node of the tape with many operands. Here is the
-graph of single operations that it stands for, as one would write it with micrograd: the definition of
-the instruction's value and gradient, which agree with it to 1e-12: csrc/block_*.c is the other expression
-of the same, and tests/test_fused.py holds one against the other. `scalar_graph()` has flatgrad's
-functions build these graphs, and `viz.draw_dot(expand=True)` draws them.
+An instruction such as a layer or a softmax is one node of the tape with many operands. This module builds the graph of
+single operations for each instruction, as a user of micrograd would write it. These graphs define the value and the
+gradient of the instructions; both agree to 1e-12. The instructions are computed by csrc/block_*.c, and
+tests/test_fused.py compares the two. Within `scalar_graph()` flatgrad's functions build these graphs, and
+`viz.draw_dot(expand=True)` draws them.
 
-The functions take flat sequences of Values and numbers, mixed as one likes. Each makes new Values and
-never hands one of its operands back. Sums begin with their first term and go from left to right.
-Exponentials are taken after the largest of them has been subtracted, as a number and not as a Value:
-shifting all of them changes neither the result nor its derivatives, so no gradient is lost.
+The functions take flat sequences of Values and numbers in any mixture. Each function makes new Values and never returns
+one of its operands. Sums begin with their first term and go from left to right. Before exponentials are computed, the
+largest operand is subtracted from all of them, as a number and not as a Value. This changes neither the result nor its
+derivatives, so no gradient is lost.
 """
 import builtins
 import math
@@ -21,12 +21,12 @@ __all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_e
            "kl_div", "kl_div_log", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax", "squared_error",
            "sum", "weighted_bce_with_logits"]
 
-# The methods of Value that may follow a neuron's sum.
+# The methods of Value that a neuron may apply to its sum.
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid")
 
 
 def sum(xs):
-    """xs[0] + xs[1] + ..., and 0 if there is none.
+    """xs[0] + xs[1] + ..., and 0 if `xs` is empty.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def mean(xs):
 
 
 def max(xs):
-    """The largest: maximum(maximum(xs[0], xs[1]), xs[2]), and so on.
+    """The largest of `xs`: maximum(maximum(xs[0], xs[1]), xs[2]), and so on.
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ def max(xs):
 
     Notes
     -----
-    Two that are equal share the gradient half and half, as for `maximum`; of three or more the last two
-    share half and half what is left at each step, whereas the instruction shares evenly among all. nan
-    if any is nan.
+    Two equal numbers get half the gradient each, as for `maximum`. Of three or more equal numbers, each step divides
+    the rest of the gradient in halves, whereas the instruction divides it evenly among all. The result is nan if any
+    number is nan.
 
     Examples
     --------
@@ -110,14 +110,14 @@ def max(xs):
 
 
 def dot(w, x, b=None):
-    """b + w[0] * x[0] + w[1] * x[1] + ..., the sum that a neuron of micrograd computes.
+    """b + w[0] * x[0] + w[1] * x[1] + ..., the sum of a neuron of micrograd.
 
     Parameters
     ----------
     w, x : sequence of Value or real number
-        Equally many.
+        Two sequences of equal length.
     b : Value or real number, optional
-        Where the sum begins. None begins it with the first product.
+        The first term of the sum. With None, the sum begins with the first product.
 
     Returns
     -------
@@ -143,14 +143,14 @@ def dot(w, x, b=None):
 
 
 def neuron(w, x, b=None, activation=None):
-    """`dot(w, x, b)`, and a function of it.
+    """`dot(w, x, b)`, and an activation of the sum.
 
     Parameters
     ----------
     w, x, b
         As for `dot`.
     activation : str, optional
-        The function: a method of Value such as 'relu'. None and 'linear' take the sum as it is.
+        The activation: a method of Value such as 'relu'. None and 'linear' return the sum itself.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def neuron(w, x, b=None, activation=None):
     Raises
     ------
     ValueError
-        If `w` and `x` are not equally long, or `activation` is none of the above.
+        If `w` and `x` are not equally long, or `activation` is not such a name.
 
     Examples
     --------
@@ -190,7 +190,7 @@ def logsumexp(xs):
     Raises
     ------
     ValueError
-        If `xs` is empty, or holds nothing but -inf.
+        If `xs` is empty, or contains only -inf.
 
     Examples
     --------
@@ -198,7 +198,7 @@ def logsumexp(xs):
     >>> f"{scalar.logsumexp([1000.0, 1000.0]).data - 1000:.4f}"
     '0.6931'
     """
-    # Of the finite ones: an inf among them is the result, and not inf - inf.
+    # The largest finite number: if an inf is among xs, the result has to be inf, not inf - inf.
     shift = largest("xs", xs, math.isfinite)
     return total([(value(x) - shift).exp() for x in xs]).log() + shift
 
@@ -213,7 +213,7 @@ def softmax(xs):
     Returns
     -------
     list of Value
-        They add up to 1.
+        Values that add up to 1.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def softmax(xs):
 
 
 def log_softmax(xs):
-    """The logarithm of each of `softmax(xs)`, exact where that is too small for a float.
+    """The logarithm of each element of `softmax(xs)`, exact also where softmax is too small for a float.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def cross_entropy(rows, labels):
     Raises
     ------
     ValueError
-        If there are no rows, or not as many labels.
+        If there are no rows, or if the number of labels differs.
 
     Examples
     --------
@@ -287,7 +287,7 @@ def cross_entropy(rows, labels):
     """
     if len(rows) != len(labels):
         raise ShapeError(f"labels: expected {len(rows)}, one for each row, got {len(labels)}")
-    rows = [[value(x) for x in row] for row in rows]  # one Value for a number that is used twice
+    rows = [[value(x) for x in row] for row in rows]  # so that a number used twice becomes one Value
     return mean([-log_softmax(row)[label] for row, label in zip(rows, labels)])
 
 
@@ -352,7 +352,7 @@ def absolute_error(x, y):
 
 
 def huber(x, y, delta):
-    """(x - y)**2 / 2 where abs(x - y) is at most `delta`, and beyond that the line that goes on from there.
+    """(x - y)**2 / 2 where abs(x - y) is at most `delta`, and beyond `delta` the tangent there.
 
     Parameters
     ----------
@@ -370,13 +370,13 @@ def huber(x, y, delta):
     """
     delta = value(delta)
     size = abs(value(x) - y)
-    # At a tie `minimum` halves the gradient of the square and leaves half of the line's: the sum is right.
+    # At a tie, `minimum` halves the gradient of the square and leaves half of the line's, so the sum is right.
     near = minimum(size, delta)
     return near * near * 0.5 + delta * (size - near)
 
 
 def binary_cross_entropy(x, y):
-    """-y * log(x) - (1 - y) * log(1 - x), the loss of a probability `x` where the answer is `y`, 0 to 1.
+    """-y * log(x) - (1 - y) * log(1 - x), the loss of a probability `x` for an answer `y` from 0 to 1.
 
     Parameters
     ----------
@@ -393,8 +393,8 @@ def binary_cross_entropy(x, y):
 
     Notes
     -----
-    A logarithm below -100 counts as -100, a constant. The instruction says the same, but its gradient there
-    is PyTorch's, which divides by 1e-12 at least.
+    A logarithm below -100 is replaced by the constant -100. The instruction does the same, but there its gradient is
+    PyTorch's, whose denominator is at least 1e-12.
 
     Examples
     --------
@@ -431,7 +431,7 @@ def bce_with_logits(x, y):
 
 
 def weighted_bce_with_logits(x, y, pos_weight):
-    """`bce_with_logits` whose term of `y` is multiplied by `pos_weight`.
+    """`bce_with_logits`, with the term of `y` multiplied by `pos_weight`.
 
     Parameters
     ----------
@@ -505,7 +505,7 @@ def value(x):
 
 
 def total(terms):
-    """The sum of Values that one has just made, or a node of its own if there are fewer than two."""
+    """The sum of new Values, or a new node if there are fewer than two."""
     if not terms:
         return Value(0.0)
     result = terms[0] if len(terms) > 1 else terms[0] * 1.0
@@ -515,7 +515,8 @@ def total(terms):
 
 
 def largest(name, xs, among=lambda x: not math.isnan(x)):
-    """The largest of `xs` that is `among`, as a number, 0 if none is; an error if there are no `xs`."""
+    """The largest of those `xs` for which `among` is true, as a number; 0 if there are none; an error if `xs` is
+    empty."""
     return builtins.max([number for number in map(float, some(name, xs)) if among(number)], default=0.0)
 
 

@@ -1,11 +1,11 @@
-"""Arrays by name in a file of NumPy's format `.npz`, without pickle, written whole or not at all.
+"""Arrays by name in a file of NumPy's format `.npz`, without pickle, written completely or not at all.
 
-What is written goes to a new file beside the one that it will replace, which has its name only once all of it
-has reached the disk. Whoever writes holds a lock on the new file, and every save removes those that no
-process holds any more, as one that was killed leaves them behind.
+A save writes a new file beside the old one. The new file replaces the old one only after all its bytes have reached
+the disk. A process that writes holds a lock on its new file. Every save removes new files that no process has locked,
+such as the file of a process that was killed.
 
-What is read is not trusted. Names, shapes and types come first, from the directory of the archive and the
-headers of the arrays, and have to agree; numbers are read into memory of that size, and no pickle is.
+A load does not trust the file. It first reads the directory of the archive and the headers of the arrays: names, shapes
+and types, which have to agree. It reads numbers into memory of this size, and never reads a pickle.
 """
 import contextlib
 import errno
@@ -31,16 +31,16 @@ except ImportError:   # Windows
 
 __all__ = ["load_arrays", "save_arrays", "write_file"]
 
-KINDS = "biufcSUmM"              # of types: numbers, bools, text and times
+KINDS = "biufcSUmM"              # the kinds of types: numbers, bools, text and times
 TEMPORARY = re.compile(r"\.flatgrad-[0-9a-f]{16}\.tmp")
-OLD = 24 * 3600.0                # seconds after which a temporary file is nobody's, where there are no locks
-LONGEST_HEADER = 2**16           # bytes; that of an array has some 120
-LONGEST_NAME = 2**16 - 1         # bytes, as the format has it
-LARGEST = 2**32 - 1              # number that is written in 4 bytes, which say "look elsewhere" if they are all ones
-MOST = 2**16 - 1                 # the same of 2 bytes
-CHUNK = 2**20                    # bytes that are read at once
-FREE, RATIO = 2**26, 100         # compressed arrays may take so many bytes, and so many for each in the file
-DATE = 0x21                      # 1980-01-01, so that the same arrays are the same file
+OLD = 24 * 3600.0                # seconds after which a temporary file counts as stale, on systems without locks
+LONGEST_HEADER = 2**16           # bytes; the header of an array has some 120
+LONGEST_NAME = 2**16 - 1         # bytes, the limit of the format
+LARGEST = 2**32 - 1              # largest number of 4 bytes; with all bits set, the 4 bytes mean "look elsewhere"
+MOST = 2**16 - 1                 # the same for 2 bytes
+CHUNK = 2**20                    # bytes that one read returns
+FREE, RATIO = 2**26, 100         # limits of compressed arrays: bytes in all, and bytes for each byte of the file
+DATE = 0x21                      # 1980-01-01, so that equal arrays give equal files
 MAGIC = b"\x93NUMPY"
 HEADER = re.compile(rb"\{'descr':'([<>=|]?[biufcSUmM][0-9]{0,9}(?:\[[0-9]{0,9}[a-zA-Z]{1,2}\])?)',"
                     rb"'fortran_order':(True|False),'shape':\(((?:[0-9]{1,19}L?,){0,64}(?:[0-9]{1,19}L?)?)\),?\}")
@@ -49,21 +49,21 @@ HEADER = re.compile(rb"\{'descr':'([<>=|]?[biufcSUmM][0-9]{0,9}(?:\[[0-9]{0,9}[a
 # ---- arrays ----
 
 def save_arrays(path, arrays):
-    """Write arrays to a file, which is replaced only once all of it has reached the disk.
+    """Write arrays to a file; the file is replaced only after all bytes have reached the disk.
 
     Parameters
     ----------
     path : str or path-like
-        Written as it is: no ending is added. `write_file` says what becomes of links and devices.
+        The path as it is: no ending is added. `write_file` explains links and devices.
     arrays : dict of str to array_like
-        Of numbers, bools or text; no objects. Any names will do that have no zero byte and at most 65,531 bytes.
+        Arrays of numbers, bools or text, no objects. A name has no zero byte and at most 65,531 bytes.
 
     Raises
     ------
     OSError
-        If the file cannot be written. What was there before is as it was.
+        If the file cannot be written. A file that was there before has not changed.
     TypeError, ValueError
-        If an argument is not as described, or there is something in an array that only pickle could write.
+        If an argument is not as described, or an array contains objects that only pickle could write.
 
     Examples
     --------
@@ -85,15 +85,16 @@ def save_arrays(path, arrays):
 
 
 def load_arrays(path, max_bytes=None):
-    """The arrays that `save_arrays` wrote, or `numpy.savez` and `numpy.savez_compressed`, by name.
+    """The arrays by name, from a file of `save_arrays`, `numpy.savez` or `numpy.savez_compressed`.
 
     Parameters
     ----------
     path : str or path-like
     max_bytes : int, optional
-        How many bytes compressed arrays may take together, once they are not compressed any more. None: 64 MiB,
-        and 100 times the size of the file, as a small file may claim to hold more than there is memory. Arrays
-        that are not compressed never take more than the file does.
+        The limit for all compressed arrays together, in bytes after decompression. None: 64 MiB, and 100 times the size
+        of the file, because a small file may claim more bytes than there is memory. Arrays that are not compressed
+        never
+        take more bytes than the file.
 
     Returns
     -------
@@ -104,7 +105,7 @@ def load_arrays(path, max_bytes=None):
     OSError
         If the file cannot be read.
     StateError
-        If it is not such a file, or damaged, or would take more memory than that.
+        If the file has another format, is damaged, or would take more memory than the limit.
     """
     path = path_of("path", path)
     with stored_arrays(path, max_bytes) as arrays:
@@ -113,9 +114,9 @@ def load_arrays(path, max_bytes=None):
 
 @contextlib.contextmanager
 def stored_arrays(path, max_bytes=None):
-    """The arrays of a file by name, each a `StoredArray`, as long as it is open.
+    """The arrays of a file by name, each a `StoredArray`, while the file is open.
 
-    Every StateError of what is done with them begins with `path`.
+    The message of every StateError within this context begins with `path`.
     """
     if max_bytes is not None and not (isinstance(max_bytes, (int, float)) and max_bytes >= 0):
         kind = ArgumentError if isinstance(max_bytes, (int, float)) else ArgumentTypeError
@@ -127,7 +128,7 @@ def stored_arrays(path, max_bytes=None):
             with damage_named():
                 try:
                     arrays = directory(file, max_bytes)
-                except MemoryError as error:   # of what the file claims to be its directory
+                except MemoryError as error:   # because of a damaged directory
                     raise ValueError(error) from None
             yield arrays
     except StateError as error:
@@ -135,7 +136,7 @@ def stored_arrays(path, max_bytes=None):
 
 
 class StoredArray:
-    """An array in an open file, whose shape and type are known. `numpy.asarray` reads its numbers."""
+    """An array in an open file, with a known shape and type. `numpy.asarray` reads its numbers."""
 
     def __init__(self, archive, entry, start, dtype, fortran, shape):
         self.archive, self.entry, self.start = archive, entry, start
@@ -158,7 +159,7 @@ class StoredArray:
                     raise ValueError(f"{self.entry.filename!r} ends early")
                 place[done:done + len(part)] = part
                 done += len(part)
-            stream.read(1)   # the end, where the checksum is compared
+            stream.read(1)   # reach the end, where zipfile compares the checksum
         if size == 0:
             return np.zeros(self.shape, self.dtype)
         check_elements(data, self.dtype, self.entry.filename)
@@ -169,14 +170,15 @@ class StoredArray:
 
 
 def directory(file, max_bytes):
-    """The arrays of an archive by name. Any exception but that of reading the disk means that it is damaged."""
+    """The arrays of an archive by name. Any exception, except an error of the disk, means that the archive is
+    damaged."""
     if file.read(4)[:2] != b"PK":
         raise ValueError("it does not begin as an archive does")
     archive = zipfile.ZipFile(file)
     length = os.fstat(file.fileno()).st_size
     entries, packed, unpacked = {}, 0, 0
     for entry in archive.infolist():
-        name = entry.orig_filename   # as it is in the file: `filename` has been made one of this system
+        name = entry.orig_filename   # the name in the file: zipfile has changed `filename` for this system
         if entry.flag_bits & 0x61 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{shortened(name)} is compressed or encrypted in a way that is not NumPy's")
         if entry.compress_type == zipfile.ZIP_STORED:
@@ -189,7 +191,7 @@ def directory(file, max_bytes):
         if short in entries:
             raise ValueError(f"two arrays are called {shortened(short)}")
         entries[short] = entry
-    if len(entries) != count_at_end(file, length):   # of which `zipfile` makes nothing
+    if len(entries) != count_at_end(file, length):   # zipfile ignores this count
         raise ValueError("its directory ends early")
     if packed > length:
         raise ValueError("its arrays overlap")
@@ -200,7 +202,7 @@ def directory(file, max_bytes):
 
 
 def count_at_end(file, length):
-    """How many arrays there are, by the end of the archive."""
+    """The number of arrays, from the end of the archive."""
     file.seek(max(0, length - 98))
     end = file.read()
     if end[-22:-18] != b"PK\5\6":
@@ -212,7 +214,7 @@ def count_at_end(file, length):
 
 
 class Stored(Mapping):
-    """Name -> StoredArray, whose header is read when it is asked for: most often the names say enough."""
+    """Name -> StoredArray. The header of an array is read at its first use: often only the names are needed."""
 
     def __init__(self, archive, entries):
         self.archive, self.entries, self.arrays = archive, entries, {}
@@ -235,8 +237,8 @@ class Stored(Mapping):
 
 
 def header(archive, entry):
-    """(length, type, whether its columns come first, shape), which the header of an array says, and which have
-    to make up the size that the directory says."""
+    """(length, type, whether columns come first, shape) from the header of an array. They have to agree with the size
+    in the directory."""
     name = shortened(entry.orig_filename)
     with archive.open(entry) as stream:
         head = stream.read(10)
@@ -256,18 +258,18 @@ def header(archive, entry):
     if found is None:
         raise ValueError(f"the header of {name} is {shortened(text)}")
     dtype = np.dtype(found[1].decode())
-    if dtype.kind not in KINDS:   # objects, which only pickle reads, among them
+    if dtype.kind not in KINDS:   # such as objects, which only pickle reads
         raise ValueError(f"{name} is of type {dtype}")
     shape = tuple(int(n.rstrip(b"L")) for n in found[3].split(b",") if n)
     start = len(head) + length
     if start + dtype.itemsize * math.prod(shape) != entry.file_size:
         raise ValueError(f"{name} has {entry.file_size} bytes, and its header says {dtype} of shape {shape}")
-    np.broadcast_to(np.empty((), "u1"), shape)   # an error if NumPy has no array of so many dimensions, or so long
+    np.broadcast_to(np.empty((), "u1"), shape)   # raises if NumPy has no array of so many dimensions or elements
     return start, dtype, found[2] == b"True", shape
 
 
 def check_elements(data, dtype, name):
-    """ValueError for bytes that are no element of that type: NumPy takes them, and fails later."""
+    """Raise ValueError for bytes that are no element of this type: NumPy accepts them, and fails later."""
     if dtype.kind == "b":
         wrong = (data > 1).any()
     elif dtype.kind == "U":
@@ -281,13 +283,13 @@ def check_elements(data, dtype, name):
 
 @contextlib.contextmanager
 def damage_named():
-    """StateError for whatever goes wrong while a file is taken apart, but for errors of the disk and memory."""
+    """Turn every exception from reading a damaged file into StateError, except errors of the disk and of memory."""
     try:
         yield
     except (StateError, MemoryError):
         raise
     except Exception as error:
-        # An OSError without a number, or of a place in the file that cannot be, is of what the file says.
+        # A damaged file can cause an OSError without a number, or one about a position that is impossible.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         said = str(error) or type(error).__name__
@@ -298,7 +300,7 @@ def damage_named():
 # ---- the format ----
 
 def check_name(name):
-    """`name`, which has to be one that an array can have in a file."""
+    """`name`, if an array in a file can have this name."""
     if not isinstance(name, str):
         raise ArgumentTypeError(f"arrays: expected names to be str, got {shortened(name)}")
     try:
@@ -312,10 +314,10 @@ def check_name(name):
 
 
 def archive_of(arrays):
-    """The bytes of the file, in pieces: for each array a header of the archive, the array's own, and its
-    elements, none of them compressed; then the directory of the archive, which says all of it again.
+    """The bytes of the file, in pieces. Each array has a header of the archive, its own header, and its elements,
+    without compression. The directory of the archive comes last, and repeats the headers.
 
-    Not by `zipfile`, which answers to an interrupt in the middle with a ValueError of its own.
+    This module does not write with `zipfile`, which turns an interrupt in the middle into a ValueError.
     """
     listed, at = [], 0
     for name, array in arrays.items():
@@ -323,7 +325,7 @@ def archive_of(arrays):
         text = f"{{'descr': {array.dtype.str!r}, 'fortran_order': False, 'shape': {array.shape}, }}".encode()
         text += b" " * (-(len(MAGIC) + 4 + len(text) + 1) % 64) + b"\n"
         head = MAGIC + b"\1\0" + struct.pack("<H", len(text)) + text
-        data = array.tobytes()   # a copy: neither the checksum nor the file sees a change from another thread
+        data = array.tobytes()   # a copy: a change from another thread reaches neither the checksum nor the file
         size, checksum = len(head) + len(data), zlib.crc32(data, zlib.crc32(head))
         flags = 0 if name.isascii() else 0x800
         extra = struct.pack("<2H2Q", 1, 16, size, size) if size >= LARGEST else b""
@@ -354,21 +356,20 @@ def archive_of(arrays):
 # ---- files ----
 
 def write_file(path, parts):
-    """Write a file whole or not at all: whatever happens, `path` has its old bytes or all of the new ones.
+    """Write a file completely or not at all: `path` always has either its old bytes or all new bytes.
 
     Parameters
     ----------
     path : str or path-like
-        A file that is there keeps its permissions, and is left alone if it is read-only. Of a symbolic link, the
-        file that it leads to is written. To a pipe or a device, such as ``/dev/stdout``, the bytes go as they
-        come, as with `open`.
+        An old file keeps its permissions; a read-only file is not replaced. For a symbolic link, the file at its end is
+        written. Bytes for a pipe or a device, such as ``/dev/stdout``, are written directly, as with `open`.
     parts : bytes, or iterable of bytes
-        What goes into it.
+        The bytes of the file.
 
     Raises
     ------
     OSError
-        If it cannot be written; PermissionError as well if nothing new can be made in its folder.
+        If the file cannot be written; PermissionError also if its folder does not allow a new file.
 
     Examples
     --------
@@ -396,19 +397,19 @@ def write_file(path, parts):
             os.fsync(new.file.fileno())
             new.rename(target)
     except OSError as error:
-        error.filename, error.filename2 = path, None   # and not the temporary one's, which nobody has asked for
+        error.filename, error.filename2 = path, None   # not the temporary path, which the user does not know
         raise
 
 
 def absolute(path):
-    """`path` from the root on; IsADirectoryError if it can only be a directory's."""
+    """`path` as an absolute path; IsADirectoryError if only a directory can have this path."""
     if os.path.basename(path) == "":
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     return os.path.abspath(path)
 
 
 def check_writable(path):
-    """OSError if `write_file` would not write to `path`. Nothing has changed afterwards."""
+    """Raise OSError if `write_file` would not write to `path`. Changes nothing."""
     path = absolute(path)
     try:
         target, _ = replaced(path)
@@ -423,12 +424,12 @@ def check_writable(path):
 
 
 def replaced(path):
-    """What a new file takes the place of: its path without links, and its status, None if there is none. (None,
-    None) if there is something that is no file, or that has no such place."""
+    """The file that a new file replaces: its path without links, and its status, None if it does not exist. (None,
+    None) if the path is no regular file, or leads to no place in a folder."""
     for _ in range(100):
         try:
             before = os.stat(path)
-        except FileNotFoundError:   # nothing, or a link that leads to nothing yet
+        except FileNotFoundError:   # there is no file, or a link to a file that does not exist yet
             return os.path.realpath(path), None
         if stat.S_ISDIR(before.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -438,34 +439,34 @@ def replaced(path):
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(before, os.stat(target)):
                 break
-        # Another save has just replaced it, if this does not happen again.
+        # The file differs from the one before only if another save has just replaced it; then try again.
     else:
-        return None, None   # a file without a name, as /dev/stdout may lead to
+        return None, None   # a file without a name; /dev/stdout may lead to one
     if not before.st_mode & 0o222 or not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
     return target, before
 
 
 class NewFile:
-    """A new file in a folder, which no save takes for a stale one as long as it is open. In the end it is removed
-    if it has not got another name."""
+    """A new file in a folder. No save takes it for a stale file while it is open. At the end the file is removed,
+    unless it was renamed."""
 
     path = file = None
 
     def __init__(self, folder, mode):
-        # The kernel applies the umask, which cannot be read without setting it for all threads.
+        # The kernel applies the umask; reading the umask would mean setting it for all threads.
         def opener(path, flags):
             return os.open(path, flags, mode)
 
         try:
             for _ in range(100):
-                self.path = os.path.join(folder, f".flatgrad-{os.urandom(8).hex()}.tmp")   # known before it is there
+                self.path = os.path.join(folder, f".flatgrad-{os.urandom(8).hex()}.tmp")   # set before the file exists
                 try:
                     self.file = open(self.path, "x+b", buffering=0, opener=opener)
-                except FileExistsError:   # another's
+                except FileExistsError:   # another process has a file of this name
                     self.path = None
                     continue
-                # Another save may have taken it for a stale one before it was locked.
+                # Another save may have removed the file as stale before this one locked it.
                 if is_locked(self.file.fileno()) is not False and is_at(self.file.fileno(), self.path):
                     return
                 self.file.close()
@@ -475,13 +476,13 @@ class NewFile:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
 
     def rename(self, path):
-        if fcntl is None:   # Windows, where what is open keeps its name
+        if fcntl is None:   # on Windows an open file keeps its name
             self.file.close()
         os.replace(self.path, path)
         self.path = None
 
     def remove(self):
-        if fcntl is None and self.file is not None:   # what is open cannot be removed there
+        if fcntl is None and self.file is not None:   # on Windows an open file cannot be removed
             self.file.close()
         if self.path is not None:
             with contextlib.suppress(OSError):
@@ -498,7 +499,7 @@ class NewFile:
 
 
 def remove_stale(folder):
-    """Remove what saves that were killed have left in a folder."""
+    """Remove the files that killed saves have left in a folder."""
     with contextlib.suppress(OSError):
         with os.scandir(folder) as entries:
             stale = [entry.path for entry in entries if TEMPORARY.fullmatch(entry.name)]
@@ -517,7 +518,7 @@ def remove_stale(folder):
 
 
 def is_locked(handle):
-    """Whether the file is now this handle's: False if it is another's, None if that cannot be known here."""
+    """Lock the file. True if this handle has the lock, False if another one has it, None if this cannot be known."""
     if fcntl is None:
         return None
     try:
@@ -525,12 +526,12 @@ def is_locked(handle):
         return True
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:   # a file system without locks
+    except OSError:   # because of a file system without locks
         return None
 
 
 def is_at(handle, path):
-    """Whether the open file still has that name."""
+    """Whether the open file still has this name."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
@@ -538,7 +539,7 @@ def is_at(handle, path):
 
 
 def keep_owner_and_mode(handle, before):
-    """Give a new file what the one has that it will replace; the owner only if this process may."""
+    """Give a new file the mode of the file that it will replace, and its owner if this process may."""
     if not hasattr(os, "fchmod"):
         return
     now = os.fstat(handle)
@@ -552,7 +553,7 @@ def keep_owner_and_mode(handle, before):
 
 
 def write(file, parts):
-    """Write bytes, all of them, to a file without a buffer, which an error would have to empty."""
+    """Write all bytes to an unbuffered file; an error would have to empty a buffer."""
     for part in parts:
         rest = memoryview(part)
         while rest:

@@ -1,6 +1,6 @@
-"""Modules: micrograd's neurons, layers and perceptrons, drawing the same numbers, and PyTorch's layers.
+"""Modules: micrograd's neurons, layers and perceptrons with the same random draws, and PyTorch's layers.
 
-What micrograd has does without NumPy; the rest is loaded when it is first asked for.
+micrograd's classes work without NumPy. The other modules are imported at their first use.
 """
 import random
 
@@ -9,8 +9,8 @@ from flatgrad.arguments import no_attribute
 from flatgrad.nn.layers import MLP, Layer, Neuron, Sequential
 from flatgrad.nn.module import Module
 
-# The last two because `from micrograd.nn import *` gives them as well. The names below are left out:
-# a program written for micrograd may have classes of these names, and no use for NumPy.
+# The last two names are here because `from micrograd.nn import *` also gives them. The names below are left out:
+# a program written for micrograd may have classes of these names, and does not need NumPy.
 __all__ = ["Module", "Neuron", "Layer", "MLP", "Sequential", "Value", "random"]
 
 LOADED_LATER = {

@@ -1,4 +1,4 @@
-"""Activations as modules, to stand between others. Each is one instruction, and one more for a list."""
+"""Activations as modules, for use between other modules. Each is one instruction; for a list it is two."""
 import numpy as np
 
 from flatgrad._core import (Tensor, Value, elu, gelu, gelu_tanh, leaky_relu, log_softmax, relu, sigmoid, silu, softmax,
@@ -13,10 +13,10 @@ __all__ = ["ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigm
 
 
 class Activation(Module):
-    """A function of each number.
+    """A function of each number; the base class of activations.
 
-    Called with a list of Values and numbers, or an array of one dimension, it gives a list of Value; with a
-    Value, a Value; with a batch (a list of rows, an array, a Tensor), a Tensor.
+    For a list of Values and numbers, or an array of one dimension, the result is a list of Value. For a Value it is
+    a Value. For a batch (a list of rows, an array, a Tensor) it is a Tensor.
     """
 
     def __call__(self, x):
@@ -26,7 +26,7 @@ class Activation(Module):
         return give(self.function(x))
 
     def function(self, x):
-        """Of a Value a Value, of anything else a Tensor."""
+        """For a Value a Value, for any other operand a Tensor."""
         raise NotImplementedError(f"{type(self).__name__} has no function()")
 
     def __repr__(self):
@@ -34,7 +34,7 @@ class Activation(Module):
 
 
 class ReLU(Activation):
-    """max(x, 0), as `flatgrad.relu`.
+    """max(x, 0), like `flatgrad.relu`.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class ReLU(Activation):
 
 
 class LeakyReLU(Activation):
-    """x where it is above 0, else negative_slope * x, as `flatgrad.leaky_relu`.
+    """x where x is above 0, else negative_slope * x, like `flatgrad.leaky_relu`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class LeakyReLU(Activation):
 
 
 class ELU(Activation):
-    """x where it is above 0, else alpha * (exp(x) - 1), as `flatgrad.elu`.
+    """x where x is above 0, else alpha * (exp(x) - 1), like `flatgrad.elu`.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ class ELU(Activation):
 
 
 class GELU(Activation):
-    """x * Phi(x), Phi the normal distribution's, as `flatgrad.gelu`; or its approximation by tanh.
+    """x * Phi(x), where Phi is the normal distribution function, like `flatgrad.gelu`; or its approximation by tanh.
 
     Parameters
     ----------
     approximate : {'none', 'tanh'}, optional
-        'tanh': as `flatgrad.gelu_tanh`.
+        'tanh' gives `flatgrad.gelu_tanh`.
 
     Examples
     --------
@@ -121,7 +121,7 @@ class GELU(Activation):
 
 
 class SiLU(Activation):
-    """x * sigmoid(x), as `flatgrad.silu`.
+    """x * sigmoid(x), like `flatgrad.silu`.
 
     Examples
     --------
@@ -135,7 +135,7 @@ class SiLU(Activation):
 
 
 class Softplus(Activation):
-    """log(1 + exp(x)), as `flatgrad.softplus`.
+    """log(1 + exp(x)), like `flatgrad.softplus`.
 
     Examples
     --------
@@ -149,7 +149,7 @@ class Softplus(Activation):
 
 
 class Tanh(Activation):
-    """The hyperbolic tangent, as `flatgrad.tanh`.
+    """The hyperbolic tangent, like `flatgrad.tanh`.
 
     Examples
     --------
@@ -163,7 +163,7 @@ class Tanh(Activation):
 
 
 class Sigmoid(Activation):
-    """1 / (1 + exp(-x)), as `flatgrad.sigmoid`.
+    """1 / (1 + exp(-x)), like `flatgrad.sigmoid`.
 
     Examples
     --------
@@ -177,7 +177,7 @@ class Sigmoid(Activation):
 
 
 class Softmax(Activation):
-    """exp(x) divided by its sum over a sample's numbers, as `flatgrad.softmax`.
+    """exp(x) divided by its sum over the numbers of a sample, like `flatgrad.softmax`.
 
     Examples
     --------
@@ -191,7 +191,7 @@ class Softmax(Activation):
 
 
 class LogSoftmax(Activation):
-    """The logarithm of `Softmax`, as `flatgrad.log_softmax`.
+    """The logarithm of `Softmax`, like `flatgrad.log_softmax`.
 
     Examples
     --------
@@ -205,9 +205,9 @@ class LogSoftmax(Activation):
 
 
 class Flatten(Module):
-    """Rows of an array of samples of more dimensions; anything else as it is.
+    """Turns an array of samples of several dimensions into rows; returns any other input unchanged.
 
-    Convolutions give rows already, so that PyTorch's place for it needs nothing.
+    Convolutions return rows, so a network needs no Flatten where PyTorch's network has one.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Convolutions and pooling, over samples that are rows of numbers.
 
-A Tensor has two dimensions, so a sample of several channels is a row in PyTorch's order: channel by
-channel, within it row by row, as ``x.reshape(n_samples, -1)`` has them. What comes out is such rows
-again, so that these layers, `Layer` and the activations follow each other without anything between them.
+A Tensor has two dimensions, so a sample of several channels is one row in PyTorch's order: channel by channel, and
+each channel row by row, as in ``x.reshape(n_samples, -1)``. The output consists of such rows as well, so these layers,
+`Layer` and the activations follow each other directly.
 """
 import math
 
@@ -19,14 +19,14 @@ __all__ = ["Conv1d", "Conv2d", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d
 
 
 class Windows:
-    """Where the windows of a kernel lie in a channel.
+    """The positions of a kernel's windows in a channel.
 
     Attributes
     ----------
     output : tuple of int
-        How many windows there are along each axis.
+        The number of windows along each axis.
     places : ndarray of int64, shape (windows, numbers in a window)
-        Where each window's numbers are in a padded channel, counted row by row.
+        The places of each window's numbers in a padded channel, counted row by row.
     padded : tuple of int
         The lengths of a padded channel.
     """
@@ -44,26 +44,26 @@ class Windows:
 
 
 def grid(axes, shape):
-    """The places, counted row by row in an array of that shape, of all combinations of indices."""
+    """The places of all combinations of indices, counted row by row in an array of this shape."""
     return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), shape).reshape(-1)
 
 
 def for_channels(places, channels, length):
-    """Places in a channel, of the shape (a, b), as places in a row of several: (a, channels * b)."""
+    """Places in a channel, of the shape (a, b), as places in a row of several channels: (a, channels * b)."""
     by_channel = places[:, None, :] + np.arange(channels)[:, None] * length
     return by_channel.reshape(len(places), -1)
 
 
 def picked(x, places):
-    """The numbers at these places of each row of a Tensor: ``x[:, places]``, in a third of the time."""
-    if not x.requires_grad:   # no gradient: no instruction
+    """The numbers at these places of each row of a Tensor: ``x[:, places]``, but three times as fast."""
+    if not x.requires_grad:   # a constant needs no instruction
         return Tensor(x.data.take(places, axis=1), requires_grad=False)
     places = np.arange(x.shape[0])[:, None] * x.shape[1] + places
     return x.reshape(-1)[places.reshape(-1)].reshape(places.shape)
 
 
 def lengths(name, value, axes, low):
-    """A tuple of so many ints, from one int or a sequence."""
+    """A tuple of `axes` ints, from one int or a sequence."""
     if axes == 1 and not isinstance(value, (tuple, list)) or hasattr(value, "__index__"):
         return (whole(name, value, low),) * axes
     expected = f"an int, or {axes} of them" if axes > 1 else "an int"
@@ -75,15 +75,15 @@ def lengths(name, value, axes, low):
 
 
 def one_or_all(numbers):
-    """How attributes and messages have the lengths along the axes: one as an int, several as a tuple."""
+    """The lengths along the axes for attributes and messages: one as an int, several as a tuple."""
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 class Spatial(Module):
-    """What convolutions and pooling share: samples of so many channels of a given size."""
+    """The base class of convolutions and pooling: samples with a number of channels of a given size."""
 
     def rows(self, x):
-        """The input as rows; an array of more dimensions, such as (n_samples, channels, length), too."""
+        """The input as rows; also for an array of more dimensions, such as (n_samples, channels, length)."""
         shape = getattr(x, "shape", None)
         if shape is not None and len(shape) == len(self.size) + 2:
             expected = (self.in_channels, *self.size)
@@ -93,7 +93,7 @@ class Spatial(Module):
         what = f"numbers, {' x '.join(map(str, (self.in_channels, *self.size)))},"
         rows, give = as_rows(x, self.in_features, what=what)
         if self.out_features == 1 and give is given_sample:
-            give = given_value   # as a Layer of one neuron
+            give = given_value   # like a Layer of one neuron
         return rows, give
 
     def description_of(self, *arguments, **options):
@@ -102,7 +102,7 @@ class Spatial(Module):
 
 
 class Convolution(Spatial):
-    """What Conv1d and Conv2d share."""
+    """The base class of Conv1d and Conv2d."""
 
     def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, bias, size, init, rng):
         axes = len(size)
@@ -127,31 +127,31 @@ class Convolution(Spatial):
         self.lay_out(windows)
 
     def lay_out(self, windows):
-        """Find out which numbers of a row are in which window."""
+        """Compute which numbers of a row are in which window."""
         length, count = math.prod(windows.padded), math.prod(windows.output)
         self._places = for_channels(windows.places, self.in_channels, length).reshape(-1)
-        # The layer's output has a row for each window; they are wanted channel by channel.
+        # The instruction's output has a row for each window; this order turns it into channel by channel.
         self._order = np.arange(count * self.out_channels).reshape(count, -1).T.reshape(-1)
         self._inside = self._padded = None
         if any(self.padding):
             inside = np.zeros((self.in_channels, *windows.padded), dtype=bool)
             inside[(slice(None), *[slice(p, p + n) for p, n in zip(self.padding, self.size)])] = True
             self._inside = inside.reshape(-1)
-            self._padded = np.zeros(self._inside.size, dtype=np.int64)   # 0: any number, as it is not used
+            self._padded = np.zeros(self._inside.size, dtype=np.int64)   # places of padding stay 0: unused
             self._padded[self._inside] = np.arange(self.in_features)
 
     def __call__(self, x):
         x, give = self.rows(x)
         n, count = x.shape[0], math.prod(self.output_size)
         out = linear(self.windows(x).reshape(n * count, -1), self.weight, self.bias)
-        if self.out_channels == 1 or count == 1:   # they are in order
+        if self.out_channels == 1 or count == 1:   # the numbers are in order
             return give(out.reshape(n, -1))
-        if n == 1:   # one copy of a view, which is faster
+        if n == 1:   # one copy of a view is faster
             return give(out.T.reshape(1, -1))
         return give(picked(out.reshape(n, -1), self._order))
 
     def windows(self, x):
-        """The numbers of the windows one after the other, a row for each sample."""
+        """The numbers of the windows one after the other, in a row for each sample."""
         if self._inside is not None:
             x = picked(x, self._padded)
             if x.requires_grad:
@@ -176,27 +176,27 @@ class Conv1d(Convolution):
     ----------
     in_channels, out_channels : int
     kernel_size, stride, padding, dilation : int, optional
-        As in PyTorch: how many numbers the kernel has, how far apart its positions are, how many zeros
-        there are on either side of the sequence, and how far apart the kernel's numbers are.
+        As in PyTorch: the number of elements of the kernel, the step between its positions, the number of zeros on
+        either side of the sequence, and the step between the kernel's elements.
     bias : bool, optional
     length : int
-        How many numbers the sequence has in each channel.
+        The number of elements of the sequence in each channel.
     init : str, number, array_like or callable, optional
-        What the weights are at first, as `flatgrad.nn.initialization.weights` takes it, with the shape
+        The initial weights, as in `flatgrad.nn.initialization.weights`, with the shape
         ``(out_channels, in_channels, kernel_size)``. None: PyTorch's default, the uniform distribution
-        over [-1/sqrt(fan_in), 1/sqrt(fan_in)], which is the bias's always.
+        over [-1/sqrt(fan_in), 1/sqrt(fan_in)]. The bias always has PyTorch's default.
     rng : {None, int, random.Random, numpy.random.Generator}, optional
-        What draws them.
+        The source of random numbers.
 
     Attributes
     ----------
     weight : Tensor, shape (out_channels, in_channels * kernel_size)
-        PyTorch's of three dimensions can be loaded too.
+        PyTorch's weights of three dimensions can also be loaded.
     bias : Tensor, shape (out_channels,), or None
     output_size : tuple of one int
-        Numbers in each channel of the output.
+        The numbers in each channel of the output.
     in_features, out_features : int
-        Numbers in a sample, and in its output: for the layer that follows.
+        The numbers in a sample, and in its output; the next layer needs the latter.
 
     Raises
     ------
@@ -208,8 +208,8 @@ class Conv1d(Convolution):
     out[c, i] = bias[c] + sum over channels k and offsets j of
     weight[c, k, j] * x[k, i * stride + j * dilation - padding].
 
-    As `flatgrad.linear` over the windows: 3 instructions, 2 more with padding; 2 in all for an array,
-    which has no gradient.
+    The computation is `flatgrad.linear` over the windows: 3 instructions, and 2 more with padding. For an array,
+    which has no gradient, 2 instructions in all.
 
     Examples
     --------
@@ -227,7 +227,7 @@ class Conv1d(Convolution):
                          lengths("length", length, 1, 1), init, rng)
 
     def __call__(self, x):
-        """The output for one sample or several.
+        """The output for one sample or several samples.
 
         Parameters
         ----------
@@ -237,13 +237,13 @@ class Conv1d(Convolution):
 
         Returns
         -------
-        list of Value, of length `out_features`, or the Value itself if that is 1; or Tensor, shape
+        list of Value, of length `out_features`, or a Value if `out_features` is 1; or Tensor, shape
         (n_samples, out_features)
 
         Raises
         ------
         ShapeError
-            If a sample is of another size.
+            If a sample has another size.
         """
         return super().__call__(x)
 
@@ -255,7 +255,7 @@ class Conv2d(Convolution):
     ----------
     in_channels, out_channels : int
     kernel_size, stride, padding, dilation : int or (int, int), optional
-        As for `Conv1d`; two are those along the height and the width.
+        As for `Conv1d`; a pair is for the height and the width.
     bias : bool, optional
     size : int or (int, int)
         Height and width of the images.
@@ -265,12 +265,12 @@ class Conv2d(Convolution):
     Attributes
     ----------
     weight : Tensor, shape (out_channels, in_channels * kernel height * kernel width)
-        PyTorch's of four dimensions can be loaded too.
+        PyTorch's weights of four dimensions can also be loaded.
     bias : Tensor, shape (out_channels,), or None
     output_size : tuple of two int
         Height and width of the output.
     in_features, out_features : int
-        Numbers in a sample, and in its output: for the layer that follows.
+        The numbers in a sample, and in its output; the next layer needs the latter.
 
     Raises
     ------
@@ -279,7 +279,7 @@ class Conv2d(Convolution):
 
     Notes
     -----
-    `Conv1d` has the formula, for one axis, and the instructions.
+    `Conv1d` explains the formula, for one axis, and the number of instructions.
 
     Examples
     --------
@@ -297,7 +297,7 @@ class Conv2d(Convolution):
                          lengths("size", size, 2, 1), init, rng)
 
     def __call__(self, x):
-        """The output for one image or several.
+        """The output for one image or several images.
 
         Parameters
         ----------
@@ -307,19 +307,19 @@ class Conv2d(Convolution):
 
         Returns
         -------
-        list of Value, of length `out_features`, or the Value itself if that is 1; or Tensor, shape
+        list of Value, of length `out_features`, or a Value if `out_features` is 1; or Tensor, shape
         (n_samples, out_features)
 
         Raises
         ------
         ShapeError
-            If an image is of another size.
+            If an image has another size.
         """
         return super().__call__(x)
 
 
 class Pooling(Spatial):
-    """What the poolings share: one number for each window of each channel."""
+    """The base class of pooling: one number for each window of each channel."""
 
     reduction = None   # the name of the Tensor's method
 
@@ -337,22 +337,22 @@ class Pooling(Spatial):
         self._places = (starts + windows.places).reshape(-1)
 
     def __call__(self, x):
-        """The pooled channels of one sample or several.
+        """The pooled channels of one sample or several samples.
 
         Parameters
         ----------
-        x : list of Value and real number, a row as a convolution gives it; or a batch: list of rows,
+        x : list of Value and real number, a row as in the output of a convolution; or a batch: list of rows,
             Tensor or array, also of shape ``(n_samples, channels, *size)``
 
         Returns
         -------
-        list of Value, of length `out_features`, or the Value itself if that is 1; or Tensor, shape
+        list of Value, of length `out_features`, or a Value if `out_features` is 1; or Tensor, shape
         (n_samples, out_features)
 
         Raises
         ------
         ShapeError
-            If a sample is of another size.
+            If a sample has another size.
         """
         x, give = self.rows(x)
         windows = picked(x, self._places).reshape(-1, math.prod(self.kernel_size))
@@ -380,9 +380,9 @@ class MaxPool1d(Pooling1d):
     ----------
     channels, kernel_size : int
     stride : int, optional
-        How far apart the windows are; None: `kernel_size`.
+        The step from one window to the next; None: `kernel_size`.
     length : int
-        How many numbers the sequence has in each channel.
+        The number of elements of the sequence in each channel.
 
     Attributes
     ----------
@@ -396,7 +396,7 @@ class MaxPool1d(Pooling1d):
 
     Notes
     -----
-    2 instructions. Equal largest numbers share the gradient, where PyTorch gives it to the first.
+    2 instructions. Equal largest numbers share the gradient; PyTorch gives it to the first of them.
 
     Examples
     --------
@@ -415,13 +415,13 @@ class MaxPool2d(Pooling2d):
     ----------
     channels : int
     kernel_size, stride : int or (int, int)
-        Height and width of a window, and how far apart the windows are; None: `kernel_size`.
+        Height and width of a window, and the step from one window to the next; None: `kernel_size`.
     size : int or (int, int)
         Height and width of the images.
 
     Notes
     -----
-    As `MaxPool1d`.
+    As for `MaxPool1d`.
 
     Examples
     --------

@@ -13,15 +13,15 @@ __all__ = ["Dropout"]
 
 
 class Dropout(Module):
-    """Sets some of the numbers to 0 while training, and enlarges the others so that the mean stays.
+    """During training, sets some of the numbers to 0, and enlarges the others so that the mean stays the same.
 
     Parameters
     ----------
     p : float, optional
-        The probability of a number to be dropped, from 0 to 1.
+        The probability that a number is set to 0, from 0 to 1.
     rng : {None, int, random.Random, numpy.random.Generator}, optional
-        What draws. An int is a seed. None: a generator with a seed that `random` draws now, so that
-        `random.seed` decides about dropout as it does about weights.
+        The source of random numbers. An int is a seed. None: a new generator with a seed drawn from `random` now, so
+        that `random.seed` determines dropout as well as weights.
 
     Attributes
     ----------
@@ -31,12 +31,12 @@ class Dropout(Module):
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If `p` is not from 0 to 1, or `rng` something else.
+        If `p` is not from 0 to 1, or `rng` is not as described.
 
     Notes
     -----
-    A number is kept with the probability 1 - p and then multiplied by 1 / (1 - p), as in PyTorch. One
-    instruction, and one more for a list of Values. After `eval`, and for p = 0, the output is the input itself.
+    A number is kept with the probability 1 - p and then multiplied by 1 / (1 - p), as in PyTorch. The call is one
+    instruction; for a list of Values it is two. After `eval`, and for p = 0, the output is the input itself.
 
     References
     ----------
@@ -62,7 +62,7 @@ class Dropout(Module):
         self.rng = generator("rng", rng)
 
     def __call__(self, x):
-        """Some of the numbers, enlarged, and 0 for the others; after `eval`, `x`.
+        """The input with some numbers set to 0 and the others enlarged; after `eval`, `x` itself.
 
         Parameters
         ----------
@@ -70,7 +70,7 @@ class Dropout(Module):
 
         Returns
         -------
-        What `x` is: list of Value, Value, Tensor
+        The type of `x`: list of Value, Value, Tensor
         """
         if not self.training or self.p == 0.0:
             return x
@@ -80,7 +80,7 @@ class Dropout(Module):
         return give(rows * Tensor(self.mask(rows.shape), requires_grad=False))
 
     def mask(self, shape):
-        """Factors: 0, or 1 / (1 - p)."""
+        """The factors: each is 0 or 1 / (1 - p)."""
         if self.p == 1.0:
             return np.zeros(shape)
         return (self.rng.random(shape) >= self.p) / (1.0 - self.p)

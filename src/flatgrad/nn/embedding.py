@@ -1,4 +1,4 @@
-"""Embedding: a vector of parameters for each of a number of things."""
+"""Embedding: a vector of parameters for each of a number of items."""
 import numpy as np
 
 from flatgrad._core import Tensor
@@ -12,19 +12,19 @@ __all__ = ["Embedding"]
 
 
 class Embedding(Module):
-    """A table of vectors, of which it gives those that are asked for.
+    """A table of vectors; a call returns the vectors of given indices.
 
     Parameters
     ----------
     num_embeddings : int
-        Vectors in the table.
+        The number of vectors in the table.
     embedding_dim : int
-        Numbers in a vector.
+        The number of elements of a vector.
     init : str, number, array_like or callable, optional
-        What the vectors are at first, as `flatgrad.nn.initialization.weights` takes it. PyTorch's
-        default: the normal distribution of mean 0 and standard deviation 1.
+        The initial vectors, as in `flatgrad.nn.initialization.weights`. PyTorch's default: the normal distribution of
+        mean 0 and standard deviation 1.
     rng : {None, int, random.Random, numpy.random.Generator}, optional
-        What draws them.
+        The source of random numbers.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Embedding(Module):
 
     Notes
     -----
-    One instruction, which copies: the gradient of a vector is the sum over its uses.
+    A call is one instruction, which copies. The gradient of a vector is the sum over its uses.
 
     Examples
     --------
@@ -58,8 +58,7 @@ class Embedding(Module):
         Parameters
         ----------
         indices : int, or (nested) list or array of int, shape (n_samples,) or (n_samples, k)
-            From 0 to ``num_embeddings - 1``. Floats that are whole numbers are taken too, as a data set
-            may have them.
+            From 0 to ``num_embeddings - 1``. Floats that are whole numbers are accepted, because data sets have them.
 
         Returns
         -------
@@ -70,9 +69,9 @@ class Embedding(Module):
         Raises
         ------
         ArgumentTypeError
-            If an index is no whole number.
+            If an index is not a whole number.
         DataError
-            If one is out of range, or there is none.
+            If an index is out of range, or there is no index.
         ShapeError
             If there are more than two dimensions.
         """
@@ -97,7 +96,7 @@ class Embedding(Module):
             raise ShapeError(f"{expected} of one or two dimensions, got the shape {array.shape}")
         if array.dtype.kind not in "iuf":
             raise ArgumentTypeError(f"{expected}, got {shortened(indices)}")
-        wrong = (array < 0) | (array >= self.num_embeddings) | (array != np.floor(array))   # nan too
+        wrong = (array < 0) | (array >= self.num_embeddings) | (array != np.floor(array))   # also true for nan
         if wrong.any():
             place = tuple(int(k) for k in np.argwhere(wrong)[0])
             where = f"[{', '.join(map(str, place))}]" if place else ""

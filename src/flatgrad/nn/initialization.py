@@ -1,7 +1,7 @@
-"""Initialisers: the numbers that weights begin with.
+"""Initialisers: the initial numbers of weights.
 
-Their formulas and gains are PyTorch's (`torch.nn.init`), their names Keras's as well; 'uniform' is
-micrograd's. Who draws is `random`, as in micrograd, unless a seed or a generator is given.
+The formulas and gains are PyTorch's (`torch.nn.init`). The names are PyTorch's and Keras's; 'uniform' is micrograd's.
+By default the numbers are drawn from `random`, as in micrograd; a seed or a generator can be given.
 """
 import math
 import random
@@ -17,7 +17,7 @@ GAINS = {"linear": 1.0, "relu": RECTIFIER, "leaky_relu": math.sqrt(2.0 / (1.0 + 
          "gelu": RECTIFIER, "gelu_tanh": RECTIFIER, "silu": RECTIFIER, "softplus": RECTIFIER, "tanh": 5.0 / 3.0,
          "sigmoid": 1.0, "softmax": 1.0}
 
-# Name -> (whether uniform, the standard deviation without the gain, from fan in and fan out).
+# Name -> (whether uniform, the standard deviation without the gain, as a function of fan in and fan out).
 SCALED = {
     "kaiming_uniform": (True, lambda fan_in, fan_out: 1.0 / math.sqrt(fan_in)),
     "kaiming_normal": (False, lambda fan_in, fan_out: 1.0 / math.sqrt(fan_in)),
@@ -30,36 +30,36 @@ NAMES = ["uniform", *SCALED, *ALIASES, "normal", "zeros", "ones"]
 
 
 def weights(init, shape, activation="linear", rng=None):
-    """The first weights of a layer.
+    """The initial weights of a layer.
 
     Parameters
     ----------
     init : str, real number, array_like, or callable
-        One of the names of the Notes; a number, for all of them; an array of the shape; or what is
-        called as ``init(shape, rng)`` and returns such an array.
+        A name from the Notes; a number, for all weights; an array of the given shape; or a function, called as
+        ``init(shape, rng)``, that returns such an array.
     shape : tuple of int
         ``(nout, nin)``, or ``(out_channels, in_channels, *kernel)`` of a convolution.
     activation : str, callable or None, optional
-        What follows the layer; decides the `gain`.
+        The activation after the layer; it determines the `gain`.
     rng : {None, int, random.Random, numpy.random.Generator}, optional
-        What draws, as `source` takes it.
+        The source of random numbers, as in `source`.
 
     Returns
     -------
     list of list of float
-        ``nout`` rows, each the weights of one output. They are drawn row by row.
+        ``nout`` rows, each with the weights of one output. The weights are drawn row by row.
 
     Raises
     ------
     UnknownNameError
-        If there is no initialiser of that name.
+        If there is no initialiser with this name.
     ArgumentTypeError, ShapeError, DataError, ArgumentError
-        If an argument is not as described; if what `init` is or returns has another shape, or nan or inf
-        in it.
+        If an argument is not as described; if the array that `init` is or returns has another shape, or contains nan
+        or inf.
 
     Notes
     -----
-    With ``fan_in`` and ``fan_out`` of `fans`, U(a) the uniform distribution over [-a, a] and N(s) the
+    ``fan_in`` and ``fan_out`` are those of `fans`. U(a) is the uniform distribution over [-a, a]. N(s) is the
     normal distribution of mean 0 and standard deviation s:
 
     =================================  ============================================
@@ -71,7 +71,7 @@ def weights(init, shape, activation="linear", rng=None):
     'xavier_normal', 'glorot_normal'   N(gain * sqrt(2 / (fan_in + fan_out))) [2]_
     'normal'                           N(1)
     'zeros', 'ones'                    0, 1
-    a number c                         c, for all
+    a number c                         c, for all weights
     =================================  ============================================
 
     References
@@ -102,8 +102,8 @@ def weights(init, shape, activation="linear", rng=None):
 
 
 def is_real(init):
-    """Whether it is a number, and not a bool."""
-    from numbers import Real   # here, as it is asked only of what is no name
+    """Whether `init` is a number, and not a bool."""
+    from numbers import Real   # imported here, because most calls have a name and do not come here
 
     return isinstance(init, Real) and not isinstance(init, bool)
 
@@ -117,7 +117,7 @@ def named(name, shape, scale, rng):
         return uniform(rng, 1.0, count)
     if name == "normal":
         return normal(rng, 1.0, count)
-    if count == 0:   # and maybe no fan in either
+    if count == 0:   # fan in and fan out may be 0 as well
         return []
     is_uniform, deviation = SCALED[ALIASES.get(name, name)]
     deviation = scale * deviation(*fans(shape))
@@ -125,7 +125,7 @@ def named(name, shape, scale, rng):
 
 
 def given(init, shape, rng):
-    """The numbers of an array, or of what a callable returns."""
+    """The numbers of an array, or of the array that a callable returns."""
     name = "init"
     if callable(init):
         name, init = "init()", init(shape, rng)
@@ -138,7 +138,7 @@ def given(init, shape, rng):
 
 
 def gain(activation):
-    """By how much weights should be larger for what follows them, so that signals keep their size.
+    """The factor for weights before an activation; with it, signals keep their size.
 
     Parameters
     ----------
@@ -148,14 +148,14 @@ def gain(activation):
     Returns
     -------
     float
-        That of PyTorch's `calculate_gain`: 1 for linear and sigmoid, 5/3 for tanh, sqrt(2) for relu,
-        sqrt(2 / (1 + 0.01**2)) for leaky_relu. PyTorch has none for the others: elu, gelu, gelu_tanh,
-        silu and softplus are taken for rectifiers, softmax for linear.
+        The gain of PyTorch's `calculate_gain`: 1 for linear and sigmoid, 5/3 for tanh, sqrt(2) for relu,
+        sqrt(2 / (1 + 0.01**2)) for leaky_relu. PyTorch has no gain for the others. Here elu, gelu, gelu_tanh,
+        silu and softplus have the gain of relu, and softmax the gain of linear.
 
     Raises
     ------
     UnknownNameError
-        If there is no activation of that name.
+        If there is no activation with this name.
 
     Examples
     --------
@@ -169,17 +169,17 @@ def gain(activation):
 
 
 def fans(shape):
-    """How many weights lead into an output, and how many out of an input.
+    """The number of weights of each output (fan in) and of each input (fan out).
 
     Parameters
     ----------
     shape : tuple of int
-        Of the weights: ``(nout, nin)``, or ``(out_channels, in_channels, *kernel)`` of a convolution.
+        The shape of the weights: ``(nout, nin)``, or ``(out_channels, in_channels, *kernel)`` of a convolution.
 
     Returns
     -------
     fan_in, fan_out : int
-        Channels times the kernel's size, which is 1 for a layer, as PyTorch counts.
+        The number of channels times the size of the kernel, as in PyTorch; for a layer the size of the kernel is 1.
 
     Examples
     --------
@@ -193,23 +193,23 @@ def fans(shape):
 
 
 def source(rng):
-    """What draws: something with the methods ``uniform(low, high)`` and ``normal`` or ``gauss``.
+    """A source of random numbers: an object with the methods ``uniform(low, high)`` and ``normal`` or ``gauss``.
 
     Parameters
     ----------
     rng : {None, int, random.Random, numpy.random.Generator}
-        None: the module `random`, so that `random.seed` decides, as in micrograd. An int: the seed of
-        a `random.Random` of its own, which draws what `random` does after ``random.seed`` of it.
+        None: the module `random`, so that `random.seed` determines the draws, as in micrograd. An int: the seed of
+        a new `random.Random`, which draws the numbers that `random` draws after ``random.seed`` with this int.
 
     Returns
     -------
     module, random.Random or numpy.random.Generator
-        Itself, if it is one already: several layers can share it.
+        `rng` itself, if it is a source already: several layers can share it.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If it is something else, or a negative int.
+        If `rng` is of another type, or a negative int.
 
     Examples
     --------
@@ -231,7 +231,7 @@ def source(rng):
 
 
 def is_generator(rng):
-    """Whether it is NumPy's, which need not be loaded to say no."""
+    """Whether `rng` is a generator of NumPy; does not import NumPy."""
     np = sys.modules.get("numpy")
     return np is not None and isinstance(rng, np.random.Generator)
 
@@ -239,7 +239,7 @@ def is_generator(rng):
 def uniform(rng, bound, count):
     """`count` numbers from the uniform distribution over [-bound, bound]; `rng` as `source` returns it."""
     if is_generator(rng):
-        return rng.uniform(-bound, bound, count).tolist()   # the numbers of so many single draws
+        return rng.uniform(-bound, bound, count).tolist()   # the same numbers as `count` single draws
     return [rng.uniform(-bound, bound) for _ in range(count)]
 
 
@@ -251,7 +251,7 @@ def normal(rng, deviation, count):
 
 
 def shape_of(shape):
-    """The tuple of two ints or more that `shape` is."""
+    """`shape` as a tuple of two or more ints."""
     try:
         result = tuple(shape)
     except TypeError:

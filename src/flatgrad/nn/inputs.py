@@ -1,4 +1,4 @@
-"""What modules take and give: one sample or several, and in which form."""
+"""Inputs and outputs of modules: one sample or several samples, in several forms."""
 import numbers
 
 from flatgrad._core import Tensor, Value
@@ -8,30 +8,30 @@ __all__ = ["as_rows", "given_sample", "given_value", "shown"]
 
 
 def as_rows(x, width=None, name="x", what="numbers"):
-    """An input as rows, and how to hand back the output.
+    """An input as rows, and a function that gives the output the form of the input.
 
     Parameters
     ----------
     x : sequence of Value or real number, or one Value or number; or, for several samples, a list of
         such rows, an array of shape ``(n_samples, width)``, or a Tensor
     width : int, optional
-        How many numbers a sample has to have.
+        The number of elements that a sample has to have.
     name, what : str, optional
-        What messages call `x`, and its numbers.
+        The names of `x` and of its elements in messages.
 
     Returns
     -------
     rows : Tensor, shape (n_samples, width)
-        A constant if there are only numbers in `x`. Of a list of Values a copy, made by one instruction.
+        A constant if `x` contains only numbers. For a list of Values a copy, made by one instruction.
     give : callable
-        Makes what the module returns of a Tensor of shape ``(n_samples, n_outputs)``: for a sample a
-        list of Value, for a Value by itself one Value, for a Tensor of one dimension another, and for
-        several samples the Tensor itself.
+        Turns a Tensor of shape ``(n_samples, n_outputs)`` into the result of the module: a list of Value for a
+        sample, a Value for a single Value, a Tensor of one dimension for a Tensor of one dimension, and the Tensor
+        itself for several samples.
 
     Raises
     ------
     ArgumentTypeError, DataError, ShapeError
-        If it is something else, empty, or of another width.
+        If `x` is of another type, empty, or of another width.
     """
     give = given_rows
     if isinstance(x, Tensor):
@@ -52,7 +52,7 @@ def as_rows(x, width=None, name="x", what="numbers"):
 
 
 def tensor_of(name, x):
-    """A Tensor of a list or an array; a constant if there is no Value in it."""
+    """A list or an array as a Tensor; a constant if it contains no Value."""
     import numpy as np
 
     if isinstance(x, (str, bytes, dict, set)):
@@ -75,35 +75,36 @@ def tensor_of(name, x):
     except (TypeError, ValueError) as error:
         kind = ArgumentTypeError if isinstance(error, TypeError) else ShapeError
         raise kind(name + str(error).removeprefix("data")) from None
-    if not rows._op:   # leaves: there were numbers only
+    if not rows._op:   # leaves, so x contains only numbers
         rows = Tensor(rows.data, requires_grad=False)
     return rows
 
 
-# ---- the outputs, from rows ----
+# ---- the outputs, made from rows ----
 
 def given_rows(out):
-    """For a batch."""
+    """The output for a batch."""
     return out
 
 
 def given_vector(out):
-    """For a Tensor of one dimension."""
+    """The output for a Tensor of one dimension."""
     return out.reshape(-1)
 
 
 def given_sample(out):
-    """For a sample."""
+    """The output for a sample."""
     return list(out.reshape(-1))
 
 
 def given_value(out):
-    """For a Value by itself."""
+    """The output for a single Value."""
     return out[0, 0] if out.size == 1 else given_sample(out)
 
 
 def shown(module, *arguments, **options):
-    """The repr of a module: its arguments, and of `options`, each ``(value, default)``, those that differ."""
+    """The repr of a module: its arguments, and the `options`, each ``(value, default)``, that differ from their
+    default."""
     words = [*map(repr, arguments),
              *(f"{name}={value!r}" for name, (value, default) in options.items() if value != default)]
     return f"{type(module).__name__}({', '.join(words)})"

@@ -1,10 +1,10 @@
-"""Neurons, layers, multi-layer perceptrons and modules in a row: micrograd's classes, drawing the same numbers.
+"""Neurons, layers, multi-layer perceptrons and sequences of modules: micrograd's classes, with the same random draws.
 
-Each keeps micrograd's constructor, attributes, order of parameters and reprs, and calls
-`random.uniform` in the same order, so that one seed gives one network in both packages.
+Each class keeps micrograd's constructor, attributes, order of parameters and reprs. It calls `random.uniform` in
+micrograd's order, so one seed gives the same network in both packages.
 
-A neuron called alone builds micrograd's scalar graph. A layer is one instruction, for a sample or for a
-whole batch, unless its attribute `fused` is False or `flatgrad.scalar_graph()` is around the call.
+A neuron that is called by itself builds micrograd's scalar graph. A layer is one instruction, for a sample or for a
+whole batch. If its attribute `fused` is False, or within `flatgrad.scalar_graph()`, it builds the scalar graph too.
 """
 import random
 from reprlib import recursive_repr
@@ -19,37 +19,37 @@ from flatgrad.nn.module import Module
 
 __all__ = ["Neuron", "Layer", "MLP", "Sequential"]
 
-# What `activation` may be, besides a function.
+# The values of `activation`, besides functions.
 ACTIVATIONS = ("linear", *scalar.ACTIVATIONS, "softmax")
 
 
 class Neuron(Weights, Module):
-    """b + w[0] * x[0] + w[1] * x[1] + ..., and an activation of it.
+    """b + w[0] * x[0] + w[1] * x[1] + ..., and an activation of this sum.
 
     Parameters
     ----------
     nin : int
         Number of inputs.
     nonlin : bool, optional
-        Whether relu follows the sum.
+        Whether relu is applied to the sum.
     activation : str, optional
-        What follows the sum: 'linear', 'relu', 'leaky_relu', 'elu', 'gelu', 'gelu_tanh', 'silu', 'softplus',
-        'tanh' or 'sigmoid'. None: what `nonlin` says.
+        The function of the sum: 'linear', 'relu', 'leaky_relu', 'elu', 'gelu', 'gelu_tanh', 'silu', 'softplus',
+        'tanh' or 'sigmoid'. None: relu or linear, according to `nonlin`.
     init : str, number, array_like of shape (1, nin), or callable, optional
-        How the weights begin; see `flatgrad.nn.initialization.weights`.
+        The initial weights; see `flatgrad.nn.initialization.weights`.
     bias : bool, optional
-        Whether there is a bias. Without, `b` is a constant 0 that is not among the parameters.
+        Whether there is a bias. Without a bias, `b` is a constant 0 and not among the parameters.
     rng : None, int, random.Random or numpy.random.Generator, optional
-        What the weights are drawn from, or a seed for it. None: Python's `random`, as in micrograd.
+        The source of random numbers for the weights, or a seed. None: Python's `random`, as in micrograd.
 
     Attributes
     ----------
     w : list of Value, length `nin`
-        Weights; at first drawn from the uniform distribution over [-1, 1], by `random.uniform`.
+        Weights; initially drawn from the uniform distribution over [-1, 1], by `random.uniform`.
     b : Value
-        Bias; at first 0.
+        Bias; initially 0.
     nonlin : bool
-        Whether the activation is another than 'linear'.
+        Whether the activation is not 'linear'.
     activation : str
     has_bias : bool
 
@@ -78,7 +78,7 @@ class Neuron(Weights, Module):
             self.nonlin = nonlin
         if bias is not True:
             self.has_bias = flag("bias", bias)
-        if type(init) is str and init == "uniform" and rng is None:   # micrograd's, and most often
+        if type(init) is str and init == "uniform" and rng is None:   # micrograd's case, the most frequent one
             self.w = [Value(random.uniform(-1, 1)) for _ in range(nin)]
         else:
             self.w = [Value(x) for row in weights(init, (1, nin), self.activation, rng) for x in row]
@@ -94,12 +94,12 @@ class Neuron(Weights, Module):
         Returns
         -------
         Value
-            Computed by micrograd's scalar graph: a product and a sum for each weight, then relu.
+            The result of micrograd's scalar graph: a product and a sum for each weight, then relu.
 
         Raises
         ------
         ValueError
-            If there are not as many inputs as weights.
+            If the number of inputs is not the number of weights.
         """
         act = weighted_sum(self.w, x, self.b)
         return getattr(act, self.activation)() if self.nonlin else act
@@ -121,7 +121,7 @@ class Neuron(Weights, Module):
         return f"{NAMES[self.activation]}Neuron({len(self.w)})"
 
 
-# As micrograd calls neurons, and PyTorch activations.
+# micrograd's names of neurons, and PyTorch's names of activations.
 NAMES = {"linear": "Linear", "relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU", "gelu": "GELU",
          "gelu_tanh": "GELUTanh", "silu": "SiLU", "softplus": "Softplus", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 
@@ -136,21 +136,20 @@ class Layer(Module):
     nout : int
         Number of neurons.
     activation : str or callable, optional
-        What follows the sums: a name that `Neuron` takes, or 'softmax', over the neurons; or a function of
-        what they give: of a Tensor for a batch, and of each neuron's Value for a sample. None: relu, or
-        what `nonlin` says.
+        The function of the sums: a name as for `Neuron`, or 'softmax', over the neurons. A callable gets a Tensor for
+        a batch, and the Value of each neuron for a sample. None: relu or linear, according to `nonlin`.
     init, bias, rng
         As for `Neuron`; all weights together are an array of the shape ``(nout, nin)``.
     fused : bool, optional
-        Whether the layer is one instruction, and not micrograd's scalar graph.
+        Whether the layer is one instruction. If not, it builds micrograd's scalar graph.
     **kwargs
-        For each `Neuron`: `nonlin`.
+        Arguments of each `Neuron`: `nonlin`.
 
     Attributes
     ----------
     neurons : list of Neuron, length `nout`
     then : None, 'softmax' or callable
-        What follows, if the neurons do not do it themselves.
+        The function of the neurons' outputs, unless the neurons apply it.
     fused : bool
 
     Raises
@@ -190,7 +189,7 @@ class Layer(Module):
 
     @property
     def activation(self):
-        """`then`, or the neurons' activation if they have the same, else None."""
+        """`then`, or the activation of the neurons if all have the same; otherwise None."""
         if self.then is not None:
             return self.then
         names = {getattr(n, "activation", None) for n in self.neurons}
@@ -200,12 +199,12 @@ class Layer(Module):
     def activation(self, activation):
         self.then, activation = split(activation)
         if self.then is None:
-            del self.then   # the class says it
+            del self.then   # the class attribute then applies
         for n in self.neurons:
             n.activation = activation
 
     def __call__(self, x):
-        """The neurons' outputs, for one sample or for several.
+        """The neurons' outputs, for one sample or for several samples.
 
         Parameters
         ----------
@@ -214,15 +213,15 @@ class Layer(Module):
 
         Returns
         -------
-        list of Value, length `nout`; or the Value itself if there is one neuron
+        list of Value, length `nout`; or a Value if there is one neuron
             For one sample.
         Tensor, shape `(n_samples, nout)`
-            For several samples. Of a Tensor of one dimension, a Tensor of shape `(nout,)`.
+            For several samples. For a Tensor of one dimension, a Tensor of shape `(nout,)`.
 
         Raises
         ------
         ValueError
-            If a sample has not as many numbers as there are weights.
+            If the number of elements of a sample is not the number of weights of a neuron.
         """
         if self.fused:
             out = layer_forward(self.neurons, x)
@@ -232,17 +231,17 @@ class Layer(Module):
             return out if self.then is None else after(self.then, out)
 
     def parameters(self):
-        """The parameters of each neuron in turn."""
+        """The parameters of all neurons, neuron by neuron."""
         return [p for n in self.neurons for p in n.parameters()]
 
     def named_values(self, prefix=""):
-        """The neurons' weights as one array of the shape `(nout, nin)`, and their biases as another."""
+        """The neurons' weights as one array of the shape `(nout, nin)`, and their biases as another array."""
         found = [dict(n.named_values()) for n in self.neurons]
         if found and all(list(values) == list(found[0]) and len(values["weight"]) == len(found[0]["weight"]) > 0
                          and set(values) <= {"weight", "bias"} for values in found):
             for name in found[0]:
                 yield prefix + name, [values[name] for values in found]
-        else:   # somebody has changed them
+        else:   # the program has changed them
             yield from super().named_values(prefix)
 
     def summary_rows(self, prefix=""):
@@ -261,7 +260,7 @@ class Layer(Module):
 
 
 class MLP(Module):
-    """A multi-layer perceptron: relu in every layer but the last, which is linear, unless told otherwise.
+    """A multi-layer perceptron. By default every layer has relu, except the last one, which is linear.
 
     Parameters
     ----------
@@ -270,11 +269,11 @@ class MLP(Module):
     nouts : sequence of int
         Number of neurons in each layer.
     activation, out_activation : str or callable, optional
-        Of every layer but the last, and of the last; see `Layer`.
+        The activation of every layer except the last, and of the last layer; see `Layer`.
     init, bias, rng
-        As for `Layer`. All layers draw from one generator.
+        As for `Layer`. All layers draw from the same generator.
     fused : bool, optional
-        Whether each layer is one instruction, and not micrograd's scalar graph.
+        Whether each layer is one instruction. If not, it builds micrograd's scalar graph.
 
     Attributes
     ----------
@@ -288,7 +287,7 @@ class MLP(Module):
 
     See Also
     --------
-    Sequential : another activation and initialisation for each layer.
+    Sequential : with an activation and an initialisation for each layer.
 
     Examples
     --------
@@ -318,11 +317,11 @@ class MLP(Module):
             self.fused = False
 
     def __call__(self, x):
-        """The last layer's output, as `Layer.__call__` takes and returns it."""
+        """The last layer's output. The forms of input and output are those of `Layer.__call__`."""
         return run(self.layers, x, self.fused)
 
     def parameters(self):
-        """The parameters of each layer in turn."""
+        """The parameters of all layers, layer by layer."""
         return [p for layer in self.layers for p in layer.parameters()]
 
     @recursive_repr()
@@ -331,26 +330,26 @@ class MLP(Module):
 
 
 class Sequential(Module):
-    """Modules one after the other: each takes what the one before it gives.
+    """Modules in a sequence: each takes the output of the module before it.
 
     Parameters
     ----------
     *modules : Module or callable
-        Or one list of them. A function, such as `flatgrad.tanh`, has no parameters.
+        The modules, or one list of modules. A function, such as `flatgrad.tanh`, has no parameters.
 
     Attributes
     ----------
-    layers : list
+    The modules. The list may be changed.
         The modules. May be changed.
 
     Raises
     ------
     TypeError
-        If one of them cannot be called.
+        If a module cannot be called.
 
     Examples
     --------
-    Another activation and initialisation in each layer:
+    Each layer with an activation and an initialisation of its own:
 
     >>> from flatgrad.nn import Layer, Sequential
     >>> model = Sequential(
@@ -377,14 +376,14 @@ class Sequential(Module):
         self.layers = list(modules)
 
     def __call__(self, x):
-        """What the last module gives."""
+        """The output of the last module."""
         return run(self.layers, x, self.fused)
 
     def __len__(self):
         return len(self.layers)
 
     def __getitem__(self, k):
-        """The module at `k`; of a slice, a Sequential of these modules."""
+        """The module at `k`; for a slice, a Sequential of the selected modules."""
         return Sequential(self.layers[k]) if isinstance(k, slice) else self.layers[k]
 
     def __iter__(self):
@@ -399,7 +398,7 @@ own_calls(Neuron.__call__, Layer.__call__)
 
 
 def run(layers, x, fused):
-    """What the last of the layers gives, in one go where they are plain."""
+    """The output of the last layer; all layers run in one call if they are plain."""
     if not fused:
         with scalar_graph():
             return run(layers, x, True)
@@ -412,7 +411,7 @@ def run(layers, x, fused):
 
 
 def split(activation):
-    """What a layer does after its neurons, and what they do, of a layer's activation."""
+    """The activation of a layer as a pair: the function after its neurons, and the activation of each neuron."""
     if isinstance(activation, type):
         raise ArgumentTypeError("activation: expected a name or a function, such as 'relu' or ReLU(), got the class "
                                 f"{activation.__name__}")
@@ -423,7 +422,7 @@ def split(activation):
 
 
 def after(then, out):
-    """What a layer gives whose neurons give `out`: a Tensor, a list of Values, or one Value."""
+    """The output of a layer whose neurons give `out`: a Tensor, a list of Values, or one Value."""
     if isinstance(out, Tensor) or then == "softmax" and isinstance(out, list):
         return softmax(out) if then == "softmax" else then(out)
     if isinstance(out, list):
@@ -432,13 +431,13 @@ def after(then, out):
 
 
 def size(name, value):
-    """The int that `value` is, or an error that names the argument."""
+    """`value` as an int, or an error that names the argument."""
     try:
         result = range(value).stop
     except TypeError:
         raise ArgumentTypeError(f"{name}: expected an int, got {value!r}") from None
     if result < 0:
         raise ArgumentError(f"{name}: expected 0 or more, got {value!r}")
-    if result >= 2**32:   # more than there are ids
+    if result >= 2**32:   # there are fewer ids
         raise ArgumentError(f"{name}: expected less than 2**32, got {shortened(value)}")
     return result

@@ -1,4 +1,4 @@
-"""What every model is: something that has parameters, found in its attributes, and can be saved."""
+"""The base class of models: it finds parameters in attributes, and saves and loads them."""
 import math
 import sys
 import threading
@@ -14,22 +14,22 @@ Keys = namedtuple("Keys", "missing unexpected")
 
 
 class Module:
-    """What has parameters.
+    """The base class of objects with parameters.
 
-    A subclass puts Values, lists of Values, leaf Tensors and other Modules, or lists and dicts of these,
-    into attributes, where they are found, and defines ``__call__``, or ``forward`` as in PyTorch. One
-    that defines `parameters` by itself, as micrograd's classes do, has what that returns. A Module may lead
-    back to one that it is in, as to a parent: there it is not entered again.
+    A subclass puts Values, lists of Values, leaf Tensors and other Modules, or lists and dicts of these, into
+    attributes. Module finds the parameters there. The subclass defines ``__call__``, or ``forward`` as in PyTorch. If a
+    subclass defines `parameters`, as micrograd's classes do, the parameters are the result of this method. A Module may
+    have an attribute that leads back to a Module around it, such as a parent; such an attribute is not followed.
 
     Attributes
     ----------
     fused : bool
-        Whether the layers in it are single instructions, and not micrograd's scalar graph.
+        Whether the layers of the model are single instructions. If not, they build micrograd's scalar graph.
     training : bool
-        What `train` and `eval` set; True at first.
+        The mode that `train` and `eval` set; initially True.
     buffer_names : tuple of str
-        Of the class: the attributes that are ndarrays to be saved with the parameters, such as running
-        means.
+        A class attribute: the names of the attributes that are ndarrays and saved with the parameters, such as
+        running means.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class Module:
     buffer_names = ()
 
     def __call__(self, *inputs):
-        """What `forward` returns, for a subclass that defines that and not `__call__`."""
+        """The result of `forward`, for a subclass that defines `forward` and not `__call__`."""
         forward = getattr(self, "forward", None)
         if forward is None:
             raise ArgumentTypeError(f"{type(self).__name__} has no __call__(), and no forward() either")
@@ -64,7 +64,7 @@ class Module:
     def zero_grad(self):
         """Set the gradient of every parameter to 0.
 
-        A backward pass adds to gradients, so this comes before each one.
+        A backward pass adds to gradients, so call this method before each backward pass.
         """
         parameters = self.parameters()
         try:
@@ -79,7 +79,7 @@ class Module:
         Returns
         -------
         list of Value
-            Each once, those in the module's own attributes first. The elements of a Tensor row by row.
+            Each parameter once, first those in the module's own attributes. The elements of a Tensor come row by row.
         """
         found = {id(p): p for _, values in own_values(self) for p in flat(values)}
         for _, child in below(self):
@@ -92,10 +92,10 @@ class Module:
         Yields
         ------
         name : str
-            The key of the state dict that has it, and its place there, as in ``'layers.0.weight[3, 1]'``.
+            The key in the state dict and the place in the array, as in ``'layers.0.weight[3, 1]'``.
         parameter : Value
         """
-        parameters = self.parameters()   # held from here on, so that no other object has the id of one
+        parameters = self.parameters()   # keeps the parameters alive, so that no other object gets the id of one
         names = {}
         for key, values in self.named_values():
             check_values(key, values, ())
@@ -105,12 +105,12 @@ class Module:
             yield names.get(id(p), f"parameters[{k}]"), p
 
     def named_values(self, prefix=""):
-        """The parameters as they lie in attributes: arrays, of which `state_dict` has the numbers.
+        """The parameters as attributes hold them: arrays, with the numbers of `state_dict`.
 
         Yields
         ------
         key : str
-            The path to it, beginning with `prefix`, as in ``'layers.0.weight'``.
+            The path to the parameter; it begins with `prefix`, as in ``'layers.0.weight'``.
         values : Value, Tensor, or (nested) list of Value
         """
         for name, values in own_values(self):
@@ -119,29 +119,29 @@ class Module:
             yield from within(self, child.named_values, f"{prefix}{name}.")
 
     def named_buffers(self, prefix=""):
-        """The arrays that are saved with the parameters and not trained, as `named_values` has those.
+        """The arrays that are saved with the parameters and not trained, in the manner of `named_values`.
 
         Yields
         ------
         key : str
         module : Module
         name : str
-            Of the attribute of `module`.
+            The name of the attribute of `module`.
         """
         for name in self.buffer_names:
             yield prefix + name, self, name
         for name, child in below(self):
             yield from within(self, child.named_buffers, f"{prefix}{name}.")
 
-    # ---- the modules in it ----
+    # ---- the modules in a module ----
 
     def named_children(self):
-        """The Modules in the attributes, and in lists, tuples and dicts there.
+        """The Modules in the attributes, and in lists, tuples and dicts in attributes.
 
         Yields
         ------
         name : str
-            As in ``'layers.0'``.
+            A name such as ``'layers.0'``.
         child : Module
         """
         for name, value in list(vars(self).items()):
@@ -152,12 +152,12 @@ class Module:
         return [child for _, child in self.named_children()]
 
     def named_modules(self, prefix=""):
-        """This Module and all in it.
+        """This Module and all Modules in it.
 
         Yields
         ------
         name : str
-            The path to it; '' for this one.
+            The path to the Module; '' for this Module.
         module : Module
         """
         yield prefix, self
@@ -169,17 +169,17 @@ class Module:
         return [module for _, module in self.named_modules()]
 
     def train(self, mode=True):
-        """Switch to training: dropout drops, and batch norm uses the batch's mean and variance.
+        """Switch to training mode: Dropout drops numbers, and BatchNorm uses the batch's mean and variance.
 
         Parameters
         ----------
         mode : bool, optional
-            False: as `eval`.
+            False: like `eval`.
 
         Returns
         -------
         Module
-            This one.
+            The Module itself.
         """
         mode = flag("mode", mode)
         for module in self.modules():
@@ -188,12 +188,12 @@ class Module:
         return self
 
     def eval(self):
-        """Switch to evaluation: nothing is dropped, and batch norm uses its running statistics.
+        """Switch to evaluation mode: Dropout drops nothing, and BatchNorm uses its running statistics.
 
         Returns
         -------
         Module
-            This one.
+            The Module itself.
         """
         return self.train(False)
 
@@ -203,13 +203,13 @@ class Module:
         Parameters
         ----------
         requires_grad : bool, optional
-            False: backward passes leave the gradients of all parameters as they are, and optimizers the
-            parameters, also those that have been made before.
+            False: backward passes no longer change the gradients of the parameters, and optimizers no longer change the
+            parameters. Both are also true for graphs and optimizers made before.
 
         Returns
         -------
         Module
-            This one.
+            The Module itself.
 
         Examples
         --------
@@ -233,8 +233,8 @@ class Module:
         Returns
         -------
         dict of str to ndarray
-            Weights of a layer of the shape ``(nout, nin)`` as ``'layers.0.weight'``, which is PyTorch's
-            orientation, biases as ``'layers.0.bias'``; buffers by the names of their attributes.
+            Weights of a layer as ``'layers.0.weight'``, of the shape ``(nout, nin)`` as in PyTorch; biases as
+            ``'layers.0.bias'``; buffers by the names of their attributes.
 
         Examples
         --------
@@ -254,13 +254,13 @@ class Module:
         return state
 
     def load_state_dict(self, state, strict=True):
-        """Take over the numbers that `state_dict` gave.
+        """Set all numbers of the model from a state dict.
 
         Parameters
         ----------
         state : dict of str to array_like
         strict : bool, optional
-            Whether it is an error if a key is missing, or unknown.
+            Whether a missing or an unknown key is an error.
 
         Returns
         -------
@@ -270,20 +270,21 @@ class Module:
         Raises
         ------
         StateError
-            If the keys or the shapes are not this model's, or there is a number that a parameter or buffer
-            cannot hold, such as the int 2**53 + 1; the message names each of them, and the model is as it was.
+            If the keys or the shapes are not this model's, or if a number does not fit the type of a parameter or
+            buffer,
+            such as the int 2**53 + 1. The message names all of them, and the model does not change.
         """
         import numpy as np
 
         from flatgrad.storage import Stored
 
         flag("strict", strict)
-        if not isinstance(state, Stored):   # of a file, whose arrays are read once all shapes are right
+        if not isinstance(state, Stored):   # the arrays of a file are read after all shapes have been checked
             try:
                 state = dict(state)
             except (TypeError, ValueError):
                 raise ArgumentTypeError(f"state: expected a dict of arrays, got {shortened(state)}") from None
-            # First what may run code of others, so that what is read of the model afterwards stays as it is.
+            # Do first all steps that may run users' code, so that the model does not change after it has been read.
             state = {key: as_array(value) for key, value in state.items()}
         parameters, buffers = {}, {}
         for key, values in self.named_values():
@@ -324,34 +325,34 @@ class Module:
                 else:
                     before.append((setattr, *buffers[key], getattr(*buffers[key])))
                     setattr(*buffers[key], array)
-        except BaseException:   # an interrupt, if nothing else
+        except BaseException:   # such as an interrupt
             for undo, *arguments in reversed(before):
                 try:
                     undo(*arguments)
-                except BaseException:   # the first error is the one to be told
+                except BaseException:   # the first error is the one to raise
                     pass
             raise
         return keys
 
     def save(self, path):
-        """Write `state_dict` to a file of NumPy's format ``.npz``, without pickle, whole or not at all.
+        """Write `state_dict` to a file in NumPy's format ``.npz``, without pickle, completely or not at all.
 
         Parameters
         ----------
         path : str or path-like
-            Taken as it is: no ending is added. `flatgrad.storage.write_file` says what becomes of links and devices.
+            The path as it is: no ending is added. `flatgrad.storage.write_file` explains links and devices.
 
         Raises
         ------
         OSError
-            If the file cannot be written; what was there before is as it was.
+            If the file cannot be written; a file that was there before does not change.
         """
         from flatgrad.storage import save_arrays
 
         save_arrays(path, self.state_dict())
 
     def load(self, path, strict=True):
-        """Take over the numbers that `save` wrote, as `load_state_dict` does.
+        """Set all numbers of the model from a file of `save`, as `load_state_dict` does.
 
         Parameters
         ----------
@@ -367,7 +368,7 @@ class Module:
         OSError
             If the file cannot be read.
         StateError
-            If it is no such file, or of another model; the model is as it was.
+            If the file has another format or belongs to another model; the model does not change.
 
         Examples
         --------
@@ -384,19 +385,19 @@ class Module:
         from flatgrad.storage import load_arrays, stored_arrays
 
         path = path_of("path", path)
-        if type(self).load_state_dict is not Module.load_state_dict:   # a user's, which takes arrays
+        if type(self).load_state_dict is not Module.load_state_dict:   # a method of the user, which takes arrays
             return self.load_state_dict(load_arrays(path), strict)
-        with stored_arrays(path, float("inf")) as arrays:   # no more is read than the model has room for
+        with stored_arrays(path, float("inf")) as arrays:   # no limit: reads only as much as the model holds
             return self.load_state_dict(arrays, strict)
 
     def summary(self):
-        """What the model is made of, as a table.
+        """The parts of the model, as a table.
 
         Returns
         -------
         str
-            A line for each innermost module: its name, what it is and the number of its parameters; and
-            their sum.
+            A line for each innermost module: its name, its description and the number of its parameters. The last line
+            has the sum.
 
         Examples
         --------
@@ -417,7 +418,7 @@ class Module:
                          for name, module, count in rows)
 
     def summary_rows(self, prefix=""):
-        """What `summary` has a line for: (name, description, number of parameters)."""
+        """The lines of `summary`: (name, description, number of parameters)."""
         own = sum(len(flat(values)) for _, values in own_values(self))
         children = below(self)
         if own or not children:
@@ -426,16 +427,16 @@ class Module:
             yield from within(self, child.summary_rows, f"{prefix}.{name}" if prefix else name)
 
     def description(self):
-        """What `summary` calls the module: its repr if that is short."""
+        """The description of the module in `summary`: its repr if it is short."""
         text = repr(self)
         own = type(self).__repr__ is not object.__repr__
         return text if own and len(text) <= 60 and "\n" not in text else type(self).__name__
 
 
-# ---- Modules that lead back to where one comes from ----
+# ---- Modules with an attribute that leads back to a Module around them ----
 
 class Entered(threading.local):
-    """The Modules that are asked at the moment what is in them, each in the one before it, and the call that asks."""
+    """The Modules whose children are being listed at the moment, outermost first, and the call that lists them."""
 
     def __init__(self):
         self.modules = []
@@ -445,8 +446,8 @@ entered = Entered()
 
 
 def below(module):
-    """`named_children`, but for the Modules in which it is asked itself; none if it is asked once more in itself."""
-    while entered.modules:   # an interrupt may have ended a call before it took itself out
+    """`named_children` without the Modules that are being listed; none if `module` itself is being listed already."""
+    while entered.modules:   # an interrupt may have ended a call before it removed its module
         frame = sys._getframe(1)
         while frame is not None and frame is not entered.modules[-1][1]:
             frame = frame.f_back
@@ -461,7 +462,7 @@ def below(module):
 
 
 def within(module, method, *arguments):
-    """What a method of a Module in this one returns, as a list: it does not come back to this one."""
+    """The result of a method of a Module in this one, as a list; the method does not come back to this Module."""
     entered.modules.append((module, sys._getframe()))
     try:
         return list(method(*arguments))
@@ -469,14 +470,14 @@ def within(module, method, *arguments):
         entered.modules.pop()
 
 
-# ---- what lies in attributes ----
+# ---- parameters in attributes ----
 
 def is_parameter(value):
     return isinstance(value, Value) or (isinstance(value, Tensor) and not value._is_constant and not value._op)
 
 
 def is_list_of_values(value, above=()):
-    """Whether it is a (nested) list of Values, and not empty; none that is in itself is."""
+    """Whether `value` is a (nested) list of Values and not empty. A list that contains itself is not."""
     return isinstance(value, (list, tuple)) and len(value) > 0 and id(value) not in above and all(
         isinstance(item, Value) or is_list_of_values(item, (*above, id(value))) for item in value)
 
@@ -488,7 +489,7 @@ def own_values(module):
 
 
 def modules_in(name, value, above=()):
-    """(path, Module) for a Module, or those in a list, tuple or dict, which may be in itself."""
+    """(path, Module) for a Module, or for the Modules in a list, tuple or dict; a list may contain itself."""
     if isinstance(value, Module):
         yield name, value
     elif isinstance(value, (list, tuple, dict)) and id(value) not in above:
@@ -496,7 +497,7 @@ def modules_in(name, value, above=()):
             yield from modules_in(f"{name}.{key}", item, (*above, id(value)))
 
 
-# ---- arrays of Values: one, a Tensor, a (nested) list ----
+# ---- arrays of Values: a Value, a Tensor, a (nested) list ----
 
 def flat(values):
     """The Values, row by row."""
@@ -506,7 +507,7 @@ def flat(values):
 
 
 def places(values, place=()):
-    """(index, Value) of each."""
+    """(index, Value) of each Value."""
     if isinstance(values, Value):
         yield place, values
     else:
@@ -515,13 +516,13 @@ def places(values, place=()):
 
 
 def check_name(key, taken):
-    """StateError if two things have one name, as two keys of a dict may have, of which one would get lost."""
+    """StateError if two parameters have the same name: two keys of a dict may, and one of them would be lost."""
     if key in taken:
         raise StateError(f"{key}: expected one name for each array of the model, got two of this name")
 
 
 def check_values(key, values, taken):
-    """An error if there is something else than Values where a layer has its parameters, or two have that name."""
+    """An error if a layer has objects other than Values as parameters, or if two parameters have the same name."""
     check_name(key, taken)
     if not isinstance(values, (Value, Tensor)):
         if not isinstance(values, (list, tuple)):
@@ -542,7 +543,7 @@ def shape(values):
 
 
 def numbers(values):
-    """Their data as an array of its own."""
+    """The data of the Values as a new array."""
     import numpy as np
 
     if isinstance(values, Tensor):
@@ -551,7 +552,7 @@ def numbers(values):
 
 
 def assign(values, array):
-    """Set their data."""
+    """Set the data of the Values."""
     if isinstance(values, Tensor):
         values.data = array
     else:
@@ -562,7 +563,7 @@ def assign(values, array):
 # ---- arrays of a state dict ----
 
 def as_array(x):
-    """A copy of `x` as an array, or `x` itself if it is none of numbers."""
+    """A copy of `x` as an array, or `x` itself if it is no array of numbers."""
     import numpy as np
 
     try:
@@ -573,21 +574,22 @@ def as_array(x):
 
 
 def as_kernel(given, own):
-    """The shape `given`, in two dimensions if it may be PyTorch's of a convolution's weight, of which ours is `own`."""
+    """The shape `given`; with two dimensions if it may be PyTorch's shape of the convolution weight with shape
+    `own`."""
     if len(given) > 2 == len(own) and given[0] == own[0]:
         return given[0], math.prod(given[1:])
     return given
 
 
 def as_type(array, dtype):
-    """The array as one of that type; ValueError if that does not hold one of its numbers."""
+    """The array with this dtype; ValueError if the dtype cannot hold one of its numbers."""
     import numpy as np
 
     numbers = array.reshape(-1)
     if dtype.kind == "b":
         held, expected = (numbers == 0) | (numbers == 1), "True and False"
     elif dtype.kind in "iu":
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max // 2   # with room to count on
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max // 2   # leaves room for further counting
         held, expected = (numbers == np.floor(numbers)) & (numbers >= low) & (numbers <= high), "whole numbers"
     elif array.dtype.kind in "iu":
         held, expected = (numbers >= -2**53) & (numbers <= 2**53), f"numbers that {dtype} holds exactly"

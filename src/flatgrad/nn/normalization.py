@@ -1,4 +1,4 @@
-"""Layers that give their inputs a mean of 0 and a variance of 1: over a batch, or within a sample."""
+"""Layers that give their inputs a mean of 0 and a variance of 1, over a batch or within a sample."""
 import numpy as np
 
 from flatgrad._core import Tensor
@@ -16,23 +16,23 @@ class BatchNorm(Module):
     Parameters
     ----------
     num_features : int
-        Numbers in a sample.
+        The number of elements of a sample.
     eps : float, optional
-        Added to the variance, in its unit; 0 or more.
+        A number added to the variance, in the unit of the variance; 0 or more.
     momentum : float or None, optional
-        How much of the running statistics each batch replaces, from 0 to 1. None: they are the means
-        over all batches.
+        The share of the running statistics that each batch replaces, from 0 to 1. None: the running statistics are
+        the means over all batches.
     affine : bool, optional
-        Whether a weight and a bias for each feature follow.
+        Whether the layer has a weight and a bias for each feature.
     track_running_stats : bool, optional
-        Whether there are running statistics. If not, the batch's are used after `eval` as well.
+        Whether there are running statistics. If not, the batch's statistics are used also after `eval`.
 
     Attributes
     ----------
     weight, bias : Tensor, shape (num_features,), or None
-        At first 1 and 0.
+        Initially 1 and 0.
     running_mean, running_var : ndarray, shape (num_features,), or None
-        At first 0 and 1. Part of the state dict, as `num_batches_tracked`.
+        Initially 0 and 1. Part of the state dict, like `num_batches_tracked`.
     num_batches_tracked : ndarray of int64, shape (), or None
 
     Raises
@@ -42,10 +42,10 @@ class BatchNorm(Module):
 
     Notes
     -----
-    y = (x - mean) / sqrt(var + eps) * weight + bias. In training mean and var are the batch's, var with
-    the divisor n, and the running statistics follow, whose variance has the divisor n - 1:
-    running = (1 - momentum) * running + momentum * batch's. After `eval` mean and var are the running
-    ones. 9 instructions in training, 4 after `eval`.
+    y = (x - mean) / sqrt(var + eps) * weight + bias. In training, mean and var are the batch's, and var has the
+    divisor n. The running statistics are updated by running = (1 - momentum) * running + momentum * batch's, where
+    the batch's variance has the divisor n - 1. After `eval`, mean and var are the running ones. 9 instructions in
+    training, 4 after `eval`.
 
     References
     ----------
@@ -95,9 +95,9 @@ class BatchNorm(Module):
         Raises
         ------
         DataError
-            If there is only one sample while the batch's variance is needed.
+            If there is only one sample and the batch's variance is needed.
         ShapeError
-            If a sample has not `num_features` numbers.
+            If a sample does not have `num_features` elements.
         """
         x, give = as_rows(x, self.num_features, what="features")
         if not self.training and self.track_running_stats:
@@ -121,7 +121,7 @@ class BatchNorm(Module):
         return out if self.bias is None else out + self.bias
 
     def follow(self, mean, variance):
-        """Take a batch's mean and variance into the running statistics."""
+        """Update the running statistics with a batch's mean and variance."""
         count = self.num_batches_tracked + 1
         part = 1.0 / int(count) if self.momentum is None else self.momentum
         self.running_mean = (1.0 - part) * self.running_mean + part * mean
@@ -139,18 +139,18 @@ class LayerNorm(Module):
     Parameters
     ----------
     normalized_shape : int
-        Numbers in a sample.
+        The number of elements of a sample.
     eps : float, optional
-        Added to the variance, in its unit; 0 or more.
+        A number added to the variance, in the unit of the variance; 0 or more.
     elementwise_affine : bool, optional
-        Whether a weight, and a bias, for each number follow.
+        Whether the layer has a weight, and a bias, for each element.
     bias : bool, optional
-        Whether there is a bias, if there is a weight.
+        Whether there is a bias, if the layer has a weight.
 
     Attributes
     ----------
     weight, bias : Tensor, shape (normalized_shape,), or None
-        At first 1 and 0.
+        Initially 1 and 0.
 
     Raises
     ------
@@ -159,8 +159,8 @@ class LayerNorm(Module):
 
     Notes
     -----
-    y = (x - mean) / sqrt(var + eps) * weight + bias, with the mean and the variance, of divisor
-    normalized_shape, of the sample. 9 instructions, and one more for a list of Values.
+    y = (x - mean) / sqrt(var + eps) * weight + bias, with the mean and the variance of the sample; the variance
+    has the divisor normalized_shape. 9 instructions; 10 for a list of Values.
 
     References
     ----------
@@ -199,7 +199,7 @@ class LayerNorm(Module):
         Raises
         ------
         ShapeError
-            If a sample has not `normalized_shape` numbers.
+            If a sample does not have `normalized_shape` elements.
         """
         x, give = as_rows(x, self.normalized_shape)
         centred = x - x.mean(axis=1).reshape(-1, 1)

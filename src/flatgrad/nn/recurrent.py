@@ -1,4 +1,4 @@
-"""Cells of recurrent networks: one step in time. The loop over a sequence is the user's own."""
+"""Cells of recurrent networks: one step in time. The user writes the loop over a sequence."""
 import math
 
 import numpy as np
@@ -14,7 +14,7 @@ __all__ = ["RNNCell", "LSTMCell", "GRUCell"]
 
 
 class Cell(Module):
-    """What the cells share: weights for the input and for the state, of so many gates."""
+    """The base class of cells: weights for the input and for the state, for a number of gates."""
 
     gates = 1
 
@@ -36,13 +36,13 @@ class Cell(Module):
         return linear(x, self.weight_ih, self.bias_ih)
 
     def plus_state_part(self, out, h):
-        """out + h @ weight_hh.T + bias_hh; a state of None is 0."""
+        """out + h @ weight_hh.T + bias_hh; if h is None, it counts as 0."""
         if h is not None:
             return out + linear(h, self.weight_hh, self.bias_hh)
         return out if self.bias_hh is None else out + self.bias_hh
 
     def rows_of_state(self, name, h, x):
-        """A state as rows, as many as x has."""
+        """A state as rows; there have to be as many rows as in x."""
         if h is None:
             return None
         rows, _ = as_rows(h, self.hidden_size, name)
@@ -64,19 +64,19 @@ class RNNCell(Cell):
     Parameters
     ----------
     input_size, hidden_size : int
-        Numbers in a sample, and in the state.
+        The number of elements of a sample, and of the state.
     bias : bool, optional
     nonlinearity : {'tanh', 'relu'}, optional
     rng : {None, int, random.Random, numpy.random.Generator}, optional
-        What draws the parameters, as `flatgrad.nn.initialization.source` takes it.
+        The source of random numbers for the parameters, as in `flatgrad.nn.initialization.source`.
 
     Attributes
     ----------
     weight_ih : Tensor, shape (hidden_size, input_size)
     weight_hh : Tensor, shape (hidden_size, hidden_size)
     bias_ih, bias_hh : Tensor, shape (hidden_size,), or None
-        All are drawn from the uniform distribution over [-1/sqrt(hidden_size), 1/sqrt(hidden_size)], as
-        in PyTorch, whose names they have.
+        All parameters have PyTorch's names, and are drawn from the uniform distribution over
+        [-1/sqrt(hidden_size), 1/sqrt(hidden_size)], as in PyTorch.
 
     Raises
     ------
@@ -108,7 +108,7 @@ class RNNCell(Cell):
         ----------
         x : list of Value and real number, length `input_size`; or a batch: list of rows, array or Tensor
             of shape ``(n_samples, input_size)``
-        h : likewise, of `hidden_size` numbers, optional
+        h : list of Value and real number, length `hidden_size`; or rows of `hidden_size` numbers, optional
             The state; None: zeros.
 
         Returns
@@ -118,7 +118,7 @@ class RNNCell(Cell):
         Raises
         ------
         ShapeError
-            If the widths are others, or there is not one state for each sample.
+            If a width differs, or if the number of states is not the number of samples.
         """
         x, give = as_rows(x, self.input_size)
         h = self.rows_of_state("h", h, x)
@@ -135,18 +135,18 @@ class LSTMCell(Cell):
     Parameters
     ----------
     input_size, hidden_size : int
-        Numbers in a sample, and in each of the two states.
+        The number of elements of a sample, and of each of the two states.
     bias : bool, optional
     rng : {None, int, random.Random, numpy.random.Generator}, optional
-        What draws the parameters, as `flatgrad.nn.initialization.source` takes it.
+        The source of random numbers for the parameters, as in `flatgrad.nn.initialization.source`.
 
     Attributes
     ----------
     weight_ih : Tensor, shape (4 * hidden_size, input_size)
-        Of the input gate, the forget gate, the cell and the output gate, one below the other.
+        The weights of the input gate, the forget gate, the cell and the output gate, one below the other.
     weight_hh : Tensor, shape (4 * hidden_size, hidden_size)
     bias_ih, bias_hh : Tensor, shape (4 * hidden_size,), or None
-        Drawn as those of `RNNCell`, and with PyTorch's names and order.
+        Drawn as in `RNNCell`, with PyTorch's names and order.
 
     Raises
     ------
@@ -182,7 +182,7 @@ class LSTMCell(Cell):
         x : list of Value and real number, length `input_size`; or a batch: list of rows, array or Tensor
             of shape ``(n_samples, input_size)``
         state : tuple (h, c), optional
-            Likewise, of `hidden_size` numbers each; None: zeros.
+            Two states as in `RNNCell`, of `hidden_size` numbers each; None: zeros.
 
         Returns
         -------
@@ -191,7 +191,7 @@ class LSTMCell(Cell):
         Raises
         ------
         ArgumentTypeError, ShapeError
-            If `state` is no pair, the widths are others, or there is not one state for each sample.
+            If `state` is not a pair, a width differs, or the number of states is not the number of samples.
         """
         x, give = as_rows(x, self.input_size)
         h = c = None
@@ -216,18 +216,18 @@ class GRUCell(Cell):
     Parameters
     ----------
     input_size, hidden_size : int
-        Numbers in a sample, and in the state.
+        The number of elements of a sample, and of the state.
     bias : bool, optional
     rng : {None, int, random.Random, numpy.random.Generator}, optional
-        What draws the parameters, as `flatgrad.nn.initialization.source` takes it.
+        The source of random numbers for the parameters, as in `flatgrad.nn.initialization.source`.
 
     Attributes
     ----------
     weight_ih : Tensor, shape (3 * hidden_size, input_size)
-        Of the reset gate, the update gate and the new state, one below the other.
+        The weights of the reset gate, the update gate and the new state, one below the other.
     weight_hh : Tensor, shape (3 * hidden_size, hidden_size)
     bias_ih, bias_hh : Tensor, shape (3 * hidden_size,), or None
-        Drawn as those of `RNNCell`, and with PyTorch's names and order.
+        Drawn as in `RNNCell`, with PyTorch's names and order.
 
     Raises
     ------
@@ -237,9 +237,8 @@ class GRUCell(Cell):
     Notes
     -----
     h' = (1 - z) * n + z * h with r = sigmoid(r_x + r_h), z = sigmoid(z_x + z_h) and
-    n = tanh(n_x + r * n_h), where r_x, z_x and n_x are the three parts of W_ih x + b_ih, and r_h, z_h
-    and n_h those of W_hh h + b_hh: 10 instructions. The reset gate comes after the product, as in
-    PyTorch.
+    n = tanh(n_x + r * n_h). Here r_x, z_x and n_x are the three parts of W_ih x + b_ih, and r_h, z_h and n_h the
+    three parts of W_hh h + b_hh: 10 instructions. The reset gate is applied after the product, as in PyTorch.
 
     References
     ----------
@@ -258,7 +257,7 @@ class GRUCell(Cell):
     gates = 3
 
     def __call__(self, x, h=None):
-        """The next state, as `RNNCell.__call__` takes and returns it."""
+        """The next state. The forms of input and output are those of `RNNCell.__call__`."""
         x, give = as_rows(x, self.input_size)
         h = self.rows_of_state("h", h, x)
         if h is None:

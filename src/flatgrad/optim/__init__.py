@@ -1,6 +1,6 @@
-"""Optimizers, how parameters follow their gradients: PyTorch's names, arguments, defaults and numbers.
+"""Optimizers, which update parameters by their gradients: PyTorch's names, arguments, defaults and numbers.
 
-`flatgrad.optim.lr_scheduler` has what changes learning rates on the way.
+`flatgrad.optim.lr_scheduler` has schedules of the learning rate.
 """
 from flatgrad.arguments import no_attribute
 from flatgrad.optim import lr_scheduler

@@ -1,6 +1,6 @@
 """Clipping of gradients, between ``backward()`` and ``step()``: PyTorch's names and arguments.
 
-Each is one call into C for each group of an optimizer; of parameters in a list, they are looked up first.
+Each function is one call into C for each group of an optimizer. For a list of parameters, it first looks them up.
 """
 import math
 
@@ -13,38 +13,38 @@ __all__ = ["clip_grad_norm_", "clip_grad_value_"]
 
 
 def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
-    """Scale gradients so that the norm of all of them together is not above `max_norm`.
+    """Scale gradients so that their common norm is at most `max_norm`.
 
     Parameters
     ----------
     parameters : Optimizer, Value, Tensor, or iterable of Value and Tensor
-        Whose gradients. With an optimizer, those of all its groups, and that is the quickest.
+        The parameters with the gradients to clip. With an optimizer, the parameters of all its groups; this is fastest.
     max_norm : float
-        The largest norm, 0 or more. With inf they stay as they are, and the norm comes back.
+        The largest norm, 0 or more. With inf the gradients do not change, and the function only returns the norm.
     norm_type : float, optional
-        Which norm, above 0; inf or 'inf' is the largest absolute value.
+        The order of the norm, above 0; inf or 'inf' is the largest absolute value.
     error_if_nonfinite : bool, optional
         Whether a norm of nan or inf is an error.
 
     Returns
     -------
     float
-        The norm before.
+        The norm before clipping.
 
     Raises
     ------
     GradientError
-        If the norm is nan or inf and `error_if_nonfinite`. It is a RuntimeError, and nothing has changed.
+        If the norm is nan or inf and `error_if_nonfinite` is True. It is a RuntimeError, and no gradient has changed.
     TypeError, ValueError
         If an argument is not as described.
 
     Notes
     -----
-    Every gradient is multiplied by ``min(1, max_norm / (norm + 1e-6))``, and the norm is
+    Every gradient is multiplied by ``min(1, max_norm / (norm + 1e-6))``. The norm is
     ``(sum of |g|**norm_type)**(1 / norm_type)``. Name, arguments and numbers are those of PyTorch's
-    ``torch.nn.utils.clip_grad_norm_``, except that the squares of gradients above 1e154 do not overflow:
-    PyTorch finds a norm of inf then and sets all gradients to 0. With a gradient that is nan or inf the
-    others are nan or 0 afterwards, as with PyTorch.
+    ``torch.nn.utils.clip_grad_norm_``, with one exception: the squares of gradients above 1e154 do not overflow.
+    PyTorch finds a norm of inf for these and sets all gradients to 0. If a gradient is nan or inf, the others become
+    nan or 0, as in PyTorch.
 
     References
     ----------
@@ -75,19 +75,19 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
         raise GradientError(f"the norm of order {norm_type:g} of the gradients is {norm}, expected a finite one; "
                             "error_if_nonfinite=False clips all the same")
     factor = max_norm / (norm + 1e-6) if max_norm < math.inf else 1.0
-    if not factor >= 1.0:   # nan as well
+    if not factor >= 1.0:   # also true for nan
         for group in groups:
             group.scale_grad(factor)
     return norm
 
 
 def clip_grad_value_(parameters, clip_value):
-    """Bring every gradient to what is from -clip_value to clip_value.
+    """Clip every gradient to the range from -clip_value to clip_value.
 
     Parameters
     ----------
     parameters : Optimizer, Value, Tensor, or iterable of Value and Tensor
-        Whose gradients. With an optimizer, those of all its groups, and that is the quickest.
+        The parameters with the gradients to clip. With an optimizer, the parameters of all its groups; this is fastest.
     clip_value : float
         The largest absolute value, 0 or more.
 
@@ -98,7 +98,7 @@ def clip_grad_value_(parameters, clip_value):
 
     Notes
     -----
-    ``g = min(max(g, -clip_value), clip_value)``; a gradient that is nan stays. Name and arguments are those
+    ``g = min(max(g, -clip_value), clip_value)``; a gradient that is nan stays nan. Name and arguments are those
     of PyTorch's ``torch.nn.utils.clip_grad_value_``.
 
     Examples
@@ -117,7 +117,7 @@ def clip_grad_value_(parameters, clip_value):
 
 
 def groups_of(parameters):
-    """The core's handles of what the caller calls parameters, in a list."""
+    """The core's handles of the parameters, in a list; `parameters` as in the functions above."""
     if isinstance(parameters, Optimizer):
         return parameters._parameters
     if isinstance(parameters, Parameters):
@@ -133,7 +133,7 @@ def groups_of(parameters):
 
 
 def norm_of(norms, norm_type):
-    """The norm of a vector from those of its parts."""
+    """The norm of a vector from the norms of its parts."""
     if len(norms) == 1:
         return norms[0]
     largest = max(norms, default=0.0)
@@ -148,7 +148,7 @@ def norm_of(norms, norm_type):
 
 
 def bound(name, value, expected="a number, 0 or more"):
-    """The float, 0 or more and inf at most, that `value` is."""
+    """`value` as a float, 0 or more, possibly inf."""
     result = real(name, value, expected)
     if not result >= 0.0:
         raise ArgumentError(f"{name}: expected {expected}, got {value!r}")

@@ -1,10 +1,10 @@
-"""Learning rates that change on the way: PyTorch's names, arguments, defaults and numbers.
+"""Schedules of the learning rate: PyTorch's names, arguments, defaults and numbers.
 
-A scheduler is made after its optimizer, whose learning rates it sets at once, and its ``step()`` comes
-after the optimizer's, once in an epoch or once in a batch. "Epoch" below is the number of its steps.
+Make a scheduler after its optimizer; the scheduler sets the optimizer's learning rates at once. Call its ``step()``
+after the optimizer's, once for each epoch or once for each batch. "Epoch" below is the number of the scheduler's steps.
 
-Most schedulers go from the learning rate as it is to the next one, as PyTorch's do: several of them on
-one optimizer multiply, and what sets a learning rate by hand has its effect.
+Most schedulers compute the next learning rate from the current one, as PyTorch's do. So the factors of several
+schedulers on one optimizer multiply, and a learning rate that a program sets by hand has an effect.
 """
 import copy
 import math
@@ -21,7 +21,7 @@ __all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ConstantLR", "Li
 
 
 def count(name, value, low=0, most=sys.maxsize):
-    """The int that `value` is, which has to be `low` or more and no more than `most`, as a float can be."""
+    """`value` as an int from `low` to `most`; limits that a float holds."""
     result = whole(name, value, low)
     if result > most:
         raise ArgumentError(f"{name}: expected an int, {most} at most, got {shortened(value)}")
@@ -29,31 +29,31 @@ def count(name, value, low=0, most=sys.maxsize):
 
 
 class LRScheduler:
-    """What the schedulers share. A class of your own has ``get_lr()``.
+    """The base class of schedulers. A class of your own defines ``get_lr()``.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     last_epoch : int, optional
-        -1 to begin; to go on where another scheduler was, its `last_epoch`, with an optimizer whose
-        groups have the key ``'initial_lr'``, which its state dict brings.
+        -1 for a new schedule. To continue another scheduler, its `last_epoch`; the groups of the optimizer then need
+        the key ``'initial_lr'``, which the optimizer's state dict contains.
     **settings
-        What the schedule needs, attributes of the scheduler and part of its state.
+        The settings of the schedule: attributes of the scheduler and part of its state.
 
     Attributes
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     last_epoch : int
-        How many steps there were.
+        The number of steps so far.
     base_lrs : list of float
-        The learning rate that each group began with.
+        The initial learning rate of each group.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described. The optimizer has not changed then.
+        If an argument is not as described. The optimizer does not change then.
 
     Examples
     --------
@@ -74,8 +74,8 @@ class LRScheduler:
     [0.16666666666666666]
     """
 
-    _checks = {}       # name of a setting -> its check, with which state dicts are checked as well
-    _beginning = False   # whether this is the first learning rate, which the constructor sets
+    _checks = {}       # name of a setting -> its check, which is also applied to state dicts
+    _beginning = False   # whether the constructor is setting the first learning rate
 
     def __init__(self, optimizer, last_epoch=-1, **settings):
         self.optimizer = checked_optimizer(optimizer)
@@ -113,7 +113,7 @@ class LRScheduler:
         self._go_to(self.last_epoch + 1, self.get_lr)
 
     def _restart(self):
-        """Be at epoch 0 whatever the learning rates are, for `SequentialLR`."""
+        """Go to epoch 0 whatever the learning rates are, for `SequentialLR`."""
         self._go_to(0, getattr(self, "_first_lr", self.get_lr))
 
     def _go_to(self, epoch, get_lr):
@@ -139,7 +139,7 @@ class LRScheduler:
         self._last_lr = rates
 
     def _other_changes(self):
-        """What else changes in each group: dicts, or nothing at all."""
+        """The other changes in each group: dicts, or an empty list."""
         return ()
 
     def get_lr(self):
@@ -147,7 +147,7 @@ class LRScheduler:
         raise NotImplementedError(f"{type(self).__name__} has no get_lr()")
 
     def _rates(self):
-        """The learning rates as they are."""
+        """The current learning rates."""
         return [non_negative(f"param_groups[{k}]['lr']", group["lr"])
                 for k, group in enumerate(self.optimizer.param_groups)]
 
@@ -161,12 +161,12 @@ class LRScheduler:
         return list(self._last_lr)
 
     def state_dict(self):
-        """What it takes to go on from here, with an optimizer that has its own state.
+        """The state for continuing later, with an optimizer that has its own state.
 
         Returns
         -------
         dict
-            Numbers, strings and lists of them. Functions are not part of it.
+            Numbers, strings and lists of them. Functions are not included.
         """
         return {name: copy.deepcopy(value) for name, value in vars(self).items()
                 if name not in ("optimizer", *self._not_saved)}
@@ -174,17 +174,16 @@ class LRScheduler:
     _not_saved = ()
 
     def load_state_dict(self, state_dict):
-        """Go on from where `state_dict` was called. The optimizer's learning rates are left to its own state.
+        """Continue from a state. The optimizer's own state contains its learning rates.
 
         Parameters
         ----------
         state_dict : dict
-            What `state_dict` returned, of a scheduler of the same class for as many groups.
+            The result of `state_dict`, from a scheduler of the same class for the same number of groups.
 
         Raises
         ------
-        StateError
-            If it is not that. The scheduler has not changed then.
+        If `state_dict` is not as described. The scheduler does not change then.
         """
         own = self.state_dict()
         expect_keys("state_dict", state_dict, list(own))
@@ -195,7 +194,7 @@ class LRScheduler:
                 if name in self._checks:
                     value = self._checks[name](label, value)
                 elif name == "last_epoch":
-                    value = count(label, value, -1, MOST_STEPS)   # -1: of a SequentialLR, and it is not its turn yet
+                    value = count(label, value, -1, MOST_STEPS)   # -1 within a SequentialLR, before its turn
                 elif name in ("base_lrs", "_last_lr"):
                     value = numbers_for_groups(label, value, self.optimizer, one_for_all=False)
                 else:
@@ -211,16 +210,16 @@ class LRScheduler:
 
 
 class LambdaLR(LRScheduler):
-    """The first learning rate times a function of the epoch.
+    """The initial learning rate times a function of the epoch.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     lr_lambda : callable or list of callable
         The factor for an epoch, an int from 0 on; or a list with one for each group.
     last_epoch : int, optional
-        As `LRScheduler` says.
+        As for `LRScheduler`.
 
     Raises
     ------
@@ -261,18 +260,18 @@ class LambdaLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """The learning rate times gamma, every `step_size` epochs.
+    """The learning rate is multiplied by gamma every `step_size` epochs.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     step_size : int
-        How many epochs it stays, 1 or more.
+        The number of epochs between changes, 1 or more.
     gamma : float, optional
         The factor, 0 or more.
     last_epoch : int, optional
-        As `LRScheduler` says.
+        As for `LRScheduler`.
 
     Raises
     ------
@@ -309,18 +308,18 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """The learning rate times gamma, at each of some epochs.
+    """The learning rate is multiplied by gamma at given epochs.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     milestones : iterable of int
-        The epochs, 0 or more. One that occurs twice counts twice.
+        The epochs, 0 or more. An epoch that occurs twice counts twice.
     gamma : float, optional
         The factor, 0 or more.
     last_epoch : int, optional
-        As `LRScheduler` says.
+        As for `LRScheduler`.
 
     Raises
     ------
@@ -357,18 +356,18 @@ class MultiStepLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """A smaller learning rate for the first epochs.
+    """A smaller learning rate during the first epochs.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     factor : float, optional
         The factor, above 0 and up to 1.
     total_iters : int, optional
-        For how many epochs.
+        The number of epochs with the smaller learning rate.
     last_epoch : int, optional
-        As `LRScheduler` says.
+        As for `LRScheduler`.
 
     Raises
     ------
@@ -407,20 +406,20 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """A learning rate that goes straight from one factor to another, and stays there.
+    """A learning rate that changes linearly from one factor to another, and then stays.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     start_factor : float, optional
         The factor in epoch 0, above 0 and up to 1.
     end_factor : float, optional
         The factor from epoch `total_iters` on, from 0 to 1.
     total_iters : int, optional
-        How many epochs it takes.
+        The number of epochs of the change.
     last_epoch : int, optional
-        As `LRScheduler` says.
+        As for `LRScheduler`.
 
     Raises
     ------
@@ -457,7 +456,7 @@ class LinearLR(LRScheduler):
             factor = self.start_factor
         elif epoch <= self.total_iters and not self._beginning:
             rise = self.end_factor - self.start_factor
-            # On the way to 0 rounding would end a little below it.
+            # On the way to 0, rounding would give a learning rate a little below 0.
             factor = max(0.0, 1.0 + rise / (self.total_iters * self.start_factor + (epoch - 1) * rise))
         return [lr * factor for lr in self._rates()]
 
@@ -466,16 +465,16 @@ class LinearLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """The learning rate times gamma, every epoch.
+    """The learning rate is multiplied by gamma every epoch.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     gamma : float
         The factor, 0 or more.
     last_epoch : int, optional
-        As `LRScheduler` says.
+        As for `LRScheduler`.
 
     Raises
     ------
@@ -511,18 +510,18 @@ class ExponentialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """A learning rate that falls to `eta_min` in `T_max` epochs, along half a cosine, and rises again.
+    """A learning rate that falls to `eta_min` in `T_max` epochs, along half a cosine, and then rises again.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     T_max : int
-        How many epochs it falls, 1 or more.
+        The number of epochs of the fall, 1 or more.
     eta_min : float, optional
-        The least learning rate, 0 or more.
+        The smallest learning rate, 0 or more.
     last_epoch : int, optional
-        As `LRScheduler` says.
+        As for `LRScheduler`.
 
     Raises
     ------
@@ -531,8 +530,8 @@ class CosineAnnealingLR(LRScheduler):
 
     Notes
     -----
-    ``lr = eta_min + (initial_lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2``, as of [1]_ without its
-    restarts, computed from the learning rate before.
+    ``lr = eta_min + (initial_lr - eta_min) * (1 + cos(pi * epoch / T_max)) / 2``, as in [1]_ without restarts. Each
+    learning rate is computed from the one before.
 
     References
     ----------
@@ -563,7 +562,7 @@ class CosineAnnealingLR(LRScheduler):
         rates, least, epoch = self._rates(), self.eta_min, self.last_epoch
         if self._beginning:
             return rates
-        if (epoch - 1) % (2 * self.T_max) == self.T_max:   # up from the least, where the ratio below is 0 / 0
+        if (epoch - 1) % (2 * self.T_max) == self.T_max:   # up from the minimum, where the ratio below is 0 / 0
             rise = (1.0 - math.cos(math.pi / self.T_max)) / 2.0
             return [lr + (base - least) * rise for lr, base in zip(rates, self.base_lrs)]
         ratio = (1.0 + math.cos(math.pi * epoch / self.T_max)) / (1.0 + math.cos(math.pi * (epoch - 1) / self.T_max))
@@ -574,18 +573,18 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """One scheduler after the other.
+    """Several schedulers, one after the other.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     schedulers : list of LRScheduler
-        In their order, made for this optimizer; no ReduceLROnPlateau and no SequentialLR.
+        The schedulers in order, made for this optimizer; no ReduceLROnPlateau and no SequentialLR.
     milestones : list of int
-        The epochs at which the second one and those after it begin, rising.
+        The epochs at which the second and later schedulers begin, in rising order.
     last_epoch : int, optional
-        Only -1: to go on from somewhere there is `load_state_dict`.
+        Only -1; use `load_state_dict` to continue from another epoch.
 
     Raises
     ------
@@ -594,7 +593,7 @@ class SequentialLR(LRScheduler):
 
     Notes
     -----
-    Each scheduler begins with its epoch 0 and the first learning rates of the groups.
+    Each scheduler begins with its epoch 0 and the initial learning rates of the groups.
 
     Examples
     --------
@@ -678,47 +677,47 @@ class SequentialLR(LRScheduler):
 
 
 class OneCycleLR(LRScheduler):
-    """One cycle: the learning rate up to `max_lr` and down to far below where it began; momentum the other way.
+    """One cycle: the learning rate rises to `max_lr`, then falls far below its initial value; momentum does the
+    reverse.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     max_lr : float or list of float
         The largest learning rate, or one for each group.
     total_steps : int, optional
-        How many steps there are, 1 or more.
+        The number of steps, 1 or more.
     epochs, steps_per_epoch : int, optional
-        Instead of `total_steps`, which is their product.
+        Instead of `total_steps`: the product of both is `total_steps`.
     pct_start : float, optional
-        The part of the steps in which it rises, from 0 to 1.
+        The share of the steps in which the learning rate rises, from 0 to 1.
     anneal_strategy : {'cos', 'linear'}, optional
-        Along half a cosine, or straight.
+        Whether the learning rate changes along half a cosine, or linearly.
     cycle_momentum : bool, optional
         Whether `momentum`, or the first of `betas`, falls from `max_momentum` to `base_momentum` and rises
-        again. The optimizer needs to have one of them.
+        again. The optimizer then needs one of these hyperparameters.
     base_momentum, max_momentum : float or list of float, optional
-        For all groups, or one for each, from 0 to below 1.
+        One number for all groups, or one for each, from 0 to below 1.
     div_factor : float, optional
-        ``max_lr / div_factor`` is what it begins with.
+        The initial learning rate is ``max_lr / div_factor``.
     final_div_factor : float, optional
-        This many times less is what it ends with.
+        The last learning rate is the initial one divided by `final_div_factor`.
     three_phase : bool, optional
-        Whether it falls as it rose, and goes to the end in a third phase.
+        Whether the learning rate first falls as it rose, and then falls to the last value in a third phase.
     last_epoch : int, optional
-        As `LRScheduler` says.
+        As for `LRScheduler`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described, or in a step after `total_steps`.
+        If an argument is not as described; ValueError also in a step after `total_steps`.
 
     Notes
     -----
-    Defaults are PyTorch's, and so is that there may be one step more than `total_steps` has learning rates
-    for; it goes on past the end, but not below 0. The groups have the keys ``'max_lr'``, ``'min_lr'``,
-    ``'max_momentum'`` and ``'base_momentum'`` then, so that the optimizer's state dict has what it takes to
-    go on.
+    Defaults are PyTorch's. As in PyTorch, one step more than the `total_steps` learning rates is allowed; the learning
+    rate goes on past the end, but not below 0. The groups get the keys ``'max_lr'``, ``'min_lr'``,
+    ``'max_momentum'`` and ``'base_momentum'``, so the optimizer's state dict contains all that is needed to continue.
 
     References
     ----------
@@ -773,7 +772,7 @@ class OneCycleLR(LRScheduler):
 
     @staticmethod
     def _momentum_of(optimizer):
-        """Which hyperparameter it cycles."""
+        """The name of the hyperparameter that the scheduler changes as momentum."""
         for name in ("betas", "momentum"):
             if name in optimizer.defaults:
                 return name
@@ -806,7 +805,8 @@ class OneCycleLR(LRScheduler):
         super().load_state_dict(state_dict)
 
     def _phase(self):
-        """Where the step is: what the learning rate and the momentum come from and go to, and how far it is."""
+        """The current phase: the start and the end of the learning rate and of the momentum, and the part that is
+        done."""
         rise = self.pct_start * self.total_steps
         phases = [(rise - 1.0, "initial_lr", "max_lr", "max_momentum", "base_momentum")]
         if self.three_phase:
@@ -847,28 +847,28 @@ class OneCycleLR(LRScheduler):
 
 
 class ReduceLROnPlateau(LRScheduler):
-    """A smaller learning rate whenever a metric has not improved for some epochs.
+    """A smaller learning rate when a metric has not improved for some epochs.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Whose learning rates change.
+        The optimizer whose learning rates change.
     mode : {'min', 'max'}, optional
-        Whether the metric is better if it is smaller or larger.
+        Whether smaller or larger values of the metric are better.
     factor : float, optional
-        What the learning rate is multiplied by, from 0 to below 1.
+        The factor of a reduction, from 0 to below 1.
     patience : int, optional
-        How many epochs without improvement are let pass.
+        The number of epochs without improvement before a reduction.
     threshold : float, optional
-        By how much it has to improve on the best, 0 or more.
+        The smallest improvement on the best value, 0 or more.
     threshold_mode : {'rel', 'abs'}, optional
-        Whether that is a part of the best or a difference.
+        Whether `threshold` is a share of the best value or a difference.
     cooldown : int, optional
-        For how many epochs after a reduction none is counted as bad.
+        The number of epochs after a reduction in which no epoch counts as bad.
     min_lr : float or list of float, optional
-        The least learning rate, for all groups or one for each.
+        The smallest learning rate, for all groups or one for each.
     eps : float, optional
-        A reduction by no more than this is left out.
+        A reduction by no more than `eps` is left out.
 
     Raises
     ------
@@ -877,7 +877,7 @@ class ReduceLROnPlateau(LRScheduler):
 
     Notes
     -----
-    Names, defaults and rules are PyTorch's. A metric of nan is no improvement.
+    Names, defaults and rules are PyTorch's. A metric of nan counts as no improvement.
 
     Examples
     --------
@@ -914,7 +914,7 @@ class ReduceLROnPlateau(LRScheduler):
         self._last_lr = self._rates()
 
     def step(self, metrics):
-        """Take an epoch's metric, and reduce the learning rates if it is time to.
+        """Record the metric of an epoch, and reduce the learning rates if necessary.
 
         Parameters
         ----------
@@ -962,7 +962,7 @@ class ReduceLROnPlateau(LRScheduler):
 
 
 def checked_optimizer(optimizer):
-    """`optimizer`, which has to be one."""
+    """`optimizer`, after a check that it is an Optimizer."""
     if not isinstance(optimizer, Optimizer):
         raise ArgumentTypeError(f"optimizer: expected an Optimizer, got {optimizer!r}")
     return optimizer
@@ -990,18 +990,18 @@ def whole_numbers(name, value):
 
 
 def fraction(name, value):
-    """The float above 0 and up to 1 that `value` is."""
+    """`value` as a float above 0 and up to 1."""
     if up_to_one(name, value) == 0.0:
         raise ArgumentError(f"{name}: expected a number above 0 and up to 1, got {value!r}")
     return float(value)
 
 
 def below_one(name, value):
-    """The float from 0 to below 1 that `value` is."""
+    """`value` as a float from 0 to below 1."""
     return within(name, value, 0.0, 1.0)
 
 
 def metric(name, value):
-    """The float that `value` is, which may be a Value."""
+    """`value`, possibly a Value, as a float."""
     value = value.data if isinstance(value, Value) else value
     return real(name, value)

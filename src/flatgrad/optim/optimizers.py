@@ -1,7 +1,7 @@
-"""Optimizers: how parameters follow their gradients. PyTorch's names, defaults and update rules.
+"""Optimizers, which update parameters by their gradients: PyTorch's names, defaults and update rules.
 
-A step is one call into C: what is here does not loop over parameters. What PyTorch's arguments `foreach`,
-`fused`, `capturable` and `differentiable` are about, GPUs and second derivatives, flatgrad does not have.
+A step is one call into C; no Python code loops over parameters. PyTorch's arguments `foreach`, `fused`, `capturable`
+and `differentiable` are for GPUs and second derivatives, which flatgrad does not have.
 """
 import copy
 from operator import is_
@@ -14,21 +14,21 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 
 __all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"]
 
-# What schedulers of learning rates leave in a group.
+# The keys that schedulers of the learning rate add to a group.
 SCHEDULED = {"initial_lr": non_negative, "max_lr": non_negative, "min_lr": non_negative,
              "max_momentum": lambda name, value: within(name, value, 0.0, 1.0),
              "base_momentum": lambda name, value: within(name, value, 0.0, 1.0)}
 
-# No optimizer takes more steps than float64 counts.
+# The number of steps has to be an integer that float64 holds.
 MOST_STEPS = 2**53
 
 
-# The state that is made of squares.
+# The parts of the state that are sums or means of squares.
 OF_SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta")
 
 
 def parameter_list(params, name="params", some=True):
-    """An optimizer's `params` as a new list. The core checks what is in it."""
+    """An optimizer's `params` as a new list. The core checks its items."""
     expected = f"{name}: expected an iterable of Values and Tensors, such as model.parameters(), got"
     if isinstance(params, (Tensor, set, frozenset, dict)):   # a set has no order that a copy could keep
         raise ArgumentTypeError(f"{expected} a {type(params).__name__}")
@@ -43,14 +43,14 @@ def parameter_list(params, name="params", some=True):
 
 
 def kept(state, name, parameters, fill=0.0):
-    """An array of the state, made now if there is none."""
+    """An array of the state; it is made now if it does not exist."""
     if name not in state:
         state[name] = np.full(parameters.count, fill)
     return state[name]
 
 
 def up_to_one(name, value):
-    """The float from 0 to 1 that `value` is."""
+    """`value` as a float from 0 to 1."""
     return within(name, value, 0.0, np.nextafter(1.0, 2.0), "a number from 0 to 1")
 
 
@@ -64,7 +64,8 @@ def pair_of_betas(name, betas):
 
 
 def expect_keys(name, mapping, required, others=()):
-    """StateError if `mapping` is no dict, a key is missing, or one is neither required nor among the others."""
+    """StateError if `mapping` is no dict, a required key is missing, or a key is neither in `required` nor in
+    `others`."""
     if not isinstance(mapping, dict):
         raise StateError(f"{name}: expected a dict, got {described(mapping)}")
     missing = [key for key in required if key not in mapping]
@@ -77,69 +78,69 @@ def expect_keys(name, mapping, required, others=()):
 
 
 def hyperparameter(k, group, name):
-    """What group number `k` has of that name."""
+    """The value of hyperparameter `name` in group number `k`."""
     if name not in group:
         raise ArgumentError(f"param_groups[{k}]: expected the key {name!r}, got the keys {list(group)}")
     return group[name]
 
 
 def same(params, given):
-    """Whether `params` are those of a group: its list as it was, or another of the same objects."""
+    """Whether `params` are the parameters of a group: the same list unchanged, or another list of the same objects."""
     theirs, copied = given
     return (isinstance(params, (list, tuple)) and len(params) == len(copied)
             and (params is theirs or all(map(is_, params, copied))))
 
 
 def described(x):
-    """For messages: the length of a list, the repr of all else."""
+    """A description for messages: the length of a list, the repr of any other object."""
     return f"one of length {len(x)}" if isinstance(x, (list, tuple)) else repr(x)
 
 
 class Optimizer:
-    """What the optimizers share: parameters in groups, each group with its hyperparameters.
+    """The base class of optimizers: parameters in groups, each group with its hyperparameters.
 
     Parameters
     ----------
     params : iterable of Value and Tensor, or iterable of dict
-        What is to be updated. One that occurs twice, as tied weights do, is updated once. A Tensor
-        has to be a leaf, that is not the result of an operation, with ``requires_grad=True``, or some
-        of its rows. Of dicts, each makes a group: ``'params'`` has its parameters, and other keys are
-        hyperparameters that are not to be the defaults.
+        The parameters to update. A parameter that occurs twice, such as tied weights, is updated once. A Tensor has to
+        be a leaf with ``requires_grad=True`` (not the result of an operation), or some rows of such a leaf. Each dict
+        makes a group: ``'params'`` has its parameters, and other keys are hyperparameters that differ from the
+        defaults.
     defaults : dict, optional
-        Hyperparameters of the groups that do not say otherwise, by name, `lr` among them.
+        The default hyperparameters of the groups, by name, including `lr`.
     **hyperparameters
-        More of these.
+        More default hyperparameters.
 
     Attributes
     ----------
     param_groups : list of dict
-        Each has the key ``'params'``, a list, and the hyperparameters, which every step reads anew:
-        ``param_groups[0]['lr'] = 0.1`` works. For more parameters there is `add_param_group`.
+        Each dict has the key ``'params'``, a list, and the hyperparameters. Every step reads the hyperparameters anew:
+        ``param_groups[0]['lr'] = 0.1`` works. Use `add_param_group` for more parameters.
     defaults : dict
-        The hyperparameters of a group that does not say otherwise.
+        The hyperparameters of a group without hyperparameters of its own.
     lr : float
-        Learning rate of the first group. Assigning sets it in all groups.
+        Learning rate of the first group. Assigning `lr` sets the learning rate of all groups.
 
     Raises
     ------
     TypeError, ValueError
-        If `params` is empty or has something else in it, if a parameter is in two groups, or if a group
+        If `params` is empty or contains objects of another type, if a parameter is in two groups, or if a group
         has a key that is no hyperparameter.
 
     Notes
     -----
-    A class of your own has its rule in ``step()``, which reads `param_groups` and writes ``p.data``.
+    A class of your own defines its rule in ``step()``, which reads `param_groups` and writes ``p.data``.
 
-    Copies, deep copies and pickles go on where the original is. A deep copy or pickle of a model and
-    its optimizer in one go, as in ``copy.deepcopy((model, optimizer))``, keeps them together; a deep
-    copy of the optimizer alone has parameters of its own. `copy.copy` shares the parameters only.
+    Copies, deep copies and pickles continue with the state of the original. A deep copy or pickle of a model together
+    with its optimizer, as in ``copy.deepcopy((model, optimizer))``, keeps the two connected. A deep copy of the
+    optimizer alone has parameters of its own. `copy.copy` shares the parameters and nothing else.
 
-    PyTorch leaves a parameter alone whose gradient is None; a gradient here is a number, 0 at first, and
-    every parameter takes part in every step.
+    PyTorch does not update a parameter whose gradient is None. A gradient in flatgrad is always a number, initially
+    0, and every step updates every parameter.
 
     Examples
     --------
-    Two groups, with learning rates of their own:
+    Two groups, each with its own learning rate:
 
     >>> from flatgrad import Tensor, Value
     >>> from flatgrad.optim import SGD
@@ -150,7 +151,7 @@ class Optimizer:
     >>> weight.data, bias.data
     (array([0.725, 1.7  ]), 0.0)
 
-    A rule of one's own:
+    A rule of your own:
 
     >>> from flatgrad.optim import Optimizer
     >>> class SignDescent(Optimizer):
@@ -163,9 +164,9 @@ class Optimizer:
     -0.25
     """
 
-    _checks = {}      # name of a hyperparameter -> its check, in the order of its arguments
-    _keeps = ()       # names of the state that there is after a step
-    _may_keep = ()    # and of that which depends on hyperparameters
+    _checks = {}      # name of a hyperparameter -> its check, in the order of the rule's arguments
+    _keeps = ()       # names of the arrays that a step leaves in the state
+    _may_keep = ()    # names of arrays that exist only with some hyperparameters
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -177,9 +178,9 @@ class Optimizer:
         self._check_together("", self.defaults)
         self._forget()
         self.param_groups = []
-        self._parameters = []   # the core's side of each group
-        self._given = []        # its list of parameters, and a copy
-        self._state = []        # for each group: what a step leaves for the next one
+        self._parameters = []   # the core's object for each group
+        self._given = []        # each group's list of parameters, and a copy of the list
+        self._state = []        # for each group: the state that a step leaves for the next step
         params = parameter_list(params)
         if any(isinstance(p, dict) for p in params):
             for k, group in enumerate(params):
@@ -188,23 +189,24 @@ class Optimizer:
             self._add("", {"params": params})
 
     def add_param_group(self, param_group):
-        """Update more parameters.
+        """Add a group of parameters.
 
         Parameters
         ----------
         param_group : dict
-            ``'params'`` has the parameters, an iterable or a single one; other keys are hyperparameters
-            that are not to be the defaults.
+            ``'params'`` has the parameters, an iterable or a single one; other keys are hyperparameters that differ
+            from
+            the defaults.
 
         Raises
         ------
         TypeError, ValueError
-            If it is not as described, or if a parameter is in another group. Nothing has changed then.
+            If the dict is not as described, or if a parameter is in another group. The optimizer does not change then.
         """
         self._add("param_group", param_group)
 
     def _add(self, name, group):
-        """Add a group, which messages call `name`."""
+        """Add a group; messages call the group `name`."""
         if not isinstance(group, dict):
             raise ArgumentTypeError(f"{name}: expected a dict with the key 'params', got {group!r}")
         if "params" not in group:
@@ -224,7 +226,7 @@ class Optimizer:
         own = {key: self._checks[key](f"{name}[{key!r}]", value) if key in self._checks else value
                for key, value in group.items() if key != "params"}
         self._check_together(f"{name}: " if name else "", {**self.defaults, **own})
-        once = list({id(p): p for p in params}.values())   # by id, as a subclass may define ==
+        once = list({id(p): p for p in params}.values())   # compare ids, because a subclass may define ==
         self.param_groups.append({"params": once, **self.defaults, **own})
         self._parameters.append(parameters)
         self._given.append((once, tuple(once)))
@@ -232,12 +234,12 @@ class Optimizer:
         self._forget()
 
     def _check_together(self, name, hyperparameters):
-        """Whether hyperparameters go together, each of which is right."""
+        """Check whether hyperparameters fit each other; each by itself has been checked."""
 
     def zero_grad(self):
         """Set the gradient of every parameter to 0.
 
-        A backward pass adds to gradients, so this comes before each one.
+        A backward pass adds to gradients, so call this method before each backward pass.
         """
         for parameters in self._parameters:
             parameters.zero_grad()
@@ -248,18 +250,18 @@ class Optimizer:
         Parameters
         ----------
         closure : callable, optional
-            Called first, without arguments: it sets gradients to 0, computes the loss, calls its
-            ``backward()`` and returns it.
+            A function without arguments that is called first. It sets gradients to 0, computes the loss, calls its
+            ``backward()`` and returns the loss.
 
         Returns
         -------
         Value or None
-            What `closure` returned.
+            The result of `closure`.
 
         Raises
         ------
         TypeError, ValueError
-            If a hyperparameter of a group is not what its optimizer takes. No parameter has changed then.
+            If a hyperparameter of a group is not valid for this optimizer. No parameter has changed then.
         """
         if not self._checks:
             raise NotImplementedError(f"{type(self).__name__} has no step()")
@@ -270,17 +272,17 @@ class Optimizer:
             loss = closure()
         if not Parameters.have(self.param_groups, self._read, self._seen):
             self._prepare()
-        if not Parameters.step(self._parameters, self.param_groups):   # for learning rates of other types than float
+        if not Parameters.step(self._parameters, self.param_groups):   # learning rates of types other than float
             Parameters.step(self._parameters, self._learning_rates())
         return loss
 
     def _forget(self):
-        """Have the next step look at all hyperparameters."""
-        self._seen = None   # what each group had under the keys `_read`, when it was right
-        self._taken = []    # the same as dicts, and what was made of it
+        """Make the next step check all hyperparameters again."""
+        self._seen = None   # each group's values of the keys `_read`, at the last successful check
+        self._taken = []    # the same as dicts, and the checked values
 
     def _prepare(self):
-        """Check the hyperparameters of all groups, then have the core take what has changed."""
+        """Check the hyperparameters of all groups, then pass changed ones to the core."""
         if len(self.param_groups) != len(self._parameters):
             raise ArgumentError(f"param_groups: expected {len(self._parameters)} groups, got {len(self.param_groups)}; "
                                 "add_param_group() adds one")
@@ -293,13 +295,13 @@ class Optimizer:
             before, right_then = self._taken[k] if self._taken else ({}, {})
             for name, check in self._checks.items():
                 if name == "lr":
-                    continue   # which the core reads in every step, for it changes often
+                    continue   # the core reads the learning rate in every step, because it changes often
                 value = hyperparameter(k, group, name)
                 if name in before and before[name] is value:
                     right[name] = right_then[name]
                 else:
                     right[name] = check(f"param_groups[{k}][{name!r}]", value)
-                # What may change in place is looked at in every step.
+                # Values that may change in place are checked in every step.
                 raw[name] = value if isinstance(value, (float, int, tuple, np.generic)) else object()
             seen.append((group["params"], *raw.values()))
             taken.append((raw, right))
@@ -308,7 +310,7 @@ class Optimizer:
         self._seen, self._taken = seen, taken
 
     def _use(self, parameters, state, **hyperparameters):
-        """Tell the core by which rule it updates a group; all but the learning rate."""
+        """Set the update rule of a group in the core, with all hyperparameters except the learning rate."""
 
     def _learning_rates(self):
         """One dict for each group, with its checked learning rate."""
@@ -316,14 +318,14 @@ class Optimizer:
                 for k, group in enumerate(self.param_groups)]
 
     def state_dict(self):
-        """What it takes to go on from here, but for the parameters themselves.
+        """The state for continuing later, without the parameters themselves.
 
         Returns
         -------
         dict
-            ``'state'``, a list with a dict of numbers and arrays for each group, and ``'param_groups'``,
-            a list with a dict of hyperparameters for each group, where ``'count'`` is how many numbers it
-            updates. Arrays are copies.
+            ``'state'``, a list with a dict of numbers and arrays for each group, and ``'param_groups'``, a list with a
+            dict of hyperparameters for each group; its ``'count'`` is the number of scalar parameters of the group.
+            Arrays are copies.
         """
         return {
             "state": [{name: copy.deepcopy(value) for name, value in state.items() if value is not None}
@@ -335,18 +337,18 @@ class Optimizer:
         }
 
     def load_state_dict(self, state_dict):
-        """Go on from where `state_dict` was called, with the hyperparameters of then.
+        """Continue from a state, with the hyperparameters in it.
 
         Parameters
         ----------
         state_dict : dict
-            What `state_dict` returned, of an optimizer of the same class for as many parameters in as
-            many groups. It is not changed, and its arrays are copied.
+            The result of `state_dict`, from an optimizer of the same class with the same number of groups and of
+            parameters in each. The dict does not change, and its arrays are copied.
 
         Raises
         ------
         StateError
-            If it is not that. The optimizer has not changed then.
+            If `state_dict` is not as described. The optimizer does not change then.
         """
         expect_keys("state_dict", state_dict, ["state", "param_groups"])
         for key in state_dict:
@@ -377,7 +379,7 @@ class Optimizer:
                 group["params"] = params
                 group.update(loaded)
             self._state = states
-        except BaseException:   # an interrupt, if nothing else
+        except BaseException:   # such as an interrupt
             for group, old in zip(self.param_groups, before[0]):
                 group.clear()
                 group.update(old)
@@ -387,11 +389,11 @@ class Optimizer:
             self._forget()
 
     def _check_loaded(self, groups):
-        """Whether hyperparameters are those of the same rule."""
+        """Check whether loaded hyperparameters belong to the same rule."""
 
     def _state_from(self, name, loaded, count):
-        """A group's state of its own from a state dict's."""
-        if not isinstance(loaded, dict) or loaded:   # else it is as before the first step
+        """A new state of a group from the state in a state dict."""
+        if not isinstance(loaded, dict) or loaded:   # an empty dict is the state before the first step
             expect_keys(name, loaded, self._keeps, self._may_keep)
         state = {}
         for key, value in loaded.items():
@@ -428,7 +430,7 @@ class Optimizer:
 
     def __setstate__(self, state):
         vars(self).update(state)
-        # Containers of its own: the original of a copy.copy and the copy do not share their moments.
+        # New containers, so that the original and the result of copy.copy do not share their moments.
         self.defaults = dict(self.defaults)
         self.param_groups = [{**group, "params": list(group["params"])} for group in self.param_groups]
         self._state = [{name: value.copy() if isinstance(value, np.ndarray) else value
@@ -446,24 +448,24 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent, with momentum if asked for.
+    """Gradient descent, optionally with momentum.
 
     Parameters
     ----------
     params : iterable of Value and Tensor, or iterable of dict
-        As `Optimizer` says.
+        As for `Optimizer`.
     lr : float, optional
         Learning rate, 0 or more.
     momentum : float, optional
-        Factor by which earlier gradients fade with each step, 0 or more.
+        Factor of the earlier gradients in each step, 0 or more.
     dampening : float, optional
-        How much of a gradient does not enter the momentum.
+        The share of a gradient that does not enter the momentum.
     weight_decay : float, optional
-        Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
+        Factor of the L2 penalty: `weight_decay` times the parameter is added to its gradient. 0 or more.
     nesterov : bool, optional
-        Nesterov's momentum, which needs `momentum` and no `dampening`.
+        Whether to use Nesterov's momentum, which needs `momentum` and no `dampening`.
     maximize : bool, optional
-        Whether to go up instead of down: the gradient has its sign turned.
+        Whether to maximize: the sign of the gradient is turned.
 
     Raises
     ------
@@ -476,14 +478,14 @@ class SGD(Optimizer):
 
     Notes
     -----
-    With the parameter p and its gradient, and b = d in the first step that has momentum::
+    For the parameter p and its gradient, with b = d in the first step that has momentum::
 
         d = gradient + weight_decay * p
         b = momentum * b + (1 - dampening) * d
         p = p - lr * (d + momentum * b  if nesterov else  b)
 
-    Without momentum it is ``p = p - lr * d``. Names, defaults and formula are PyTorch's, whose
-    velocity is not scaled by the learning rate as that of [1]_ is.
+    Without momentum the step is ``p = p - lr * d``. Names, defaults and formula are PyTorch's. PyTorch's velocity is
+    not scaled by the learning rate; the velocity of [1]_ is.
 
     References
     ----------
@@ -539,21 +541,21 @@ class Adam(Optimizer):
     Parameters
     ----------
     params : iterable of Value and Tensor, or iterable of dict
-        As `Optimizer` says.
+        As for `Optimizer`.
     lr : float, optional
         Learning rate, 0 or more.
     betas : pair of float, optional
-        Factors by which the two averages fade with each step, each from 0 to below 1.
+        Factors of the earlier averages in each step, each from 0 to below 1.
     eps : float, optional
-        Added to the root of the averaged square, 0 or more.
+        A number added to the root of the averaged square, 0 or more.
     weight_decay : float, optional
-        Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
+        Factor of the L2 penalty: `weight_decay` times the parameter is added to its gradient. 0 or more.
     amsgrad : bool, optional
         Whether to divide by the root of the largest averaged square so far [2]_.
     maximize : bool, optional
-        Whether to go up instead of down: the gradient has its sign turned.
+        Whether to maximize: the sign of the gradient is turned.
     decoupled_weight_decay : bool, optional
-        Whether weight decay is that of `AdamW`.
+        Whether to use the weight decay of `AdamW`.
 
     Raises
     ------
@@ -566,15 +568,14 @@ class Adam(Optimizer):
 
     Notes
     -----
-    With the parameter p and its gradient, in step t = 1, 2, ..., m and v being 0 before [1]_::
+    For the parameter p and its gradient, in step t = 1, 2, ..., with m and v initially 0 [1]_::
 
         d = gradient + weight_decay * p
         m = beta1 * m + (1 - beta1) * d
         v = beta2 * v + (1 - beta2) * d**2
         p = p - lr * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps)
 
-    With `amsgrad` the largest v so far takes the place of v in the last line. Names, defaults and
-    formulas are PyTorch's.
+    With `amsgrad`, the last line has the largest v so far instead of v. Names, defaults and formulas are PyTorch's.
 
     References
     ----------
@@ -619,24 +620,24 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with weight decay that shrinks the parameters and stays out of the averages.
+    """Adam with weight decay that shrinks the parameters and does not enter the averages.
 
     Parameters
     ----------
     params : iterable of Value and Tensor, or iterable of dict
-        As `Optimizer` says.
+        As for `Optimizer`.
     lr : float, optional
         Learning rate, 0 or more.
     betas : pair of float, optional
-        Factors by which the two averages fade with each step, each from 0 to below 1.
+        Factors of the earlier averages in each step, each from 0 to below 1.
     eps : float, optional
-        Added to the root of the averaged square, 0 or more.
+        A number added to the root of the averaged square, 0 or more.
     weight_decay : float, optional
-        This times the learning rate is the part of a parameter that each step takes away. 0 or more.
+        Each step subtracts ``lr * weight_decay`` times the parameter. 0 or more.
     amsgrad : bool, optional
         Whether to divide by the root of the largest averaged square so far.
     maximize : bool, optional
-        Whether to go up instead of down: the gradient has its sign turned.
+        Whether to maximize: the sign of the gradient is turned.
 
     Raises
     ------
@@ -645,12 +646,12 @@ class AdamW(Adam):
 
     See Also
     --------
-    Adam : the same with weight decay as an L2 penalty.
+    Adam : with weight decay as an L2 penalty.
     Optimizer : attributes, groups, copies and pickles.
 
     Notes
     -----
-    With the parameter p and its gradient, in step t = 1, 2, ..., m and v being 0 before [1]_::
+    For the parameter p and its gradient, in step t = 1, 2, ..., with m and v initially 0 [1]_::
 
         m = beta1 * m + (1 - beta1) * gradient
         v = beta2 * v + (1 - beta2) * gradient**2
@@ -665,7 +666,7 @@ class AdamW(Adam):
 
     Examples
     --------
-    Without a gradient there is the decay alone:
+    Without a gradient, the step is the decay alone:
 
     >>> from flatgrad import Value
     >>> from flatgrad.optim import AdamW
@@ -687,21 +688,21 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     params : iterable of Value and Tensor, or iterable of dict
-        As `Optimizer` says.
+        As for `Optimizer`.
     lr : float, optional
         Learning rate, 0 or more.
     alpha : float, optional
-        Factor by which the average fades with each step, from 0 to 1.
+        Factor of the earlier average in each step, from 0 to 1.
     eps : float, optional
-        Added to the root, 0 or more.
+        A number added to the root, 0 or more.
     weight_decay : float, optional
-        Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
+        Factor of the L2 penalty: `weight_decay` times the parameter is added to its gradient. 0 or more.
     momentum : float, optional
-        Factor by which earlier steps fade with each step, 0 or more.
+        Factor of the earlier steps in each step, 0 or more.
     centered : bool, optional
         Whether to divide by the gradient's standard deviation, as in [2]_.
     maximize : bool, optional
-        Whether to go up instead of down: the gradient has its sign turned.
+        Whether to maximize: the sign of the gradient is turned.
 
     Raises
     ------
@@ -714,7 +715,7 @@ class RMSprop(Optimizer):
 
     Notes
     -----
-    With the parameter p and its gradient, and v, a and b being 0 before the first step [1]_::
+    For the parameter p and its gradient, with v, a and b initially 0 [1]_::
 
         d = gradient + weight_decay * p
         v = alpha * v + (1 - alpha) * d**2
@@ -723,8 +724,8 @@ class RMSprop(Optimizer):
         b = momentum * b + d / s
         p = p - lr * b
 
-    Names, defaults and formulas are PyTorch's. Where rounding makes v - a**2 negative, flatgrad takes 0,
-    and PyTorch has nan.
+    Names, defaults and formulas are PyTorch's. Where rounding makes v - a**2 negative, flatgrad uses 0 and PyTorch
+    gives nan.
 
     References
     ----------
@@ -769,19 +770,19 @@ class Adagrad(Optimizer):
     Parameters
     ----------
     params : iterable of Value and Tensor, or iterable of dict
-        As `Optimizer` says.
+        As for `Optimizer`.
     lr : float, optional
         Learning rate, 0 or more.
     lr_decay : float, optional
-        How fast the learning rate falls, 0 or more.
+        The rate at which the learning rate falls, 0 or more.
     weight_decay : float, optional
-        Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
+        Factor of the L2 penalty: `weight_decay` times the parameter is added to its gradient. 0 or more.
     initial_accumulator_value : float, optional
-        What the sum begins with, 0 or more.
+        The initial value of the sum, 0 or more.
     eps : float, optional
-        Added to the root, 0 or more.
+        A number added to the root, 0 or more.
     maximize : bool, optional
-        Whether to go up instead of down: the gradient has its sign turned.
+        Whether to maximize: the sign of the gradient is turned.
 
     Raises
     ------
@@ -794,14 +795,14 @@ class Adagrad(Optimizer):
 
     Notes
     -----
-    With the parameter p and its gradient, in step t = 1, 2, ... [1]_::
+    For the parameter p and its gradient, in step t = 1, 2, ... [1]_::
 
         d = gradient + weight_decay * p
         s = s + d**2
         p = p - lr / (1 + (t - 1) * lr_decay) * d / (sqrt(s) + eps)
 
-    Names, defaults and formulas are PyTorch's. A group's own `initial_accumulator_value` counts, which
-    PyTorch takes from the optimizer's defaults for all of them.
+    Names, defaults and formulas are PyTorch's. Each group may have its own `initial_accumulator_value`; PyTorch uses
+    the optimizer's default for all groups.
 
     References
     ----------
@@ -841,17 +842,17 @@ class Adadelta(Optimizer):
     Parameters
     ----------
     params : iterable of Value and Tensor, or iterable of dict
-        As `Optimizer` says.
+        As for `Optimizer`.
     lr : float, optional
         Factor of each step, 0 or more.
     rho : float, optional
-        Factor by which the two averages fade with each step, from 0 to 1.
+        Factor of the earlier averages in each step, from 0 to 1.
     eps : float, optional
-        Added below each root, 0 or more.
+        A number added under each root, 0 or more.
     weight_decay : float, optional
-        Factor of the L2 penalty: this times the parameter is added to its gradient. 0 or more.
+        Factor of the L2 penalty: `weight_decay` times the parameter is added to its gradient. 0 or more.
     maximize : bool, optional
-        Whether to go up instead of down: the gradient has its sign turned.
+        Whether to maximize: the sign of the gradient is turned.
 
     Raises
     ------
@@ -864,7 +865,7 @@ class Adadelta(Optimizer):
 
     Notes
     -----
-    With the parameter p and its gradient, v and u being 0 before the first step [1]_::
+    For the parameter p and its gradient, with v and u initially 0 [1]_::
 
         d = gradient + weight_decay * p
         v = rho * v + (1 - rho) * d**2
