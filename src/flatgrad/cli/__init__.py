@@ -1,15 +1,15 @@
 """The command line, ``python -m flatgrad``: parsing, printing and exit codes.
 
-What is trained on comes from `datasets`, what is drawn from `viz`; `compat` runs programs. Each module
-of this package has a family of commands, `common` what they share and `training` the loop.
+`datasets` has the samples, `viz` the drawings; `compat` runs programs. Each module of this package has a family of
+commands. `common` has the parts that they share, and `training` the loop.
 
 Exit codes: 0 done; 1 training diverged, or libraries compute different numbers; 2 bad arguments, input
-or output, told in one line on stderr; 130 interrupted; 141 whoever read our output went away. A program
-that is run has its own.
+or output, with one line on stderr; 130 interrupted; 141 the reader of our output has closed the pipe. A program
+that is run has its own exit code.
 """
-# NumPy is imported where it is used, and so are `datasets`, `viz` and all else that imports it: it is not
-# for us to import before a program that is run has prepared for it. And whoever runs a program waits for no
-# other command, nor for argparse: a module is imported when its command is asked for, or a list of all.
+# NumPy is imported where it is used, and so are `datasets`, `viz` and other modules that import NumPy: a program that
+# is run may have to prepare for NumPy first. To start programs quickly, other commands and argparse are not imported
+# either: a command's module is imported when the command is run, or when all commands are listed.
 import os
 import sys
 
@@ -17,7 +17,7 @@ from flatgrad.cli import program
 
 __all__ = ["main", "script"]
 
-# Command -> the module of this package whose `add` gives it to argparse, in the order of --help.
+# Command -> the module of this package whose function `add` adds the command to argparse, in the order of --help.
 COMMANDS = {"moons": "moons", "xor": "problems", "parity": "problems", "sum": "problems", "run": "program",
             "bench": "bench", "info": "info"}
 
@@ -52,7 +52,7 @@ def main(argv=None):
     Raises
     ------
     SystemExit
-        After --help, --version and errors in the arguments.
+        For --help and --version, and for errors in the arguments.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def main(argv=None):
     """
     argv, passed_on = program.split(sys.argv[1:] if argv is None else list(argv))
     if passed_on is not None:
-        # Not below: what a program does to stdout is its own affair.
+        # Before the changes to stdout below, which must not affect a program.
         named = program.without_options(argv)
         return run(argv, passed_on) if named is None else program.start(*named, passed_on)
     if sys.stdout is not None:
@@ -75,8 +75,8 @@ def main(argv=None):
                 sys.stdout.flush()  # here, where its errors can be caught
     except KeyboardInterrupt:
         return 130
-    except OSError as error:  # of stdout: those of files are caught where they are opened
-        # Python flushes once more at exit; let that succeed.
+    except OSError as error:  # from stdout: errors of files are caught where files are opened
+        # Python flushes stdout once more at exit; this makes the flush succeed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 141
@@ -85,19 +85,19 @@ def main(argv=None):
 
 
 def script():
-    """What pip installs as the program ``flatgrad``: `main`, with modules found as ``python -m`` finds them.
+    """The program ``flatgrad`` that pip installs: `main`, with modules found as ``python -m`` finds them.
 
     Returns
     -------
     int
     """
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-        sys.path[0] = os.getcwd()  # in the place of the folder that the program is in
+        sys.path[0] = os.getcwd()  # instead of the folder of the program
     return main()
 
 
 def run(argv, passed_on=()):
-    """Parse the arguments and run the command; `passed_on` is for the program that it runs."""
+    """Parse the arguments and run the command; `passed_on` are the arguments of the program that it runs."""
     from importlib import import_module
 
     from flatgrad.cli.common import Parser, suggestion
@@ -105,7 +105,7 @@ def run(argv, passed_on=()):
     version, command = None, argv[0] if argv else None
     names = [COMMANDS[command]] if command in COMMANDS else dict.fromkeys(COMMANDS.values())
     if "--version" in argv:
-        from flatgrad import __version__ as version   # from the metadata, which take their time
+        from flatgrad import __version__ as version   # reads the metadata, which is slow
         if command == "--version":
             names = ()
     parser = Parser(prog="python -m flatgrad", description=DESCRIPTION, epilog=EPILOG)
@@ -128,7 +128,7 @@ def run(argv, passed_on=()):
         parser.print_help(sys.stderr)
         return 2
     if unknown:
-        # Without their dashes, which would make all alike.
+        # Compare without the dashes, which would make all options similar.
         options = [option.lstrip("-") for action in args.parser._actions for option in action.option_strings]
         near = suggestion(unknown[0].lstrip("-").split("=")[0], options).replace("mean ", "mean --")
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}{near}")

@@ -1,4 +1,4 @@
-"""``python -m flatgrad bench``: flatgrad against the real micrograd, briefly, on the user's machine."""
+"""``python -m flatgrad bench``: a short comparison of flatgrad with the real micrograd, on the user's machine."""
 import gc
 import importlib
 import math
@@ -41,12 +41,12 @@ cases, several processes, PyTorch and JAX, is in flatgrad's repository: python -
 FULL = "The full benchmark is in flatgrad's repository: python -m bench --help"
 INSTALL = "pip install 'flatgrad[bench]'"
 
-SAMPLES = 100       # of the moons
+SAMPLES = 100       # the number of samples of the moons
 TOLERANCE = 1e-9
 LEAST_ROUNDS = 3
-LEAST_SECONDS = 0.003   # of one timing
+LEAST_SECONDS = 0.003   # the shortest time that is measured at once
 
-# On Windows the processor-time clock ticks 64 times a second, whatever resolution it claims.
+# On Windows the processor-time clock ticks 64 times a second, although it claims a higher resolution.
 clock = time.perf_counter if os.name == "nt" else time.process_time
 
 
@@ -60,7 +60,7 @@ def add(commands):
 
 
 def bench(args):
-    """Measure flatgrad against micrograd."""
+    """Compare the speed of flatgrad with micrograd's."""
     found = facts()
     print(f"flatgrad {found['flatgrad']} with {found['isa']['in_use']} kernels, {found['python']}\n"
           f"{found['processor']}, {found['platform']}\n", flush=True)
@@ -73,7 +73,7 @@ def bench(args):
 
     print(f"{'':38}{'micrograd':>11}{'flatgrad':>11}{'times faster':>15}{'10 to 90 %':>19}{'rounds':>9}" if theirs else
           f"{'':38}{'flatgrad':>11}", flush=True)
-    # Of the time there is, the step of some 300 ms gets most.
+    # The step of some 300 ms gets most of the time.
     for share, cases in (0.3, expression_cases(ours, theirs)), (0.7, moons_cases(ours, theirs)):
         try:
             verify(cases)
@@ -86,13 +86,13 @@ def bench(args):
 
 
 def library(name):
-    """What the package `name`, laid out as micrograd is, has."""
+    """The classes of the package `name`, which has the modules of micrograd."""
     return types.SimpleNamespace(name=name, Value=importlib.import_module(f"{name}.engine").Value,
                                  MLP=importlib.import_module(f"{name}.nn").MLP)
 
 
-# ---- the work ----
-# A case is (library, label, run, results): `run()` is timed, `results()` is what all have to agree on.
+# ---- the code that is timed ----
+# A case is (library, label, run, results): `run()` is timed, and `results()` has to be equal for all.
 
 def expression(Value):
     """The expression of micrograd's README, forward and backward."""
@@ -113,7 +113,7 @@ def expression(Value):
 
 
 def expression_cases(ours, theirs):
-    """The README's expression, by each library."""
+    """The README's expression, in each library."""
     cases = []
     for library in filter(None, (theirs, ours)):
         run = own_copy(expression)
@@ -127,7 +127,7 @@ def expression_cases(ours, theirs):
 
 
 def demo_step(model, Value, X, y):
-    """A step of micrograd's two-moons demo, as it is written there."""
+    """A step of micrograd's two-moons demo, with the demo's code."""
     inputs = [list(map(Value, row)) for row in X]
     scores = list(map(model, inputs))
     losses = [(1 + -label * score).relu() for label, score in zip(y, scores)]
@@ -142,7 +142,7 @@ def demo_step(model, Value, X, y):
 
 
 def layers_step(model, X, y, parameters, optimizer):
-    """The same step by flatgrad's layers, loss and optimizer."""
+    """The same step with flatgrad's layers, loss and optimizer."""
     from flatgrad import dot
     from flatgrad.losses import hinge
 
@@ -154,7 +154,7 @@ def layers_step(model, X, y, parameters, optimizer):
 
 
 def moons_cases(ours, theirs):
-    """A step of the demo, by each library's classes, and by flatgrad's layers."""
+    """A step of the demo with each library's classes, and with flatgrad's layers."""
     from flatgrad import Tensor
     from flatgrad.datasets import make_moons
     from flatgrad.optim import SGD
@@ -170,7 +170,7 @@ def moons_cases(ours, theirs):
         step = step_of(model)
 
         def results():
-            loss = step()   # the first, so that all models are the same
+            loss = step()   # the first step, so that all models are the same
             return [loss.data, *(p.data for p in model.parameters())]
         cases.append((library.name, label, step, results))
 
@@ -192,8 +192,8 @@ def moons_cases(ours, theirs):
 
 
 def own_copy(function):
-    """The function with bytecode of its own: CPython rewrites it for the types that it meets, and
-    contenders that shared it would leave each other with the wrong version."""
+    """The function with its own copy of the bytecode. CPython specialises bytecode for the types that it sees, so
+    contenders with shared bytecode would slow each other down."""
     def copied(code):
         return code.replace(co_consts=tuple(copied(c) if isinstance(c, types.CodeType) else c for c in code.co_consts))
     return types.FunctionType(copied(function.__code__), function.__globals__, function.__name__)
@@ -202,29 +202,29 @@ def own_copy(function):
 # ---- measuring ----
 
 class Mismatch(Exception):
-    """Two libraries computed different numbers, so there is nothing to time."""
+    """Two libraries have computed different numbers, so a comparison of times makes no sense."""
 
 
 def verify(cases):
-    """Check that all compute what the first one does."""
+    """Check that all cases compute the same numbers as the first one."""
     expected = None
     for name, label, _, results in cases:
         got = results()
         if expected is None:
             first, expected = name, got
-        # Written so that a nan on either side is a mismatch.
+        # In this form of the condition, a nan on either side is a mismatch.
         for x, y in zip(got, expected, strict=True):
             if not abs(x - y) <= TOLERANCE * max(1.0, abs(x), abs(y)):
                 raise Mismatch(f"{label}: {name} gives {x!r}, {first} gives {y!r}; expected the same")
 
 
 def race(contenders, seconds):
-    """Time the contenders in rounds, for about so many seconds.
+    """Time the contenders in rounds, for about `seconds` seconds.
 
     Returns
     -------
     list of list of float
-        For each contender, the seconds that its work takes in each round.
+        For each contender, the seconds of its run in each round.
     """
     end = time.perf_counter() + seconds
     repeats = [enough(run) for run in contenders]
@@ -232,14 +232,14 @@ def race(contenders, seconds):
     order = list(range(len(contenders)))
     while len(times[0]) < LEAST_ROUNDS or time.perf_counter() < end:
         for k in order:
-            gc.collect()   # no contender pays for another's garbage
+            gc.collect()   # no contender spends time on another's garbage
             times[k].append(timed(contenders[k], repeats[k]) / repeats[k])
         order.reverse()
     return times
 
 
 def timed(run, repeats):
-    """The seconds that so many calls take."""
+    """The seconds that `repeats` calls take."""
     start = clock()
     for _ in range(repeats):
         run()
@@ -247,19 +247,19 @@ def timed(run, repeats):
 
 
 def enough(run):
-    """How many calls last `LEAST_SECONDS`. Finding out is the warm-up as well."""
+    """The number of calls that last `LEAST_SECONDS`. The search for this number is also the warm-up."""
     repeats = 1
     while True:
         seconds = timed(run, repeats)
         if seconds >= LEAST_SECONDS:
             return repeats
-        # A little more than seems needed, and at most tenfold: the first calls are slow.
+        # Somewhat more than the estimate, and at most ten times as many as before, because the first calls are slow.
         wanted = 1.2 * repeats * LEAST_SECONDS / max(seconds, 1e-9)
         repeats = max(repeats + 1, math.ceil(min(wanted, 10 * repeats)))
 
 
 def report(cases, times):
-    """Print a line for each of flatgrad's cases."""
+    """Print a line for each case of flatgrad."""
     reference = times[0] if cases[0][0] == "micrograd" else None
     for (name, label, _, _), own in zip(cases, times):
         if name == "micrograd":
@@ -285,12 +285,12 @@ def percentile(ordered, fraction):
 
 
 def duration(seconds):
-    """A time with its unit, three digits."""
+    """A time with three digits and its unit."""
     for unit, scale in ("s", 1.0), ("ms", 1e-3), ("us", 1e-6):
         if seconds >= scale or unit == "us":
             return f"{seconds / scale:.3g} {unit}"
 
 
 def shown(ratio):
-    """A ratio with three digits or all before the point."""
+    """A ratio with three digits, or with all digits before the point."""
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"

@@ -1,4 +1,4 @@
-"""What the commands share: the parser, converters of arguments, and checks of files to be written."""
+"""The parts that the commands share: the parser, converters of arguments, and checks of output files."""
 import argparse
 import math
 import os
@@ -8,7 +8,7 @@ __all__ = ["Parser", "check_writable", "finite_number", "identifier", "int_from"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, its errors one line each."""
+    """argparse's parser, with errors of one line."""
 
     def __init__(self, **kwargs):
         super().__init__(
@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message):
-        """Exit with code 2 after one line on stderr."""
+        """Print one line on stderr and exit with code 2."""
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: error: {message}\n")
 
 
@@ -59,7 +59,7 @@ def number(text, expected, is_right):
 
 
 def name_of(known):
-    """A converter for argparse: one of the names, small letters or capitals; the error suggests the nearest."""
+    """A converter for argparse: one of the names, in small or capital letters; the error suggests the nearest name."""
     def convert(text):
         if text.lower() in known:
             return text.lower()
@@ -75,7 +75,7 @@ def identifier(text):
 
 
 def once():
-    """An action for argparse: an option that may be given once only."""
+    """An action for argparse: an option that may be given only once."""
     class Once(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):
             if getattr(namespace, self.dest) is not None:
@@ -86,7 +86,7 @@ def once():
 
 
 def suggestion(text, known):
-    """What to say of a name that nobody knows, to be added to a message; '' if none is near."""
+    """The end of a message about an unknown name: the nearest known name, or '' if none is near."""
     import difflib
 
     near = difflib.get_close_matches(text.lower(), known, n=1)
@@ -96,19 +96,19 @@ def suggestion(text, known):
 # ---- files ----
 
 def check_writable(parser, option, path, endings, others):
-    """Exit if a file cannot or must not go to `path`; leave every file as it is.
+    """Exit if a file cannot or must not be written to `path`; change no file.
 
     Parameters
     ----------
     parser : Parser
-        Whose error it is.
+        The parser that reports the error.
     option : str
-        What named the path.
+        The option with the path.
     path : str
     endings : list of str
-        Of which its name has to have one, if it has any at all.
+        If the name of the path has an ending, it has to be one of these.
     others : dict of str to str or None
-        Option -> path of the other files of the command.
+        Option -> path of the command's other files.
     """
     from flatgrad.datasets import shown_path
     from flatgrad.storage import check_writable as check
@@ -127,7 +127,7 @@ def check_writable(parser, option, path, endings, others):
 
 
 def is_same(path, other):
-    """Whether two paths are one file, there or not."""
+    """Whether two paths lead to the same file, even if it does not exist."""
     if os.path.exists(path) and os.path.exists(other):
         return os.path.samefile(path, other)
     return os.path.abspath(path) == os.path.abspath(other)

@@ -1,4 +1,4 @@
-"""``python -m flatgrad info``: what this installation is and has."""
+"""``python -m flatgrad info``: versions, kernels and optional packages of this installation."""
 import importlib.metadata
 import importlib.util
 import json
@@ -31,7 +31,7 @@ compare them or for the same bits on every machine:
 The tape is where every number that a gradient may be asked of has its node; `flatgrad.stats()`
 has the same figures in a program. It grows by itself, and nodes that nothing uses are reclaimed."""
 
-# Package -> (what it is for, how to install it, the module to look for).
+# Package -> (its purpose, the command to install it, its module).
 EXTRAS = {
     "matplotlib": ("plots", "pip install 'flatgrad[viz]'", "matplotlib"),
     "graphviz": ("pictures of graphs", "pip install 'flatgrad[viz]'", "graphviz"),
@@ -50,22 +50,22 @@ def add(commands):
 
 
 def info(args):
-    """Show what this installation is."""
+    """Print the facts about this installation."""
     found = facts()
     print(json.dumps(found, indent=2) if args.json else text(found))
     return 0
 
 
 def facts():
-    """What there is to know, ready for JSON.
+    """The facts about this installation, in a form for JSON.
 
     Returns
     -------
     dict
-        ``flatgrad``, ``python``, ``numpy``: versions; ``platform``, ``processor``; ``isa``: the level in
-        use, those that can run, and what FLATGRAD_ISA says; ``extras``: for each package its version or
-        None, what it is for and how to install it; ``dot``: the path of Graphviz's program, or None;
-        ``tape``: as `flatgrad.stats`, with ``bytes_per_node``; ``bytes_per_value``: of the Python object.
+        ``flatgrad``, ``python``, ``numpy``: versions; ``platform``, ``processor``; ``isa``: the level in use, the
+        levels that can run, and the value of FLATGRAD_ISA; ``extras``: for each package its version or None, its
+        purpose and the command to install it; ``dot``: the path of Graphviz's program, or None; ``tape``: the result
+        of `flatgrad.stats`, with ``bytes_per_node``; ``bytes_per_value``: the size of the Python object.
 
     Examples
     --------
@@ -93,17 +93,17 @@ def facts():
 
 
 def version(package, module=None):
-    """The version of an installed package, or None; it is not imported."""
+    """The version of an installed package, or None; the package is not imported."""
     try:
         if importlib.util.find_spec(module or package) is not None:
             return importlib.metadata.version(package)
-    except (ImportError, ValueError):  # sys.modules may say None or hold what has no spec
+    except (ImportError, ValueError):  # sys.modules may have None, or a module without a spec
         pass
     return None
 
 
 def processor():
-    """The processor's name as its maker writes it, as far as the system tells."""
+    """The processor's name as its maker writes it, if the system gives it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -121,7 +121,7 @@ def processor():
 
 
 def text(found):
-    """The facts for people."""
+    """The facts as text."""
     isa, tape = found["isa"], found["tape"]
     lines = [
         f"flatgrad    {found['flatgrad']}, in {found['location']}",

@@ -1,4 +1,4 @@
-"""``python -m flatgrad moons``: micrograd's demo, on generated samples or those of a file."""
+"""``python -m flatgrad moons``: micrograd's demo, on generated samples or on samples from a file."""
 import copy
 import io
 import math
@@ -70,9 +70,9 @@ the same in Python:
 
 ADVICE = "Try a smaller --learning-rate or another --seed."
 
-# Coordinates beyond the first, or that spread less than the second, are standardised.
+# Coordinates are standardised if one is beyond the first number, or if they spread less than the second.
 LARGEST, LEAST_SPREAD = 20.0, 0.05
-LARGEST_OF_ALL = 5e307   # so that the width of a picture is a float
+LARGEST_OF_ALL = 5e307   # beyond this, the width of a picture could overflow a float
 
 
 def add(commands):
@@ -157,7 +157,7 @@ def moons(args):
 
     try:
         print("\n" + decision_boundary_text(predict, X, y), flush=True)
-    except ValueError as error:  # the last step made the weights overflow
+    except ValueError as error:  # the last step has made the weights overflow
         return diverged(error)
     if args.save is not None:
         saved = model
@@ -185,7 +185,7 @@ def moons(args):
 
 
 def samples(args):
-    """The samples to train on, their labels -1.0 and 1.0."""
+    """The samples for training, with labels -1.0 and 1.0."""
     from flatgrad.datasets import make_moons, read_csv, shown_path
 
     if args.data is None:
@@ -205,12 +205,13 @@ def samples(args):
 
 
 def scaling(X):
-    """The mean and standard deviation by which coordinates have to be standardised; None and None if they are fine."""
+    """The mean and standard deviation for standardising the coordinates; None and None if they need no
+    standardising."""
     import numpy as np
 
     mean = (X / len(X)).sum(axis=0)
     reach = abs(X - mean).max(axis=0)
-    reach[reach <= 1e-12 * abs(mean)] = 0.0   # all are equal but for rounding
+    reach[reach <= 1e-12 * abs(mean)] = 0.0   # all numbers are equal except for rounding
     scale = reach * np.sqrt(np.square((X - mean) / np.where(reach > 0.0, reach, 1.0)).mean(axis=0))
     scale = np.where(scale > 0.0, scale, 1.0)
     if abs(X).max() > LARGEST or scale.min() < LEAST_SPREAD:
@@ -219,12 +220,12 @@ def scaling(X):
 
 
 def inverse(mean, scale):
-    """What undoes standardising."""
+    """The inverse of standardising: its mean and scale."""
     return -mean / scale, 1.0 / scale
 
 
 def rescale(model, mean, scale):
-    """Change the first layer so that the model gives for points what it has given for (points - mean) / scale."""
+    """Change the first layer so that the model gives for points its former result for (points - mean) / scale."""
     state = model.state_dict()
     weight = state["layers.0.weight"] / scale
     model.load_state_dict({**state, "layers.0.weight": weight,
@@ -232,20 +233,20 @@ def rescale(model, mean, scale):
 
 
 def load(model, args):
-    """Give the model the weights of the file, or exit."""
+    """Load the model's weights from the file, or exit."""
     from flatgrad.datasets import shown_path
     from flatgrad.errors import StateError
     from flatgrad.storage import stored_arrays
 
     shapes = None
     try:
-        with stored_arrays(args.load, math.inf) as arrays:   # no more is read than the model has room for
+        with stored_arrays(args.load, math.inf) as arrays:   # no limit: reads only as much as the model holds
             shapes = {name: array.shape for name, array in arrays.items()}
             model.load_state_dict(arrays)
     except OSError as error:
         args.parser.error(f"cannot read {shown_path(args.load)}: {error.strerror}")
     except StateError:
-        if shapes in (None, {name: array.shape for name, array in model.state_dict().items()}):   # it is damaged
+        if shapes in (None, {name: array.shape for name, array in model.state_dict().items()}):   # the file is damaged
             args.parser.error(f"argument --load: expected a file that --save wrote, got {shown_path(args.load)}")
         widths = " ".join(str(*shape) for name, shape in shapes.items() if name.endswith(".bias") and len(shape) == 1)
         args.parser.error(f"argument --load: expected the weights of a network 2-{'-'.join(map(str, args.hidden))}-1, as "
@@ -253,18 +254,18 @@ def load(model, args):
 
 
 def train(model, X, y, count, *, optimizer=None, batch_size=None, seed=0):
-    """Micrograd's demo: full batches, max-margin loss, L2 penalty, a falling learning rate.
+    """micrograd's demo: full batches, max-margin loss, L2 penalty, a falling learning rate.
 
     Parameters
     ----------
     model : flatgrad.nn.MLP
-        With two inputs and one output; trained in place.
+        A model with two inputs and one output; it is trained in place.
     X : array_like, shape (n_samples, 2)
     y : array_like, shape (n_samples,)
         -1.0 or 1.0.
     count : int
     optimizer : flatgrad.optim.Optimizer, optional
-        None: SGD that begins with a learning rate of 1.
+        None: SGD with an initial learning rate of 1.
     batch_size, seed : int, optional
         As for `training.steps`.
 
@@ -273,8 +274,8 @@ def train(model, X, y, count, *, optimizer=None, batch_size=None, seed=0):
     k : int
         The step, from 0.
     loss, accuracy : float
-        Before the step's update, which is made when the next step is asked for. The accuracy is
-        between 0 and 1.
+        Both before the step's update, which is made when the caller asks for the next step. The accuracy is between
+        0 and 1.
     """
     from flatgrad import dot
     from flatgrad.losses import hinge
@@ -290,7 +291,7 @@ def train(model, X, y, count, *, optimizer=None, batch_size=None, seed=0):
 
 
 def formats():
-    """The endings of pictures that can be written."""
+    """The endings of the picture formats that can be written."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
@@ -300,7 +301,7 @@ def formats():
 
 
 def picture(predict, X, y, form):
-    """The picture of a decision boundary, as the bytes of a file of that format."""
+    """The picture of a decision boundary, as the bytes of a file in this format."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -310,12 +311,12 @@ def picture(predict, X, y, form):
     plot_decision_boundary(predict, X, y, ax=figure.subplots(), feature_names=["x", "y"])
     stream = io.BytesIO()
     date = {"svg": "Date", "svgz": "Date", "pdf": "CreationDate"}.get(form)
-    with matplotlib.rc_context({"svg.hashsalt": "flatgrad"}):   # one seed, one result: no date, no random names
+    with matplotlib.rc_context({"svg.hashsalt": "flatgrad"}):   # for reproducible files: no date, no random names
         figure.savefig(stream, format=form, metadata={date: None} if date else None)
     return stream.getvalue()
 
 
 def diverged(what):
-    """Tell that training failed, and return the exit code."""
+    """Print that training failed, and return the exit code."""
     print(f"flatgrad moons: error: training diverged: {what}. {ADVICE}", file=sys.stderr)
     return 1

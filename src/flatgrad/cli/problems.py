@@ -1,4 +1,4 @@
-"""``python -m flatgrad xor``, ``parity`` and ``sum``: small problems that show what learning is."""
+"""``python -m flatgrad xor``, ``parity`` and ``sum``: small problems that show learning."""
 import math
 import sys
 
@@ -131,8 +131,8 @@ the same in Python:
 
 SUMMANDS = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.2, 0.6), (0.7, 0.4)]
 TEST_SUMMANDS = [(0.4, 0.3), (0.6, 0.8)]
-CLOSE = 0.1       # an error of a sum that passes
-MOST_ROWS = 32    # of a table of all rows
+CLOSE = 0.1       # the largest error of a sum that counts as right
+MOST_ROWS = 32    # the largest table of all rows
 
 
 def add(commands):
@@ -150,7 +150,7 @@ def add(commands):
 
 
 def add_problem(commands, command, name, summary, description, examples, python, *, epochs, hidden, lr):
-    """Add a command with the options that all of these have."""
+    """Add a command with the options that all these commands have."""
     sub = commands.add_parser(name, help=summary, description=description, epilog=f"{examples}\n\n{python}")
     sub.set_defaults(command=command, parser=sub)
     sub.add_argument("--epochs", type=int_from(1), default=epochs, metavar="N",
@@ -168,7 +168,7 @@ def add_problem(commands, command, name, summary, description, examples, python,
 # ---- the commands ----
 
 def xor(args):
-    """Teach a network the exclusive or."""
+    """Train a network on the exclusive or."""
     from flatgrad.datasets import make_xor
 
     X, y = make_xor()
@@ -186,7 +186,7 @@ def xor(args):
 
 
 def parity(args):
-    """Teach a network parity."""
+    """Train a network on parity."""
     from flatgrad.datasets import make_parity
 
     X, y = make_parity(args.bits)
@@ -214,7 +214,7 @@ def parity(args):
 
 
 def add_numbers(args):
-    """Teach a network to add."""
+    """Train a network to add numbers."""
     import numpy as np
 
     X, X_test = np.array(SUMMANDS), np.array(TEST_SUMMANDS)
@@ -239,7 +239,7 @@ def add_numbers(args):
 
 
 def show_sums(title, problem, X):
-    """A table of predicted sums; returns the largest error."""
+    """Print a table of predicted sums; returns the largest error."""
     print(f"\n{title}:\n{'x1':>9} {'x2':>9} {'x1 + x2':>9} {'output':>9} {'error':>9}")
     worst = 0.0
     for (x1, x2), output in zip(X, problem.evaluate(X, X.sum(axis=1))[1]):
@@ -250,26 +250,26 @@ def show_sums(title, problem, X):
 
 
 def small(loss):
-    """A loss, ten characters wide."""
+    """A loss as ten characters."""
     return f"{loss:10.6f}" if 1e-4 <= loss < 1000 or loss == 0 else f"{loss:10.3e}"
 
 
 def plain(output):
-    """An output with four digits after the point, and no -0."""
+    """An output with four digits after the point; -0 becomes 0."""
     return round(float(output), 4) + 0.0
 
 
-# ---- what they share ----
+# ---- the parts that the commands share ----
 
 class Diverged(Exception):
-    """The loss is no finite number any more, or ends far above where it began."""
+    """The loss is no longer finite, or ends far above its initial value."""
 
     def __init__(self, loss, epoch):
         super().__init__(loss, epoch)
         self.loss, self.epoch = loss, epoch
 
     def told(self, args):
-        """Tell it, and return the exit code."""
+        """Print the message, and return the exit code."""
         name = args.parser.prog.removeprefix("python -m ")
         print(f"{name}: error: training diverged: the loss is {self.loss:.4g} at epoch {self.epoch}. Try a smaller --lr "
               f"than {args.lr:g}.", file=sys.stderr)
@@ -277,16 +277,16 @@ class Diverged(Exception):
 
 
 class Problem:
-    """A network with its samples, mean squared error and gradient descent.
+    """A network with its samples, trained by gradient descent on the mean squared error.
 
     Parameters
     ----------
     args : argparse.Namespace
-        What the command line says: `hidden`, `epochs`, `lr`, `seed`.
+        The options: `hidden`, `epochs`, `lr`, `seed`.
     X : ndarray, shape (n_samples, n_features)
     y : ndarray, shape (n_samples,)
     options : dict
-        For `flatgrad.nn.MLP`.
+        Options of `flatgrad.nn.MLP`.
     """
 
     advice = "Try another --seed, more --epochs, another --lr, or more neurons by --hidden."
@@ -301,7 +301,7 @@ class Problem:
         print(f"network {sizes}, {len(self.model.parameters())} parameters; {len(X)} samples\n", flush=True)
 
     def log(self):
-        """Train, and yield what is to be shown: (epoch, loss, outputs), of some epochs and after the last."""
+        """Train, and yield the lines of the log: (epoch, loss, outputs), for some epochs and after the last one."""
         from flatgrad import losses
 
         epochs = self.args.epochs
@@ -319,7 +319,7 @@ class Problem:
         yield epochs, loss, outputs
 
     def evaluate(self, X, y):
-        """The loss of samples, and the outputs for them."""
+        """The loss and the outputs for samples."""
         from flatgrad import losses, no_grad
 
         with no_grad():
@@ -327,7 +327,7 @@ class Problem:
             return losses.mse(outputs, y).data, outputs.data[:, 0]
 
     def verdict(self, outputs):
-        """What came of it, for labels 0 and 1."""
+        """The number of right answers, for labels 0 and 1, as text."""
         wrong = int(((outputs > 0.5) != (self.y > 0)).sum())
         if wrong == 0:
             return f"Learnt: all {len(self.y)} rows are right; the worst output is {abs(outputs - self.y).max():.4f} off."

@@ -1,5 +1,5 @@
-"""``python -m flatgrad run``: a program written for micrograd, as it is, on flatgrad."""
-# `compat` and argparse are imported where they are used, by functions: see `flatgrad.cli`.
+"""``python -m flatgrad run``: a program written for micrograd, unchanged, on flatgrad."""
+# `compat` and argparse are imported within the functions that use them: see `flatgrad.cli`.
 __all__ = ["add", "split", "start", "without_options"]
 
 USAGE = """\
@@ -34,12 +34,12 @@ examples:
 
 
 def split(argv):
-    """What is ours and what is for the program, of ``run [OPTION ...] PROGRAM [ARGUMENT ...]``.
+    """Split the arguments of ``run [OPTION ...] PROGRAM [ARGUMENT ...]`` into ours and the program's.
 
     Returns
     -------
     ours : list of str
-        All of them if no program is named.
+        All arguments if no program is named.
     passed_on : list of str or None
         None if no program is named.
     """
@@ -55,12 +55,12 @@ def split(argv):
 
 
 def without_options(argv):
-    """What ``run`` is to start, of what `split` says is ours, if that is without options: argparse has nothing to add.
+    """The program that ``run`` has to start, if there are no options: argparse is then not needed.
 
     Returns
     -------
     tuple of str and bool, or None
-        The script or the module, and whether it is a module. None if there are options, or anything unusual.
+        The script or the module, and whether it is a module. None if there are options or special cases.
     """
     module = argv[1:2] == ["-m"]
     target = argv[1 + module:]
@@ -68,7 +68,7 @@ def without_options(argv):
 
 
 def add(commands, passed_on):
-    """Add the command to argparse's; `passed_on` is for the program."""
+    """Add the command to argparse's; `passed_on` are the arguments of the program."""
     from flatgrad.cli.common import identifier, once
 
     sub = commands.add_parser(
@@ -102,7 +102,7 @@ def program(args):
 
 
 def start(target, module, passed_on, **options):
-    """Run it, with these options of `compat.run`."""
+    """Run the program, with these options of `compat.run`."""
     from flatgrad import compat
 
     try:

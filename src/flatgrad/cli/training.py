@@ -1,13 +1,13 @@
-"""The loop that all commands train with, and the optimizers by name."""
+"""The training loop of all commands, and their optimizers by name."""
 __all__ = ["OPTIMIZERS", "exploded", "is_shown", "optimizer_of", "steps"]
 
-# What --optimizer may say -> the class in `flatgrad.optim`, and the learning rate that suits the moons.
+# Names for --optimizer -> the class in `flatgrad.optim`, and a good learning rate for the moons.
 OPTIMIZERS = {"sgd": ("SGD", 1.0), "adam": ("Adam", 0.05), "adamw": ("AdamW", 0.05), "rmsprop": ("RMSprop", 0.02),
               "adagrad": ("Adagrad", 0.2), "adadelta": ("Adadelta", 5.0)}
 
 
 def optimizer_of(name, parameters, lr=None):
-    """The optimizer of a name, with its own or another learning rate."""
+    """The optimizer with this name, with its default learning rate or another one."""
     from flatgrad import optim
 
     kind, usual = OPTIMIZERS[name]
@@ -20,20 +20,20 @@ def steps(model, X, y, count, loss, optimizer, *, rate=None, batch_size=None, se
     Parameters
     ----------
     model : flatgrad.nn.Module
-        Trained in place.
+        The model; it is trained in place.
     X : array_like of shape (n_samples, n_features)
     y : array_like of shape (n_samples,)
     count : int
-        How many steps.
+        The number of steps.
     loss : callable
-        ``loss(prediction, target)``, of Tensors; returns a Value.
+        ``loss(prediction, target)`` takes Tensors and returns a Value.
     optimizer : flatgrad.optim.Optimizer
     rate : callable, optional
         ``rate(k)`` is the learning rate of step k.
     batch_size : int, optional
-        Samples for each step, drawn anew in each pass through all of them. None: all, in order.
+        The number of samples for each step, drawn anew in each epoch. None: all samples, in order.
     seed : int, optional
-        For these draws.
+        The seed of these draws.
 
     Yields
     ------
@@ -41,7 +41,7 @@ def steps(model, X, y, count, loss, optimizer, *, rate=None, batch_size=None, se
         The step, from 0.
     loss : Value
     prediction, target : Tensor
-        All of them before the step's update, which is made when the next step is asked for.
+        All of them before the step's update, which is made when the caller asks for the next step.
     """
     for k, (inputs, targets) in zip(range(count), batches(X, y, batch_size, seed)):
         prediction = model(inputs)
@@ -56,7 +56,7 @@ def steps(model, X, y, count, loss, optimizer, *, rate=None, batch_size=None, se
 
 
 def batches(X, y, batch_size, seed):
-    """The samples of one step after the other, without end."""
+    """The batches, step after step, without end."""
     import numpy as np
 
     from flatgrad import Tensor
@@ -75,10 +75,10 @@ def batches(X, y, batch_size, seed):
 
 
 def is_shown(k):
-    """Whether step k has a line in a log of many: 0, 10, 20, 50, 100, 200, 500, 1000 and so on."""
+    """Whether a long log shows step k: 0, 10, 20, 50, 100, 200, 500, 1000 and so on."""
     return k == 0 or k >= 10 and str(k).rstrip("0") in ("1", "2", "5")
 
 
 def exploded(first, last):
-    """Whether a training has done nothing but harm, from its first loss and its last one."""
+    """Whether a training has failed, judged by its first loss and its last one."""
     return not last <= 100.0 * max(first, 1.0)

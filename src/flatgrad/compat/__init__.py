@@ -1,11 +1,12 @@
-"""Programs written for micrograd, run on flatgrad: by one call, or without touching them.
+"""Runs programs written for micrograd on flatgrad: after one call, or without any change.
 
-`install_as_micrograd` decides what `import micrograd` means. `run` is `python -m flatgrad run`: it executes a
-script, a notebook or a module as Python would. Of this package `running` executes, `notebooks` reads cells,
-`install` has the modules that `import micrograd` finds, `source` finds a class in the program's source and puts a
-call after it, and `stand_in`, which that calls, has flatgrad's Value take the place of the class.
+`install_as_micrograd` changes the meaning of `import micrograd`. `run` is `python -m flatgrad run`: it executes a
+script, a notebook or a module as Python would. In this package, `running` executes programs and `notebooks` reads
+cells. `install` has the modules that `import micrograd` finds. `source` finds a class in the program's source and adds
+a
+call after the class. This call, in `stand_in`, replaces the class by flatgrad's Value.
 """
-# What is not needed to run a program that names no class is imported where it is used: people wait for it.
+# Modules that a program without a class of its own does not need are imported within functions, to start quickly.
 from flatgrad.compat.common import Refusal
 from flatgrad.compat.install import install_as_micrograd
 from flatgrad.compat.running import run

@@ -1,4 +1,4 @@
-"""What the modules of `flatgrad.compat` share: how a program is refused, and how it is told something."""
+"""The parts that the modules of `flatgrad.compat` share: errors that refuse a program, and notes to the user."""
 import os
 import sys
 
@@ -6,18 +6,18 @@ __all__ = ["Refusal", "Stop", "installed", "note", "place", "shown"]
 
 
 class Refusal(ValueError):
-    """What `run` was asked for cannot be run; the message says why."""
+    """`run` cannot run this program; the message gives the reason."""
 
 
 class Stop(BaseException):
-    """Ends a run from within the program, whatever that catches; the message says why."""
+    """Ends a run from within the program, even if the program catches exceptions; the message gives the reason."""
 
 
-speaker = "flatgrad"  # `run` puts its name here
+speaker = "flatgrad"  # `run` replaces it by its own name
 
 
 def note(text):
-    """Tell something about the program, apart from its output."""
+    """Print a note about the program on stderr."""
     if sys.stderr is not None:
         print(f"{speaker}: note: {text}", file=sys.stderr)
 
@@ -28,14 +28,14 @@ def shown(path):
 
 
 def place(path):
-    """A file as messages name it: from the working directory if it lies there."""
+    """A file in messages: a relative path if the file is below the working directory."""
     try:
         near = os.path.relpath(path)
-    except ValueError:  # another drive
+    except ValueError:  # because of another drive
         near = path
     return shown(path if near.startswith(os.pardir) else near)
 
 
 def installed(path):
-    """Whether it lies where pip installs."""
+    """Whether the path is in a folder of installed packages."""
     return not {"site-packages", "dist-packages"}.isdisjoint(os.path.abspath(path).split(os.sep))

@@ -1,7 +1,7 @@
-"""Small graphs, and whether a class's and flatgrad's Value give the same numbers for them.
+"""Small graphs, which test whether a class and flatgrad's Value give the same numbers.
 
-A graph is a function that is given what makes a leaf of a number. It returns numbers and texts: what a program might
-print.
+A graph is a function; its argument is a function that makes a leaf from a number. The graph returns numbers and texts,
+which a program might print.
 """
 import math
 import operator
@@ -19,15 +19,15 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 class Unfit(Exception):
-    """Why flatgrad's Value cannot stand in for a class: the rest of a sentence that begins with the class."""
+    """flatgrad's Value cannot replace a class; the message is the rest of a sentence that begins with the class."""
 
 
 class TimeUp(BaseException):
-    """A method that does not end with our numbers."""
+    """A method takes too long with the test numbers."""
 
 
 class Raised:
-    """What a graph came to that ended in an exception."""
+    """The result of a graph that ended with an exception."""
 
     def __init__(self, error):
         self.error = error
@@ -38,24 +38,24 @@ def number(x):
     if x is None:
         return 0.0
     if isinstance(x, complex):
-        raise ArithmeticError("complex")  # as flatgrad's Value has it
+        raise ArithmeticError("complex")  # because flatgrad's Value refuses complex numbers
     if not hasattr(x, "__float__") or type(x).__name__ in ("ndarray", "Tensor"):
         raise Unfit(f"its numbers are of type {type(x).__name__}")
     return float(x)
 
 
 def outcome(graph, make):
-    """What a graph gives whose leaves `make` makes: numbers and texts, or Raised."""
+    """The result of a graph with leaves from `make`: numbers and texts, or Raised."""
     try:
         return graph(make)
     except (Unfit, TimeUp, KeyboardInterrupt):
         raise
-    except BaseException as error:  # SystemExit as well
+    except BaseException as error:  # also SystemExit
         return Raised(error)
 
 
 def same(theirs, ours):
-    """Whether the program would see the same. What fails with its own class may do better."""
+    """Whether the program would see the same results. Where the program's class fails, flatgrad may give a result."""
     if isinstance(theirs, Raised):
         return True
     if isinstance(ours, Raised):
@@ -64,7 +64,7 @@ def same(theirs, ours):
 
 
 def equal(x, y):
-    if isinstance(x, str) and isinstance(y, str):  # the numbers of a text may be an int here and a float there
+    if isinstance(x, str) and isinstance(y, str):  # a number in a text may be an int in one and a float in the other
         return NUMBER.sub("#", x) == NUMBER.sub("#", y) and all(
             map(equal, map(float, NUMBER.findall(x)), map(float, NUMBER.findall(y))))
     if isinstance(x, float) and isinstance(y, float):
@@ -73,7 +73,7 @@ def equal(x, y):
 
 
 def backward(out, leaves):
-    """The number of `out`, and the gradients after a backward pass from it."""
+    """The number of `out`, and the gradients of the leaves after a backward pass from `out`."""
     data = number(out.data)
     out.backward()
     return [data, *(number(leaf.grad) for leaf in leaves)]
@@ -88,7 +88,8 @@ def alone(function, numbers):
 
 
 def behind(function, numbers):
-    """The operation, and one after it: its rule has another gradient than 1 to start from."""
+    """The graph of the operation with another operation after it, so that its rule starts from a gradient other than
+    1."""
     def graph(make):
         leaves = [make(x) for x in numbers]
         return backward(function(*leaves) * make(3.0), leaves)
@@ -96,7 +97,7 @@ def behind(function, numbers):
 
 
 def changed(function, numbers):
-    """The operation, whose operands get other data before the backward pass."""
+    """The graph of the operation whose operands get other data before the backward pass."""
     def graph(make):
         leaves = [make(x) for x in numbers]
         out = function(*leaves)
@@ -107,7 +108,7 @@ def changed(function, numbers):
 
 
 def twice(function, numbers):
-    """The operation done twice with the same operands, whose gradients add up."""
+    """The graph of the operation done twice with the same operands, whose gradients add up."""
     def graph(make):
         leaves = [make(x) for x in numbers]
         return backward(function(*leaves) + function(*leaves), leaves)
@@ -115,7 +116,7 @@ def twice(function, numbers):
 
 
 def result(function, numbers):
-    """What is no Value: the text of what the function returns."""
+    """The text of the function's result, for results that are no Values."""
     def graph(make):
         found = function(*[make(x) for x in numbers])
         return [number(found.data)] if hasattr(found, "data") else [found if type(found) is float else repr(found)]
@@ -142,12 +143,12 @@ def uses(function, samples):
 
 
 def with_number(function, y, reflected=False):
-    """The operation with a number on one side."""
+    """The operation with a number as one operand."""
     return (lambda a: function(y, a)) if reflected else (lambda a: function(a, y))
 
 
 def graphs_of(name, limits=()):
-    """The graphs that show what a method or operator of that name does, with numbers on both sides of the limits."""
+    """The graphs that test a method or operator of this name, with numbers on both sides of the limits."""
     word = name.strip("_")
     beyond = [sign * x * factor for x in limits for factor in (0.999, 1.001) for sign in (1, -1)]
     numbers = [(x,) for x in [*NUMBERS, *beyond]]
@@ -169,7 +170,7 @@ def graphs_of(name, limits=()):
 
 
 def programs(names):
-    """Graphs of some fifteen of these operators each, with values that are used again and again."""
+    """Graphs of some fifteen of these operators each, with values that are used repeatedly."""
     draw = random.Random(7)
 
     def program(steps, calls):
@@ -200,7 +201,7 @@ STEPS = {"__add__": lambda a, b, x: a + b, "__mul__": lambda a, b, x: a * b * x,
 
 
 def diamond(calls):
-    """Graphs whose backward pass is run several times."""
+    """Graphs with several backward passes."""
     def graph(make):
         a, b = make(2.0), make(-3.0)
         c = a * b
@@ -215,7 +216,7 @@ def diamond(calls):
 
 
 def hidden_nodes(make):
-    """Two passes over a graph with operations that a class may make of others."""
+    """Two passes over a graph with operations that a class may compose from other operations."""
     a, b = make(2.0), make(-3.0)
     c = (a - b) * a
     d = -c
@@ -224,7 +225,7 @@ def hidden_nodes(make):
 
 
 def preset(make):
-    """A pass over gradients that are there already."""
+    """A pass that starts with gradients other than 0."""
     a, b = make(2.0), make(-3.0)
     c = a * b
     d = c + a
@@ -255,7 +256,7 @@ def told(found):
     return ", ".join([f"{x:.6g}" if isinstance(x, float) else str(x) for x in found[:4]])
 
 
-# The operations that are methods, and their symbols with a use of each.
+# The operations that are methods, and the operators with a use of each.
 METHODS = {name for name, member in vars(Value).items() if type(member).__name__ == "method_descriptor"
            and any(row["name"] == name and row["public"] and row["arity"] == 1 for row in _core._operations())}
 OPERATIONS = {"-": lambda a, b: a - b, "/": lambda a, b: a / b, "neg": lambda a, b: -a, "ReLU": lambda a, b: a.relu(),

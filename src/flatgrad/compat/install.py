@@ -1,4 +1,4 @@
-"""What `import micrograd` finds: flatgrad, or the program's own package with flatgrad's Value in it."""
+"""The modules that `import micrograd` finds: flatgrad's, or the program's own package with flatgrad's Value."""
 import os
 import sys
 
@@ -7,30 +7,30 @@ from flatgrad.compat.common import installed, note, place
 
 __all__ = ["install_as_micrograd"]
 
-# Length and CRC-32 of engine.py and nn.py, line ends as \n, of the micrograd that flatgrad is a drop-in for. What is
-# installed under its name and is something else keeps its modules, as a package beside the program does.
+# Length and CRC-32 of engine.py and nn.py of the micrograd that flatgrad replaces, with line ends \n. Another installed
+# package named micrograd keeps its modules, like a package beside the program.
 MICROGRAD = {"engine.py": (2730, 3584426515), "nn.py": (1613, 2081168415)}
 
 
 def install_as_micrograd(*, nn=False, scalar_graph=False):
     """Make ``import micrograd`` mean flatgrad in this process, whether or not micrograd is installed.
 
-    From then on `micrograd.engine` is `flatgrad.engine`, and `micrograd.nn` is `flatgrad.nn`. If the
-    program has a package `micrograd` of its own, a folder beside it, that is left as it is but for its
-    class `Value`, which flatgrad's takes the place of; a line on stderr says so. To be called before
-    the first import of micrograd; a second call changes nothing.
+    After the call `micrograd.engine` is `flatgrad.engine`, and `micrograd.nn` is `flatgrad.nn`. A program may have
+    its own package `micrograd`, a folder beside the program. Then only its class `Value` is replaced by flatgrad's,
+    and a line on stderr says so. Call this function before the first import of micrograd; a second call changes
+    nothing.
 
     Parameters
     ----------
     nn : bool, optional
-        Whether `micrograd.nn` is `flatgrad.nn` even if the program has a package of its own.
+        Whether `micrograd.nn` becomes `flatgrad.nn` even if the program has its own package.
     scalar_graph : bool, optional
-        Whether the operators of the program's own `Value` whose nodes are others than flatgrad's stay.
+        Whether to keep operators of the program's own `Value` that make other nodes than flatgrad's.
 
     Raises
     ------
     RuntimeError
-        If micrograd's own `engine` or `nn` has been imported: Values of two classes would meet.
+        If micrograd's own `engine` or `nn` has been imported already: Values of two classes would meet.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def install_as_micrograd(*, nn=False, scalar_graph=False):
             )
     old = sys.modules.get("micrograd")
     sys.meta_path.insert(0, Micrograd(nn, scalar_graph))
-    if old is not None and own_package() is None:  # the real package, which someone has imported without its modules
+    if old is not None and own_package() is None:  # the real package, imported without its modules
         del sys.modules["micrograd"]
         import micrograd.nn
 
@@ -58,9 +58,9 @@ def install_as_micrograd(*, nn=False, scalar_graph=False):
 
 
 class Micrograd:
-    """The finder of `micrograd`: when that is first asked for, it is known which one the program would import.
+    """The finder of `micrograd`. At the first import it decides which package the program would import.
 
-    `sources` are the program's own, as far as they are known: what they do to the class matters.
+    `sources` are the program's own files, if known, because uses of the class in them matter.
     """
 
     def __init__(self, nn, scalar_graph):
@@ -77,7 +77,7 @@ class Micrograd:
 
 
 class Ours:
-    """The finder of the modules that are flatgrad's under micrograd's name; of the package no other is found."""
+    """The finder of flatgrad's modules under micrograd's name; no other modules of the package are found."""
 
     def __init__(self, names):
         self.names = names
@@ -90,12 +90,12 @@ class Ours:
         return None
 
     def create_module(self, spec):
-        return None  # an ordinary one, which may be dropped for another when it is executed
+        return None  # an ordinary module; it may be replaced by another one when it is executed
 
     def exec_module(self, module):
         if module.__name__ == "micrograd":
             module.__doc__ = "flatgrad, under micrograd's name."
-            module.__path__ = []  # no other submodules, so that the real package's cannot get in
+            module.__path__ = []  # no other submodules, so that the real package's are not imported
             module.Value = Value
             module.__getattr__ = submodule
             module.__flatgrad__ = True
@@ -109,7 +109,7 @@ class Ours:
 
 
 def submodule(name):
-    """The modules of the stub, for `import micrograd` alone: flatgrad.nn takes a while to import."""
+    """The modules of the stub, imported at first use: flatgrad.nn takes a while to import."""
     if name in ("engine", "nn"):
         from importlib import import_module
 
@@ -117,11 +117,11 @@ def submodule(name):
     raise AttributeError(f"module 'micrograd' has no attribute {name!r}")
 
 
-# ---- a package of the program's own ----
+# ---- the program's own package ----
 
 def own_package():
-    """The folder of the package `micrograd` that the program would import, or the file of a module of that name, if it
-    is not micrograd itself."""
+    """The folder of the package `micrograd` that the program would import, or the file of a module with this name.
+    None if it is micrograd itself."""
     from importlib.machinery import PathFinder
 
     package = sys.modules.get("micrograd")
@@ -147,7 +147,7 @@ def digest(path):
 
 
 class Own:
-    """The finder for a package of the program's own: it adds what replaces the class `Value` in it."""
+    """The finder for the program's own package: it adds the call that replaces the class `Value` in it."""
 
     def __init__(self, folder, nn, scalar_graph, sources):
         from flatgrad.compat.source import Job, definitions, modules_in, parse, read
@@ -164,7 +164,7 @@ class Own:
             try:
                 self.job.learn(parse(source))
             except (SyntaxError, ValueError):
-                pass  # to be reported when its turn comes
+                pass  # the error is reported when the module is imported
         self.job.rest = "".join([
             f"; {', '.join(kept)} {'stays' if len(kept) == 1 else 'stay'} the program's own" if kept else "",
             " (--nn takes flatgrad.nn)" if "micrograd.nn" in kept else "",

@@ -1,4 +1,4 @@
-"""Reads a notebook's code cells, and what is IPython's in them."""
+"""Reads the code cells of a notebook, and removes IPython's syntax from them."""
 import json
 import linecache
 import re
@@ -10,14 +10,14 @@ __all__ = ["read"]
 
 
 def read(source, path):
-    """The code cells of a notebook, in order: pairs of a source and the name that tracebacks give it.
+    """The code cells of a notebook, in order: pairs of a source and its name in tracebacks.
 
     Raises ValueError or RecursionError if `source` is no notebook.
     """
     named = []
     for number, cell in enumerate(code_cells(json.loads(source)), 1):
         name = f"{path}, cell {number}"
-        # No time of change: the entry stays, though no file has that name.
+        # With a modification time of None the entry stays, although there is no such file.
         linecache.cache[name] = (len(cell), None, cell.splitlines(True), name)
         named.append((without_magics(cell, name), name))
     return named
@@ -41,12 +41,12 @@ def code_cells(notebook):
 
 # ---- IPython's syntax ----
 
-RUN_THEIR_CELL = ("%%time", "%%capture")  # cell magics around Python that later cells may need
+RUN_THEIR_CELL = ("%%time", "%%capture")  # cell magics around Python code that later cells may need
 IPYTHON_LINE = re.compile(r"\s*(?:[%!?]|[\w.,\s\[\]*]+=\s*[%!]|[\w.]+\?{1,2}\s*$)")
 
 
 def without_magics(cell, name):
-    """A cell's source as Python, line for line: what is IPython's is told, and skipped."""
+    """A cell's source as Python, with the same number of lines; IPython's lines are reported and skipped."""
     lines, notes = cell.split("\n"), {}
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
     if lines[first].startswith("%%"):
@@ -56,15 +56,15 @@ def without_magics(cell, name):
             return ""
         notes[first] = f"skipped the line: {lines[first].strip()}"
         lines[first] = ""
-    # A line may begin with % or ! in Python too, within an expression or a string. So a line counts
-    # as IPython's only if it is where Python's parser stops.
+    # In Python too, a line within an expression or a string may begin with % or !. So a line counts as IPython's only
+    # where Python's parser stops.
     while True:
         try:
             parse("\n".join(lines))
         except SyntaxError as error:
             at = (error.lineno or 0) - 1
             if not (0 <= at < len(lines) and IPYTHON_LINE.match(lines[at])):
-                break  # an error of the cell's, for its turn
+                break  # the cell has an error, which is reported when the cell is run
             notes[at] = f"skipped: {lines[at].strip()}"
             indent = lines[at][:len(lines[at]) - len(lines[at].lstrip())]
             continued = lines[at].endswith("\\")
@@ -73,10 +73,10 @@ def without_magics(cell, name):
                 at += 1
                 continued = lines[at].endswith("\\")
                 lines[at] = ""
-        except ValueError:  # a null character
+        except ValueError:  # because of a null character
             break
         else:
             break
-    for i in sorted(notes):  # the parser may stop at a later line first
+    for i in sorted(notes):  # the parser may have stopped at a later line first
         note(f"{name}, line {i + 1}: {notes[i]}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What flatgrad's Value is given, and gives back, when it takes the place of a program's own class."""
+"""The changes to flatgrad's Value when it replaces a program's own class, and their removal."""
 import inspect
 import math
 import operator
@@ -13,10 +13,10 @@ __all__ = ["Missing", "NATIVE", "WithPass", "backward_of", "backward_once", "bac
            "constructor", "declare", "differ", "grad_or_none", "native_backward", "native_init", "put_on",
            "set_grad_or_none", "take_off"]
 
-NATIVE = dict(vars(Value))  # what Value has of its own
+NATIVE = dict(vars(Value))  # the attributes of Value before any change
 native_init, native_backward, native_grad = Value.__init__, Value.backward, Value.grad
 
-put = []  # the names that have been put on Value
+put = []  # the names of attributes that have been added to Value
 
 
 def put_on(name, member):
@@ -25,7 +25,7 @@ def put_on(name, member):
 
 
 def take_off():
-    """Give Value back what it had."""
+    """Restore Value's own attributes."""
     for name in put:
         if name in NATIVE:
             setattr(Value, name, NATIVE[name])
@@ -42,7 +42,7 @@ def declare(name, **what):
 
 
 def differ(self, other):
-    """What Python makes of a class's own `__eq__`."""
+    """The `!=` that Python derives from a class's own `__eq__`."""
     answer = self.__eq__(other)
     return answer if answer is NotImplemented else not answer
 
@@ -50,7 +50,8 @@ def differ(self, other):
 # ---- backward passes that set gradients to 0 first ----
 
 def backward_of(kind):
-    """flatgrad's backward pass, before which gradients become 0: of `all` that it reaches, or of the `inner` nodes."""
+    """flatgrad's backward pass, but gradients are first set to 0: of `all` nodes that it reaches, or of `inner`
+    nodes."""
     if kind is None:
         return native_backward
 
@@ -61,7 +62,7 @@ def backward_of(kind):
 
 
 def backward_once(self):
-    """flatgrad's backward pass, if it is the first over the nodes that stand for several of the class's own."""
+    """flatgrad's backward pass; a second pass over nodes that are several nodes in the class ends the run."""
     if _core._second_pass(self):
         stop("a second backward pass over a graph with - or /, which flatgrad has as one node each: the program's own "
              "class adds up gradients in more nodes; --scalar-graph has them too")
@@ -69,7 +70,7 @@ def backward_once(self):
 
 
 def backward_unchanged(passes):
-    """A backward pass for a class whose rules use the data that operands had when the operation was done."""
+    """A backward pass for a class whose rules use the operands' data at the time of the operation."""
     def backward(self):
         if _core._changed_since(self):
             stop("data was changed between an operation and the backward pass through it: flatgrad's gradients are "
@@ -82,7 +83,7 @@ def stop(reason):
     raise Stop(reason) if common.speaker == "flatgrad run" else RuntimeError(reason)
 
 
-# ---- gradients that are None until a pass reaches them: 0.0, and those of 0 that one has reached are -0.0 ----
+# ---- gradients that are None before a pass reaches them: stored as 0.0; a reached gradient of 0 is stored as -0.0 ----
 
 def grad_or_none(v):
     x = native_grad.__get__(v)
@@ -101,7 +102,7 @@ def backward_to_none(passes):
 
 
 class Missing:
-    """An attribute that the class's own operators and constructor compute, and flatgrad's do not; it may be set."""
+    """An attribute that the class's operators and constructor compute and flatgrad's do not; a program may set it."""
 
     def __init__(self, name):
         self.name, self.own = name, f"_own_{name}"
@@ -112,7 +113,7 @@ class Missing:
             return self
         try:
             return getattr(v, self.own)
-        except AttributeError:  # which hasattr and the like would take for an answer
+        except AttributeError:  # hasattr and similar functions would treat it as an answer
             stop(f"{self.name} of a Value was read: it is made by the program's own class, and this Value is by "
                  "flatgrad, in its place; run the program without the class being replaced")
 
@@ -121,7 +122,7 @@ class Missing:
 
 
 class WithPass:
-    """A Value with another backward pass, to try that."""
+    """A Value with another backward pass, for tests of this pass."""
 
     def __init__(self, passes, x):
         self.passes, self.value = passes, x if isinstance(x, Value) else Value(x)
@@ -151,10 +152,10 @@ class WithPass:
         self.value.grad = x
 
 
-# ---- its constructor ----
+# ---- the constructor of the class ----
 
 def constructor(study):
-    """An `__init__` with the parameters of the class's own, each put where that puts it."""
+    """An `__init__` with the parameters of the class's own; each sets what it sets in the class."""
     space = {"native": native_init, "refuse": refuse}
     head, lines, native, kind = ["self"], [], {}, None
     for k, parameter in enumerate(study.parameters):

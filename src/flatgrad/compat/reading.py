@@ -1,8 +1,7 @@
-"""What the code of a class depends on, read from it without running it.
+"""The dependencies of a class's code, found by reading the code without running it.
 
-flatgrad's operations depend on the data of their operands, on nothing else, and change nothing but the graph. A
-method of a program's class may be replaced by one of them only if the same is true of it, and equal numbers do not
-show that.
+flatgrad's operations depend only on the data of their operands, and change only the graph. A method of a program's
+class may be replaced by an operation only if the same is true of the method. Equal numbers do not prove this.
 """
 import dis
 import itertools
@@ -12,7 +11,7 @@ import types
 
 __all__ = ["constants", "decides", "foreign"]
 
-# Builtins that depend on their arguments alone, and what is raised.
+# Builtins that depend only on their arguments, and exceptions.
 PLAIN = set("""isinstance issubclass float int bool str abs max min len range set list tuple dict frozenset zip
     enumerate reversed sorted sum any all id hash super pow iter map filter callable object next NotImplemented Exception
     TypeError ValueError AssertionError ZeroDivisionError OverflowError ArithmeticError NotImplementedError RuntimeError
@@ -20,30 +19,30 @@ PLAIN = set("""isinstance issubclass float int bool str abs max min len range se
 # Methods of containers and numbers.
 METHODS = set("""append add extend pop popleft appendleft remove discard insert reverse items keys values index
     update get union copy sort is_integer count astype item""".split())
-# Functions of math and NumPy that ask for what test numbers do not have, or that have a state.
+# Functions of math and NumPy that test for numbers missing from the samples, or that have a state.
 ASKING = {"isnan", "isinf", "isfinite", "nan_to_num", "seterr", "errstate", "random", "round", "around", "clip", "fabs"}
-# Where classes come from that are only compared with.
+# Modules of classes that are only used in comparisons.
 TYPES = {"builtins", "numbers", "typing", "collections", "collections.abc", "abc", "types", "numpy", "decimal",
          "fractions"}
 
 
 def foreign(function, cls, attributes, job, seen=None):
-    """What a function looks at, or changes, besides its operands.
+    """The names that a function reads or changes, besides its operands.
 
     Parameters
     ----------
     function : function
-        A method of the class, or what one of them calls.
+        A method of the class, or a function that a method calls.
     cls : type
     attributes : set of str
-        Those that make no difference: of every Value, with the meaning that they have in flatgrad's.
+        The attributes that are allowed: every Value has them, with the same meaning in flatgrad.
     job : source.Job
-        Knows what the program writes, and whether it has classes on top of this one.
+        The job, which knows the names that the program writes and whether the class has subclasses.
 
     Returns
     -------
     list of str
-        Names; empty if there is none.
+        The names; empty if there are none.
     """
     seen = {} if seen is None else seen
     if function in seen:
@@ -56,7 +55,7 @@ def foreign(function, cls, attributes, job, seen=None):
     for code in codes:
         codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
     for code in codes:
-        before = None  # the variable of the module that was loaded last, if it still is what comes next belongs to
+        before = None  # the global variable loaded last, if the next instruction may use it
         for instruction in dis.get_instructions(code):
             operation, name = instruction.opname, instruction.argval
             of, before = before, before if operation in ("COPY", "DUP_TOP", "CACHE", "PUSH_NULL") else None
@@ -110,7 +109,7 @@ def foreign(function, cls, attributes, job, seen=None):
                     elif member is not function:
                         found += foreign(member, cls, attributes, job, seen)
                 elif isinstance(member, itertools.count):
-                    pass  # an attribute that comes of it differs from Value to Value, and is not there
+                    pass  # an attribute computed from it differs from Value to Value; flatgrad's do not have it
                 elif name in ASKING or name in job.written:
                     found.append(name)
                 elif name in ("__class__", "__name__", "__init__"):
@@ -137,7 +136,7 @@ def decides(function):
 
 
 def constants(function):
-    """The numbers in a function, those of its module that it reads among them, from which it might go another way."""
+    """The numbers in a function, and in global variables that it reads, at which it might branch."""
     found, codes = set(), [function.__code__]
     for code in codes:
         codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]

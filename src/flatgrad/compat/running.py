@@ -17,36 +17,35 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
     Parameters
     ----------
     target : str
-        Path of a script, or of a notebook if it ends in ``.ipynb``; with `module`, a module's name.
+        Path of a script, or of a notebook if it ends in ``.ipynb``; with `module`, the name of a module.
     arguments : sequence of str, optional
-        For the program's `sys.argv`.
+        The arguments for the program's `sys.argv`.
     module : bool, optional
         Whether `target` is a module, found and run as ``python -m`` does.
     replace_class : str, optional
-        The name of a class that the program defines, or a module that it imports from its own folder, to be
-        replaced by `flatgrad.Value`; or module.name.
+        The name of a class to replace by `flatgrad.Value`, or module.name. The class is defined in the program, or
+        in a module that the program imports from its own folder.
     scalar_graph : bool, optional
-        Whether the graph is micrograd's node for node, for programs that read `_op` and `_prev`.
+        Whether to build micrograd's graph node for node, for programs that read `_op` and `_prev`.
     nn : bool, optional
-        Whether `micrograd.nn` is `flatgrad.nn` even if the program has a package micrograd of its own.
+        Whether `micrograd.nn` is `flatgrad.nn` even if the program has its own package micrograd.
 
     Returns
     -------
     int
-        0; 1 after an exception, which has been printed from the program's own frames on; 130 after
-        an interrupt.
+        0; 1 after an exception, whose traceback is printed with the program's own frames; 130 after an interrupt.
 
     Raises
     ------
     SystemExit
-        As the program does.
+        If the program raises it.
     Refusal
-        If there is no such program, a notebook is broken, or flatgrad cannot stand in for the class.
+        If there is no such program, a notebook is damaged, or flatgrad's Value cannot replace the class.
 
     Notes
     -----
-    The process is the program's from here on: `sys.modules['__main__']`, `sys.argv` and `sys.path`
-    stay as they are set, for whatever the program leaves to threads and `atexit`.
+    The process belongs to the program from then on: `sys.modules['__main__']`, `sys.argv` and `sys.path` keep their
+    new values, for threads and `atexit` functions of the program.
     """
     main = types.ModuleType("__main__")
     main.__builtins__ = builtins
@@ -84,7 +83,7 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
         else:
             sys.argv = [target, *arguments]
             if is_notebook(target):
-                os.environ.setdefault("MPLBACKEND", "Agg")  # there is no front end to draw in
+                os.environ.setdefault("MPLBACKEND", "Agg")  # there is no front end for drawings
             else:
                 from importlib.machinery import SourceFileLoader
 
@@ -99,7 +98,7 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
             job.check_done()
     except (SystemExit, Refusal) as error:
         if isinstance(error, Refusal) and sys.modules["__main__"] is main:
-            return failed(error)  # raised by the program: it may well call `run` itself
+            return failed(error)  # raised by the program, which may call `run` itself
         raise
     except Stop as error:
         raise Refusal(str(error)) from None
@@ -109,7 +108,7 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
 
 
 def failed(error):
-    """Show an exception that left the program, without our frames, and return the exit code."""
+    """Print the traceback of a program's exception, without our frames, and return the exit code."""
     import traceback
 
     ours = os.path.dirname(__file__)
@@ -119,7 +118,7 @@ def failed(error):
         frames = frames.tb_next
     error.__traceback__ = frames
     if sys.excepthook is sys.__excepthook__:
-        # The hook itself may not know the lines of a notebook's cells.
+        # The hook itself may not find the lines of a notebook's cells.
         traceback.print_exception(type(error), error, frames)
     else:
         sys.excepthook(type(error), error, frames)
@@ -127,7 +126,7 @@ def failed(error):
 
 
 def find_module(name):
-    """The spec of what ``python -m name`` runs."""
+    """The spec of the module that ``python -m name`` runs."""
     import importlib.util
 
     if not all(part.isidentifier() for part in name.split(".")):
@@ -139,9 +138,9 @@ def find_module(name):
             spec = importlib.util.find_spec(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # one that a package above it misses
+            raise  # a package above the module misses another module
         spec = None
-    except ValueError:  # __main__, that is ourselves
+    except ValueError:  # __main__, which is this program
         spec = None
     if spec is None:
         raise Refusal(f"no module named {name}")
@@ -151,18 +150,18 @@ def find_module(name):
 
 
 def is_notebook(path):
-    """Whether `path` is to be read as a notebook."""
+    """Whether `path` is a notebook."""
     return path.lower().endswith(".ipynb")
 
 
 def read_cells(path):
-    """What is to be executed, in order: pairs of a source and the name that tracebacks give it."""
+    """The sources to execute, in order: pairs of a source and its name in tracebacks."""
     try:
         with open(path, "rb") as file:
             source = file.read()
     except OSError as error:
         raise Refusal(f"cannot read {shown(path)}: {error.strerror}") from error
-    except ValueError as error:  # a null character
+    except ValueError as error:  # because of a null character
         raise Refusal(f"cannot read {shown(path)}: {error}") from error
     if not is_notebook(path):
         return [(source, os.path.abspath(path))]
@@ -175,5 +174,5 @@ def read_cells(path):
 
 
 def main_name(target, module):
-    """The name of the program's own module, as --replace-class may give it."""
+    """The name of the program's own module, for --replace-class."""
     return target if module else os.path.splitext(os.path.basename(target))[0]

@@ -1,4 +1,4 @@
-"""micrograd's graph, node for node, in the whole process: for programs that read `_op` and `_prev`."""
+"""micrograd's graph, node for node, for a whole process: for programs that read `_op` and `_prev`."""
 from flatgrad import _core
 from flatgrad._core import Value
 
@@ -30,7 +30,8 @@ OPERATORS = {"__neg__": negative, "__sub__": difference, "__rsub__": reflected_d
 
 
 def scalar_graph_everywhere():
-    """From now on layers and functions build a node for each product and sum, and `-` and `/` are micrograd's."""
+    """From now on, layers and functions build a node for each product and sum, and `-` and `/` build micrograd's
+    nodes."""
     _core._scalar_graph_everywhere()
     for name, function in OPERATORS.items():
         setattr(Value, name, function)

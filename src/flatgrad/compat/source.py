@@ -1,7 +1,7 @@
-"""Finds a class in the source of a program, and puts after it the call that has flatgrad's Value take its place.
+"""Finds a class in the source of a program, and adds a call after the class that replaces it by flatgrad's Value.
 
-The class is first made as it is written, with its decorators and all; then `stand_in.replace` looks at it and gives
-what the name is to mean. So what is done with the name from there on is done with flatgrad's Value.
+Python first makes the class as it is written, with its decorators. Then `stand_in.replace` examines the class and
+returns the new meaning of its name. Later uses of the name get flatgrad's Value.
 """
 import ast
 import builtins
@@ -20,40 +20,40 @@ LIBRARY = os.path.join(os.path.dirname(os.path.realpath(os.__file__)), "")
 
 CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "remove", "update"}  # methods of containers
 
-jobs = []  # the calls in the source name theirs by its place here
+jobs = []  # a call in a program's source gives the index of its Job here
 
 
 class Job:
-    """A class to be replaced, wherever the program defines it; as a finder of modules, it does so in those.
+    """A class to replace, wherever the program defines it; also the finder of the modules that define it.
 
     Parameters
     ----------
     wanted : str
-        The class's name, or module.name.
+        The name of the class, or module.name.
     root : str, optional
-        The folder that the program's modules are imported from.
+        The folder from which the program imports its modules.
     package : str, optional
-        The package whose modules are looked into, rather than whatever is imported and not installed.
+        The package whose modules are searched. None: all imported modules that are not installed packages.
     whole : bool
-        Whether the run is to end if flatgrad's Value cannot take its place.
+        Whether the run has to end if flatgrad's Value cannot replace the class.
     main : str, optional
         The name of the program's own module.
     scalar_graph : bool
-        Whether the graph is to be that of the class, node for node.
+        Whether the graph has to be the class's graph, node for node.
 
     Attributes
     ----------
     done : list of str
-        The files where it has been replaced.
+        The files in which the class has been replaced.
     rest : str
-        What to add when that is told.
+        An addition to the note about the replacement.
     read, written, patched : set of str
-        The attributes that the program reads of anything, but for those that the class itself reads; the attributes
-        and global variables that it writes, likewise; and those of the class by its name.
+        The attributes that the program reads, except within the class itself; the attributes and global variables
+        that it writes, except within the class; and the attributes of the class that it sets by the class's name.
     subclasses : set of str
-        What classes on top of it define.
+        The names that subclasses of the class define.
     modules : set of str
-        What the program imports.
+        The modules that the program imports.
     """
 
     def __init__(self, wanted, root=None, package=None, *, main="", whole=True, scalar_graph=False):
@@ -67,7 +67,7 @@ class Job:
         jobs.append(self)
 
     def covers(self, module, path):
-        """Whether the class is looked for in this module."""
+        """Whether to search this module for the class."""
         if self.module:
             return module == self.module or module.endswith("." + self.module)
         if self.package is not None:
@@ -77,11 +77,11 @@ class Job:
 
     @property
     def covers_main(self):
-        """Whether it is looked for in the program itself."""
+        """Whether to search the program's own file for the class."""
         return self.package is None and f".{self.main}".endswith(f".{self.module}" if self.module else "")
 
     def give_up(self, path, reason, draft=False):
-        """The class in this file stays the program's own, or else the run ends."""
+        """Keep the program's class in this file, or end the run if `whole`."""
         if self.whole and not draft:
             raise Stop(f"argument --replace-class: flatgrad's Value cannot stand in for class {self.name} of "
                        f"{place(path)}: {reason}")
@@ -89,7 +89,7 @@ class Job:
         note(f"class {self.name} of {place(path)} stays the program's own: {reason}{self.rest}")
 
     def learn(self, tree):
-        """Take note of what a module of the program does."""
+        """Record the attributes and names that a module of the program reads and writes."""
         inside = {id(part) for body, at in classes(tree, self.name) for statement in body[at:complete(body, at)[0] + 1]
                   if statement is body[at] or changes(statement, self.name) for part in ast.walk(statement)}
         variables = {name for part in ast.walk(tree) if isinstance(part, ast.Global) for name in part.names}
@@ -120,13 +120,13 @@ class Job:
         self.written |= variables - {self.name}
 
     def check_done(self):
-        """When the program has ended: tell if it had no such class."""
+        """At the end of the program: report if the program had no such class."""
         if not self.done and not self.told:
             note(f"no module that the program imported has a class {self.wanted} at its top level: nothing was "
                  "replaced")
 
     def find_spec(self, module, path=None, target=None):
-        """As a finder of `sys.meta_path`: only those modules are found here that define the class."""
+        """For `sys.meta_path`: finds only the modules that define the class."""
         spec = PathFinder.find_spec(module, path, target)
         if (spec is None or type(spec.loader) is not SourceFileLoader or not self.covers(module, spec.origin)
                 or not definitions(spec.origin, self.name)):
@@ -135,28 +135,28 @@ class Job:
         return spec
 
     def in_program(self, cells, path, package):
-        """The program's own sources, after whose definitions of the class there is the call.
+        """The program's own sources, with the call after each definition of the class.
 
         Parameters
         ----------
         cells : list of (str or bytes, str)
-            Sources and the names that tracebacks give them.
+            The sources and their names in tracebacks.
         path : str
             The program's file.
         package : str
-            What its relative imports start from.
+            The package from which relative imports start.
 
         Raises
         ------
         Refusal
-            If there is no such class, there or in the modules that are imported, or one is something else.
+            If there is no such class in the program and its modules, or if a definition is not a class that fits.
         """
         trees = []
         for code, _ in cells:
             try:
                 trees.append(parse(code))
             except (SyntaxError, ValueError):
-                trees.append(None)  # to be reported when its turn comes
+                trees.append(None)  # the error is reported when the cell is run
         known = [tree for tree in trees if tree is not None]
         modules, unknown = imported(known, self.root, package)
         for tree in [*known, *filter(None, (read(path) for _, path in modules))]:
@@ -170,16 +170,16 @@ class Job:
                 for k, (tree, (code, name)) in enumerate(zip(trees, cells))]
 
     def with_calls(self, tree, path, draft=False):
-        """The module's syntax tree, after whose definitions of the class there is the call. Line numbers stay.
+        """The module's syntax tree, with the call after each definition of the class. Line numbers do not change.
 
-        draft: whether the class is defined again later, as notebooks do, so that this one may stay as it is.
+        draft: whether the class is defined again later, as in notebooks; then this definition may stay.
         """
         put_calls(tree, self, path, draft)
         return tree
 
 
 class Loader(SourceFileLoader):
-    """Loads a module in which a class is replaced: never from bytecode, nor does it leave any."""
+    """Loads a module in which a class is replaced. It neither reads nor writes bytecode files."""
 
     def __init__(self, job, module, path):
         super().__init__(module, path)
@@ -191,14 +191,14 @@ class Loader(SourceFileLoader):
 
 
 def parse(source):
-    """The syntax tree, without the warnings: those come when the source is compiled."""
+    """The syntax tree, without the parser's warnings: they appear when the source is compiled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
 
 def read(path):
-    """The syntax tree of a file; None if it cannot be read or is no Python."""
+    """The syntax tree of a file; None if the file cannot be read or is not Python."""
     try:
         with open(path, "rb") as file:
             return parse(file.read())
@@ -206,7 +206,7 @@ def read(path):
         return None
 
 
-# ---- looking for the class ----
+# ---- search for the class ----
 
 def blocks(body):
     """The lists of statements that are executed with a module: its own, and those within if, try, with and so on."""
@@ -220,13 +220,13 @@ def blocks(body):
 
 
 def classes(tree, name):
-    """The definitions of classes of that name: where each stands, as the list and the index in it."""
+    """The definitions of classes with this name: each as the list of statements and the index in the list."""
     return [(body, at) for body in blocks(tree.body) for at, statement in enumerate(body)
             if isinstance(statement, ast.ClassDef) and statement.name == name]
 
 
 def definitions(path, name):
-    """The definitions in a file that flatgrad's Value might take the place of."""
+    """The definitions in a file that flatgrad's Value might replace."""
     try:
         with open(path, "rb") as file:
             if name.encode() not in file.read():
@@ -238,12 +238,12 @@ def definitions(path, name):
 
 
 def fit(tree, name):
-    """Of the definitions of classes of that name those that flatgrad's Value might take the place of."""
+    """The definitions of classes with this name that flatgrad's Value might replace."""
     return [at for at in classes(tree, name) if why_not(*at) is None]
 
 
 def why_not(body, at):
-    """Why flatgrad's Value cannot stand in for the class that is defined there, as the rest of "it ..."; or None."""
+    """The reason why flatgrad's Value cannot replace the class, as the rest of "it ..."; or None."""
     node = body[at]
     bases = [base for base in node.bases if ast.unparse(base) not in ("object", node.name)]
     if bases or any(keyword.arg == "metaclass" for keyword in node.keywords):
@@ -261,7 +261,7 @@ def why_not(body, at):
 
 
 def modules_in(folder, package):
-    """The modules of a package, as files by their names, without those that begin with two underscores."""
+    """The modules of a package, as files by their names, without names that begin with two underscores."""
     found = {package: os.path.join(folder, "__init__.py")}
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
@@ -273,23 +273,23 @@ def modules_in(folder, package):
 
 
 def imported(trees, root, package=""):
-    """The files below `root` that a program may import, directly or not, by what its import statements say.
+    """The files below `root` that a program may import, directly or indirectly, according to its import statements.
 
     Parameters
     ----------
     trees : list of ast.Module
-        The program itself.
+        The program's own file.
     root : str
-        The folder that modules are found in.
+        The folder in which modules are found.
     package : str
-        What relative imports start from.
+        The package from which relative imports start.
 
     Returns
     -------
     list of (str, str)
         Name of the module and path.
     bool
-        Whether there are modules that only the program itself will be able to find, or some that are no Python.
+        Whether there are modules that only the program itself can find, or modules that are not Python.
     """
     found, todo, tops = {}, [(tree, package) for tree in trees], set()
     broken = False
@@ -325,8 +325,8 @@ def imported(trees, root, package=""):
 
 
 def check_there(job, trees, target, modules, unknown):
-    """Raise `Refusal` if neither the program nor what it imports from its folder defines the class, or something else
-    has its name."""
+    """Raise `Refusal` if neither the program nor the modules from its folder define the class, or if the name is not
+    a class that fits."""
     places = [(tree, target) for tree in trees if job.covers_main]
     modules = [(name, path) for name, path in modules if job.covers(name, path)]
     for _, path in modules:
@@ -345,7 +345,7 @@ def check_there(job, trees, target, modules, unknown):
         raise Refusal(f"argument --replace-class: flatgrad's Value cannot stand in for class {job.name} of {where}: "
                       f"it {reason}")
     if unknown:
-        return  # Job.check_done tells in the end if it was never met
+        return  # Job.check_done reports at the end if the class was never found
     if job.module:
         raise Refusal(f"argument --replace-class: {target} imports no module {job.module} with a class {job.name} at "
                       "its top level")
@@ -357,9 +357,9 @@ def check_there(job, trees, target, modules, unknown):
 # ---- the call ----
 
 def put_calls(tree, job, path, draft):
-    """Into the statements of a module, after each definition of the class, the call that replaces it."""
+    """Add the call that replaces the class after each of its definitions in a module."""
     found = fit(tree, job.name)
-    for k, (body, _) in reversed(list(enumerate(found))):  # from below, for the places above stay
+    for k, (body, _) in reversed(list(enumerate(found))):  # from the end, so that the earlier indices stay right
         at = found[k][1]
         after, reason = complete(body, at)
         later = draft or k < len(found) - 1
@@ -374,9 +374,9 @@ def put_calls(tree, job, path, draft):
 
 
 def complete(body, at):
-    """The index of the statement after which the class that is defined at `at` can be used, and why it is used before.
+    """The index of the statement after which the class is complete, and the reason if it is used before this statement.
 
-    What its methods refer to may be defined after it, and users put methods on a class after it.
+    Names in its methods may be defined after the class, and programs put methods on a class after its definition.
     """
     node = body[at]
     known = set(dir(builtins)) | {node.name} | {name for statement in body[:at] for name in bound(statement)}
@@ -401,7 +401,7 @@ DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast
 
 
 def bound(statement):
-    """The names that a statement defines: of a function, a class, a module, a variable."""
+    """The names that a statement defines: functions, classes, modules, variables."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return {statement.name}
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
@@ -410,7 +410,7 @@ def bound(statement):
 
 
 def global_names(statement):
-    """The names that a statement reads from its module, within functions and classes too."""
+    """The names that a statement reads from its module, also within functions and classes."""
     found, todo = set(), [symtable.symtable(ast.unparse(statement), "", "exec")]
     while todo:
         table = todo.pop()
@@ -421,7 +421,7 @@ def global_names(statement):
 
 
 def changes(statement, name):
-    """Whether it puts something on the class: Name.attribute = ..., or setattr(Name, ...)."""
+    """Whether a statement sets an attribute of the class: Name.attribute = ..., or setattr(Name, ...)."""
     if isinstance(statement, ast.Assign):
         return all(isinstance(target, ast.Attribute) and getattr(target.value, "id", None) == name
                    for target in statement.targets)

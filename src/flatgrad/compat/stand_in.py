@@ -1,10 +1,10 @@
-"""flatgrad's Value in the place of a program's own class: with all that is the program's, and the same numbers.
+"""Replaces a program's own class by flatgrad's Value; the program's additions stay, and so do the numbers.
 
-`replace` is called right after the class has been made. It computes small graphs with the class, and the same with
-flatgrad's Value. Operators and methods that give the same numbers and gradients are flatgrad's from then on; those that
-do not stay the program's, and so does all that flatgrad's Value does not have: it is put on Value itself, which has to
-be the class that operations return. Then all the graphs are computed again: either every number is as it was, or Value
-is given back what it had, and the class is not replaced.
+`replace` is called right after the class has been made. It computes small graphs with the class and with flatgrad's
+Value. Operators and methods that give the same numbers and gradients become flatgrad's; the others stay the program's.
+Attributes that flatgrad's Value does not have stay the program's too. All of these are put on Value itself, because
+operations return this class. Then `replace` computes all graphs again. If a number differs, Value gets back its former
+attributes, and the class is not replaced.
 """
 import builtins
 import contextlib
@@ -34,32 +34,32 @@ from flatgrad.compat.reading import constants, decides, foreign
 
 __all__ = ["replace"]
 
-replaced = {}  # by file: the Job
+replaced = {}  # file -> Job
 
 
 def replace(cls, call, path, draft):
-    """What the name of a class is to mean: called by the program, after the class.
+    """The new meaning of a class's name; the program calls this function after the definition of the class.
 
     Parameters
     ----------
     cls : type
         The class as it was written.
     call : int
-        Which `source.Job` it belongs to.
+        The index of the `source.Job` to which the call belongs.
     path : str
-        The file.
+        The file of the definition.
     draft : bool
-        Whether the class is defined once more later.
+        Whether the class is defined again later.
 
     Returns
     -------
     type
-        flatgrad's Value, or `cls` if the class has to stay.
+        flatgrad's Value, or `cls` if the class cannot be replaced.
 
     Raises
     ------
     common.Stop
-        If it has to stay and the job says that then the run is to end.
+        If the class cannot be replaced, and the job says that the run then has to end.
     """
     job = source.jobs[call]
     try:
@@ -99,9 +99,9 @@ OURS_ALREADY = ("data", "grad", "_prev", "_children", "_local_grads", "_op", "_b
 
 
 class Study:
-    """What a class does, and what of it flatgrad's Value needs to do the same.
+    """The behaviour of a class, and the changes that flatgrad's Value needs for the same behaviour.
 
-    Raises `Unfit` if that cannot be had.
+    Raises `Unfit` if no changes give this behaviour.
     """
 
     def __init__(self, cls, job):
@@ -112,7 +112,7 @@ class Study:
                 raise Unfit(f"it defines {name}")
         self.look_at_code()
         self.kept, self.extra, self.missing, self.differs, self.captures = {}, {}, [], [], False
-        self.not_run = set()  # for what they do besides
+        self.not_run = set()  # operators and methods that must not be run, because of their side effects
         state = State(cls, self.members)
         with quiet():
             try:
@@ -126,7 +126,7 @@ class Study:
         if changed:
             raise Unfit(f"its {changed} changes with every Value that is made")
 
-    # -- what its code depends on, before any of it is run --
+    # -- the dependencies of its code, before any of it is run --
 
     def look_at_code(self):
         init = self.members.get("__init__")
@@ -160,7 +160,7 @@ class Study:
         if found:
             raise Unfit(f"its {name} uses more than its operands: {', '.join(found)}")
 
-    # -- how one is made --
+    # -- its constructor --
 
     def look_at_construction(self):
         for more in ((), ((),), ((), "")):
@@ -193,7 +193,7 @@ class Study:
         if converts(self.make, [2.0, 3.0], list):
             raise Unfit("its data may be arrays")
 
-    # -- what it has --
+    # -- its attributes --
 
     def look_at_attributes(self):
         a, b = self.make(2.0), self.make(5.0)
@@ -208,7 +208,7 @@ class Study:
         self.seen = set(names)
         self.prev = self.op = self.local = self.rule = None
         self.defaults, self.factories, self.computed, self.aliases, self.marks = {}, {}, {}, {}, []
-        kinds = {name: ([getattr(out, name, inspect) for out in probes], None) for name in names  # a module is nobody's
+        kinds = {name: ([getattr(out, name, inspect) for out in probes], None) for name in names  # inspect: no attribute is a module
                  if name not in ("data", "grad")}
         kinds = {name: (found, self.kind_of(found, a, b)) for name, (found, _) in kinds.items()}
         results[1].backward()
@@ -219,7 +219,7 @@ class Study:
                 now = [getattr(out, name, inspect) for out in probes]
                 if now[0] == a.grad != found[0] and now[1] == b.grad:
                     kinds[name] = found, "grad"
-                elif now != found:  # its backward pass uses it
+                elif now != found:  # the backward pass uses it
                     self.marks.append(name)
         operations = [name for name, (_, kind) in kinds.items() if kind == "op"]
         operation = next((name for name in operations if "op" in name.lower()), operations[0] if operations else None)
@@ -233,12 +233,12 @@ class Study:
             elif kind == "factory":
                 self.factories[name] = type(found[0])
             elif kind == "op":
-                self.computed[name] = found[0]  # the operators make it
+                self.computed[name] = found[0]  # the operators compute it
             elif kind in ("data", "grad"):
                 self.aliases[name] = kind
             else:
                 self.missing.append(name)
-        # Who reads the graph is to read the class's own, node for node.
+        # A program that reads the graph has to get the graph of its own class, node for node.
         self.by_node = self.job.scalar_graph or any(kind is not None and kind[0] in self.job.read
                                                     for kind in (self.prev, self.op))
         if self.prev is not None and self.prev[0] in self.job.written:
@@ -248,7 +248,7 @@ class Study:
                 raise Unfit(f"its {name} is not what flatgrad's is")
 
     def kind_of(self, found, a, b):
-        """What an attribute is, by its values for two leaves, a sum and a product."""
+        """The kind of an attribute, by its values for two leaves, a sum and a product."""
         leaf, other, add, mul = found
         if any(x is inspect for x in found):
             return "missing"
@@ -270,10 +270,11 @@ class Study:
             return "default"
         return "factory" if type(leaf) in (list, dict, set) and not leaf else "missing"
 
-    # -- what it can be made with --
+    # -- the parameters of its constructor --
 
     def look_at_parameters(self):
-        """The role of each parameter of `__init__`: data, children, op, local, or the attribute that it becomes."""
+        """The role of each parameter of `__init__`: data, children, op, local, or the attribute that the parameter
+        sets."""
         parameters = list(inspect.signature(self.members["__init__"]).parameters.values())[1:] \
             if isinstance(self.members.get("__init__"), types.FunctionType) else []
         if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY,
@@ -293,7 +294,7 @@ class Study:
         self.look_at_frozen()
 
     def look_at_frozen(self):
-        """Whether `requires_grad` is flatgrad's, or an attribute that its rules do not look at."""
+        """Whether `requires_grad` has flatgrad's meaning, or is an attribute that the class's rules do not read."""
         self.freezes = "requires_grad" in self.defaults
         if not self.freezes:
             return
@@ -334,7 +335,7 @@ class Study:
                     return f".{became[0]}"
         return None
 
-    # -- what it does --
+    # -- its methods --
 
     def look_at_methods(self):
         for name, member in self.members.items():
@@ -367,11 +368,11 @@ class Study:
         raise Unfit(f"its {name} is a property")
 
     def like_ours(self, name, member):
-        """Whether flatgrad's method may take the place of the class's."""
+        """Whether flatgrad's method may replace the class's method."""
         if name not in UNARY and name not in COMPARED and name not in CONVERTED and not is_binary(name):
             parameters = list(inspect.signature(member).parameters.values())[1:]
             if len(parameters) > 0 or name not in METHODS:
-                return False  # not to be compared by numbers alone
+                return False  # numbers alone cannot show that they are equal
         known = self.of_the_graph() | ({self.op[0]} if self.op else set())
         if foreign(member, self.cls, known, self.job):
             self.not_run.add(name)
@@ -379,7 +380,7 @@ class Study:
         graphs = graphs_of(name, constants(member)[:8])
         theirs = [outcome(graph, self.make) for graph in graphs]
         if all(isinstance(found, Raised) for found in theirs):
-            # Nothing is known of it. What it fails with may be over when it is used.
+            # All calls failed, so the comparison shows nothing. A NameError may be gone when the method is used.
             return not any(isinstance(found.error, NameError) for found in theirs)
         if all(same(found, outcome(graph, Value)) for graph, found in zip(graphs, theirs)):
             if name not in COMPARED and name not in CONVERTED:
@@ -396,18 +397,18 @@ class Study:
         return False
 
     def of_the_graph(self):
-        """The attributes that are what they are in flatgrad's Value, or are not there to be read."""
+        """The attributes that have the same meaning in flatgrad's Value, or that cannot be read there."""
         return {"data", "grad", *self.aliases, *self.missing, *self.computed,
                 *(kind[0] for kind in (self.prev, self.local, self.rule) if kind)}
 
     def repeated(self, graphs, theirs):
-        """What an operation gave alone, and done twice with the same operands."""
+        """The results of an operation by itself, and done twice with the same operands."""
         kinds = [graph.__qualname__.split(".")[0] for graph in graphs]
         return [(theirs[k], theirs[k + 2]) for k in range(len(kinds) - 2)
                 if kinds[k:k + 3] == ["alone", "behind", "twice"]]
 
     def same_shape(self, name):
-        """Whether flatgrad's operation makes the same nodes, by names and operands."""
+        """Whether flatgrad's operation makes the same nodes, with the same names and operands."""
         if self.prev is None or self.op is None:
             return True
         if name in COMPARED or name in CONVERTED:
@@ -458,13 +459,13 @@ class Study:
                 self.factories.pop(name, None)
                 self.missing.append(name)
         if self.backward is None:
-            # micrograd's - and / are several nodes each, whose gradients a second pass over them compounds too.
+            # In micrograd, - and / are several nodes each; a second pass over them also compounds their gradients.
             self.compounds = not same(outcome(hidden_nodes, self.make), outcome(hidden_nodes, Value))
 
     # -- the result --
 
     def put_on(self):
-        """Put what is the program's on Value, and compute all graphs again."""
+        """Put the program's own attributes on Value, and compute all graphs again."""
         cls = self.cls
         if cls.__name__ != "Value":
             put_on("__name__", cls.__name__)
@@ -545,7 +546,7 @@ class Study:
                               lambda v, text: native.__set__(v, text)))
 
     def init(self):
-        """An `__init__` with the class's parameters; None if flatgrad's own does."""
+        """An `__init__` with the class's parameters; None if flatgrad's own has the same parameters."""
         order = [(parameter.name, self.roles[parameter.name]) for parameter in self.parameters]
         ours = [("data",), ("_children", "children"), ("_op", "local_grads"), ("label",)]
         roles = [("data",), ("children",), ("op", "local"), (".label",)]
@@ -559,7 +560,7 @@ class Study:
         return constructor(self)
 
     def compare(self):
-        """All graphs that the class computed, computed by its stand-in."""
+        """Compute the graphs of the class again with its replacement, and compare."""
         make = Value if not self.more else lambda x: Value(x, *self.more)
         names = {name: step for name, step in STEPS.items()
                  if callable(getattr(self.cls, name, None)) and name not in self.not_run}
@@ -588,7 +589,7 @@ class Study:
 
     @contextlib.contextmanager
     def named(self):
-        """While its methods find flatgrad's Value under the name of the class."""
+        """A context in which its methods find flatgrad's Value under the name of the class."""
         spaces = [member.__globals__ for member in self.members.values() if isinstance(member, types.FunctionType)]
         spaces = [space for space in {id(space): space for space in spaces}.values()
                   if space.get(self.cls.__name__) is self.cls]
@@ -601,7 +602,7 @@ class Study:
                 space[self.cls.__name__] = self.cls
 
     def told(self):
-        """The rest of the line that tells what has been done."""
+        """The rest of the note about the replacement."""
         extra = [name for name in self.extra if not (name.startswith("__") and name.endswith("__"))]
         own = [*extra, *(name for name in self.extra if name not in extra), *self.kept,
                *(["backward"] if self.backward == "theirs" else [])]
@@ -614,7 +615,7 @@ class Study:
 
 
 def converts(make, data, kind):
-    """Whether a class makes of such data something that is of none of these kinds."""
+    """Whether a class converts such data to a type other than these."""
     try:
         return not isinstance(make(data).data, kind)
     except Exception:
@@ -628,10 +629,10 @@ def attributes(out):
     return [*getattr(out, "__dict__", ()), *(name for name in slots if name not in ("__dict__", "__weakref__"))]
 
 
-# ---- what must be as it was before ----
+# ---- state that must not change ----
 
 class State:
-    """Numbers and containers of the class and its modules, and random numbers, which making Values may change."""
+    """Numbers and containers of the class and its modules, and random states; making Values may change them."""
 
     def __init__(self, cls, members):
         modules = {id(member.__globals__): member.__globals__ for member in members.values()
@@ -644,7 +645,7 @@ class State:
                                                        or type(x) is itertools.count)]
 
     def restore(self):
-        """Put back what has changed; the name of one that matters."""
+        """Restore what has changed, and return the name of a change that matters."""
         random.setstate(self.random[0])
         if self.random[1]:
             sys.modules["numpy"].random.set_state(self.random[1])
@@ -666,7 +667,8 @@ class State:
 
 
 def content(x):
-    """What there is in it, as far as that can be compared and put back; a count's next number and step."""
+    """The content of an object, if it can be compared and restored; for itertools.count the next number and the
+    step."""
     if type(x) is itertools.count:
         text = repr(x)[6:-1].split(", ")
         return [int(part) for part in text] if all(part.lstrip("-").isdigit() for part in text) else [0]
@@ -674,7 +676,7 @@ def content(x):
 
 
 class IdentityList(list):
-    """A list that equals one of the very same objects."""
+    """A list that equals a list of the very same objects."""
 
     __hash__ = None
 
@@ -684,7 +686,7 @@ class IdentityList(list):
 
 @contextlib.contextmanager
 def quiet():
-    """Nothing printed, nothing warned of."""
+    """A context without output and warnings."""
     nowhere = io.StringIO()
     with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -693,7 +695,7 @@ def quiet():
 
 @contextlib.contextmanager
 def limited(seconds):
-    """TimeUp after so many seconds, where there is such a signal."""
+    """A context that raises TimeUp after some seconds, on systems with such a signal."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -339,8 +339,8 @@ class Sequential(Module):
 
     Attributes
     ----------
-    The modules. The list may be changed.
-        The modules. May be changed.
+    layers : list
+        The modules. The list may be changed.
 
     Raises
     ------

@@ -183,7 +183,8 @@ class LRScheduler:
 
         Raises
         ------
-        If `state_dict` is not as described. The scheduler does not change then.
+        StateError
+            If `state_dict` is not as described. The scheduler does not change then.
         """
         own = self.state_dict()
         expect_keys("state_dict", state_dict, list(own))

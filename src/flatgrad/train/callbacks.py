@@ -1,4 +1,4 @@
-"""Callbacks: what happens between epochs and batches."""
+"""Callbacks: a Trainer calls them between epochs and batches."""
 import math
 import os
 
@@ -8,15 +8,17 @@ from flatgrad.storage import check_writable
 
 __all__ = ["Callback", "EarlyStopping", "Checkpoint"]
 
-MOST_EPOCHS = 2**53   # as far as float64 counts
+MOST_EPOCHS = 2**53   # float64 holds every count up to here
 
 
 class Callback:
-    """What a `Trainer` calls. A subclass defines some of the methods.
+    """The base class of callbacks: methods that a `Trainer` calls. A subclass defines some of the methods.
 
-    Any object that has some of these methods will do, and so will a function
-    ``callback(trainer, epoch, logs)``, which is called after each epoch. One that also has `state_dict`
-    and `load_state_dict` is saved by `Trainer.save`, and goes on in the next `fit`.
+    A callback can also be any object with some of these methods, or a function ``callback(trainer, epoch, logs)``,
+    which
+    is called after each epoch. `Trainer.save` saves the state of a callback with `state_dict` and `load_state_dict`.
+    Such
+    a callback continues with its state in the next `fit`.
 
     Examples
     --------
@@ -28,57 +30,58 @@ class Callback:
     """
 
     def on_fit_begin(self, trainer):
-        """Before the first epoch. An error here leaves all as it was."""
+        """Called before the first epoch. An error here leaves model, optimizer and history as they were."""
 
     def on_epoch_begin(self, trainer, epoch):
-        """Before an epoch; `epoch` counts from 1."""
+        """Called before an epoch; `epoch` counts from 1."""
 
     def on_batch_end(self, trainer, batch, loss):
-        """After a step; `batch` counts from 1 in each epoch, `loss` is a float."""
+        """Called after a step; `batch` counts from 1 in each epoch, `loss` is a float."""
 
     def on_epoch_end(self, trainer, epoch, logs):
-        """After an epoch; `logs` is a dict of the numbers that the history has got."""
+        """Called after an epoch; `logs` is a dict of the epoch's numbers in the history."""
 
     def on_fit_end(self, trainer):
-        """After the last epoch, and after a KeyboardInterrupt; not after an error."""
+        """Called after the last epoch, and after a KeyboardInterrupt; not after an error."""
 
 
 class EarlyStopping(Callback):
-    """Stop when a number has not become better for some epochs.
+    """Stop when a number has not improved for some epochs.
 
     Parameters
     ----------
     monitor : str, optional
-        Its name in the history.
+        The name of the number in the history.
     patience : int, optional
-        For how many epochs it may fail to become better.
+        The number of epochs without improvement before the stop.
     min_delta : float, optional
-        By how much it has to become better for that to count, 0 or more.
+        The smallest change that counts as an improvement, 0 or more.
     mode : {'min', 'max'}, optional
-        Whether less is better, or more.
+        Whether smaller or larger numbers are better.
     restore_best : bool, optional
-        Whether the model, once this stops the training, is that of the best epoch. A training that ends
-        before that, by its number of epochs or a KeyboardInterrupt, keeps its last step and can go on.
+        Whether a stop restores the model of the best epoch. If the training ends in another way, by its number of
+        epochs
+        or by a KeyboardInterrupt, the model keeps its last step, and training can continue.
 
     Attributes
     ----------
     best : float
-        The best number so far; nan before the first.
+        The best number so far; nan before the first epoch.
     best_epoch : int
-        Its epoch; 0 before the first.
+        The epoch of the best number; 0 before the first epoch.
     wait : int
-        How many epochs there were since.
+        The number of epochs since the best epoch.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described; an unknown `monitor` when `Trainer.fit` begins.
+        If an argument is not as described; for an unknown `monitor` when `Trainer.fit` begins.
 
     Notes
     -----
-    nan is not better than anything. Names and meaning are Keras', but for `patience`, which is 0 there,
-    and `restore_best`. What is counted goes on with the next `fit` of the same Trainer, and through its
-    checkpoints, unless this has stopped the training.
+    nan counts as no improvement. Names and meanings are Keras', except `patience`, which is 0 in Keras, and
+    `restore_best`. The counts continue in the next `fit` of the same Trainer, and in its checkpoints, unless this
+    callback has stopped the training.
 
     Examples
     --------
@@ -96,7 +99,7 @@ class EarlyStopping(Callback):
         self.reset()
 
     def reset(self):
-        """Forget what was counted."""
+        """Set all counts back to their initial values."""
         self.best, self.best_epoch, self.wait, self.stopped = math.nan, 0, 0, False
         self.best_state = {}
 
@@ -123,7 +126,7 @@ class EarlyStopping(Callback):
             trainer.model.load_state_dict(self.best_state)
 
     def state_dict(self):
-        """What was counted; empty once this has stopped the training.
+        """The counts; empty after this callback has stopped the training.
 
         Returns
         -------
@@ -135,12 +138,12 @@ class EarlyStopping(Callback):
                 "wait": self.wait, "best_state": dict(self.best_state)}
 
     def load_state_dict(self, state):
-        """Go on counting; of another `monitor` or `mode` it begins anew.
+        """Continue with saved counts; start again if they belong to another `monitor` or `mode`.
 
         Parameters
         ----------
         state : dict
-            What `state_dict` returned.
+            The result of `state_dict`.
         """
         if state and (state["monitor"], state["mode"]) == (self.monitor, self.mode):
             self.check_state("state", state)
@@ -149,7 +152,7 @@ class EarlyStopping(Callback):
 
     @staticmethod
     def check_state(name, state):
-        """StateError if there is something else in it than `state_dict` returns."""
+        """StateError if `state` is not a possible result of `state_dict`."""
         check_best(name, state)
         for key in ("best_epoch", "wait"):
             epoch_number(f"{name}[{key!r}]", state[key])
@@ -165,31 +168,31 @@ class EarlyStopping(Callback):
 class Checkpoint(Callback):
     """Save the Trainer after epochs.
 
-    It is called after other callbacks, so that what they count is saved as well.
+    The Trainer calls this callback after other callbacks, so that it saves their current state.
 
     Parameters
     ----------
     path : str or path-like
-        Where `Trainer.save` writes to, replacing what was there. ``{epoch}`` in it, also as ``{epoch:04d}``,
-        becomes the number of the epoch.
+        The file that `Trainer.save` writes; an old file is replaced. ``{epoch}`` in the path, also in the form
+        ``{epoch:04d}``, stands for the number of the epoch.
     every : int, optional
-        Save after every so many epochs.
+        The number of epochs from one save to the next.
     monitor : str, optional
-        A name in the history: what `save_best_only` looks at.
+        The name of the number in the history for `save_best_only`.
     save_best_only : bool, optional
-        Whether to save only when that number is the best so far.
+        Whether to save only if this number is the best so far.
     mode : {'min', 'max'}, optional
-        Whether less is better, or more.
+        Whether smaller or larger numbers are better.
 
     Attributes
     ----------
     best : float
-        The best number so far; nan before the first.
+        The best number so far; nan before the first epoch.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described; an unknown `monitor` when `Trainer.fit` begins.
+        If an argument is not as described; for an unknown `monitor` when `Trainer.fit` begins.
     OSError
         When `Trainer.fit` begins, if the file cannot be written.
 
@@ -221,7 +224,7 @@ class Checkpoint(Callback):
             raise ArgumentError(f"path: expected one of a file, got the directory {self.path!r}")
         if not os.path.isdir(os.path.dirname(path)):
             raise ArgumentError(f"path: expected one in a directory that exists, got {self.path!r}")
-        check_writable(path)   # now, and not after an epoch
+        check_writable(path)   # an error should come now, not after an epoch
         self.best = math.nan
 
     def on_epoch_end(self, trainer, epoch, logs):
@@ -254,19 +257,19 @@ class Checkpoint(Callback):
         return {"monitor": self.monitor, "mode": self.mode, "best": self.best}
 
     def load_state_dict(self, state):
-        """Go on from there; of another `monitor` or `mode` it begins anew."""
+        """Continue with a saved state; start again if it belongs to another `monitor` or `mode`."""
         if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
             self.check_state("state", state)
             self.best = real("best", state["best"])
 
     @staticmethod
     def check_state(name, state):
-        """StateError if there is something else in it than `state_dict` returns."""
+        """StateError if `state` is not a possible result of `state_dict`."""
         check_best(name, state)
 
 
 class Callbacks:
-    """The callbacks of one `fit`, by what they have to do."""
+    """The callbacks of one `fit`, sorted by the events for which they have methods."""
 
     def __init__(self, callbacks):
         if callable(callbacks) or any(hasattr(callbacks, name) for name in EVENTS):
@@ -284,18 +287,18 @@ class Callbacks:
                 raise ArgumentTypeError(f"callbacks[{k}]: expected a function or an object such as EarlyStopping(), "
                                         f"got {callback!r}")
             for event in events:
-                if getattr(type(callback), event, None) is not getattr(Callback, event):   # there is something to do
+                if getattr(type(callback), event, None) is not getattr(Callback, event):   # its own method
                     getattr(self, event).append(getattr(callback, event))
             if not events:
                 self.on_epoch_end.append(callback)
 
     def states(self):
-        """What those that can be saved have counted: pairs (name of the class, state)."""
+        """The states of callbacks that can be saved: pairs (name of the class, state)."""
         return [(type(callback).__name__, callback.state_dict()) for callback in self.all
                 if hasattr(callback, "state_dict")]
 
     def load(self, states):
-        """Give the states to callbacks of the same classes, in order; others begin anew."""
+        """Load the states into callbacks of the same classes, in order; callbacks without a state start again."""
         states = list(states)
         for callback in self.all:
             if hasattr(callback, "load_state_dict"):
@@ -317,7 +320,7 @@ STATES = {"EarlyStopping": (EarlyStopping, {"monitor", "mode", "best", "best_epo
 
 
 def check_best(name, state):
-    """StateError if the keys that both classes have hold something else than they save."""
+    """StateError if the values of the keys that both classes have are not possible values."""
     if not isinstance(state["monitor"], (str, type(None))):
         raise StateError(f"{name}['monitor']: expected the name of a metric, got {shortened(state['monitor'])}")
     checked(one_of, f"{name}['mode']", state["mode"], ("min", "max"))
@@ -325,7 +328,7 @@ def check_best(name, state):
 
 
 def checked(check, *arguments):
-    """What a check of an argument returns, its error a StateError."""
+    """The result of a check of an argument; an error of the check becomes a StateError."""
     try:
         return check(*arguments)
     except (ArgumentError, ArgumentTypeError) as error:
@@ -333,7 +336,7 @@ def checked(check, *arguments):
 
 
 def epoch_number(name, x):
-    """The int that counts epochs, and that float64 can."""
+    """`x` as an int that can count epochs and that float64 holds."""
     number = checked(whole, name, x)
     if number > MOST_EPOCHS:
         raise StateError(f"{name}: expected an int, {MOST_EPOCHS} at most, got {x!r}")
@@ -341,10 +344,10 @@ def epoch_number(name, x):
 
 
 def checked_states(states, model):
-    """`states` as `Callbacks.states` returns them, or a StateError.
+    """`states` in the form of `Callbacks.states`, or a StateError.
 
-    Those of the classes here are looked at; of the model that a training goes back to, the shapes have to be
-    those of `model`, its state now. Others are the users' own, and theirs to look at.
+    The function checks the states of the classes in this module. A saved model's shapes have to be the shapes of
+    `model`, the current state. Users' own callbacks check their states themselves.
     """
     if not isinstance(states, (list, tuple)):
         raise StateError(f"callbacks: expected a list, got {shortened(states)}")
@@ -354,7 +357,7 @@ def checked_states(states, model):
             raise StateError(f"{name}: expected the name of a class and its state, got {shortened(pair)}")
         kind, state = pair
         known, keys = STATES.get(kind, (None, None))
-        if known is not None and isinstance(state, dict) and state.keys() == keys:   # else of a class of that name
+        if known is not None and isinstance(state, dict) and state.keys() == keys:   # not a user's class of this name
             known.check_state(name, state)
             best = state.get("best_state")
             if best and shapes_of(best) != shapes_of(model):
@@ -363,5 +366,5 @@ def checked_states(states, model):
 
 
 def shapes_of(state):
-    """Name -> shape of what has one."""
+    """Name -> shape of each value that has a shape."""
     return {name: getattr(array, "shape", None) for name, array in state.items()} if isinstance(state, dict) else None

@@ -1,7 +1,8 @@
-"""Trees of dicts, lists, tuples, arrays, numbers, text and None as arrays, and back: what a checkpoint holds.
+"""The form of a checkpoint: dicts, lists, tuples, arrays, numbers, text and None, as named arrays.
 
-One array is JSON, the tree, in which every dict, tuple and array is an object that says so; the others are
-the arrays in it, under the path to them. Floats keep all their bits.
+One array is JSON text: the tree of dicts and lists. Each dict, tuple and array in the tree is a JSON object that names
+its type. The other arrays of the file are the arrays in the tree; each is named by its path. Floats keep all their
+bits.
 """
 import json
 
@@ -18,7 +19,7 @@ VERSION = 1
 
 
 def save_tree(path, tree):
-    """Write a dict to a file, whole or not at all."""
+    """Write a dict to a file, completely or not at all."""
     arrays = {}
     structure = packed("", tree, arrays)
     text = json.dumps({"format": FORMAT, "version": VERSION, "tree": structure})
@@ -26,7 +27,7 @@ def save_tree(path, tree):
 
 
 def load_tree(path, max_bytes=None):
-    """The dict that `save_tree` wrote, or a StateError; `max_bytes` as for `load_arrays`."""
+    """The dict from a file of `save_tree`, or a StateError; `max_bytes` as for `load_arrays`."""
     with stored_arrays(path, max_bytes) as arrays:
         if FORMAT not in arrays:
             raise StateError("expected a checkpoint of a Trainer, got the arrays "
@@ -47,16 +48,16 @@ def load_tree(path, max_bytes=None):
 
 
 def size_of(tree):
-    """How many bytes the arrays in a dict have."""
+    """The number of bytes of all arrays in a dict."""
     arrays = {}
     packed("", tree, arrays)
     return sum(array.nbytes for array in arrays.values())
 
 
 def packed(name, x, arrays):
-    """`x` as JSON takes it; arrays in it go to `arrays`."""
+    """`x` in a form for JSON; arrays in `x` are added to `arrays`."""
     if x is None or isinstance(x, (bool, int, float, str)):
-        # By its own type: a subclass, as NumPy's float64 is one, comes back as what it is one of.
+        # A value of a subclass, such as NumPy's float64, becomes a value of the base class.
         return x if type(x) in (type(None), bool, int, float, str) else next(
             kind(x) for kind in (bool, int, float, str) if isinstance(x, kind))
     if isinstance(x, np.generic):
@@ -66,7 +67,7 @@ def packed(name, x, arrays):
     if isinstance(x, np.ndarray):
         if x.dtype.hasobject:
             raise ArgumentTypeError(f"{name}: expected an array of numbers, bools or text, got {x!r}")
-        while name in arrays:   # of keys with a slash
+        while name in arrays:   # keys with a slash may give the same name
             name += "'"
         arrays[name] = x
         return {"array": name}

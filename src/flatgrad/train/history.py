@@ -1,4 +1,4 @@
-"""What a training run leaves behind: numbers for each epoch."""
+"""The result of a training run: numbers for each epoch."""
 import math
 
 from flatgrad.arguments import one_of
@@ -9,18 +9,19 @@ __all__ = ["History"]
 class History(dict):
     """Numbers for each epoch of a training run, by name.
 
-    A `Trainer` makes it and adds to it. It is a dict of lists, so that ``pandas.DataFrame(history)`` has a column
-    for each name, but its length is the number of epochs. Names are attributes as well: ``history.loss`` is
+    A `Trainer` makes the History and adds to it. A History is a dict of lists, so ``pandas.DataFrame(history)`` has a
+    column for each name. Its length is the number of epochs. Names are attributes as well: ``history.loss`` is
     ``history['loss']``.
 
     Attributes
     ----------
     epochs : list of int
-        The epochs that were completed, from 1 on.
+        The completed epochs, from 1 on.
     metrics : dict of str to list of float
-        One number for each epoch: ``'loss'``, the metrics by their names, the same of the validation
-        samples as ``'val_loss'`` and so on, ``'learning_rate'``, and ``'time'`` in seconds. nan where an
-        epoch had no such number. The History itself.
+        The History itself, with one number for each epoch: ``'loss'``, the metrics by their names, ``'val_loss'`` and
+        other names with ``'val_'`` for the validation samples, ``'learning_rate'``, and ``'time'`` in seconds. nan
+        where
+        an epoch has no such number.
 
     Examples
     --------
@@ -80,7 +81,7 @@ class History(dict):
         ----------
         ax : matplotlib.axes.Axes, optional
         **options
-            For that function.
+            Options of `flatgrad.viz.plot_history`.
 
         Returns
         -------

@@ -1,6 +1,6 @@
-"""Metrics: how good predictions are, as one number. NumPy arrays in, a float out; no gradients.
+"""Metrics: the quality of predictions as one number. They take NumPy arrays and return a float, without gradients.
 
-A single output may have a last axis of length 1 or not: ``(n_samples, 1)`` and ``(n_samples,)`` are the same.
+A single output may have a last axis of length 1: ``(n_samples, 1)`` and ``(n_samples,)`` count as the same shape.
 """
 import functools
 
@@ -13,19 +13,19 @@ __all__ = ["METRICS", "accuracy", "mse", "mae", "r2"]
 
 
 def accuracy(prediction, target, threshold=None):
-    """The fraction of samples whose class is predicted.
+    """The fraction of samples whose class is predicted correctly.
 
     Parameters
     ----------
     prediction : array_like of shape (n_samples,) or (n_samples, n_classes)
-        Several columns: scores, logits or probabilities of the classes, of which the largest counts, and
-        the first of equal ones. One column: of two classes, the second if it is above `threshold`.
+        Several columns: scores, logits or probabilities of the classes. The prediction is the class with the largest,
+        and the first of equal ones. One column: the second of two classes is predicted if it is above `threshold`.
     target : array_like of shape (n_samples,) or (n_samples, n_classes)
-        Labels from 0 on, or for several columns also one-hot rows. For one column 0 and 1, or -1 and 1.
+        Labels from 0 on; for several columns also one-hot rows. For one column 0 and 1, or -1 and 1.
     threshold : float, optional
-        For one column. None: 0 if there is a target of -1, for scores; else 0.5, for probabilities.
-        Logits with targets 0 and 1 need 0. A `Trainer` knows: 0.5 for the losses
-        `binary_cross_entropy` and `mse` with targets 0 and 1, else 0.
+        For one column. None: 0 if there is a target of -1, for scores; otherwise 0.5, for probabilities. Logits with
+        targets 0 and 1 need 0. A `Trainer` chooses the threshold: 0.5 for the losses `binary_cross_entropy` and `mse`
+        with targets 0 and 1, otherwise 0.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def accuracy(prediction, target, threshold=None):
 
     Notes
     -----
-    scikit-learn's `accuracy_score`, of scores.
+    For scores, scikit-learn's `accuracy_score` of the predicted classes.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def mse(prediction, target):
     Returns
     -------
     float
-        In the square of their unit.
+        In the square of the targets' unit.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def mae(prediction, target):
     Returns
     -------
     float
-        In their unit.
+        In the targets' unit.
 
     Raises
     ------
@@ -129,8 +129,8 @@ def r2(prediction, target):
     Returns
     -------
     float
-        1 at best, 0 for the mean of the targets, and below that for what is worse; the mean over the
-        outputs. If the targets of an output are all the same: 1 if it is predicted exactly, else 0.
+        At most 1. The mean of the targets as prediction gives 0, and worse predictions give less. For several outputs,
+        the mean over the outputs. If all targets of an output are equal: 1 if the prediction is exact, otherwise 0.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def r2(prediction, target):
 
     Notes
     -----
-    scikit-learn's `r2_score`, which gives nan for a single sample where this has 1 or 0.
+    scikit-learn's `r2_score`, except for a single sample: there scikit-learn gives nan, and this function 1 or 0.
 
     Examples
     --------
@@ -159,14 +159,14 @@ METRICS = {"accuracy": accuracy, "mse": mse, "mae": mae, "r2": r2}
 
 
 def difference(prediction, target):
-    """prediction - target, of one shape."""
+    """prediction - target, after a check that their shapes are equal."""
     prediction, target = arrays_of(prediction, target)
     same_shape(prediction, target)
     return prediction - target
 
 
 def arrays_of(prediction, target):
-    """Both as arrays of as many samples, those of a single column with one axis."""
+    """Prediction and target as arrays with the same number of samples; a single column becomes one axis."""
     prediction, target = column("prediction", prediction), column("target", target)
     if len(prediction) != len(target):
         raise ShapeError(f"prediction and target: expected as many samples, got the shapes {prediction.shape} and "
@@ -192,7 +192,7 @@ def same_shape(prediction, target):
 
 
 def metrics_by_name(metrics, reserved=()):
-    """The functions that a Trainer's `metrics` means, by name, those that have a threshold as they are."""
+    """The functions of a Trainer's `metrics`, by name; functions with a threshold are not changed."""
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
     try:

@@ -1,4 +1,4 @@
-"""How far a training run is: a bar by tqdm, or plain lines, on stderr; and Ctrl-C, held back while it must."""
+"""Progress of a training run: a bar of tqdm, or plain lines, on stderr; and Ctrl-C, delayed during updates."""
 import signal
 import sys
 import threading
@@ -6,16 +6,16 @@ import time
 
 __all__ = ["Interrupts", "progress_of"]
 
-PAUSE = 0.1          # seconds between two looks of a bar, at least
-LINE_PAUSE = 5.0     # and between two lines
+PAUSE = 0.1          # least number of seconds between two updates of a bar
+LINE_PAUSE = 5.0     # least number of seconds between two lines
 
 
 class Bar:
-    """tqdm's bar, a notebook's where there is one."""
+    """A bar of tqdm; in a notebook, tqdm's bar for notebooks."""
 
     def __init__(self, tqdm, epochs):
         class Quiet(tqdm):
-            monitor_interval = 0   # no thread that watches: we say when to draw
+            monitor_interval = 0   # no thread that redraws: the Trainer says when to draw
 
         self.bar = Quiet(total=epochs, unit="epoch", mininterval=0.0)
         self.done = 0
@@ -38,7 +38,7 @@ class Bar:
 
 
 class Lines:
-    """A line now and then, where there is no tqdm."""
+    """Lines with some seconds between them, if tqdm is not installed."""
 
     def __init__(self, epochs):
         self.epochs = epochs
@@ -49,7 +49,7 @@ class Lines:
         self.due = time.perf_counter() + LINE_PAUSE
 
     def batch(self, batch, n_batches):
-        """A line is for epochs only."""
+        """Do nothing: there are lines only for epochs."""
 
     def close(self, done, logs):
         if logs:
@@ -57,10 +57,10 @@ class Lines:
 
 
 def progress_of(epochs):
-    """What shows the progress of so many epochs."""
+    """An object that shows the progress of `epochs` epochs."""
     try:
         from tqdm.auto import tqdm
-    except ModuleNotFoundError:   # progress is asked for by default, so this is no error
+    except ModuleNotFoundError:   # no error, because the default asks for progress
         return Lines(epochs)
     return Bar(tqdm, epochs)
 
@@ -70,14 +70,14 @@ def described(logs):
 
 
 class Interrupts:
-    """A context in which Ctrl-C waits while `held` is True, so that it cannot come between the two halves
-    of an update. Only where it would raise KeyboardInterrupt: another handler of SIGINT stays in place.
+    """A context in which Ctrl-C waits while `held` is True, so that it does not interrupt an update in the middle.
+    Only for the handler that raises KeyboardInterrupt: another handler of SIGINT is not replaced.
 
     Attributes
     ----------
     held : bool
     pending : bool
-        Whether it came meanwhile: the caller raises KeyboardInterrupt then.
+        Whether Ctrl-C came while `held` was True; the caller then raises KeyboardInterrupt.
     """
 
     def __enter__(self):

@@ -1,4 +1,4 @@
-"""Samples and targets, checked before anything is trained, in the form that models and losses take at once."""
+"""Samples and targets, checked before training starts, in a form that models and losses take without conversion."""
 import functools
 import math
 
@@ -18,7 +18,7 @@ OF_LABELS = ("cross_entropy", "nll")
 
 
 def kind_of(loss):
-    """The name in `losses.LOSSES` of a loss that is one of those, by itself, in a partial or as a class; else None."""
+    """The name in `losses.LOSSES` of such a loss, given as function, partial or class; None for any other loss."""
     if isinstance(loss, losses.Loss):
         return next((CLASSES[c.__name__] for c in type(loss).__mro__ if c.__name__ in CLASSES), None)
     while isinstance(loss, functools.partial):
@@ -27,19 +27,19 @@ def kind_of(loss):
 
 
 def option_of(loss, name):
-    """An option of a loss, which a class has as an attribute and a partial as a keyword; else None."""
+    """An option of a loss: an attribute of a class or a keyword of a partial; None if it is not set."""
     if isinstance(loss, functools.partial) and name in loss.keywords:
         return loss.keywords[name]
     return getattr(loss, name, None)
 
 
 def constant(array):
-    """The Tensor of numbers that nothing is to be learnt about."""
+    """A constant Tensor of these numbers."""
     return Tensor(array, requires_grad=False)
 
 
 def array_of(prediction):
-    """What a model returned for a batch, as an array of its own; a single output has one axis."""
+    """The result of a model for a batch, as a new array; a single output has one axis."""
     if type(prediction) is Tensor or isinstance(prediction, Tensor):
         array = prediction.numpy()
     else:
@@ -54,13 +54,13 @@ def numbers(x):
 
 
 class Task:
-    """What a model is to learn by a loss: checks samples and targets, and has both in the form of batches."""
+    """A model and its loss: checks samples and targets, and makes batches of them."""
 
     def __init__(self, model, loss):
         self.model, self.loss, self.kind = model, loss, kind_of(loss)
 
     def inputs(self, X, name="X", n_features=None):
-        """The samples as an array, which the model has been tried on; and the shape of one output."""
+        """The samples as an array, after a trial call of the model; and the shape of one output."""
         X = samples(name, X, n_features)
         with no_grad():
             try:
@@ -77,7 +77,7 @@ class Task:
         return X, shape[1:]
 
     def targets(self, y, n_samples, shape, name="y"):
-        """The targets of so many samples whose outputs are of a shape: int64 labels, or an array of floats."""
+        """The targets of `n_samples` samples with outputs of this shape: int64 labels, or an array of floats."""
         if isinstance(y, (Tensor, Value)):
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
         y = array_of_numbers(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
@@ -91,11 +91,11 @@ class Task:
         if self.kind in OF_LABELS:
             return self.labels(y, shape, name)
         if self.kind is None and y.dtype.kind in "biu" and y.ndim == 1 and shape and shape[0] > 1:
-            return np.ascontiguousarray(y, np.int64)   # a loss of the user's own that takes labels
+            return np.ascontiguousarray(y, np.int64)   # for a user's own loss that takes labels
         y = np.ascontiguousarray(y, np.float64)
         if y.shape[1:] != shape:
             if math.prod(y.shape[1:]) == math.prod(shape) == 1:
-                y = y.reshape(n_samples, *shape)   # so that prediction - target is of that shape as well
+                y = y.reshape(n_samples, *shape)   # so that prediction - target has this shape as well
             elif self.kind is not None:
                 raise ShapeError(f"{name}: expected the shape {(n_samples, *shape)}, which is that of the model's "
                                  f"outputs, got {y.shape}")
@@ -121,7 +121,7 @@ class Task:
         return np.ascontiguousarray(y, np.int64)
 
     def check_range(self, y, name):
-        """Whether losses of two classes get what they mean; they themselves go through the formula with anything."""
+        """Check that the targets are right for losses of two classes; the losses themselves would take any numbers."""
         if self.kind == "hinge":
             self.refuse((y != 1) & (y != -1), y, "expected -1 or 1, as the loss 'hinge' takes it", name)
         elif self.kind in ("binary_cross_entropy", "bce_with_logits"):
@@ -144,11 +144,11 @@ class Task:
             raise DataError(f"{name}[{place}]: {expected}, got {y[where]:g}")
 
     def batch(self, X, y):
-        """Both as the model and the loss take them at no cost."""
+        """X and y in the form that the model and the loss take without conversion."""
         return constant(X), y if y.dtype == np.int64 else constant(y)
 
     def try_loss(self, X, y):
-        """Have the loss say now what it has to say."""
+        """Call the loss once, so that it raises its errors before training."""
         with no_grad():
             X, y = self.batch(X[:1], y[:1])
             loss = self.loss(self.model(X), y)
@@ -158,9 +158,9 @@ class Task:
 
 
 def finite_or_whole(name, y):
-    """A list as an array, of ints if there are only such."""
+    """A list as an array; an array of ints if the list has only ints."""
     try:
         array = array_of_numbers(y)
-    except ValueError:   # rows of different lengths
+    except ValueError:   # because of rows of different lengths
         array = None
     return array if array is not None and array.dtype.kind in "biuUSO" else finite_array(name, y)

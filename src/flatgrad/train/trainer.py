@@ -1,8 +1,7 @@
 """The training loop.
 
-A step costs what it costs by hand: `fit` makes the Tensors of samples and targets beforehand, and between
-two steps it only counts. What it may have to do besides, validation, metrics, callbacks and the progress
-bar, is paid for when asked for.
+A step takes as long as in a loop written by hand: `fit` makes the Tensors of samples and targets beforehand, and only
+counts between two steps. Validation, metrics, callbacks and the progress bar take time only if they are used.
 """
 import contextlib
 import math
@@ -26,7 +25,7 @@ from flatgrad.train.samples import Task, array_of, constant
 
 __all__ = ["Trainer"]
 
-CHUNK = 4096   # rows that go through a model at once when nothing is learnt from them
+CHUNK = 4096   # rows for one call of the model outside of training
 RESERVED = ("loss", "learning_rate", "time", "epoch", "epochs", *(name for name in dir(History) if name[0] != "_"))
 
 
@@ -36,39 +35,39 @@ class Trainer:
     Parameters
     ----------
     model : Module
-        Or any callable that takes a batch, `(n_samples, n_features)`, and has ``parameters()``.
+        A Module, or any callable that takes a batch, `(n_samples, n_features)`, and has ``parameters()``.
     optimizer : Optimizer
-        Of the model's parameters.
+        An optimizer of the model's parameters.
     loss : str or callable
-        A name in `flatgrad.losses.LOSSES`, or ``loss(prediction, target)``, which returns a Value. The
-        target is a constant Tensor of the shape of the prediction, or an array of int64 if it is labels.
+        A name in `flatgrad.losses.LOSSES`, or ``loss(prediction, target)``, which returns a Value. The target is a
+        constant Tensor of the shape of the prediction, or an array of int64 for labels.
     metrics : sequence of str and callable, or dict of str to these, optional
-        Names in `flatgrad.train.METRICS`, or functions ``(prediction, target) -> float`` of arrays,
-        which have one axis if there is a single output.
+        Names in `flatgrad.train.METRICS`, or functions ``(prediction, target) -> float`` of arrays. The arrays have one
+        axis if there is a single output.
     scheduler : optional
-        Of `flatgrad.optim.lr_scheduler`. `ReduceLROnPlateau` gets the validation loss, or the loss if there
+        A scheduler of `flatgrad.optim.lr_scheduler`. `ReduceLROnPlateau` gets the validation loss, or the loss if there
         is no validation.
     penalty : callable, optional
-        ``penalty(parameters)``, a Value that is added to the loss of each batch; with
-        `flatgrad.losses.l2`, for example, ``lambda parameters: 1e-4 * l2(parameters)``.
+        ``penalty(parameters)`` returns a Value, which is added to the loss of each batch. An example with
+        `flatgrad.losses.l2` is ``lambda parameters: 1e-4 * l2(parameters)``.
     scheduler_interval : {'epoch', 'batch'}, optional
-        After what the scheduler steps.
+        Whether the scheduler steps after each epoch or after each batch.
 
     Attributes
     ----------
     history : History
-        Of all epochs so far. Each `fit` goes on with it.
+        The numbers of all epochs so far. Each `fit` adds to the history.
     epoch : int
-        How many epochs are done.
+        The number of completed epochs.
     seed : int or None
-        What the order of samples depends on; None before the first `fit`.
+        The seed of the order of samples; None before the first `fit`.
     stopped : str or None
-        Why the last `fit` has ended before its number of epochs.
+        The reason why the last `fit` has ended before its number of epochs.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described, or the optimizer has none of the model's parameters.
+        If an argument is not as described, or the optimizer does not have any of the model's parameters.
 
     Examples
     --------
@@ -116,58 +115,62 @@ class Trainer:
         self.epoch = 0
         self.seed = None
         self.stopped = None
-        self.log_names = ()        # of what each epoch of the current fit puts into the history
+        self.log_names = ()        # of the numbers that each epoch of the current fit adds to the history
         self._task = Task(model, loss)
         self._callbacks = Callbacks(())
-        self._counted = []         # what callbacks have counted when the last fit ended
+        self._counted = []         # the states of callbacks at the end of the last fit
 
     # ---- training ----
 
     def fit(self, X, y, epochs, batch_size=None, shuffle=True, seed=None, validation=None, callbacks=(), progress=True):
-        """Train for so many epochs more.
+        """Train for further epochs.
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            Finite.
+            The samples, finite.
         y : array_like of shape (n_samples,) or (n_samples, n_outputs)
-            Finite; labels for losses that take such: from 0 to ``n_classes - 1``, or -1 and 1 for 'hinge'.
+            The targets, finite. Losses of labels take labels: from 0 to ``n_classes - 1``, or -1 and 1 for 'hinge'.
         epochs : int
-            0 or more.
+            The number of further epochs, 0 or more.
         batch_size : int, optional
-            Samples for each step; the last batch may have fewer. None: all.
+            The number of samples for each step; the last batch may have fewer. None: all samples.
         shuffle : bool, optional
-            Whether batches are drawn anew in each epoch. One batch of all samples is never reordered.
+            Whether each epoch draws new batches at random. One batch of all samples is never reordered.
         seed : int, optional
-            What that depends on, together with the number of the epoch. None: the seed of the last `fit`, or
-            at first one from the system.
+            The seed of the order of samples; the order also depends on the number of the epoch. None: the seed of the
+            last
+            `fit`, or for the first `fit` a seed from the system.
         validation : pair (X, y) or float, optional
-            Samples to look at after each epoch, without learning from them. A number between 0 and 1: that
-            fraction of the samples, drawn by `seed`; the last ones if `shuffle` is False.
+            Samples for evaluation after each epoch, without training on them. A number between 0 and 1: this fraction
+            of
+            the samples, drawn with `seed`; the last samples if `shuffle` is False.
         callbacks : sequence, optional
-            `EarlyStopping`, `Checkpoint`, functions ``(trainer, epoch, logs)``, or what `Callback` describes.
+            `EarlyStopping`, `Checkpoint`, functions ``(trainer, epoch, logs)``, or objects as in `Callback`.
         progress : bool, optional
-            Whether to show a bar on stderr, by tqdm if it is installed, else a line every few seconds.
+            Whether to show progress on stderr: a bar if tqdm is installed, otherwise a line every few seconds.
 
         Returns
         -------
         History
-            The Trainer's: of all epochs so far, with those of this call. After a KeyboardInterrupt too: the
-            model is then as the last complete step left it, and an epoch in which it came does not count.
+            The history of the Trainer, with all epochs so far. Also after a KeyboardInterrupt: the model is then in the
+            state after the last complete step, and the interrupted epoch does not count.
 
         Raises
         ------
         ArgumentTypeError, ArgumentError, ShapeError, DataError, UnknownNameError
-            If an argument is not as described. Model, optimizer and history are as they were.
+            If an argument is not as described. Model, optimizer and history do not change then.
         DivergedError
-            If the loss of a batch is nan or inf; the model is as the step before it left it.
+            If the loss of a batch is nan or inf; the model is in the state after the step before this batch.
 
         Notes
         -----
-        The loss and the metrics of an epoch are those of its batches as they were trained on, each before
-        its step and in training mode: the loss as their mean, weighted by the number of samples. The
-        penalty is part of the loss, in validation and `evaluate` as well. The model is in training mode
-        while it is trained, in evaluation mode for validation, and then in that of before.
+        The loss and the metrics of an epoch come from its training batches, each before its step and in training mode.
+        The loss is their mean, weighted by the number of samples. The penalty is part of the loss, also in validation
+        and
+        in `evaluate`. The model is in training mode during training, and in evaluation mode during validation. At the
+        end
+        its mode is the mode before `fit`.
         """
         task = self._task
         epochs = whole("epochs", epochs)
@@ -193,7 +196,7 @@ class Trainer:
         bar = progress_of(epochs) if progress and epochs else None
         first, logs = self.epoch, {}
         try:
-            if callbacks.on_fit_begin:   # which may have done anything to the model
+            if callbacks.on_fit_begin:   # a callback may have changed the model
                 modes = Modes(self.model)
             with recording(), modes, Interrupts() as interrupts:
                 for logs in self._epochs(epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts):
@@ -214,17 +217,17 @@ class Trainer:
         return self.history
 
     def stop(self, reason="stop() was called"):
-        """End the current `fit` after this epoch: for callbacks.
+        """End the current `fit` after this epoch; for callbacks.
 
         Parameters
         ----------
         reason : str, optional
-            What `stopped` will say.
+            The text for the attribute `stopped`.
         """
         self.stopped = str(reason)
 
     def _epochs(self, epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts):
-        """The loop: train for an epoch, put its numbers into the history, and yield them."""
+        """The loop: train for an epoch, add its numbers to the history, and yield them."""
         model, task, loss, penalty = self.model, self._task, self.loss, self.penalty
         zero_grad, step = self.optimizer.zero_grad, self.optimizer.step
         parameters = model.parameters()
@@ -235,13 +238,13 @@ class Trainer:
         n_samples = len(X)
         size = n_samples if batch_size is None else min(batch_size, n_samples)
         shuffle = shuffle and size < n_samples
-        # Batches that stay are views of two Tensors. One that is drawn is Tensors of its own, for the time of its
-        # step: the tape then gives back their nodes with those of the graph, and has nothing to collect.
+        # Fixed batches are views of two Tensors. A drawn batch has Tensors of its own, which live for one step: the
+        # tape then drops their nodes together with the graph's, and there is nothing to collect.
         batches = None if shuffle else cut(task.batch(X, y), size, n_samples)
         validation = None if X_val is None else (cut(task.batch(X_val, y_val), CHUNK, len(X_val)), y_val)
         clock, isfinite = time.perf_counter, math.isfinite
         modes.set(True)
-        seed = self.seed   # a callback may load another
+        seed = self.seed   # a callback may load another seed
 
         for epoch in range(self.epoch + 1, self.epoch + 1 + epochs):
             began = clock()
@@ -277,7 +280,7 @@ class Trainer:
                 mean += number * share
                 if measured:
                     predictions.append(array_of(prediction))
-                del prediction, result, inputs, targets   # the graph, before the next one is made
+                del prediction, result, inputs, targets   # drop the graph before the next one is made
                 for end in batch_ends:
                     end(self, batch, number)
                 if bar is not None and batch < len(batches) and clock() >= bar.due:
@@ -304,7 +307,7 @@ class Trainer:
             yield logs
 
     def _validation(self, validation, X, y, shape, shuffle, seed):
-        """(X, y) to train on, and to validate with or None twice."""
+        """(X, y) for training, and (X, y) for validation or (None, None)."""
         if validation is None:
             return X, y, None, None
         if isinstance(validation, (tuple, list)):
@@ -321,13 +324,13 @@ class Trainer:
         if held_out >= n:
             raise DataError(f"validation: expected a fraction that leaves samples to train on, got {validation!r} of "
                             f"{n} sample{'s' * (n != 1)}")
-        # Epochs count from 1: no order of samples is drawn by 0.
+        # Epochs count from 1, so no order of samples is drawn with 0.
         order = np.random.default_rng([seed, 0]).permutation(n) if shuffle else np.arange(n)
         kept, held = np.sort(order[:n - held_out]), np.sort(order[n - held_out:])
         return X[kept], y[kept], X[held], y[held]
 
     def _measure(self, batches, y):
-        """The loss and the metrics of samples that nothing is learnt from."""
+        """The loss and the metrics of samples, without training on them."""
         loss, predictions = 0.0, []
         with no_grad():
             for (inputs, targets), share in batches:
@@ -341,7 +344,7 @@ class Trainer:
                                  for name, metric in self._thresholds(y).items()}}
 
     def _thresholds(self, y):
-        """The metrics, `accuracy` with the threshold that goes with the loss."""
+        """The metrics; `accuracy` gets the threshold that fits the loss."""
         kind = self._task.kind
         probable = kind == "binary_cross_entropy" or kind in ("mse", "mae", "huber") and y.min() >= 0
         threshold = None if kind is None else 0.5 if probable else 0.0
@@ -369,25 +372,25 @@ class Trainer:
         error.epoch, error.history = epoch, self.history
         return error
 
-    # ---- what comes of it ----
+    # ---- results ----
 
     def predict(self, X):
-        """What the model returns, in evaluation mode.
+        """The outputs of the model, in evaluation mode.
 
         Parameters
         ----------
         X : array_like of shape (n_samples, n_features)
-            Finite.
+            The samples, finite.
 
         Returns
         -------
         ndarray of float64, shape (n_samples,) or (n_samples, n_outputs)
-            One axis if there is one output. Scores and logits are as the model gives them.
+            One axis if there is one output. Scores and logits are not converted to classes.
 
         Raises
         ------
         TypeError, ValueError
-            If `X` is not as described, or the model does not take it.
+            If `X` is not as described, or the model does not accept it.
         """
         with Modes(self.model), no_grad():
             X, shape = self._task.inputs(X)
@@ -395,12 +398,12 @@ class Trainer:
         return result[0] if len(result) == 1 else np.concatenate(result)
 
     def predict_single(self, x):
-        """What the model returns for one sample.
+        """The outputs of the model for one sample.
 
         Parameters
         ----------
         x : array_like of shape (n_features,)
-            Finite.
+            The sample, finite.
 
         Returns
         -------
@@ -410,7 +413,7 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If `x` is not as described, or the model does not take it.
+            If `x` is not as described, or the model does not accept it.
         """
         x = finite_array("x", x, 1)
         if len(x) == 0:
@@ -432,7 +435,7 @@ class Trainer:
         Returns
         -------
         dict of str to float
-            ``'loss'``, the penalty included, and the metrics by their names.
+            ``'loss'``, including the penalty, and the metrics by their names.
 
         Raises
         ------
@@ -448,29 +451,30 @@ class Trainer:
     # ---- saving ----
 
     def save(self, path):
-        """Write all that it takes to go on from here to a file of NumPy's format ``.npz``, whole or not at all.
+        """Write the state of training to a file in NumPy's format ``.npz``, completely or not at all.
 
-        The model, the optimizer and the scheduler by their state dicts, the random generators in the
-        model's modules, the history, the seed, and what callbacks have counted. No pickle.
+        The file contains the state dicts of the model, the optimizer and the scheduler, the random generators in the
+        model's modules, the history, the seed, and the states of callbacks. No pickle.
 
         Parameters
         ----------
         path : str or path-like
-            Taken as it is: no ending is added.
+            The path as it is: no ending is added.
 
         Raises
         ------
         OSError
-            If the file cannot be written; what was there before is as it was.
+            If the file cannot be written; a file that was there before does not change.
         TypeError
-            If model, optimizer or scheduler have no ``state_dict()``, or something in it that is no
-            number, text or array.
+            If the model, the optimizer or the scheduler has no ``state_dict()``, or one that contains an object other
+            than
+            numbers, text and arrays.
         """
         save_tree(path, self._state())
 
     def load(self, path):
-        """Go on from where `save` was called, bit for bit: a `fit` of the rest of the epochs, with the same
-        samples and arguments, ends where one `fit` of all would have.
+        """Continue from a checkpoint of `save`, bit for bit: a `fit` of the remaining epochs, with the same samples and
+        arguments, gives the same result as one `fit` of all epochs.
 
         Parameters
         ----------
@@ -479,25 +483,26 @@ class Trainer:
         Returns
         -------
         Trainer
-            This one.
+            The Trainer itself.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         StateError
-            If it is not such a file, or of another architecture, optimizer or scheduler, or has something in it
-            that no Trainer has saved. All is as it was.
+            If the file has another format, belongs to another architecture, optimizer or scheduler, or contains values
+            that
+            no Trainer saves. The Trainer does not change then.
         """
         path = path_of("path", path)
         own = self._state()
-        # No more of a compressed file than a checkpoint of this Trainer may need.
+        # The limit for a compressed file is the size that a checkpoint of this Trainer may need.
         tree = load_tree(path, 2**24 + 64 * size_of(own))
         try:
             self._load(tree, own)
         except MemoryError:
             raise
-        except Exception as error:   # of a part of the user's own, it may be any
+        except Exception as error:   # users' own parts may raise any error
             said = str(error) if isinstance(error, StateError) else f"a damaged checkpoint: {error!r}"
             raise StateError(f"{path}: {said}") from error
         return self
@@ -518,7 +523,7 @@ class Trainer:
         }
 
     def _load(self, tree, own):
-        """Take over what `_state` gave; on any error all is as `own`, which it gives now."""
+        """Load the result of `_state`; on any error go back to `own`, the current state."""
         expect_dict("the checkpoint", tree, own)
         expect_dict("classes", tree["classes"], own["classes"])
         for name in ("optimizer", "scheduler"):
@@ -550,8 +555,8 @@ class Trainer:
             (self.history, self.epoch, self.seed, self._callbacks,
              self._counted) = history, epoch, seed, Callbacks(()), counted
         except BaseException:
-            for load, before in begun:   # in this order, as a scheduler looks at its optimizer
-                with contextlib.suppress(BaseException):   # the first error is the one to be told
+            for load, before in begun:   # in this order, because a scheduler reads its optimizer
+                with contextlib.suppress(BaseException):   # the first error is the one to raise
                     load(before)
             raise
 
@@ -561,13 +566,14 @@ class Trainer:
 
 
 class Modes:
-    """A context that puts a model's modules into training and evaluation mode, and at its end as they were."""
+    """A context that switches a model's modules between training and evaluation mode, and at the end restores them."""
 
     def __init__(self, model):
         self.model = model
         self.modules = model.modules() if isinstance(model, Module) else []
         self.before = []
-        # Looking for the modules takes longer than a small model's step: done once, unless the model has its own way.
+        # The search for the modules takes longer than a small model's step, so it is done once, unless the model
+        # defines `train` or `eval` itself.
         self.own_way = type(model).train is not Module.train or type(model).eval is not Module.eval \
             if self.modules else False
 
@@ -599,11 +605,11 @@ def cut(whole, size, n_samples):
 
 
 def check_parameters(model, optimizer):
-    """Whether the optimizer, if it says what it has, has some of the model's parameters."""
+    """Check that the optimizer, if it has `param_groups`, has some of the model's parameters."""
     groups = getattr(optimizer, "param_groups", None)
     if not groups:
         return
-    own = model.parameters()   # held, and so is what they are compared with: ids of what is gone mean nothing
+    own = model.parameters()   # both lists stay alive, because ids of dead objects mean nothing
     given = [p for group in groups for params in group["params"]
              for p in (flat(params) if isinstance(params, Tensor) else [params])]
     if own and {id(p) for p in own}.isdisjoint(map(id, given)):
@@ -642,7 +648,7 @@ def set_state(rng, state):
         rng.bit_generator.state = state
 
 
-# ---- what a checkpoint says ----
+# ---- checks of a checkpoint ----
 
 def expect_dict(name, x, own):
     """StateError if `x` is no dict with the keys of `own`."""
@@ -672,13 +678,13 @@ def history_from(epochs, metrics, last):
 
 
 def check_generator(name, rng, state):
-    """StateError for states that `random` and `numpy.random` take, though they are none."""
+    """StateError for wrong states that `random` and `numpy.random` would accept."""
     if isinstance(rng, random.Random):
         right = isinstance(state, tuple) and len(state) == 3 and isinstance(state[2], (float, type(None)))
     else:
         right = isinstance(state, dict) and state.get("bit_generator") == rng.bit_generator.state["bit_generator"]
         inner = state.get("state") if right else None
-        if right and state["bit_generator"] == "MT19937":   # places in a buffer, which NumPy does not look at
+        if right and state["bit_generator"] == "MT19937":   # places in a buffer; NumPy does not check them
             right = isinstance(inner, dict) and is_place(inner.get("pos"), 624)
         elif right and state["bit_generator"] == "Philox":
             right = is_place(state.get("buffer_pos"), 4)

@@ -1,8 +1,9 @@
-"""Pictures: of a model over the plane of two features, as text or with matplotlib; of how it was trained
-and what it fits; and of the graph behind a Value, with Graphviz.
+"""Pictures with matplotlib, as text, or with Graphviz: of a model over the plane of two features, of its training, of
+its fit to samples, and of the graph of a Value.
 
-A model here is anything from points to scores or labels, and a graph is what `_children` says: nothing
-knows nn. matplotlib and graphviz are the extra `viz`, imported by the functions that need them.
+A model here is any callable that takes points and returns scores or labels. A graph is given by `_children`. This
+package does not use `flatgrad.nn`. matplotlib and graphviz are the extra `viz`; the functions that need them import
+them.
 """
 from flatgrad.viz.boundary import decision_boundary_text, plot_decision_boundary
 from flatgrad.viz.curves import plot_history, plot_regression

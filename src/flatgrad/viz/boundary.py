@@ -13,56 +13,59 @@ REGIONS = ".:-'~,=;_^"
 SAMPLES = "o#x@%*&$AW"
 MARKERS = "o^sDvp<>hP"
 
-MARGIN = 0.15  # of the samples' range, added on each side
+MARGIN = 0.15  # a share of the samples' range, added on each side
 GRID = 200  # points along each axis of a plot
-SHADES = 5  # of a region, from the boundary inwards
+SHADES = 5  # of a region, from the boundary to the inside
 FAINTEST_TO_STRONGEST = 0.15, 0.6   # the opacity of the shades
-AGREEMENT = 0.999   # the share of points where an estimator's scores have to say what it predicts: all but ties
+AGREEMENT = 0.999   # share of points where an estimator's scores have to agree with its predictions; ties may disagree
 
 
 def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1), feature_names=None, threshold=0.0):
-    """Draw the regions where a model says one class or another, and the samples, as text.
+    """Draw a model's regions, one for each predicted class, and the samples, as text.
 
     Parameters
     ----------
     model : callable, or object with the method predict
-        From points, an ndarray of shape `(n, n_features)`, to finite scores: of two classes of shape
-        `(n,)` or `(n, 1)`, or one for each class, `(n, n_classes)`; an array, a list or a Tensor, so that
-        a `flatgrad.nn` Module is one. Called once; a Module in training mode is in evaluation mode for the
-        call. Of an estimator, which is not callable, `predict` says the labels, and `decision_function` or
-        `predict_proba`, if it has one that agrees with them, how sure it is and where exactly the boundary runs.
+        A function from points, an ndarray of shape `(n, n_features)`, to finite scores. The scores have the shape
+        `(n,)`
+        or `(n, 1)` for two classes, or `(n, n_classes)` with one score for each class. They are an array, a list or a
+        Tensor, so a `flatgrad.nn` Module is a model. The model is called once; a Module in training mode is in
+        evaluation mode during the call. For an estimator, which is not callable, `predict` gives the labels. If the
+        estimator has `decision_function` or `predict_proba`, and its results agree with the labels, they give the
+        certainty and the exact boundary.
     X : array_like, shape (n_samples, n_features)
-        Samples, finite, of two features at least.
+        Samples, finite, with at least two features.
     y : array_like, shape (n_samples,)
-        Labels, numbers or text. Of two labels, a score above `threshold` stands for the larger one, such
-        as 1 of 0 and 1, or of -1 and 1. Scores in columns are of the labels 0, 1, ..., n_classes - 1 if
-        all labels are among these, or else of the distinct labels in order.
+        Labels, numbers or text. Of two labels, a score above `threshold` means the larger one, such as 1 of 0 and 1, or
+        1 of -1 and 1. Columns of scores belong to the labels 0, 1, ..., n_classes - 1 if all labels are among these,
+        and
+        otherwise to the distinct labels in order.
     width, height : int, optional
-        Size of the drawing in characters, without the axes around it.
+        Size of the drawing in characters, without the axes.
     features : pair of int or str, optional
-        The features to draw, across and up, by their places or names. All others are at their mean over `X`.
+        The features to draw, across and up, by their places or names. All others have their mean over `X`.
     feature_names : sequence of str, optional
-        For each feature of `X` what the picture calls it; by default the names of the columns of a
-        pandas.DataFrame, or else `x[0]` and so on.
+        The names of the features in the picture. By default the names of the columns of a pandas.DataFrame, and
+        otherwise `x[0]` and so on.
     threshold : float, optional
-        Of a model with one score: 0 for a score such as a logit, 0.5 for a probability.
+        For a model with one score: 0 for a score such as a logit, 0.5 for a probability.
 
     Returns
     -------
     str
-        Lines without one at the end, in ASCII if the names of labels and features are.
+        Lines of text, without a newline at the end; ASCII if the names of labels and features are ASCII.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError, ShapeError, DataError
-        If an argument, or what `model` returns, is not as described.
+        If an argument, or the result of `model`, is not as described.
 
     Notes
     -----
-    A region's character is the class in the middle of its cell; a score equal to the threshold is not
-    above it, and of equal scores the first wins. Where samples share a cell, one on the wrong side of the
-    boundary is shown. With more than two features a sample stands where it is in the two, in front of what
-    the model says with the others at their mean: not always what it says about that sample.
+    The character of a cell is the class in its middle. A score equal to the threshold does not count as above it, and
+    of equal scores the first wins. If several samples share a cell, the picture shows one on the wrong side of the
+    boundary. With more than two features, a sample is drawn at its two features. The region behind the sample is the
+    model's prediction with the other features at their mean, which may differ from the prediction for the sample.
 
     Examples
     --------
@@ -78,7 +81,7 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
            -0.3             2.3
     samples: o negative  # positive   score: . negative  : positive
 
-    Three classes, a score for each:
+    Three classes, each with a score:
 
     >>> X, y = [[0.0, 0.0], [1.0, 2.0], [2.0, 0.0]], ["ant", "bee", "cat"]
     >>> model = lambda points: [[-x, y - 1, x - 2] for x, y in points]
@@ -110,7 +113,7 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
     columns = np.minimum((across - x_low) / (x_high - x_low) * width, width - 1).astype(int)
     lines = np.minimum((y_high - up) / (y_high - y_low) * height, height - 1).astype(int)
     wrong = winners[len(cells):] != verdict.codes
-    for i in np.argsort(wrong, kind="stable"):  # the wrong ones last, so on top
+    for i in np.argsort(wrong, kind="stable"):  # wrong samples last, so that they are on top
         canvas[lines[i]][columns[i]] = SAMPLES[verdict.codes[i]]
 
     top, bottom, left, right = (f"{end:.3g}" for end in (y_high, y_low, x_low, x_high))
@@ -130,35 +133,37 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
 
 
 def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_names=None, threshold=0.0):
-    """Draw the regions where a model says one class or another, and the samples, on axes.
+    """Draw a model's regions, one for each predicted class, and the samples, on axes.
 
     Parameters
     ----------
     model, X, y, features, feature_names, threshold
         As for `decision_boundary_text`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. None takes `matplotlib.pyplot.gca()`.
+        The axes to draw on. None takes `matplotlib.pyplot.gca()`.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, with names of the axes and a legend beside it, its limits set to what is drawn. Where the
-        figure has no layout engine, `ax` becomes narrower by the legend. Of more than two features, a title
-        says where the others are, unless there is a title. Nothing is shown and nothing saved.
+        `ax`, with names of the axes and a legend beside the axes. Its limits are set to the drawn area. If the figure
+        has
+        no layout engine, `ax` becomes narrower to make room for the legend. With more than two features, a title gives
+        the
+        values of the others, unless there is a title already. The function does not show or save the figure.
 
     Raises
     ------
     MissingPackageError
         If matplotlib is not installed.
     ArgumentTypeError, ArgumentError, ShapeError, DataError
-        If an argument, or what `model` returns, is not as described.
+        If an argument, or the result of `model`, is not as described.
 
     Notes
     -----
-    The boundary is interpolated linearly between the points of a grid of 200 by 200. A region is the stronger
-    in colour, the further its class is ahead of the next one, in five steps of lead / (lead + median lead); it is
-    of one shade where a model says labels only. Up to ten classes have markers of their own, and colours that
-    most people who are colour-blind tell apart.
+    The boundary is interpolated linearly between the points of a grid of 200 by 200. The colour of a region is stronger
+    where its class has a larger lead over the next class, in five steps of lead / (lead + median lead). A model that
+    returns only labels gives regions of one shade. Up to ten classes have their own markers, and colours that most
+    people with colour blindness can distinguish.
 
     Examples
     --------
@@ -207,13 +212,13 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
 
 
 def put_legend_beside(ax):
-    """Add a legend to the right of the axes, and room for it where no layout engine will make it."""
+    """Add a legend to the right of the axes, and make room for it if there is no layout engine."""
     legend = ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0)
     figure = ax.figure
     if figure.get_layout_engine() is not None:
         return
     place = ax.get_subplotspec()
-    # Where the axes were put, so that drawing a second time makes them no narrower.
+    # The original position of the axes, so that a second drawing does not make them narrower again.
     box = place.get_position(figure) if place is not None else ax.get_position()
     beside = legend.get_window_extent().width / figure.bbox.width + 0.03 * box.width
     if place is not None or ax.get_position().x1 + beside > 1.0:
@@ -221,7 +226,7 @@ def put_legend_beside(ax):
 
 
 class Plane:
-    """Samples by two of their features, and what a model says about points of that plane."""
+    """The samples at two of their features, and a model's results for points of this plane."""
 
     def __init__(self, model, X, y, features, feature_names, threshold):
         check_model(model)
@@ -243,41 +248,41 @@ class Plane:
         self.threshold = finite("threshold", threshold)
 
     def ask(self, points):
-        """The model's Verdict on points of the plane, an array of shape (n, 2)."""
+        """The model's Verdict for points of the plane, an array of shape (n, 2)."""
         whole_points = np.tile(self.means, (len(points), 1))
         whole_points[:, self.features] = points
         if callable(self.model):
             return Verdict(outputs(self.model, whole_points), self.labels, self.threshold)
-        if self.frame is not None and hasattr(self.model, "feature_names_in_"):   # it picks columns by their names
+        if self.frame is not None and hasattr(self.model, "feature_names_in_"):   # selects columns by name
             whole_points = type(self.frame)(whole_points, columns=self.frame.columns)
         said, options = said_by_estimator(self.model, whole_points, self.labels)
         return Verdict(said, self.labels, self.threshold, **options)
 
     def description(self):
-        """What a picture made of text says about its axes, if that is not plain: no line or one."""
+        """A line for text pictures that explains the axes, if they need an explanation: one line or none."""
         if self.named or self.has_others or self.features != [0, 1]:
             others = "; the other features at their mean" if self.has_others else ""
             yield f"{self.names[0]} across, {self.names[1]} up{others}"
 
 
 class Verdict:
-    """What a model said about points, and the classes among which it chose.
+    """A model's results for points, and the classes from which the model chose.
 
     Attributes
     ----------
     scores : ndarray of float64
-        Between -1 and 1: of two classes, one for each point, above 0 for the second class; of more, one for
-        each point and class.
+        Between -1 and 1. For two classes, one score for each point, above 0 for the second class. For more classes, a
+        score for each point and class.
     winners : ndarray of int
         The class at each point.
     names : list of str
-        Of the classes.
+        The names of the classes.
     codes : ndarray of int
         The class of each sample.
     by_sign : bool
-        Whether the classes are those of a negative and a positive score.
+        Whether the two classes are named negative and positive, by the sign of the score.
     graded : bool
-        Whether the scores are more than labels.
+        Whether the scores contain more information than labels.
     """
 
     def __init__(self, said, labels, threshold, *, says_labels=False, of_classes=None):
@@ -318,25 +323,25 @@ class Verdict:
         self.names = [name_of(label) for label in classes]
 
     def lead(self, k):
-        """By how much class k is ahead of the best other one: above 0 where it wins."""
+        """The lead of class k over the best other class: above 0 where class k wins."""
         if self.scores.ndim == 1:
             return self.scores if k else -self.scores
         lead = (self.scores[:, k] - np.delete(self.scores, k, axis=1).max(axis=1)) / 2
         ahead = self.winners == k
-        lead[ahead] = np.maximum(lead[ahead], 1e-12)  # of equal scores one has to win
+        lead[ahead] = np.maximum(lead[ahead], 1e-12)  # one of several equal scores has to win
         return lead
 
 
 def said_by_estimator(model, points, labels):
-    """What an estimator says about points, given the labels of the samples.
+    """The results of an estimator for points, given the labels of the samples.
 
     Returns
     -------
     said : ndarray
-        Scores of all its classes if it has a method for them and they say what `predict` says, which need not
-        be: it may vote, or have a threshold of its own. Otherwise labels.
+        Scores of all its classes, if the estimator has a method for scores and they agree with `predict`. They need not
+        agree: the estimator may vote, or have a threshold of its own. Otherwise labels.
     options : dict
-        What a Verdict has to know about them.
+        Arguments of Verdict for these results.
     """
     predicted = outputs(model, points)
     classes = sorted_classes(model)
@@ -348,7 +353,7 @@ def said_by_estimator(model, points, labels):
             continue
         try:
             scores = outputs(ask, points)
-        except (ArgumentTypeError, DataError, ShapeError):   # such as infinite ones
+        except (ArgumentTypeError, DataError, ShapeError):   # for example infinite scores
             continue
         if scores.ndim == 1 and len(classes) == 2:
             winners = (scores > 0).astype(int)
@@ -362,7 +367,7 @@ def said_by_estimator(model, points, labels):
 
 
 def sorted_classes(model):
-    """The classes that the columns of an estimator's scores are of, as `labels_of` has them; None if unknown."""
+    """The classes of the columns of an estimator's scores, in the form of `labels_of`; None if unknown."""
     try:
         classes = labels_of(np.asarray(model.classes_))
     except (AttributeError, TypeError, ValueError):
@@ -371,7 +376,7 @@ def sorted_classes(model):
 
 
 def classes_of_columns(scores, classes, codes):
-    """The classes that columns of scores stand for, and the class of each sample."""
+    """The classes of the columns of scores, and the class of each sample."""
     count = scores.shape[1]
     if classes.dtype.kind != "U" and ((0 <= classes) & (classes < count) & (classes == np.floor(classes))).all():
         return np.arange(count), classes.astype(int)[codes]
@@ -382,7 +387,7 @@ def classes_of_columns(scores, classes, codes):
 
 
 def scores_of_labels(said, classes):
-    """Scores of -1 and 1 that say the same."""
+    """Scores of -1 and 1 for given labels."""
     if len(classes) < 2:
         raise DataError(f"y: expected two labels at least with a model that says labels, got {names_of(classes)}")
     comparable = (said.dtype.kind == "U") == (classes.dtype.kind == "U")
@@ -419,15 +424,15 @@ def pair_of(features, names):
 
 
 def name_of(label):
-    """A label as a picture has it: 1 rather than 1.0."""
+    """A label in a picture: 1 instead of 1.0."""
     return str(label) if isinstance(label, str) else f"{label:.6g}"
 
 
 def names_of(classes):
-    """Labels as a message has them."""
+    """Labels in a message."""
     return ", ".join([name_of(label) for label in classes[:8]]) + (", ..." if len(classes) > 8 else "")
 
 
 def grid_points(xs, ys):
-    """Points (n, 2) of the grid, row by row: all of `xs` at `ys[0]`, and so on."""
+    """The points (n, 2) of the grid, row by row: all `xs` at `ys[0]`, and so on."""
     return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""What pictures of models have in common: samples, what a model says about points, and axes to draw on."""
+"""The common parts of pictures of models: samples, a model's results for points, and axes to draw on."""
 import contextlib
 import math
 
@@ -11,14 +11,14 @@ from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 __all__ = ["array_of", "axis_range", "check_axes", "check_model", "current_axes", "feature_names_of", "outputs",
            "samples_of"]
 
-# For people, too, who do not see red and green as others do: colours of Okabe and Ito (2008), vermilion and blue
-# first, as in micrograd's picture, without yellow and black; then some of Paul Tol's muted ones.
+# Colours for people with and without colour blindness. First those of Okabe and Ito (2008), without yellow and
+# black; vermilion and blue come first, as in micrograd's picture. Then some of Paul Tol's muted colours.
 COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#882255", "#999933", "#332288", "#777777"]
 FAINT = 0.4   # the opacity of a region, or of a sample behind a line
 
 
 def check_axes(purpose, ax):
-    """The module matplotlib, if it is there and `ax` is None or something to draw on."""
+    """The module matplotlib, after a check that it is installed and that `ax` is None or axes."""
     matplotlib = extra("matplotlib", purpose, "viz")
     from matplotlib.axes import Axes
 
@@ -28,7 +28,8 @@ def check_axes(purpose, ax):
 
 
 def current_axes(ax):
-    """`ax`, or for None pyplot's current axes, which may be made for it: ask when nothing can fail any more."""
+    """`ax`, or for None pyplot's current axes. pyplot may make new axes, so call this when nothing can fail any
+    more."""
     if ax is None:
         from matplotlib import pyplot
 
@@ -37,15 +38,15 @@ def current_axes(ax):
 
 
 def array_of(name, x):
-    """`x`, which may be a Tensor, as an array of whatever type."""
+    """`x`, which may be a Tensor, as an array of any type."""
     try:
         return np.asarray(x.data if isinstance(x, Tensor) else x)
-    except ValueError:   # rows of different lengths
+    except ValueError:   # because of rows of different lengths
         raise ShapeError(f"{name}: expected rows of one length, got {shortened(x)}") from None
 
 
 def samples_of(X, y, least=1):
-    """`X` as float64 of shape (n_samples, n_features), and `y`, of whatever type, of shape (n_samples,)."""
+    """`X` as float64 of shape (n_samples, n_features), and `y`, of any type, of shape (n_samples,)."""
     X, y = samples("X", array_of("X", X)), array_of("y", y)
     if X.shape[1] < least:
         raise ShapeError(f"X: expected {least} features at least, got the shape {X.shape}")
@@ -68,7 +69,7 @@ def feature_names_of(names, n_features):
 
 
 def check_model(model):
-    """Refuse what cannot be asked about points."""
+    """Refuse a model that cannot be called and has no `predict`."""
     if isinstance(model, type):
         raise ArgumentTypeError("model: expected a function of points or an estimator, with the method predict, "
                                 f"got the class {model.__name__} and not one made by it")
@@ -78,7 +79,7 @@ def check_model(model):
 
 
 def outputs(model, points):
-    """What a model says about points: an array, of float64 unless it is text, of as many rows."""
+    """The results of a model for points: an array, of float64 or of text, with a row for each point."""
     ask = model if callable(model) else model.predict
     with no_grad(), not_training(model):
         result = array_of("model", ask(points))
@@ -105,7 +106,7 @@ def outputs(model, points):
 
 @contextlib.contextmanager
 def not_training(model):
-    """Within it a Module neither drops anything nor learns from the points; then it is as it was."""
+    """A context in which a Module is in evaluation mode; at the end its mode is restored."""
     modules = model.modules() if callable(getattr(model, "modules", None)) else []
     modules = [module for module in modules if getattr(module, "training", False)]
     try:
@@ -118,9 +119,9 @@ def not_training(model):
 
 
 def axis_range(name, values, share):
-    """(low, high) around finite values, wider by a share of their range on each side and never empty."""
+    """(low, high) around finite values, with a share of their range added on each side; never an empty range."""
     low, high = float(values.min()), float(values.max())
-    # 1 where all values agree, and more where 1 would be lost in rounding.
+    # The margin is 1 if all values are equal, and more if rounding would lose 1.
     margin = share * (high - low) or max(1.0, 1e-6 * abs(low))
     low, high = low - margin, high + margin
     if not math.isfinite(high - low):

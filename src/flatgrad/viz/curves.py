@@ -1,4 +1,4 @@
-"""Plots of how a model was trained, and of what it fits, with matplotlib."""
+"""Plots of a training, and of a model's fit to samples, with matplotlib."""
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,33 +10,33 @@ from flatgrad.viz.common import (COLOURS, FAINT, array_of, axis_range, check_axe
 
 __all__ = ["plot_history", "plot_regression"]
 
-VALIDATION = "val_"   # begins the name of what is measured on validation samples
-UNASKED = ("learning_rate", "time")   # drawn if they are asked for
-ERRORS = ("mse", "rmse", "mae", "error")   # drawn on the scale of the loss, as what ends in "loss" is
-DECADES = 2   # that a loss has to span to be drawn on a logarithmic scale
-DOTTED = 20   # epochs that are few enough for a dot each
+VALIDATION = "val_"   # the beginning of the names of validation numbers
+UNASKED = ("learning_rate", "time")   # not drawn by default
+ERRORS = ("mse", "rmse", "mae", "error")   # drawn on the scale of the loss, like names that end in "loss"
+DECADES = 2   # the number of decades that losses have to span for a logarithmic scale
+DOTTED = 20   # up to so many epochs, each has a dot
 LINES = [COLOURS[1], COLOURS[0], *COLOURS[2:]]   # blue first
 CURVE = 400   # points of a curve
-MARGIN = 0.05   # of the samples' range, added on each side
+MARGIN = 0.05   # a share of the samples' range, added on each side
 
 
 def plot_history(history, ax=None, *, metrics=None):
-    """Draw loss and metrics over the epochs of a training.
+    """Draw the loss and the metrics of a training over its epochs.
 
     Parameters
     ----------
     history : flatgrad.train.History, dict of str to list of float, or list of float
-        What `Trainer.fit` returns, or numbers for each epoch under their names, or losses alone. None and
-        numbers that are not finite leave a gap.
+        The result of `Trainer.fit`, or numbers for each epoch under their names, or only losses. None and numbers that
+        are not finite leave a gap.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. None takes `matplotlib.pyplot.gca()`.
+        The axes to draw on. None takes `matplotlib.pyplot.gca()`.
     metrics : sequence of str, optional
-        What to draw, such as ``("loss", "val_loss")``. None takes all but 'learning_rate' and 'time'.
+        The names to draw, such as ``("loss", "val_loss")``. None takes all except 'learning_rate' and 'time'.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`. Nothing is shown and nothing saved.
+        `ax`. The function does not show or save the figure.
 
     Raises
     ------
@@ -47,10 +47,11 @@ def plot_history(history, ax=None, *, metrics=None):
 
     Notes
     -----
-    Losses, and the errors 'mse', 'rmse' and 'mae', belong to the axis on the left, whose scale is
-    logarithmic if they are all above 0 and span more than two decades. If there are others as well, such as
-    'accuracy', these have an axis on the right, which is added to the figure and has the legend of both.
-    What begins with 'val_' is dashed, in the colour of its counterpart.
+    Losses, and the errors 'mse', 'rmse' and 'mae', belong to the left axis. Its scale is logarithmic if all its numbers
+    are above 0 and they span more than two decades. Other metrics, such as 'accuracy', have an axis on the right, which
+    is added to the figure and has the legend of both axes. Names that begin with 'val_' have dashed lines, in the
+    colour
+    of the training numbers.
 
     Examples
     --------
@@ -89,7 +90,7 @@ def plot_history(history, ax=None, *, metrics=None):
         ax.set_yscale("log")
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    # On the axes in front; losses end low and metrics high, which leaves room between.
+    # The legend is on the axes in front. Losses end low and metrics end high, which leaves room between them.
     handles = [line for part, own in parts for line in part.get_lines()[-len(own):]]
     parts[-1][0].legend(handles=handles, loc="center right" if right else "best",
                         fontsize="small" if right else None)
@@ -97,40 +98,41 @@ def plot_history(history, ax=None, *, metrics=None):
 
 
 def plot_regression(model, X, y, ax=None, *, feature_names=None):
-    """Draw what a model fits to samples: its curve, or its predictions against the targets.
+    """Draw a model's fit to samples: its curve, or its predictions against the targets.
 
     Parameters
     ----------
     model : callable, or object with the method predict
-        From points, an ndarray of shape `(n, n_features)`, to a finite number for each, of shape `(n,)` or
-        `(n, 1)`: an array, a list or a Tensor, so that a `flatgrad.nn` Module is one. Called once; a Module
-        in training mode is in evaluation mode for the call.
+        A function from points, an ndarray of shape `(n, n_features)`, to a finite number for each point. The result has
+        the shape `(n,)` or `(n, 1)` and is an array, a list or a Tensor, so a `flatgrad.nn` Module is a model. The
+        model
+        is called once; a Module in training mode is in evaluation mode during the call.
     X : array_like, shape (n_samples,) or (n_samples, n_features)
         Samples, finite.
     y : array_like, shape (n_samples,)
         Targets, finite.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. None takes `matplotlib.pyplot.gca()`.
+        The axes to draw on. None takes `matplotlib.pyplot.gca()`.
     feature_names : sequence of str, optional
-        For each feature of `X` what the picture calls it; `x[0]` by default.
+        The names of the features in the picture; by default `x[0]` and so on.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`. Nothing is shown and nothing saved.
+        `ax`. The function does not show or save the figure.
 
     Raises
     ------
     MissingPackageError
         If matplotlib is not installed.
     ArgumentTypeError, ShapeError, DataError
-        If an argument, or what `model` returns, is not as described.
+        If an argument, or the result of `model`, is not as described.
 
     Notes
     -----
-    With one feature, `y` over it: the samples, and the model's curve through 400 points from a little below
-    the smallest to a little above the largest. With more, what the model says of each sample over its
-    target, on two equal scales, and the diagonal where both agree.
+    With one feature, the plot has `y` over the feature: the samples, and the model's curve through 400 points from a
+    little below the smallest feature to a little above the largest. With more features, the plot has the predictions
+    over the targets, on two equal scales, and the diagonal on which both agree.
 
     Examples
     --------
@@ -194,7 +196,7 @@ def series_of(history):
 
 
 def numbers(name, values):
-    """An array of float64 with nan for what is None or not finite."""
+    """An array of float64, with nan for None and for numbers that are not finite."""
     try:
         array = np.array([np.nan if value is None else float(value) for value in values], np.float64)
     except (TypeError, ValueError):
@@ -204,11 +206,11 @@ def numbers(name, values):
 
 
 def kinds(names):
-    """What is measured, whether on training or on validation samples: each once."""
+    """The names of the numbers without 'val_', each once."""
     return list(dict.fromkeys(name.removeprefix(VALIDATION) for name in names))
 
 
 def is_error(name):
-    """Whether smaller is better, on the scale of the loss."""
+    """Whether smaller numbers are better; such numbers are drawn on the scale of the loss."""
     kind = name.removeprefix(VALIDATION)
     return kind.endswith("loss") or kind in ERRORS

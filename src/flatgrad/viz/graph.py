@@ -1,4 +1,4 @@
-"""Pictures of the graph behind a Value, with Graphviz: a graph is what `_children` says."""
+"""Pictures of the graph of a Value, with Graphviz; `_children` gives the graph."""
 import math
 
 from flatgrad import _core, scalar
@@ -8,12 +8,12 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError
 
 __all__ = ["draw_dot", "value_mimebundle"]
 
-COUNTED = 1_000_000  # values of a graph that is too large to draw, for the message; more are "more"
-SHOWN = 60  # values of a graph that a notebook draws unasked
-# Operations whose picture need not keep the operands' order.
+COUNTED = 1_000_000  # the limit of counting in the message about a graph that is too large to draw
+SHOWN = 60  # the largest number of values in a graph that a notebook draws by itself
+# Operations whose picture may change the order of the operands.
 COMMUTATIVE = {"+", "*", "sum", "mean", "max", "logsumexp"}
 
-# The elements of a fused instruction, computed by single operations from its operands and parameters.
+# The elements of a fused instruction, computed from its operands and parameters by single operations.
 EXPANSIONS = {
     "layer": lambda x, w, b, activation: [scalar.neuron(w, x, b, activation)],
     "sum": lambda xs: [scalar.sum(xs)],
@@ -24,34 +24,35 @@ EXPANSIONS = {
     "log_softmax": scalar.log_softmax,
     "cross_entropy": lambda rows, labels: [scalar.cross_entropy(rows, labels)],
 }
-# The same of elementwise losses. Any other elementwise operation is a single one already.
+# Elementwise losses in single operations. Any other elementwise operation is a single one already.
 EXPANSIONS |= {loss.__name__: lambda *operands, of=loss: [of(*operands)] for loss in (
     scalar.squared_error, scalar.hinge, scalar.absolute_error, scalar.huber, scalar.binary_cross_entropy,
     scalar.bce_with_logits, scalar.weighted_bce_with_logits, scalar.kl_div, scalar.kl_div_log)}
 
 
 def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
-    """Draw the graph of a Value: everything that it was computed from.
+    """Draw the graph of a Value: the Value and all Values from which it was computed.
 
     Parameters
     ----------
     root : Value
-        The result, or any node, whose graph to draw.
+        The Value whose graph is drawn: a result, or any other node.
     format : str, optional
-        What the picture renders to: 'svg', 'png', 'pdf' or another of `graphviz.FORMATS`.
+        The format of the rendered picture: 'svg', 'png', 'pdf' or another of `graphviz.FORMATS`.
     rankdir : {'LR', 'TB'}, optional
-        Operands stand left of their result, or above it.
+        Whether operands stand to the left of their result, or above it.
     max_nodes : int, optional
         The largest number of Values to draw.
     expand : bool, optional
-        Whether to draw the result of a fused instruction, such as a neuron of a layer or an element
-        of a softmax, as the scalar graph that the instruction stands for: every product and sum, with
-        data and gradient. If not, the instruction is one bubble between its operands and its result.
+        Whether to draw the scalar graph of a fused instruction, such as a neuron of a layer or an element of a softmax:
+        every product and sum, with data and gradient. If not, the instruction is one bubble between its operands and
+        its
+        result.
 
     Returns
     -------
     graphviz.Digraph
-        Notebooks show it; `.render(outfile='graph.svg')` writes it, `.source` is its text.
+        Notebooks show this object; `.render(outfile='graph.svg')` writes the picture, `.source` is its text.
 
     Raises
     ------
@@ -62,21 +63,21 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
 
     Notes
     -----
-    The look is that of micrograd's `trace_graph` notebook: a Value is a box with its `data`, its
-    `grad` and, in front, its attribute `label` if it has one; an operation is a bubble between its
-    operands and its result, with one edge for each operand, so two for `a + a`. Where it matters,
-    as for `a - b`, the first operand is the upper one ('LR') or the left one ('TB').
+    The look is that of micrograd's `trace_graph` notebook. A Value is a box with its `data`, its `grad` and, in front,
+    its attribute `label`, if set. An operation is a bubble between its operands and its result, with one edge for each
+    operand: two edges for `a + a`. Where the order of operands matters, as for `a - b`, the first operand is the upper
+    one ('LR') or the left one ('TB').
 
-    Names and order of the nodes depend on the graph only, so equal graphs have equal sources.
+    Names and order of the nodes depend only on the graph, so equal graphs have equal sources.
 
-    What `expand` adds is computed for the picture, by the module `flatgrad.scalar`, from the operands'
-    data and the result's gradient as they are now. It leaves no trace: the graph itself, its gradients
-    and the tape stay as they were. An instruction whose scalar graph would leave the domain of one of
-    its operations, such as a logarithm's, is drawn as one bubble all the same.
+    With `expand`, the module `flatgrad.scalar` computes the additional Values for the picture, from the current data of
+    the operands and the current gradient of the result. The graph itself, its gradients and the tape do not change. If
+    the scalar graph of an instruction would leave the domain of one of its operations, such as a logarithm, the
+    instruction is drawn as one bubble.
 
-    Rendering needs Graphviz itself, the program `dot` (https://graphviz.org/download), which does not
-    come with the Python package. Without it rendering raises `graphviz.ExecutableNotFound`; this
-    function and `.source` do without.
+    Rendering needs Graphviz's program `dot` (https://graphviz.org/download), which does not come with the Python
+    package. Without `dot`, rendering raises `graphviz.ExecutableNotFound`; this function and `.source` work without
+    `dot`.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
     >>> picture = draw_dot((a * b).tanh())  # doctest: +SKIP
     >>> picture.render(outfile="graph.svg")  # doctest: +SKIP
 
-    A neuron of a layer is one bubble, or two products and a sum:
+    A neuron of a layer as one bubble, or as two products and a sum:
 
     >>> from flatgrad import dot
     >>> score = dot([a, b], [b, a])
@@ -117,7 +118,7 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
         )
 
     picture = graphviz.Digraph(format=format, graph_attr={"rankdir": rankdir})
-    # Alive in `graph`, the Values have different ids; those of the user's own class may lack a hash.
+    # `graph` keeps the Values alive, so their ids are different; Values of a user's class may lack a hash.
     names = {id(value): f"v{i}" for i, (value, _, _) in enumerate(graph)}
     for value, operands, op in graph:
         name = names[id(value)]
@@ -130,24 +131,24 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
             picture.edge(bubble, name)
     if expand:
         del graph, value, operands
-        _core.collect()  # the Values made for the picture went in no order, so they are still there
+        _core.collect()  # the Values made for the picture died in no order, so their nodes are still there
     return picture
 
 
 def value_mimebundle(value, include=None, exclude=None):
-    """What a notebook shows for a Value: its repr and, of a small graph, the picture.
+    """The picture of a Value in a notebook: its repr and, for a small graph, a drawing.
 
     Parameters
     ----------
     value : Value
     include, exclude : collection of str, optional
-        MIME types that are wanted, or not; as for IPython's `_repr_mimebundle_`.
+        MIME types to include or to exclude; as for IPython's `_repr_mimebundle_`.
 
     Returns
     -------
     dict of str to str
-        'text/plain', and 'image/svg+xml' if the graph has at most 60 Values and both the package
-        graphviz and the program `dot` are there and work.
+        'text/plain', and 'image/svg+xml' if the graph has at most 60 Values, and the package graphviz and the
+        program `dot` are installed and work.
     """
     bundle = {"text/plain": repr(value)}
     svg = "image/svg+xml"
@@ -165,9 +166,9 @@ def value_mimebundle(value, include=None, exclude=None):
 
 
 def graph_values(root, limit, operands_of=lambda value: value._children):
-    """All Values that `root` is made of, itself included, each after its operands and these in their
-    order; None if there are more than `limit`."""
-    order, seen = [], {id(root): root}  # kept alive: a Value that goes would leave its id to another
+    """All Values from which `root` was computed, and `root` itself. Each comes after its operands; operands keep
+    their order. None if there are more than `limit`."""
+    order, seen = [], {id(root): root}  # keeps the Values alive, because a dead Value leaves its id to another one
     path = [(root, iter(operands_of(root)))]
     while path:
         value, operands = path[-1]
@@ -185,17 +186,17 @@ def graph_values(root, limit, operands_of=lambda value: value._children):
 
 
 def tape_parts(root, limit):
-    """What to draw: (Value, its operands, its operation) for each of `graph_values`, or None."""
+    """The parts to draw: (Value, its operands, its operation) for each of `graph_values`, or None."""
     values = graph_values(root, limit)
     return None if values is None else [(value, value._children, value._op) for value in values]
 
 
 def expanded_parts(root, limit):
-    """As `tape_parts`, with the scalar graphs of fused instructions in place of these."""
-    values = graph_values(root, limit, instruction_operands)  # all of them are drawn
+    """Like `tape_parts`, with the scalar graphs of fused instructions instead of the instructions."""
+    values = graph_values(root, limit, instruction_operands)  # the picture shows all of them
     if values is None:
         return None
-    made = {}  # id of a Value -> (the Value, its operands, its operation), where the tape says another
+    made = {}  # id of a Value -> (the Value, its operands, its operation) that replace the tape's
     count = len(values)
     for elements in fused_elements(values):
         graph = scalar_parts(elements)
@@ -211,7 +212,7 @@ def expanded_parts(root, limit):
 
 
 def instruction_operands(value):
-    """The operands of a Value; an element of a fused instruction has only those that reach it."""
+    """The operands of a Value; for an element of a fused instruction, only the operands of this element."""
     name, operands, _ = _core.instruction(value) or (None, (), {})
     if name == "layer":
         x, w, b = operands
@@ -222,9 +223,9 @@ def instruction_operands(value):
 
 
 def fused_elements(values):
-    """The Values that fused instructions have computed, as lists of (Value, instruction).
+    """The results of fused instructions among the Values, as lists of (Value, instruction).
 
-    The elements of one softmax come together, since its scalar graph has exponentials in common.
+    The elements of one softmax are in one list, because its scalar graph has exponentials in common.
     """
     lists, rows = [], {}
     for value in values:
@@ -237,7 +238,7 @@ def fused_elements(values):
         if "index" not in parameters:
             lists.append([(value, instruction)])
             continue
-        # A second element of one index is of a second softmax of the same row.
+        # A second element with the same index belongs to a second softmax of the same row.
         key = name, tuple([id(x) for x in operands[0]])
         if key not in rows or parameters["index"] in rows[key][1]:
             rows[key] = [], set()
@@ -248,8 +249,8 @@ def fused_elements(values):
 
 
 def scalar_parts(elements):
-    """(Value, its operands, its operation) for the elements of a fused instruction and for all that is
-    between them and their operands in its scalar graph; gradients are what the elements' own ask for."""
+    """(Value, its operands, its operation) for the elements of a fused instruction and for all nodes between them
+    and their operands in the scalar graph; the gradients follow from the gradients of the elements."""
     name, operands, parameters = elements[0][1]
     copies = {}
     arguments = [leaf_copies(x, copies) for x in operands]
@@ -258,7 +259,7 @@ def scalar_parts(elements):
     try:
         made = EXPANSIONS[name](*arguments, **parameters)
         made = [made[instruction[2].get("index", 0)] for _, instruction in elements]
-        # A constant times each result: their gradients are those of the Values drawn, no operand's is.
+        # Each result times a constant: this gives the drawn Values their gradients, and changes none of the operands.
         scalar.sum([result * value.grad for result, (value, _) in zip(made, elements)]).backward()
     except (ArithmeticError, ValueError):
         return [(value, instruction_operands(value), value._op) for value, _ in elements]
@@ -273,7 +274,7 @@ def scalar_parts(elements):
 
 
 def leaf_copies(operand, copies):
-    """Leaves with the data of an operand or of a row of them; `copies` gets id -> (operand, leaf)."""
+    """Leaves with the data of an operand or of a row of operands; `copies` gets id -> (operand, leaf)."""
     if operand is None:
         return None
     if not isinstance(operand, Value):
@@ -290,16 +291,16 @@ def record(value):
 
 
 def decimal(x):
-    """Four decimals, as micrograd's notebook has them, unless that were a row of digits."""
+    """A number with four decimals, as in micrograd's notebook, or in short form if this has fewer digits."""
     return f"{x:.4f}" if abs(x) < 1e9 or not math.isfinite(x) else f"{x:.4e}"
 
 
 def escaped(text):
-    """A text that Graphviz shows as it is, in a record and elsewhere."""
-    # The package graphviz escapes quotation marks; an entity such as &lt; would show as <.
+    """A text in a form that Graphviz shows unchanged, in a record and elsewhere."""
+    # The package graphviz escapes quotation marks; unescaped, an entity such as &lt; would show as <.
     text = text.replace("\\", "\\\\").replace("&", "&amp;")
     for character in "{}|<>":
         text = text.replace(character, "\\" + character)
     text = "\\n".join(text.splitlines())
-    # Others, such as NUL or half a surrogate pair, cannot stand in a picture.
+    # Other characters, such as NUL or half a surrogate pair, are not allowed in a picture.
     return "".join(c if c.isprintable() else repr(c)[1:-1].replace("\\", "\\\\") for c in text)
