@@ -1,4 +1,4 @@
-"""flatgrad's benchmarks: what the engine promises about speed and memory, measured.
+"""flatgrad's benchmarks: they measure the speed and the memory of the engine.
 
 Run from the repository's root, with flatgrad installed::
 
@@ -7,36 +7,35 @@ Run from the repository's root, with flatgrad installed::
     python -m bench --only chain moons  some cases (``--list`` names them)
     python -m bench --json FILE         every round's figures, and the machine they come from
     python -m bench --strict            exit code 1 if a target is missed
-    python -m bench --instructions      instruction counts, whatever else the machine does
+        python -m bench --instructions      instruction counts, which do not depend on the machine's load
     python -m bench --peers             against micrograd, PyTorch, JAX, NumPy: some four minutes
     python -m bench --peers --markdown  the same as Markdown
 
-Each case first checks that its contenders compute the same values and gradients; a difference is an
-error that gives both numbers, exit code 1. A missed target is only shown, unless ``--strict``. What
-cannot run (a package or a tool that is not there) is shown as skipped with what would help; asking
-for it by name is an error, exit code 2.
+Each case first checks that its contenders compute the same values and gradients. A difference is an error that gives
+both numbers, with exit code 1. A missed target is only shown, unless ``--strict`` is given. If a package or a tool is
+missing, the case is shown as skipped, with advice. A skipped case that is named on the command line is an error, with
+exit code 2.
 
-To compare two builds of flatgrad on a shared or noisy machine, count instructions instead of time:
-run ``python -m bench --instructions`` with each build installed and compare the columns. A count is
-the difference between a long and a short run divided by the extra work, so start-up cancels; it is
-repeatable to about 0.1 %. It does not see cache misses, so it decides between two versions of
-a code path and not between two memory layouts. ``--instructions callgrind`` takes valgrind instead
-of ``perf``, for machines without hardware counters.
+To compare two builds of flatgrad on a shared or noisy machine, count instructions instead of time: run
+``python -m bench --instructions`` with each build installed and compare the columns. A count is the difference between
+a long and a short run divided by the extra work, so start-up cancels. It is repeatable to about 0.1 %. A count ignores
+cache misses, so it can compare two versions of a code path, but not two memory layouts. ``--instructions callgrind``
+uses valgrind instead of ``perf``, for machines without hardware counters.
 
-``--peers`` compares with the other ways to do the same: PyTorch as it comes, PyTorch with the whole
-step compiled, JAX with a call for each step or one for a whole training, NumPy with derivatives
-written by hand. All work in float64 on one thread. A peer that is not installed is skipped;
-``pip install micrograd torch jax`` gets them, and torch.compile needs a C++ compiler.
+``--peers`` compares flatgrad with other libraries: PyTorch, PyTorch with the whole step compiled, JAX with a call for
+each step, JAX with one call for a whole training, and NumPy with derivatives written by hand. All compute in float64 on
+one thread. A library that is not installed is skipped; ``pip install micrograd torch jax`` installs them.
+torch.compile needs a C++ compiler.
 
-The modules, each of which uses those before it: `runner` times and compares, `workloads` is the code
-that is timed; `processes` starts a fresh process and reads its figures, `peers` has the code of other
-libraries, `contenders` what both suites race; `cases` and `versus` say who competes in what and with
-which target, `suites` has both; `probe` is what runs in a fresh process, `instructions` counts, `report` prints.
+Each module uses only the modules before it. `runner` times and compares, `workloads` is the code that is timed,
+`processes` starts a fresh process and reads its figures. `peers` has the code of other libraries, and `contenders` the
+contenders that both suites time. `cases` and `versus` define the cases and their targets, and `suites` has both suites.
+`probe` is the code in a fresh process, `instructions` counts instructions, `report` prints the figures.
 """
 import os
 
-# Before anything imports NumPy: one thread each, so that contenders compare by what they do.
-# PJRT_NPROC is what JAX asks for the number of processors; its flag counts in older versions only.
+# Set before anything imports NumPy: one thread for each contender, so that contenders do the same work.
+# JAX reads PJRT_NPROC for the number of processors; only older versions obey the flag.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
               "PJRT_NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 for _name, _value in ONE_THREAD.items():

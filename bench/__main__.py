@@ -14,7 +14,7 @@ MIN_SECONDS, QUICK_MIN_SECONDS = 0.010, 0.003
 
 
 class UsageError(Exception):
-    """Something that the caller has to put right: one line, exit code 2."""
+    """A mistake of the caller: one line on stderr, exit code 2."""
 
 
 def main(argv=None):
@@ -28,8 +28,8 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0; 1 if contenders disagree or a measurement breaks off, or with ``--strict``
-        if a target is missed; 2 if what was asked for cannot be done.
+        Exit code: 0; 1 if contenders disagree or a measurement fails, or with ``--strict`` if a target is missed; 2 if
+        the arguments ask for something impossible.
     """
     args = parse(argv)
     try:
@@ -43,7 +43,7 @@ def main(argv=None):
 
 
 def parse(argv):
-    """The arguments, as argparse leaves them."""
+    """The arguments, parsed by argparse."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=bench.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,7 +72,7 @@ def parse(argv):
 
 
 def positive(text):
-    """The int that `text` says, for argparse."""
+    """An int of at least 1, for argparse."""
     try:
         number = int(text)
     except ValueError:
@@ -83,7 +83,7 @@ def positive(text):
 
 
 def run(args):
-    """What the arguments ask for. Returns the exit code."""
+    """Do the job of the arguments. Returns the exit code."""
     for package in ("flatgrad", "numpy"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"{package} is not installed; run: pip install .")
@@ -100,7 +100,7 @@ def run(args):
     check_writable(args.json)
     if args.instructions:
         return instructions(args, names)
-    # torch.compile keeps its results in files, and would seem to need no time from the second run.
+    # torch.compile caches its results in files; with these, a second run would show no compile time.
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
         return measure(args, suite, names)
@@ -115,7 +115,7 @@ def chosen(only, known):
 
 
 def check_writable(path):
-    """UsageError if there will be no writing to `path`: better now than after minutes."""
+    """UsageError if `path` cannot be written: the error should come before the measurements."""
     if path is None:
         return
     target = Path(path) if Path(path).exists() else Path(path).absolute().parent
@@ -124,7 +124,7 @@ def check_writable(path):
 
 
 def write(path, text):
-    """Write the JSON, if a file was asked for."""
+    """Write the JSON, if the arguments name a file."""
     if path is None:
         return
     from flatgrad.storage import write_file
@@ -136,7 +136,7 @@ def write(path, text):
 
 
 def measure(args, suite, names):
-    """Run cases of a suite. Returns the exit code."""
+    """Measure cases of a suite. Returns the exit code."""
     from bench import report
     from bench.processes import ProbeFailed
     from bench.runner import Mismatch, Session
@@ -172,7 +172,7 @@ def measure(args, suite, names):
 
 
 def run_case(session, suite, name):
-    """Measure a case in as many processes as the session says, in this one if that is one."""
+    """Measure a case in the session's number of processes; a single process is this one."""
     from bench import processes
     from bench.suites import SUITES
 
@@ -186,7 +186,7 @@ def run_case(session, suite, name):
 
 
 def progress(text):
-    """Show what is under way, to someone who watches."""
+    """Show the current step on a terminal."""
     if sys.stderr.isatty():
         print(f"\r{text:30}\r", end="", file=sys.stderr, flush=True)
 

@@ -1,7 +1,7 @@
-"""The cases: who competes in what, and the target. Each stands for one thing that users depend on.
+"""flatgrad's own cases: their contenders and targets. Each case stands for a property that users depend on.
 
-A case is a function of a `Session`. It verifies, then compares or records; peers beyond micrograd
-are further contenders of a case and further calls of `Session.compare`.
+A case is a function of a `Session`. It verifies the results, then compares times or records figures. Libraries other
+than micrograd would be further contenders of a case, with further calls of `Session.compare`.
 """
 import functools
 import os
@@ -23,8 +23,8 @@ __all__ = ["CASES"]
 
 CASES = {}
 
-# Backward passes after which the tape has given back the memory of a larger graph that died before:
-# it waits for some thousands, and then the system takes milliseconds to unmap it.
+# The number of backward passes after which the tape has given back the memory of an earlier, larger graph. The tape
+# waits for some thousands of passes, and the system then takes milliseconds to unmap the memory.
 SETTLING = 10_000
 
 NO_MEMORY_FIGURES = "this system does not say how much memory a process uses"
@@ -37,7 +37,7 @@ def case(name, why, needs=None):
 # ---- time ----
 
 def chain_of_floats(iterations):
-    """The same loop without gradients: what Python itself takes for it."""
+    """The same loop on floats, without gradients: the time of Python itself."""
     run = own_copy(workloads.chain)
 
     def results():
@@ -66,7 +66,7 @@ def chain_case(session):
 
 
 def chain_forward(library, iterations, name):
-    """The chain's forward alone, without the end of the graph: `chain_backward` has none either."""
+    """The chain's forward pass alone, without freeing the graph; `chain_backward` leaves freeing out too."""
     run = own_copy(workloads.chain)
     leaves = workloads.chain_leaves(library.Value)
     return Contender(name, repeated_after(lambda: leaves, lambda values: run(*values, iterations)),
@@ -96,7 +96,7 @@ def chain_backward_case(session):
 @case("readme", "many small graphs, each with its backward: micrograd's README", needs="micrograd")
 def readme_case(session):
     ours, theirs = (readme_contender(workloads.library(name)) for name in ("flatgrad", "micrograd"))
-    # The README's own figures, with its digits.
+    # The figures in micrograd's README, with its number of digits.
     session.check("micrograd", theirs.results(), "its README",
                   {"g": 24.7041, "a.grad": 138.8338, "b.grad": 645.5773}, 1e-6)
     session.verify(theirs, ours, tolerance=1e-12)
@@ -116,14 +116,14 @@ def moons_fused_case(session):
     checked = session.size(5, 2)
     ours, theirs = (peers.contender(trainer, 1, checked) for trainer in trainers)
     session.verify(theirs, ours, tolerance=1e-9)
-    # A step of theirs, the first, where they are at their best, against the mean of a training.
+    # The first step of micrograd, which is its fastest, against the mean of our training.
     ours = peers.contender(trainers[0], len(problem.rates), checked)
     session.compare(theirs, ours, at_least(6000), per="step",
                     note="the demo's code / batched layers, losses.hinge, optim.SGD")
 
 
 def backward_contender(name, make, results):
-    """The backward pass alone from a Value that make() computes anew each time."""
+    """The backward pass alone, from a new Value that make() computes for each pass."""
     def backward(value):
         value.backward()
         return value
@@ -140,7 +140,7 @@ def slices_case(session):
     for name, leaf, compute in [("log_softmax", x, lambda: x.log_softmax()), ("product", W, lambda: W @ W),
                                 ("elements", W, lambda: (W * 2.0).tanh())]:
         def gradients(part, masked, leaf=leaf, compute=compute):
-            """By slicing, or by weights of 0: two ways to the same."""
+            """Two ways to the same gradients: a slice, or weights of 0."""
             leaf.grad = 0.0
             z = compute()
             weights = np.zeros(z.shape)
@@ -240,7 +240,7 @@ def isolation_case(session):
             for _ in range(repeats):
                 out.backward()
             seconds = clock() - start
-            del others   # alive until here
+            del others   # keeps the other nodes alive until here
             return seconds
 
         def results():
@@ -262,16 +262,16 @@ def isolation_case(session):
 
 
 class Others:
-    """Nodes that nothing is computed from, and a sample of them with gradients to be left alone.
+    """Nodes that no other node uses, and a sample of them whose gradients must not change.
 
     Parameters
     ----------
     Value : type
     nodes : int
-        How many; all are alive as long as this object is.
+        The number of nodes; all are alive as long as this object.
     """
 
-    SAMPLE = 1000   # nodes from one of the sample to the next
+    SAMPLE = 1000   # the distance in nodes between two nodes of the sample
 
     def __init__(self, Value, nodes):
         self.leaves = workloads.chain_leaves(Value)
@@ -283,7 +283,7 @@ class Others:
             self.sample.append(x)
 
     def check(self, case):
-        """Mismatch if a gradient has changed."""
+        """Raise Mismatch if a gradient has changed."""
         expected = [0.0] * len(self.leaves) + [k + 0.5 for k in range(len(self.sample))]
         for value, right in zip(self.leaves + self.sample, expected):
             if value.grad != right:
@@ -293,7 +293,7 @@ class Others:
 
 # ---- start-up ----
 
-# What starts -> the most milliseconds beyond plain Python, and the command, without the interpreter; PROGRAM is empty.
+# Name -> (target in milliseconds beyond plain Python, the command without the interpreter); PROGRAM is an empty file.
 STARTS = {
     "flatgrad run": (30, ["-c", "import sys; from flatgrad.cli import script; sys.exit(script())", "run", "PROGRAM"]),
     "python -m flatgrad run": (30, ["-m", "flatgrad", "run", "PROGRAM"]),
@@ -308,7 +308,7 @@ def startup_case(session):
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "empty.py")
         program.touch()
-        # Compiled modules, as pip leaves them, whatever the environment says, and a place for them.
+        # A place for compiled modules, which pip also compiles; independent of the environment variables.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -320,7 +320,7 @@ def startup_case(session):
         plain = ["PROGRAM"]
         for name, (most, arguments) in STARTS.items():
             times = {name: [], "plain Python": []}
-            for command in arguments, plain:   # once not timed, which compiles them
+            for command in arguments, plain:   # once without timing, to compile the modules
                 seconds(command)
             for k in range(session.rounds):
                 pairs = [(name, arguments), ("plain Python", plain)]

@@ -1,16 +1,16 @@
-"""The contenders that both suites have: a library's own Values and classes, whichever library it is."""
+"""The contenders of both suites: Values and classes of a library, for any library."""
 from bench import workloads
 from bench.runner import Contender, own_copy, repeated, repeated_after
 
 __all__ = ["MICROGRAD_ITERATIONS", "chain_backward", "chain_of_values", "compare_demo", "readme_contender"]
 
-# micrograd sorts the graph by recursion, one frame for each operation of a chain, and Python stops
-# it at 1,000 frames: this many iterations leave some to whoever called us.
+# micrograd sorts the graph by recursion, with one frame for each operation of a chain. Python stops at 1,000 frames;
+# this number of iterations leaves some frames to the callers.
 MICROGRAD_ITERATIONS = 400
 
 
 def chain_of_values(library, iterations):
-    """The chain's forward on a library's Values. The leaves stay from one repeat to the next."""
+    """The chain's forward pass on a library's Values. All repeats use the same leaves."""
     run = own_copy(workloads.chain)
     leaves = workloads.chain_leaves(library.Value)
     return Contender(library.name, repeated(lambda: run(*leaves, iterations)),
@@ -19,7 +19,7 @@ def chain_of_values(library, iterations):
 
 
 def chain_backward(library, iterations, name):
-    """The chain's backward alone, on a new graph each time: on an old one gradients compound."""
+    """The chain's backward pass alone, each time on a new graph, because on an old graph gradients compound."""
     run = own_copy(workloads.chain)
     leaves = workloads.chain_leaves(library.Value)
 
@@ -32,14 +32,14 @@ def chain_backward(library, iterations, name):
 
 
 def readme_contender(library):
-    """micrograd's README, forward and backward, with a library's Values."""
+    """The expression of micrograd's README, forward and backward, with a library's Values."""
     run = own_copy(workloads.readme)
     return Contender(library.name, repeated(lambda: run(library.Value)),
                      lambda: workloads.readme_results(run, library.Value))
 
 
 def compare_demo(session, target=None):
-    """micrograd's demo, its code unchanged, with both packages."""
+    """micrograd's demo, with unchanged code, in both packages."""
     X, y = workloads.moons()
 
     def contender(library, steps):
@@ -55,7 +55,7 @@ def compare_demo(session, target=None):
     libraries = [workloads.library(name) for name in ("flatgrad", "micrograd")]
     ours, theirs = (contender(library, 1) for library in libraries)
     session.verify(theirs, ours, tolerance=1e-9)
-    # Where micrograd is at its best: no garbage from earlier steps waits for its collector.
+    # The best case for micrograd: its garbage collector has no garbage from earlier steps.
     session.compare(theirs, ours, target, work="first step", per="step",
                     note="100 samples, 337 parameters, the demo's code")
     if not session.quick:

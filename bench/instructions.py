@@ -1,8 +1,8 @@
 """Counts the instructions of flatgrad's workloads with a tool from outside the process.
 
-A count hardly depends on what else the machine does, so two builds of flatgrad can be compared by
-running this once with each. Each workload runs twice, short and long; the difference divided by the
-extra work leaves start-up and warm-up out.
+A count hardly depends on other programs on the machine, so two builds of flatgrad can be compared by a run with each.
+Each workload runs twice, short and long. The difference of the counts, divided by the extra work, excludes start-up
+and warm-up.
 """
 import os
 import re
@@ -19,18 +19,18 @@ __all__ = ["TOOLS", "WORKLOADS", "Count", "ToolMissing", "chosen_tool", "count"]
 
 
 class ToolMissing(Exception):
-    """The tool cannot count here; says why and what would help."""
+    """The tool cannot count here; the message gives the reason and advice."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What to run, how often, and how much that is."""
+    """A workload, its numbers of repeats, and the amount of work in a repeat."""
 
-    short: int        # repeats of the short run: enough to have warmed up
-    long: int         # and of the long one
-    units: int        # how many of `per` one repeat does
+    short: int        # repeats of the short run: enough for the warm-up
+    long: int         # repeats of the long run
+    units: int        # the number of `per` in one repeat
     per: str
-    less: str | None  # a workload whose count is contained in this one's, and taken off
+    less: str | None  # another workload whose count is part of this one's, and is subtracted
 
 
 WORKLOADS = {
@@ -48,7 +48,7 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Count:
-    """Instructions for one of `per`."""
+    """The number of instructions for one of `per`."""
 
     workload: str
     instructions: float
@@ -56,7 +56,7 @@ class Count:
 
 
 def perf(command, environment):
-    """User-space instructions, from the processor's counter, by Linux' ``perf stat``."""
+    """User-space instructions, from the processor's counter, read by Linux' ``perf stat``."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report"
         run(["perf", "stat", "-x", ",", "-e", "instructions:u", "-o", str(report), "--", *command],
@@ -70,7 +70,7 @@ def perf(command, environment):
 
 
 def callgrind(command, environment):
-    """Instructions, counted one by one in valgrind's simulation. Slow, and needs no hardware."""
+    """Instructions in valgrind's simulation. Slow, but needs no hardware counters."""
     with tempfile.TemporaryDirectory() as folder:
         report = run(["valgrind", "--tool=callgrind",
                       f"--callgrind-out-file={Path(folder) / 'callgrind.out'}", *command],
@@ -86,7 +86,7 @@ PROGRAMS = {"perf": "perf", "callgrind": "valgrind"}
 
 
 def run(command, environment):
-    """Run a tool with a probe; returns what they wrote to their standard error."""
+    """Run a tool with a probe; returns the standard error of both."""
     process = subprocess.run(command, cwd=processes.ROOT, env=environment, capture_output=True,
                              text=True)
     if process.returncode != 0:
@@ -96,23 +96,23 @@ def run(command, environment):
 
 
 def last_line(text):
-    """The end of what a program said: where the reason stands."""
+    """The last line of a program's output, which has the reason of a failure."""
     return (text.strip().splitlines() or ["no message"])[-1]
 
 
 def chosen_tool(name):
-    """The name of the tool to use: `name`, or for "auto" the first that works here.
+    """The name of the tool to use: `name`, or for "auto" the first tool that works here.
 
     Raises
     ------
     ToolMissing
-        If it is not installed, or does not work.
+        If the tool is not installed, or does not work.
     """
     problems = []
     for tool in TOOLS if name == "auto" else [name]:
         if shutil.which(PROGRAMS[tool]) is None:
             problems.append(f"{PROGRAMS[tool]} is not installed")
-        elif tool == "perf":   # often installed and not allowed to count
+        elif tool == "perf":   # often installed, but without permission to count
             try:
                 perf(processes.command("work", "readme", 1), same_every_time())
                 return tool
@@ -125,7 +125,7 @@ def chosen_tool(name):
 
 
 def same_every_time():
-    """An environment in which Python does the same in every process."""
+    """An environment in which every Python process does the same work."""
     return {**os.environ, "PYTHONHASHSEED": "0"}
 
 
@@ -135,9 +135,9 @@ def count(tool, names):
     Parameters
     ----------
     tool : str
-        A name from `TOOLS`.
+        The name of a tool in `TOOLS`.
     names : iterable of str
-        Names from `WORKLOADS`.
+        Names in `WORKLOADS`.
 
     Returns
     -------

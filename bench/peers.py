@@ -1,8 +1,8 @@
-"""The contenders beyond flatgrad: each trains a `workloads.Problem` the way its users write it.
+"""The contenders besides flatgrad: each trains a `workloads.Problem` as users of its library would write it.
 
-A function of `TRAINERS` takes a problem and returns a `Trainer`; one of `FITTERS` takes a
-`workloads.Fit`, and its steps are epochs. Everything is in float64 and on one thread. Nothing is
-imported before it is asked for: that a peer is not installed is for `Session.has` to find out.
+A function in `TRAINERS` takes a problem and returns a `Trainer`. A function in `FITTERS` takes a `workloads.Fit`, and
+its steps are epochs. All compute in float64 and on one thread. Each function imports its library itself;
+`Session.has` finds out whether a library is installed.
 """
 import gc
 import math
@@ -21,20 +21,20 @@ from bench.runner import Contender, own_copy, repeated_after
 __all__ = ["FITTERS", "PACKAGES", "TRAINERS", "Trainer", "compiler_missing", "contender",
            "fit_trainer", "jax", "torch"]
 
-# The package behind a contender's name, where it is another one.
+# The package of a contender, where the names differ.
 PACKAGES = {"torch compiled": "torch", "jax scan": "jax"}
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """One library's way to train.
+    """The training of one library.
 
     Parameters
     ----------
     name : str
-        As it stands in the table.
+        The name in the table.
     new : callable
-        ``new()`` is a state to start from: the initial parameters.
+        ``new()`` returns an initial state, with the initial parameters.
     run : callable
         ``run(state, steps)`` trains, changes the state, and returns the losses of the steps.
     parameters : callable
@@ -51,8 +51,8 @@ class Trainer:
 
 
 def contender(trainer, steps, checked):
-    """A contender whose repeat is a training of `steps` steps from the initial parameters, without
-    making those; its results are of the first `checked` steps."""
+    """A contender whose repeat is a training of `steps` steps from new initial parameters; making the parameters is not
+    timed. Its results are those of the first `checked` steps."""
     def results():
         state = trainer.new()
         losses = trainer.run(state, checked)
@@ -64,7 +64,7 @@ def contender(trainer, steps, checked):
 
 
 def seconds_of(work):
-    """How long ``work()`` takes: real time, because compilers work in other processes."""
+    """The time that ``work()`` takes: real time, because compilers run in other processes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -73,20 +73,20 @@ def seconds_of(work):
 # ---- flatgrad and micrograd ----
 
 def flatgrad_trainer(problem):
-    """With flatgrad's own parts, as its README shows them."""
+    """flatgrad's own layers, losses and optimizers, as in its README."""
     new, run = own_copy(workloads.fused_training)(problem)
     return Trainer("flatgrad", new, run, lambda state: [p.data for p in state[1]])
 
 
 def fit_trainer(problem):
-    """`Trainer.fit`, of a `workloads.Fit`."""
+    """`Trainer.fit`, for a `workloads.Fit`."""
     new, run = workloads.fit_training(problem)
     return Trainer("flatgrad", new, run,
                    lambda trainer: [p.data for p in trainer.model.parameters()])
 
 
 def loop_trainer(problem):
-    """A plain loop around the same model, loss and optimizer: what the Trainer is measured by."""
+    """A plain loop around the same model, loss and optimizer, for comparison with the Trainer."""
     new, run = own_copy(workloads.loop_training)(problem)
     return Trainer("flatgrad loop", new, run, lambda state: [p.data for p in state[1]])
 
@@ -105,8 +105,8 @@ def demo_trainer(name, problem):
 
 
 def tanh_trainer(name, problem):
-    """Scalar code for layers of tanh, which micrograd's package does not have: added as in its
-    lecture, with a closure for the derivative."""
+    """Scalar code for layers of tanh. micrograd has no tanh, so it is added as in micrograd's lecture, with a closure
+    for the derivative."""
     library = workloads.library(name)
     Value, rates = library.Value, problem.rates
     X, y = problem.X.tolist(), problem.y.tolist()
@@ -144,17 +144,17 @@ def tanh_trainer(name, problem):
 
 
 def micrograd_trainer(problem):
-    """micrograd, whose scalars would need minutes for a step of the large network."""
+    """micrograd, except for the large network, where a step would take minutes."""
     if problem.loss == "cross_entropy":
         return None
     return (demo_trainer if problem.loss == "hinge" else tanh_trainer)("micrograd", problem)
 
 
-# ---- NumPy, the derivatives by hand ----
+# ---- NumPy, with derivatives written by hand ----
 
 def numpy_trainer(problem):
-    """All parameters in one array and all gradients in another, so that the update is one
-    operation; weights and biases are views of them."""
+    """All parameters in one array and all gradients in another, so that the update is one operation; weights and biases
+    are views of the arrays."""
     rates, decay, X, y = problem.rates, problem.decay, problem.X, problem.y
     column = y[:, None].astype(float)
     rows = np.arange(len(y))
@@ -241,14 +241,14 @@ def torch():
 
 
 def forget_imports():
-    """Take what importing a large package left off the garbage collector's rounds, as it would be
-    in a process that had not imported it."""
+    """Exclude the objects of a large import from the garbage collector's runs, as in a process without this
+    import."""
     gc.collect()
     gc.freeze()
 
 
 def torch_losses(torch, problem):
-    """The loss as a function of scores and parameters, and the targets as it takes them."""
+    """The loss as a function of scores and parameters, and the targets in a form for the loss."""
     F = torch.nn.functional
     y = torch.from_numpy(problem.y)
     if problem.loss == "cross_entropy":
@@ -280,13 +280,13 @@ def torch_model(t, problem):
 
 
 def torch_parameters(problem, model):
-    """Its parameters in micrograd's order."""
+    """The parameters of a model, in micrograd's order."""
     arrays = [p.detach().numpy() for p in model.parameters()]
     return problem.flat(list(zip(arrays[::2], arrays[1::2])))
 
 
 def torch_trainer(problem):
-    """PyTorch as it comes: modules, a loss, an optimizer."""
+    """PyTorch without compilation: modules, a loss, an optimizer."""
     t = torch()
     loss_of, target = torch_losses(t, problem)
     X, rates = t.from_numpy(problem.X), problem.rates
@@ -313,8 +313,8 @@ def torch_trainer(problem):
 
 
 def torch_fitter(problem):
-    """The plain loop of PyTorch's tutorials over the batches of a `workloads.Fit`: rows picked by
-    their indices, which it is given."""
+    """The plain loop of PyTorch's tutorials over the batches of a `workloads.Fit`. The loop gets the indices of each
+    batch's rows."""
     t = torch()
     loss_of, target = torch_losses(t, problem)
     X, n_samples = t.from_numpy(problem.X), len(problem.X)
@@ -345,7 +345,7 @@ def torch_fitter(problem):
 
 
 def compiler_missing():
-    """Why torch.compile cannot work here; None if it can."""
+    """The reason why torch.compile cannot work here; None if it can."""
     compiler = os.environ.get("CXX")
     names = [compiler] if compiler else ["g++", "clang++"]
     if any(shutil.which(name.split()[0]) for name in names):
@@ -354,7 +354,7 @@ def compiler_missing():
 
 
 def torch_compiled_trainer(problem):
-    """One function for the whole step, loss, gradient and update, through torch.compile."""
+    """One function for the whole step: loss, gradient and update, compiled by torch.compile."""
     t = torch()
     loss_of, target = torch_losses(t, problem)
     X = t.from_numpy(problem.X)
@@ -394,19 +394,19 @@ def torch_compiled_trainer(problem):
 # ---- JAX ----
 
 def jax():
-    """JAX on the processor, in float64. `bench` set one thread in the environment, which JAX reads
-    when it starts."""
+    """JAX on the processor, in float64. JAX reads the number of threads from the environment when it starts; `bench`
+    has set one thread there."""
     import jax
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)
-    # A second thread would run ahead of Python's, and its waiting be counted as work.
+    # With a second thread, JAX would run ahead of Python, and its waiting would count as work.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     forget_imports()
     return jax
 
 
 def jax_step(problem):
-    """The step as a function of parameters and learning rate, and where it starts."""
+    """The step as a function of parameters and learning rate, and the initial parameters."""
     j = jax()
     jnp = j.numpy
     X, y = jnp.asarray(problem.X), jnp.asarray(problem.y)
@@ -444,7 +444,7 @@ def jax_step(problem):
 
 
 def jax_trainer(problem):
-    """A call for each step, compiled."""
+    """One compiled call for each step."""
     j, step, new, parameters = jax_step(problem)
     step = j.jit(step)
     rates = [j.numpy.asarray(rate) for rate in problem.rates]
@@ -462,7 +462,7 @@ def jax_trainer(problem):
 
 
 def jax_scan_trainer(problem):
-    """One call for all steps, the loop compiled with them."""
+    """One call for all steps; the loop is compiled with the steps."""
     j, step, new, parameters = jax_step(problem)
     loop = j.jit(lambda p, rates: j.lax.scan(step, p, rates))
     rates = np.array(problem.rates)

@@ -1,7 +1,8 @@
-"""What runs in a process of its own: one more roll of the dice for where things lie in memory, or
-a memory on which nothing else has left its mark.
+"""The code that runs in a process of its own. A new process has another placement of code and data in memory, and no
+leftovers of earlier measurements.
 
-``python -m bench.probe KIND ARGUMENT...`` prints one line of JSON; `processes.run` starts it and reads that.
+``python -m bench.probe KIND ARGUMENT...`` prints one line of JSON; `processes.run` starts the command and reads the
+line.
 """
 import gc
 import json
@@ -25,7 +26,7 @@ STATUS = Path("/proc/self/status")
 # ---- asking the system ----
 
 def status_bytes(name):
-    """A figure from Linux' account of this process, in bytes; None where there is none."""
+    """A figure from Linux' status of this process, in bytes; None on other systems."""
     try:
         for line in STATUS.read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -36,8 +37,8 @@ def status_bytes(name):
 
 
 def peak_bytes():
-    """The largest resident set so far, in bytes; None if the system does not say."""
-    # First choice, because on Linux a process's ru_maxrss starts with that of its parent.
+    """The largest resident set so far, in bytes; None if the system does not give it."""
+    # The first choice, because on Linux the ru_maxrss of a process starts with its parent's.
     peak = status_bytes("VmHWM")
     if peak is None and resource is not None:
         unit = 1 if sys.platform == "darwin" else 1024
@@ -46,10 +47,10 @@ def peak_bytes():
 
 
 def resident_bytes():
-    """The resident set now, in bytes; None if the system does not say.
+    """The current resident set, in bytes; None if the system does not give it.
 
-    Where only the peak is known it stands in: in a fresh process that only ever builds, the two
-    grow together.
+    If only the peak is known, the function returns the peak: in a fresh process that only allocates, both grow
+    together.
     """
     resident = status_bytes("VmRSS")
     return peak_bytes() if resident is None else resident
@@ -63,14 +64,14 @@ def memory(name, nodes):
     Returns
     -------
     dict
-        ``nodes``: how many are alive; ``resident``: by how many bytes the resident set grew, or
-        None; and for flatgrad ``bytes``: what its arrays take, ``worst``: most bytes per node that
-        they took from half of the nodes on.
+        ``nodes``: the number of living nodes; ``resident``: the growth of the resident set in bytes, or None; and for
+        flatgrad ``bytes``: the size of its arrays, ``worst``: the largest number of bytes per node, from half of the
+        nodes on.
     """
     nodes = int(nodes)
     Value = workloads.library(name).Value
     x, a, b = workloads.chain_leaves(Value)
-    workloads.chain(x, a, b, 100)   # what is allocated once
+    workloads.chain(x, a, b, 100)   # allocates memory that is allocated only once
     stats = None
     if name == "flatgrad":
         from flatgrad import stats
@@ -98,9 +99,9 @@ def batch_memory(samples, *sizes):
     Returns
     -------
     dict
-        Of that graph, the parameters left out: ``values``, how many numbers were computed;
-        ``nodes`` and ``operands``; ``bytes``: by how much flatgrad's arrays grew; ``resident``: by
-        how much the resident set did, or None; ``parameters``: their number.
+        Figures of this graph without the parameters: ``values``: the number of computed numbers; ``nodes`` and
+        ``operands``; ``bytes``: the growth of flatgrad's arrays; ``resident``: the growth of the resident set, or
+        None; ``parameters``: their number.
     """
     import numpy as np
     from flatgrad import Tensor, stats
@@ -109,7 +110,7 @@ def batch_memory(samples, *sizes):
     sizes = [int(size) for size in sizes]
     model = MLP(sizes[0], sizes[1:])
     X = Tensor(np.random.default_rng(1337).random((int(samples), sizes[0])), requires_grad=False)
-    model(X[:1])   # what is allocated once
+    model(X[:1])   # allocates memory that is allocated only once
     gc.collect()
     before, resident = stats(), resident_bytes()
     out = model(X)
@@ -130,8 +131,8 @@ def operand_memory(nodes, width, scattered):
     Returns
     -------
     dict
-        ``operands``: of all products together; ``bytes``: by how much flatgrad's arrays grew;
-        ``resident``: by how much the resident set did, or None.
+        ``operands``: the number of operands of all products; ``bytes``: the growth of flatgrad's arrays;
+        ``resident``: the growth of the resident set, or None.
     """
     from flatgrad import Value, dot, stats
 
@@ -142,7 +143,7 @@ def operand_memory(nodes, width, scattered):
         draw.shuffle(leaves)
     starts = [draw.randrange(len(leaves) - width) for _ in range(2 * nodes)]
     alive = [None] * nodes
-    dot(leaves[:width], leaves[:width])   # what is allocated once
+    dot(leaves[:width], leaves[:width])   # allocates memory that is allocated only once
     gc.collect()
     before, resident = stats(), resident_bytes()
     for k in range(nodes):
@@ -155,7 +156,7 @@ def operand_memory(nodes, width, scattered):
 
 
 def big_chain(operations):
-    """Forward and backward of one long chain: the results, seconds for each, and peak bytes."""
+    """Forward and backward pass of one long chain: the results, the seconds of each pass, and the peak bytes."""
     Value = workloads.library("flatgrad").Value
     x, a, b = workloads.chain_leaves(Value)
     start = clock()
@@ -169,7 +170,7 @@ def big_chain(operations):
 
 
 def work(name, repeats):
-    """Do a workload `repeats` times on flatgrad, for `bench.instructions` to count from outside."""
+    """Run a workload `repeats` times on flatgrad; `bench.instructions` counts the instructions from outside."""
     WORK[name](workloads.library("flatgrad"), int(repeats))
     return {}
 
@@ -204,7 +205,7 @@ def work_moons_fused(_, repeats):
 
 
 def work_fit(build, new_problem):
-    """Trainings of a `workloads.Fit`, each from where the last one ended."""
+    """Trainings of a `workloads.Fit`; each continues from the state after the last one."""
     def work(_, repeats):
         problem = new_problem()
         new, run_epochs = build(problem)
@@ -223,12 +224,12 @@ WORK = {"chain": work_chain, "chain-backward": work_chain_backward, "readme": wo
 
 
 def case(suite, name, quick, rounds, min_seconds):
-    """Run a case of a suite for the rounds of one process.
+    """Measure a case of a suite, for the rounds of one process.
 
     Returns
     -------
     dict
-        ``rows`` and ``skipped`` as `processes.found` reads them; or ``mismatch``, what was wrong.
+        ``rows`` and ``skipped`` as for `processes.found`; or ``mismatch``, the text of the error.
     """
     session = Session(quick == "True", int(rounds), min_seconds=float(min_seconds))
     try:

@@ -1,4 +1,4 @@
-"""Starts probes, each in a process of its own, and reads what they print: `probe` has what runs there."""
+"""Starts probes, each in a process of its own, and reads their output; `probe` has the code of the probes."""
 import json
 import subprocess
 import sys
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class ProbeFailed(Exception):
-    """A probe's process ended without an answer."""
+    """The process of a probe ended without a result."""
 
 
 def command(kind, *arguments):
@@ -21,12 +21,12 @@ def command(kind, *arguments):
 
 
 def run(kind, *arguments):
-    """What the probe prints.
+    """The output of a probe.
 
     Raises
     ------
     ProbeFailed
-        With the process's status and what it wrote to its standard error.
+        The message gives the status of the process and its standard error.
     """
     process = subprocess.run(command(kind, *arguments), cwd=ROOT, capture_output=True, text=True)
     if process.returncode != 0:
@@ -36,7 +36,7 @@ def run(kind, *arguments):
 
 
 def found(figures):
-    """Rows and skips from what the probe `case` printed, or its Mismatch."""
+    """Rows and skips from the output of the probe `case`; or raise its Mismatch."""
     if "mismatch" in figures:
         raise Mismatch(figures["mismatch"])
     rows = [Row(**{**row, "target": row["target"] and Target(**row["target"])})

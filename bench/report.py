@@ -1,4 +1,4 @@
-"""What a run says about itself: an aligned table for people, JSON for programs."""
+"""The report of a run: an aligned table as text, and JSON for programs."""
 import gc
 import json
 import os
@@ -19,11 +19,11 @@ __all__ = ["about", "aligned", "counts_table", "grid", "heading", "markdown", "t
 
 PACKAGES = ("flatgrad", "micrograd", "numpy", "torch", "jax")
 
-SCHEMA = 1   # of the JSON; goes up when a reader would have to change
+SCHEMA = 1   # of the JSON; incremented when readers have to change
 
 
 def usable_cores():
-    """How many cores this process may run on."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
@@ -37,12 +37,12 @@ def package_version(name):
 
 
 def about():
-    """The machine, the versions and the circumstances of this run.
+    """The machine, the versions and the conditions of this run.
 
     Returns
     -------
     dict
-        Ready for JSON.
+        Values that JSON can hold.
     """
     return {
         "schema": SCHEMA,
@@ -70,7 +70,7 @@ def about():
 
 
 def heading(facts):
-    """The lines that stand above a table."""
+    """The lines above a table."""
     machine, versions = facts["machine"], facts["versions"]
     packages = ", ".join(f"{name} {versions[name] or 'not installed'}" for name in PACKAGES)
     return "\n".join([
@@ -81,14 +81,14 @@ def heading(facts):
 
 
 def figure(value):
-    """Three digits, or all of the whole ones."""
+    """A number with three digits, or with all digits before the point."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
 def duration(seconds):
-    """A time with the unit that suits it."""
+    """A time with a unit that suits its size."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size:
             return f"{figure(seconds / size)} {unit}"
@@ -104,26 +104,26 @@ def aligned(lines, right):
 
 
 def markdown(lines, right):
-    """The same as a table in Markdown, the first line as its head."""
+    """A table in Markdown; the first line is the head."""
     rule = ["---:" if k in right else "---" for k in range(len(lines[0]))]
     head, *rest = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *rest]) + "\n"
 
 
 def skips(session, style):
-    """What was skipped, as `listed` gives it."""
+    """The skipped cases, in the form of `listed`."""
     return listed(style, [
         f"skipped: {skip.case}{f' ({skip.label})' if skip.label else ''}: {skip.reason}"
         for skip in session.skipped])
 
 
 def listed(style, lines):
-    """The lines as they are, or as a list in Markdown."""
+    """The lines as text, or as a list in Markdown."""
     return [f"- {line}" for line in lines] if style is markdown else lines
 
 
 def rows_table(rows, style):
-    """Rows with all that is known about them; `style` is `aligned` or `markdown`."""
+    """A table of rows with all their figures; `style` is `aligned` or `markdown`."""
     lines = [("case", "figure", "median", "10 %", "90 %", "unit", "target", "", "times", "what")]
     previous = None
     for row in rows:
@@ -146,13 +146,13 @@ def rows_table(rows, style):
 
 
 def table(session, style):
-    """The session's rows and what it skipped, as text."""
+    """The session's rows and its skipped cases, as text."""
     parts = [rows_table(session.rows, style)] if session.rows else []
     return "\n".join(parts + skips(session, style))
 
 
 def remarks(case, why, rows):
-    """A line about a case of the grid: what it is, its notes, its targets."""
+    """A line about a case of the grid: its description, its notes, its targets."""
     parts = [why]
     for note in dict.fromkeys(row.note for row in rows if row.note):
         about = [row.work or next(iter(row.times)) for row in rows if row.note == note]
@@ -165,7 +165,7 @@ def remarks(case, why, rows):
 def grid(session, style):
     """A suite of contenders as text: a line for each piece of work, a column for each contender.
 
-    Below it what does not fit in: remarks, targets, figures that are no ratios, what was skipped.
+    Below the grid stand remarks, targets, figures that are no ratios, and skipped cases.
     """
     ratios = [row for row in session.rows if row.times]
     parts = []
@@ -207,16 +207,16 @@ def counts_table(tool, counts, style):
 
 
 def to_json(facts, session=None, counts=None, tool=None):
-    """All that a run found out, as JSON text.
+    """All figures of a run, as JSON text.
 
     Parameters
     ----------
     facts : dict
-        From `about`.
+        The result of `about`.
     session : Session, optional
-        Adds ``quick``, ``processes``, ``rounds``, ``rows`` and ``skipped``.
+        The session; it adds ``quick``, ``processes``, ``rounds``, ``rows`` and ``skipped``.
     counts : list of Count, optional
-        Adds ``instructions`` and ``tool``.
+        The counts; they add ``instructions`` and ``tool``.
     tool : str, optional
 
     Returns

@@ -1,21 +1,20 @@
 """Times contenders in paired rounds and compares them by ratio.
 
-The promise is a figure that holds on a machine that others use too:
+The figures are meant to be reliable also on a machine that others use:
 
-- A round times every contender once. The order turns round from one round to the next, so that
-  neither always inherits the other's caches, and a slow stretch of the machine falls on both.
-- The rounds are spread over several processes. Where the system happens to place code and data
-  moves a tight loop by 10 % and more, and stays the same for as long as a process lives.
-- The figure is the ratio within a round, its median over all rounds, with the 10th and 90th
-  percentile as spread. Times are shown only for orientation.
-- A timing repeats the work until it lasts `Session.min_seconds`, and counts processor time (not on
-  Windows, where its clock is too coarse): time taken by other processes is no part of it.
-- The garbage collector is on, as users have it: a good part of micrograd's time is the cyclic
-  collector. A full collection before each timing, which is not timed, keeps each contender from
-  paying for another's garbage.
-- Contenders are compared by their results before they are timed.
+- A round times every contender once. The order reverses from one round to the next. So no contender always inherits
+  the other's caches, and a slow period of the machine affects both.
+- The rounds are spread over several processes. The placement of code and data in memory changes the time of a tight
+  loop by 10 % and more, and stays the same within a process.
+- The figure is the ratio within a round: its median over all rounds, with the 10th and 90th percentile as spread. Times
+  are shown only for orientation.
+- A timing repeats the work for at least `Session.min_seconds`. It counts processor time, which excludes time of other
+  processes. On Windows it counts real time, because the clock for processor time is too coarse there.
+- The garbage collector is on, as in users' programs: a large part of micrograd's time is the cyclic collector. A full
+  collection before each timing is not timed; it frees the garbage of the other contenders.
+- Contenders have to give the same results before they are timed.
 
-What to time is for `cases` and `versus` to say, and how to show it for `report`.
+`cases` and `versus` define the work, and `report` prints the figures.
 """
 import gc
 import importlib
@@ -35,13 +34,13 @@ except ImportError:   # Windows
 __all__ = ["CLOCK", "Case", "Contender", "Mismatch", "Row", "Session", "Skip", "Target", "at_least", "at_most",
            "children_clock", "clock", "enter", "own_copy", "percentile", "repeated", "repeated_after"]
 
-# On Windows the processor-time clock ticks 64 times a second, whatever resolution it claims.
+# On Windows the processor-time clock ticks 64 times a second, although it claims a higher resolution.
 CLOCK = "perf_counter" if os.name == "nt" else "process_time"
 clock = getattr(time, CLOCK)
 
 
 def children_clock():
-    """The processor time of processes that we started and that have ended, in seconds."""
+    """The processor time of our child processes that have ended, in seconds."""
     if resource is None:
         return clock()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -52,12 +51,12 @@ INSTALL = {name: f"pip install {name}" for name in ("micrograd", "torch", "jax")
 
 
 class Mismatch(Exception):
-    """Two contenders computed different numbers, so there is nothing to time."""
+    """Two contenders have computed different numbers, so a comparison of times makes no sense."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A bound that a figure should keep."""
+    """A bound for a figure."""
 
     bound: float
     is_ceiling: bool
@@ -70,32 +69,32 @@ class Target:
 
 
 def at_most(bound):
-    """A target that a figure meets by being `bound` or less."""
+    """A target that is met by a figure of `bound` or less."""
     return Target(bound, True)
 
 
 def at_least(bound):
-    """A target that a figure meets by being `bound` or more."""
+    """A target that is met by a figure of `bound` or more."""
     return Target(bound, False)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way of doing a case's work.
+    """One way to do the work of a case.
 
     Parameters
     ----------
     name : str
-        As it stands in the table.
+        The name in the table.
     measure : callable
-        ``measure(repeats)`` does the work that often and returns the seconds it took, leaving out
-        whatever preparation is no part of the comparison.
+        ``measure(repeats)`` does the work `repeats` times and returns its time in seconds, without preparation that is
+        not part of the comparison.
     results : callable
-        ``results()`` does the work once and returns the numbers that all contenders must agree on,
-        values and gradients, by name.
+        ``results()`` does the work once and returns the numbers on which all contenders must agree, values and
+        gradients, by name.
     units : float, optional
-        How many of what the comparison counts, operations or steps for example, one repeat does.
-        They may differ: contenders are compared by the time for one.
+        The amount of work in one repeat, for example the number of operations or steps. It may differ between
+        contenders: they are compared by the time for one unit.
     """
 
     name: str
@@ -112,11 +111,11 @@ class Row:
     label: str
     unit: str               # "times" for a ratio
     target: Target | None   # None: for information
-    rounds: list            # what each round found; a figure that is no ratio counts as one round
-    times: dict             # contender's name: seconds for one of `per`, in each round
-    per: str                # what `times` are for, such as "operation"
+    rounds: list            # the figure of each round; a figure that is no ratio counts as one round
+    times: dict             # contender's name: the seconds for one of `per`, in each round
+    per: str                # the unit of `times`, such as "operation"
     note: str
-    work: str = ""          # what of the case, if it compares the same contenders several times
+    work: str = ""          # the part of the case, if it compares the same contenders several times
 
     @property
     def value(self):
@@ -141,7 +140,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Skip:
-    """What was not measured, and why."""
+    """A measurement that is left out, and the reason."""
 
     case: str
     label: str   # "" for the whole case
@@ -150,25 +149,25 @@ class Skip:
 
 @dataclass
 class Session:
-    """What is measured in one run, and how carefully.
+    """The rows of one run, and the sizes and rounds of its measurements.
 
     Parameters
     ----------
     quick : bool
-        Whether cases should take their smaller sizes.
+        Whether cases should use their smaller sizes.
     rounds : int
         Rounds of each comparison, in each process.
     processes : int, optional
-        How many processes measure each case, one after the other.
+        The number of processes that measure each case, one after the other.
     min_seconds : float, optional
-        How long one timing lasts at the least, in seconds.
+        The least duration of one timing, in seconds.
 
     Attributes
     ----------
     rows : list of Row
     skipped : list of Skip
     case : str
-        The name of the case under way, for the rows that it adds.
+        The name of the current case, for the rows that it adds.
     """
 
     quick: bool
@@ -180,11 +179,11 @@ class Session:
     case: str = ""
 
     def size(self, full, quick):
-        """The size for this run."""
+        """The size for this run: `quick` in a quick run, otherwise `full`."""
         return quick if self.quick else full
 
     def has(self, package, label=""):
-        """Whether `package` can be imported; if not, `label` is noted as skipped."""
+        """Whether `package` can be imported; if not, `label` is recorded as skipped."""
         try:
             importlib.import_module(package)
         except ImportError:
@@ -193,24 +192,24 @@ class Session:
         return True
 
     def skip(self, label, reason):
-        """Note that `label` of the present case ("" for all of it) is not measured."""
+        """Record that `label` of the current case ("" for the whole case) is not measured."""
         self.skipped.append(Skip(self.case, label, reason))
 
     def verify(self, *contenders, tolerance, exact=()):
-        """Check that all contenders compute what the first one does.
+        """Check that all contenders compute the same results as the first one.
 
         Parameters
         ----------
         *contenders : Contender
         tolerance : float
-            Largest difference allowed, relative for numbers beyond 1 and absolute below.
+            The largest allowed difference, relative for numbers beyond 1 and absolute below.
         exact : collection of str, optional
-            Results that must be equal to the last bit.
+            Results that have to be equal to the last bit.
 
         Raises
         ------
         Mismatch
-            With the name of the result and both numbers.
+            The message gives the name of the result and both numbers.
         """
         first = contenders[0]
         expected = first.results()
@@ -218,33 +217,33 @@ class Session:
             self.check(other.name, other.results(), first.name, expected, tolerance, exact)
 
     def check(self, name, got, reference, expected, tolerance, exact=()):
-        """Like `verify`, for results at hand: `got` by `name`, `expected` by `reference`."""
+        """Like `verify`, for given results: `got` from `name`, `expected` from `reference`."""
         if got.keys() != expected.keys():
             raise Mismatch(f"{self.case}: {name} gives {sorted(got)}, "
                            f"{reference} gives {sorted(expected)}")
         for key, right in expected.items():
             left = got[key]
             allowed = 0.0 if key in exact else tolerance * max(1.0, abs(left), abs(right))
-            # Written so that a nan on either side is a mismatch.
+            # In this form of the condition, a nan on either side is a mismatch.
             if not (left == right or abs(left - right) <= allowed):
                 raise Mismatch(f"{self.case}: {key}: {name} gives {left!r}, "
                                f"{reference} gives {right!r} (difference allowed: {allowed:.2g})")
 
     def compare(self, over, under, target=None, *, work="", per="run", rounds=None, note=""):
-        """Race two contenders and add the row of their ratio.
+        """Time two contenders and add the row of their ratio.
 
         Parameters
         ----------
         over, under : Contender
             The ratio is the time of `over` divided by the time of `under`.
         target : Target, optional
-            For the median ratio.
+            A target for the median ratio.
         work : str, optional
-            What of the case, if it compares the same contenders several times.
+            The part of the case, if it compares the same contenders several times.
         per : str, optional
-            What the times are for: the unit of `Contender.units`.
+            The unit of `Contender.units`.
         rounds : int, optional
-            By default those of the session.
+            By default the rounds of the session.
         note : str, optional
             A remark for the table.
         """
@@ -260,7 +259,7 @@ class Session:
         Returns
         -------
         dict of str to list of float
-            Per contender, the seconds for one unit of its work in each round.
+            For each contender, the seconds for one unit of its work in each round.
         """
         repeats = {c.name: self.repeats(c) for c in contenders}
         seconds = {c.name: [] for c in contenders}
@@ -271,22 +270,23 @@ class Session:
         return seconds
 
     def repeats(self, contender):
-        """How many repeats last `min_seconds`. Finding out is the warm-up as well."""
+        """The number of repeats that last `min_seconds`. The search for this number is also the warm-up."""
         repeats = 1
         while True:
             seconds = contender.measure(repeats)
             if seconds >= self.min_seconds:
                 return repeats
-            # A little more than seems needed, and at most tenfold: the first calls are slow.
+            # Somewhat more than the estimate, and at most ten times as many as before, because the first calls are
+            # slow.
             enough = 1.2 * repeats * self.min_seconds / max(seconds, 1e-9)
             repeats = max(repeats + 1, math.ceil(min(enough, 10 * repeats)))
 
     def record(self, label, value, unit, target=None, *, note=""):
-        """Add a row for a figure that is no ratio of times."""
+        """Add a row for a figure that is not a ratio of times."""
         self.rows.append(Row(self.case, label, unit, target, [value], {}, "", note))
 
     def add(self, rows, skipped):
-        """Take over what another process found: new rows, and more rounds for those there are."""
+        """Add the results of another process: new rows, and more rounds for existing rows."""
         known = {(row.case, row.label): row for row in self.rows}
         for row in rows:
             same = known.get((row.case, row.label))
@@ -301,9 +301,9 @@ class Session:
 
 @dataclass(frozen=True)
 class Case:
-    """A name for the command line, the reason to exist, and what to run.
+    """A case: a name for the command line, a reason, and a function.
 
-    `needs` names a package without which there is nothing to compare with.
+    `needs` names a package for the comparison; without it the case is skipped.
     """
 
     name: str
@@ -326,7 +326,7 @@ def enter(cases, name, why, needs=None):
 
 
 def repeated(work):
-    """A `Contender.measure` that calls ``work()`` again and again."""
+    """A `Contender.measure` that calls ``work()`` repeatedly."""
     def measure(repeats):
         start = clock()
         for _ in range(repeats):
@@ -336,8 +336,8 @@ def repeated(work):
 
 
 def repeated_after(setup, work):
-    """A `Contender.measure` that times ``work(setup())`` without the setup, and without the end of
-    what `work` returns."""
+    """A `Contender.measure` that times ``work(setup())`` without the setup, and without freeing the result of
+    `work`."""
     def measure(repeats):
         seconds = 0.0
         for _ in range(repeats):
@@ -351,10 +351,10 @@ def repeated_after(setup, work):
 
 
 def own_copy(function):
-    """The function with a code of its own, that of inner functions included.
+    """The function with its own copy of the code, also for inner functions.
 
-    CPython rewrites bytecode for the types that it meets. Contenders that shared their code would
-    leave each other with the wrong version, or with none.
+    CPython specialises bytecode for the types that it sees. Contenders with shared code would get code specialised
+    for the other contender, or code without specialisation.
     """
     copy = types.FunctionType(copied_code(function.__code__), function.__globals__,
                               function.__name__, function.__defaults__, function.__closure__)

@@ -1,8 +1,8 @@
-"""The suite `python -m bench --peers`: flatgrad against the libraries that its users could take.
+"""The suite `python -m bench --peers`: flatgrad against other libraries.
 
-Every row's ratio is a contender's time divided by flatgrad's, so that a figure below 1 is a case
-that flatgrad loses. A case compares flatgrad with each contender in turn, micrograd first: what
-large packages leave in memory when imported is no part of that comparison.
+Every row's ratio is a contender's time divided by flatgrad's, so flatgrad loses where a figure is below 1. A case
+compares flatgrad with each contender in turn, micrograd first, before the imports of large packages leave objects in
+memory.
 """
 import importlib.util
 import random
@@ -18,7 +18,7 @@ PEERS = {}
 # The contenders, in the order of the table's columns.
 COLUMNS = [*peers.TRAINERS, "pure Python", "flatgrad loop"]
 
-# Of steps that a slow contender is timed for: it would need minutes for whole trainings.
+# The steps for which a slow contender is timed: whole trainings would take minutes.
 MICROGRAD_STEPS = 1
 
 
@@ -27,7 +27,7 @@ def case(name, why, needs=None):
 
 
 def torch_library():
-    """PyTorch's tensors of one number, in the place of Values."""
+    """PyTorch's tensors of one number, in place of Values."""
     torch = peers.torch()
 
     def Value(number):
@@ -36,18 +36,18 @@ def torch_library():
 
 
 def libraries(session):
-    """The peers that work on single numbers, those installed."""
+    """The installed libraries that work on single numbers."""
     for name, library in (("micrograd", lambda: workloads.library("micrograd")),
                           ("torch", torch_library)):
         if session.has(name, f"{name} / flatgrad"):
             yield library()
 
 
-# ---- one number at a time ----
+# ---- single numbers ----
 
 def jax_readme():
-    """micrograd's README as a compiled function of a and b, which are JAX's arrays already. That a
-    call returns is the end of its work: `peers.jax` turned asynchronous dispatch off."""
+    """The expression of micrograd's README as a compiled function of a and b, which are JAX arrays already. The work is
+    done when a call returns, because `peers.jax` has turned off asynchronous dispatch."""
     jax = peers.jax()
     function = jax.jit(jax.value_and_grad(
         lambda a, b: workloads.readme_formula(a, b, jax.nn.relu), argnums=(0, 1)))
@@ -92,12 +92,12 @@ def moons_demo_case(session):
     contenders.compare_demo(session)
 
 
-# ---- trainings, each library with its own parts ----
+# ---- trainings, with each library's own layers, loss and optimizer ----
 
 def compare_trainings(session, problem, checked, targets):
     """Compare all trainings of the problem, after checking the first `checked` steps.
 
-    `targets` has those for contenders by their names.
+    `targets` has the targets of contenders, by their names.
     """
     flatgrad = peers.flatgrad_trainer(problem)
     steps = len(problem.rates)
@@ -111,7 +111,7 @@ def compare_trainings(session, problem, checked, targets):
             session.skip(label, missing)
             continue
         trainer = own_copy(make)(problem)
-        if trainer is None:   # hopeless
+        if trainer is None:   # far too slow
             continue
         slow = name == "micrograd" and problem.loss == "hinge"
         theirs = peers.contender(trainer, MICROGRAD_STEPS if slow else steps, checked)
@@ -163,9 +163,9 @@ def fit_digits_case(session):
 # ---- a model written in scalars ----
 
 def gpt_contender(name, engine, documents, vocabulary, rounds=1):
-    """examples/scalar_gpt.py with one of its engines; a repeat trains on each document `rounds`
-    times, and its results are of doing so once."""
-    # A module of its own for each contender, for the reason that `own_copy` gives.
+    """examples/scalar_gpt.py with one of its engines. A repeat trains `rounds` times on each document; the results are
+    those of the first time."""
+    # Each contender has its own copy of the module, for the reason given in `own_copy`.
     scalar_gpt = example("scalar_gpt")
 
     def new():
@@ -228,7 +228,7 @@ def memory_case(session):
     label = "micrograd, the same in scalars"
     if session.has("micrograd", label):
         theirs = processes.run("memory", "micrograd", session.size(200_000, 50_000))
-        # A product and a sum for each weight, and a relu for each neuron but those of the end.
+        # A product and a sum for each weight, and a relu for each neuron except those of the last layer.
         nodes = samples * (sum(2 * a * b for a, b in zip(sizes, sizes[1:])) + sum(sizes[1:-1]))
         if theirs["resident"] is not None:
             session.record(label, nodes * theirs["resident"] / theirs["nodes"] / 1e6, "MB",

@@ -1,7 +1,6 @@
-"""The code that is timed. It takes the classes to work with, so that every contender runs the same.
+"""The code that is timed. Its functions take the classes to use, so that every contender runs the same code.
 
-Nothing here measures anything, and nothing imports a contender at the top: that one of them is not
-installed is for `cases` to report.
+This module measures nothing, and imports no contender at the top: `cases` reports contenders that are not installed.
 """
 import importlib
 import math
@@ -19,22 +18,22 @@ __all__ = ["CHAIN", "WORK_ITERATIONS", "Fit", "Problem", "chain", "chain_gradien
 
 
 def library(name):
-    """What the package `name`, laid out like micrograd, has: `name`, `Value` and `MLP`."""
+    """The classes of the package `name`, which has micrograd's modules: `name`, `Value` and `MLP`."""
     return SimpleNamespace(name=name, Value=importlib.import_module(f"{name}.engine").Value,
                            MLP=importlib.import_module(f"{name}.nn").MLP)
 
 
-# ---- the chain: two operations an iteration, each waiting for the one before ----
+# ---- the chain: two operations an iteration, each on the result of the one before ----
 
-# x, a and b at the start. a is close enough to 1 that after millions of steps no gradient has
-# become subnormal, where processors are slow, or 0, where nothing would be tested.
+# The initial x, a and b. a is so close to 1 that after millions of steps no gradient is subnormal, which would be slow,
+# and none is 0, which would test nothing.
 CHAIN = (1.0, 0.999999, 0.000002)
 
-WORK_ITERATIONS = 10_000   # of the chain, for each repeat whose instructions are counted
+WORK_ITERATIONS = 10_000   # iterations of the chain in each repeat whose instructions are counted
 
 
 def chain(x, a, b, iterations):
-    """x * a + b, fed back into x."""
+    """x * a + b, with the result as the next x."""
     for _ in range(iterations):
         x = x * a + b
     return x
@@ -55,7 +54,7 @@ def chain_results(run, Value, iterations):
 
 
 def chain_gradients(iterations):
-    """The same on floats: the derivatives carried along in forward mode."""
+    """The gradients of the chain on floats, computed in forward mode."""
     x, a, b = CHAIN
     dx, da, db = 1.0, 0.0, 0.0
     for _ in range(iterations):
@@ -67,7 +66,7 @@ def chain_gradients(iterations):
 # ---- the expression in micrograd's README ----
 
 def readme(Value):
-    """Forward and backward; returns the inputs and the result."""
+    """Forward and backward pass; returns the inputs and the result."""
     a = Value(-4.0)
     b = Value(2.0)
     c = a + b
@@ -91,7 +90,7 @@ def readme_results(run, Value):
 
 
 def readme_formula(a, b, relu):
-    """The same as a function of a and b, for peers that differentiate functions."""
+    """The same expression as a function of a and b, for libraries that differentiate functions."""
     c = a + b
     d = a * b + b**3
     c = c + (c + 1)
@@ -111,7 +110,7 @@ def moons(samples=100, noise=0.1, seed=1337):
     Parameters
     ----------
     samples : int, optional
-        How many points, half of them in each class.
+        The number of points; half of them belong to each class.
     noise : float, optional
         Standard deviation of the normal noise on both coordinates.
     seed : int, optional
@@ -137,10 +136,10 @@ def moons(samples=100, noise=0.1, seed=1337):
 
 
 def training(Value, model, X, y):
-    """A function ``step(k)`` that takes one step of micrograd's demo and returns loss and accuracy.
+    """A function ``step(k)`` that does one step of micrograd's demo and returns loss and accuracy.
 
-    `loss` and the body of `step` are micrograd's demo.ipynb (A. Karpathy, MIT licence), unchanged
-    but for the printing, because they stand for the code that users bring.
+    `loss` and the body of `step` are micrograd's demo.ipynb (A. Karpathy, MIT licence), unchanged except for the
+    printing, because they stand for the code of users.
     """
     # loss function
     def loss(batch_size=None):
@@ -187,7 +186,7 @@ def training(Value, model, X, y):
 
 
 def new_training(build, library, X, y):
-    """The step function for a model fresh from the seed, and the model; `build` is `training`."""
+    """The step function for a model from the fixed seed, and the model; `build` is `training`."""
     random.seed(1337)
     model = library.MLP(2, [16, 16, 1])
     return build(library.Value, model, X, y), model
@@ -207,21 +206,21 @@ def moons_results(build, library, X, y, steps):
     return results
 
 
-# ---- training a multi-layer perceptron, written in each library as its users write it ----
+# ---- training of a multi-layer perceptron, in each library as its users would write it ----
 
 @dataclass(frozen=True)
 class Problem:
-    """What to train on what, so that contenders that share no code do the same.
+    """A training task: data, network and loss, so that contenders with different code do the same.
 
-    A step computes the loss of all samples, `decay` times the sum of squares of all parameters
-    included, and its gradient, and takes ``rates[k]`` times the gradient off the parameters.
+    A step computes the loss of all samples, including `decay` times the sum of squares of all parameters, and its
+    gradient. It subtracts ``rates[k]`` times the gradient from the parameters.
 
     Parameters
     ----------
     sizes : tuple of int
-        Inputs of the network, then the neurons of each layer.
+        The number of inputs, then the number of neurons of each layer.
     activation, out_activation : str
-        "relu", "tanh" or "linear": of the layers before the last, and of the last.
+        "relu", "tanh" or "linear": for the layers before the last one, and for the last one.
     X : ndarray, shape (n_samples, n_inputs)
     y : ndarray, shape (n_samples,)
         Labels: -1 and 1 for "hinge" and "mse", 0 to n_outputs - 1 for "cross_entropy".
@@ -230,7 +229,7 @@ class Problem:
         "mse": mean of (score - y)**2.
     decay : float
     rates : list of float
-        The learning rate of each step; as long as a training.
+        The learning rate of each step; a training has as many steps.
     initial : ndarray, shape (n_parameters,)
         In micrograd's order: layer by layer and neuron by neuron, the weights, then the bias.
     """
@@ -258,13 +257,13 @@ class Problem:
 
     @staticmethod
     def flat(layers):
-        """The inverse of `layers`: arrays in, one array in micrograd's order out."""
+        """The inverse of `layers`: one array in micrograd's order from arrays for each layer."""
         return np.concatenate([np.column_stack([w, b]).ravel() for w, b in layers])
 
 
 def drawn(sizes, scaled=False):
-    """Parameters as micrograd's MLP draws them after ``random.seed(1337)``: weights from [-1, 1],
-    biases 0. If `scaled`, divided by the root of the number of inputs, as wide layers need it."""
+    """Parameters as drawn by micrograd's MLP after ``random.seed(1337)``: weights from [-1, 1], biases 0. If `scaled`,
+    the weights are divided by the root of the number of inputs, which wide layers need."""
     draw = random.Random(1337)
     parameters = []
     for n_in, n_out in zip(sizes, sizes[1:]):
@@ -275,15 +274,15 @@ def drawn(sizes, scaled=False):
 
 
 def moons_problem():
-    """Micrograd's demo: 337 parameters, and its 100 steps."""
+    """micrograd's demo: 337 parameters, and its 100 steps."""
     sizes = (2, 16, 16, 1)
     return Problem(sizes, "relu", "linear", *moons(), "hinge", 1e-4,
                    [1.0 - 0.9*k/100 for k in range(100)], drawn(sizes))
 
 
 def digits_problem(steps=20):
-    """A network as large as the one that people train on handwritten digits: 109,386 parameters,
-    and a batch of 64 random pictures."""
+    """A network of the size that is usual for handwritten digits: 109,386 parameters, and a batch of 64 random
+    pictures."""
     sizes = (784, 128, 64, 10)
     rng = np.random.default_rng(1337)
     return Problem(sizes, "relu", "linear", rng.random((64, sizes[0])), rng.integers(0, 10, 64),
@@ -291,7 +290,7 @@ def digits_problem(steps=20):
 
 
 def xor_problem():
-    """Exclusive or by 17 parameters, tanh in both layers; a step takes all four samples."""
+    """Exclusive or with 17 parameters, tanh in both layers; a step uses all four samples."""
     sizes = (2, 4, 1)
     X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     return Problem(sizes, "tanh", "tanh", X, np.array([-1, 1, 1, -1]), "mse", 0.0, [0.1] * 100,
@@ -309,7 +308,7 @@ def flatgrad_model(problem):
 
 
 def flatgrad_samples(problem):
-    """X and y as they cost nothing to hand over: Tensors, but for labels."""
+    """X and y as Tensors, which need no conversion in a call; labels stay arrays."""
     import flatgrad
     y = problem.y
     if problem.loss != "cross_entropy":
@@ -318,14 +317,14 @@ def flatgrad_samples(problem):
 
 
 def fused_training(problem):
-    """The training with flatgrad's own parts.
+    """The training with flatgrad's own layers, loss and optimizer.
 
     Returns
     -------
     new : callable
-        ``new()`` is a model with the initial parameters, those in a list, and its optimizer.
+        ``new()`` returns a model with the initial parameters, a list of the parameters, and the optimizer.
     run : callable
-        ``run(state, steps)`` trains what `new` returned, and returns the loss of each step.
+        ``run(state, steps)`` trains the state from `new`, and returns the loss of each step.
     """
     import flatgrad
     from flatgrad import losses, optim
@@ -356,23 +355,23 @@ def fused_training(problem):
     return new, run
 
 
-# ---- the same by epochs and batches, as `Trainer.fit` and the loops that do what it does ----
+# ---- training by epochs and batches, with `Trainer.fit` and with equivalent loops ----
 
 @dataclass(frozen=True)
 class Fit(Problem):
-    """A `Problem` whose steps are those of batches.
+    """A `Problem` whose steps use batches.
 
-    `rates` has the learning rate of each epoch, which is the same for all, and is as long as a
-    training. The loss of an epoch is the mean of its batches', weighted by their samples.
+    `rates` has the learning rate of each epoch, all equal; a training has as many epochs. The loss of an epoch is the
+    mean of its batches' losses, weighted by their numbers of samples.
 
     Parameters
     ----------
     optimizer : str
-        "SGD" or "Adam": flatgrad's and PyTorch's name, with the defaults of both.
+        "SGD" or "Adam": the name in flatgrad and PyTorch, with the defaults of both.
     batch_size : int or None
-        Samples in a batch; None for all of them, in their order.
+        The number of samples in a batch; None for all samples, in their order.
     seed : int
-        What the order of samples depends on.
+        The seed of the order of samples.
     """
 
     optimizer: str
@@ -380,8 +379,9 @@ class Fit(Problem):
     seed: int = 1337
 
     def rows(self):
-        """For each epoch, for each batch, an array of the samples in it, drawn as `Trainer.fit`
-        draws them; None if a batch has all."""
+        """For each epoch, for each batch, an array of its samples' indices, drawn as in `Trainer.fit`; None if a batch
+        has
+        all samples."""
         if self.batch_size is None:
             return None
         n_samples = len(self.X)
@@ -392,14 +392,14 @@ class Fit(Problem):
 
 
 def fit_moons_problem():
-    """Micrograd's demo again, with one learning rate: 100 epochs of one batch."""
+    """micrograd's demo with a single learning rate: 100 epochs of one batch."""
     problem = moons_problem()
     return Fit(**{**vars(problem), "rates": [0.1] * len(problem.rates)}, optimizer="SGD")
 
 
 def fit_digits_problem(epochs=5):
-    """MLP(64, [64, 10]), 4,810 parameters, in batches of 64 on generated pictures of the shape of
-    scikit-learn's digits: 1,797 of 8 x 8 with 17 shades, each its class's pattern and noise."""
+    """MLP(64, [64, 10]) with 4,810 parameters, in batches of 64. Generated pictures have the shape of scikit-learn's
+    digits: 1,797 of 8 x 8 with 17 shades. Each picture is the pattern of its class plus noise."""
     sizes = (64, 64, 10)
     rng = np.random.default_rng(1337)
     patterns, labels = rng.uniform(0, 16, (10, sizes[0])), rng.integers(0, 10, 1797)
@@ -410,14 +410,14 @@ def fit_digits_problem(epochs=5):
 
 
 def fit_training(problem):
-    """The training of a `Fit` by `Trainer.fit`.
+    """The training of a `Fit` with `Trainer.fit`.
 
     Returns
     -------
     new : callable
-        ``new()`` is a Trainer that has the initial parameters.
+        ``new()`` returns a Trainer with the initial parameters.
     run : callable
-        ``run(trainer, epochs)`` trains it, and returns the loss of each epoch.
+        ``run(trainer, epochs)`` trains, and returns the loss of each epoch.
     """
     from flatgrad import losses, optim
     from flatgrad.train import Trainer
@@ -441,15 +441,16 @@ def fit_training(problem):
 
 
 def loop_training(problem):
-    """The same by a plain loop, without what else a Trainer does: it checks nothing and keeps
-    nothing but the losses.
+    """The same training in a plain loop, without the other work of a Trainer: the loop checks nothing and keeps only
+    the
+    losses.
 
     Returns
     -------
     new : callable
-        ``new()`` is a model with the initial parameters, those in a list, and its optimizer.
+        ``new()`` returns a model with the initial parameters, a list of the parameters, and the optimizer.
     run : callable
-        ``run(state, epochs)`` trains what `new` returned, and returns the loss of each epoch.
+        ``run(state, epochs)`` trains the state from `new`, and returns the loss of each epoch.
     """
     from flatgrad import losses, optim
 
@@ -482,10 +483,10 @@ def loop_training(problem):
     return new, run
 
 
-# ---- a small graph, for what a backward pass costs apart from its nodes ----
+# ---- a small graph, for the cost of a backward pass apart from its nodes ----
 
 def ten_nodes(a, b):
-    """An expression of ten nodes, the two leaves included."""
+    """An expression of ten nodes, including the two leaves."""
     c = a * b
     d = c + a
     e = d * b
@@ -497,7 +498,7 @@ def ten_nodes(a, b):
 
 
 def ten_nodes_results(run, a, b):
-    """Value and gradients of `ten_nodes` on Values whose gradients are 0."""
+    """Value and gradients of `ten_nodes` on Values; their gradients are 0 before."""
     out = run(a, b)
     out.backward()
     return {"value": out.data, "a.grad": a.grad, "b.grad": b.grad}

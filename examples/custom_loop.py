@@ -1,14 +1,13 @@
-"""Everything your own: a Module of four Values, a loss, and a training loop with all its parts.
+"""A model, a loss and a training loop of your own: a Module of four Values, and all parts of the loop.
 
     python examples/custom_loop.py
 
-The model is a line with a bend in it: four constants that one can read. One measurement in ten is far off,
-so the loss is the absolute error, which such samples hardly pull along. The loop has mini-batches, a group
-of parameters with its own learning rate, clipped gradients, a schedule, and a validation that says when to
-stop and which state to keep.
+The model is a line with a bend: four constants with a clear meaning. One measurement in ten is far off, so the loss is
+the absolute error, on which outliers have little effect. The loop has mini-batches, a group of parameters with its own
+learning rate, clipped gradients, a schedule, and a validation that decides when to stop and which state to keep.
 
-Prints the loss on the way, whether it stopped early, and the constants beside the true ones: all within
-0.1. The best fit by squared errors would be half a unit too high, which is what the wild ones add.
+The script prints losses during the training, whether it stopped early, and the found and the true constants: all within
+0.1. The best fit by squared errors would be half a unit too high, because of the outliers.
 """
 import argparse
 import random
@@ -24,7 +23,7 @@ EPOCHS, BATCH, PATIENCE = 200, 20, 30
 
 
 class BentLine(Module):
-    """start + slope * x, and from the knee on bend * (x - knee) more."""
+    """start + slope * x, plus bend * (x - knee) for x beyond the knee."""
 
     def __init__(self, start=0.0, slope=0.0, bend=0.0, knee=1.0):
         self.start, self.slope, self.bend, self.knee = Value(start), Value(slope), Value(bend), Value(knee)

@@ -2,11 +2,12 @@
 
     python examples/digits.py
 
-A hidden layer of 32 neurons, a score for each digit, cross-entropy, Adam on batches of 32. A quarter of the
-pictures is kept for testing; the Trainer looks at them after each epoch, without learning from them.
+The network has a hidden layer of 32 neurons and a score for each digit. It is trained with cross-entropy and Adam, on
+batches of 32. A quarter of the pictures is kept for testing; the Trainer evaluates them after each epoch, without
+training on them.
 
-Prints loss and accuracy of some epochs, the accuracy on the test pictures, which is at least 95 %, and
-one of them with what the network says. Needs scikit-learn, whose copy of the data is used.
+The script prints loss and accuracy of some epochs, the accuracy on the test pictures, which is at least 95 %, and one
+of the test pictures with the network's answer. It needs scikit-learn, which contains the data.
 """
 import argparse
 import random

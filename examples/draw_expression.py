@@ -2,7 +2,7 @@
 
     python examples/draw_expression.py [expression.svg]
 
-Needs the extra `viz` and Graphviz's program `dot`.
+The script needs the extra `viz` and Graphviz's program `dot`.
 """
 from drawing import write
 

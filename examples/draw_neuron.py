@@ -2,7 +2,7 @@
 
     python examples/draw_neuron.py [neuron.svg]
 
-Needs the extra `viz` and Graphviz's program `dot`.
+The script needs the extra `viz` and Graphviz's program `dot`.
 """
 from drawing import write
 

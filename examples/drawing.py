@@ -1,4 +1,4 @@
-"""What the draw_*.py have in common: their argument, and a picture goes to a file."""
+"""The common part of the draw_*.py scripts: they write a picture to the file named on the command line."""
 import argparse
 import sys
 from pathlib import Path
@@ -15,8 +15,9 @@ except ModuleNotFoundError as error:
 
 
 def write(picture, path):
-    """Write a picture to the path given on the command line, or else to `path`; its ending says in
-    which format. Without the program `dot` the source is written instead, for Graphviz elsewhere."""
+    """Write a picture to the path given on the command line, or else to `path`. The ending of the path gives the
+    format.
+    Without the program `dot` the function writes the source, for Graphviz on another machine."""
     path = arguments.path or Path(path)
     try:
         path.write_bytes(picture.pipe(format=path.suffix.lstrip(".") or None))
@@ -25,7 +26,7 @@ def write(picture, path):
         path = path.with_suffix(".dot")
         path.write_text(picture.source, encoding="utf-8")
         note = "; it is source, for there is no program dot here (https://graphviz.org/download)"
-    except ValueError as error:   # a format that Graphviz does not know
+    except ValueError as error:   # because of a format that Graphviz does not know
         parser.error(str(error))
     values = picture.source.count("shape=record")
     print(f"{path}: {values} values{note}")

@@ -1,11 +1,11 @@
-"""y = x1 + x2 as in micrograd-rust: a network of 16 and 16 neurons learns to add from six samples.
+"""y = x1 + x2 as in micrograd-rust: a network of 16 and 16 neurons learns addition from six samples.
 
     python examples/linear_sum.py
 
-Sample by sample and scalar by scalar, as in micrograd's lecture: what goes in are numbers, what comes out
-is a Value, the loss is written with Python's operators, and each parameter is updated by hand.
+The code works sample by sample and scalar by scalar, as in micrograd's lecture. Inputs are numbers, and the output is a
+Value. The loss is written with Python's operators, and a loop updates each parameter.
 
-Prints the loss, and what the network says about two sums that it has not seen: both within 0.05.
+The script prints the loss, and the network's answers for two sums that are not in the samples: both within 0.05.
 """
 import argparse
 import random
@@ -21,7 +21,7 @@ LEARNING_RATE = 0.01
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     random.seed(0)
-    # Xavier's first weights are smaller than micrograd's: the network is smoother between the samples.
+    # Xavier's initial weights are smaller than micrograd's, so the network is smoother between the samples.
     model = MLP(2, [16, 16, 1], init="xavier_uniform")
     print(f"{len(model.parameters())} parameters")
 

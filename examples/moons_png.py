@@ -2,10 +2,11 @@
 
     python examples/moons_png.py [decision_boundary.png]
 
-The same training as in moons_text.py, 100 steps on all samples at once, in PyTorch's style: the optimizer
-updates all parameters in one call, a scheduler lowers the learning rate from 1.0 to 0.1.
+The training is the one of moons_text.py, 100 steps on all samples at once, in PyTorch's style: the optimizer updates
+all parameters in one call, and a scheduler lowers the learning rate from 1.0 to 0.1.
 
-Prints loss and accuracy of every tenth step, 100 % at the end, and writes the picture. Needs the extra `viz`.
+The script prints loss and accuracy of every tenth step, 100 % at the end, and writes the picture. It needs the extra
+`viz`.
 """
 import argparse
 import random
@@ -33,12 +34,12 @@ def main():
     except ModuleNotFoundError as error:
         sys.exit(f"moons_png.py needs matplotlib, for the picture: {error}; to install it: pip install matplotlib")
     X, y = make_moons(100, noise=0.1, random_state=0)
-    y = 2.0 * y - 1.0                       # the max-margin loss wants -1 and 1
+    y = 2.0 * y - 1.0                       # the max-margin loss needs -1 and 1
     random.seed(1337)
     model = MLP(2, [16, 32, 1])
     print(f"{len(model.parameters())} parameters")
 
-    # Made once: as arrays they would become Tensors again in each step.
+    # Converted once: arrays would be converted to Tensors in each step.
     inputs, targets = Tensor(X, requires_grad=False), Tensor(y, requires_grad=False)
     optimizer = SGD(model.parameters(), lr=1.0)
     scheduler = LinearLR(optimizer, start_factor=1.0, end_factor=0.1, total_iters=STEPS)

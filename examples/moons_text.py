@@ -2,11 +2,11 @@
 
     python examples/moons_text.py [make_moons.csv]
 
-The loop is micrograd's demo, word for word: a network with two hidden layers of 16 neurons, the max-margin
-loss, L2 regularization, a learning rate that falls from 1.0 to 0.1. `model(X)` takes all samples at once.
+The loop is micrograd's demo, word for word: a network with two hidden layers of 16 neurons, the max-margin loss, L2
+regularization, and a learning rate that falls from 1.0 to 0.1. `model(X)` takes all samples at once.
 
-The file has the columns x, y and label, and labels -1 and 1. The one beside this script was written by
-`write_csv` below. Prints loss and accuracy of every tenth step, then the picture: 100 % are right.
+The file has the columns x, y and label, with labels -1 and 1. `write_csv` below has written the file beside this
+script. The script prints loss and accuracy of every tenth step, then the picture. At the end the accuracy is 100 %.
 """
 import argparse
 import random
@@ -22,7 +22,7 @@ STEPS = 100
 
 
 def write_csv(path):
-    """100 samples of our own in rustygrad's format."""
+    """Write 100 generated samples in rustygrad's format."""
     X, y = make_moons(100, noise=0.1, random_state=0)
     rows = [f"{x1:.3f},{x2:.3f},{2 * label - 1:.1f}" for (x1, x2), label in zip(X, y)]
     Path(path).write_text("\n".join(["x,y,label", *rows]) + "\n", encoding="utf-8")

@@ -2,12 +2,13 @@
 
     python examples/ode.py
 
-A mass on a spring, slowed by friction, hits a rubber stop when it swings too far: an ``if``. A Runge-Kutta
-integrator in plain Python computes the motion; given Values instead of floats, it also computes how the
-motion depends on the constants, through every step and each ``if``. Adam finds them from 40 measurements.
+A mass on a spring, slowed by friction, hits a rubber stop if it swings too far; the code has an ``if`` for this. A
+Runge-Kutta integrator in plain Python computes the motion. With Values instead of floats, it also computes the
+derivatives of the motion by the constants, through every step and each ``if``. Adam finds the constants from 40
+measurements.
 
-Prints the number of scalars in one simulation, a derivative beside the same by finite differences, the
-loss, and the constants that were found: within 1 % of the true ones.
+The script prints the number of scalars in one simulation, a derivative with its finite difference, the loss, and the
+constants that it has found: within 1 % of the true ones.
 """
 import argparse
 import math
@@ -19,7 +20,7 @@ from flatgrad.optim import Adam
 
 NAMES = ["spring", "friction", "stop"]
 TRUE, GUESS = [4.0, 0.15, 30.0], [3.0, 0.5, 15.0]
-DT, STEPS, EVERY, STOP_AT = 0.05, 200, 5, 0.6   # ten seconds, measured every quarter of one
+DT, STEPS, EVERY, STOP_AT = 0.05, 200, 5, 0.6   # ten seconds, with a measurement every quarter of a second
 
 
 def acceleration(x, v, spring, friction, stop):
@@ -30,7 +31,7 @@ def acceleration(x, v, spring, friction, stop):
 
 
 def simulate(constants):
-    """Positions of a mass that starts at -1.0, at rest: the classical Runge-Kutta method of fourth order."""
+    """Positions of a mass that starts at -1.0, at rest, by the classical Runge-Kutta method of fourth order."""
     x, v, positions = -1.0, 0.0, []
     for step in range(1, STEPS + 1):
         v1, a1 = v, acceleration(x, v, *constants)
@@ -47,7 +48,7 @@ def simulate(constants):
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rng = random.Random(1)
-    measured = [x + rng.gauss(0.0, 0.002) for x in simulate(TRUE)]   # of floats: no graph
+    measured = [x + rng.gauss(0.0, 0.002) for x in simulate(TRUE)]   # with floats, so without a graph
 
     def loss_of(constants):
         return sum((x - m) ** 2 for x, m in zip(simulate(constants), measured)) / len(measured)
@@ -60,7 +61,7 @@ def main():
     difference = (loss_of([3.0 + 1e-6, *GUESS[1:]]) - loss_of([3.0 - 1e-6, *GUESS[1:]])) / 2e-6
     print(f"d loss / d spring: {constants[0].grad:.6f}, by finite differences {difference:.6f}")
 
-    # Of their logarithms: they stay positive, and one learning rate suits them all.
+    # The parameters are the logarithms of the constants: the constants stay positive, and one learning rate suits all.
     parameters = [Value(math.log(number)) for number in GUESS]
     optimizer = Adam(parameters, lr=0.03)
     for step in range(301):

@@ -2,11 +2,11 @@
 
     python examples/parity.py
 
-The corners of a cube, no two neighbours of one class: whether one, or all three, of the coordinates are 1
-rather than -1. The Trainer has the loop, and keeps the loss of each epoch.
+The samples are the corners of a cube; neighbours are always of different classes. The class says whether an odd number
+of coordinates is 1. The Trainer has the loop, and keeps the loss of each epoch.
 
-Prints the loss on the way and the eight predictions: all are right. Not every start must lead there, for a
-ReLU may die; of the seeds 0 to 19 every one does.
+The script prints losses during the training and the eight predictions, which are all right. A ReLU may die, so training
+can fail for some initial weights; it succeeds for each of the seeds 0 to 19.
 """
 import argparse
 import random

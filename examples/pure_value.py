@@ -1,11 +1,11 @@
-"""A scalar that remembers how it came about, in plain Python: what flatgrad is compared with.
+"""A scalar with automatic differentiation in plain Python, for comparison with flatgrad.
 
-`Value` has what scalar_gpt.py needs and no more: arithmetic with Values and numbers, powers with
-a number, ``exp``, ``log``, ``relu``. Each node keeps its operands and the partial derivative with
-respect to each of them, computed on the way forward; `Value.backward` applies the chain rule.
+`Value` has only the operations that scalar_gpt.py needs: arithmetic with Values and numbers, powers with a number,
+``exp``, ``log``, ``relu``. Each node keeps its operands and the partial derivative by each operand, computed in the
+forward pass; `Value.backward` applies the chain rule.
 
-`dot`, `matvec` and `softmax` are made of those operations, and `Adam` is a loop over Values; in
-flatgrad they have the same names.
+`dot`, `matvec` and `softmax` use these operations, and `Adam` is a loop over Values. flatgrad has functions and a class
+with the same names.
 """
 import math
 from operator import mul
@@ -17,11 +17,11 @@ class Value:
     Parameters
     ----------
     data : float
-        Its value.
+        The number.
     children : tuple of Value, optional
-        What it was computed from.
+        The operands from which it was computed.
     local_grads : tuple of float, optional
-        Its partial derivative with respect to each child.
+        The partial derivative by each child.
     """
 
     __slots__ = ("data", "grad", "_children", "_local_grads")
@@ -86,9 +86,10 @@ class Value:
         return Value(0.0, (self,), (0.0,))
 
     def backward(self):
-        """Add the derivative of this value into the ``grad`` of every node it depends on."""
-        # Depth first without recursion, which long graphs would exhaust. A None on the stack says
-        # that all operands of the node below it are in `order` already.
+        """Add the derivative of this value to the ``grad`` of every node on which it depends."""
+        # Depth first, without recursion, which would fail for long graphs. A None on the stack means that all operands
+        # of
+        # the node below it are in `order` already.
         order = []
         seen = set()
         stack = [self]
@@ -101,7 +102,7 @@ class Value:
                 if node._children:
                     stack += (node, None)
                     stack += node._children
-                # A leaf has nothing to pass on, so it need not be in `order`.
+                # A leaf has no operands, so it need not be in `order`.
         self.grad = 1.0
         for node in reversed(order):
             grad = node.grad
@@ -110,7 +111,7 @@ class Value:
 
 
 def dot(a, b):
-    """Sum of products; begins with the first product, so that no constant 0 enters the graph."""
+    """Sum of products; it begins with the first product, so the graph has no constant 0."""
     products = map(mul, a, b)
     return sum(products, next(products))
 
@@ -127,13 +128,13 @@ def softmax(x):
 
 
 class Adam:
-    """The optimizer, as in flatgrad.optim."""
+    """The optimizer, like flatgrad.optim.Adam."""
 
     def __init__(self, parameters, lr, betas, eps):
         self.parameters = parameters
         self.lr, self.betas, self.eps = lr, betas, eps
         self.m = [0.0] * len(parameters)   # running mean of the gradients
-        self.v = [0.0] * len(parameters)   # and of their squares
+        self.v = [0.0] * len(parameters)   # running mean of the squared gradients
         self.steps = 0
 
     def zero_grad(self):
@@ -144,8 +145,9 @@ class Adam:
         self.steps += 1
         beta1, beta2 = self.betas
         rest1, rest2, sqrt = 1 - beta1, 1 - beta2, math.sqrt
-        # The corrections for the zeros that m and v began with are the same for every parameter:
-        # moved out of the loop, into the rate and eps.
+        # The corrections for the initial zeros of m and v are the same for every parameter. They are computed before
+        # the
+        # loop, as part of the rate and of eps.
         root = sqrt(1 - beta2**self.steps)
         rate = self.lr * root / (1 - beta1**self.steps)
         eps = self.eps * root

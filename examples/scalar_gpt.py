@@ -1,16 +1,17 @@
-"""A GPT that learns to spell names, one scalar at a time.
+"""A GPT that learns to spell names, built from scalars.
 
     python examples/scalar_gpt.py                    # names of Python's own modules
-    python examples/scalar_gpt.py --data names.txt   # names of yours, one per line
+        python examples/scalar_gpt.py --data names.txt   # your own names, one per line
     python examples/scalar_gpt.py --engine python    # the same without flatgrad, for comparison
 
-The model: one layer, 16-wide embeddings of characters and positions, 4 heads of causal attention,
-RMSNorm without parameters, no biases, a ReLU MLP of four times the width. It is built character by
-character from scalars, Values in lists, and trained by Adam, a name a step.
+The model has one layer, 16-wide embeddings of characters and positions, 4 heads of causal attention, RMSNorm without
+parameters, no biases, and a ReLU MLP of four times the width. The code computes with scalars, which are Values in
+lists, character by character. Adam trains the model, one name a step.
 
-The code is the same for both engines, which differ in what they bring (see `load_engine`): with
-flatgrad a product of a matrix and a vector, or a softmax, is one instruction, and a step of Adam a
-call into C. With pure_value.py all of it is made of ``+ * / ** exp log relu``, and plain Python.
+The code is the same for both engines; they differ in their functions (see `load_engine`). In flatgrad, a product of a
+matrix and a vector, or a softmax, is one instruction, and a step of Adam is one call into C. pure_value.py builds all
+of
+these from ``+ * / ** exp log relu`` and plain Python.
 """
 import argparse
 import operator
@@ -23,16 +24,16 @@ from types import SimpleNamespace
 WIDTH = 16
 HEADS = 4
 HEAD_WIDTH = WIDTH // HEADS
-PARTS = [slice(h * HEAD_WIDTH, (h + 1) * HEAD_WIDTH) for h in range(HEADS)]   # of a vector, by head
+PARTS = [slice(h * HEAD_WIDTH, (h + 1) * HEAD_WIDTH) for h in range(HEADS)]   # the part of a vector for each head
 CONTEXT = 16              # positions: the begin token and up to 15 characters
 LONGEST = CONTEXT - 1
 LEARNING_RATE, BETAS, EPS = 0.01, (0.85, 0.99), 1e-8
 INITIAL_SPREAD = 0.08     # standard deviation of the parameters at the start
-TEMPERATURE = 0.5         # of the samples: below 1, likely characters become likelier
+TEMPERATURE = 0.5         # of the samples: below 1, likely characters become even likelier
 
 
 def load_engine(name):
-    """What to compute with: a namespace of five names, which mean the same in both engines.
+    """The engine: a namespace of five names, with the same meaning in both engines.
 
     ``Value`` is a scalar; ``dot(a, b)`` the sum of products; ``matvec(matrix, x)`` the list of each
     row's dot with x; ``softmax(x)`` a list of positive Values that add up to 1; and
@@ -54,17 +55,17 @@ def add(a, b):
 
 
 def new_cache():
-    """No positions yet: the keys of each head, and the values of all heads."""
+    """A cache without positions: the keys of each head, and the values of all heads."""
     return [[] for _ in range(HEADS)], [[] for _ in range(WIDTH)]
 
 
 class GPT:
-    """The parameters, and how a character is predicted from those before it.
+    """The parameters, and the prediction of a character from the characters before it.
 
     Parameters
     ----------
     engine : namespace
-        What to compute with, from `load_engine`.
+        The engine, from `load_engine`.
     vocabulary : int
         Number of different tokens.
     rng : random.Random
@@ -96,15 +97,15 @@ class GPT:
         return [xi * scale for xi in x]
 
     def attention(self, query, keys, values):
-        """One head: the values so far, weighted by how well their keys fit the query.
+        """One head: the earlier values, weighted by the fit of their keys to the query.
 
-        A row of `keys` is a position, but one of `values` a component at all positions.
+        A row of `keys` is a position; a row of `values` is a component at all positions.
         """
         weights = self.engine.softmax(self.engine.matvec(keys, query))
         return self.engine.matvec(values, weights)
 
     def logits(self, token, keys, values):
-        """Logits of the next token. Adds this one's key and value to those so far."""
+        """Logits of the next token. Adds the key and the value of this token to the earlier ones."""
         linear, rmsnorm = self.engine.matvec, self.rmsnorm
         position = len(keys[0])
         x = add(self.token[token], self.position[position])
@@ -138,7 +139,7 @@ class GPT:
         return sum(losses[1:], losses[0]) / len(losses)
 
     def sample(self, end, rng):
-        """Tokens of a new name: drawn one after the other until `end`, at most `LONGEST`."""
+        """Tokens of a new name: drawn one after the other until `end`, or until there are `LONGEST`."""
         cache = new_cache()
         tokens = [end]
         while len(tokens) <= LONGEST:
@@ -154,20 +155,20 @@ class GPT:
 # Training.
 
 def train(model, documents, steps):
-    """Yield each step's loss, before its gradients are used.
+    """Yield the loss of each step, before its backward pass.
 
     Parameters
     ----------
     model : GPT
     documents : list of list of int
-        Tokens, the begin/end token at both ends. A step takes one, in turn.
+        Tokens, with the begin/end token at both ends. Each step uses one document, in turn.
     steps : int
-        The learning rate falls linearly over them.
+        The number of steps; the learning rate falls linearly over them.
 
     Yields
     ------
     Value
-        With its graph, which is swept when the generator goes on.
+        The loss with its graph; the backward pass runs when the generator continues.
     """
     optimizer = model.engine.Adam(model.parameters(), LEARNING_RATE, BETAS, EPS)
     for step in range(steps):
@@ -180,7 +181,7 @@ def train(model, documents, steps):
 
 
 def count_nodes(root):
-    """Number of Values that `root` depends on, itself included."""
+    """The number of Values on which `root` depends, including `root`."""
     seen = {root}
     stack = [root]
     while stack:
@@ -194,13 +195,13 @@ def count_nodes(root):
 # The command.
 
 def module_names():
-    """Names of the standard library's modules, those of lowercase letters and underscores."""
+    """Names of the standard library's modules that consist of lowercase letters and underscores."""
     letters = set(string.ascii_lowercase + "_")
     return [name[:LONGEST] for name in sorted(sys.stdlib_module_names) if letters.issuperset(name)]
 
 
 def read_names(file):
-    """The file's lines without surrounding blanks, empty ones left out, long ones cut."""
+    """The lines of the file, stripped; empty lines are left out, and long lines are cut."""
     with open(file, encoding="utf-8-sig") as lines:
         names = [line.strip()[:LONGEST] for line in lines if line.strip()]
     if not names:
@@ -264,7 +265,7 @@ def main():
     rng.shuffle(names)
     characters = sorted(set("".join(names)))
     number = {character: i for i, character in enumerate(characters)}
-    end = len(characters)   # the token that begins and ends a name
+    end = len(characters)   # the token at the beginning and the end of a name
     documents = [[end] + [number[c] for c in name] + [end] for name in names]
     model = GPT(engine, len(characters) + 1, rng)
     print(f"{len(names)} names of {len(characters)} different characters")

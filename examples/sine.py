@@ -2,11 +2,11 @@
 
     python examples/sine.py [sine.png]
 
-A network with two tanh layers fits 200 noisy samples of a sine wave; a fifth of them is held out, and when
-these have not become better for 200 epochs the best parameters so far are taken.
+A network with two tanh layers fits 200 noisy samples of a sine wave. A fifth of the samples is held out for validation.
+When the validation loss has not improved for 200 epochs, training stops and restores the best parameters.
 
-Prints the losses and the error against the wave without its noise, less than half of what the noise is,
-and writes a picture of the fit and of the history. Needs the extra `viz`.
+The script prints the losses and the error against the wave without noise, which is less than half of the noise. It
+writes a picture of the fit and of the history. It needs the extra `viz`.
 """
 import argparse
 import random

@@ -2,11 +2,11 @@
 
     python examples/xor.py
 
-Each epoch is a step of gradient descent with a learning rate of 0.1, on the squared errors of all four
-rows, summed. Four calls: the forward pass, the loss, the backward pass and the update.
+Each epoch is a step of gradient descent with a learning rate of 0.1, on the sum of the squared errors of all four
+rows. A step is four calls: the forward pass, the loss, the backward pass and the update.
 
-Prints the loss on the way, how long all epochs took, a couple of seconds, and the four predictions, each
-within 0.01 of its target. (Tiny ML draws the first weights from 0 to 1; here they are micrograd's, -1 to 1.)
+The script prints losses during the training, the time of all epochs, a couple of seconds, and the four predictions,
+each within 0.01 of its target. (Tiny ML draws the initial weights from 0 to 1; here they are micrograd's, -1 to 1.)
 """
 import argparse
 import random

@@ -1,4 +1,4 @@
-"""Checks in the manner of micrograd's own tests, written against `micrograd`.
+"""Checks similar to micrograd's own tests, written against `micrograd`.
 
     python -m flatgrad run examples/micrograd/checks.py
 """
