@@ -2,10 +2,9 @@
 
     python examples/ode.py
 
-A mass on a spring, slowed by friction, hits a rubber stop if it swings too far; the code has an ``if`` for this. A
-Runge-Kutta integrator in plain Python computes the motion. With Values instead of floats, it also computes the
-derivatives of the motion by the constants, through every step and each ``if``. Adam finds the constants from 40
-measurements.
+A mass on a spring, slowed by friction, hits a rubber stop if the mass swings too far: an ``if``. A Runge-Kutta
+integrator in plain Python computes the motion. With Values instead of floats, the derivatives of the motion by the
+constants are computed too, through every step and ``if``. Adam finds the constants from 40 measurements.
 
 The script prints the number of scalars in one simulation, a derivative with its finite difference, the loss, and the
 constants that it has found: within 1 % of the true ones.
