@@ -1,5 +1,5 @@
-/* base.h: what every part of the core shares: the id type, the status codes, and two bit tricks
- * with a portable spelling. It leaves everything else to others. */
+/* base.h: the parts that the whole core shares: the type of ids, the status codes, and portable
+ * functions for the bits of a word. */
 #ifndef FG_BASE_H
 #define FG_BASE_H
 
@@ -7,13 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A node's position on the tape. Renumbered by collection, so it is never kept across a call that
+/* A node's position on the tape. A collection renumbers nodes, so no id is kept across a call that
  * may collect. Id 0 is the tape's sentinel and never a user's node. */
 typedef uint32_t fg_id;
 
 #define FG_MAX_ID ((fg_id)0xFFFFFFF0u)
 
-/* Every function that can fail returns one of these; success is >= 0. */
+/* Every function that can fail returns one of these codes; success is >= 0. */
 typedef enum fg_status {
     FG_OK = 0,
     FG_E_MEMORY = -1,        /* an allocation failed */
@@ -21,7 +21,7 @@ typedef enum fg_status {
     FG_E_ZERO_DIVISION = -3, /* Python's ZeroDivisionError */
     FG_E_OVERFLOW = -4,      /* Python's OverflowError: finite operands, infinite result */
     FG_E_DOMAIN = -5,        /* Python's ValueError: outside the operation's real domain */
-    FG_E_INTERRUPTED = -6    /* the caller wanted to stop, and may call again */
+    FG_E_INTERRUPTED = -6    /* the caller has asked for a stop, and may call again */
 } fg_status;
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -62,8 +62,8 @@ static inline unsigned fg_bits_low(uint64_t w)
     return fg_bits_top(w & (~w + 1u));
 }
 
-/* Number of set bits of w. The builtin is a library call on x86-64 without POPCNT, so this is the
- * branch-free sum by halves, which compilers turn into the instruction where they may use it. */
+/* Number of set bits of w. On x86-64 without POPCNT the compiler's builtin is a library call. This
+ * branch-free sum by halves is faster, and compilers replace it by POPCNT where they may use POPCNT. */
 static inline unsigned fg_bits_count(uint64_t w)
 {
     w -= (w >> 1) & 0x5555555555555555u;

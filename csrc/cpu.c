@@ -1,4 +1,4 @@
-/* cpu.c: see cpu.h. Asked anew on every call, which is rare: there is no state to keep. */
+/* cpu.c: see cpu.h. Each call asks the processor anew: calls are rare, and so no state is kept. */
 #include "cpu.h"
 
 #include <string.h>
@@ -36,11 +36,11 @@ static uint32_t enabled_states(void)
 }
 #endif
 
-/* What a level needs. PLAIN is what the compiler assumed of every processor of the target. */
+/* The needs of a level, as bits. PLAIN needs nothing beyond the target's basic instructions. */
 enum { PLAIN = 0, AVX2 = 1, AVX512 = 2 };
 
-/* The needs, as bits, that processor and operating system fill: the latter has to save the wide
- * registers when it switches processes. */
+/* The bits of the needs that the processor and the operating system fulfil. The operating system has to
+ * save the wide registers when it switches processes. */
 static unsigned features(void)
 {
     unsigned has = PLAIN;
@@ -73,7 +73,7 @@ typedef struct level {
     unsigned needs;
 } level;
 
-/* From the plainest up; the build says which of the others it has. */
+/* From the plainest to the best; the build defines which levels beyond the plainest it has. */
 static const level levels[] = {
 #if defined(__aarch64__)
     {&fg_kernels_neon, PLAIN},

@@ -1,14 +1,14 @@
-/* cpu.h: which kernels this processor can run. */
+/* cpu.h: the kernels that this processor can run. */
 #ifndef FG_CPU_H
 #define FG_CPU_H
 
 #include "kernels.h"
 
-/* The kernels of the level of that name, or, with NULL, of the best level. NULL if there is no such
- * level in this build or this processor (or its operating system) lacks what it needs. */
+/* The kernels of the level named `isa`; with NULL, of the best level. NULL if this build has no such
+ * level, or if the processor or the operating system does not fulfil the level's needs. */
 const fg_kernels *fg_cpu_kernels(const char *isa);
 
-/* The name of level i that works here, from the plainest up; NULL past the last. */
+/* The name of the i-th level that this processor can run, from the plainest to the best; NULL past the last. */
 const char *fg_cpu_level(size_t i);
 
 #endif

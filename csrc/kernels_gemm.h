@@ -1,29 +1,29 @@
 /* kernels_gemm.h: a matrix times a matrix.
  *
- * As in BLIS (Van Zee and van de Geijn, 2015): a tile of C stays in registers while it sums over a
- * block of k; the panel of B that it reads, packed, stays in the first-level cache for all tiles of a
- * column, and the block of A in the second. */
+ * As in BLIS (Van Zee and van de Geijn, 2015): a tile of C stays in registers during the sum over a block
+ * of k. The packed panel of B stays in the first-level cache for all tiles of a column, and the block of A
+ * stays in the second-level cache. */
 #ifndef FG_KERNELS_GEMM_H
 #define FG_KERNELS_GEMM_H
 
 #include "kernels_matvec.h"
 
 enum {
-    /* accumulators: those, a row of B and a number of A fill the registers */
+    /* the accumulators of a tile, a row of B and a number of A together fill the registers */
     TILE_ROWS = FG_REGISTERS == 32 ? 8 : 6,
     TILE_VECS = FG_REGISTERS == 32 ? 3 : 2,
     K_BLOCK = 256,
-    N_BLOCK = 240, /* packed B of one block: half a megabyte */
+    N_BLOCK = 240, /* the packed B of a block has half a megabyte */
     M_BLOCK = 96,
-    ALIGN = 8,          /* doubles, a cache line */
-    TINY = 64,          /* multiplications, which plain loops do sooner */
-    FEW = 1 << 14,      /* numbers, that can be read once for each of a few rows or columns */
-    DIRECT_SPAN = 8192, /* numbers, over which B may be spread and yet not be packed */
-    MANY = 256          /* rows, for which it is always worth packing */
+    ALIGN = 8,          /* doubles in a cache line */
+    TINY = 64,          /* up to so many multiplications, plain loops are faster */
+    FEW = 1 << 14,      /* up to so many numbers can be read again for each of a few rows or columns */
+    DIRECT_SPAN = 8192, /* B is not packed if its rows lie within so many numbers */
+    MANY = 256          /* for so many rows, packing is always faster */
 };
 
-/* C += A B for one tile of `rows` rows and `vecs` vectors; b has its vectors side by side. The last
- * vector of C has only `part` numbers if that is not 0. */
+/* C += A B for one tile of `rows` rows and `vecs` vectors; b has its vectors side by side. If `part` is not
+ * 0, the last vector of C has only `part` numbers. */
 FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
                     const double *b, ptrdiff_t b_row, double *c, ptrdiff_t c_row, size_t part)
 {
@@ -95,7 +95,7 @@ static const tile_function tiles[TILE_ROWS][TILE_VECS] = {
 #endif
 };
 
-/* How many of `left` to take at once, `most` at most: not leaving a sliver for the last. */
+/* How many of `left` to take at once: at most `most`, and no very small rest for the last time. */
 static size_t share(size_t left, size_t most)
 {
     return left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
@@ -106,7 +106,7 @@ static size_t vectors(size_t n)
     return (n + FG_W - 1) / FG_W;
 }
 
-/* k rows of `width` numbers of B into rows of whole vectors, with zeros at the end. */
+/* Copy k rows of `width` numbers of B to rows of whole vectors, with zeros at the end. */
 static void pack_panel(size_t k, size_t width, const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *to)
 {
     const size_t row = vectors(width) * FG_W;
@@ -142,7 +142,7 @@ static void pack_panel(size_t k, size_t width, const double *b, ptrdiff_t b_row,
     }
 }
 
-/* `rows` rows of A, column after column. */
+/* Copy `rows` rows of A, column after column. */
 static void pack_rows(size_t rows, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col, double *to)
 {
     for (size_t p = 0; p < k; p++)
@@ -155,10 +155,10 @@ static size_t gemm_work(size_t m, size_t n, size_t k)
     const size_t depth = smaller(k, K_BLOCK);
     const size_t packed_a = smaller(m, M_BLOCK) * depth;
     const size_t packed_b = vectors(smaller(n, N_BLOCK)) * FG_W * depth;
-    return packed_a + packed_b + ALIGN + m + n + k; /* of the last three, gemm_column's */
+    return packed_a + packed_b + ALIGN + m + n + k; /* m, n and k are for gemm_column */
 }
 
-/* y += A x for one vector x side by side; y has any stride, spare has room for m. */
+/* y += A x for one contiguous vector x; y has any stride, and `spare` has room for m numbers. */
 static void gemm_column(size_t m, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
                         const double *x, double *y, ptrdiff_t y_step, double *spare)
 {
@@ -210,9 +210,9 @@ static void gemm_tiny(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a
         }
 }
 
-/* C += A B for n <= N_BLOCK and k <= K_BLOCK. What can be read in place is not packed: rows of A, and
- * panels of B without a partial vector, unless they are read often and far apart, or so that the lines
- * of a panel push each other out of the cache. */
+/* C += A B for n <= N_BLOCK and k <= K_BLOCK. Rows of A, and panels of B without a partial vector, can be read
+ * in place, without packing. A panel of B is packed all the same if it is read often and its rows lie far
+ * apart, or if its rows fall on the same cache lines and evict each other. */
 static void gemm_block(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
                        const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *c, ptrdiff_t c_row,
                        double *packed_b)
@@ -267,7 +267,7 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
         gemm_column(m, k, a, a_row, a_col, side_by_side(k, b, b_row, work), c, c_row, work + k);
         return;
     }
-    if (m == 1) { /* transposed, that is the same */
+    if (m == 1) { /* the case n == 1, transposed */
         gemm_column(n, k, b, b_col, b_row, side_by_side(k, a, a_col, work), c, 1, work + k);
         return;
     }

@@ -13,7 +13,7 @@ static double sum(size_t n, const double *x)
 {
     vd a = v_set1(0.0), b = a, c = a, d = a;
     size_t i = 0;
-    if (n < FG_W) { /* often just written, one by one: a vector would wait for the stores */
+    if (n < FG_W) { /* these numbers were often just stored one by one: a vector load would wait for the stores */
         double total = 0.0;
         for (; i < n; i++)
             total += x[i];
@@ -55,7 +55,7 @@ static double max(size_t n, const double *x)
     }
     if (vm_any(nan))
         return (double)NAN;
-    if (result == 0.0) /* zeros of both signs are equal: the first, however wide the lanes */
+    if (result == 0.0) /* 0.0 and -0.0 are equal: return the first, so that all levels agree */
         for (i = 0; x[i] != 0.0; i++)
             continue;
     return result == 0.0 ? x[i] : result;

@@ -4,10 +4,10 @@
 
 #include "kernels_lanes.h"
 
-enum { ROWS = 8 }; /* that are multiplied at a time, to have as many sums in flight */
+enum { ROWS = 8 }; /* rows that are multiplied at a time: eight independent sums */
 
-/* sums = (dot product of x with each of `count` <= ROWS rows of w). Rows that are not there are played
- * by the last. */
+/* sums = (dot product of x with each of `count` <= ROWS rows of w). If count < ROWS, the last row takes the
+ * place of the missing rows. */
 FG_INLINE void dots(size_t count, size_t k, const double *w, ptrdiff_t w_row, const double *x, vd *sums)
 {
     vd acc[ROWS];
@@ -66,8 +66,8 @@ static void gemv(size_t n, size_t k, const double *w, ptrdiff_t w_row, const dou
     }
 }
 
-/* The part of gemv_grad for `vecs` vectors side by side, the last of which has only `part` numbers
- * if that is not 0. */
+/* The part of gemv_grad for `vecs` vectors side by side. If `part` is not 0, the last vector has only `part`
+ * numbers. */
 FG_INLINE void strip(int vecs, size_t part, int has_dw, int has_dx, size_t n, const double *w,
                      ptrdiff_t w_row, const double *x, const double *dz, double *dw, double *dx)
 {
@@ -121,7 +121,7 @@ FG_INLINE void strips(int has_dw, int has_dx, size_t n, size_t k, const double *
     size_t i = 0;
 #define STRIP(vecs, part)                                                                          \
     strip(vecs, part, has_dw, has_dx, n, has_dx ? w + i : w, w_row, has_dw ? x + i : x, dz,        \
-          has_dw ? dw + i : dw, has_dx ? dx + i : dx) /* those not asked for may be NULL */
+          has_dw ? dw + i : dw, has_dx ? dx + i : dx) /* dw and dx may be NULL if they are not wanted */
     for (; k - i >= 4 * FG_W; i += 4 * FG_W)
         STRIP(4, 0);
     for (; k - i >= 2 * FG_W; i += 2 * FG_W)
@@ -135,7 +135,7 @@ FG_INLINE void strips(int has_dw, int has_dx, size_t n, size_t k, const double *
 #undef STRIP
 }
 
-/* For rows that are shorter than any vector is worth. */
+/* For rows that are too short for vectors. */
 static void short_rows(size_t n, size_t k, const double *w, ptrdiff_t w_row, const double *x,
                        const double *dz, double *dw, double *dx)
 {
@@ -162,7 +162,7 @@ static void gemv_grad(size_t n, size_t k, const double *w, ptrdiff_t w_row, cons
         short_rows(n, k, w, w_row, x, dz, dw, dx);
     } else if (dw && dx && k <= 4 * FG_W) {
         strips(1, 1, n, k, w, w_row, x, dz, dw, dx);
-    } else { /* of long rows, two matrices at a time would compete for the cache */
+    } else { /* with long rows, two matrices at a time would compete for the cache */
         if (dw)
             strips(1, 0, n, k, w, w_row, x, dz, dw, dx);
         if (dx)

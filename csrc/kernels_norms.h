@@ -1,4 +1,4 @@
-/* kernels_norms.h: norms of gradients, and what clips them. */
+/* kernels_norms.h: norms of gradients, and clipping of gradients. */
 #ifndef FG_KERNELS_NORMS_H
 #define FG_KERNELS_NORMS_H
 
@@ -12,7 +12,7 @@ static double power_sum(size_t n, const double *x, double power, double divisor)
     for (size_t i = 0; i < n; i++) {
         const double size = fabs(x[i] / divisor);
         if (isinf(power))
-            total = size > total || isnan(size) ? size : total; /* nothing is larger than nan */
+            total = size > total || isnan(size) ? size : total; /* a nan stays */
         else if (power == 2.0)
             total += size * size;
         else

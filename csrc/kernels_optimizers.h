@@ -1,4 +1,4 @@
-/* kernels_optimizers.h: the update rules of optimizers, to the bit as PyTorch's formulas read. */
+/* kernels_optimizers.h: the update rules of optimizers, with the order of operations in PyTorch's formulas. */
 #ifndef FG_KERNELS_OPTIMIZERS_H
 #define FG_KERNELS_OPTIMIZERS_H
 
@@ -35,8 +35,8 @@ static void sgd(size_t n, double *p, const double *g, double *m, const fg_sgd *h
         sgd_loop(decay, 1, 0, n, p, g, m, h);
 }
 
-/* x + (to - x) * weight, from the nearer end as PyTorch does: with a weight of 1 it is `to` to the bit, and
- * infinities give the same. `low` is weight < 0.5. */
+/* x + (to - x) * weight, computed from the nearer end, as in PyTorch: a weight of 1 gives exactly `to`, and
+ * infinities give PyTorch's results. `low` is weight < 0.5. */
 FG_INLINE double lerp(int low, double x, double to, double weight)
 {
     return low ? x + (to - x) * weight : to - (to - x) * (1.0 - weight);
@@ -94,7 +94,7 @@ FG_INLINE void rmsprop_loop(int centered, int momentum, size_t n, double *restri
         if (centered) {
             const double a = lerp(low, mean[i], d, keep);
             mean[i] = a;
-            /* A variance: not below 0, but for rounding; and if it is out of range, a * a makes it no less. */
+            /* The variance is not below 0, except by rounding. If the square is inf, a * a does not reduce it. */
             square = isinf(square) && isfinite(a) ? square : square - a * a;
             square = square < 0.0 ? 0.0 : square;
         }

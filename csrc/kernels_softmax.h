@@ -1,11 +1,11 @@
-/* kernels_softmax.h: softmax and its kin, of one row. */
+/* kernels_softmax.h: softmax, log_softmax and logsumexp of one row, and their reverse. */
 #ifndef FG_KERNELS_SOFTMAX_H
 #define FG_KERNELS_SOFTMAX_H
 
 #include "kernels_elementary.h"
 #include "kernels_lanes.h"
 
-/* The sum of exp(x - shift), and those numbers themselves in z if it is not NULL. */
+/* The sum of exp(x - shift) over the row; z gets the terms of the sum, if z is not NULL. */
 FG_INLINE double sum_exp(size_t n, const double *x, double shift, double *z)
 {
     const vd by = v_set1(shift);
@@ -29,7 +29,7 @@ FG_INLINE double sum_exp(size_t n, const double *x, double shift, double *z)
 static double logsumexp(size_t n, const double *x)
 {
     const double largest = max(n, x);
-    if (!isfinite(largest)) /* inf - inf would be nan; nan stays */
+    if (!isfinite(largest)) /* inf has to stay inf: inf - inf would be nan */
         return largest;
     return largest + log(sum_exp(n, x, largest, NULL));
 }

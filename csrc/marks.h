@@ -1,6 +1,6 @@
-/* marks.h: a set of node ids as a bitmap of two levels, so that walking it from the top costs what
- * is in it and not what is alive: one summary bit says whether a word of 64 marks is empty.
- * It promises nothing about memory: the tape owns and grows both arrays. */
+/* marks.h: a set of node ids, as a bitmap of two levels. A summary bit says whether a word of 64 marks
+ * has any mark. So the time of a walk from the top depends on the number of marks, and not on the number
+ * of living nodes. The tape owns and grows both arrays. */
 #ifndef FG_MARKS_H
 #define FG_MARKS_H
 
@@ -10,7 +10,7 @@ typedef struct fg_marks {
     uint64_t *word;    /* [FG_MARKS_WORDS(capacity)] bit i % 64 of word[i / 64]: node i is marked */
     uint64_t *summary; /* [FG_MARKS_WORDS(words)] bit w % 64 of summary[w / 64]: word[w] has marks */
     fg_id lowest;      /* no summary word below this one has a bit, ... */
-    fg_id highest;     /* ... and none above this one: whoever walks the marks keeps it */
+    fg_id highest;     /* ... and none above this one; code that walks the marks maintains `highest` */
 } fg_marks;
 
 #define FG_MARKS_WORDS(n) (((size_t)(n) + 63u) / 64u)
@@ -24,7 +24,7 @@ static inline void fg_marks_add(fg_marks *m, fg_id i)
 {
     const fg_id w = i >> 6;
     const uint64_t bit = (uint64_t)1 << (i & 63u), marked = m->word[w];
-    if (marked & bit) /* a parameter, most often: many nodes use it, and a read is all it takes */
+    if (marked & bit) /* most often a parameter, which many nodes use: only this read is needed */
         return;
     if (!marked) {
         m->summary[w >> 6] |= (uint64_t)1 << (w & 63u);
@@ -34,7 +34,7 @@ static inline void fg_marks_add(fg_marks *m, fg_id i)
     m->word[w] = marked | bit;
 }
 
-/* Mark ids of word w, at least one. */
+/* Mark the ids of the set bits in word w. Precondition: `bits` has at least one set bit. */
 static inline void fg_marks_add_word(fg_marks *m, fg_id w, uint64_t bits)
 {
     m->word[w] |= bits;
@@ -43,7 +43,7 @@ static inline void fg_marks_add_word(fg_marks *m, fg_id w, uint64_t bits)
         m->lowest = w >> 6;
 }
 
-/* Mark the ids that a word of bits stands for, of which the lowest is id i. Precondition: that bit is set. */
+/* Mark the ids of the set bits; the lowest bit is id i. Precondition: the lowest bit is set. */
 static inline void fg_marks_add_bits(fg_marks *m, fg_id i, uint64_t bits)
 {
     const uint64_t next = i & 63u ? bits >> (64u - (i & 63u)) : 0;
@@ -52,7 +52,7 @@ static inline void fg_marks_add_bits(fg_marks *m, fg_id i, uint64_t bits)
         fg_marks_add_word(m, (i >> 6) + 1, next);
 }
 
-/* The marks of word w that are of the ids from `first` to before `end`, which has one in that word. */
+/* The bits of word w for the ids from `first` to before `end`. Precondition: at least one of these ids is in word w. */
 static inline uint64_t fg_marks_mask(fg_id w, fg_id first, fg_id end)
 {
     const uint64_t from = first >> 6 == w ? ~(uint64_t)0 << (first & 63u) : ~(uint64_t)0;
@@ -60,7 +60,7 @@ static inline uint64_t fg_marks_mask(fg_id w, fg_id first, fg_id end)
     return from & to;
 }
 
-/* Mark the ids from `first` to before `end`, at least one. */
+/* Mark the ids from `first` to before `end`. Precondition: first < end. */
 static inline void fg_marks_add_range(fg_marks *m, fg_id first, fg_id end)
 {
     for (fg_id w = first >> 6; w <= (end - 1) >> 6; w++) {

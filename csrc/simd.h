@@ -1,12 +1,12 @@
-/* simd.h: the vector instructions that kernels.c and its parts are written in, for the level that the build asks for
- * by FG_ISA_AVX512 or FG_ISA_AVX2, or else for what every processor of the target has: SSE2, NEON, or
- * plain C. Nobody else includes it.
+/* simd.h: the vector instructions of kernels.c and its parts. The build chooses the level with FG_ISA_AVX512
+ * or FG_ISA_AVX2. Without these, the level is the target's basic one: SSE2, NEON, or plain C. No other file
+ * includes simd.h.
  *
- * A `vd` holds FG_W doubles, a `vm` says yes or no for each; there are FG_REGISTERS vector registers. A
- * "part" of a vector is its first `count` lanes, 0 < count < FG_W: memory past it is not touched, and
- * loaded lanes past it are 0. v_fma(x, y, z) is x * y + z and v_fnma is z - x * y, rounded once where the
- * level has such an instruction. If x is nan, v_min(c, x) and v_max(c, x) are nan. v_sums has in lane i
- * the sum of the lanes of x[i]. */
+ * A `vd` holds FG_W doubles, and a `vm` a yes or no for each of them. There are FG_REGISTERS vector registers.
+ * A "part" of a vector is its first `count` lanes, 0 < count < FG_W: memory past the part is not touched, and
+ * loaded lanes past the part are 0. v_fma(x, y, z) is x * y + z and v_fnma is z - x * y, rounded once where the
+ * level has such an instruction. If x is nan, v_min(c, x) and v_max(c, x) are nan. Lane i of v_sums is the sum
+ * of the lanes of x[i]. */
 #ifndef FG_SIMD_H
 #define FG_SIMD_H
 
@@ -74,7 +74,7 @@ typedef double vd;
 typedef int vm;
 #endif
 
-/* 1.5 * 2**52: added to a number below 2**51 it leaves the nearest integer in the low bits. */
+/* 1.5 * 2**52: the sum of this number and a number below 2**51 has the nearest integer in its low bits. */
 #define FG_ROUND 6755399441055744.0
 
 #if defined(FG_ISA_AVX512)
@@ -116,7 +116,7 @@ FG_INLINE vd v_split(vd x, vd *exponent)
     return _mm512_getmant_pd(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero);
 }
 
-/* Of 128-bit lanes: the first and third of x, then of y; and the second and fourth. */
+/* The first and third 128-bit lanes of x, then of y; and the second and fourth lanes. */
 #define FG_EVEN(x, y) _mm512_shuffle_f64x2(x, y, 0x88)
 #define FG_ODD(x, y) _mm512_shuffle_f64x2(x, y, 0xDD)
 
@@ -384,7 +384,7 @@ FG_INLINE vd v_min(vd x, vd y) { return x < y ? x : y; }
 FG_INLINE vd v_max(vd x, vd y) { return x > y ? x : y; }
 FG_INLINE vd v_abs(vd x) { return fabs(x); }
 FG_INLINE vd v_sign_of(vd x) { return copysign(0.0, x); }
-FG_INLINE vd v_or(vd x, vd y) { return signbit(y) ? -fabs(x) : x; } /* all that is needed: a sign */
+FG_INLINE vd v_or(vd x, vd y) { return signbit(y) ? -fabs(x) : x; } /* only used to set a sign */
 FG_INLINE vm v_lt(vd x, vd y) { return x < y; }
 FG_INLINE vm v_ge(vd x, vd y) { return x >= y; }
 FG_INLINE vm v_eq(vd x, vd y) { return x == y; }
@@ -421,7 +421,7 @@ FG_INLINE double v_sum(vd x) { return x; }
 
 #if !defined(FG_ISA_AVX512)
 
-/* x * 2**n for an integer n below 2000, rounded once more if that is subnormal. In two steps, for
+/* x * 2**n for an integer n below 2000, rounded once more if the result is subnormal. In two steps, because
  * 2**n itself may be out of range. */
 FG_INLINE vd v_scale(vd x, vd n)
 {

@@ -21,7 +21,7 @@ __all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ConstantLR", "Li
 
 
 def count(name, value, low=0, most=sys.maxsize):
-    """`value` as an int from `low` to `most`; limits that a float holds."""
+    """`value` as an int from `low` to `most`."""
     result = whole(name, value, low)
     if result > most:
         raise ArgumentError(f"{name}: expected an int, {most} at most, got {shortened(value)}")
