@@ -18,7 +18,7 @@ exit code 2.
 
 To compare two builds of flatgrad on a shared or noisy machine, count instructions instead of time: run
 ``python -m bench --instructions`` with each build installed and compare the columns. A count is the difference between
-a long and a short run divided by the extra work, so start-up cancels. It is repeatable to about 0.1 %. A count ignores
+a long and a short run divided by the extra work, so start-up cancels. A count repeats to about 0.1 %. A count ignores
 cache misses, so it can compare two versions of a code path, but not two memory layouts. ``--instructions callgrind``
 uses valgrind instead of ``perf``, for machines without hardware counters.
 

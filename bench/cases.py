@@ -1,6 +1,6 @@
 """flatgrad's own cases: their contenders and targets. Each case stands for a property that users depend on.
 
-A case is a function of a `Session`. It verifies the results, then compares times or records figures. Libraries other
+A case is a function of a `Session`: it verifies the results, then compares times or records figures. Libraries other
 than micrograd would be further contenders of a case, with further calls of `Session.compare`.
 """
 import functools

@@ -8,8 +8,8 @@ The figures are meant to be reliable also on a machine that others use:
   loop by 10 % and more, and stays the same within a process.
 - The figure is the ratio within a round: its median over all rounds, with the 10th and 90th percentile as spread. Times
   are shown only for orientation.
-- A timing repeats the work for at least `Session.min_seconds`. It counts processor time, which excludes time of other
-  processes. On Windows it counts real time, because the clock for processor time is too coarse there.
+- A timing repeats the work for at least `Session.min_seconds`, and counts processor time, which excludes time of other
+  processes. On Windows a timing counts real time, because the clock for processor time is too coarse there.
 - The garbage collector is on, as in users' programs: a large part of micrograd's time is the cyclic collector. A full
   collection before each timing is not timed; it frees the garbage of the other contenders.
 - Contenders have to give the same results before they are timed.
@@ -93,7 +93,7 @@ class Contender:
         ``results()`` does the work once and returns the numbers on which all contenders must agree, values and
         gradients, by name.
     units : float, optional
-        The amount of work in one repeat, for example the number of operations or steps. It may differ between
+        The amount of work in one repeat, for example the number of operations or steps; it may differ between
         contenders: they are compared by the time for one unit.
     """
 

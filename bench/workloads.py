@@ -213,7 +213,7 @@ class Problem:
     """A training task: data, network and loss, so that contenders with different code do the same.
 
     A step computes the loss of all samples, including `decay` times the sum of squares of all parameters, and its
-    gradient. It subtracts ``rates[k]`` times the gradient from the parameters.
+    gradient. Then the step subtracts ``rates[k]`` times the gradient from the parameters.
 
     Parameters
     ----------

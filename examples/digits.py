@@ -2,12 +2,12 @@
 
     python examples/digits.py
 
-The network has a hidden layer of 32 neurons and a score for each digit. It is trained with cross-entropy and Adam, on
+The network has a hidden layer of 32 neurons and a score for each digit. Training uses cross-entropy and Adam, on
 batches of 32. A quarter of the pictures is kept for testing; the Trainer evaluates them after each epoch, without
 training on them.
 
 The script prints loss and accuracy of some epochs, the accuracy on the test pictures, which is at least 95 %, and one
-of the test pictures with the network's answer. It needs scikit-learn, which contains the data.
+of the test pictures with the network's answer. The script needs scikit-learn, which contains the data.
 """
 import argparse
 import random

@@ -5,8 +5,8 @@
 The training is the one of moons_text.py, 100 steps on all samples at once, in PyTorch's style: the optimizer updates
 all parameters in one call, and a scheduler lowers the learning rate from 1.0 to 0.1.
 
-The script prints loss and accuracy of every tenth step, 100 % at the end, and writes the picture. It needs the extra
-`viz`.
+The script prints loss and accuracy of every tenth step, 100 % at the end, and writes the picture. The picture needs the
+extra `viz`.
 """
 import argparse
 import random

@@ -145,7 +145,7 @@ class Adam:
         self.steps += 1
         beta1, beta2 = self.betas
         rest1, rest2, sqrt = 1 - beta1, 1 - beta2, math.sqrt
-        # The corrections for the initial zeros of m and v are the same for every parameter. They are computed before
+        # The corrections for the initial zeros of m and v are the same for every parameter, and so computed before
         # the
         # loop, as part of the rate and of eps.
         root = sqrt(1 - beta2**self.steps)

@@ -6,7 +6,7 @@ A network with two tanh layers fits 200 noisy samples of a sine wave. A fifth of
 When the validation loss has not improved for 200 epochs, training stops and restores the best parameters.
 
 The script prints the losses and the error against the wave without noise, which is less than half of the noise. It
-writes a picture of the fit and of the history. It needs the extra `viz`.
+writes a picture of the fit and of the history. The picture needs the extra `viz`.
 """
 import argparse
 import random

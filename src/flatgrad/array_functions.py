@@ -6,8 +6,8 @@ There are three kinds of functions:
   ``np.where(t > 0.0, t, 0.0)``. The result is a Tensor or Value with its gradient.
 - Functions whose results have no gradient (``np.argmax``, ``np.sign``, ``np.isnan``, ``np.shape``, ``np.allclose``).
   They give arrays, numbers and bools, as for arrays.
-- All other functions. They would read the numbers and silently lose the gradient. For a Tensor that requires a
-  gradient they raise TypeError, and for a constant Tensor they get its numbers.
+- All other functions, which would read the numbers and silently lose the gradient. For a Tensor that requires a
+  gradient these functions raise TypeError; of a constant Tensor they get the numbers.
 
 `MEANINGS` and `MOVING` have the first kind, `WITHOUT_GRADIENT` the second. A function in `MEANINGS` takes the arguments
 of its definition below. With other arguments, such as ``out=``, ``dtype=`` and ``where=``, the function counts as one
@@ -371,7 +371,7 @@ def vector_norm(x, *, axis=None, keepdims=False, ord=2):
 
 
 def root(x, axis, keepdims):
-    """The root of the sum of squares. It has no derivative at 0; the gradient there is 0, as in PyTorch."""
+    """The root of the sum of squares. At 0, where it has no derivative, the gradient is 0, as in PyTorch."""
     squares = total(x * x, axis, keepdims)
     zero = squares == 0.0 if isinstance(squares, Tensor) else squares.data == 0.0
     if not np.any(zero):

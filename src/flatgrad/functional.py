@@ -37,7 +37,7 @@ def grad(f, argnums=0):
     Returns
     -------
     callable
-        A function that takes the arguments of `f`. It returns the gradient in the structure of the argument `argnums`,
+        A function that takes the arguments of `f` and returns the gradient in the structure of the argument `argnums`,
         or a tuple of gradients for a tuple `argnums`. The gradient of a number or a Value is a float. The gradient of
         an array or a Tensor is an ndarray of the same shape. The gradient of a list, tuple or dict has the same
         structure.
@@ -53,7 +53,7 @@ def grad(f, argnums=0):
     Notes
     -----
     The returned function calls `f` with a Value for each number, and with a Tensor for each array or Tensor; a 0-d
-    array becomes a Value. It passes other arguments and keyword arguments on unchanged. Write ``x.data`` to look at
+    array becomes a Value. Other arguments and keyword arguments are passed on unchanged. Write ``x.data`` to look at
     a traced number; results computed from ``x.data`` are constants. So are results that `f` computes within a
     `no_grad` block. A `no_grad` block around the call has no effect. ``float(x)`` would silently make a constant,
     so it raises an ArgumentTypeError. So do functions that call ``float``, such as ``math.sin(x)``, ``int(x)``,

@@ -4,8 +4,8 @@ A save writes a new file beside the old one. The new file replaces the old one o
 the disk. A process that writes holds a lock on its new file. Every save removes new files that no process has locked,
 such as the file of a process that was killed.
 
-A load does not trust the file. It first reads the directory of the archive and the headers of the arrays: names, shapes
-and types, which have to agree. It reads numbers into memory of this size, and never reads a pickle.
+A load does not trust the file. First it reads the directory of the archive and the headers of the arrays: names, shapes
+and types, which have to agree. Then it reads the numbers into memory of this size. No load ever reads a pickle.
 """
 import contextlib
 import errno
@@ -237,8 +237,8 @@ class Stored(Mapping):
 
 
 def header(archive, entry):
-    """(length, type, whether columns come first, shape) from the header of an array. They have to agree with the size
-    in the directory."""
+    """(length, type, whether columns come first, shape) from the header of an array. All of these have to agree
+    with the size in the directory."""
     name = shortened(entry.orig_filename)
     with archive.open(entry) as stream:
         head = stream.read(10)

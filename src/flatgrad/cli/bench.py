@@ -15,16 +15,17 @@ from flatgrad.cli.info import facts
 __all__ = ["add"]
 
 HELP = """\
-Measure on this machine how much faster flatgrad is than micrograd: on the expression of
-micrograd's README, forward and backward, and on a training step of its two-moons demo, 100
-samples and 337 parameters, by the demo's own code and by flatgrad's layers, loss and optimizer.
+Measure on this machine how much faster flatgrad is than micrograd. One case is the expression of
+micrograd's README, forward and backward. The other is a training step of micrograd's two-moons
+demo, with 100 samples and 337 parameters. flatgrad runs the step twice: with the demo's own code,
+and with flatgrad's layers, loss and optimizer.
 
-Before anything is timed, both have to give the same results and gradients. Then come rounds:
-each times every contender once, in an order that turns round from one to the next, with the
-garbage collector on, as programs have it. What counts is the ratio within a round, micrograd's
-time divided by flatgrad's: its median over the rounds, and its 10th and 90th percentile. A
-ratio below 1 would mean that flatgrad is slower. Other work on the machine widens the spread;
-the times, medians as well, are for orientation."""
+Before the timing, both have to give the same results and gradients. Then each round times every
+contender once, in an order that reverses from one round to the next, with the garbage collector
+on, as in programs. The figure is the ratio within a round, micrograd's time divided by
+flatgrad's: its median over the rounds, and its 10th and 90th percentile. A ratio below 1 would
+mean that flatgrad is slower. Other work on the machine widens the spread. The times, also
+medians, are for orientation."""
 
 EXAMPLES = """\
 examples:
@@ -35,7 +36,7 @@ examples:
   FLATGRAD_ISA=baseline python -m flatgrad bench
       without the processor's vector instructions beyond the oldest
 
-micrograd is needed for comparison: pip install 'flatgrad[bench]'. The full benchmark, with more
+The comparison needs micrograd: pip install 'flatgrad[bench]'. The full benchmark, with more
 cases, several processes, PyTorch and JAX, is in flatgrad's repository: python -m bench"""
 
 FULL = "The full benchmark is in flatgrad's repository: python -m bench --help"

@@ -13,9 +13,9 @@ from flatgrad import Value, _core, __version__, stats
 __all__ = ["add", "facts"]
 
 HELP = """\
-Show what this installation of flatgrad is and has: versions, the machine, the instruction sets
-that its kernels can use, optional packages and how to get them, and memory. It is what to put
-into a report of a problem. Nothing is trained, and no optional package is imported."""
+Show facts about this installation of flatgrad: versions, the machine, the instruction sets that
+its kernels can use, optional packages and how to get them, and memory. Include the output in a
+report of a problem. The command trains nothing, and imports no optional package."""
 
 EXAMPLES = """\
 examples:
@@ -24,12 +24,12 @@ examples:
       the same for programs
 
 The kernels are compiled for several instruction sets, and the best that the processor can run
-is chosen when flatgrad is imported. The environment variable FLATGRAD_ISA chooses another, to
-compare them or for the same bits on every machine:
+is chosen when flatgrad is imported. The environment variable FLATGRAD_ISA chooses another set,
+for a comparison or for the same bits on every machine:
   FLATGRAD_ISA=baseline python train.py
 
-The tape is where every number that a gradient may be asked of has its node; `flatgrad.stats()`
-has the same figures in a program. It grows by itself, and nodes that nothing uses are reclaimed."""
+The tape holds a node for every number that can have a gradient. The tape grows by itself, and
+nodes that nothing uses are reclaimed. In a program, `flatgrad.stats()` gives the same figures."""
 
 # Package -> (its purpose, the command to install it, its module).
 EXTRAS = {

@@ -14,17 +14,17 @@ __all__ = ["add", "train"]
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid", "linear")
 
 HELP = """\
-Train a small neural network to tell two classes of points in the plane apart: the demo of
-micrograd, its max-margin loss and its network, on two interleaving half moons or on your points.
-Prints loss and accuracy as it goes, then draws the decision boundary.
+Train a small neural network to separate two classes of points in the plane. The network and its
+max-margin loss are those of micrograd's demo; the points are two interleaving half moons, or
+yours. The command prints loss and accuracy, then draws the decision boundary.
 
-No straight line separates the moons: the hidden layers have to bend one around them, which is
-what they are for. The loss is the mean of max(0, 1 - label * score), with labels -1 and 1, plus
-1e-4 times the sum of the squares of all parameters; it is 0.01 or so once every sample is on its
-side with a margin. The accuracy is the share of samples on the right side.
+No straight line separates the moons: the hidden layers make a boundary that bends around them.
+The loss is the mean of max(0, 1 - label * score), with labels -1 and 1, plus 1e-4 times the sum
+of the squares of all parameters. The loss is about 0.01 when every sample is on its side with a
+margin. The accuracy is the share of samples on the right side.
 
-Coordinates of your points far from a few units, such as incomes in thousands, are standardised for
-the training, which says so; pictures and saved weights are of the units of the file."""
+Coordinates far from a few units, such as incomes in thousands, are standardised for the training,
+with a note in the output. Pictures and saved weights use the units of the file."""
 
 EXAMPLES = """\
 examples:
@@ -38,12 +38,13 @@ examples:
   python -m flatgrad moons --hidden 8 --steps 300 --seed 7
       one hidden layer of 8 neurons, trained longer from another start
   python -m flatgrad moons --activation linear --learning-rate 0.1
-      hidden layers that do not bend: what remains is a straight line, and 12 samples are beyond it
+      without bends in the hidden layers: the boundary is a straight line, and 12 samples are
+      on the wrong side
   python -m flatgrad moons --optimizer adam --batch-size 20 --steps 200
       another optimizer, on 20 samples at a time; five steps pass through all 100
   python -m flatgrad moons --steps 50 --save model.npz
   python -m flatgrad moons --steps 50 --load model.npz
-      the weights go to a file; the second command trains on from there"""
+      save the weights to a file; the second command continues the training with them"""
 
 PYTHON = """\
 the same in Python:

@@ -8,28 +8,29 @@ from flatgrad.cli.training import exploded, is_shown, optimizer_of, steps
 __all__ = ["add"]
 
 XOR_HELP = """\
-Teach a network the exclusive or of two bits: 1 if one of them is set, 0 if none or both are.
+Train a network on the exclusive or of two bits: 1 if one of them is set, 0 if none or both are.
 
-It is the smallest problem that a single neuron cannot solve: no straight line separates the ones
-from the zeros. That stopped much work on neural networks after 1969 (Minsky and Papert); that
-hidden neurons learn it by backpropagation brought them back in 1986 (Rumelhart, Hinton, Williams).
+The exclusive or is the smallest problem that a single neuron cannot solve: no straight line
+separates the ones from the zeros. This fact stopped much work on neural networks after 1969
+(Minsky and Papert). The work continued in 1986, when hidden neurons learned the exclusive or by
+backpropagation (Rumelhart, Hinton, Williams).
 
-The network: 2 inputs, 4 hidden neurons and 1 output, each with tanh, 17 parameters, as in Tiny
-ML. An epoch is one step of gradient descent on all four rows. The loss is the mean of the
-squares of (output - wanted); the columns after it are the outputs for the four rows, which
-should become what the head of the column says. An output counts as 1 above 0.5."""
+The network has 2 inputs, 4 hidden neurons and 1 output, each with tanh, and 17 parameters, as in
+Tiny ML. An epoch is one step of gradient descent on all four rows. The loss is the mean of the
+squares of (output - wanted). The columns after the loss are the outputs for the four rows; the
+head of each column gives the wanted output. An output counts as 1 above 0.5."""
 
 XOR_EXAMPLES = """\
 examples:
   python -m flatgrad xor
-      2,000 epochs; the rows begin somewhere and end within some hundredths of 0 and 1, as they
-      do from every --seed from 0 to 19
+      2,000 epochs; the outputs end within some hundredths of 0 and 1, for every --seed from 0 to
+      19
   python -m flatgrad xor --epochs 300000
-      as long as Tiny ML trains; a few seconds
+      as many epochs as in Tiny ML; a few seconds
   python -m flatgrad xor --hidden 1
       one hidden neuron is not enough: at least one row stays wrong
   python -m flatgrad xor --lr 0.01 --seed 7
-      steps a tenth as long, from another start: 2,000 epochs are only just enough"""
+      steps a tenth as long, from other initial weights: 2,000 epochs are only just enough"""
 
 XOR_PYTHON = """\
 the same in Python:
@@ -49,29 +50,30 @@ the same in Python:
     print(mse(model(X), y).data)"""
 
 PARITY_HELP = """\
-Teach a network the parity of n bits: 1 if the number of bits set is odd, 0 if it is even.
+Train a network on the parity of n bits: 1 if the number of bits set is odd, 0 if it is even.
 
-Each bit that flips flips the answer, so neighbours never agree and no bit alone tells anything:
-nothing can be looked up, the network has to combine all bits. It is the exclusive or of more
-than two bits, a hard test for its size, and the errors of memory chips are found by parity.
+A change of any bit changes the parity, so the network has to combine all bits. Parity is the
+exclusive or of more than two bits, and a hard test for its size. Memory chips use parity to find
+errors.
 
-The network: n inputs, two hidden layers of 8 neurons with relu (16 and more above 3 bits) and 1
-output; for 3 bits 3-8-8-1, as in RustGrad, 113 parameters. Weights begin as He et al. recommend
-for relu, biases at 0. An epoch is one step of gradient descent on all 2**n rows. The loss is the
-mean of the squares of (output - wanted); 'right' counts the rows whose output is on the right
-side of 0.5. At the end each row is shown, or those that are wrong if there are more than 32."""
+The network has n inputs, two hidden layers of 8 neurons with relu (16 and more above 3 bits) and
+1 output; for 3 bits 3-8-8-1, as in RustGrad, with 113 parameters. The initial weights are those
+of He et al. for relu, and biases begin at 0. An epoch is one step of gradient descent on all
+2**n rows. The loss is the mean of the squares of (output - wanted); 'right' counts the rows whose
+output is on the right side of 0.5. At the end the command shows each row, or only the wrong rows
+if there are more than 32."""
 
 PARITY_EXAMPLES = """\
 examples:
   python -m flatgrad parity
-      3 bits, 10,000 epochs, all eight rows right, as they are from every --seed from 0 to 19
+      3 bits, 10,000 epochs, all eight rows right, for every --seed from 0 to 19
   python -m flatgrad parity --bits 2 --hidden 16 16
       the exclusive or again; relu needs more neurons than tanh, as some of them die: with layers
       of 8, two of the 20 seeds fail
   python -m flatgrad parity --bits 5
       32 rows, two hidden layers of 32
   python -m flatgrad parity --hidden 2
-      too few neurons: the loss stops falling with rows still wrong"""
+      too few neurons: the loss stops falling while some rows are wrong"""
 
 PARITY_PYTHON = """\
 the same in Python:
@@ -91,26 +93,27 @@ the same in Python:
     print(mse(model(X), y).data)"""
 
 SUM_HELP = """\
-Teach a network to add: y = x1 + x2, from six sums, and test it on two that it has not seen.
+Train a network to add: y = x1 + x2, from six sums, and test the network on two other sums.
 
-A neuron could do it with two weights of 1. A network does not know that: it finds one of the
-many functions that go through the six samples, and the two others tell whether it is a good
-one. That is regression, and why one tests on samples that were not trained on.
+A single neuron could add with two weights of 1. A larger network finds one of the many functions
+that go through the six samples. The two other sums show whether the function is a good one. This
+is regression, and the reason for tests on samples outside of the training.
 
-The network: 2 inputs, two hidden layers of 16 neurons with relu and 1 output, 337 parameters, as
-in micrograd-rust. Weights begin as Glorot and Bengio recommend. An epoch is one step of gradient
-descent on the six samples. The loss is the mean of the squares of (output - sum), of the samples
-trained on; the test loss is that of the two others. All samples lie between 0 and 1."""
+The network has 2 inputs, two hidden layers of 16 neurons with relu and 1 output, with 337
+parameters, as in micrograd-rust. The initial weights are those of Glorot and Bengio. An epoch is
+one step of gradient descent on the six samples. The loss is the mean of the squares of
+(output - sum) over the training samples, and the test loss over the two other samples. All
+samples lie between 0 and 1."""
 
 SUM_EXAMPLES = """\
 examples:
   python -m flatgrad sum
-      1,000 epochs; the sums of the test samples come out within a tenth, as they do from every
-      --seed from 0 to 19
+      1,000 epochs; the sums of the test samples are right within a tenth, for every --seed from 0
+      to 19
   python -m flatgrad sum --add 0.25 0.5 --add 30 40
-      sums of your own as well: what lies far from all samples is guessed badly
+      sums of your own as well: sums far from all samples are predicted badly
   python -m flatgrad sum --epochs 20
-      stopped early: the test samples show how much there was still to learn"""
+      stopped early: the loss of the test samples is still high"""
 
 SUM_PYTHON = """\
 the same in Python:

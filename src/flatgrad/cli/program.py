@@ -7,16 +7,17 @@ python -m flatgrad run [OPTION ...] PROGRAM [ARGUMENT ...]
        python -m flatgrad run [OPTION ...] -m MODULE [ARGUMENT ...]"""
 
 HELP = """\
-Run a program that was written for micrograd, as it is, on flatgrad: in it, `import micrograd` gives
-flatgrad, even where micrograd is installed. Everything after PROGRAM or MODULE is passed on to it.
+Run a program that was written for micrograd, unchanged, on flatgrad. In the program,
+`import micrograd` gives flatgrad, even if micrograd is installed. Everything after PROGRAM or
+MODULE is passed on to the program.
 
-A folder micrograd beside the program is its own package: of that the class Value alone is replaced.
-Whatever is replaced of the program's own is told on stderr, with what stays. An operation of the
-program's whose numbers or gradients are others than flatgrad's stays; where no mixture could give
-the program's own numbers, a message says why and the class is not replaced.
+A folder micrograd beside the program is the program's own package: only its class Value is
+replaced. A note on stderr says which class was replaced and what stays the program's own. An
+operation stays if its numbers or gradients differ from flatgrad's. If no mixture gives the
+program's own numbers, the class is not replaced, and a message gives the reason.
 
-Of a notebook, the code cells are run in order. What is IPython's in them (%magic, !command) is
-skipped and told on stderr, plots are not shown, and a value on a cell's last line is not either."""
+The code cells of a notebook are run in order. IPython's lines in them (%magic, !command) are
+skipped, with a note on stderr. Plots and the value on a cell's last line are not shown."""
 
 EXAMPLES = """\
 examples:
@@ -27,10 +28,10 @@ examples:
   python -m flatgrad run -m mypackage.train
       instead of: python -m mypackage.train
   python -m flatgrad run --replace-class Value gpt.py
-      a program that brings its own `class Value`, in the script or in a module beside it:
-      flatgrad's takes its place
+      a program with its own `class Value`, in the script or in a module beside it: flatgrad's
+      class replaces it
   python -m flatgrad run --replace-class engine.Value train.py
-      the one in the module engine"""
+      the class in the module engine"""
 
 
 def split(argv):

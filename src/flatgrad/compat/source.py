@@ -179,7 +179,7 @@ class Job:
 
 
 class Loader(SourceFileLoader):
-    """Loads a module in which a class is replaced. It neither reads nor writes bytecode files."""
+    """Loads a module in which a class is replaced, without reading or writing bytecode files."""
 
     def __init__(self, job, module, path):
         super().__init__(module, path)

@@ -1,6 +1,6 @@
 """Replaces a program's own class by flatgrad's Value; the program's additions stay, and so do the numbers.
 
-`replace` is called right after the class has been made. It computes small graphs with the class and with flatgrad's
+`replace` is called right after the class has been made, and computes small graphs with the class and with flatgrad's
 Value. Operators and methods that give the same numbers and gradients become flatgrad's; the others stay the program's.
 Attributes that flatgrad's Value does not have stay the program's too. All of these are put on Value itself, because
 operations return this class. Then `replace` computes all graphs again. If a number differs, Value gets back its former
@@ -208,7 +208,7 @@ class Study:
         self.seen = set(names)
         self.prev = self.op = self.local = self.rule = None
         self.defaults, self.factories, self.computed, self.aliases, self.marks = {}, {}, {}, {}, []
-        kinds = {name: ([getattr(out, name, inspect) for out in probes], None) for name in names  # inspect: no attribute is a module
+        kinds = {name: ([getattr(out, name, inspect) for out in probes], None) for name in names  # a module: none
                  if name not in ("data", "grad")}
         kinds = {name: (found, self.kind_of(found, a, b)) for name, (found, _) in kinds.items()}
         results[1].backward()

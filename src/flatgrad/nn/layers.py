@@ -1,7 +1,7 @@
 """Neurons, layers, multi-layer perceptrons and sequences of modules: micrograd's classes, with the same random draws.
 
-Each class keeps micrograd's constructor, attributes, order of parameters and reprs. It calls `random.uniform` in
-micrograd's order, so one seed gives the same network in both packages.
+Each class keeps micrograd's constructor, attributes, order of parameters and reprs. Each class calls `random.uniform`
+in micrograd's order, so one seed gives the same network in both packages.
 
 A neuron that is called by itself builds micrograd's scalar graph. A layer is one instruction, for a sample or for a
 whole batch. If its attribute `fused` is False, or within `flatgrad.scalar_graph()`, it builds the scalar graph too.

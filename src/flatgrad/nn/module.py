@@ -204,7 +204,7 @@ class Module:
         ----------
         requires_grad : bool, optional
             False: backward passes no longer change the gradients of the parameters, and optimizers no longer change the
-            parameters. Both are also true for graphs and optimizers made before.
+            parameters, even in graphs and optimizers made before.
 
         Returns
         -------

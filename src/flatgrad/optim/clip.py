@@ -34,7 +34,7 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     Raises
     ------
     GradientError
-        If the norm is nan or inf and `error_if_nonfinite` is True. It is a RuntimeError, and no gradient has changed.
+        If the norm is nan or inf and `error_if_nonfinite` is True. It is a RuntimeError; no gradient has changed.
     TypeError, ValueError
         If an argument is not as described.
 

@@ -113,7 +113,7 @@ class LRScheduler:
         self._go_to(self.last_epoch + 1, self.get_lr)
 
     def _restart(self):
-        """Go to epoch 0 whatever the learning rates are, for `SequentialLR`."""
+        """Go to epoch 0 at any learning rates, for `SequentialLR`."""
         self._go_to(0, getattr(self, "_first_lr", self.get_lr))
 
     def _go_to(self, epoch, get_lr):

@@ -250,8 +250,8 @@ class Optimizer:
         Parameters
         ----------
         closure : callable, optional
-            A function without arguments that is called first. It sets gradients to 0, computes the loss, calls its
-            ``backward()`` and returns the loss.
+            A function without arguments that is called first: it sets gradients to 0, computes the loss, calls the
+            loss's ``backward()`` and returns the loss.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Metrics: the quality of predictions as one number. They take NumPy arrays and return a float, without gradients.
+"""Metrics: the quality of predictions as one number. They take NumPy arrays and return a float; no gradients.
 
 A single output may have a last axis of length 1: ``(n_samples, 1)`` and ``(n_samples,)`` count as the same shape.
 """

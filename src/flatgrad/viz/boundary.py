@@ -28,7 +28,7 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
     model : callable, or object with the method predict
         A function from points, an ndarray of shape `(n, n_features)`, to finite scores. The scores have the shape
         `(n,)`
-        or `(n, 1)` for two classes, or `(n, n_classes)` with one score for each class. They are an array, a list or a
+        or `(n, 1)` for two classes, or `(n, n_classes)` with one score for each class. Scores are an array, a list or a
         Tensor, so a `flatgrad.nn` Module is a model. The model is called once; a Module in training mode is in
         evaluation mode during the call. For an estimator, which is not callable, `predict` gives the labels. If the
         estimator has `decision_function` or `predict_proba`, and its results agree with the labels, they give the
@@ -338,8 +338,8 @@ def said_by_estimator(model, points, labels):
     Returns
     -------
     said : ndarray
-        Scores of all its classes, if the estimator has a method for scores and they agree with `predict`. They need not
-        agree: the estimator may vote, or have a threshold of its own. Otherwise labels.
+        Scores of all its classes, if the estimator has a method for scores and they agree with `predict`. An
+        estimator may vote, or have a threshold of its own, so they may disagree. Otherwise labels.
     options : dict
         Arguments of Verdict for these results.
     """
