@@ -1,6 +1,6 @@
-/* kernels.c: see kernels.h. Written once over the vector instructions of simd.h, and compiled by
- * setup.py once for each level; every object exports one table, which is here. The loops are in the files
- * kernels_*.h, parts of this one that nobody else includes.
+/* kernels.c: see kernels.h. The code is written once, with the vector instructions of simd.h. setup.py
+ * compiles it once for each level, and every object exports one table, which is in this file. The loops are
+ * in the files kernels_*.h, which no other file includes.
  *
  * Loops that need no vector instruction by name are plain C, which compilers vectorise. No lane's result
  * depends on its neighbours: the last, partial vector runs the same code as the others. */

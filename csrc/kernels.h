@@ -1,22 +1,23 @@
 /* kernels.h: the loops over many numbers at once, one table of them for each instruction-set level.
  *
- * They know nothing of tapes: pointers, counts and strides. An elementwise loop takes the number of
- * lanes as `n`; on the live tape these are the elements of a tensor, in a program that is replayed
- * they will be the samples of a batch. Levels may round sums differently (order, fused multiply-add)
- * and transcendental functions by a few units in the last place; all else has the same bits on each.
+ * The loops know nothing of tapes, only pointers, counts and strides. An elementwise loop takes the number
+ * of lanes as `n`. On the live tape the lanes are the elements of a tensor; in a replayed program they will
+ * be the samples of a batch. Levels may round sums differently (order, fused multiply-add), and
+ * transcendental functions by a few units in the last place. All other results have the same bits on each
+ * level.
  *
- * Arrays that a kernel writes do not overlap those that it reads, but where it says so.
+ * Arrays that a kernel writes do not overlap arrays that it reads, except where the kernel's comment says so.
  */
 #ifndef FG_KERNELS_H
 #define FG_KERNELS_H
 
 #include "ops.h"
 
-/* What the rules of optimizers take, by PyTorch's names. With `maximize` the gradient has its sign turned. */
+/* The hyperparameters of optimizers, by PyTorch's names. With `maximize` the sign of the gradient is turned. */
 typedef struct fg_sgd {
     double lr, momentum, dampening, weight_decay;
     int nesterov, maximize;
-    int first; /* the momentum buffer holds nothing yet */
+    int first; /* the momentum buffer is still empty */
 } fg_sgd;
 
 typedef struct fg_adam {
@@ -47,13 +48,13 @@ typedef struct fg_kernels {
 
     /* A row of ops.def for n lanes: z[i] from operand j at x[j][i * step[j]], where step is 0 or 1; k
      * is the immediate of a unary row. Returns n, or the first lane whose status is not FG_OK. x[0] and
-     * x[1] may be the same. exp, log, tanh and sigmoid are within 2 units in the last place of libm's
-     * and do not depend on a lane's place. */
+     * x[1] may be equal. exp, log, tanh and sigmoid are within 2 units in the last place of libm's
+     * results, and a result does not depend on the lane. */
     size_t (*map)(int op, size_t n, const double *const x[3], const size_t step[3], int32_t k,
                   double *z);
 
-    /* The row's reverse rule for operand `which`: with step 1, dx[i] grows by its contribution; with
-     * step 0, dx[0] by the sum of all. */
+    /* The row's reverse rule for operand `which`: with step 1, dx[i] += the contribution of lane i; with
+     * step 0, dx[0] += the sum of all contributions. */
     void (*map_grad)(int op, int which, size_t n, const double *const x[3], const size_t step[3],
                      int32_t k, const double *z, const double *dz, double *dx);
 
@@ -63,13 +64,13 @@ typedef struct fg_kernels {
     void (*axpy)(size_t n, double a, const double *x, double *y); /* y += a * x */
 
     /* z[j] = b[j * b_step] + dot(w + j * w_row, x), for j < n, with k terms each; b may be NULL, and
-     * it may be z. */
+     * b may be z. */
     void (*gemv)(size_t n, size_t k, const double *w, ptrdiff_t w_row, const double *x,
                  const double *b, ptrdiff_t b_step, double *z);
 
     /* dw[j * w_row + i] += dz[j] * x[i] if dw is not NULL, then dx[i] += sum over j of dz[j] *
-     * w[j * w_row + i] if dx is not NULL: the reverse of gemv, but for the bias. Without dw, x is not
-     * read; without dx, w is not. */
+     * w[j * w_row + i] if dx is not NULL: the reverse of gemv, without the bias. If dw is NULL, x is not
+     * read; if dx is NULL, w is not read. */
     void (*gemv_grad)(size_t n, size_t k, const double *w, ptrdiff_t w_row, const double *x,
                       const double *dz, double *dw, double *dx);
 
@@ -80,19 +81,19 @@ typedef struct fg_kernels {
                  double *work);
     size_t (*gemm_work)(size_t m, size_t n, size_t k);
 
-    /* Of one row of n >= 1 numbers. The largest is subtracted first, so nothing overflows; a row with
-     * nan gives nan; of all -inf, logsumexp is -inf; with an inf, logsumexp is inf. */
+    /* For one row of n >= 1 numbers. The largest number is subtracted first, so nothing overflows. A row with
+     * nan gives nan. logsumexp of a row of only -inf is -inf, and of a row with inf is inf. */
     double (*logsumexp)(size_t n, const double *x);
     void (*softmax)(size_t n, const double *x, double *z);
     void (*log_softmax)(size_t n, const double *x, double *z);
     void (*softmax_grad)(size_t n, const double *z, const double *dz, double *dx);
     void (*log_softmax_grad)(size_t n, const double *z, const double *dz, double *dx);
-    /* dx[i] += a * exp(x[i] - shift): of logsumexp, whose value is shift. */
+    /* dx[i] += a * exp(x[i] - shift): the reverse of logsumexp, whose value is `shift`. */
     void (*exp_axpy)(size_t n, double a, const double *x, double shift, double *dx);
 
-    /* One update of n parameters p from their gradients g, by PyTorch's rules. The others are the state:
+    /* One update of n parameters p from their gradients g, by PyTorch's rules. The other arrays are the state:
      * m is NULL without momentum; v_max is NULL for Adam without amsgrad; `mean` is NULL for RMSprop that
-     * is not centered. Without weight decay p is not added to g, not even times 0. */
+     * is not centered. Without weight decay, p is not added to g, not even times 0. */
     void (*sgd)(size_t n, double *p, const double *g, double *m, const fg_sgd *h);
     void (*adam)(size_t n, double *p, const double *g, double *m, double *v, double *v_max,
                  const fg_adam *h);
@@ -101,13 +102,13 @@ typedef struct fg_kernels {
     void (*adagrad)(size_t n, double *p, const double *g, double *total, const fg_adagrad *h);
     void (*adadelta)(size_t n, double *p, const double *g, double *v, double *u, const fg_adadelta *h);
 
-    /* The sum of |x[i] / divisor|**power; for a power of inf the largest of them, nan if one is nan. */
+    /* The sum of |x[i] / divisor|**power; for a power of inf the largest |x[i] / divisor|, nan if one is nan. */
     double (*power_sum)(size_t n, const double *x, double power, double divisor);
     void (*scale)(size_t n, double a, double *x);     /* x *= a */
-    void (*clip)(size_t n, double bound, double *x);  /* to what is from -bound to bound; nan stays */
+    void (*clip)(size_t n, double bound, double *x);  /* to the range from -bound to bound; nan stays */
 } fg_kernels;
 
-/* Those that the build may hold: fg_cpu_kernels knows which of them do and can run. */
+/* The tables of all levels. A build has some of them; fg_cpu_kernels knows which of these can run. */
 extern const fg_kernels fg_kernels_baseline, fg_kernels_neon, fg_kernels_avx2, fg_kernels_avx512;
 
 #endif

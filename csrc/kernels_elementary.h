@@ -7,8 +7,8 @@
 
 #include "simd.h"
 
-/* The sum of c[i] * x**i: every second term in `top`, from the last on, and the others in `rest`, so that
- * two short chains of multiplications run side by side. */
+/* The sum of c[i] * x**i. `top` has every second term, from the last one on, and `rest` the other terms, so
+ * that two short chains of multiplications run in parallel. */
 FG_INLINE vd v_polynomial(vd x, const double *c, int terms)
 {
     const vd square = v_mul(x, x);
@@ -23,7 +23,7 @@ FG_INLINE vd v_polynomial(vd x, const double *c, int terms)
     return v_fma(rest, x, v_fma(top, square, v_set1(c[0])));
 }
 
-#define LN2_HIGH 0.6931471803691238 /* 32 bits: times an exponent it is exact */
+#define LN2_HIGH 0.6931471803691238 /* 32 bits, so its product with an exponent is exact */
 #define LN2_LOW 1.9082149292705877e-10
 
 /* exp(x) = 2**n * exp(r) with |r| <= log(2) / 2, and exp(r) = 1 + r + r**2 * P(r). */
@@ -35,7 +35,7 @@ FG_INLINE vd v_exp(vd x)
         2.7620138719733994e-07, 2.5100424157005067e-08,
     };
     const vd round = v_set1(FG_ROUND);
-    x = v_max(v_set1(-800.0), v_min(v_set1(800.0), x)); /* where it is 0 and inf; nan stays */
+    x = v_max(v_set1(-800.0), v_min(v_set1(800.0), x)); /* exp is 0 and inf there; nan stays */
     const vd n = v_sub(v_fma(x, v_set1(1.4426950408889634), round), round);
     const vd r = v_fnma(n, v_set1(LN2_LOW), v_fnma(n, v_set1(LN2_HIGH), x));
     const vd p = v_polynomial(r, c, 10);
@@ -59,14 +59,14 @@ FG_INLINE vd v_log(vd x)
     const vd f = v_sub(m, one), half_square = v_mul(v_mul(v_set1(0.5), f), f);
     const vd s = v_div(f, v_add(f, v_set1(2.0)));
     const vd z = v_mul(s, s), q = v_mul(z, v_polynomial(z, c, 7));
-    /* 2 s = f - s f, and s f = half_square - s * half_square: what is subtracted from f is small */
+    /* 2 s = f - s f, and s f = half_square - s * half_square, so only a small number is subtracted from f */
     const vd low = v_fma(n, v_set1(LN2_LOW), v_mul(s, v_add(half_square, q)));
     const vd result = v_fma(n, v_set1(LN2_HIGH), v_sub(f, v_sub(half_square, low)));
     const vd edge = v_select(v_eq(x, zero), v_set1(-INFINITY), v_set1(NAN));
     return v_select(v_eq(x, inf), inf, v_select(v_lt(zero, x), result, edge));
 }
 
-/* By exp(-|x|), which does not overflow. */
+/* Computed from exp(-|x|), which does not overflow. */
 FG_INLINE vd v_sigmoid(vd x)
 {
     const vd one = v_set1(1.0);
@@ -74,8 +74,8 @@ FG_INLINE vd v_sigmoid(vd x)
     return v_div(v_select(v_ge(x, v_set1(0.0)), one, e), v_add(one, e));
 }
 
-/* Of a = |x|: where a < 0.6, a + a * a**2 P(a**2) / Q(a**2), else 1 - 2 / (exp(2 a) + 1); one division
- * does for both. */
+/* For a = |x|: a + a * a**2 P(a**2) / Q(a**2) where a < 0.6, else 1 - 2 / (exp(2 a) + 1). Both need only one
+ * division. */
 FG_INLINE vd v_tanh(vd x)
 {
     const vd a = v_abs(x), z = v_mul(a, a), e = v_exp(v_add(a, a));

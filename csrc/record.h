@@ -1,8 +1,9 @@
-/* record.h: how a block instruction keeps its operands in the tape's pool. An operand is a matrix of
- * slots, most often an affine one: the weights of a layer, the rows of a batch and the results of
- * another instruction lie on the tape in order, and are read in place. Any other is a list of ids.
+/* record.h: the form of a block instruction's operands in the tape's pool. An operand is a matrix of slots.
+ * Most operands have constant steps between rows and columns: the weights of a layer, the rows of a batch
+ * and the results of another instruction lie on the tape in order, and are read in place. Any other operand
+ * is a list of ids.
  *
- * A record has no pointers and no alignment beyond that of an id, so the tape may move it.
+ * A record has no pointers, and needs only the alignment of an id, so the tape may move the record.
  */
 #ifndef FG_RECORD_H
 #define FG_RECORD_H
@@ -15,8 +16,8 @@ enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2, FG_MAX_VIEWS = 3 };
 
 /* A matrix of slots. */
 typedef struct fg_view {
-    fg_id flags; /* FG_VIEW_LIST: the slots are listed; FG_VIEW_CONSTANT: nobody wants the gradient */
-    fg_id base;  /* slot of element (0, 0); of a list: where in the record its ids begin, row by row */
+    fg_id flags; /* FG_VIEW_LIST: the slots are listed; FG_VIEW_CONSTANT: no gradient is needed */
+    fg_id base;  /* slot of element (0, 0); for a list: the place in the record where its ids begin, row by row */
     fg_id rows, cols;
     int32_t row_step, col_step; /* slots from one row to the next and one column to the next */
 } fg_view;
@@ -27,13 +28,13 @@ typedef struct fg_view {
  *   |<------------------------------------------- size ------------------------------------------->|
  */
 typedef struct fg_record {
-    fg_id size;       /* of all of it, in words */
+    fg_id size;       /* of the whole record, in words */
     fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode */
     fg_id rows, cols; /* of the result */
     fg_id k;          /* FG_MAP: the immediate of a unary row */
-    fg_id extra;      /* FG_CROSS_ENTROPY: as many labels as the view has rows */
+    fg_id extra;      /* FG_CROSS_ENTROPY: the number of labels, one for each row of the view */
     fg_id views;
-    fg_id scratch;    /* how much scratch memory its steps need, in FG_SCRATCH_UNIT doubles */
+    fg_id scratch;    /* the scratch memory that its steps need, in units of FG_SCRATCH_UNIT doubles */
 } fg_record;
 
 #define FG_WORDS(type) ((fg_id)(sizeof(type) / sizeof(fg_id)))
@@ -48,7 +49,7 @@ static inline fg_id *fg_record_extra(fg_record *r)
     return (fg_id *)(void *)fg_record_view(r, r->views);
 }
 
-/* The ids that a view keeps: of a list all, else its base; how many in *count, and none if the view is empty. */
+/* The ids in a view: for a list all of them, else its base. *count is their number, 0 if the view is empty. */
 static inline fg_id *fg_record_ids(fg_record *r, fg_view *v, fg_id *count)
 {
     const int listed = (v->flags & FG_VIEW_LIST) != 0;
@@ -64,7 +65,7 @@ static inline fg_id fg_record_slot(const fg_record *r, const fg_view *v, fg_id r
     return (fg_id)((int64_t)v->base + (int64_t)row * v->row_step + (int64_t)col * v->col_step);
 }
 
-/* The lowest and the highest slot of a view that is no list and not empty. */
+/* The lowest and the highest slot of a view. Precondition: the view is no list and not empty. */
 static inline void fg_view_extent(const fg_view *v, fg_id *lowest, fg_id *highest)
 {
     int64_t low = v->base, high = v->base;
@@ -76,13 +77,13 @@ static inline void fg_view_extent(const fg_view *v, fg_id *lowest, fg_id *highes
     *highest = (fg_id)high;
 }
 
-/* Slots from `first` to before `end`. */
+/* The slots from `first` to before `end`. */
 typedef struct fg_span {
     fg_id first, end;
 } fg_span;
 
-/* A view as spans, of which these are how many and the k-th: of a list one for each id, of any other one from its
- * lowest slot to its highest, with what lies between; none of an empty view. */
+/* A view as spans: their number and the k-th span. A list has a span for each id. Any other view has one span from
+ * its lowest slot to its highest, including the slots between; an empty view has none. */
 static inline fg_id fg_view_spans(const fg_view *v)
 {
     return v->rows == 0 || v->cols == 0 ? 0 : v->flags & FG_VIEW_LIST ? v->rows * v->cols : 1;

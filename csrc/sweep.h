@@ -1,11 +1,11 @@
 /* sweep.h: the reverse pass over the live tape. From one output it visits each node it depends on
  * once, users before operands, and adds to the operands' gradients by the rules of ops.def.
  *
- * It promises to touch only those nodes, in time that grows with their number, and never to clear
- * or overwrite a gradient but the output's. It does not recurse or sort.
+ * A sweep touches only those nodes, in time that grows with their number. Of all gradients it overwrites
+ * only the output's, and clears none. It does not recurse or sort.
  *
- * While a sweep pauses anything may be done with the tape, another sweep among it: what is still to be visited is
- * kept, and keeps its marks when it is renumbered.
+ * While a sweep pauses, the caller may do anything with the tape, even another sweep. The tape keeps the nodes that
+ * are still to be visited, and renumbers their marks with them.
  */
 #ifndef FG_SWEEP_H
 #define FG_SWEEP_H
@@ -32,7 +32,7 @@ void fg_sweep_cancel(fg_tape *t, fg_sweep *s);
 
 /* The nodes that sweeps from these outputs can visit or add to, leaves too, changing nothing: in words of
  * 64 ids, the highest first, which nodes of the word. Returns how many words; both arrays have room for
- * FG_MARKS_WORDS(n). Of an instruction's results one stands for all: its operands are reached if one is.
+ * FG_MARKS_WORDS(n). If one result of an instruction is reached, all its operands count as reached.
  * *hooked: whether one of the nodes has a hook, whose rule may do anything to any gradient. */
 fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
                      int *hooked);
