@@ -380,8 +380,7 @@ class Fit(Problem):
 
     def rows(self):
         """For each epoch, for each batch, an array of its samples' indices, drawn as in `Trainer.fit`; None if a batch
-        has
-        all samples."""
+        has all samples."""
         if self.batch_size is None:
             return None
         n_samples = len(self.X)
@@ -442,8 +441,7 @@ def fit_training(problem):
 
 def loop_training(problem):
     """The same training in a plain loop, without the other work of a Trainer: the loop checks nothing and keeps only
-    the
-    losses.
+    the losses.
 
     Returns
     -------

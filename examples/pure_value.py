@@ -88,8 +88,7 @@ class Value:
     def backward(self):
         """Add the derivative of this value to the ``grad`` of every node on which it depends."""
         # Depth first, without recursion, which would fail for long graphs. A None on the stack means that all operands
-        # of
-        # the node below it are in `order` already.
+        # of the node below it are in `order` already.
         order = []
         seen = set()
         stack = [self]
@@ -146,8 +145,7 @@ class Adam:
         beta1, beta2 = self.betas
         rest1, rest2, sqrt = 1 - beta1, 1 - beta2, math.sqrt
         # The corrections for the initial zeros of m and v are the same for every parameter, and so computed before
-        # the
-        # loop, as part of the rate and of eps.
+        # the loop, as part of the rate and of eps.
         root = sqrt(1 - beta2**self.steps)
         rate = self.lr * root / (1 - beta1**self.steps)
         eps = self.eps * root

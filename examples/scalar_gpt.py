@@ -10,8 +10,7 @@ lists, character by character. Adam trains the model, one name a step.
 
 The code is the same for both engines; they differ in their functions (see `load_engine`). In flatgrad, a product of a
 matrix and a vector, or a softmax, is one instruction, and a step of Adam is one call into C. pure_value.py builds all
-of
-these from ``+ * / ** exp log relu`` and plain Python.
+of these from ``+ * / ** exp log relu`` and plain Python.
 """
 import argparse
 import operator

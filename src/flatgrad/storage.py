@@ -93,8 +93,7 @@ def load_arrays(path, max_bytes=None):
     max_bytes : int, optional
         The limit for all compressed arrays together, in bytes after decompression. None: 64 MiB, and 100 times the size
         of the file, because a small file may claim more bytes than there is memory. Arrays that are not compressed
-        never
-        take more bytes than the file.
+        never take more bytes than the file.
 
     Returns
     -------

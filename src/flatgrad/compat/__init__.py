@@ -3,8 +3,7 @@
 `install_as_micrograd` changes the meaning of `import micrograd`. `run` is `python -m flatgrad run`: it executes a
 script, a notebook or a module as Python would. In this package, `running` executes programs and `notebooks` reads
 cells. `install` has the modules that `import micrograd` finds. `source` finds a class in the program's source and adds
-a
-call after the class. This call, in `stand_in`, replaces the class by flatgrad's Value.
+a call after the class. This call, in `stand_in`, replaces the class by flatgrad's Value.
 """
 # Modules that a program without a class of its own does not need are imported within functions, to start quickly.
 from flatgrad.compat.common import Refusal

@@ -271,8 +271,7 @@ class Module:
         ------
         StateError
             If the keys or the shapes are not this model's, or if a number does not fit the type of a parameter or
-            buffer,
-            such as the int 2**53 + 1. The message names all of them, and the model does not change.
+            buffer, such as the int 2**53 + 1. The message names all of them, and the model does not change.
         """
         import numpy as np
 

@@ -195,8 +195,7 @@ class Optimizer:
         ----------
         param_group : dict
             ``'params'`` has the parameters, an iterable or a single one; other keys are hyperparameters that differ
-            from
-            the defaults.
+            from the defaults.
 
         Raises
         ------

@@ -15,10 +15,8 @@ class Callback:
     """The base class of callbacks: methods that a `Trainer` calls. A subclass defines some of the methods.
 
     A callback can also be any object with some of these methods, or a function ``callback(trainer, epoch, logs)``,
-    which
-    is called after each epoch. `Trainer.save` saves the state of a callback with `state_dict` and `load_state_dict`.
-    Such
-    a callback continues with its state in the next `fit`.
+    which is called after each epoch. `Trainer.save` saves the state of a callback with `state_dict` and
+    `load_state_dict`. Such a callback continues with its state in the next `fit`.
 
     Examples
     --------
@@ -60,8 +58,7 @@ class EarlyStopping(Callback):
         Whether smaller or larger numbers are better.
     restore_best : bool, optional
         Whether a stop restores the model of the best epoch. If the training ends in another way, by its number of
-        epochs
-        or by a KeyboardInterrupt, the model keeps its last step, and training can continue.
+        epochs or by a KeyboardInterrupt, the model keeps its last step, and training can continue.
 
     Attributes
     ----------

@@ -20,8 +20,7 @@ class History(dict):
     metrics : dict of str to list of float
         The History itself, with one number for each epoch: ``'loss'``, the metrics by their names, ``'val_loss'`` and
         other names with ``'val_'`` for the validation samples, ``'learning_rate'``, and ``'time'`` in seconds. nan
-        where
-        an epoch has no such number.
+        where an epoch has no such number.
 
     Examples
     --------

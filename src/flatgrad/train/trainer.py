@@ -143,8 +143,7 @@ class Trainer:
             `fit`, or for the first `fit` a seed from the system.
         validation : pair (X, y) or float, optional
             Samples for evaluation after each epoch, without training on them. A number between 0 and 1: this fraction
-            of
-            the samples, drawn with `seed`; the last samples if `shuffle` is False.
+            of the samples, drawn with `seed`; the last samples if `shuffle` is False.
         callbacks : sequence, optional
             `EarlyStopping`, `Checkpoint`, functions ``(trainer, epoch, logs)``, or objects as in `Callback`.
         progress : bool, optional
@@ -167,10 +166,8 @@ class Trainer:
         -----
         The loss and the metrics of an epoch come from its training batches, each before its step and in training mode.
         The loss is their mean, weighted by the number of samples. The penalty is part of the loss, also in validation
-        and
-        in `evaluate`. The model is in training mode during training, and in evaluation mode during validation. At the
-        end
-        its mode is the mode before `fit`.
+        and in `evaluate`. The model is in training mode during training, and in evaluation mode during validation. At
+        the end its mode is the mode before `fit`.
         """
         task = self._task
         epochs = whole("epochs", epochs)
@@ -467,8 +464,7 @@ class Trainer:
             If the file cannot be written; a file that was there before does not change.
         TypeError
             If the model, the optimizer or the scheduler has no ``state_dict()``, or one that contains an object other
-            than
-            numbers, text and arrays.
+            than numbers, text and arrays.
         """
         save_tree(path, self._state())
 
@@ -491,8 +487,7 @@ class Trainer:
             If the file cannot be read.
         StateError
             If the file has another format, belongs to another architecture, optimizer or scheduler, or contains values
-            that
-            no Trainer saves. The Trainer does not change then.
+            that no Trainer saves. The Trainer does not change then.
         """
         path = path_of("path", path)
         own = self._state()

@@ -27,10 +27,9 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
     ----------
     model : callable, or object with the method predict
         A function from points, an ndarray of shape `(n, n_features)`, to finite scores. The scores have the shape
-        `(n,)`
-        or `(n, 1)` for two classes, or `(n, n_classes)` with one score for each class. Scores are an array, a list or a
-        Tensor, so a `flatgrad.nn` Module is a model. The model is called once; a Module in training mode is in
-        evaluation mode during the call. For an estimator, which is not callable, `predict` gives the labels. If the
+        `(n,)` or `(n, 1)` for two classes, or `(n, n_classes)` with one score for each class. Scores are an array, a
+        list or a Tensor, so a `flatgrad.nn` Module is a model. The model is called once; a Module in training mode is
+        in evaluation mode during the call. For an estimator, which is not callable, `predict` gives the labels. If the
         estimator has `decision_function` or `predict_proba`, and its results agree with the labels, they give the
         certainty and the exact boundary.
     X : array_like, shape (n_samples, n_features)
@@ -38,8 +37,7 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
     y : array_like, shape (n_samples,)
         Labels, numbers or text. Of two labels, a score above `threshold` means the larger one, such as 1 of 0 and 1, or
         1 of -1 and 1. Columns of scores belong to the labels 0, 1, ..., n_classes - 1 if all labels are among these,
-        and
-        otherwise to the distinct labels in order.
+        and otherwise to the distinct labels in order.
     width, height : int, optional
         Size of the drawing in characters, without the axes.
     features : pair of int or str, optional
@@ -146,10 +144,8 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
     -------
     matplotlib.axes.Axes
         `ax`, with names of the axes and a legend beside the axes. Its limits are set to the drawn area. If the figure
-        has
-        no layout engine, `ax` becomes narrower to make room for the legend. With more than two features, a title gives
-        the
-        values of the others, unless there is a title already. The function does not show or save the figure.
+        has no layout engine, `ax` becomes narrower to make room for the legend. With more than two features, a title
+        gives the values of the others, unless there is a title already. The function does not show or save the figure.
 
     Raises
     ------

@@ -50,8 +50,7 @@ def plot_history(history, ax=None, *, metrics=None):
     Losses, and the errors 'mse', 'rmse' and 'mae', belong to the left axis. Its scale is logarithmic if all its numbers
     are above 0 and they span more than two decades. Other metrics, such as 'accuracy', have an axis on the right, which
     is added to the figure and has the legend of both axes. Names that begin with 'val_' have dashed lines, in the
-    colour
-    of the training numbers.
+    colour of the training numbers.
 
     Examples
     --------
@@ -105,8 +104,7 @@ def plot_regression(model, X, y, ax=None, *, feature_names=None):
     model : callable, or object with the method predict
         A function from points, an ndarray of shape `(n, n_features)`, to a finite number for each point. The result has
         the shape `(n,)` or `(n, 1)` and is an array, a list or a Tensor, so a `flatgrad.nn` Module is a model. The
-        model
-        is called once; a Module in training mode is in evaluation mode during the call.
+        model is called once; a Module in training mode is in evaluation mode during the call.
     X : array_like, shape (n_samples,) or (n_samples, n_features)
         Samples, finite.
     y : array_like, shape (n_samples,)

@@ -46,8 +46,7 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
     expand : bool, optional
         Whether to draw the scalar graph of a fused instruction, such as a neuron of a layer or an element of a softmax:
         every product and sum, with data and gradient. If not, the instruction is one bubble between its operands and
-        its
-        result.
+        its result.
 
     Returns
     -------
