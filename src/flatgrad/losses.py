@@ -212,8 +212,8 @@ def binary_cross_entropy(probability, target, reduction="mean"):
     Notes
     -----
     The function equals PyTorch's `binary_cross_entropy`, also in its limits. A logarithm is at least -100, so a
-    probability that is certain and wrong costs 100. The gradient of a probability p is ``(p - target) / ((1 - p) *
-    p)``, and its denominator is at least 1e-12. `bce_with_logits` needs no limits.
+    probability that is certain and wrong costs 100. The gradient of a probability p is
+    ``(p - target) / ((1 - p) * p)``, with a denominator of at least 1e-12. `bce_with_logits` needs no limits.
 
     Examples
     --------

@@ -8,8 +8,8 @@ tests/test_fused.py compares the two. Within `scalar_graph()` flatgrad's functio
 
 The functions take flat sequences of Values and numbers in any mixture. Each function makes new Values and never returns
 one of its operands. Sums begin with their first term and go from left to right. Before exponentials are computed, the
-largest operand is subtracted from all of them, as a number and not as a Value. This changes neither the result nor its
-derivatives, so no gradient is lost.
+largest operand is subtracted from all of them, as a number and not as a Value. The subtraction changes
+neither the result nor its derivatives, so no gradient is lost.
 """
 import builtins
 import math
