@@ -68,9 +68,6 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
     cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
     if count != <fg_id>fg_op_table[op].arity:
         raise ValueError(f"parameter: {name} has {fg_op_table[op].arity} operands, got {count}")
-    prediction, target = reusable(prediction), reusable(target)
-    if in_scalar_graph():
-        return scalar_pairwise(name, prediction, target, reduction, parameter)
     take("prediction", prediction, &operands[0], keep)
     take("target", target, &operands[1], keep)
     for v in range(2):   # a column and a row of the same length fit: both as a row
@@ -83,7 +80,8 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
         take("parameter", parameter, &operands[2], keep)
         if operands[2].rows != 1 or (operands[2].cols != 1 and operands[2].cols != cols):
             raise ShapeError(f"parameter: shape {shape_of(&operands[2])} does not fit {shape_of(&operands[0])}")
-    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, count, rows, cols, GIVE_TENSOR, 2)
+    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, count, rows, cols,   # of single nodes, no copies
+                          GIVE_LIST if in_scalar_graph() and reduction != "none" else GIVE_TENSOR, 2)
     if reduction == "mean":
         return reduce_(FG_MEAN, losses, None)
     if reduction == "sum":
@@ -100,7 +98,6 @@ def cross_entropy(logits, labels):
     cdef const int64_t[::1] given
     cdef int64_t *numbers
     cdef Py_ssize_t k
-    logits = reusable(logits)
     take("logits", logits, &a, keep)
     given = labels
     if a.ndim == 0 or elements_of(&a) == 0 or given.shape[0] != a.rows:
@@ -112,7 +109,4 @@ def cross_entropy(logits, labels):
         numbers[k] = given[k]
         if not 0 <= numbers[k] < a.cols:
             raise ValueError(f"target[{k}]: expected 0 to {a.cols - 1}, got {numbers[k]}")
-    if in_scalar_graph():
-        rows = nested(logits)
-        return scalar("cross_entropy")(rows if a.ndim == 2 else [rows], [numbers[k] for k in range(given.shape[0])])
     return instruction_(FG_CROSS_ENTROPY, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0, False, numbers, a.rows)

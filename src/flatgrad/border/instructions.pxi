@@ -3,7 +3,7 @@
 # instruction_() makes room and fills in what `take` has converted; a failure leaves the tape as it was, and the
 # message names the element. Which shapes an operation asks for is known to the rooms that offer it.
 #
-# Uses handles, messages, operands, python, sweeps, tape, views.
+# Uses contexts, handles, messages, operands, python, scalars, sweeps, tape, views.
 
 cdef enum:
     GIVE_VALUE, GIVE_LIST, GIVE_TENSOR
@@ -12,7 +12,8 @@ cdef enum:
 cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_id count, fg_id rows, fg_id cols,
                          int give_what, int ndim, bint turned=False, const int64_t *labels=NULL,
                          fg_id label_count=0):
-    """Make a block instruction; its results as a Value, a list of Values or a Tensor."""
+    """Make a block instruction; its results as a Value, a list of Values or a Tensor. Within scalar_graph(), its graph
+    of single nodes, and for a Tensor their copies."""
     cdef uint64_t nodes = <uint64_t>rows * cols + 1, words = fg_block_words(count, label_count)
     cdef fg_id v, n, npool, node = 0
     cdef fg_handle *handle = NULL
@@ -21,6 +22,14 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
     cdef list values
     cdef int status = 0
     cdef bint constant = True
+    if in_scalar_graph() and param != FG_COPY:
+        made = scalar_rows(op, param, k, operands, count, rows, cols, labels, label_count)
+        if turned:
+            made = [list(column) for column in zip(*made)]
+        if give_what == GIVE_TENSOR and ndim == 2:
+            return Tensor(made)
+        values = [item for row in made for item in row]
+        return values[0] if give_what == GIVE_VALUE else values if give_what == GIVE_LIST else Tensor(values)
     for v in range(count):
         if operands[v].kind != TENSOR and operands[v].kind != VALUE:
             nodes += elements_of(&operands[v])
@@ -69,6 +78,18 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
         tie_run(tensor.run, node)
         return tensor
     return with_handles(values, node)
+
+
+cdef Tensor tensor_of(const Operand *a, bint constant):
+    """A Tensor of its own with an operand's elements, of at least one dimension."""
+    cdef Operand copied = a[0]
+    cdef Tensor made
+    if a.kind == ARRAY:
+        return leaf_tensor(a, constant)
+    copied.ndim = a.ndim if a.ndim > 0 else 1
+    made = instruction_(FG_MAP, FG_COPY, 0, &copied, 1, a.rows, a.cols, GIVE_TENSOR, copied.ndim)
+    made.constant = constant or is_constant(a)
+    return made
 
 
 cdef list with_handles(list values, fg_id node):

@@ -124,12 +124,13 @@ cdef tuple as_part(str name, object part):
     """A Tensor with the elements of a part that is none, and the shape of the part."""
     cdef Operand a
     cdef list keep = []
-    part = reusable(part)
     take(name, part, &a, keep)
     if elements_of(&a) == 0:
         raise ShapeError(f"{name}: expected at least one element, got shape {shape_of(&a)}")
     shape = shape_of(&a)
-    return Tensor(part if shape else [part], requires_grad=a.kind != NUMBER and a.kind != ARRAY), shape
+    if a.kind == NUMBER:
+        return Tensor([a.number], requires_grad=False), shape
+    return tensor_of(&a, a.kind == ARRAY), shape
 
 
 cdef object gathered(str name, list tensors, object taken, list sizes):

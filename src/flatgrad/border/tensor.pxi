@@ -83,11 +83,7 @@ cdef class Tensor:
             raise TypeError(f"data: expected an array or a list, got {describe(data)}")
         if elements_of(&a) == 0:
             raise ShapeError(f"data: expected at least one element, got shape {shape_of(&a)}")
-        if a.kind == ARRAY:
-            made = leaf_tensor(&a, constant)
-        else:
-            made = instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR, a.ndim)
-            made.constant = constant or (a.kind == TENSOR and (<Tensor>data).constant)
+        made = tensor_of(&a, constant)
         if self.run is not nothing:   # now: making the numbers may have run Python code
             raise RuntimeError(f"a Tensor of shape {self.shape} keeps its numbers: __init__ cannot be called again; "
                                "assign to its data, or make another Tensor")
