@@ -27,7 +27,6 @@ def all_signs(x):
     cdef Operand operand
     cdef Operand *a = &operand
     cdef list keep = []
-    cdef fg_id i, j
     cdef fg_view view
     cdef size_t k
     cdef double tolerance
@@ -44,9 +43,8 @@ def all_signs(x):
             wrong |= not is_sign(a.array[k], tolerance)
     elif a.kind == TENSOR:
         view = view_of(<Tensor>a.o)
-        for i in range(view.rows):
-            for j in range(view.cols):
-                wrong |= not is_sign(tape.data[slot_in(&view, i, j)], tolerance)
+        for k in range(view.rows * view.cols):
+            wrong |= not is_sign(tape.data[pick_slot(&view, k)], tolerance)
     elif a.kind == LIST:
         wrong = not are_signs(a.o)
     elif a.kind == ROWS:

@@ -314,6 +314,15 @@ cdef int fill_list(PyObject *row, fg_id count, fg_id *ids, fg_id step) noexcept:
     return 0
 
 
+cdef int pick(Operand *a, int kind, object o, const int64_t[::1] flat, object places) except -1:
+    """An operand of elements at places, an array of one or two dimensions: `flat` are the same."""
+    a.kind, a.o, a.pick = kind, <PyObject *>o, &flat[0]
+    a.turned, a.exact, a.flat, a.ndim = False, True, False, places.ndim
+    a.rows = places.shape[0] if a.ndim == 2 else 1
+    a.cols = places.shape[a.ndim - 1]
+    return 0
+
+
 cdef inline fg_id pick_slot(const fg_view *source, int64_t place) noexcept:
     """The slot of the element at a place, counted row by row."""
     if source.col_step == 1 and (source.rows == 1 or source.row_step == <int64_t>source.cols):
