@@ -169,14 +169,22 @@ cdef object samples_of(object x, bint *several):
     return [x] if isinstance(x, Value) else one_sample(x)   # a layer of one neuron gives a Value
 
 
+cdef bint is_plain(object neuron, object first) except -1:
+    """Whether it is a Neuron with Values for weights, of one length and activation with the first, which is plain."""
+    if not isinstance(neuron, Weights) or not calls(neuron, neuron_call) or not rule_is_ours((<Weights>neuron).code):
+        return False
+    return ((is_current(<Weights>neuron) or see(<Weights>neuron) == 1) and type((<Weights>neuron).bias) is Value
+            and (<Weights>neuron).code == (<Weights>first).code
+            and len((<Weights>neuron).kept) == len((<Weights>first).kept))
+
+
 def layer_forward(neurons not None, x):
     """The neurons' outputs for a sample, a list of Values or the only one, or for a batch, a Tensor.
 
     As one instruction if they are Neurons with Values as weights; else each neuron is called.
     """
     cdef Plan plan
-    cdef bint batch, fused = True
-    cdef Weights n
+    cdef bint batch
     x = samples_of(x, &batch)
     if not in_scalar_graph() and plan_layer(neurons, &plan):
         result = run_plans(&plan, 1, x, batch)
@@ -184,21 +192,10 @@ def layer_forward(neurons not None, x):
             return result
     # A closer look.
     neurons = list(neurons)
-    for neuron in neurons:
-        if not isinstance(neuron, Weights) or not calls(neuron, neuron_call):
-            fused = False
-            break
-        n = <Weights>neuron
-        if not rule_is_ours(n.code):
-            fused = False
-            break
-        fused = ((is_current(n) or see(n) == 1) and type(n.bias) is Value and n.code == (<Weights>neurons[0]).code
-                 and len(n.kept) == len((<Weights>neurons[0]).kept))
-        if not fused:
-            break
     if not neurons:
         return []
-    if fused and not in_scalar_graph() and len((<Weights>neurons[0]).kept) > 0:
+    if (not in_scalar_graph() and all([is_plain(neuron, neurons[0]) for neuron in neurons])
+            and len((<Weights>neurons[0]).kept) > 0):
         check_width(x, len((<Weights>neurons[0]).kept))
         if plan_layer(neurons, &plan):
             result = run_plans(&plan, 1, x, batch)
