@@ -169,13 +169,17 @@ cdef object samples_of(object x, bint *several):
     return [x] if isinstance(x, Value) else one_sample(x)   # a layer of one neuron gives a Value
 
 
-cdef bint is_plain(object neuron, object first) except -1:
-    """Whether it is a Neuron with Values for weights, of one length and activation with the first, which is plain."""
-    if not isinstance(neuron, Weights) or not calls(neuron, neuron_call) or not rule_is_ours((<Weights>neuron).code):
-        return False
-    return ((is_current(<Weights>neuron) or see(<Weights>neuron) == 1) and type((<Weights>neuron).bias) is Value
-            and (<Weights>neuron).code == (<Weights>first).code
-            and len((<Weights>neuron).kept) == len((<Weights>first).kept))
+cdef bint are_plain(list neurons) except -1:
+    """Whether all are Neurons with Values for weights, of one length above 0, and of one activation."""
+    cdef Weights n
+    for neuron in neurons:
+        if not isinstance(neuron, Weights) or not calls(neuron, neuron_call):
+            return False
+        n = <Weights>neuron
+        if (not rule_is_ours(n.code) or not (is_current(n) or see(n) == 1) or type(n.bias) is not Value
+                or n.code != (<Weights>neurons[0]).code or len(n.kept) != len((<Weights>neurons[0]).kept)):
+            return False
+    return len((<Weights>neurons[0]).kept) > 0
 
 
 def layer_forward(neurons not None, x):
@@ -194,8 +198,7 @@ def layer_forward(neurons not None, x):
     neurons = list(neurons)
     if not neurons:
         return []
-    if (not in_scalar_graph() and all([is_plain(neuron, neurons[0]) for neuron in neurons])
-            and len((<Weights>neurons[0]).kept) > 0):
+    if not in_scalar_graph() and are_plain(neurons):
         check_width(x, len((<Weights>neurons[0]).kept))
         if plan_layer(neurons, &plan):
             result = run_plans(&plan, 1, x, batch)
