@@ -1,22 +1,10 @@
 # criteria.pxi: Losses of predictions and targets, each one instruction; losses.py checks what they are given.
 #
-# Uses contexts, handles, instructions, numbers, operands, python, reductions, scalars, tape, views.
+# Uses contexts, instructions, operands, reductions, scalars, tape, views.
 
 cdef inline bint is_sign(double x, double tolerance) noexcept:
     """Whether it is -1 or 1; nan is not."""
     return fabs(fabs(x) - 1.0) <= tolerance
-
-
-cdef bint are_signs(PyObject *row) noexcept:
-    cdef PyObject **items = PySequence_Fast_ITEMS(<object>row)
-    cdef Py_ssize_t k
-    for k in range(PySequence_Fast_GET_SIZE(<object>row)):
-        if is_value(items[k]):
-            if not is_sign(tape.data[(<fg_handle *>items[k]).id], NEAR_SIGN):
-                return False
-        elif not (is_float(items[k]) and is_sign(PyFloat_AS_DOUBLE(<object>items[k]), 0.0)):
-            return False
-    return True
 
 
 cdef double NEAR_SIGN = 1e-3   # so near are Values and Tensors with a gradient, for finite differences
@@ -24,34 +12,21 @@ cdef double NEAR_SIGN = 1e-3   # so near are Values and Tensors with a gradient,
 
 def all_signs(x):
     """Whether all numbers of an operand are -1 or 1: Values, and Tensors that are no constants, nearly."""
-    cdef Operand operand
-    cdef Operand *a = &operand
+    cdef Operand a
     cdef list keep = []
     cdef fg_view view
     cdef size_t k
     cdef double tolerance
-    cdef bint wrong = False
-    cdef PyObject **rows
-    take("target", x, a, keep)
-    tolerance = 0.0 if is_constant(a) else NEAR_SIGN
-    if a.kind == NUMBER:
-        wrong = not is_sign(a.number, tolerance)
-    elif a.kind == VALUE:
-        wrong = not is_sign(tape.data[(<fg_handle *>a.o).id], tolerance)
-    elif a.kind == ARRAY:
+    take("target", x, &a, keep)
+    tolerance = 0.0 if is_constant(&a) else NEAR_SIGN
+    if a.kind == ARRAY or a.kind == TENSOR:
+        view = view_of(<Tensor>a.o) if a.kind == TENSOR else fg_view(0, 0, a.rows, a.cols, 0, 0)
         for k in range(<size_t>a.rows * a.cols):
-            wrong |= not is_sign(a.array[k], tolerance)
-    elif a.kind == TENSOR:
-        view = view_of(<Tensor>a.o)
-        for k in range(view.rows * view.cols):
-            wrong |= not is_sign(tape.data[pick_slot(&view, k)], tolerance)
-    elif a.kind == LIST:
-        wrong = not are_signs(a.o)
-    elif a.kind == ROWS:
-        rows = PySequence_Fast_ITEMS(<object>a.o)
-        for k in range(<size_t>PySequence_Fast_GET_SIZE(<object>a.o)):
-            wrong |= not are_signs(rows[k])
-    return not wrong
+            if not is_sign(a.array[k] if a.kind == ARRAY else tape.data[pick_slot(&view, k)], tolerance):
+                return False
+        return True
+    return all([is_sign(tape.data[(<Value>item).id], NEAR_SIGN) if isinstance(item, Value) else is_sign(item, 0.0)
+                for row in rows_in(&a) for item in row])
 
 
 def pairwise(str name not None, prediction, target, str reduction not None, parameter=None):

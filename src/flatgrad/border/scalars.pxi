@@ -20,9 +20,11 @@ cdef list rows_in(const Operand *a):
     elif a.kind == ARRAY:
         rows = [[a.array[<size_t>i * a.cols + j] for j in range(a.cols)] for i in range(a.rows)]
     elif a.kind == ROWS:
-        rows = [list(row) for row in <object>a.o]
+        rows = [[item for item in row] for row in <list>a.o]
+    elif a.kind == LIST:
+        rows = [[item for item in <object>a.o]]
     else:
-        rows = [list(<object>a.o) if a.kind == LIST else [a.number if a.kind == NUMBER else <object>a.o]]
+        rows = [[a.number if a.kind == NUMBER else <object>a.o]]
     if len(rows) != <Py_ssize_t>a.rows or any([len(row) != <Py_ssize_t>a.cols for row in rows]):
         raise RuntimeError("a list changed while it was read")
     return [list(column) for column in zip(*rows)] if a.turned else rows
