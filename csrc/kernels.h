@@ -13,35 +13,21 @@
 
 #include "ops.h"
 
-/* The hyperparameters of optimizers, by PyTorch's names. With `maximize` the sign of the gradient is turned. */
-typedef struct fg_sgd {
-    double lr, momentum, dampening, weight_decay;
-    int nesterov, maximize;
-    int first; /* the momentum buffer is still empty */
-} fg_sgd;
+/* The rules of optimizers. */
+enum { FG_NO_RULE, FG_SGD, FG_ADAM, FG_RMSPROP, FG_ADAGRAD, FG_ADADELTA, FG_RULES_END };
 
-typedef struct fg_adam {
-    double lr, beta1, beta2, eps, weight_decay;
-    double correction1, correction2; /* 1 - beta**step, of each beta */
-    int decoupled;                   /* weight decay shrinks p and does not enter the gradient */
-    int maximize;
-} fg_adam;
-
-typedef struct fg_rmsprop {
-    double lr, alpha, eps, weight_decay, momentum;
-    int maximize;
-} fg_rmsprop;
-
-typedef struct fg_adagrad {
-    double lr; /* of this step, decayed */
-    double eps, weight_decay;
-    int maximize;
-} fg_adagrad;
-
-typedef struct fg_adadelta {
-    double lr, rho, eps, weight_decay;
-    int maximize;
-} fg_adadelta;
+/* What they take, by PyTorch's names, each what it needs. */
+typedef struct fg_rule {
+    double lr; /* of this step: Adagrad's has decayed */
+    double weight_decay, eps;
+    int maximize;                     /* the gradient has its sign turned */
+    double momentum, dampening;
+    int nesterov, first;              /* first: the momentum buffer holds nothing yet */
+    double beta1, beta2;
+    double correction1, correction2;  /* 1 - beta**step, of each beta */
+    int decoupled;                    /* weight decay shrinks p and does not enter the gradient */
+    double alpha;                     /* Adadelta's rho as well */
+} fg_rule;
 
 typedef struct fg_kernels {
     const char *isa; /* the level's name: "baseline", "avx2", "avx512", "neon" */
@@ -91,16 +77,10 @@ typedef struct fg_kernels {
     /* dx[i] += a * exp(x[i] - shift): the reverse of logsumexp, whose value is `shift`. */
     void (*exp_axpy)(size_t n, double a, const double *x, double shift, double *dx);
 
-    /* One update of n parameters p from their gradients g, by PyTorch's rules. The other arrays are the state:
-     * m is NULL without momentum; v_max is NULL for Adam without amsgrad; `mean` is NULL for RMSprop that
-     * is not centered. Without weight decay, p is not added to g, not even times 0. */
-    void (*sgd)(size_t n, double *p, const double *g, double *m, const fg_sgd *h);
-    void (*adam)(size_t n, double *p, const double *g, double *m, double *v, double *v_max,
-                 const fg_adam *h);
-    void (*rmsprop)(size_t n, double *p, const double *g, double *v, double *mean, double *m,
-                    const fg_rmsprop *h);
-    void (*adagrad)(size_t n, double *p, const double *g, double *total, const fg_adagrad *h);
-    void (*adadelta)(size_t n, double *p, const double *g, double *v, double *u, const fg_adadelta *h);
+    /* One update of n parameters p from their gradients g, by PyTorch's rules. `state` are the rule's arrays, NULL
+     * for one that it goes without: SGD's and RMSprop's momentum, Adam's largest v, RMSprop's mean. Without weight
+     * decay p is not added to g, not even times 0. */
+    void (*update[FG_RULES_END])(size_t n, double *p, const double *g, double *const state[3], const fg_rule *h);
 
     /* The sum of |x[i] / divisor|**power; for a power of inf the largest |x[i] / divisor|, nan if one is nan. */
     double (*power_sum)(size_t n, const double *x, double power, double divisor);

@@ -6,7 +6,7 @@
 #include "simd.h"
 
 FG_INLINE void sgd_loop(int decay, int momentum, int nesterov, size_t n, double *restrict p,
-                        const double *restrict g, double *restrict m, const fg_sgd *h)
+                        const double *restrict g, double *restrict m, const fg_rule *h)
 {
     const double lr = h->lr, mu = h->momentum, keep = 1.0 - h->dampening, wd = h->weight_decay;
     const double sign = h->maximize ? -1.0 : 1.0;
@@ -22,8 +22,10 @@ FG_INLINE void sgd_loop(int decay, int momentum, int nesterov, size_t n, double 
     }
 }
 
-static void sgd(size_t n, double *p, const double *g, double *m, const fg_sgd *h)
+/* state: the momentum buffer, or NULL. */
+static void sgd(size_t n, double *p, const double *g, double *const state[3], const fg_rule *h)
 {
+    double *m = state[0];
     const int decay = h->weight_decay != 0.0;
     if (!m && !decay)
         sgd_loop(0, 0, 0, n, p, g, m, h);
@@ -44,7 +46,7 @@ FG_INLINE double lerp(int low, double x, double to, double weight)
 
 FG_INLINE void adam_loop(int decay, int decoupled, int amsgrad, int low, size_t n, double *restrict p,
                          const double *restrict g, double *restrict m, double *restrict v,
-                         double *restrict v_max, const fg_adam *h)
+                         double *restrict v_max, const fg_rule *h)
 {
     const double keep1 = 1.0 - h->beta1, beta2 = h->beta2, keep2 = 1.0 - h->beta2, eps = h->eps;
     const double step = h->lr / h->correction1, root = sqrt(h->correction2), wd = h->weight_decay;
@@ -64,8 +66,10 @@ FG_INLINE void adam_loop(int decay, int decoupled, int amsgrad, int low, size_t 
     }
 }
 
-static void adam(size_t n, double *p, const double *g, double *m, double *v, double *v_max, const fg_adam *h)
+/* state: the averages of gradients and of their squares; with amsgrad the largest of the latter, or NULL. */
+static void adam(size_t n, double *p, const double *g, double *const state[3], const fg_rule *h)
 {
+    double *m = state[0], *v = state[1], *v_max = state[2];
     const int any = h->weight_decay != 0.0, decoupled = any && h->decoupled, decay = any && !h->decoupled;
     const int low = 1.0 - h->beta1 < 0.5;
     if (v_max)
@@ -82,7 +86,7 @@ static void adam(size_t n, double *p, const double *g, double *m, double *v, dou
 
 FG_INLINE void rmsprop_loop(int centered, int momentum, size_t n, double *restrict p, const double *restrict g,
                             double *restrict v, double *restrict mean, double *restrict m,
-                            const fg_rmsprop *h)
+                            const fg_rule *h)
 {
     const double lr = h->lr, alpha = h->alpha, keep = 1.0 - h->alpha, eps = h->eps, mu = h->momentum;
     const double sign = h->maximize ? -1.0 : 1.0, wd = h->weight_decay;
@@ -108,9 +112,10 @@ FG_INLINE void rmsprop_loop(int centered, int momentum, size_t n, double *restri
     }
 }
 
-static void rmsprop(size_t n, double *p, const double *g, double *v, double *mean, double *m,
-                    const fg_rmsprop *h)
+/* state: the average of squares; centered, that of gradients, or NULL; the momentum buffer, or NULL. */
+static void rmsprop(size_t n, double *p, const double *g, double *const state[3], const fg_rule *h)
 {
+    double *v = state[0], *mean = state[1], *m = state[2];
     if (mean && m)
         rmsprop_loop(1, 1, n, p, g, v, mean, m, h);
     else if (mean)
@@ -121,9 +126,10 @@ static void rmsprop(size_t n, double *p, const double *g, double *v, double *mea
         rmsprop_loop(0, 0, n, p, g, v, mean, m, h);
 }
 
-static void adagrad(size_t n, double *restrict p, const double *restrict g, double *restrict total,
-                    const fg_adagrad *h)
+/* state: the sum of squares. */
+static void adagrad(size_t n, double *restrict p, const double *restrict g, double *const state[3], const fg_rule *h)
 {
+    double *restrict total = state[0];
     const double lr = h->lr, eps = h->eps, wd = h->weight_decay, sign = h->maximize ? -1.0 : 1.0;
     const int decay = wd != 0.0;
     for (size_t i = 0; i < n; i++) {
@@ -134,10 +140,11 @@ static void adagrad(size_t n, double *restrict p, const double *restrict g, doub
     }
 }
 
-static void adadelta(size_t n, double *restrict p, const double *restrict g, double *restrict v,
-                     double *restrict u, const fg_adadelta *h)
+/* state: the averages of squares of gradients and of updates. */
+static void adadelta(size_t n, double *restrict p, const double *restrict g, double *const state[3], const fg_rule *h)
 {
-    const double lr = h->lr, rho = h->rho, keep = 1.0 - h->rho, eps = h->eps, wd = h->weight_decay;
+    double *restrict v = state[0], *restrict u = state[1];
+    const double lr = h->lr, rho = h->alpha, keep = 1.0 - h->alpha, eps = h->eps, wd = h->weight_decay;
     const double sign = h->maximize ? -1.0 : 1.0;
     const int decay = wd != 0.0;
     for (size_t i = 0; i < n; i++) {

@@ -112,56 +112,33 @@ cdef extern from "tape.h" nogil:
     fg_id *fg_record_extra(fg_record *r)
     fg_id fg_record_slot(const fg_record *r, const fg_view *v, fg_id row, fg_id col)
 
-    ctypedef struct fg_sgd:
+    enum:
+        FG_NO_RULE
+        FG_SGD
+        FG_ADAM
+        FG_RMSPROP
+        FG_ADAGRAD
+        FG_ADADELTA
+
+    ctypedef struct fg_rule:
         double lr
+        double weight_decay
+        double eps
+        int maximize
         double momentum
         double dampening
-        double weight_decay
         int nesterov
-        int maximize
         int first
-
-    ctypedef struct fg_adam:
-        double lr
         double beta1
         double beta2
-        double eps
-        double weight_decay
         double correction1
         double correction2
         int decoupled
-        int maximize
-
-    ctypedef struct fg_rmsprop:
-        double lr
         double alpha
-        double eps
-        double weight_decay
-        double momentum
-        int maximize
-
-    ctypedef struct fg_adagrad:
-        double lr
-        double eps
-        double weight_decay
-        int maximize
-
-    ctypedef struct fg_adadelta:
-        double lr
-        double rho
-        double eps
-        double weight_decay
-        int maximize
 
     ctypedef struct fg_kernels:
         const char *isa
-        void (*sgd)(size_t n, double *p, const double *g, double *m, const fg_sgd *h)
-        void (*adam)(size_t n, double *p, const double *g, double *m, double *v, double *v_max,
-                     const fg_adam *h)
-        void (*rmsprop)(size_t n, double *p, const double *g, double *v, double *mean, double *m,
-                        const fg_rmsprop *h)
-        void (*adagrad)(size_t n, double *p, const double *g, double *total, const fg_adagrad *h)
-        void (*adadelta)(size_t n, double *p, const double *g, double *v, double *u, const fg_adadelta *h)
+        void (**update)(size_t n, double *p, const double *g, double *const *state, const fg_rule *h)
         double (*power_sum)(size_t n, const double *x, double power, double divisor)
         void (*scale)(size_t n, double a, double *x)
         void (*clip)(size_t n, double bound, double *x)

@@ -13,13 +13,19 @@ neither the result nor its derivatives, so no gradient is lost.
 """
 import builtins
 import math
+import operator
 
+from flatgrad import _core
 from flatgrad._core import Value, maximum, minimum
 from flatgrad.errors import ShapeError, UnknownNameError
 
 __all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_entropy", "dot", "hinge", "huber",
            "kl_div", "kl_div_log", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax", "squared_error",
            "sum", "weighted_bce_with_logits"]
+
+# The rows of ops.def that are operators of Python's.
+OPERATORS = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+             "pow": operator.pow, "powc": operator.pow, "neg": operator.neg}
 
 # The methods of Value that a neuron may apply to its sum.
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid")
@@ -497,6 +503,60 @@ def kl_div_log(x, y):
     """
     y = value(y)
     return y.exp() * (y - x)
+
+
+def instruction(name, operands, rows, cols, operation=None, k=0, labels=()):
+    """The results of an instruction, a list of Values for each of `rows`: what scalar_graph() makes in its place.
+
+    Parameters
+    ----------
+    name : str
+        Its row of `csrc/ops.def`.
+    operands : list of list of list of Value or float
+        Each a list of rows, of shapes that fit.
+    rows, cols : int
+        The shape of the results.
+    operation : str, optional
+        The row of a map's operation, or of a layer's activation.
+    k : int, optional
+        The exponent of the operation 'powi'.
+    labels : list of int, optional
+        The columns of cross entropy's classes.
+
+    Returns
+    -------
+    list of list of Value
+
+    Examples
+    --------
+    >>> from flatgrad import scalar
+    >>> [[x.data for x in row] for row in scalar.instruction("map", [[[1.0, 2.0]], [[3.0], [4.0]]], 2, 2, "mul")]
+    [[3.0, 6.0], [4.0, 8.0]]
+    """
+    if name == "map":
+        return mapped(operation, k, operands, rows, cols)
+    if name == "layer":
+        x, w, (b,) = operands if len(operands) == 3 else (*operands, [[None] * cols])
+        return [[neuron(weights, row, bias, operation) for weights, bias in zip(w, b)] for row in x]
+    x, = operands
+    if name == "cross_entropy":
+        return [[cross_entropy(x, labels)]]
+    if name in ("softmax", "log_softmax"):
+        return [globals()[name](row) for row in x]
+    if rows * cols == 1:
+        x = [[item for row in x for item in row]]
+    return [[globals()[name](row) for row in x]]
+
+
+def mapped(operation, k, operands, rows, cols):
+    """The results of a row of `csrc/ops.def` on each element of operands, which are repeated along a length of 1."""
+    if operation == "powi":
+        operation, operands = "pow", [*operands, [[k]]]
+    function = OPERATORS.get(operation) or globals().get(operation) or getattr(_core, operation)
+    if len(operands) == 3 and operation in __all__:   # one Value for a parameter that several have in common
+        operands = [*operands[:2], [[value(x) for x in row] for row in operands[2]]]
+    pick = [[[row[j % len(row)] for j in range(cols)] for row in x] for x in operands]
+    return [[value(function(*items)) for items in zip(*[x[i % len(x)] for x in pick])] for i in range(rows)]
 
 
 def value(x):

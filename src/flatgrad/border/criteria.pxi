@@ -1,22 +1,10 @@
 # criteria.pxi: Losses of predictions and targets, each one instruction; losses.py checks what they are given.
 #
-# Uses contexts, handles, instructions, numbers, operands, python, reductions, scalars, tape, views.
+# Uses contexts, instructions, operands, reductions, scalars, tape, views.
 
 cdef inline bint is_sign(double x, double tolerance) noexcept:
     """Whether it is -1 or 1; nan is not."""
     return fabs(fabs(x) - 1.0) <= tolerance
-
-
-cdef bint are_signs(PyObject *row) noexcept:
-    cdef PyObject **items = PySequence_Fast_ITEMS(<object>row)
-    cdef Py_ssize_t k
-    for k in range(PySequence_Fast_GET_SIZE(<object>row)):
-        if is_value(items[k]):
-            if not is_sign(tape.data[(<fg_handle *>items[k]).id], NEAR_SIGN):
-                return False
-        elif not (is_float(items[k]) and is_sign(PyFloat_AS_DOUBLE(<object>items[k]), 0.0)):
-            return False
-    return True
 
 
 cdef double NEAR_SIGN = 1e-3   # so near are Values and Tensors with a gradient, for finite differences
@@ -24,36 +12,21 @@ cdef double NEAR_SIGN = 1e-3   # so near are Values and Tensors with a gradient,
 
 def all_signs(x):
     """Whether all numbers of an operand are -1 or 1: Values, and Tensors that are no constants, nearly."""
-    cdef Operand operand
-    cdef Operand *a = &operand
+    cdef Operand a
     cdef list keep = []
-    cdef fg_id i, j
     cdef fg_view view
     cdef size_t k
     cdef double tolerance
-    cdef bint wrong = False
-    cdef PyObject **rows
-    take("target", x, a, keep)
-    tolerance = 0.0 if is_constant(a) else NEAR_SIGN
-    if a.kind == NUMBER:
-        wrong = not is_sign(a.number, tolerance)
-    elif a.kind == VALUE:
-        wrong = not is_sign(tape.data[(<fg_handle *>a.o).id], tolerance)
-    elif a.kind == ARRAY:
+    take("target", x, &a, keep)
+    tolerance = 0.0 if is_constant(&a) else NEAR_SIGN
+    if a.kind == ARRAY or a.kind == TENSOR:
+        view = view_of(<Tensor>a.o) if a.kind == TENSOR else fg_view(0, 0, a.rows, a.cols, 0, 0)
         for k in range(<size_t>a.rows * a.cols):
-            wrong |= not is_sign(a.array[k], tolerance)
-    elif a.kind == TENSOR:
-        view = view_of(<Tensor>a.o)
-        for i in range(view.rows):
-            for j in range(view.cols):
-                wrong |= not is_sign(tape.data[slot_in(&view, i, j)], tolerance)
-    elif a.kind == LIST:
-        wrong = not are_signs(a.o)
-    elif a.kind == ROWS:
-        rows = PySequence_Fast_ITEMS(<object>a.o)
-        for k in range(<size_t>PySequence_Fast_GET_SIZE(<object>a.o)):
-            wrong |= not are_signs(rows[k])
-    return not wrong
+            if not is_sign(a.array[k] if a.kind == ARRAY else tape.data[pick_slot(&view, k)], tolerance):
+                return False
+        return True
+    return all([is_sign(tape.data[(<Value>item).id], NEAR_SIGN) if isinstance(item, Value) else is_sign(item, 0.0)
+                for row in rows_in(&a) for item in row])
 
 
 def pairwise(str name not None, prediction, target, str reduction not None, parameter=None):
@@ -68,9 +41,6 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
     cdef fg_id v, count = 2 if parameter is None else 3, rows, cols
     if count != <fg_id>fg_op_table[op].arity:
         raise ValueError(f"parameter: {name} has {fg_op_table[op].arity} operands, got {count}")
-    prediction, target = reusable(prediction), reusable(target)
-    if in_scalar_graph():
-        return scalar_pairwise(name, prediction, target, reduction, parameter)
     take("prediction", prediction, &operands[0], keep)
     take("target", target, &operands[1], keep)
     for v in range(2):   # a column and a row of the same length fit: both as a row
@@ -83,7 +53,8 @@ def pairwise(str name not None, prediction, target, str reduction not None, para
         take("parameter", parameter, &operands[2], keep)
         if operands[2].rows != 1 or (operands[2].cols != 1 and operands[2].cols != cols):
             raise ShapeError(f"parameter: shape {shape_of(&operands[2])} does not fit {shape_of(&operands[0])}")
-    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, count, rows, cols, GIVE_TENSOR, 2)
+    losses = instruction_(FG_MAP, <fg_id>op, 0, operands, count, rows, cols,   # of single nodes, no copies
+                          GIVE_LIST if in_scalar_graph() and reduction != "none" else GIVE_TENSOR, 2)
     if reduction == "mean":
         return reduce_(FG_MEAN, losses, None)
     if reduction == "sum":
@@ -100,7 +71,6 @@ def cross_entropy(logits, labels):
     cdef const int64_t[::1] given
     cdef int64_t *numbers
     cdef Py_ssize_t k
-    logits = reusable(logits)
     take("logits", logits, &a, keep)
     given = labels
     if a.ndim == 0 or elements_of(&a) == 0 or given.shape[0] != a.rows:
@@ -112,7 +82,4 @@ def cross_entropy(logits, labels):
         numbers[k] = given[k]
         if not 0 <= numbers[k] < a.cols:
             raise ValueError(f"target[{k}]: expected 0 to {a.cols - 1}, got {numbers[k]}")
-    if in_scalar_graph():
-        rows = nested(logits)
-        return scalar("cross_entropy")(rows if a.ndim == 2 else [rows], [numbers[k] for k in range(given.shape[0])])
     return instruction_(FG_CROSS_ENTROPY, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0, False, numbers, a.rows)

@@ -55,7 +55,7 @@ def derivatives(outputs, inputs):
         if type(item) is Tensor and (<Tensor>item).constant:
             raise ArgumentError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
                                 f"requires_grad=False of shape {item.shape}")
-        if has_frozen(item):
+        if frozen_in(item) > 0:
             raise ArgumentError(f"inputs[{k}]: expected numbers that require a gradient, got {shortened(item)} with "
                                 "requires_grad=False")
     result = numpy.zeros((n_outputs, n_inputs))

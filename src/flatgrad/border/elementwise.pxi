@@ -3,7 +3,7 @@
 #
 # One result is a node, several are an instruction. Their names and docstrings are made in publish.pxi.
 #
-# Uses contexts, handles, instructions, messages, numbers, operands, operators, python, scalars, tape.
+# Uses handles, instructions, messages, numbers, operands, operators, python, tape.
 
 cdef object map_tensors(int op, int32_t k, tuple xs, tuple names):
     """A row of ops.def on every element, as one instruction."""
@@ -15,8 +15,6 @@ cdef object map_tensors(int op, int32_t k, tuple xs, tuple names):
     for v in range(count):
         take(names[v] if names else f"operand of {symbol}", xs[v], &operands[v], keep)
     check_shapes(symbol, operands, count, &rows, &cols, &ndim)
-    if in_scalar_graph():
-        return scalar_map(op, k, xs)
     return instruction_(FG_MAP, <fg_id>op, k, operands, count, rows, cols,
                         GIVE_TENSOR if ndim else GIVE_VALUE, ndim)
 

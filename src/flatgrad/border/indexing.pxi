@@ -95,11 +95,7 @@ cdef object picked(Tensor t, object key):
     if positions.size >= MOST_NODES:
         raise MemoryError(f"Tensor of shape {t.shape}: {positions.size} elements do not fit on the tape")
     flat = np.ascontiguousarray(positions).reshape(-1)
-    a.turned = False
-    a.exact = True
-    a.ndim = positions.ndim
-    a.rows = positions.shape[0] if a.ndim == 2 else 1
-    a.cols = positions.shape[a.ndim - 1]
+    pick(&a, PICK, t, flat, positions)
     if t.constant:
         numbers = np.empty(flat.shape[0])
         source = view_of(t)   # now: making objects may have moved it
@@ -108,9 +104,6 @@ cdef object picked(Tensor t, object key):
         a.kind = ARRAY
         a.array = &numbers[0]
         return leaf_tensor(&a, True)
-    a.kind = PICK
-    a.o = <PyObject *>t
-    a.pick = &flat[0]
     return instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR, a.ndim)
 
 

@@ -3,7 +3,7 @@
 # instruction_() makes room and fills in what `take` has converted; a failure leaves the tape as it was, and the
 # message names the element. Which shapes an operation asks for is known to the rooms that offer it.
 #
-# Uses handles, messages, operands, python, sweeps, tape, views.
+# Uses contexts, handles, messages, operands, python, scalars, sweeps, tape, views.
 
 cdef enum:
     GIVE_VALUE, GIVE_LIST, GIVE_TENSOR
@@ -12,7 +12,8 @@ cdef enum:
 cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_id count, fg_id rows, fg_id cols,
                          int give_what, int ndim, bint turned=False, const int64_t *labels=NULL,
                          fg_id label_count=0):
-    """Make a block instruction; its results as a Value, a list of Values or a Tensor."""
+    """Make a block instruction; its results as a Value, a list of Values or a Tensor. Within scalar_graph(), its graph
+    of single nodes, and for a Tensor their copies."""
     cdef uint64_t nodes = <uint64_t>rows * cols + 1, words = fg_block_words(count, label_count)
     cdef fg_id v, n, npool, node = 0
     cdef fg_handle *handle = NULL
@@ -21,6 +22,14 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
     cdef list values
     cdef int status = 0
     cdef bint constant = True
+    if in_scalar_graph() and param != FG_COPY:
+        made = scalar_rows(op, param, k, operands, count, rows, cols, labels, label_count)
+        if turned:
+            made = [list(column) for column in zip(*made)]
+        if give_what == GIVE_TENSOR and ndim == 2:
+            return Tensor(made)
+        values = [item for row in made for item in row]
+        return values[0] if give_what == GIVE_VALUE else values if give_what == GIVE_LIST else Tensor(values)
     for v in range(count):
         if operands[v].kind != TENSOR and operands[v].kind != VALUE:
             nodes += elements_of(&operands[v])
@@ -69,6 +78,18 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
         tie_run(tensor.run, node)
         return tensor
     return with_handles(values, node)
+
+
+cdef Tensor tensor_of(const Operand *a, bint constant):
+    """A Tensor of its own with an operand's elements, of at least one dimension."""
+    cdef Operand copied = a[0]
+    cdef Tensor made
+    if a.kind == ARRAY:
+        return leaf_tensor(a, constant)
+    copied.ndim = a.ndim if a.ndim > 0 else 1
+    made = instruction_(FG_MAP, FG_COPY, 0, &copied, 1, a.rows, a.cols, GIVE_TENSOR, copied.ndim)
+    made.constant = constant or is_constant(a)
+    return made
 
 
 cdef list with_handles(list values, fg_id node):
@@ -140,42 +161,42 @@ cdef int check_shapes(str name, const Operand *operands, fg_id count, fg_id *row
 
 
 def instruction(Value value not None):
-    """What a fused Value is made of: (name, operands, parameters), or None for any other Value.
+    """What a fused Value is made of, as scalar.instruction() takes it, or None for any other Value.
 
-    name and operands: 'layer' (x, w, b), 'map' its operands, 'cross_entropy' (rows,), and reductions and
-    softmax (xs,), each a tuple of Values.
+    (name, operands, parameters, index): each operand a tuple of rows of Values, as far as they reach it; the parameters
+    by name; which of the results of a softmax it is, and 0 for any other instruction.
     """
-    cdef fg_id block = block_of(value.id), v, row, col, at
+    cdef fg_id block = block_of(value.id), col, k
     cdef int op = fg_tape_op(&tape, block)
     cdef fg_record *r
+    cdef bint biased
     if not fg_op_is_block(op):
         return None
     name = fg_op_table[op].name.decode()
     hold_ids()
     try:
         r = fg_tape_record(&tape, block)
-        at = value.id - (block - tape.args[block].b)
-        row, col = at // r.cols, at % r.cols
-        k, param = <int32_t>r.k, <int>r.param
-        ids = operand_ids(value.id)
-        if op == FG_LAYER:
-            bias = handle_of(ids.pop(0)) if r.views > 2 else None
-            handles = [handle_of(i) for i in ids]
-            activation = None if param == FG_LEAF else fg_op_table[param].name.decode()
-            return name, (tuple(handles[1::2]), tuple(handles[0::2]), bias), {"activation": activation}
-        handles = [handle_of(i) for i in ids]
+        col = (value.id - (block - tape.args[block].b)) % r.cols
+        biased = r.views > 2
+        parameters = {}
+        if op == FG_MAP or op == FG_LAYER:
+            parameters["operation"] = None if r.param == FG_LEAF else fg_op_table[r.param].name.decode()
         if op == FG_MAP:
-            return name, tuple(handles), {"operation": fg_op_table[param].name.decode(), "k": k}
+            parameters["k"] = <int32_t>r.k
         if op == FG_CROSS_ENTROPY:
-            labels = []
-            r = fg_tape_record(&tape, block)
-            for v in range(r.extra):
-                labels.append(fg_record_extra(fg_tape_record(&tape, block))[v])
-            width = len(handles) // len(labels)
-            rows = tuple([tuple(handles[i * width:(i + 1) * width]) for i in range(len(labels))])
-            return name, (rows,), {"labels": tuple(labels)}
-        if op == FG_SOFTMAX or op == FG_LOG_SOFTMAX:
-            return name, (tuple(handles),), {"index": col}
-        return name, (tuple(handles),), {}
+            parameters["labels"] = tuple([fg_record_extra(r)[k] for k in range(r.extra)])
+        handles = [handle_of(i) for i in operand_ids(value.id)]
+        if op == FG_LAYER:
+            b = ([handles.pop(0)],) if biased else ()
+            operands = (handles[1::2], handles[0::2], *b)
+        elif op == FG_MAP:
+            operands = [[x] for x in handles]
+        elif op == FG_CROSS_ENTROPY:
+            width = len(handles) // len(parameters["labels"])
+            return name, (tuple([tuple(handles[k:k + width]) for k in range(0, len(handles), width)]),), parameters, 0
+        else:
+            operands = (handles,)
+        return (name, tuple([(tuple(x),) for x in operands]), parameters,
+                col if op == FG_SOFTMAX or op == FG_LOG_SOFTMAX else 0)
     finally:
         release_ids()

@@ -124,18 +124,19 @@ cdef tuple as_part(str name, object part):
     """A Tensor with the elements of a part that is none, and the shape of the part."""
     cdef Operand a
     cdef list keep = []
-    part = reusable(part)
     take(name, part, &a, keep)
     if elements_of(&a) == 0:
         raise ShapeError(f"{name}: expected at least one element, got shape {shape_of(&a)}")
     shape = shape_of(&a)
-    return Tensor(part if shape else [part], requires_grad=a.kind != NUMBER and a.kind != ARRAY), shape
+    if a.kind == NUMBER:
+        return Tensor([a.number], requires_grad=False), shape
+    return tensor_of(&a, a.kind == ARRAY), shape
 
 
 cdef object gathered(str name, list tensors, object taken, list sizes):
     """The elements at places of Tensors that had these sizes, as _moved() counts them."""
     cdef Operand a
-    cdef const int64_t[::1] pick
+    cdef const int64_t[::1] places
     cdef const int64_t[::1] limits
     cdef list own
     cdef Tensor t
@@ -158,18 +159,13 @@ cdef object gathered(str name, list tensors, object taken, list sizes):
     for k in range(len(sizes)):
         if own[k + 1].size != sizes[k]:
             raise RuntimeError("a Tensor changed while it was read")
-    pick = taken.reshape(-1)
+    places = taken.reshape(-1)
     limits = np.array([1 if own[0] is not None else 0, *sizes], np.int64)
-    for k in range(pick.shape[0]):   # `function` may have returned anything
-        if not 0 <= pick[k] >> 32 < limits.shape[0] or pick[k] & 0xFFFFFFFF >= limits[pick[k] >> 32]:
-            raise IndexError(f"{name}: place {pick[k]} is in none of the parts")
+    for k in range(places.shape[0]):   # `function` may have returned anything
+        if not 0 <= places[k] >> 32 < limits.shape[0] or places[k] & 0xFFFFFFFF >= limits[places[k] >> 32]:
+            raise IndexError(f"{name}: place {places[k]} is in none of the parts")
     if taken.ndim == 0:
-        t = own[pick[0] >> 32]
-        return element(t, <fg_id>((pick[0] & 0xFFFFFFFF) // t.cols), <fg_id>((pick[0] & 0xFFFFFFFF) % t.cols))
-    a.kind = JOIN
-    a.turned, a.exact, a.ndim = False, True, taken.ndim
-    a.rows = taken.shape[0] if a.ndim == 2 else 1
-    a.cols = taken.shape[a.ndim - 1]
-    a.o = <PyObject *>own
-    a.pick = &pick[0]
+        t = own[places[0] >> 32]
+        return element(t, <fg_id>((places[0] & 0xFFFFFFFF) // t.cols), <fg_id>((places[0] & 0xFFFFFFFF) % t.cols))
+    pick(&a, JOIN, own, places, taken)
     return instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR, a.ndim)

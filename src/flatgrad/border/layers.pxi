@@ -3,7 +3,7 @@
 # Sample and weights are looked at first, and room is made; then ids and pointers are read, and no Python code runs
 # any more. Whatever is not plain is called neuron by neuron.
 #
-# Uses contexts, elementwise, handles, instructions, neurons, numbers, operands, products, python, scalars, tape,
+# Uses contexts, elementwise, handles, instructions, neurons, numbers, operands, products, python, tape,
 # value_type, views.
 
 cdef enum:
@@ -153,41 +153,52 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     return with_handles(values, node)
 
 
+cdef object samples_of(object x, bint *several):
+    """A module's input, read once: several samples as they are, or as an array; one as a list or tuple."""
+    several[0] = isinstance(x, Tensor)
+    if several[0]:
+        return x
+    if isinstance(x, (list, tuple)):
+        x = plain_sequence(x)
+        several[0] = len(x) > 0 and is_row(x[0])
+        return x
+    if has_array(x):   # a data frame, too
+        x = np_asarray(x)
+        several[0] = x.ndim == 2
+        return x if several[0] else one_sample(x.tolist())
+    return [x] if isinstance(x, Value) else one_sample(x)   # a layer of one neuron gives a Value
+
+
+cdef bint are_plain(list neurons) except -1:
+    """Whether all are Neurons with Values for weights, of one length above 0, and of one activation."""
+    cdef Weights n
+    for neuron in neurons:
+        if not isinstance(neuron, Weights) or not calls(neuron, neuron_call):
+            return False
+        n = <Weights>neuron
+        if (not rule_is_ours(n.code) or not (is_current(n) or see(n) == 1) or type(n.bias) is not Value
+                or n.code != (<Weights>neurons[0]).code or len(n.kept) != len((<Weights>neurons[0]).kept)):
+            return False
+    return len((<Weights>neurons[0]).kept) > 0
+
+
 def layer_forward(neurons not None, x):
     """The neurons' outputs for a sample, a list of Values or the only one, or for a batch, a Tensor.
 
     As one instruction if they are Neurons with Values as weights; else each neuron is called.
     """
     cdef Plan plan
-    cdef bint batch, fused = True
-    cdef Weights n
-    x = [x] if isinstance(x, Value) else as_array(x)   # a layer of one neuron gives a Value
-    batch = is_batch(x)
+    cdef bint batch
+    x = samples_of(x, &batch)
     if not in_scalar_graph() and plan_layer(neurons, &plan):
-        if not batch and not isinstance(x, (list, tuple)):
-            x = x.tolist() if is_ndarray(x) else one_sample(x)
         result = run_plans(&plan, 1, x, batch)
         if result is not NotImplemented:
             return result
     # A closer look.
     neurons = list(neurons)
-    for neuron in neurons:
-        if not isinstance(neuron, Weights) or not calls(neuron, neuron_call):
-            fused = False
-            break
-        n = <Weights>neuron
-        if not rule_is_ours(n.code):
-            fused = False
-            break
-        fused = ((is_current(n) or see(n) == 1) and type(n.bias) is Value and n.code == (<Weights>neurons[0]).code
-                 and len(n.kept) == len((<Weights>neurons[0]).kept))
-        if not fused:
-            break
     if not neurons:
         return []
-    if fused and not in_scalar_graph() and len((<Weights>neurons[0]).kept) > 0:
-        if not batch and not isinstance(x, (list, tuple, Tensor)):
-            x = one_sample(x)
+    if not in_scalar_graph() and are_plain(neurons):
         check_width(x, len((<Weights>neurons[0]).kept))
         if plan_layer(neurons, &plan):
             result = run_plans(&plan, 1, x, batch)
@@ -200,13 +211,12 @@ def layer_forward(neurons not None, x):
                         ("x", "w", "b"), GIVE_TENSOR if batch else GIVE_LIST)
         return result[0] if not batch and len(neurons) == 1 else result
     if not batch:
-        if not isinstance(x, (list, tuple)):
-            x = one_sample(x)
         out = [neuron(x) for neuron in neurons]
         return out[0] if len(out) == 1 else out
     if isinstance(x, Tensor) and x.ndim == 1:
-        return packed([neuron(list(x)) for neuron in neurons])
-    return packed([[neuron(row) for neuron in neurons] for row in nested(x)])
+        return Tensor([neuron(list(x)) for neuron in neurons])
+    rows = [[item for item in row] if is_row(row) else row for row in (x.tolist() if is_ndarray(x) else x)]
+    return Tensor([[neuron(row) for neuron in neurons] for row in rows])
 
 
 cdef int check_width(object x, Py_ssize_t nin) except -1:
@@ -233,10 +243,7 @@ def network_forward(list layers not None, x):
         keep.append(neurons)
         if not plan_layer(neurons, &plans[l]):
             return NotImplemented
-    x = as_array(x)
-    batch = is_batch(x)
-    if not batch and not isinstance(x, (list, tuple)):
-        if not is_array(x):   # it may be readable once only, and that is for the first layer to do
-            return NotImplemented
-        x = x.tolist()
+    if not (isinstance(x, (list, tuple, Tensor)) or has_array(x)):
+        return NotImplemented   # it may be readable once only, and that is for the first layer to do
+    x = samples_of(x, &batch)
     return run_plans(plans, count, x, batch)

@@ -18,6 +18,7 @@ cdef struct Operand:
                            # list of Tensors that nobody else has
     fg_id rows, cols
     int ndim               # 0, 1 or 2; one dimension is a row
+    bint flat              # a list of elements: it makes a list of a result of one dimension
     bint exact             # its Values are of no subclass
     bint turned            # the operand is the transpose of what it says here
     double number          # NUMBER
@@ -26,48 +27,10 @@ cdef struct Operand:
                            # Tensor, times 2**32, and which of its elements
 
 
-cdef bint is_matrix(object x):
-    """Whether an operand makes a Tensor of the result of an elementwise function."""
-    return isinstance(x, (Tensor, list, tuple)) or (is_ndarray(x) and x.ndim > 0 and x.size != 1)
-
-
 cdef bint is_row(object x):
     if type(x) is Value or type(x) is float:
         return False
     return isinstance(x, (list, tuple, Tensor)) or (is_ndarray(x) and x.ndim > 0)
-
-
-cdef bint is_flat_list(object x):
-    return isinstance(x, (list, tuple)) and not (len(x) > 0 and is_row(x[0]))
-
-
-cdef bint is_array(object x):
-    """What gives a Tensor where a list gives a list."""
-    return isinstance(x, Tensor) or has_array(x)
-
-
-cdef object reusable(object x):
-    """An operand that can be read more than once."""
-    if isinstance(x, (list, tuple)):
-        return plain_sequence(x)
-    return x if isinstance(x, (Value, type)) or is_array(x) or not hasattr(x, "__iter__") else list(x)
-
-
-cdef object as_array(object x):
-    """Another package's table or vector, such as a data frame, as an ndarray; a subclass of list or tuple as a
-    list; anything else as it is."""
-    if isinstance(x, (list, tuple)):
-        return plain_sequence(x)
-    if isinstance(x, Tensor) or not has_array(x) or is_ndarray(x):
-        return x
-    return np_asarray(x)
-
-
-cdef bint is_batch(object x):
-    """Whether a module's input makes a Tensor of its output."""
-    if isinstance(x, (list, tuple)):
-        return len(x) > 0 and is_row(x[0])
-    return isinstance(x, Tensor) or (is_ndarray(x) and x.ndim == 2)
 
 
 cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
@@ -114,6 +77,7 @@ cdef bint take_plain(object x, Operand *a) noexcept:
     a.exact = True
     a.o = <PyObject *>x
     a.ndim = 0
+    a.flat = False
     a.rows = a.cols = 1
     if type(x) is Value:
         a.kind = VALUE
@@ -134,6 +98,7 @@ cdef bint take_plain(object x, Operand *a) noexcept:
         elif Py_TYPE(items[k]) != &PyFloat_Type:
             return False
     a.kind = LIST
+    a.flat = True
     a.cols, a.ndim = <fg_id>count, 1
     return not numbers   # numbers alone are an array
 
@@ -148,6 +113,7 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
         return 0
     a.o = NULL
     a.ndim = 0
+    a.flat = False
     a.rows = a.cols = 1
     if isinstance(x, Value):
         a.kind = VALUE
@@ -163,7 +129,7 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
         elements, count = checked_elements(name, x, &numbers, &a.exact)
         if count >= MOST_NODES:
             raise MemoryError(f"{name}: {count} elements do not fit on the tape")
-        a.rows, a.cols, a.ndim = 1, <fg_id>count, 1
+        a.rows, a.cols, a.ndim, a.flat = 1, <fg_id>count, 1, True
         if numbers:
             return take_floats(name, elements, count, a, keep)
         a.kind = LIST
@@ -183,7 +149,9 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
             return take_array(name, array, a, keep)
         keep.append(array.tolist())
         if array.ndim > 0 or not has_array(keep[-1]):   # else it may have made an array of itself
-            return take(name, keep[-1], a, keep)
+            take(name, keep[-1], a, keep)
+            a.flat = False
+            return 0
     if isinstance(x, (str, bytes, dict, type)) or has_array(x) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name}: expected a Value, a number, a Tensor, an array or a list of them, got "
                         f"{describe(x)}")
@@ -343,6 +311,15 @@ cdef int fill_list(PyObject *row, fg_id count, fg_id *ids, fg_id step) noexcept:
             ids[k * step] = fg_tape_push_leaf(&tape, PyFloat_AS_DOUBLE(<object>items[k]))
         else:
             return -1
+    return 0
+
+
+cdef int pick(Operand *a, int kind, object o, const int64_t[::1] flat, object places) except -1:
+    """An operand of elements at places, an array of one or two dimensions: `flat` are the same."""
+    a.kind, a.o, a.pick = kind, <PyObject *>o, &flat[0]
+    a.turned, a.exact, a.flat, a.ndim = False, True, False, places.ndim
+    a.rows = places.shape[0] if a.ndim == 2 else 1
+    a.cols = places.shape[a.ndim - 1]
     return 0
 
 

@@ -165,10 +165,6 @@ cdef inline int put_integer(Buffer *b, int32_t x) except -1:
     return put(b, &x, sizeof(int32_t))
 
 
-cdef bytes taken(Buffer *b):
-    return b.bytes[:b.size] if b.size > 0 else b""
-
-
 cdef int compare_ids(const void *a, const void *b) noexcept nogil:
     cdef fg_id i = (<const fg_id *>a)[0], j = (<const fg_id *>b)[0]
     return (i > j) - (i < j)
@@ -183,6 +179,9 @@ cdef int put_place(Buffer *places, Part *p, fg_id operand, fg_id *first, fg_id *
 
 cdef enum:
     OPS, PLACES, LENGTHS, INTEGERS, PARTIALS, DATA, GRAD, MEMBERS, FROZEN, BUFFERS
+
+
+cdef Py_ssize_t[BUFFERS] ITEM_SIZE = [1, 4, 4, 4, 8, 8, 8, 4, 4]
 
 
 cdef tuple pack(Part *p, list members):
@@ -270,8 +269,7 @@ cdef tuple pack(Part *p, list members):
                 raise MemoryError()
         for o in members:
             put_integer(&b[MEMBERS], <int32_t>number_of(&entries, key_of((<fg_handle *>o).id)))
-        return (FORMAT, tuple(names), taken(&b[OPS]), taken(&b[PLACES]), taken(&b[LENGTHS]), taken(&b[INTEGERS]),
-                taken(&b[PARTIALS]), taken(&b[DATA]), taken(&b[GRAD]), taken(&b[MEMBERS]), taken(&b[FROZEN]))
+        return (FORMAT, tuple(names), *[b[op].bytes[:b[op].size] if b[op].size > 0 else b"" for op in range(BUFFERS)])
     finally:
         free_addresses(&entries)
         for op in range(BUFFERS):

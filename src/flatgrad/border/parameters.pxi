@@ -4,23 +4,6 @@
 #
 # Uses handles, messages, operands, python, tape.
 
-cdef enum:
-    RULE_NONE
-    RULE_SGD
-    RULE_ADAM
-    RULE_RMSPROP
-    RULE_ADAGRAD
-    RULE_ADADELTA
-
-
-cdef union Settings:
-    fg_sgd sgd
-    fg_adam adam
-    fg_rmsprop rmsprop
-    fg_adagrad adagrad
-    fg_adadelta adadelta
-
-
 @cython.final
 cdef class Parameters:
     """Values and leaf Tensors, updated together by one call into C.
@@ -49,7 +32,7 @@ cdef class Parameters:
     cdef readonly Py_ssize_t count
     cdef long long moves        # handle_moves when the stretches were found
     cdef int rule
-    cdef Settings how           # of that rule; some of it for the next step only
+    cdef fg_rule how            # its settings, some of them for the next step only
     cdef double lr_decay        # Adagrad's
     cdef long long steps        # how many there were, for a rule that counts them
     cdef dict state
@@ -172,14 +155,17 @@ cdef class Parameters:
 
     # ---- the rules ----
 
-    cdef int use(self, int rule, dict state, double[::1] a, double[::1] b, double[::1] c) except -1:
+    cdef int use(self, int rule, dict state, double[::1] a, double[::1] b, double[::1] c, double weight_decay,
+                 double eps, bint maximize) except -1:
         """Take the state; the rule itself comes last, for a step without one does nothing."""
-        self.rule, self.name, self.number = RULE_NONE, None, None
+        self.rule, self.name, self.number, self.lr_decay = FG_NO_RULE, None, None, 0.0
         if ((a is not None and a.shape[0] != self.count) or (b is not None and b.shape[0] != self.count)
                 or (c is not None and c.shape[0] != self.count)):
             raise ValueError(f"state: expected arrays of shape ({self.count},)")
         self.state, self.a, self.b, self.c = state, a, b, c
-        if rule == RULE_ADAM or rule == RULE_ADAGRAD:
+        memset(&self.how, 0, sizeof(fg_rule))
+        self.how.weight_decay, self.how.eps, self.how.maximize = weight_decay, eps, maximize
+        if rule == FG_ADAM or rule == FG_ADAGRAD:
             self.steps = state.setdefault("step", 0)
         self.rule = rule
         return 0
@@ -189,8 +175,8 @@ cdef class Parameters:
         """Steps of `flatgrad.optim.SGD`; with a buffer, of momentum. The first one fills it, if the state
         has none, and puts it there."""
         cdef bint first = momentum_buffer is not None and state.setdefault("momentum_buffer") is None
-        self.use(RULE_SGD, state, momentum_buffer, None, None)
-        self.how.sgd = fg_sgd(0.0, momentum, dampening, weight_decay, nesterov, maximize, first)
+        self.use(FG_SGD, state, momentum_buffer, None, None, weight_decay, 0.0, maximize)
+        self.how.momentum, self.how.dampening, self.how.nesterov, self.how.first = momentum, dampening, nesterov, first
         if first:
             self.name, self.number = "momentum_buffer", momentum_buffer
 
@@ -198,28 +184,27 @@ cdef class Parameters:
              double[::1] max_exp_avg_sq, double beta1, double beta2, double eps,
              double weight_decay, bint decoupled, bint maximize):
         """Steps of `flatgrad.optim.Adam`; with `max_exp_avg_sq`, of AMSGrad."""
-        self.use(RULE_ADAM, state, exp_avg, exp_avg_sq, max_exp_avg_sq)
-        self.how.adam = fg_adam(0.0, beta1, beta2, eps, weight_decay, 0.0, 0.0, decoupled, maximize)
+        self.use(FG_ADAM, state, exp_avg, exp_avg_sq, max_exp_avg_sq, weight_decay, eps, maximize)
+        self.how.beta1, self.how.beta2, self.how.decoupled = beta1, beta2, decoupled
 
     def rmsprop(self, dict state not None, double[::1] square_avg not None, double[::1] grad_avg,
                 double[::1] momentum_buffer, double alpha, double eps, double weight_decay,
                 double momentum, bint maximize):
         """Steps of `flatgrad.optim.RMSprop`: centered with `grad_avg`, with momentum if it has its buffer."""
-        self.use(RULE_RMSPROP, state, square_avg, grad_avg, momentum_buffer)
-        self.how.rmsprop = fg_rmsprop(0.0, alpha, eps, weight_decay, momentum, maximize)
+        self.use(FG_RMSPROP, state, square_avg, grad_avg, momentum_buffer, weight_decay, eps, maximize)
+        self.how.alpha, self.how.momentum = alpha, momentum
 
     def adagrad(self, dict state not None, double[::1] total not None, double lr_decay,
                 double weight_decay, double eps, bint maximize):
         """Steps of `flatgrad.optim.Adagrad`."""
-        self.use(RULE_ADAGRAD, state, total, None, None)
+        self.use(FG_ADAGRAD, state, total, None, None, weight_decay, eps, maximize)
         self.lr_decay = lr_decay
-        self.how.adagrad = fg_adagrad(0.0, eps, weight_decay, maximize)
 
     def adadelta(self, dict state not None, double[::1] square_avg not None, double[::1] acc_delta not None,
                  double rho, double eps, double weight_decay, bint maximize):
         """Steps of `flatgrad.optim.Adadelta`."""
-        self.use(RULE_ADADELTA, state, square_avg, acc_delta, None)
-        self.how.adadelta = fg_adadelta(0.0, rho, eps, weight_decay, maximize)
+        self.use(FG_ADADELTA, state, square_avg, acc_delta, None, weight_decay, eps, maximize)
+        self.how.alpha = rho
 
     @staticmethod
     def have(groups, tuple keys not None, list seen):
@@ -280,49 +265,31 @@ cdef class Parameters:
     cdef int get_ready(self, double lr) except -1:
         """What of a step may fail."""
         cdef double t = <double>(self.steps + 1)
-        if self.rule == RULE_SGD:
-            self.how.sgd.lr = lr
-        elif self.rule == RULE_ADAM:
-            self.how.adam.lr = lr
-            self.how.adam.correction1 = 1.0 - self.how.adam.beta1**t
-            self.how.adam.correction2 = 1.0 - self.how.adam.beta2**t
-        elif self.rule == RULE_RMSPROP:
-            self.how.rmsprop.lr = lr
-        elif self.rule == RULE_ADAGRAD:
-            self.how.adagrad.lr = lr / (1.0 + self.steps * self.lr_decay)
-        elif self.rule == RULE_ADADELTA:
-            self.how.adadelta.lr = lr
-        if self.rule == RULE_ADAM or self.rule == RULE_ADAGRAD:
+        self.how.lr = lr / (1.0 + self.steps * self.lr_decay)
+        if self.rule == FG_ADAM:
+            self.how.correction1, self.how.correction2 = 1.0 - self.how.beta1**t, 1.0 - self.how.beta2**t
+        if self.rule == FG_ADAM or self.rule == FG_ADAGRAD:
             self.name, self.number = "step", self.steps + 1
         return 0
 
     cdef int take_step(self) except -1:
         """Call the kernel. Nothing fails."""
-        cdef Py_ssize_t offset, length, at = 0
+        cdef Py_ssize_t offset, length
         cdef bint frozen
         cdef fg_id i
-        cdef double *a = &self.a[0] if self.a is not None and self.count else NULL
-        cdef double *b = &self.b[0] if self.b is not None and self.count else NULL
-        cdef double *c = &self.c[0] if self.c is not None and self.count else NULL
+        cdef int k
+        cdef double *state[3]
+        state[0] = &self.a[0] if self.a is not None and self.count else NULL
+        state[1] = &self.b[0] if self.b is not None and self.count else NULL
+        state[2] = &self.c[0] if self.c is not None and self.count else NULL
         for first, offset, length, frozen in self.stretches:
             i = first_slot(first) + <fg_id>offset
-            if frozen:
-                pass
-            elif self.rule == RULE_SGD:
-                tape.kernels.sgd(length, tape.data + i, tape.grad + i, a + at if a else NULL, &self.how.sgd)
-            elif self.rule == RULE_ADAM:
-                tape.kernels.adam(length, tape.data + i, tape.grad + i, a + at, b + at, c + at if c else NULL,
-                                  &self.how.adam)
-            elif self.rule == RULE_RMSPROP:
-                tape.kernels.rmsprop(length, tape.data + i, tape.grad + i, a + at, b + at if b else NULL,
-                                     c + at if c else NULL, &self.how.rmsprop)
-            elif self.rule == RULE_ADAGRAD:
-                tape.kernels.adagrad(length, tape.data + i, tape.grad + i, a + at, &self.how.adagrad)
-            elif self.rule == RULE_ADADELTA:
-                tape.kernels.adadelta(length, tape.data + i, tape.grad + i, a + at, b + at, &self.how.adadelta)
-            at += length
-        if self.rule == RULE_SGD:
-            self.how.sgd.first = 0
+            if self.rule != FG_NO_RULE and not frozen:
+                tape.kernels.update[self.rule](length, tape.data + i, tape.grad + i, state, &self.how)
+            for k in range(3):
+                if state[k] != NULL:
+                    state[k] += length
+        self.how.first = 0
         self.steps += 1
         return 0
 

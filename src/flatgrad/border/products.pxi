@@ -2,11 +2,13 @@
 #
 # A LAYER's weights are one row for each output. Layers of neurons are the matter of layers.pxi.
 #
-# Uses contexts, elementwise, instructions, messages, numbers, operands, scalars, views.
+# Uses contexts, elementwise, instructions, messages, numbers, operands, views.
 
 cdef int take_layer(str name, object x, object w, object b, Operand *operands, list keep, tuple names) except -1:
     """Look at the operands of a layer; ValueError unless their shapes fit."""
     take(names[0], x, &operands[0], keep)
+    if operands[0].ndim == 2 and name == "matvec()":
+        raise ShapeError(f"matvec(): x: expected one dimension, got {describe(x)}")
     take(names[1], w, &operands[1], keep)
     if b is not None:
         take(names[2], b, &operands[2], keep)
@@ -26,20 +28,19 @@ cdef int take_layer(str name, object x, object w, object b, Operand *operands, l
     return 0
 
 
-cdef int check_layer(str name, object x, object w, object b) except -1:
-    cdef Operand[3] operands
-    return take_layer(name, x, w, b, operands, [], ("x", "W", "b"))
-
-
 cdef object layer_(str name, object x, object w, object b, int activation, tuple names, int give_what):
     """activation(x @ w.T + b): x of one row or several, w of one row for each output."""
     cdef Operand[3] operands
     cdef list keep = []
     cdef fg_id count = 3 if b is not None else 2
+    cdef bint whole = is_fused(activation) or in_scalar_graph()
     take_layer(name, x, w, b, operands, keep, names)
-    out = instruction_(FG_LAYER, <fg_id>activation if is_fused(activation) else FG_LEAF, 0, operands, count,
-                       operands[0].rows, operands[1].rows, give_what, operands[0].ndim)
-    return out if is_fused(activation) else activated(activation, out)
+    if give_what == GIVE_LIST and not (operands[0].flat and operands[1].kind != TENSOR
+                                       and (b is None or operands[2].kind != TENSOR)):
+        give_what = GIVE_TENSOR
+    out = instruction_(FG_LAYER, <fg_id>activation if whole else FG_LEAF, 0, operands, count, operands[0].rows,
+                       operands[1].rows, give_what, operands[0].ndim)
+    return out if whole else activated(activation, out)
 
 
 def dot(w, x, b=None):
@@ -72,8 +73,6 @@ def dot(w, x, b=None):
     """
     cdef Operand[3] operands
     cdef list keep
-    if in_scalar_graph():
-        return scalar("dot")(unpacked(w), unpacked(x), b)
     if not (take_plain(x, &operands[0]) and take_plain(w, &operands[1])
             and (b is None or take_plain(b, &operands[2]))):
         keep = []
@@ -115,11 +114,7 @@ def matvec(W, x, b=None):
     >>> [y.data for y in flatgrad.matvec(W, [10.0, 1.0])]
     [12.0, 34.0]
     """
-    x = reusable(x)
-    if (not is_flat_list(x) if isinstance(x, (list, tuple))
-            else not isinstance(x, type) and getattr(x, "ndim", 1) != 1):
-        raise ShapeError(f"matvec(): x: expected one dimension, got {describe(x)}")
-    return linear_("matvec()", x, W, b, FG_LEAF)
+    return layer_("matvec()", x, W, b, FG_LEAF, ("x", "W", "b"), GIVE_LIST)
 
 
 def linear(x, W, b=None, activation=None):
@@ -151,18 +146,7 @@ def linear(x, W, b=None, activation=None):
     >>> flatgrad.linear([[1.0, 1.0], [2.0, 0.0]], W, b, 'relu').tolist()
     [[0.0, 7.5], [2.5, 6.5]]
     """
-    return linear_("linear()", x, W, b, activation_of("activation", activation))
-
-
-cdef object linear_(str name, object x, object W, object b, int activation):
-    cdef bint lists
-    x = reusable(x)
-    lists = is_flat_list(x) and not (isinstance(W, Tensor) or isinstance(b, Tensor))
-    if in_scalar_graph():
-        W, b = reusable(W), None if b is None else reusable(b)
-        check_layer(name, x, W, b)
-        return scalar_linear(x, W, b, activation, lists)
-    return layer_(name, x, W, b, activation, ("x", "W", "b"), GIVE_LIST if lists else GIVE_TENSOR)
+    return layer_("linear()", x, W, b, activation_of("activation", activation), ("x", "W", "b"), GIVE_LIST)
 
 
 cdef object matmul_(object left, object right):
@@ -172,7 +156,7 @@ cdef object matmul_(object left, object right):
     cdef fg_id rows, cols
     cdef int ndim
     for x in (left, right):
-        if not (is_matrix(x) or has_array(x)):
+        if not (isinstance(x, (Tensor, list, tuple)) or has_array(x)):
             return NotImplemented
     take("left operand of @", left, &operands[0], keep)
     take("right operand of @", right, &operands[1], keep)
@@ -188,8 +172,6 @@ cdef object matmul_(object left, object right):
     if rows == 0 or cols == 0:
         raise ShapeError(f"@: expected at least one element, got shapes {shapes[0]} and {shapes[1]}")
     ndim = operands[0].ndim + operands[1].ndim - 2
-    if in_scalar_graph():
-        return scalar_matmul(left, right, operands[0].ndim, operands[1].ndim)
     result = instruction_(FG_LAYER, FG_LEAF, 0, operands, 2, rows, cols, GIVE_TENSOR if ndim else GIVE_VALUE, ndim)
     if ndim == 1 and rows > 1:   # a matrix times a vector: the column that it made, as one dimension
         return tensor_view(<Tensor>result, 0, 1, rows, 0, 1, 1)

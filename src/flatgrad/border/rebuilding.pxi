@@ -3,18 +3,12 @@
 # Nothing in the bytes is believed: damaged ones are a ValueError, and nothing has changed. Room is made in between,
 # and ids are held while objects are made.
 #
-# Uses elementwise, entries, handles, messages, python, tape.
+# Uses elementwise, entries, handles, messages, packing, python, tape.
 
-# What is left of a saved graph to be read: a pointer and how many there are, of each kind.
+# What is left of a saved graph to be read, of each kind: where, and how many items.
 cdef struct Rest:
-    const uint8_t *ops
-    const int32_t *places
-    const fg_id *lengths
-    const int32_t *integers
-    const double *partials
-    const double *data
-    const double *grad
-    Py_ssize_t n_ops, n_places, n_lengths, n_integers, n_partials, n_numbers
+    const char *bytes[BUFFERS]
+    Py_ssize_t count[BUFFERS]
 
 
 cdef enum:
@@ -28,6 +22,8 @@ cdef struct Entry:
     const double *partials   # [operands], of FG_LOCAL
     int32_t k                # the exponent
     fg_id numbers            # how many results
+    const double *data       # [numbers]
+    const double *grad       # [numbers]
     bint parts               # they are below the node
     int param                # of an instruction, and what follows
     fg_id rows, cols, views, extra
@@ -35,8 +31,8 @@ cdef struct Entry:
     const int32_t *labels    # [extra]
 
 
-cdef tuple begin(object saved, Rest *rest, int *names):
-    """Point to what is there; the kept objects. ValueError unless it is a tuple of the right kinds."""
+cdef int begin(object saved, Rest *rest, int *names) except -1:
+    """Point to what is there. ValueError unless it is a tuple of the right kinds."""
     cdef Py_ssize_t k
     if type(saved) is not tuple or len(saved) != 11 or type(saved[0]) is not int or saved[0] != FORMAT:
         damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
@@ -46,31 +42,24 @@ cdef tuple begin(object saved, Rest *rest, int *names):
         if type(name) is not str or name not in opcodes or name in ("PART", "FROZEN"):
             damaged(f"it has the unknown operation {describe(name)}")
         names[k] = opcodes[name]
-    for k in range(2, 11):
-        if type(saved[k]) is not bytes or len(saved[k]) % (8 if 6 <= k <= 8 else 1 if k == 2 else 4):
-            damaged(f"expected bytes, got {describe(saved[k])}")
-    rest.ops = <const uint8_t *><const char *><bytes>saved[2]
-    rest.places = <const int32_t *><const char *><bytes>saved[3]
-    rest.lengths = <const fg_id *><const char *><bytes>saved[4]
-    rest.integers = <const int32_t *><const char *><bytes>saved[5]
-    rest.partials = <const double *><const char *><bytes>saved[6]
-    rest.data = <const double *><const char *><bytes>saved[7]
-    rest.grad = <const double *><const char *><bytes>saved[8]
-    rest.n_ops, rest.n_places, rest.n_lengths = len(saved[2]), len(saved[3]) // 4, len(saved[4]) // 4
-    rest.n_integers, rest.n_partials, rest.n_numbers = len(saved[5]) // 4, len(saved[6]) // 8, len(saved[7]) // 8
-    if rest.n_ops == 0:
+    for k in range(BUFFERS):
+        if type(saved[2 + k]) is not bytes or len(saved[2 + k]) % ITEM_SIZE[k]:
+            damaged(f"expected bytes, got {describe(saved[2 + k])}")
+        rest.bytes[k], rest.count[k] = <const char *><bytes>saved[2 + k], len(saved[2 + k]) // ITEM_SIZE[k]
+    if rest.count[OPS] == 0:
         damaged("no nodes")
-    if len(saved[7]) != len(saved[8]) or rest.n_numbers > MOST_NODES or rest.n_places > MOST_NODES:
+    if rest.count[DATA] != rest.count[GRAD] or rest.count[DATA] > MOST_NODES or rest.count[PLACES] > MOST_NODES:
         damaged("its data and grad differ in length, or are too long")
-    return saved
+    return 0
 
 
-cdef const int32_t *next_integers(Rest *rest, Py_ssize_t count) except NULL:
-    cdef const int32_t *found = rest.integers
-    if not 0 <= count <= rest.n_integers:
+cdef const void *read(Rest *rest, int kind, int64_t count) except NULL:
+    """The next so many items of that kind."""
+    cdef const char *found = rest.bytes[kind]
+    if not 0 <= count <= rest.count[kind]:
         damaged("it ends too early")
-    rest.integers += count
-    rest.n_integers -= count
+    rest.bytes[kind] += count * ITEM_SIZE[kind]
+    rest.count[kind] -= count
     return found
 
 
@@ -79,32 +68,31 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
     cdef const int32_t *head
     cdef fg_id v
     cdef int64_t operands = 0, size
-    if rest.n_ops == 0 or rest.ops[0] >= n_names:
+    cdef uint8_t name = (<const uint8_t *>read(rest, OPS, 1))[0]
+    if name >= n_names:
         damaged("it has an unknown operation")
     memset(e, 0, sizeof(Entry))
-    e.op = names[rest.ops[0]]
-    rest.ops += 1
-    rest.n_ops -= 1
+    e.op = names[name]
     e.numbers = 1
     if e.op == FG_RUN:
-        head = next_integers(rest, 1)
+        head = <const int32_t *>read(rest, INTEGERS, 1)
         if not 0 < head[0] < MOST_NODES:
             damaged(f"a run has the length {head[0]}")
         e.numbers, e.parts = <fg_id>head[0], True
     elif fg_op_is_block(e.op):
-        head = next_integers(rest, 7)
+        head = <const int32_t *>read(rest, INTEGERS, 7)
         if not 0 <= head[0] < n_names or head[2] < 1 or head[3] < 1 or not 0 <= head[4] <= 1 \
                 or <int64_t>head[2] * head[3] >= MOST_NODES or not (head[4] or head[2] == head[3] == 1) \
-                or not 0 <= head[5] <= FG_MAX_VIEWS or not 0 <= head[6] <= rest.n_integers:
+                or not 0 <= head[5] <= FG_MAX_VIEWS or not 0 <= head[6] <= rest.count[INTEGERS]:
             damaged("an instruction has a shape that there is not")
         e.param, e.k, e.rows, e.cols, e.parts = names[head[0]], head[1], <fg_id>head[2], <fg_id>head[3], head[4]
         e.views, e.extra, e.numbers = <fg_id>head[5], <fg_id>head[6], <fg_id>(head[2] * head[3])
-        e.shapes = next_integers(rest, 3 * <Py_ssize_t>e.views)
-        e.labels = next_integers(rest, e.extra)
+        e.shapes = <const int32_t *>read(rest, INTEGERS, 3 * <int64_t>e.views)
+        e.labels = <const int32_t *>read(rest, INTEGERS, e.extra)
         for v in range(e.views):
             size = <int64_t>e.shapes[3 * v] * e.shapes[3 * v + 1]
             if (e.shapes[3 * v] < 0 or e.shapes[3 * v + 1] < 0 or not 0 <= e.shapes[3 * v + 2] <= 1
-                    or size > rest.n_places):
+                    or size > rest.count[PLACES]):
                 damaged("an operand has a shape that there is not")
             operands += size
         if not block_fits(e):
@@ -112,27 +100,13 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
     elif fg_op_table[e.op].arity >= 0:
         operands = fg_op_table[e.op].arity
         if e.op == FG_POWI:
-            e.k = next_integers(rest, 1)[0]
+            e.k = (<const int32_t *>read(rest, INTEGERS, 1))[0]
     else:
-        if rest.n_lengths == 0:
-            damaged("it ends too early")
-        operands = rest.lengths[0]
-        rest.lengths += 1
-        rest.n_lengths -= 1
+        operands = (<const fg_id *>read(rest, LENGTHS, 1))[0]
         if e.op == FG_LOCAL:
-            if operands > rest.n_partials:
-                damaged("a node has too few partial derivatives")
-            e.partials = rest.partials
-            rest.partials += operands
-            rest.n_partials -= operands
-    if operands > rest.n_places or e.numbers > rest.n_numbers:
-        damaged("it ends too early")
-    e.operands, e.places = <fg_id>operands, rest.places
-    rest.places += operands
-    rest.n_places -= operands
-    rest.data += e.numbers
-    rest.grad += e.numbers
-    rest.n_numbers -= e.numbers
+            e.partials = <const double *>read(rest, PARTIALS, operands)
+    e.operands, e.places = <fg_id>operands, <const int32_t *>read(rest, PLACES, operands)
+    e.data, e.grad = <const double *>read(rest, DATA, e.numbers), <const double *>read(rest, GRAD, e.numbers)
     return 0
 
 
@@ -189,8 +163,7 @@ cdef inline fg_id slot_of(int32_t place, const Ends *ends, const fg_id *ids) noe
     return ends.slot[j] + <fg_id>(number - ends.first[j])
 
 
-cdef int push_entry(const Entry *e, const double *data, const double *grad, fg_id *ids, fg_id *list_ids,
-                    fg_id *node) except -1:
+cdef int push_entry(const Entry *e, fg_id *ids, fg_id *list_ids, fg_id *node) except -1:
     """Append a checked entry; the ids of its numbers are entered into ids[0] on; list_ids: room for its operands.
     Runs no Python code."""
     cdef fg_id k, v, at = 0, first
@@ -213,17 +186,17 @@ cdef int push_entry(const Entry *e, const double *data, const double *grad, fg_i
             fg_block_list(r, v, <fg_id>e.shapes[3 * v], <fg_id>e.shapes[3 * v + 1])
             if e.shapes[3 * v + 2]:
                 fg_record_view(r, v).flags |= FG_VIEW_CONSTANT
-        status = fg_block_push(&tape, e.op, e.rows, e.cols, e.parts, data, node)
+        status = fg_block_push(&tape, e.op, e.rows, e.cols, e.parts, e.data, node)
         if status < 0:
             raise_status(status)
     elif fg_op_is_pooled(e.op):
-        node[0] = fg_tape_push_pooled(&tape, e.op, list_ids, e.operands, e.partials, data[0])
+        node[0] = fg_tape_push_pooled(&tape, e.op, list_ids, e.operands, e.partials, e.data[0])
     else:
         node[0] = fg_tape_push(&tape, e.op, list_ids[0] if e.operands > 0 else 0,
-                               <fg_id>e.k if e.op == FG_POWI else list_ids[1] if e.operands > 1 else 0, data[0])
+                               <fg_id>e.k if e.op == FG_POWI else list_ids[1] if e.operands > 1 else 0, e.data[0])
     first = node[0] - e.numbers if e.parts else node[0]
-    memcpy(tape.data + first, data, e.numbers * sizeof(double))
-    memcpy(tape.grad + first, grad, e.numbers * sizeof(double))
+    memcpy(tape.data + first, e.data, e.numbers * sizeof(double))
+    memcpy(tape.grad + first, e.grad, e.numbers * sizeof(double))
     for k in range(e.numbers):
         ids[k] = first + k
     return 0
@@ -254,9 +227,8 @@ cdef list rebuild(object saved, object ends, object classes):
     cdef list made = []
     begin(saved, &rest, names)
     n_names = <int>len(<tuple>saved[1])
-    members = <const int32_t *><const char *><bytes>saved[9]
-    count = len(<bytes>saved[9]) // 4
-    frozen = <const int32_t *><const char *><bytes>saved[10]
+    members, count = <const int32_t *>rest.bytes[MEMBERS], rest.count[MEMBERS]
+    frozen = <const int32_t *>rest.bytes[FROZEN]
     if type(ends) is not tuple or not all([isinstance(end, Value) or type(end) is _Run for end in ends]):
         damaged(f"expected Values, got {describe(ends)}")
     if classes is not None and type(classes) is not dict:
@@ -265,8 +237,8 @@ cdef list rebuild(object saved, object ends, object classes):
     e_.count = len(<tuple>ends)
     e_.first = <Py_ssize_t *>PyMem_Malloc((e_.count + 1) * sizeof(Py_ssize_t))
     e_.slot = <fg_id *>PyMem_Malloc((e_.count + 1) * sizeof(fg_id))
-    nodes = <fg_id *>PyMem_Calloc(rest.n_ops + 1, sizeof(fg_id))
-    ids = <fg_id *>PyMem_Malloc((rest.n_numbers + 1) * sizeof(fg_id))
+    nodes = <fg_id *>PyMem_Calloc(rest.count[OPS] + 1, sizeof(fg_id))
+    ids = <fg_id *>PyMem_Malloc((rest.count[DATA] + 1) * sizeof(fg_id))
     try:
         if e_.first == NULL or e_.slot == NULL or nodes == NULL or ids == NULL:
             raise MemoryError()
@@ -277,7 +249,7 @@ cdef list rebuild(object saved, object ends, object classes):
             if e_.first[j + 1] >= MOST_NODES:
                 damaged("it has too many operands")
         again = rest
-        for n in range(rest.n_ops):
+        for n in range(rest.count[OPS]):
             if n & SIGNALS_EVERY == SIGNALS_EVERY:
                 PyErr_CheckSignals()
             read_entry(&again, names, n_names, &e)
@@ -294,16 +266,17 @@ cdef list rebuild(object saved, object ends, object classes):
                 pool += fg_block_words(e.views, e.extra)
             elif fg_op_is_pooled(e.op):
                 pool += fg_op_pool_size(e.op, e.operands)
-        if again.n_places or again.n_lengths or again.n_integers or again.n_partials or again.n_numbers:
-            damaged("something is left over")
+        for k in range(MEMBERS):
+            if again.count[k]:
+                damaged("something is left over")
         if room > MOST_NODES or pool > MOST_NODES:
             raise MemoryError(f"a saved graph of {room} nodes does not fit on the tape")
-        for k in range(len(<bytes>saved[10]) // 4):
+        for k in range(rest.count[FROZEN]):
             if not 0 <= frozen[k] < numbers:
                 damaged(f"it has the frozen number {frozen[k]}")
-        seen = bytearray(rest.n_ops)
+        seen = bytearray(rest.count[OPS])
         for k in range(count):
-            if not 0 <= members[k] < rest.n_ops or seen[members[k]]:
+            if not 0 <= members[k] < rest.count[OPS] or seen[members[k]]:
                 damaged(f"it has the member {members[k]}")
             seen[members[k]] = 1
             made.append(None)
@@ -322,14 +295,14 @@ cdef list rebuild(object saved, object ends, object classes):
                 e_.slot[j] = (<_Run>end).id - (<_Run>end).count if type(end) is _Run else (<Value>end).id
             numbers = 0
             again = rest
-            for n in range(rest.n_ops):
+            for n in range(rest.count[OPS]):
                 read_entry(&again, names, n_names, &e)
                 for k in range(e.operands):
                     operands[k] = slot_of(e.places[k], &e_, ids)
-                push_entry(&e, rest.data + numbers, rest.grad + numbers, ids + numbers, operands, &node)
+                push_entry(&e, ids + numbers, operands, &node)
                 numbers += e.numbers
                 nodes[n] = node
-            for k in range(len(<bytes>saved[10]) // 4):
+            for k in range(rest.count[FROZEN]):
                 if fg_op_is_leaf(fg_tape_op(&tape, ids[frozen[k]])):
                     freeze(ids[frozen[k]], True)
             for k in range(count):

@@ -1,6 +1,6 @@
 # reductions.pxi: Sums and their like along an axis, the least and the greatest, and softmax.
 #
-# Uses arrays, contexts, elementwise, instructions, messages, numbers, operands, scalars, views.
+# Uses arrays, instructions, messages, numbers, operands, views.
 
 cdef int axis_of(str name, object axis, int ndim) except -2:
     """0, 1, or -1 for None: of an array of 2 dimensions, or the 1 of those with one."""
@@ -39,16 +39,13 @@ cdef object reduce_(int op, object x, object axis, object keepdims=False, str na
     cdef list keep
     cdef int along
     cdef bint kept, is_scalar
-    if (take_plain(x, &a) and a.ndim > 0 and not in_scalar_graph() and axis is None and keepdims is False
+    if (take_plain(x, &a) and a.ndim > 0 and axis is None and keepdims is False
             and elements_of(&a) > 0):
         return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
     keep = []
-    function = fg_op_table[op].name.decode()
     if name is None:
-        name = f"{function}()"
+        name = f"{fg_op_table[op].name.decode()}()"
     kept = kept_dims(name, keepdims)
-    if in_scalar_graph():
-        x = reusable(x)
     take(f"{name}: x", x, &a, keep)
     is_scalar = a.ndim == 0
     if is_scalar:
@@ -58,9 +55,6 @@ cdef object reduce_(int op, object x, object axis, object keepdims=False, str na
         if op == FG_SUM and along < 0 and not kept:
             return Value(0.0)
         raise ShapeError(f"{name}: x: expected at least one element, got shape {shape_of(&a)}")
-    if in_scalar_graph():
-        result = scalar_reduce(function, x, along, a.ndim)
-        return with_dims(packed([result]) if isinstance(result, Value) else result, along, a.ndim) if kept else result
     if along < 0 or a.ndim == 1:
         if not kept or is_scalar:
             return instruction_(op, FG_LEAF, 0, &a, 1, 1, 1, GIVE_VALUE, 0)
@@ -76,11 +70,9 @@ cdef object softmax_(int op, object x, object axis):
     cdef str name
     cdef list keep
     cdef int along
-    if take_plain(x, &a) and a.ndim == 1 and not in_scalar_graph() and a.cols > 0 and type(axis) is int and axis == -1:
-        return instruction_(op, FG_LEAF, 0, &a, 1, 1, a.cols, GIVE_TENSOR if a.kind == TENSOR else GIVE_LIST, 1)
+    if take_plain(x, &a) and a.ndim == 1 and a.cols > 0 and type(axis) is int and axis == -1:
+        return instruction_(op, FG_LEAF, 0, &a, 1, 1, a.cols, GIVE_LIST if a.flat else GIVE_TENSOR, 1)
     name, keep = fg_op_table[op].name.decode(), []
-    if in_scalar_graph():
-        x = reusable(x)
     take(f"{name}(): x", x, &a, keep)
     if a.ndim == 0:
         raise TypeError(f"{name}(): x: expected a Tensor, an array or a list, got {describe(x)}")
@@ -89,11 +81,9 @@ cdef object softmax_(int op, object x, object axis):
     along = axis_of(f"{name}()", axis, a.ndim)
     if elements_of(&a) == 0:
         raise ShapeError(f"{name}(): x: expected at least one element, got shape {shape_of(&a)}")
-    if in_scalar_graph():
-        return scalar_softmax(name, x, along, a.ndim)
     a.turned = along == 0
     return instruction_(op, FG_LEAF, 0, &a, 1, rows_of(&a), cols_of(&a),
-                        GIVE_TENSOR if a.ndim == 2 or is_array(x) else GIVE_LIST, a.ndim, a.turned)
+                        GIVE_LIST if a.flat else GIVE_TENSOR, a.ndim, a.turned)
 
 
 def sum(x, axis=None, keepdims=False):
@@ -223,14 +213,14 @@ def min(x, axis=None, keepdims=False):
 cdef object least(object x, object axis, object keepdims):
     cdef Operand a
     cdef list keep = []
-    x = reusable(x)
     take("min(): x", x, &a, keep)
     if elements_of(&a) == 0:
         raise ShapeError(f"min(): x: expected at least one element, got shape {shape_of(&a)}")
     if a.ndim > 0:
         axes_of("min()", axis, a.ndim)
     kept_dims("min()", keepdims)
-    return -reduce_(FG_MAX, map_tensors(FG_NEG, 0, (x,), ("min(): x",)), axis, keepdims, "min()")
+    negated = instruction_(FG_MAP, FG_NEG, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR if a.ndim else GIVE_VALUE, a.ndim)
+    return -reduce_(FG_MAX, negated, axis, keepdims, "min()")
 
 
 def logsumexp(x, axis=None, keepdims=False):
@@ -373,8 +363,8 @@ def argmin(x, axis=None):
 cdef object extreme(str name, object x, object axis):
     import numpy
     numpy_is_there()
-    if not isinstance(x, Tensor):
-        x = reusable(x)
+    if not isinstance(x, (Tensor, Value, list, tuple, type)) and not has_array(x) and hasattr(x, "__iter__"):
+        x = list(x)
     numbers = numbers_in(x)
     if numbers is NotImplemented or numpy.ndim(numbers) == 0 or numpy.asarray(numbers).dtype.kind not in "biuf":
         raise ArgumentTypeError(f"{name}(): x: expected a Tensor, an array or a list, got {describe(x)}")

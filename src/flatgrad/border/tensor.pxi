@@ -83,11 +83,7 @@ cdef class Tensor:
             raise TypeError(f"data: expected an array or a list, got {describe(data)}")
         if elements_of(&a) == 0:
             raise ShapeError(f"data: expected at least one element, got shape {shape_of(&a)}")
-        if a.kind == ARRAY:
-            made = leaf_tensor(&a, constant)
-        else:
-            made = instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR, a.ndim)
-            made.constant = constant or (a.kind == TENSOR and (<Tensor>data).constant)
+        made = tensor_of(&a, constant)
         if self.run is not nothing:   # now: making the numbers may have run Python code
             raise RuntimeError(f"a Tensor of shape {self.shape} keeps its numbers: __init__ cannot be called again; "
                                "assign to its data, or make another Tensor")
@@ -262,15 +258,14 @@ cdef class Tensor:
         """
         cdef double rate = learning_rate(lr)
         cdef fg_view view = view_of(self)
-        cdef fg_id i, j, slot
+        cdef fg_id k, slot
         if fg_op_is_block(fg_tape_op(&tape, self.run.id)) or self.constant:
             raise ArgumentError(f"update(): expected a leaf Tensor that requires a gradient, got one made by "
                                 f"{self._op or 'requires_grad=False'!r} of shape {self.shape}")
-        for i in range(view.rows):
-            for j in range(view.cols):
-                slot = slot_in(&view, i, j)
-                if fg_tape_op(&tape, slot) != FG_FROZEN:
-                    tape.data[slot] -= rate * tape.grad[slot]
+        for k in range(view.rows * view.cols):
+            slot = pick_slot(&view, k)
+            if fg_tape_op(&tape, slot) != FG_FROZEN:
+                tape.data[slot] -= rate * tape.grad[slot]
 
     def reshape(self, *shape):
         """The same elements in another shape, row by row: a view if they lie in order, else a copy.
@@ -454,7 +449,7 @@ cdef class Tensor:
         copy = Tensor(to_numpy(self, True), requires_grad=not self.constant)
         if is_frozen(self):
             copy.requires_grad = False
-        elif has_frozen(self):
+        elif frozen_in(self) > 0:
             for own, other in zip(np.ravel(list(self)), np.ravel(list(copy))):
                 own.requires_grad or setattr(other, "requires_grad", False)
         return copy

@@ -6,7 +6,7 @@ cdef int write_slots(tuple items, fg_id *slots, uint8_t *constant) except -1:
     """The slots of their numbers, as many as count_numbers() says, of a Tensor row by row, and whether that is a
     constant one. No Python code."""
     cdef fg_view view
-    cdef fg_id i, j
+    cdef fg_id k
     cdef Py_ssize_t at = 0
     for item in items:
         if type(item) is not Tensor:
@@ -15,11 +15,10 @@ cdef int write_slots(tuple items, fg_id *slots, uint8_t *constant) except -1:
             at += 1
             continue
         view = view_of(<Tensor>item)
-        for i in range(view.rows):
-            for j in range(view.cols):
-                slots[at] = slot_in(&view, i, j)
-                constant[at] = (<Tensor>item).constant
-                at += 1
+        for k in range(view.rows * view.cols):
+            slots[at] = pick_slot(&view, k)
+            constant[at] = (<Tensor>item).constant
+            at += 1
     return 0
 
 

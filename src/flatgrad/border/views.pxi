@@ -54,41 +54,29 @@ cdef object element(Tensor t, fg_id row, fg_id col):
     return handle_of(slot_in(&view, row, col))
 
 
-cdef bint is_frozen(Tensor t) noexcept:
-    """Whether all its elements are frozen leaves."""
+cdef fg_id frozen_in(object item) noexcept:
+    """How many frozen leaves there are in a Value or Tensor."""
     cdef fg_view view
-    cdef fg_id i, j
+    cdef fg_id k, count = 0
     if not frozen_ever:
-        return False
-    view = view_of(t)
-    for i in range(view.rows):
-        for j in range(view.cols):
-            if fg_tape_op(&tape, slot_in(&view, i, j)) != FG_FROZEN:
-                return False
-    return t.rows > 0 and t.cols > 0
-
-
-cdef bint has_frozen(object item) noexcept:
-    """Whether there is a frozen leaf in a Value or Tensor."""
-    cdef fg_view view
-    cdef fg_id i, j
-    if not frozen_ever:
-        return False
+        return 0
     if type(item) is not Tensor:
         return fg_tape_op(&tape, (<Value>item).id) == FG_FROZEN
     view = view_of(<Tensor>item)
-    for i in range(view.rows):
-        for j in range(view.cols):
-            if fg_tape_op(&tape, slot_in(&view, i, j)) == FG_FROZEN:
-                return True
-    return False
+    for k in range(view.rows * view.cols):
+        count += fg_tape_op(&tape, pick_slot(&view, k)) == FG_FROZEN
+    return count
+
+
+cdef bint is_frozen(Tensor t) noexcept:
+    """Whether all its elements are frozen leaves."""
+    return t.rows > 0 and frozen_in(t) == t.rows * t.cols
 
 
 cdef object to_numpy(Tensor t, bint data, object kind=None):
     """The data, or gradients, of a Tensor as a new array: of the class `kind`, read-only, or a plain one."""
     cdef fg_view view
     cdef Py_buffer buffer
-    cdef double *array
     cdef double *out
     cdef fg_id i, j
     if np is None:
@@ -100,18 +88,14 @@ cdef object to_numpy(Tensor t, bint data, object kind=None):
     if buffer.len != <Py_ssize_t>(<size_t>view.rows * view.cols * sizeof(double)):
         PyBuffer_Release(&buffer)
         raise RuntimeError("a Tensor changed while it was read")
-    array = tape.data if data else tape.grad
     out = <double *>buffer.buf
-    if lies_dense(t):
-        memcpy(out, array + view.base, buffer.len)
+    if lies_dense(t) and (data or not frozen_ever):
+        memcpy(out, (tape.data if data else tape.grad) + view.base, buffer.len)
     else:
         for i in range(view.rows):
             for j in range(view.cols):
-                out[<size_t>i * view.cols + j] = array[slot_in(&view, i, j)]
-    if frozen_ever and not data:
-        for i in range(view.rows):
-            for j in range(view.cols):
-                out[<size_t>i * view.cols + j] = fg_tape_gradient(&tape, slot_in(&view, i, j))[0]
+                out[0] = tape.data[slot_in(&view, i, j)] if data else fg_tape_gradient(&tape, slot_in(&view, i, j))[0]
+                out += 1
     PyBuffer_Release(&buffer)
     if kind is not None:
         result.setflags(False)
@@ -123,7 +107,7 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
     cdef Operand a
     cdef list keep = []
     cdef fg_view view
-    cdef fg_id i, j, slot
+    cdef fg_id k, slot
     cdef double *array
     take(name, x, &a, keep)
     if a.kind != NUMBER and a.kind != ARRAY:
@@ -136,12 +120,11 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
         raise ShapeError(f"{name}: expected shape {t.shape} or a number, got shape {shape_of(&a)}")
     view = view_of(t)
     array = tape.data if data else tape.grad
-    for i in range(view.rows):
-        for j in range(view.cols):
-            slot = slot_in(&view, i, j)
-            array[slot] = a.number if a.kind == NUMBER else a.array[<size_t>i * view.cols + j]
-            if not data and fg_rules == 0:   # of a frozen leaf, elsewhere
-                fg_tape_gradient(&tape, slot)[0] = array[slot]
+    for k in range(view.rows * view.cols):
+        slot = pick_slot(&view, k)
+        array[slot] = a.number if a.kind == NUMBER else a.array[k]
+        if not data and fg_rules == 0:   # of a frozen leaf, elsewhere
+            fg_tape_gradient(&tape, slot)[0] = array[slot]
     return 0
 
 

@@ -13,22 +13,6 @@ SHOWN = 60  # the largest number of values in a graph that a notebook draws by i
 # Operations whose picture may change the order of the operands.
 COMMUTATIVE = {"+", "*", "sum", "mean", "max", "logsumexp"}
 
-# The elements of a fused instruction, computed from its operands and parameters by single operations.
-EXPANSIONS = {
-    "layer": lambda x, w, b, activation: [scalar.neuron(w, x, b, activation)],
-    "sum": lambda xs: [scalar.sum(xs)],
-    "mean": lambda xs: [scalar.mean(xs)],
-    "max": lambda xs: [scalar.max(xs)],
-    "logsumexp": lambda xs: [scalar.logsumexp(xs)],
-    "softmax": scalar.softmax,
-    "log_softmax": scalar.log_softmax,
-    "cross_entropy": lambda rows, labels: [scalar.cross_entropy(rows, labels)],
-}
-# Elementwise losses in single operations. Any other elementwise operation is a single one already.
-EXPANSIONS |= {loss.__name__: lambda *operands, of=loss: [of(*operands)] for loss in (
-    scalar.squared_error, scalar.hinge, scalar.absolute_error, scalar.huber, scalar.binary_cross_entropy,
-    scalar.bce_with_logits, scalar.weighted_bce_with_logits, scalar.kl_div, scalar.kl_div_log)}
-
 
 def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
     """Draw the graph of a Value: the Value and all Values from which it was computed.
@@ -210,15 +194,17 @@ def expanded_parts(root, limit):
     return [part(value) for value in graph_values(root, count, lambda value: part(value)[1])]
 
 
+def fused(value):
+    """What `scalar.instruction` takes for a Value, and which of its results that is; None for a Value that a single
+    operation has made, an element of one among them."""
+    found = _core.instruction(value)
+    return None if found is None or found[0] == "map" and found[2]["operation"] not in scalar.__all__ else found
+
+
 def instruction_operands(value):
-    """The operands of a Value; for an element of a fused instruction, only the operands of this element."""
-    name, operands, _ = _core.instruction(value) or (None, (), {})
-    if name == "layer":
-        x, w, b = operands
-        return (*x, *w) if b is None else (*x, *w, b)
-    if name == "cross_entropy":
-        return tuple([x for row in operands[0] for x in row])
-    return operands[0] if name in EXPANSIONS else value._children
+    """The operands of a Value; an element of a fused instruction has only those that reach it."""
+    instruction = fused(value)
+    return value._children if instruction is None else tuple([x for rows in instruction[1] for row in rows for x in row])
 
 
 def fused_elements(values):
@@ -228,37 +214,34 @@ def fused_elements(values):
     """
     lists, rows = [], {}
     for value in values:
-        instruction = _core.instruction(value)
-        if instruction is not None and instruction[0] == "map":
-            instruction = instruction[2]["operation"], instruction[1], {}
-        if instruction is None or instruction[0] not in EXPANSIONS:
+        instruction = fused(value)
+        if instruction is None:
             continue
-        name, operands, parameters = instruction
-        if "index" not in parameters:
+        name, operands, _, index = instruction
+        if name not in ("softmax", "log_softmax"):
             lists.append([(value, instruction)])
             continue
         # A second element with the same index belongs to a second softmax of the same row.
-        key = name, tuple([id(x) for x in operands[0]])
-        if key not in rows or parameters["index"] in rows[key][1]:
+        key = name, tuple([id(x) for x in operands[0][0]])
+        if key not in rows or index in rows[key][1]:
             rows[key] = [], set()
             lists.append(rows[key][0])
         rows[key][0].append((value, instruction))
-        rows[key][1].add(parameters["index"])
+        rows[key][1].add(index)
     return lists
 
 
 def scalar_parts(elements):
-    """(Value, its operands, its operation) for the elements of a fused instruction and for all nodes between them
-    and their operands in the scalar graph; the gradients follow from the gradients of the elements."""
-    name, operands, parameters = elements[0][1]
+    """(Value, its operands, its operation) for the elements of a fused instruction and for all that is
+    between them and their operands in its scalar graph; gradients are what the elements' own ask for."""
+    name, operands, parameters, _ = elements[0][1]
     copies = {}
     arguments = [leaf_copies(x, copies) for x in operands]
     given = {id(copy): x for x, copy in copies.values()}
-    parameters = {key: parameter for key, parameter in parameters.items() if key != "index"}
     try:
-        made = EXPANSIONS[name](*arguments, **parameters)
-        made = [made[instruction[2].get("index", 0)] for _, instruction in elements]
-        # Each result times a constant: this gives the drawn Values their gradients, and changes none of the operands.
+        made = scalar.instruction(name, arguments, 1, 1, **parameters)[0]
+        made = [made[instruction[3]] for _, instruction in elements]
+        # A constant times each result: their gradients are those of the Values drawn, no operand's is.
         scalar.sum([result * value.grad for result, (value, _) in zip(made, elements)]).backward()
     except (ArithmeticError, ValueError):
         return [(value, instruction_operands(value), value._op) for value, _ in elements]
@@ -273,9 +256,7 @@ def scalar_parts(elements):
 
 
 def leaf_copies(operand, copies):
-    """Leaves with the data of an operand or of a row of operands; `copies` gets id -> (operand, leaf)."""
-    if operand is None:
-        return None
+    """Leaves with the data of an operand or of a row of them; `copies` gets id -> (operand, leaf)."""
     if not isinstance(operand, Value):
         return [leaf_copies(x, copies) for x in operand]
     return copies.setdefault(id(operand), (operand, Value(operand.data)))[1]
