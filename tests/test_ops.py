@@ -157,6 +157,8 @@ ORACLE = {
     "SIGMOID": Oracle(flatgrad.sigmoid, sigmoid, lambda x, z: [z * (1 - z)], ONE, ulps=1, libm=True),
     "EXP": Oracle(flatgrad.exp, math.exp, lambda x, z: [z], ONE, ulps=1, libm=True),
     "LOG": Oracle(flatgrad.log, math.log, lambda x, z: [1 / x], POSITIVE, ulps=1, positive=(0,), libm=True),
+    "LOG1P": Oracle(flatgrad.log1p, math.log1p, lambda x, z: [1 / (1 + x)], [0.3, 1.7, -0.8, 12.5], ulps=1,
+                    positive=(0,), libm=True),
     "SQRT": Oracle(flatgrad.sqrt, math.sqrt, lambda x, z: [1 / (2 * z)], POSITIVE, positive=(0,)),
     "SIN": Oracle(flatgrad.sin, math.sin, lambda x, z: [np.cos(x)], ONE, ulps=1, libm=True),
     "COS": Oracle(flatgrad.cos, math.cos, lambda x, z: [-np.sin(x)], ONE, ulps=1, libm=True),

@@ -120,6 +120,12 @@ def test_the_stub_declares_the_operation(stub, row):
     assert (row["name"] in declared(stub["Value"].body)) == hasattr(Value, row["name"])
 
 
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="no checkout")
+def test_the_readme_lists_the_operation():
+    listed = read(ROOT / "README.md").replace("`", " ").split()
+    assert [row["name"] for row in PUBLIC_ROWS if row["name"] not in listed] == []
+
+
 def test_stats_returns_what_the_stub_says(stub):
     types = {name: node.annotation.id for name, node in declared(stub["_Stats"].body).items()}
     assert types == {name: type(value).__name__ for name, value in flatgrad.stats().items()}

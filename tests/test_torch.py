@@ -33,6 +33,7 @@ OPERATIONS = {
     "sigmoid": (flatgrad.sigmoid, torch.sigmoid),
     "exp": (flatgrad.exp, torch.exp),
     "log": (flatgrad.log, torch.log),
+    "log1p": (flatgrad.log1p, torch.log1p),
     "sqrt": (flatgrad.sqrt, torch.sqrt),
     "sin": (flatgrad.sin, torch.sin),
     "cos": (flatgrad.cos, torch.cos),
@@ -98,6 +99,7 @@ def power_raises(x, y):
 RAISES = {
     "exp": lambda x: is_finite(x) and x > 709.79,
     "log": lambda x: x <= 0.0,
+    "log1p": lambda x: x <= -1.0,
     "sqrt": lambda x: x < 0.0,
     "sin": math.isinf,
     "cos": math.isinf,
