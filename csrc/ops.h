@@ -135,6 +135,7 @@ static inline double fg_sigmoid(double x)
 /* M_SQRT1_2 and the like are not C11's. */
 #define FG_SQRT_HALF 0.70710678118654752440
 #define FG_SQRT_2_PI 0.79788456080286535588 /* sqrt(2 / pi) */
+#define FG_SQRT_1_PI 0.56418958354775628695 /* 1 / sqrt(pi) */
 #define FG_DENSITY 0.39894228040143267794   /* sqrt(1 / (2 pi)), the normal density at 0 */
 
 static inline double fg_dgelu(double x)
@@ -208,6 +209,13 @@ static inline double fg_minimum(double x, double y)
 static inline double fg_dmaximum(double x, double y, double dz)
 {
     return x < y ? 0.0 : x == y ? 0.5 * dz : dz;
+}
+
+/* x / (x**2 + y**2), without the squares, which may be too large or too small; 0 at (0, 0). */
+static inline double fg_datan2(double x, double y)
+{
+    const double h = hypot(x, y);
+    return h == 0.0 ? 0.0 : x / h / h;
 }
 
 /* log(sigmoid(x)). The logarithm is of 1 to 2, so nothing overflows and no small result is lost. */

@@ -34,9 +34,15 @@ OPERATIONS = {
     "exp": (flatgrad.exp, torch.exp),
     "log": (flatgrad.log, torch.log),
     "log1p": (flatgrad.log1p, torch.log1p),
+    "expm1": (flatgrad.expm1, torch.expm1),
     "sqrt": (flatgrad.sqrt, torch.sqrt),
     "sin": (flatgrad.sin, torch.sin),
     "cos": (flatgrad.cos, torch.cos),
+    "tan": (flatgrad.tan, torch.tan),
+    "sinh": (flatgrad.sinh, torch.sinh),
+    "cosh": (flatgrad.cosh, torch.cosh),
+    "erf": (flatgrad.erf, torch.erf),
+    "floor": (flatgrad.floor, torch.floor),
     "abs": (flatgrad.abs, torch.abs),
     "gelu": (flatgrad.gelu, torch.nn.functional.gelu),
     "gelu_tanh": (flatgrad.gelu_tanh, lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
@@ -55,10 +61,11 @@ OPERATIONS = {
     "**": (operator.pow, operator.pow),
     "maximum": (flatgrad.maximum, torch.maximum),
     "minimum": (flatgrad.minimum, torch.minimum),
+    "atan2": (flatgrad.atan2, torch.atan2),
     "where": (flatgrad.where, lambda condition, x, y: torch.where(condition != 0, x, y)),
     "clip": (flatgrad.clip, torch.clamp),
 }
-ARITY = {name: 1 for name in OPERATIONS} | reference.ARITY
+ARITY = {name: 1 for name in OPERATIONS} | reference.ARITY | {"atan2": 2}
 
 
 def add_power(k):
@@ -101,6 +108,10 @@ RAISES = {
     "log": lambda x: x <= 0.0,
     "log1p": lambda x: x <= -1.0,
     "sqrt": lambda x: x < 0.0,
+    "expm1": lambda x: is_finite(x) and x > 709.79,
+    "sinh": lambda x: is_finite(x) and abs(x) > 710.48,
+    "cosh": lambda x: is_finite(x) and abs(x) > 710.48,
+    "tan": math.isinf,
     "sin": math.isinf,
     "cos": math.isinf,
     "/": lambda x, y: y == 0.0,
@@ -125,6 +136,10 @@ DIFFERS = [
      "(-0.0)**0.5 is 0.0 in Python; PyTorch takes the square root, -0.0"),
     ("x**0.5", lambda x, d: x[0] == -INF, "(-inf)**0.5 is inf in Python; PyTorch takes the square root, nan"),
     ("x**-0.5", lambda x, d: x[0] == -INF, "(-inf)**-0.5 is 0.0 in Python; PyTorch takes the square root"),
+    ("atan2", lambda x, d: 0 < max(map(abs, x)) < 1e-160 or any([1e160 < abs(a) < INF for a in x]),
+     "PyTorch's squares are 0 or inf, and its derivatives 0; ours are those of the angle"),
+    ("atan2", lambda x, d: math.isinf(d) and 5e-324 in map(abs, x),
+     "the derivative is rounded to 0, and 0 * inf is nan; PyTorch multiplies by inf first"),
     ("x**1.5", lambda x, d: x[0] == -INF and d != 0.0 and not math.isnan(d),
      "its slope is 1.5 * x**0.5, with x**0.5 as above"),
 ]
