@@ -16,7 +16,7 @@ import math
 import operator
 
 from flatgrad import _core
-from flatgrad._core import Value, maximum, minimum
+from flatgrad._core import Value, _activations, maximum, minimum
 from flatgrad.errors import ShapeError, UnknownNameError
 
 __all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_entropy", "dot", "hinge", "huber",
@@ -28,7 +28,7 @@ OPERATORS = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div
              "pow": operator.pow, "powc": operator.pow, "neg": operator.neg}
 
 # The methods of Value that a neuron may apply to its sum.
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid")
+ACTIVATIONS = _activations
 
 
 def sum(xs):

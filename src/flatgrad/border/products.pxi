@@ -33,7 +33,7 @@ cdef object layer_(str name, object x, object w, object b, int activation, tuple
     cdef Operand[3] operands
     cdef list keep = []
     cdef fg_id count = 3 if b is not None else 2
-    cdef bint whole = is_fused(activation) or in_scalar_graph()
+    cdef bint whole = fg_op_table[activation].fused or in_scalar_graph()
     take_layer(name, x, w, b, operands, keep, names)
     if give_what == GIVE_LIST and not (operands[0].flat and operands[1].kind != TENSOR
                                        and (b is None or operands[2].kind != TENSOR)):

@@ -6,9 +6,7 @@
 # Uses operands, views.
 
 # The rows of ops.def that are losses of a prediction and a target.
-cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in (
-    FG_SQUARED_ERROR, FG_HINGE, FG_ABSOLUTE_ERROR, FG_BINARY_CROSS_ENTROPY, FG_BCE_WITH_LOGITS, FG_KL_DIV,
-    FG_KL_DIV_LOG, FG_HUBER, FG_WEIGHTED_BCE_WITH_LOGITS)}
+cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in range(FG_OPS) if fg_op_table[op].kind == FG_LOSS}
 
 
 cdef list rows_in(const Operand *a):
