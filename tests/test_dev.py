@@ -1,4 +1,5 @@
 """dev.py and .ci/run, as far as they can be asked without making an environment."""
+import ast
 import importlib.util
 import os
 import re
@@ -94,3 +95,35 @@ def test_a_step_is_told_with_its_seconds(dev, capsys):
     with pytest.raises(ZeroDivisionError), dev.step("spilling it"):
         1 / 0
     assert capsys.readouterr().out == "dev.py: spilling it: 0 s\n"
+
+
+# ---- setup.py ----
+
+@pytest.fixture
+def included(monkeypatch):
+    """setup.py's function, without a build."""
+    monkeypatch.chdir(ROOT)
+    tree = ast.parse(Path("setup.py").read_text("utf-8"))
+    names = {"re": re, "Path": Path}
+    exec(compile(ast.Module([node for node in tree.body if getattr(node, "name", "") == "included"], []), "setup.py", "exec"),
+         names)
+    return names["included"]
+
+
+def test_a_source_is_compiled_again_for_what_it_includes(included):
+    def files(source):
+        return {Path(name).name for name, _ in included(source, ["csrc"])[0]}
+    kernels = {path.name for path in Path("csrc").glob("kernels_*.h")}
+    assert kernels and kernels < files("csrc/kernels.c")
+    assert files("csrc/ops.c") == {"ops.c", "ops.h", "ops.def", "base.h"}
+    assert {"sweep.h", "block.h", "tape.h", "mem.h"} < files("csrc/sweep.c") and not kernels & files("csrc/sweep.c")
+    assert "Python.h" not in included("csrc/tape.c", ["csrc"])[1] and "stdlib.h" in included("csrc/mem.c", ["csrc"])[1]
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_the_compiler_reads_no_other_file(included):
+    for source in map(str, Path("csrc").glob("*.c")):
+        done = run("gcc", "-MM", "-Icsrc", source)
+        assert done.returncode == 0, done.stderr
+        read = {os.path.normpath(name) for name in done.stdout.partition(":")[2].replace("\\\n", " ").split()}
+        assert read <= {os.path.normpath(name) for name, _ in included(source, ["csrc"])[0]}
