@@ -94,7 +94,8 @@ def included(source, folders):
         path = waiting.pop()
         texts[path.as_posix()] = text = path.read_text("utf-8")
         for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*["<](.+?)[">]', text, re.MULTILINE):
-            found = next((folder / name for folder in [path.parent, *map(Path, folders)] if (folder / name).is_file()), None)
+            places = [path.parent / name, *(Path(folder, name) for folder in folders)]
+            found = next((place for place in places if place.is_file()), None)
             if found is None:
                 of_others.add(name)
             elif found.as_posix() not in texts:
@@ -162,7 +163,8 @@ class build(build_ext):
         command = getattr(self.compiler, "compiler_so", None)
         texts, of_others = included(source, extension.include_dirs)
         folders = self.compiler.include_dirs if "Python.h" in of_others else []
-        digest = hashlib.sha256(repr((self.plat_name, command, flags, macros, folders, texts)).encode()).hexdigest()[:16]
+        parts = (self.plat_name, command, flags, macros, folders, texts)
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         folder = Path(self.get_finalized_command("build").build_base, "objects", digest)
         done = folder / "done"
         if done.exists():
