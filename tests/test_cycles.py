@@ -688,6 +688,7 @@ def test_alive_while_collected_all_the_time(moving):
             assert other.v.owner is other and other.v.data == other.number
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_without_asking():
     """Objects that lead back to their Values, in a loop."""
     def step(k):

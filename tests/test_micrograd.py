@@ -169,6 +169,7 @@ def no_garbage_collection():
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed, count, ops", [
     (1, 5000, EXACT),
     (2, 5000, EXACT + ["/", "**"]),
