@@ -1,11 +1,12 @@
 """Run flatgrad's jobs in environments of their own. All you need is Python and a C compiler.
 
     python3 dev.py moons [ARG ...]      python -m flatgrad moons ARG ...
-    python3 dev.py test [ARG ...]       pytest ARG ..., run in the checkout
+    python3 dev.py test [ARG ...]       pytest ARG ..., run in the checkout; without ARG every test, on all
+                                        processors
     python3 dev.py python [ARG ...]     python ARG ..., for example: python -m bench --quick
     python3 dev.py sanitize [JOB ...]   test ... or python ... as above, with the core built for the
                                         address and undefined-behaviour sanitizers; without JOB all
-                                        tests but the slow ones
+                                        tests that reach it but the slow ones
     python3 dev.py wheels [PYTHON ...]  the sdist, and from it a wheel for each Python given or found,
                                         tested as installed, on the first by more of the tests than on
                                         the others; they are left in wheelhouse/
@@ -13,7 +14,7 @@
                                         warnings are errors
 
 Each job runs against the package as installed from a copy of this checkout, never against src/. Its
-environment, .venv-dev, .venv-sanitize, .venv-wheels or .venv-docs, is made when there is none and brought up to
+environment, .venv-dev, .venv-sanitize or .venv-wheels, is made when there is none and brought up to
 date when a source of the package has changed since.
 """
 import contextlib
@@ -36,6 +37,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 OLDEST = (3, int(re.search(r'requires-python = ">=3\.(\d+)"',
                            (ROOT / "pyproject.toml").read_text("utf-8")).group(1)))
+SIDE_BY_SIDE = ROOT / "tests" / "side_by_side.py"
 WINDOWS = os.name == "nt"
 JUNK = shutil.ignore_patterns(".git", ".venv*", "_build", "build", "dist", "wheelhouse", "*.egg-info", "_core.c",
                               "__pycache__", ".*_cache", "*.so", "*.pyd", "*.gcda", "*.gcno")
@@ -297,8 +299,8 @@ def python(arguments, kind=ordinary, **options):
 
 
 def test(arguments, kind=ordinary):
-    if not arguments and kind is ordinary:  # all of them: what takes seconds would wait for workers to start
-        arguments = ["-n", "auto", "--dist", "loadfile"]
+    if not arguments:  # all of them
+        return python([SIDE_BY_SIDE], kind, cwd=ROOT)
     return python(["-m", "pytest", *arguments], kind, cwd=ROOT)
 
 
@@ -306,13 +308,18 @@ def moons(arguments):
     return python(["-m", "flatgrad", "moons", *arguments], for_pictures)
 
 
-# Tests of what other programs, files and pictures come to: nothing there is for the sanitizers to see.
+# Tests of what other programs, files, pictures and sources come to: nothing there is for the sanitizers to see, nor in
+# tests of the tests' own checkers.
 OUTSIDE = ("bench", "cli", "cli_moons", "compat", "datasets", "dev", "docs", "draw", "estimators", "examples",
-           "files", "hints", "micrograd_code", "names", "programs", "startup", "viz", "viz_estimators")
+           "files", "hints", "micrograd_code", "names", "programs", "rooms", "startup", "viz", "viz_estimators")
 
 
 def sanitize(arguments):
-    job, *rest = arguments or ["test", "-m", "not slow", *(f"--ignore=tests/test_{name}.py" for name in OUTSIDE)]
+    if not arguments:
+        inside = {path for path in ROOT.glob("tests/test_*.py") if path.stem.removeprefix("test_") not in OUTSIDE}
+        return python([SIDE_BY_SIDE, "--capture=sys", "-m", "not slow", "-k", "not the_checker", *sorted(inside)],
+                      sanitized, cwd=ROOT)
+    job, *rest = arguments
     if job not in ("test", "python"):
         stop(f"JOB: expected test or python, got {job!r}")
     if job == "test":
@@ -354,12 +361,13 @@ def wheels(arguments):
         if surplus:
             stop(f"the sdist holds what the checkout does not: {' '.join(sorted(surplus))}")
         chosen = [*EVERY_PYTHON, *ONE_PYTHON]
+        source = shutil.copytree(unpacked, scratch / "source")   # where each finds Cython's C code made by the first
         for base in arguments or interpreters():
             name = "python%d.%d" % supported(base)
             say(f"{name}: building")
             target = create(scratch / name, base)
             must(target, "-m", "pip", "wheel", "-qq", "--disable-pip-version-check", "--no-deps",
-                 "--wheel-dir", scratch / f"{name}-wheel", sdist)
+                 "--wheel-dir", scratch / f"{name}-wheel", source)
             wheel = next((scratch / f"{name}-wheel").glob("*.whl"))
             if linux:
                 must(tools, "-m", "auditwheel", "repair", "--wheel-dir", scratch / f"{name}-repaired", wheel,
@@ -368,7 +376,7 @@ def wheels(arguments):
             wheel = Path(shutil.copy2(wheel, house))
             pip_install(target, f"{wheel}[test]")
             say(f"{name}: testing {wheel.name}")
-            must(target, "-m", "pytest", "-m", "not slow",
+            must(target, unpacked / "tests" / SIDE_BY_SIDE.name, "-m", "not slow",
                  *(unpacked / "tests" / f"test_{name}.py" for name in chosen), cwd=scratch)
             chosen = EVERY_PYTHON
             must(target, "-m", "flatgrad", "moons", "--steps", "2", cwd=scratch)
@@ -377,7 +385,7 @@ def wheels(arguments):
 
 def docs(arguments):
     pages = ROOT / "docs" / "_build" / "html"
-    code = run(environment("docs", extras="docs"), "-m", "sphinx", "-b", "html", "-q", "-E", "-W", "--keep-going",
+    code = run(environment("dev", extras="docs"), "-m", "sphinx", "-b", "html", "-q", "-E", "-W", "--keep-going",
                "-d", pages.with_name("doctrees"), *arguments, ROOT / "docs", pages)
     if code == 0:
         say(f"built {pages.relative_to(ROOT) / 'index.html'}")

@@ -99,11 +99,28 @@ CYTHON = {
 }
 
 
+def included(source, folders):
+    """The texts of a source and of all files of ours that it includes, by path; and the names of what else it includes,
+    which is not ours."""
+    texts, of_others, waiting = {}, set(), [Path(source)]
+    while waiting:
+        path = waiting.pop()
+        texts[path.as_posix()] = text = path.read_text("utf-8")
+        for name in re.findall(r'^[ \t]*#[ \t]*include[ \t]*["<](.+?)[">]', text, re.MULTILINE):
+            places = [path.parent / name, *(Path(folder, name) for folder in folders)]
+            found = next((place for place in places if place.is_file()), None)
+            if found is None:
+                of_others.add(name)
+            elif found.as_posix() not in texts:
+                waiting.append(found)
+    return sorted(texts.items()), of_others
+
+
 class build(build_ext):
     """build_ext with the flags that the compiler at hand understands, and with all processors.
 
     An object file is kept under the hash of all that it is made of, so a source is compiled again only if it, a header
-    or a flag has changed.
+    that it includes or a flag has changed. A source without Python.h does not care which Python it is compiled for.
     """
 
     def finalize_options(self):
@@ -117,7 +134,6 @@ class build(build_ext):
         flags = (MSVC if msvc else GNU) + EXTRA
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for extension in self.extensions:
-                self.headers = b"".join(Path(header).read_bytes() for header in extension.depends)
                 units = self.kernels(extension, flags + ([] if msvc else KERNELS_GNU), msvc)
                 generated = [source for source in extension.sources if source.endswith(".pyx")]
                 units += [(source, flags, []) for source in extension.sources if source not in generated]
@@ -158,9 +174,11 @@ class build(build_ext):
         """The object files of a source: those that are there, or new ones."""
         macros = [*extension.define_macros, *macros]
         command = getattr(self.compiler, "compiler_so", None)
-        digest = hashlib.sha256(repr((command, flags, macros, self.compiler.include_dirs)).encode()
-                                + self.headers + Path(source).read_bytes()).hexdigest()[:16]
-        folder = Path(self.build_temp, digest)
+        texts, of_others = included(source, extension.include_dirs)
+        folders = self.compiler.include_dirs if "Python.h" in of_others else []
+        parts = (self.plat_name, command, flags, macros, folders, texts)
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        folder = Path(self.get_finalized_command("build").build_base, "objects", digest)
         done = folder / "done"
         if done.exists():
             return [str(folder / name) for name in done.read_text("utf-8").split("\n")]

@@ -1,4 +1,5 @@
 """dev.py and .ci/run, as far as they can be asked without making an environment."""
+import ast
 import importlib.util
 import os
 import re
@@ -94,3 +95,73 @@ def test_a_step_is_told_with_its_seconds(dev, capsys):
     with pytest.raises(ZeroDivisionError), dev.step("spilling it"):
         1 / 0
     assert capsys.readouterr().out == "dev.py: spilling it: 0 s\n"
+
+
+
+# ---- tests/side_by_side.py ----
+
+FILES = {
+    "test_good.py": "def test_a(): pass\n\ndef test_b(): pass",
+    "test_bad.py": "def test_c(): assert 1 == 2",
+    "test_dies.py": "import os\n\ndef test_d(): os._exit(7)",
+    "test_nothing.py": "",
+    "test_reads.py": "import os\n\ndef test_e(): assert os.read(0, 99) == b''",
+}
+
+
+def side_by_side(folder, names, *options, processes="2"):
+    for name in names:
+        (folder / name).write_text(FILES[name])
+    files = [folder / name for name in names]
+    return subprocess.run([sys.executable, ROOT / "tests" / "side_by_side.py", *options, *files], cwd=folder, timeout=300,
+                          capture_output=True, text=True, env={**os.environ, "TEST_PROCESSES": processes})
+
+
+def test_every_file_is_run_whatever_becomes_of_those_before_it(tmp_path):
+    done = side_by_side(tmp_path, FILES, processes="1")
+    assert done.returncode == 1
+    for text in ("test_good.py: 2 passed", "assert 1 == 2", "test_bad.py: FAILED", "ended with exit code 7",
+                 "test_dies.py: FAILED", "test_nothing.py: no tests ran", "5 files: "):
+        assert text in done.stdout
+    label, *failed = done.stdout.rstrip().split("\n")[-1].split(" ")
+    assert (label, [Path(file).name for file in failed]) == ("FAILED:", ["test_bad.py", "test_dies.py"])
+
+
+def test_options_reach_every_file(tmp_path):
+    names = ["test_good.py", "test_bad.py", "test_reads.py"]
+    done = side_by_side(tmp_path, names, "--capture=sys", "-k", "test_a or test_e")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 files: 2 passed" in done.stdout
+    assert side_by_side(tmp_path, ["test_good.py"], "-k", "nothing").returncode == 1   # that nothing ran is no success
+
+
+# ---- setup.py ----
+
+@pytest.fixture
+def included(monkeypatch):
+    """setup.py's function, without a build."""
+    monkeypatch.chdir(ROOT)
+    tree = ast.parse(Path("setup.py").read_text("utf-8"))
+    names = {"re": re, "Path": Path}
+    body = [node for node in tree.body if getattr(node, "name", "") == "included"]
+    exec(compile(ast.Module(body, []), "setup.py", "exec"), names)
+    return names["included"]
+
+
+def test_a_source_is_compiled_again_for_what_it_includes(included):
+    def files(source):
+        return {Path(name).name for name, _ in included(source, ["csrc"])[0]}
+    kernels = {path.name for path in Path("csrc").glob("kernels_*.h")}
+    assert kernels and kernels < files("csrc/kernels.c")
+    assert files("csrc/ops.c") == {"ops.c", "ops.h", "ops.def", "base.h"}
+    assert {"sweep.h", "block.h", "tape.h", "mem.h"} < files("csrc/sweep.c") and not kernels & files("csrc/sweep.c")
+    assert "Python.h" not in included("csrc/tape.c", ["csrc"])[1] and "stdlib.h" in included("csrc/mem.c", ["csrc"])[1]
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_the_compiler_reads_no_other_file(included):
+    for source in map(str, Path("csrc").glob("*.c")):
+        done = run("gcc", "-MM", "-Icsrc", source)
+        assert done.returncode == 0, done.stderr
+        read = {os.path.normpath(name) for name in done.stdout.partition(":")[2].replace("\\\n", " ").split()}
+        assert read <= {os.path.normpath(name) for name, _ in included(source, ["csrc"])[0]}

@@ -144,13 +144,17 @@ def test_nothing_reads_the_umask_by_setting_it(path, monkeypatch):
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077])
 def test_permissions(path, mask):
     """In a process of its own, for the sake of the umask."""
-    code = f"import os, sys; from flatgrad.storage import save_arrays; os.umask({mask}); save_arrays(sys.argv[1], {{}})"
-    run(code, path)
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o666 & ~mask
-    for mode in (0o600, 0o644, 0o660, 0o777, 0o200):
-        os.chmod(path, mode)
-        run(code, path)
-        assert stat.S_IMODE(os.stat(path).st_mode) == mode
+    modes = (0o600, 0o644, 0o660, 0o777, 0o200)
+    code = f"""if True:
+        import os, sys
+        from flatgrad.storage import save_arrays
+        os.umask({mask})
+        for mode in None, *{modes}:
+            if mode is not None:
+                os.chmod(sys.argv[1], mode)
+            save_arrays(sys.argv[1], {{}})
+            print(os.stat(sys.argv[1]).st_mode)"""
+    assert [stat.S_IMODE(int(mode)) for mode in run(code, path).stdout.split()] == [0o666 & ~mask, *modes]
 
 
 def run(code, *arguments, check=True, **options):

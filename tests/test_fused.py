@@ -5,6 +5,7 @@ formulas and the real micrograd, with everything that a user may change about a 
 in another order there, so the two agree to 1e-12 and not to the last bit.
 """
 import gc
+import itertools
 import math
 import os
 import random
@@ -819,21 +820,13 @@ def hinge_step(model, X, y, k, how):
     return loss.data, sum([(yi > 0) == (s > 0) for yi, s in zip(y, numbers_of)])
 
 
-@pytest.mark.slow
 def test_thirty_steps_of_the_demo():
-    micrograd = pytest.importorskip("micrograd.nn")
+    """Each way to train gives the same; test_micrograd.py holds two of them against micrograd."""
     X, y = two_moons(100)
     runs = []
-    for nn, how, options in [(micrograd, "samples", {}), (flatgrad.nn, "samples", {"fused": False}),
-                             (flatgrad.nn, "samples", {}),
-                             (flatgrad.nn, "batch", {}), (flatgrad.nn, "batch", {"fused": False})]:
-        model = seeded(nn, lambda nn: nn.MLP(2, [16, 16, 1], **options))
-        gc.collect()
-        gc.disable()   # micrograd's graphs are cycles
-        try:
-            history = [hinge_step(model, X, y, k, how) for k in range(30)]
-        finally:
-            gc.enable()
+    for how, options in itertools.product(["samples", "batch"], [{"fused": False}, {}]):
+        model = seeded(flatgrad.nn, lambda nn: nn.MLP(2, [16, 16, 1], **options))
+        history = [hinge_step(model, X, y, k, how) for k in range(30)]
         runs.append((history, [p.data for p in model.parameters()]))
     for history, weights in runs[1:]:
         assert_close(*zip(*[(a[0], b[0]) for a, b in zip(history, runs[0][0])]), rel=1e-9)

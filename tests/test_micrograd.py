@@ -5,6 +5,7 @@ of objects whose order follows their addresses, so a sum of three gradients may 
 Gradients are therefore compared to 1e-12; values, where the arithmetic is the same, to the last bit.
 It recurses once for each level of the graph, which limits the graphs here to a few hundred levels.
 """
+import functools
 import gc
 import math
 import operator
@@ -168,6 +169,7 @@ def no_garbage_collection():
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed, count, ops", [
     (1, 5000, EXACT),
     (2, 5000, EXACT + ["/", "**"]),
@@ -542,11 +544,14 @@ def train(nn, Value, X, y, steps):
     return losses, accuracies
 
 
+@pytest.mark.slow
 def test_moons_demo(no_garbage_collection):
-    """30 steps of full-batch training: a difference in one step would grow in those after it."""
+    """30 steps of full-batch training: a difference in one step would grow in those after it. test_fused.py does so with
+    other ways to train, which it holds against flatgrad's own."""
     X, y = two_moons(100, noise=0.1, seed=1)
     theirs = train(micrograd.nn, micrograd.engine.Value, X, y, 30)
-    ours = train(flatgrad.nn, flatgrad.Value, X, y, 30)
-    assert ours[0] == pytest.approx(theirs[0], rel=1e-9, abs=1e-9)
-    assert ours[1] == theirs[1]
-    assert ours[1][-1] >= 0.9 > ours[1][0]   # and it learns
+    for nn in flatgrad.nn, SimpleNamespace(MLP=functools.partial(flatgrad.nn.MLP, fused=False)):
+        ours = train(nn, flatgrad.Value, X, y, 30)
+        assert ours[0] == pytest.approx(theirs[0], rel=1e-9, abs=1e-9)
+        assert ours[1] == theirs[1]
+        assert ours[1][-1] >= 0.9 > ours[1][0]   # and it learns

@@ -2,6 +2,7 @@
 name is defined and used is read off the sources, and skipped where there are none."""
 import ast
 import re
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -194,16 +195,12 @@ def test_a_name_has_one_home():
 def test_what_is_defined_is_used():
     """By another statement; functions and classes that Python sees are for others to use."""
     parts = [part for _, all_parts in rooms().values() for part in all_parts]
-    border, core = "\n".join(parts), bare(CORE.with_suffix(".pxd").read_text("utf-8"))
-
-    def occurs(name, text):
-        return len(re.findall(rf"\b{name}\b", text))
-
+    border, core = (Counter(re.findall(r"\w+", text)) for text in (
+        "\n".join(parts), bare(CORE.with_suffix(".pxd").read_text("utf-8"))))
     private = {name for part in parts if part.startswith("cdef ") and not part.startswith("cdef class")
                for name in defined(part)}
-    assert {name for name in private if occurs(name, border) < 2} == set()
-    assert {name for name in re.findall(r"\b(?:fg|FG)_\w+", core)
-            if not occurs(name, border) and occurs(name, core) < 2} == set()
+    assert {name for name in private if border[name] < 2} == set()
+    assert {name for name in core if re.match("(?:fg|FG)_", name) and not border[name] and core[name] < 2} == set()
 
 
 def test_what_is_imported_is_used():

@@ -46,7 +46,6 @@ cdef extern from "tape.h" nogil:
         FG_LOCAL
         FG_OPS
         FG_HOOK
-        FG_OPERATOR
         FG_ACTIVATION
         FG_LOSS
 
