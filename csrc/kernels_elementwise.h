@@ -1,8 +1,8 @@
 /* kernels_elementwise.h: rows of ops.def for many lanes, forward and reverse.
  *
- * Each row becomes functions of its own, whatever its arity (rows.def). Inner loops are inlined with constant steps, so that they
- * vectorise; statuses are asked for when all results are there, in a loop without an exit. That of x**k
- * is FG_OK for every finite result, and asking for that is simpler. */
+ * Each row becomes functions of its own, whatever its arity (rows.def). Inner loops are inlined with constant
+ * steps, so that they vectorise; statuses are asked for when all results are there, in a loop without an exit. That
+ * of x**k is FG_OK for every finite result, and asking for that is simpler. */
 #ifndef FG_KERNELS_ELEMENTWISE_H
 #define FG_KERNELS_ELEMENTWISE_H
 
@@ -160,7 +160,8 @@ enum { CHUNK = 128 };
     }
 
 /* Where the operands' lanes begin, and x, y and w of lane i. */
-#define LANES(arity) const double *const px = xs[0], *const py = xs[arity > 1 ? 1 : 0], *const pw = xs[arity > 2 ? 2 : 0]
+#define LANES(arity) \
+    const double *const px = xs[0], *const py = xs[arity > 1 ? 1 : 0], *const pw = xs[arity > 2 ? 2 : 0]
 #define OPERANDS(i)                                                                 \
     const double x = px[(i) * sx], y = py[(i) * sy], w = pw[(i) * sw];              \
     (void)x, (void)y, (void)w, (void)k, (void)sx, (void)sy, (void)sw

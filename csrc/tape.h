@@ -178,8 +178,8 @@ static inline fg_record *fg_tape_record(const fg_tape *t, fg_id i)
     return (fg_record *)(void *)(t->pool + t->args[i].a);
 }
 
-/* Where a node without a record keeps the ids of its operands, and how many; none if it has none of its own. Valid until
- * the tape changes. */
+/* Where a node without a record keeps the ids of its operands, and how many; none if it has none of its own. Valid
+ * until the tape changes. */
 static inline fg_id *fg_tape_operands(const fg_tape *t, fg_id i, fg_id *count)
 {
     static_assert(sizeof(fg_args) == 2 * sizeof(fg_id), "inline operands are a list of ids");
