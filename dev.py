@@ -361,7 +361,7 @@ def wheels(arguments):
         if surplus:
             stop(f"the sdist holds what the checkout does not: {' '.join(sorted(surplus))}")
         chosen = [*EVERY_PYTHON, *ONE_PYTHON]
-        source = shutil.copytree(unpacked, scratch / "source")   # where each finds Cython's C code made by the first
+        source = shutil.copytree(unpacked, scratch / "source")   # builds leave what knows no Python to the next
         for base in arguments or interpreters():
             name = "python%d.%d" % supported(base)
             say(f"{name}: building")

@@ -717,7 +717,7 @@ def test_interrupted():
         gc.disable()
         class Owner: pass
         def make():
-            for k in range(100_000):
+            for k in range(400_000):
                 o = Owner()
                 o.v = Value(1.0)
                 o.v.owner = o
