@@ -58,7 +58,12 @@ cdef inline object number_value(int op, double x, object right):
     return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, a, b, z)))
 
 
-cdef object unary(int op, object x, int32_t k):
+cdef object unary_failed(int status, int op, double x, int32_t k):
+    """The exception for op of x. Apart, so that `unary` is inlined where op is known."""
+    raise_operation(status, op, (x, k) if op == FG_POWI else (x,))
+
+
+cdef inline object unary(int op, object x, int32_t k):
     """op of a Value, with the row's immediate k (0 if it has none)."""
     cdef double z = 0.0
     cdef int status
@@ -68,8 +73,7 @@ cdef object unary(int op, object x, int32_t k):
     a = (<Value>x).id
     status = fg_op_unary(op, tape.data[a], k, &z)
     if status < 0:
-        operands = (tape.data[a],)
-        raise_operation(status, op, operands + (k,) if op == FG_POWI else operands)
+        return unary_failed(status, op, tape.data[a], k)
     handle = new_handle()
     return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, a, <fg_id>k, z)))
 
