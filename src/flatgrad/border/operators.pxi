@@ -60,7 +60,8 @@ cdef inline object number_value(int op, double x, object right):
 
 cdef object unary_failed(int status, int op, double x, int32_t k):
     """The exception for op of x. Apart, so that `unary` is inlined where op is known."""
-    raise_operation(status, op, (x, k) if op == FG_POWI else (x,))
+    operands = (x,)
+    raise_operation(status, op, operands + (k,) if op == FG_POWI else operands)
 
 
 cdef inline object unary(int op, object x, int32_t k):
