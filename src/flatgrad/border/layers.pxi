@@ -155,6 +155,10 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
 
 cdef object samples_of(object x, bint *several):
     """A module's input, read once: several samples as they are, or as an array; one as a list or tuple."""
+    several[0] = False
+    if (type(x) is list and PySequence_Fast_GET_SIZE(x) > 0
+            and Py_TYPE(PySequence_Fast_ITEMS(x)[0]) == <PyTypeObject *>Value):
+        return x   # most often
     several[0] = isinstance(x, Tensor)
     if several[0]:
         return x
