@@ -55,17 +55,30 @@ LEVELS = {
 
 def update_stub(table=Path("csrc/ops.def"), stub=Path("src/flatgrad/_core.pyi")):
     """Rewrite, if out of date, the blocks of the type stub that follow from the public rows."""
-    rows = [(kind, name, {"UNARY": "x", "BINARY": "x, y"}.get(kind, operands))
-            for kind, name, operands in re.findall(
-                r'^FG_(UNARY|BINARY|TERNARY)\(\w+, (\w+), (?:"([^"]*)", )?1,',
-                table.read_text("utf-8"), re.MULTILINE)]
-    names = ", ".join(f'"{name}"' for _, name, _ in rows)
+    rows = [(name, (operands or "x").split(", "), kind, default if shape == "BINARY" and default != "NAN" else "", ufuncs)
+            for shape, name, operands, kind, default, ufuncs in re.findall(
+                r'^FG_(UNARY|BINARY|TERNARY)\(\w+, (\w+), (?:"([^"]*)", )?FG_(FUNCTION|ACTIVATION), (?:([\w.]+), )?'
+                r'"[^"]*", (?:"([^"]*)", )?', table.read_text("utf-8"), re.MULTILINE)]
+
+    def signature(operands, default, of, first=()):
+        given = [*first, *(f"{name}: {of}" for name in operands[len(first):])]
+        return ", ".join(given) + (f" = {default}" if default else ", /" if len(given) > len(first) else "")
+
+    def methods(of, operand):
+        for name, operands, _, default, ufuncs in rows:
+            names = {name} if len(operands) == 1 or default else {*ufuncs.split()} - {name} if of == "Value" else ()
+            for method in sorted(names):
+                yield f"    def {method}({signature(operands, default, operand, ['self'])}) -> {of}: ...\n"
+
+    quoted = [f'"{name}"' for name, *_ in rows]
+    activations = [f'"{name}"' for name, _, kind, *_ in rows if kind == "ACTIVATION"]
     blocks = iter([
-        f"__all__ += [{names}]\n",
-        *["".join(f"    def {name}(self) -> {of}: ...\n" for kind, name, _ in rows if kind == "UNARY")
-          for of in ("Value", "Tensor")],
-        "".join(f"@overload\ndef {name}({operands.replace(',', f': {of},')}: {of}, /) -> {result}: ...\n"
-                for _, name, operands in rows
+        f"__all__ += [{', '.join(quoted)}]\n",
+        f'_Activation: TypeAlias = Literal["linear", {", ".join(activations)}]\n',
+        "".join(methods("Value", "_Operand")),
+        "".join(methods("Tensor", "_Matrix | _Operand")),
+        "".join(f"@overload\ndef {name}({signature(operands, default, of)}) -> {result}: ...\n"
+                for name, operands, _, default, _ in rows
                 for of, result in (("_Operand", "Value"), ("_Matrix | _Operand", "Value | Tensor"))),
     ])
     text = stub.read_text("utf-8")

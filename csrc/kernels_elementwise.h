@@ -47,7 +47,7 @@ FG_INLINE uint64_t map_vectors(int op, size_t n, const double *x, double *z)
     return v_sum(doubts) != 0.0;
 }
 
-#define FG_UNARY(ID, name, public, symbol, forward, dx_, status, ...)                             \
+#define FG_UNARY(ID, name, kind, fused, symbol, ufuncs, forward, dx_, status, ...)                \
     FG_INLINE void lanes_##ID(size_t n, const double *px, int32_t k, double *restrict out)        \
     {                                                                                             \
         (void)k;                                                                                  \
@@ -103,7 +103,8 @@ FG_INLINE uint64_t map_vectors(int op, size_t n, const double *x, double *z)
             SUM_OF(rule_##ID(0, count, xs[0], 0, k, z + i, dz + i, part))                         \
     }
 
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, status, ...)              \
+#define FG_BINARY(ID, name, operands, kind, second, symbol, ufuncs, parents,                      \
+                  forward, dx_, dy_, status, ...)                                                 \
     FG_INLINE size_t lanes_##ID(size_t n, const double *px, size_t sx, const double *py,          \
                                 size_t sy, double *restrict out)                                  \
     {                                                                                             \
@@ -180,7 +181,7 @@ FG_INLINE uint64_t map_vectors(int op, size_t n, const double *x, double *z)
         }                                                                                         \
     }
 
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx_, dy_, dw_, status, ...)       \
+#define FG_TERNARY(ID, name, operands, kind, symbol, forward, dx_, dy_, dw_, status, ...)         \
     FG_INLINE size_t lanes_##ID(size_t n, const double *px, size_t sx, const double *py,          \
                                 size_t sy, const double *pw, size_t sw, double *restrict out)     \
     {                                                                                             \

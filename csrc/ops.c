@@ -1,23 +1,34 @@
 /* ops.c: the descriptive half of ops.def as a table. */
 #include "ops.h"
 
+#define NO_ROW FG_NO_ROW, 0, NAN, ""
+
 const fg_op_info fg_op_table[FG_OPS] = {
-    [FG_LEAF] = {"LEAF", "", "", "", "", "a value with no operands", "", 0, 0, 0},
-#define FG_UNARY(ID, name, public, symbol, forward, dx, status, domain, formula, edge) \
-    [FG_##ID] = {#ID, #name, "x", symbol, domain, formula, edge, 1, 1, public},
+    [FG_LEAF] = {"LEAF", "", "", "", "", "a value with no operands", "", 0, 0, FG_NO_ROW, 1, NAN, ""},
+#define FG_UNARY(ID, name, kind, fused, symbol, ufuncs, forward, dx, status, domain, formula, edge) \
+    [FG_##ID] = {#ID, #name, "x", symbol, domain, formula, edge, 1, 1, kind, fused, NAN, ufuncs},
 #include "ops.def"
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx, dy, status, domain, formula, edge) \
-    [FG_##ID] = {#ID, #name, "x, y", symbol, domain, formula, edge, 2, parents, public},
+#define FG_BINARY(ID, name, operands, kind, second, symbol, ufuncs, parents, forward, dx, dy, status, domain, \
+                  formula, edge)                                                                              \
+    [FG_##ID] = {#ID, #name, operands, symbol, domain, formula, edge, 2, parents, kind, 0, second, ufuncs},
 #include "ops.def"
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx, dy, dw, status, domain, formula, edge) \
-    [FG_##ID] = {#ID, #name, operands, symbol, domain, formula, edge, 3, 3, public},
+#define FG_TERNARY(ID, name, operands, kind, symbol, forward, dx, dy, dw, status, domain, formula, edge) \
+    [FG_##ID] = {#ID, #name, operands, symbol, domain, formula, edge, 3, 3, kind, 0, NAN, ""},
 #include "ops.def"
-    [FG_CUSTOM] = {"CUSTOM", "", "", "", "", "a node that the user made", "", -1, -1, 0},
-    [FG_LOCAL] = {"LOCAL", "", "", "", "", "a node with given partial derivatives", "", -1, -1, 0},
+    [FG_CUSTOM] = {"CUSTOM", "", "", "", "", "a node that the user made", "", -1, -1, NO_ROW},
+    [FG_LOCAL] = {"LOCAL", "", "", "", "", "a node with given partial derivatives", "", -1, -1, NO_ROW},
 #define FG_BLOCK(ID, name, symbol, formula, edge) \
-    [FG_##ID] = {#ID, #name, "", symbol, "", formula, edge, -1, -1, 0},
+    [FG_##ID] = {#ID, #name, "", symbol, "", formula, edge, -1, -1, NO_ROW},
 #include "ops.def"
-    [FG_RUN] = {"RUN", "", "", "", "", "the leaves of a tensor", "", -1, -1, 0},
-    [FG_PART] = {"PART", "", "", "", "", "one of the results of an instruction", "", -1, -1, 0},
-    [FG_FROZEN] = {"FROZEN", "", "", "", "", "a leaf that takes no gradient", "", 0, 0, 0},
+    [FG_RUN] = {"RUN", "", "", "", "", "the leaves of a tensor", "", -1, -1, NO_ROW},
+    [FG_PART] = {"PART", "", "", "", "", "one of the results of an instruction", "", -1, -1, NO_ROW},
+    [FG_FROZEN] = {"FROZEN", "", "", "", "", "a leaf that takes no gradient", "", 0, 0, NO_ROW},
+};
+
+const uint8_t fg_op_rows[] = {
+#define FG_UNARY(ID, ...) FG_##ID,
+#define FG_BINARY(ID, ...) FG_##ID,
+#define FG_TERNARY(ID, ...) FG_##ID,
+#include "ops.def"
+    0,
 };

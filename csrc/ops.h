@@ -40,6 +40,9 @@ static_assert((int)FG_LEAF < (int)FG_UNARY_END && (int)FG_UNARY_END < (int)FG_BI
                   && (int)FG_RUN < (int)FG_PART && (int)FG_PART < (int)FG_FROZEN,
               "the questions below go by that order");
 
+/* The column `kind` of ops.def. */
+typedef enum fg_kind { FG_NO_ROW, FG_OPERATOR, FG_FUNCTION, FG_ACTIVATION, FG_LOSS } fg_kind;
+
 typedef struct fg_op_info {
     const char *id;       /* the row's ID */
     const char *name;     /* Python name */
@@ -50,10 +53,20 @@ typedef struct fg_op_info {
     const char *edge;     /* values at kinks and domain edges; "" if there are none */
     int arity;            /* operands; -1: as many as its pool record has */
     int parents;          /* leading operands that _prev shows; -1: all */
-    int is_public;        /* 1: a function of the package */
+    fg_kind kind;         /* FG_NO_ROW: no row, or of many operands */
+    int fused;            /* 1: a layer may do it within its instruction; so of FG_LEAF, which does nothing */
+    double second;        /* the second operand if it is left out; nan: it has to be given */
+    const char *ufuncs;   /* NumPy's names, with spaces between */
 } fg_op_info;
 
 extern const fg_op_info fg_op_table[FG_OPS];
+extern const uint8_t fg_op_rows[]; /* the opcodes of unary, binary and ternary rows as they stand there; 0 ends them */
+
+/* A function of the package. */
+static inline int fg_op_is_public(int op)
+{
+    return fg_op_table[op].kind == FG_FUNCTION || fg_op_table[op].kind == FG_ACTIVATION;
+}
 
 static inline int fg_op_is_leaf(int op)
 {
@@ -122,6 +135,7 @@ static inline double fg_sigmoid(double x)
 /* M_SQRT1_2 and the like are not C11's. */
 #define FG_SQRT_HALF 0.70710678118654752440
 #define FG_SQRT_2_PI 0.79788456080286535588 /* sqrt(2 / pi) */
+#define FG_SQRT_1_PI 0.56418958354775628695 /* 1 / sqrt(pi) */
 #define FG_DENSITY 0.39894228040143267794   /* sqrt(1 / (2 pi)), the normal density at 0 */
 
 static inline double fg_dgelu(double x)
@@ -197,6 +211,13 @@ static inline double fg_dmaximum(double x, double y, double dz)
     return x < y ? 0.0 : x == y ? 0.5 * dz : dz;
 }
 
+/* x / (x**2 + y**2), without the squares, which may be too large or too small; 0 at (0, 0). */
+static inline double fg_datan2(double x, double y)
+{
+    const double h = hypot(x, y);
+    return h == 0.0 ? 0.0 : x / h / h;
+}
+
 /* log(sigmoid(x)). The logarithm is of 1 to 2, so nothing overflows and no small result is lost. */
 static inline double fg_log_sigmoid(double x)
 {
@@ -267,10 +288,10 @@ static inline int fg_op_unary(int op, double x, int32_t k, double *out)
     double z;
     (void)k;
     switch (op) {
-#define FG_UNARY(ID, name, public, symbol, forward, dx, status, ...) \
-    case FG_##ID:                                                    \
-        z = (forward);                                               \
-        *out = z;                                                    \
+#define FG_UNARY(ID, name, kind, fused, symbol, ufuncs, forward, dx, status, ...) \
+    case FG_##ID:                                                                 \
+        z = (forward);                                                            \
+        *out = z;                                                                 \
         return (status);
 #include "ops.def"
     default:
@@ -283,7 +304,8 @@ static inline int fg_op_binary(int op, double x, double y, double *out)
 {
     double z;
     switch (op) {
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx, dy, status, ...) \
+#define FG_BINARY(ID, name, operands, kind, second, symbol, ufuncs, parents,       \
+                  forward, dx, dy, status, ...)                                    \
     case FG_##ID:                                                                  \
         z = (forward);                                                             \
         *out = z;                                                                  \
@@ -299,7 +321,7 @@ static inline int fg_op_ternary(int op, double x, double y, double w, double *ou
 {
     double z;
     switch (op) {
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx, dy, dw, status, ...) \
+#define FG_TERNARY(ID, name, operands, kind, symbol, forward, dx, dy, dw, status, ...) \
     case FG_##ID:                                                              \
         z = (forward);                                                         \
         *out = z;                                                              \

@@ -34,7 +34,7 @@ static INLINED void apply(fg_tape *t, fg_id i)
     const double dz = grad[i], z = data[i];
 
     switch (fg_tape_op(t, i)) {
-#define FG_UNARY(ID, name, public, symbol, forward, dx_, ...) \
+#define FG_UNARY(ID, name, kind, fused, symbol, ufuncs, forward, dx_, ...) \
     case FG_##ID: {                                           \
         const double x = data[args.a];                        \
         const int32_t k = (int32_t)args.b;                    \
@@ -42,7 +42,8 @@ static INLINED void apply(fg_tape *t, fg_id i)
         grad[args.a] += (dx_);                                \
         break;                                                \
     }
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...) \
+#define FG_BINARY(ID, name, operands, kind, second, symbol, ufuncs, parents, \
+                  forward, dx_, dy_, ...)                                    \
     case FG_##ID: {                                                          \
         const double x = data[args.a], y = data[args.b];                     \
         (void)x, (void)y, (void)z;                                           \
@@ -50,7 +51,7 @@ static INLINED void apply(fg_tape *t, fg_id i)
         grad[args.b] += (dy_);                                               \
         break;                                                               \
     }
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx_, dy_, dw_, ...) \
+#define FG_TERNARY(ID, name, operands, kind, symbol, forward, dx_, dy_, dw_, ...)   \
     case FG_##ID: {                                                                 \
         const fg_id *const o = t->pool + args.a;                                    \
         const double x = data[o[0]], y = data[o[1]], w = data[o[2]];                \
@@ -213,7 +214,7 @@ static int drain_word(fg_tape *t, fg_sweep *s, fg_id w)
         const double dz = i == last ? d_last : grad[i];
         marked ^= (uint64_t)1 << bit;
 
-#define FG_UNARY(ID, name, public, symbol, forward, dx_, ...)                 \
+#define FG_UNARY(ID, name, kind, fused, symbol, ufuncs, forward, dx_, ...)    \
     if (IS_HOT(FG_##ID) && op == FG_##ID) {                                   \
         const fg_id a = all_args[i].a;                                        \
         const double x = data[a], z = data[i];           \
@@ -223,7 +224,8 @@ static int drain_word(fg_tape *t, fg_sweep *s, fg_id w)
         last = a;                                                             \
         MARK(a);                                                              \
     } else
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...)  \
+#define FG_BINARY(ID, name, operands, kind, second, symbol, ufuncs, parents,  \
+                  forward, dx_, dy_, ...)                                     \
     if (IS_HOT(FG_##ID) && op == FG_##ID) {                                   \
         const fg_id a = all_args[i].a, b = all_args[i].b;                     \
         const double x = data[a], y = data[b], z = data[i];           \

@@ -181,10 +181,8 @@ def scalar_outcomes_of(call, arrays, where, shape):
 
 # ---- elementwise rows of ops.def ----
 
-LIBM = {"TANH", "SIGMOID", "EXP", "LOG", "SIN", "COS", "POW", "POWC", "POWI", "BINARY_CROSS_ENTROPY",
-        "BCE_WITH_LOGITS", "WEIGHTED_BCE_WITH_LOGITS", "KL_DIV", "KL_DIV_LOG"}   # 2 units in the last place
+LIBM = {op for op in ORACLE if ORACLE[op].libm}   # 2 units in the last place
 KINKED = {"RELU", "ABS", "MAXIMUM", "MINIMUM", "WHERE", "CLIP", "ABSOLUTE_ERROR", "HUBER"}   # on whole numbers and halves, for ties
-POSITIVE = {("LOG", 0), ("SQRT", 0), ("POW", 0), ("POWC", 0), ("KL_DIV", 1)}
 PROBABILITIES = {("BINARY_CROSS_ENTROPY", 0), ("BINARY_CROSS_ENTROPY", 1)}
 IMMEDIATES = {"POWI": [2, 3, -1, -2, 7, 0, 1], "POWC": [0.5, -1.5, 2.25]}
 
@@ -203,7 +201,7 @@ def sample(op, which, shape):
     x = numbers(*shape, seed=10 + which, low=-3.0, high=3.0)
     if op in KINKED:
         return np.round(x * 2) / 2
-    if (op, which) in POSITIVE:
+    if which in ORACLE[op].positive:
         return np.abs(x) + 0.05
     if (op, which) in PROBABILITIES:
         return np.abs(x) / 3.0

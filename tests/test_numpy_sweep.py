@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import flatgrad as fg
-from flatgrad import Tensor, Value, array_functions
+from flatgrad import Tensor, Value, _core, array_functions
 
 # What asks the machine, writes files, reads code or changes how NumPy works, and what has no numbers to do with.
 SKIPPED = set("""
@@ -41,9 +41,8 @@ PATTERNS = [
     ("T", np.array([[0], [1], [2]]), 1), ("T", (3, 3)), ("T", (1, 3)),
 ]
 # What has to agree with finite differences for one pattern at least.
-MEANT = {*array_functions.MEANINGS, *array_functions.MOVING, np.add, np.subtract, np.multiply, np.divide, np.power,
-         np.maximum, np.minimum, np.negative, np.absolute, np.exp, np.log, np.sqrt, np.sin, np.cos, np.tanh, np.matmul,
-         np.sign, np.floor} - {np.shape, np.ndim, np.size}
+MEANT = {*array_functions.MEANINGS, *array_functions.MOVING, np.matmul, np.sign, np.floor,
+         *[getattr(np, name) for row in _core._operations() for name in row["ufuncs"]]} - {np.shape, np.ndim, np.size}
 
 
 def public():

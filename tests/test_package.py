@@ -113,9 +113,17 @@ def test_the_stub_declares_the_members_of_value(stub):
 @pytest.mark.parametrize("row", PUBLIC_ROWS, ids=lambda row: row["id"])
 def test_the_stub_declares_the_operation(stub, row):
     arguments = stub[row["name"]].args
-    assert [argument.arg for argument in arguments.posonlyargs] == row["operands"].split(", ")
-    assert not arguments.args
-    assert (row["name"] in declared(stub["Value"].body)) == (row["arity"] == 1)
+    by_position, others = [arguments.posonlyargs, arguments.args][::1 if row["default"] is None else -1]
+    assert [argument.arg for argument in by_position] == row["operands"].split(", ") and not others
+    assert [ast.literal_eval(default) for default in arguments.defaults] == (
+        [] if row["default"] is None else [row["default"]])
+    assert (row["name"] in declared(stub["Value"].body)) == hasattr(Value, row["name"])
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="no checkout")
+def test_the_readme_lists_the_operation():
+    listed = read(ROOT / "README.md").replace("`", " ").split()
+    assert [row["name"] for row in PUBLIC_ROWS if row["name"] not in listed] == []
 
 
 def test_stats_returns_what_the_stub_says(stub):

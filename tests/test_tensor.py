@@ -417,7 +417,7 @@ KINDS = {
 
 def ordinary(op, k, shape, seed=0):
     """Operands in the domain, away from kinks; float32 holds them."""
-    low, high = (0.25, 3.0) if op in ("LOG", "SQRT", "POW", "POWC", "DIV", "KL_DIV") else (-3.0, 3.0)
+    low, high = (0.25, 3.0) if ORACLE[op].positive or op == "DIV" else (-3.0, 3.0)
     if op == "BINARY_CROSS_ENTROPY":
         low, high = 0.05, 0.95
     array = np.round(numbers(*shape, seed=seed + 17 * k, low=low, high=high) * 1024) / 1024

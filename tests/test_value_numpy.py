@@ -63,6 +63,18 @@ def test_as_of_objects_in_arrays(name):
     assert _core._check()
 
 
+@pytest.mark.parametrize("row", [row for row in _core._operations() if row["public"] and row["ufuncs"]],
+                         ids=lambda row: row["name"])
+def test_rows_of_the_table(row):
+    """NumPy's loop over objects makes our node, from Values and from arrays of them."""
+    values = [Value(0.5), Value(2.0)][:row["arity"]]
+    for name in {*row["ufuncs"]} - {"maximum", "minimum", "fabs"}:   # two compare, and one asks for a method `fabs`
+        z = getattr(np, name)(*values)
+        assert type(z) is Value and z._op == row["symbol"] and list(z._children) == values
+        array = getattr(np, name)(*[np.array([v]) for v in values])
+        assert array[0]._op == row["symbol"] and array[0].data == z.data
+
+
 # NumPy 2.4 itself loses a reference to an object that has `__array_ufunc__` in these two methods: that is a Value, once.
 LOSES = Value(0.75)
 

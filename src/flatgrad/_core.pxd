@@ -18,23 +18,6 @@ cdef extern from "tape.h" nogil:
 
         FG_LEAF
         FG_COPY
-        FG_TANH
-        FG_SIGMOID
-        FG_GELU
-        FG_GELU_TANH
-        FG_SILU
-        FG_SOFTPLUS
-        FG_LEAKY_RELU
-        FG_ELU
-        FG_SQUARED_ERROR
-        FG_HINGE
-        FG_ABSOLUTE_ERROR
-        FG_BINARY_CROSS_ENTROPY
-        FG_BCE_WITH_LOGITS
-        FG_KL_DIV
-        FG_KL_DIV_LOG
-        FG_HUBER
-        FG_WEIGHTED_BCE_WITH_LOGITS
         FG_LAYER
         FG_MAP
         FG_SUM
@@ -59,11 +42,13 @@ cdef extern from "tape.h" nogil:
         FG_DIV
         FG_POW
         FG_POWC
-        FG_UNARY_END
         FG_CUSTOM
         FG_LOCAL
         FG_OPS
         FG_HOOK
+        FG_OPERATOR
+        FG_ACTIVATION
+        FG_LOSS
 
     ctypedef struct fg_op_info:
         const char *id
@@ -75,10 +60,15 @@ cdef extern from "tape.h" nogil:
         const char *edge
         int arity
         int parents
-        int is_public
+        int kind
+        int fused
+        double second
+        const char *ufuncs
 
     const fg_op_info fg_op_table[]
+    const uint8_t fg_op_rows[]
 
+    bint fg_op_is_public(int op)
     bint fg_op_is_leaf(int op)
     bint fg_op_is_pooled(int op)
     bint fg_op_is_block(int op)

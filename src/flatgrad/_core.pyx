@@ -37,9 +37,9 @@ cdef class _Rule    # custom.pxi
 cdef class _Graph   # graphs.pxi
 cdef class Tensor   # tensor.pxi; and Value, which _core.pxd declares
 
-__all__ = ["Tensor", "Value", "argmax", "argmin", "cat", "collect", "dot", "elu", "leaky_relu", "linear",
-           "log_softmax", "logsumexp", "matvec", "max", "mean", "min", "no_grad", "scalar_graph",
-           "softmax", "square", "stack", "stats", "sum"]
+__all__ = ["Tensor", "Value", "argmax", "argmin", "cat", "collect", "dot", "linear", "log_softmax",
+           "logsumexp", "matvec", "max", "mean", "min", "no_grad", "scalar_graph", "softmax", "square", "stack",
+           "stats", "sum"]
 
 include "border/python.pxi"
 include "border/messages.pxi"

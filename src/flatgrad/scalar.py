@@ -14,7 +14,7 @@ shifting all of them changes neither the result nor its derivatives, so no gradi
 import builtins
 import math
 
-from flatgrad._core import Value, maximum, minimum
+from flatgrad._core import Value, _activations, maximum, minimum
 from flatgrad.errors import ShapeError, UnknownNameError
 
 __all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_entropy", "dot", "hinge", "huber",
@@ -22,7 +22,7 @@ __all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_e
            "sum", "weighted_bce_with_logits"]
 
 # The methods of Value that may follow a neuron's sum.
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid")
+ACTIVATIONS = _activations
 
 
 def sum(xs):

@@ -5,7 +5,7 @@
 # not know Tensors asks `__array__` for numbers, which would leave the graph without a word: only a constant Tensor
 # gives them.
 #
-# Uses elementwise, entries, numbers, products, tape, views.
+# Uses elementwise, numbers, products, tape, views.
 
 cdef object functions_module = None      # array_functions.py
 cdef object data_class = None, grad_class = None
@@ -42,12 +42,8 @@ cdef dict ufunc_rows():
     if known_ufuncs is None:
         import numpy
         numpy_is_there()
-        known_ufuncs = {getattr(numpy, name): (count, opcodes[row]) for count, rows in (
-            (2, {"add": "ADD", "subtract": "SUB", "multiply": "MUL", "true_divide": "DIV", "power": "POW",
-                 "maximum": "MAXIMUM", "minimum": "MINIMUM"}),
-            (1, {"negative": "NEG", "absolute": "ABS", "fabs": "ABS", "exp": "EXP", "log": "LOG", "sqrt": "SQRT",
-                 "sin": "SIN", "cos": "COS", "tanh": "TANH"}),
-        ) for name, row in rows.items()}
+        known_ufuncs = {getattr(numpy, name): (fg_op_table[op].arity, op) for op in range(FG_OPS)
+                        for name in fg_op_table[op].ufuncs.decode().split()}
         known_ufuncs[numpy.matmul] = (2, FG_LAYER)
     return known_ufuncs
 

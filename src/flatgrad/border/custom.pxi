@@ -106,7 +106,7 @@ cdef class _Rule:
             return "Value.__init__.<locals>.<lambda>"
         if is_result(op):
             return f"{block_symbol(block_of(self.node.id))}.<locals>._backward"
-        name = fg_op_table[op].name.decode() if fg_op_table[op].is_public else (
+        name = fg_op_table[op].name.decode() if fg_op_is_public(op) else (
             RULE_NAMES.get(fg_op_table[op].id.decode(), fg_op_table[op].name.decode()))
         return f"{'Value.' if hasattr(Value, name) else ''}{name}.<locals>._backward"
 

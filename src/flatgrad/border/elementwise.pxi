@@ -90,61 +90,31 @@ cdef object apply_function(int op, PyObject **args, Py_ssize_t count):
     return FG_GIVE(fg_give(&tape, handle, fg_tape_push(&tape, op, ids[0], ids[1], z)))
 
 
-cdef object apply_pair(int op, object x, object y):
-    """A row with two operands of Values, Tensors and numbers."""
-    cdef PyObject *args[2]
-    args[0], args[1] = <PyObject *>x, <PyObject *>y
-    return apply_function(op, args, 2)
-
-
-def leaky_relu(x, negative_slope=0.01):
-    """x if x > 0, else negative_slope * x.
-
-    Parameters
-    ----------
-    x : Value, Tensor or real number
-    negative_slope : Value, Tensor or real number, optional
-
-    Returns
-    -------
-    Value, or Tensor if an operand is one
-
-    Notes
-    -----
-    The derivative by `x` at 0 is `negative_slope`, as in PyTorch.
-
-    Examples
-    --------
-    >>> import flatgrad
-    >>> flatgrad.leaky_relu(-2.0).data
-    -0.02
-    """
-    return apply_pair(FG_LEAKY_RELU, x, negative_slope)
-
-
-def elu(x, alpha=1.0):
-    """x if x > 0, else alpha * (exp(x) - 1).
-
-    Parameters
-    ----------
-    x : Value, Tensor or real number
-    alpha : Value, Tensor or real number, optional
-
-    Returns
-    -------
-    Value, or Tensor if an operand is one
-
-    Notes
-    -----
-    The derivative by `x` at 0 is `alpha`, as in PyTorch.
-
-    Examples
-    --------
-    >>> import flatgrad
-    >>> flatgrad.elu(-1000.0).data
-    -1.0
-    """
-    return apply_pair(FG_ELU, x, alpha)
+cdef object apply_call(int op, PyObject *self, PyObject **args, Py_ssize_t count, PyObject *names):
+    """A row with two operands as a method, `self` the first of them, or if that is NULL as a function; the second may
+    be left out if it has a default. Both may be given by keyword."""
+    cdef const fg_op_info *info = &fg_op_table[op]
+    cdef PyObject *x[2]
+    cdef Py_ssize_t k, n = count + (self != NULL)
+    cdef object second = None
+    if names == NULL and (n == 2 or n == 1 and not isnan(info.second)):
+        second = info.second
+        x[0], x[1] = self if self != NULL else args[0], args[count - 1] if n == 2 else <PyObject *>second
+        return apply_function(op, x, 2)
+    given = [<object>args[k] for k in range(count)]
+    if self != NULL:
+        given.insert(0, <object>self)
+    keywords = keywords_of(args, count, names)
+    for name in info.operands.decode().split(", ")[len(given):]:
+        if name in keywords:
+            given.append(keywords.pop(name))
+        elif len(given) == 1 and not isnan(info.second):
+            given.append(info.second)
+    if keywords or len(given) != 2:
+        raise TypeError(f"{info.name.decode()}() takes {'2' if isnan(info.second) else '1 or 2'} operands "
+                        f"({info.operands.decode()}), got {', '.join(keywords) or len(given)}")
+    x[0], x[1] = <PyObject *>given[0], <PyObject *>given[1]
+    return apply_function(op, x, 2)
 
 
 def square(x):
@@ -178,10 +148,21 @@ def square(x):
 
 # ---- activations ----
 
+cdef list rows_in_order():
+    """The opcodes of the rows as they stand in ops.def."""
+    cdef Py_ssize_t k = 0
+    found = []
+    while fg_op_rows[k] != FG_LEAF:
+        found.append(fg_op_rows[k])
+        k += 1
+    return found
+
+
 # What an activation is called, and its row.
-cdef dict ACTIVATIONS = {"linear": FG_LEAF, "relu": FG_RELU, "leaky_relu": FG_LEAKY_RELU, "elu": FG_ELU,
-                         "gelu": FG_GELU, "gelu_tanh": FG_GELU_TANH, "silu": FG_SILU, "softplus": FG_SOFTPLUS,
-                         "tanh": FG_TANH, "sigmoid": FG_SIGMOID}
+cdef dict ACTIVATIONS = {fg_op_table[op].name.decode(): op for op in rows_in_order()
+                         if fg_op_table[op].kind == FG_ACTIVATION}
+_activations = tuple(ACTIVATIONS)
+ACTIVATIONS = {"linear": FG_LEAF, **ACTIVATIONS}
 
 
 cdef int activation_of(str name, object activation) except -1:
@@ -193,23 +174,12 @@ cdef int activation_of(str name, object activation) except -1:
     return ACTIVATIONS[activation]
 
 
-cdef inline bint is_fused(int activation) noexcept:
-    """Whether the activation is part of a layer's instruction: its derivative follows from the result."""
-    return (activation == FG_LEAF or activation == FG_RELU or activation == FG_TANH
-            or activation == FG_SIGMOID)
-
-
-cdef inline double default_of(int activation) noexcept:
-    """The second operand of the activations that have two."""
-    return 0.01 if activation == FG_LEAKY_RELU else 1.0
-
-
 cdef object activated(int activation, object x):
     """An activation of a Value, of each of a list, or of a Tensor."""
     if isinstance(x, list):
         return [activated(activation, item) for item in x]
     if activation == FG_LEAF:
         return x
-    if activation < FG_UNARY_END:
+    if fg_op_table[activation].arity == 1:
         return apply_method(activation, <PyObject *>x)
-    return apply_pair(activation, x, default_of(activation))
+    return apply_call(activation, <PyObject *>x, NULL, 0, NULL)

@@ -189,8 +189,9 @@ cdef str block_symbol(fg_id i):
         return fg_op_table[fg_tape_op(&tape, i)].symbol.decode()
     if r.param == FG_POWI:
         return f"**{<int32_t>r.k}"
-    if r.param == FG_POWC and fg_record_view(r, 1).rows * fg_record_view(r, 1).cols == 1:
-        return f"**{tape.data[fg_record_slot(r, fg_record_view(r, 1), 0, 0)]}"
+    if (fg_op_table[r.param].parents < fg_op_table[r.param].arity   # and a constant, which all elements share
+            and fg_record_view(r, 1).rows * fg_record_view(r, 1).cols == 1):
+        return f"{fg_op_table[r.param].symbol.decode()}{tape.data[fg_record_slot(r, fg_record_view(r, 1), 0, 0)]}"
     return fg_op_table[r.param].symbol.decode()
 
 

@@ -64,13 +64,18 @@ def _kernel_levels():
     return kernel_levels()
 
 
+cdef tuple KINDS = ("", "operator", "function", "activation", "loss")   # fg_kind
+
+
 def _operations():
     """The rows of ops.def, for the tests and for the type stubs."""
     return [{"id": fg_op_table[op].id.decode(), "name": fg_op_table[op].name.decode(),
              "operands": fg_op_table[op].operands.decode(), "symbol": fg_op_table[op].symbol.decode(),
              "domain": fg_op_table[op].domain.decode(), "formula": fg_op_table[op].formula.decode(),
              "edge": fg_op_table[op].edge.decode(), "arity": fg_op_table[op].arity,
-             "public": bool(fg_op_table[op].is_public)}
+             "public": bool(fg_op_is_public(op)), "kind": KINDS[fg_op_table[op].kind],
+             "fused": bool(fg_op_table[op].fused), "ufuncs": fg_op_table[op].ufuncs.decode().split(),
+             "default": None if isnan(fg_op_table[op].second) else fg_op_table[op].second}
             for op in range(FG_OPS)]
 
 

@@ -3,7 +3,7 @@
 # Sample and weights are looked at first, and room is made; then ids and pointers are read, and no Python code runs
 # any more. Whatever is not plain is called neuron by neuron.
 #
-# Uses contexts, elementwise, handles, instructions, neurons, numbers, operands, products, python, scalars, tape,
+# Uses contexts, handles, instructions, neurons, numbers, operands, products, python, scalars, tape,
 # value_type, views.
 
 cdef enum:
@@ -73,11 +73,11 @@ cdef fg_view results_of(fg_id node, fg_id rows, fg_id cols) noexcept:
 
 cdef int push_activation(int code, fg_id rows, fg_id cols, bint parts, fg_id *node) noexcept:
     """Append the activation of *node's results, and make it *node. A status. No Python code."""
-    cdef fg_id views = 1 if code < FG_UNARY_END else 2
+    cdef fg_id views = <fg_id>fg_op_table[code].arity
     cdef fg_record *r = fg_block_begin(&tape, <fg_id>code, views, 0)
     fg_block_view(r, 0, results_of(node[0], rows, cols))
     if views > 1:
-        fg_block_view(r, 1, fg_view(FG_VIEW_CONSTANT, fg_tape_push_leaf(&tape, default_of(code)), 1, 1, 1, 1))
+        fg_block_view(r, 1, fg_view(FG_VIEW_CONSTANT, fg_tape_push_leaf(&tape, fg_op_table[code].second), 1, 1, 1, 1))
     return fg_block_push(&tape, FG_MAP, rows, cols, parts, NULL, node)
 
 
@@ -105,7 +105,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
             return NotImplemented
         nodes += <uint64_t>rows * plans[l].nout + 1
         words += fg_block_words(3, 0)
-        if not is_fused(plans[l].code):
+        if not fg_op_table[plans[l].code].fused:
             nodes += <uint64_t>rows * plans[l].nout + 2
             words += fg_block_words(2, 0)
     if a.kind != TENSOR:
@@ -127,7 +127,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
     # From here on no Python code is run.
     n, npool = tape.n, tape.npool
     for l in range(count):
-        r = fg_block_begin(&tape, <fg_id>(plans[l].code if is_fused(plans[l].code) else FG_LEAF), 3, 0)
+        r = fg_block_begin(&tape, <fg_id>(plans[l].code if fg_op_table[plans[l].code].fused else FG_LEAF), 3, 0)
         if not fill_layer(r, &plans[l]):
             undo(n, npool, handle)
             return NotImplemented
@@ -138,7 +138,7 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
             raise RuntimeError("x: the list changed while it was read")
         status = fg_block_push(&tape, FG_LAYER, rows, plans[l].nout, not (single and l == count - 1), NULL,
                                &node)
-        if status == 0 and not is_fused(plans[l].code):
+        if status == 0 and not fg_op_table[plans[l].code].fused:
             status = push_activation(plans[l].code, rows, plans[l].nout, not (single and l == count - 1), &node)
         if status < 0:
             undo(n, npool, handle)

@@ -26,7 +26,7 @@ cdef int raise_operation(int status, int op, tuple operands, str where="") excep
     """The exception for an operation outside its domain. Names the operation and its operands."""
     cdef str symbol = fg_op_table[op].symbol.decode()
     cdef str what
-    if fg_op_table[op].is_public:
+    if fg_op_is_public(op):
         what = f"{fg_op_table[op].name.decode()}({', '.join([repr(x) for x in operands])})"
     else:
         what = f" {symbol} ".join([repr(x) for x in operands])

@@ -37,9 +37,9 @@ cdef object layer_(str name, object x, object w, object b, int activation, tuple
     cdef list keep = []
     cdef fg_id count = 3 if b is not None else 2
     take_layer(name, x, w, b, operands, keep, names)
-    out = instruction_(FG_LAYER, <fg_id>activation if is_fused(activation) else FG_LEAF, 0, operands, count,
+    out = instruction_(FG_LAYER, <fg_id>activation if fg_op_table[activation].fused else FG_LEAF, 0, operands, count,
                        operands[0].rows, operands[1].rows, give_what, operands[0].ndim)
-    return out if is_fused(activation) else activated(activation, out)
+    return out if fg_op_table[activation].fused else activated(activation, out)
 
 
 def dot(w, x, b=None):

@@ -13,6 +13,8 @@ cdef extern from *:
     typedef PyObject *(*fg_apply_function)(int op, PyObject **args, Py_ssize_t count);
     static fg_apply_method fg_method_hook;
     static fg_apply_function fg_function_hook;
+    typedef PyObject *(*fg_apply_call)(int op, PyObject *self, PyObject **args, Py_ssize_t count, PyObject *names);
+    static fg_apply_call fg_call_hook;
 
     #define FG_ROW_FUNCTION(ID)                                                              \\
         static PyObject *fg_function_##ID(PyObject *m, PyObject *const *args, Py_ssize_t n)  \\
@@ -27,12 +29,19 @@ cdef extern from *:
             (void)unused;                                                                    \\
             return fg_method_hook(FG_##ID, self);                                            \\
         }
-    #define FG_BINARY(ID, ...) FG_ROW_FUNCTION(ID)
+    #define FG_BINARY(ID, ...)                                                               \\
+        FG_ROW_FUNCTION(ID)                                                                  \\
+        static PyObject *fg_call_##ID(PyObject *self, PyObject *const *args, Py_ssize_t n,   \\
+                                      PyObject *names)                                       \\
+        {                                                                                    \\
+            return fg_call_hook(FG_##ID, self, (PyObject **)args, n, names);                 \\
+        }
     #define FG_TERNARY(ID, ...) FG_ROW_FUNCTION(ID)
     #include "ops.def"
 
     static PyCFunction const fg_methods[FG_OPS] = {
     #define FG_UNARY(ID, ...) [FG_##ID] = fg_method_##ID,
+    #define FG_BINARY(ID, ...) [FG_##ID] = (PyCFunction)(void (*)(void))fg_call_##ID,
     #include "ops.def"
     };
     static PyCFunction const fg_functions[FG_OPS] = {
@@ -44,36 +53,44 @@ cdef extern from *:
     """
     ctypedef object (*fg_apply_method)(int, PyObject *)
     ctypedef object (*fg_apply_function)(int, PyObject **, Py_ssize_t)
+    ctypedef object (*fg_apply_call)(int, PyObject *, PyObject **, Py_ssize_t, PyObject *)
     fg_apply_method fg_method_hook
     fg_apply_function fg_function_hook
+    fg_apply_call fg_call_hook
     const PyCFunction fg_methods[]
     const PyCFunction fg_functions[]
 
 
 fg_method_hook = apply_method
 fg_function_hook = apply_function
+fg_call_hook = apply_call
 
 
-cdef str row_doc(const fg_op_info *info, bint is_method):
+cdef str row_doc(const fg_op_info *info, str name, bint is_method):
     """The numpydoc page of an operation, from its row; the first lines are its signature."""
-    cdef str name = info.name.decode(), operands = info.operands.decode()
-    cdef str domain = info.domain.decode(), edge = info.edge.decode()
-    cdef list names = operands.split(", ")
-    cdef str call
-    doc = [f"{name}({'$self' if is_method else operands}, /)", "--", ""]
-    doc += [f"{info.formula.decode()}, as one node of the graph"
-            f"{'; x is this value' if is_method else ''}.", ""]
-    if not is_method:
-        doc += ["Parameters", "----------"]
-        doc += [f"{operands} : Value or real number",
-                "    Dimensionless scalars. A number becomes a constant leaf.", ""]
-    doc += ["Returns", "-------", "Value", f"    The result, with `_op` '{info.symbol.decode()}'.", ""]
+    cdef str domain = info.domain.decode(), edge = info.edge.decode(), first
+    cdef list names = info.operands.decode().split(", ")
+    first = names[0]
+    shown = (["$self"] if is_method else [first]) + names[1:]
+    if isnan(info.second):
+        shown.append("/")
+        number = "A number becomes a constant leaf."
+    else:
+        shown[1] += f"={info.second}"
+        number = f"A number becomes a constant leaf. `{names[1]}` may be left out."
+    doc = [f"{name}({', '.join(shown)})", "--", "",
+           f"{info.formula.decode()}, as one node of the graph{f'; {first} is this value' if is_method else ''}.", ""]
+    if len(names) > is_method:
+        doc += ["Parameters", "----------", f"{', '.join(names[is_method:])} : Value, Tensor or real number",
+                f"    Dimensionless. {number}", ""]
+    doc += ["Returns", "-------", "Value, or Tensor if an operand is one",
+            f"    The result, with `_op` '{info.symbol.decode()}'.", ""]
     if domain:
         doc += ["Raises", "------", "ValueError, ArithmeticError", f"    Unless: {domain}.", ""]
     if edge:
         doc += ["Notes", "-----", edge, ""]
-    arguments = ", ".join([f"Value({k + 0.5})" for k in range(info.arity)])
-    call = f"Value(0.5).{name}()" if is_method else f"flatgrad.{name}({arguments})"
+    arguments = [f"Value({k + 0.5})" for k in range(info.arity)]
+    call = f"Value(0.5).{name}({', '.join(arguments[1:])})" if is_method else f"flatgrad.{name}({', '.join(arguments)})"
     doc += ["Examples", "--------", ">>> import flatgrad", ">>> from flatgrad import Value",
             f">>> z = {call}", ">>> z._op, len(z._prev)",
             f"('{info.symbol.decode()}', {info.parents})", ""]
@@ -92,8 +109,17 @@ cdef PyMethodDef *new_definition(const char *name, bytes doc, PyCFunction functi
     return definition
 
 
-cdef PyMethodDef *row_definition(const fg_op_info *info, PyCFunction function, int flags, bint is_method):
-    return new_definition(info.name, row_doc(info, is_method).encode(), function, flags)
+cdef PyMethodDef *row_definition(int op, bytes name, PyCFunction function, int flags, bint is_method) except NULL:
+    kept_alive.append(name)
+    return new_definition(name, row_doc(&fg_op_table[op], name.decode(), is_method).encode(), function, flags)
+
+
+cdef object row_method(int op, bytes name, type cls):
+    """Row `op` as a method of that name."""
+    flags = METH_NOARGS if fg_op_table[op].arity == 1 else METH_FASTCALL | METH_KEYWORDS
+    method = PyDescr_NewMethod(<PyTypeObject *>cls, row_definition(op, name, fg_methods[op], flags, True))
+    setattr(cls, name.decode(), method)
+    return method
 
 
 cdef bytes UFUNC_DOC = b"""__array_ufunc__($self, ufunc, method, /, *inputs, **kwargs)
@@ -138,27 +164,28 @@ cdef int note_method(int op, str name, object method) except -1:
 
 
 cdef int publish_operations() except -1:
-    """Every public row of ops.def becomes a function, and with one operand a method as well."""
+    """Every public row of ops.def becomes a function, and a method if its first operand is enough.
+
+    And a method by another name that NumPy has for it: for `np.arctan2(v, w)` of objects it calls ``v.arctan2(w)``.
+    """
     cdef const fg_op_info *info
     cdef int op
-    for op in range(FG_OPS):
+    cdef bint has_default
+    for op in rows_in_order():
         info = &fg_op_table[op]
-        if not info.is_public:
+        if not fg_op_is_public(op):
             continue
-        name = info.name.decode()
-        globals()[name] = PyCFunction_NewEx(
-            row_definition(info, fg_functions[op], METH_FASTCALL, False), NULL, __name__)
-        __all__.append(name)
-        if info.arity == 1:
-            method = PyDescr_NewMethod(
-                <PyTypeObject *>Value, row_definition(info, fg_methods[op], METH_NOARGS, True))
-            setattr(Value, name, method)
-            note_method(op, name, method)
-            setattr(Tensor, name, PyDescr_NewMethod(
-                <PyTypeObject *>Tensor, row_definition(info, fg_methods[op], METH_NOARGS, True)))
-    for op in (FG_LEAKY_RELU, FG_ELU):   # which have a second operand with a default, and so a `def`
-        name = fg_op_table[op].name.decode()
-        note_method(op, name, Value.__dict__[name])
+        name, has_default = <bytes>info.name, not isnan(info.second)
+        globals()[name.decode()] = PyCFunction_NewEx(
+            row_definition(op, name, fg_methods[op], METH_FASTCALL | METH_KEYWORDS, False) if has_default
+            else row_definition(op, name, fg_functions[op], METH_FASTCALL, False), NULL, __name__)
+        __all__.append(name.decode())
+        if info.arity == 1 or has_default:
+            note_method(op, name.decode(), row_method(op, name, Value))
+            row_method(op, name, Tensor)
+        elif info.arity == 2:
+            for other in set((<bytes>info.ufuncs).split()) - {name}:
+                row_method(op, other, Value)
     return 0
 
 

@@ -3,7 +3,7 @@
 # Nothing in the bytes is believed: damaged ones are a ValueError, and nothing has changed. Room is made in between,
 # and ids are held while objects are made.
 #
-# Uses elementwise, entries, handles, messages, python, tape.
+# Uses entries, handles, messages, python, tape.
 
 # What is left of a saved graph to be read: a pointer and how many there are, of each kind.
 cdef struct Rest:
@@ -146,7 +146,7 @@ cdef bint block_fits(const Entry *e) noexcept:
             return False
     if e.op == FG_LAYER:
         return (2 <= n <= 3 and <fg_id>s[0] == rows and <fg_id>s[3] == cols and s[4] == s[1]
-                and (n == 2 or (s[6] == 1 and <fg_id>s[7] == cols)) and is_fused(e.param))
+                and (n == 2 or (s[6] == 1 and <fg_id>s[7] == cols)) and fg_op_table[e.param].fused)
     if e.op == FG_MAP:
         for k in range(n):
             if not ((s[3 * k] == 1 or <fg_id>s[3 * k] == rows) and (s[3 * k + 1] == 1 or <fg_id>s[3 * k + 1] == cols)):

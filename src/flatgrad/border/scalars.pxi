@@ -4,12 +4,10 @@
 # The definitions are in scalar.py; here they are given rows and columns. Values are those of the instruction, up to
 # rounding.
 #
-# Uses numbers, operands.
+# Uses custom, numbers, operands.
 
 # The rows of ops.def that are losses of a prediction and a target.
-cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in (
-    FG_SQUARED_ERROR, FG_HINGE, FG_ABSOLUTE_ERROR, FG_BINARY_CROSS_ENTROPY, FG_BCE_WITH_LOGITS, FG_KL_DIV,
-    FG_KL_DIV_LOG, FG_HUBER, FG_WEIGHTED_BCE_WITH_LOGITS)}
+cdef dict PAIRWISE = {fg_op_table[op].name.decode(): op for op in range(FG_OPS) if fg_op_table[op].kind == FG_LOSS}
 
 
 cdef object scalar(str name):
@@ -143,10 +141,7 @@ cdef object apply_scalars(int op, int32_t k, tuple items):
         return items[0]
     if op == FG_POWI:
         return items[0] ** k
-    if fg_op_table[op].name.decode() in PAIRWISE:
-        return scalar(fg_op_table[op].name.decode())(*items)
-    operators = {FG_ADD: operator.add, FG_SUB: operator.sub, FG_MUL: operator.mul, FG_DIV: operator.truediv,
-                 FG_POW: operator.pow, FG_POWC: operator.pow, FG_NEG: operator.neg}
-    if op in operators:
-        return operators[op](*items)
-    return globals()[fg_op_table[op].name.decode()](*items)
+    if fg_op_table[op].kind == FG_OPERATOR:
+        return getattr(operator, RULE_NAMES[fg_op_table[op].id.decode()])(*items)
+    name = fg_op_table[op].name.decode()
+    return (scalar(name) if fg_op_table[op].kind == FG_LOSS else globals()[name])(*items)

@@ -291,14 +291,6 @@ cdef class Tensor:
         """
         return reshaped(self, shape)
 
-    def leaky_relu(self, negative_slope=0.01):
-        """Each element if it is above 0, else `negative_slope` times it. See `flatgrad.leaky_relu`."""
-        return apply_pair(FG_LEAKY_RELU, self, negative_slope)
-
-    def elu(self, alpha=1.0):
-        """Each element if it is above 0, else ``alpha * (exp(element) - 1)``. See `flatgrad.elu`."""
-        return apply_pair(FG_ELU, self, alpha)
-
     def sum(self, axis=None, keepdims=False):
         """The sum of all elements, a Value, or along an axis, a Tensor. See `flatgrad.sum`."""
         return reduce_(FG_SUM, self, axis, keepdims)

@@ -111,8 +111,7 @@ cdef void leave_array() noexcept:
 
 cdef object elementwise(int op, object left, object right):
     """An ndarray on one side: an object array of Values, each made by the operator itself."""
-    ufunc = {FG_ADD: np.add, FG_SUB: np.subtract, FG_MUL: np.multiply, FG_DIV: np.true_divide,
-             FG_POW: np.power}[op]
+    ufunc = getattr(np, fg_op_table[op].ufuncs.decode())
     for array in (left, right):
         refuse_operand(fg_op_table[op].symbol.decode(), array)
     enter_array(fg_op_table[op].symbol.decode())

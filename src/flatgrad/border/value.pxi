@@ -2,7 +2,7 @@
 #
 # The work is done in the rooms before. Its type is finished by hand in value_type.pxi.
 #
-# Uses attributes, custom, elementwise, entries, graphs, handles, messages, numbers, operators, python, rebuilding,
+# Uses attributes, custom, entries, graphs, handles, messages, numbers, operators, python, rebuilding,
 # sweeps, tape, tracing.
 
 @cython.auto_pickle(False)
@@ -183,8 +183,8 @@ cdef class Value:
             return extra["_op"]
         if op == FG_POWI:
             return f"**{<int32_t>tape.args[self.id].b}"
-        if op == FG_POWC:
-            return f"**{tape.data[tape.args[self.id].b]}"
+        if fg_op_table[op].parents < fg_op_table[op].arity:   # and a constant
+            return f"{fg_op_table[op].symbol.decode()}{tape.data[tape.args[self.id].b]}"
         if is_result(op):
             return block_symbol(block_of(self.id))
         return fg_op_table[op].symbol.decode()
@@ -245,14 +245,6 @@ cdef class Value:
             if extra is None or name not in extra:
                 raise AttributeError(f"{name}: cannot be deleted: nobody has set this Value's") from None
             del extra[name]
-
-    def leaky_relu(self, negative_slope=0.01):
-        """The value if it is above 0, else `negative_slope` times it. See `flatgrad.leaky_relu`."""
-        return apply_pair(FG_LEAKY_RELU, self, negative_slope)
-
-    def elu(self, alpha=1.0):
-        """The value if it is above 0, else ``alpha * (exp(value) - 1)``. See `flatgrad.elu`."""
-        return apply_pair(FG_ELU, self, alpha)
 
     def backward(self):
         """Add to the gradients of all that this value depends on.

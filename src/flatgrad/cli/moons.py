@@ -6,12 +6,13 @@ import os
 import random
 import sys
 
+from flatgrad._core import _activations
 from flatgrad.cli.common import check_writable, int_from, name_of, positive_number
 from flatgrad.cli.training import OPTIMIZERS, exploded, optimizer_of, steps
 
 __all__ = ["add", "train"]
 
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid", "linear")
+ACTIVATIONS = (*_activations, "linear")
 
 HELP = """\
 Train a small neural network to tell two classes of points in the plane apart: the demo of
