@@ -1,7 +1,6 @@
-/* kernels_elementary.h: elementary functions of a vector: exp, expm1, log, log1p, tanh, sigmoid, sin, cos, erfc,
- * and what activations and losses make of them. Each is within 2 units in the last place, and all lanes
- * take the same path; lanes out of a function's range are computed by libm, one by one, whatever their
- * neighbours are.
+/* kernels_elementary.h: elementary functions of a vector, and what activations and losses make of them, within 2 units
+ * in the last place. All lanes take the same path, but those out of a function's range: libm computes them
+ * one by one, whatever their neighbours are.
  *
  * The coefficients are near-minimax: interpolation in Chebyshev nodes, rounded to double. */
 #ifndef FG_KERNELS_ELEMENTARY_H
@@ -67,7 +66,8 @@ FG_INLINE v_pair v_product(vd x, vd y)
 #endif
 }
 
-/* x times a pair whose size is from 0 to 2. Where p.low may be wrong, or the sign of its sum that of 0, it is left out. */
+/* x times a pair whose size is from 0 to 2. p.low is left out where it may be wrong, or the sign of a sum with it that
+ * of 0. */
 FG_INLINE vd v_times_pair(vd x, v_pair y)
 {
     const v_pair p = v_product(x, y.high);
@@ -142,23 +142,53 @@ FG_INLINE v_pair v_exp_pair(v_pair x, vd *n)
     return v_fast_sum(sum.high, v_add(sum.low, p));
 }
 
-/* exp(x) - 1 = 2**n * ((exp(r) - 1) + (1 - 2**-n)). */
-FG_INLINE vd v_expm1(vd x)
+/* exp(x) - 1 = 2**n * ((exp(r) - 1) + (1 - 2**-n)) for x from -50 to 800: 2**n times the pair. */
+FG_INLINE v_pair v_expm1_pair(vd x, vd *n)
 {
-    const vd one = v_set1(1.0), given = x;
-    x = v_max(v_set1(-50.0), v_min(v_set1(800.0), x)); /* where it is -1 and inf; nan stays */
-    const vd n = v_exp_scale(x);
-    const vd rest = v_mul(n, v_set1(LN2_LOW)), first = v_fnma(n, v_set1(LN2_HIGH), x);
+    const vd one = v_set1(1.0);
+    *n = v_exp_scale(x);
+    const vd rest = v_mul(*n, v_set1(LN2_LOW)), first = v_fnma(*n, v_set1(LN2_HIGH), x);
     const vd r = v_sub(first, rest), low = v_sub(v_sub(first, r), rest);
     const vd p = v_fma(v_mul(r, r), v_polynomial(r, EXP, 10), low);
-    const v_pair sum = v_exact_sum(v_sub(one, v_scale(one, v_max(v_set1(-100.0), v_neg(n)))), r);
-    const vd result = v_scale(v_add(sum.high, v_add(sum.low, p)), n);
-    return v_select(v_lt(v_abs(given), v_set1(1e-300)), given, result); /* -0.0 too */
+    const v_pair sum = v_exact_sum(v_sub(one, v_scale(one, v_max(v_set1(-100.0), v_neg(*n)))), r);
+    return v_fast_sum(sum.high, v_add(sum.low, p));
+}
+
+/* Below it x is what expm1, sin and their like give, -0.0 too. */
+#define TINIEST 1e-300
+
+FG_INLINE vd v_expm1(vd x)
+{
+    vd n;
+    const vd inside = v_max(v_set1(-50.0), v_min(v_set1(800.0), x)); /* where it is -1 and inf; nan stays */
+    const vd high = v_expm1_pair(inside, &n).high, z = v_scale(high, n);
+    return v_select(v_lt(v_abs(x), v_set1(TINIEST)), x, z);
+}
+
+/* With e = exp(|x|) - 1 it is (e + e / (e + 1)) / 2; by half of e, which does not overflow before it does. */
+FG_INLINE vd v_sinh(vd x)
+{
+    const vd one = v_set1(1.0), a = v_abs(x);
+    vd n;
+    const v_pair e = v_expm1_pair(v_min(v_set1(720.0), a), &n); /* beyond it is inf, and e.low not yet */
+    const vd m = v_sub(n, one), high = v_scale(e.high, m), low = v_scale(e.low, m);
+    const vd ratio = v_div(v_min(v_set1(1e300), high), v_add(one, v_add(high, high)));
+    const vd z = v_add(high, v_add(ratio, low));
+    return v_or(v_select(v_lt(a, v_set1(TINIEST)), a, z), v_sign_of(x));
+}
+
+/* exp(|x|) / 2 and half of its reciprocal. */
+FG_INLINE vd v_cosh(vd x)
+{
+    vd n;
+    const v_pair a = {v_min(v_set1(800.0), v_abs(x)), v_set1(0.0)};
+    const vd m = v_exp_pair(a, &n).high, half = v_scale(m, v_sub(n, v_set1(1.0)));
+    return v_add(half, v_div(v_set1(0.25), half));
 }
 
 /* ---- log and log1p ---- */
 
-/* log(1 + f) = 2 s + s**3 * P(s**2) = f - s * (f - s**2 * P(s**2)) with s = f / (2 + f), sqrt(1/2) < 1 + f < sqrt(2). */
+/* log(1 + f) = 2 s + s**3 * P(s**2) = f - s * (f - s**2 * P(s**2)) for sqrt(1/2) < 1 + f < sqrt(2), s = f / (2 + f). */
 static const double LOG[] = {
     0.666666666666667,   0.3999999999989889,  0.28571428626253836, 0.22222211089379493,
     0.18182892432537032, 0.15331611722050653, 0.14617807153462828,
@@ -216,7 +246,18 @@ FG_INLINE vd v_log1p_unit(vd x)
 
 /* ---- tanh, sigmoid and their like ---- */
 
-/* By e = exp(-|x|), which does not overflow. What the quotient is off by is in `low`, but for the error of e. */
+/* By e = exp(-|x|), which does not overflow. The rounding error of 1 + e is taken off the quotient. */
+FG_INLINE vd v_sigmoid(vd x)
+{
+    const vd one = v_set1(1.0), e = v_exp(v_or(v_abs(x), v_set1(-0.0)));
+    const vm positive = v_ge(x, v_set1(0.0));
+    const v_pair bottom = v_fast_sum(one, e);
+    const vd ratio = v_div(v_select(positive, one, e), bottom.high);
+    const vd of_bottom = v_select(positive, ratio, v_sub(one, ratio)); /* 1 / bottom */
+    return v_fnma(v_mul(ratio, bottom.low), of_bottom, ratio);
+}
+
+/* The same, with nothing lost but by e, for what multiplies it. */
 FG_INLINE v_pair v_sigmoid_pair(vd x)
 {
     const vd one = v_set1(1.0);
@@ -226,14 +267,8 @@ FG_INLINE v_pair v_sigmoid_pair(vd x)
     const v_pair bottom = v_fast_sum(one, e);
     const vm positive = v_ge(x, v_set1(0.0));
     const vd top = v_select(positive, one, e), ratio = v_div(top, bottom.high);
-    const vd of_bottom = v_select(positive, ratio, v_sub(one, ratio)); /* 1 / bottom */
+    const vd of_bottom = v_select(positive, ratio, v_sub(one, ratio));
     return (v_pair){ratio, v_mul(v_fnma(ratio, bottom.low, v_remainder(ratio, bottom.high, top)), of_bottom)};
-}
-
-FG_INLINE vd v_sigmoid(vd x)
-{
-    const v_pair s = v_sigmoid_pair(x);
-    return v_add(s.high, s.low);
 }
 
 /* Of a = |x|: where a < 0.6, a + a * a**2 P(a**2) / Q(a**2), else 1 - 2 / (exp(2 a) + 1); one division
@@ -249,15 +284,6 @@ FG_INLINE vd v_tanh(vd x)
     const vd ratio = v_div(v_select(small, v_mul(z, p), v_set1(-2.0)),
                            v_select(small, q, v_add(e, v_set1(1.0))));
     return v_or(v_select(small, v_fma(a, ratio, a), v_add(v_set1(1.0), ratio)), v_sign_of(x));
-}
-
-/* exp(|x|) / 2 and the half of 1 / exp(|x|): the latter from the rounded first. */
-FG_INLINE vd v_cosh(vd x)
-{
-    const v_pair a = {v_min(v_set1(800.0), v_abs(x)), v_set1(0.0)};
-    vd n;
-    const vd m = v_exp_pair(a, &n).high, half = v_scale(m, v_sub(n, v_set1(1.0)));
-    return v_add(half, v_div(v_set1(0.25), half));
 }
 
 /* log(1 + exp(-|x|)) */
@@ -280,8 +306,8 @@ FG_INLINE vd v_softplus(vd x)
 #define HALF_PI_4 8.4784276603689e-32
 #define TRIG_RANGE 1e6
 
-/* |x| = n * pi / 2 + r with |r| <= pi / 4: sine and cosine of r, and `turn`, which is n less a multiple of 4: -2 to 2. r is
- * a pair, for x may be as near to a multiple of pi / 2 as 2**-60. */
+/* |x| = n * pi / 2 + r with |r| <= pi / 4: sine and cosine of r, and `turn`, which is n less a multiple of 4: -2 to 2.
+ * r is a pair, for x may be as near to a multiple of pi / 2 as 2**-60. */
 typedef struct v_angle {
     v_pair sine, cosine;
     vd turn;
@@ -324,7 +350,7 @@ FG_INLINE void v_sin_cos(vd x, vd *sine, vd *cosine)
     const vd s = v_add(r.sine.high, r.sine.low), c = v_add(r.cosine.high, r.cosine.low);
     const vm odd = v_eq(v_abs(r.turn), one);
     const vd of_sine = v_negated_where(vm_or(v_lt(r.turn, zero), v_eq(r.turn, two)), v_select(odd, c, s));
-    *sine = v_select(v_lt(v_abs(x), v_set1(1e-300)), x, v_negated_where(v_lt(x, zero), of_sine)); /* -0.0 too */
+    *sine = v_select(v_lt(v_abs(x), v_set1(TINIEST)), x, v_negated_where(v_lt(x, zero), of_sine)); /* -0.0 too */
     *cosine = v_negated_where(vm_or(v_lt(one, v_abs(r.turn)), v_eq(r.turn, one)), v_select(odd, s, c));
 }
 
@@ -357,7 +383,7 @@ FG_INLINE vd v_tan(vd x)
     const vd of_bottom = v_div(v_set1(1.0), bottom), ratio = v_mul(top, of_bottom);
     const vd rest = v_add(v_remainder(ratio, bottom, top), v_fnma(ratio, bottom_low, top_low));
     const vd of_size = v_fma(rest, of_bottom, ratio), z = v_negated_where(v_lt(x, v_set1(0.0)), of_size);
-    return v_by_lane(v_outside(x, TRIG_RANGE), x, v_select(v_lt(v_abs(x), v_set1(1e-300)), x, z), tan);
+    return v_by_lane(v_outside(x, TRIG_RANGE), x, v_select(v_lt(v_abs(x), v_set1(TINIEST)), x, z), tan);
 }
 
 /* ---- erfc, gelu and silu ---- */
@@ -406,6 +432,20 @@ FG_INLINE vd v_erfc(vd x)
     return v_add(e.high, e.low);
 }
 
+/* Of a = |x|: where a < 0.65, a + a * E(a**2), else 1 - erfc(a). */
+FG_INLINE vd v_erf(vd x)
+{
+    static const double E[] = {
+        0.1283791670955126,    -0.3761263890318375,    0.11283791670954858,    -0.02686617064503548,
+        0.0052239776236797245, -0.0008548326834063042, 0.00012055320278174762, -1.492510199267582e-05,
+        1.6446854105532698e-06, -1.6100263946388349e-07, 1.214881898912895e-08,
+    };
+    const vd a = v_abs(x), near = v_fma(a, v_polynomial(v_mul(a, a), E, 11), a);
+    const v_pair rest = v_erfc_pair(a), far = v_fast_sum(v_set1(1.0), v_neg(rest.high));
+    const vd z = v_select(v_lt(a, v_set1(0.65)), near, v_add(far.high, v_sub(far.low, rest.low)));
+    return v_or(z, v_sign_of(x));
+}
+
 FG_INLINE vd v_gelu(vd x)
 {
     return v_times_pair(v_mul(v_set1(0.5), x), v_erfc_pair(v_mul(v_set1(-FG_SQRT_HALF), x)));
@@ -416,7 +456,7 @@ FG_INLINE vd v_silu(vd x)
     return v_times_pair(x, v_sigmoid_pair(x));
 }
 
-/* sqrt(8 / pi) * (x + 0.044715 * x**3), rounded as fg_gelu_tanh does it: its sigmoid is (1 + tanh of half of it) / 2. */
+/* fg_gelu_logit, rounded as it is. */
 FG_INLINE vd v_gelu_logit(vd x)
 {
     const vd cube = v_mul(v_mul(v_mul(v_set1(0.044715), x), x), x);

@@ -25,8 +25,8 @@ FG_INLINE vd v_by_lane2(vm which, vd x, vd y, vd z, double (*f)(double, double))
     return vm_any(which) ? by_lane2(v_select(which, v_set1(1.0), v_set1(0.0)), x, y, z, f) : z;
 }
 
-/* log(x) within 2**-65 of itself, for a finite x > 0. With s as in v_log, log(1 + f) = 2 s + 2 s**3 (1/3 + s**2 Q(s**2)),
- * where all but Q is in pairs. */
+/* log(x) within 2**-65 of itself, for a finite x > 0. With s as in v_log, log(1 + f) is
+ * 2 s + 2 s**3 (1/3 + s**2 Q(s**2)), where all but Q is in pairs. */
 FG_INLINE v_pair v_log_pair(vd x)
 {
     static const double Q[] = {
