@@ -68,6 +68,11 @@ def moved(module, rng):
     return module
 
 
+def test_every_module_is_here():
+    here = {name.split()[0] for name in MODULES}
+    assert set(nn.LOADED_LATER) - {"Embedding", "Flatten"} <= here   # which take and give other things
+
+
 # ---- values and gradients ----
 
 @pytest.mark.parametrize("name", MODULES)
