@@ -68,6 +68,8 @@ static inline int fg_op_is_public(int op)
     return fg_op_table[op].kind == FG_FUNCTION || fg_op_table[op].kind == FG_ACTIVATION;
 }
 
+enum { FG_MAX_ARITY = 3 }; /* of rows of ops.def with a rule */
+
 static inline int fg_op_is_leaf(int op)
 {
     return op == FG_LEAF || op == FG_FROZEN;
@@ -95,6 +97,12 @@ static inline int fg_op_is_pooled(int op)
 static inline int fg_op_is_block(int op)
 {
     return op > FG_LOCAL && op < FG_BLOCK_END;
+}
+
+/* Either: its operands are in the pool. */
+static inline int fg_op_is_in_pool(int op)
+{
+    return op >= FG_BINARY_END && op < FG_BLOCK_END;
 }
 
 /* Softmax or its logarithm: along the rows, as many results as operands. */
