@@ -313,8 +313,8 @@ FG_INLINE int map_vectors(int op, int arity, size_t n, const double *const xs[3]
     return v_sum(doubts) != 0.0;
 }
 
-/* out[i - from] = the row's contribution to operand `which` in lane i, for `count` lanes from `from` on. */
-FG_INLINE void rule_vectors(int op, int which, int arity, size_t from, size_t n, const double *const xs[3],
+/* out[i - from] = what the row adds to the gradient of operand `which` in lane i, for n lanes from `from` on. */
+FG_INLINE void rule_vectors(int op, int arity, int which, size_t from, size_t n, const double *const xs[3],
                             const size_t step[3], int32_t k, const double *z, const double *dz, double *out)
 {
     const int of_y = arity > 1 ? 1 : 0, of_w = arity > 2 ? 2 : 0;

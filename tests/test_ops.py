@@ -78,9 +78,14 @@ def normal_cdf(x):
     return 0.5 * math.erfc(-x * math.sqrt(0.5))
 
 
+def gelu_logit(x):
+    """(1 + tanh(u)) / 2 is sigmoid(2 * u), in which nothing cancels."""
+    return 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+
+
 def dgelu_tanh(x):
-    u = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-    return 0.5 * (1 + np.tanh(u)) + 0.5 * x * (1 - np.tanh(u)**2) * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)
+    s = sigmoid(gelu_logit(x))
+    return s + x * s * (1 - s) * 2 * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)
 
 
 def softplus(x):
@@ -176,8 +181,7 @@ ORACLE = {
     "ABS": Oracle(flatgrad.abs, abs, lambda x, z: [sign(x)], ONE),
     "GELU": Oracle(flatgrad.gelu, lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)),  # normal_cdf may be subnormal
                    lambda x, z: [normal_cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)], ONE, ulps=16),
-    "GELU_TANH": Oracle(flatgrad.gelu_tanh,
-                        lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))),
+    "GELU_TANH": Oracle(flatgrad.gelu_tanh, lambda x: x * sigmoid(gelu_logit(x)),
                         lambda x, z: [dgelu_tanh(x)], ONE, ulps=16),
     "SILU": Oracle(flatgrad.silu, lambda x: x * sigmoid(x),
                    lambda x, z: [sigmoid(x) * (1 + x * (1 - sigmoid(x)))], ONE, ulps=2),
