@@ -6,8 +6,8 @@
 #include "kernels_elementary.h"
 #include "kernels_powers.h"
 
-/* Whether vector_row has the row. x**2 and 1 / x are single instructions, which compilers find; what multiplies pairs is
- * no faster than libm where products are not fused with sums. */
+/* Whether vector_row has the row. x**2 and 1 / x are single instructions, which compilers find; where products are not
+ * fused with sums, some are left to libm, which is as fast. */
 FG_INLINE int has_vector(int op, int32_t k)
 {
     switch (op) {
@@ -16,7 +16,6 @@ FG_INLINE int has_vector(int op, int32_t k)
     case FG_EXP:
     case FG_EXPM1:
     case FG_LOG:
-    case FG_LOG1P:
     case FG_SIN:
     case FG_COS:
     case FG_TAN:
@@ -25,19 +24,20 @@ FG_INLINE int has_vector(int op, int32_t k)
     case FG_TANH:
     case FG_SIGMOID:
     case FG_SOFTPLUS:
-    case FG_ELU:
     case FG_BINARY_CROSS_ENTROPY:
     case FG_BCE_WITH_LOGITS:
     case FG_WEIGHTED_BCE_WITH_LOGITS:
-    case FG_KL_DIV:
     case FG_KL_DIV_LOG:
         return 1;
+    case FG_LOG1P:
     case FG_ERF:
     case FG_GELU:
     case FG_GELU_TANH:
     case FG_SILU:
+    case FG_ELU:
     case FG_POW:
     case FG_POWC:
+    case FG_KL_DIV:
         return FG_FUSED;
     default:
         return 0;
@@ -155,23 +155,21 @@ FG_INLINE int has_vector_rule(int op, int which, int32_t k)
     case FG_COSH:
     case FG_ERF:
     case FG_GELU_TANH:
-    case FG_SILU:
     case FG_SOFTPLUS:
-    case FG_ELU:
-    case FG_WEIGHTED_BCE_WITH_LOGITS:
     case FG_KL_DIV_LOG:
         return 1;
     case FG_GELU:
-        return FG_FUSED;
+    case FG_SILU:
+    case FG_ELU:
     case FG_POW:
-        return which == 1 || FG_FUSED;
+    case FG_WEIGHTED_BCE_WITH_LOGITS:
+        return FG_FUSED;
     case FG_POWC:
-        return which == 0 && FG_FUSED;
     case FG_BCE_WITH_LOGITS:
-        return which == 0;
+        return which == 0 && FG_FUSED;
     case FG_BINARY_CROSS_ENTROPY:
     case FG_KL_DIV:
-        return which == 1;
+        return which == 1 && FG_FUSED;
     default:
         return 0;
     }
@@ -297,7 +295,14 @@ FG_INLINE int map_vectors(int op, int arity, size_t n, const double *const xs[3]
 {
     const int of_y = arity > 1 ? 1 : 0, of_w = arity > 2 ? 2 : 0;
     vd doubts = v_set1(0.0);
-    for (size_t i = 0; i < n; i += FG_W) {
+    size_t i = 0;
+    if (arity == 1) /* without questions in the loop: some of these functions are short */
+        for (; n - i >= FG_W; i += FG_W) {
+            const vd x = v_load(xs[0] + i), results = vector_row(op, x, x, x, k);
+            v_store(z + i, results);
+            doubts = v_add(doubts, vector_doubt(op, x, x, results));
+        }
+    for (; i < n; i += FG_W) {
         const size_t count = n - i;
         const vd x = lanes_from(xs[0], step[0], i, count), y = lanes_from(xs[of_y], step[of_y], i, count);
         const vd results = vector_row(op, x, y, lanes_from(xs[of_w], step[of_w], i, count), k);
