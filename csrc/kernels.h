@@ -52,8 +52,8 @@ typedef struct fg_kernels {
     size_t (*map)(int op, size_t n, const double *const x[3], const size_t step[3], int32_t k,
                   double *z);
 
-    /* The row's reverse rule for operand `which`, with the same functions: with step 1, dx[i] grows by its contribution;
-     * with step 0, dx[0] by the sum of all. */
+    /* The row's reverse rule for operand `which`, by the same functions: with step 1, dx[i] grows by its
+     * contribution; with step 0, dx[0] by the sum of all. */
     void (*map_grad)(int op, int which, size_t n, const double *const x[3], const size_t step[3],
                      int32_t k, const double *z, const double *dz, double *dx);
 
