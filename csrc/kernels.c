@@ -12,6 +12,8 @@
 #endif
 
 #include "kernels_elementary.h"
+#include "kernels_powers.h"
+#include "kernels_rows.h"
 #include "kernels_lanes.h"
 #include "kernels_elementwise.h"
 #include "kernels_matvec.h"

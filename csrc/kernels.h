@@ -34,13 +34,13 @@ typedef struct fg_kernels {
 
     /* A row of ops.def for n lanes: z[i] from operand j at x[j][i * step[j]], where step is 0 or 1; k
      * is the immediate of a unary row. Returns n, or the first lane whose status is not FG_OK. x[0] and
-     * x[1] may be equal. exp, log, tanh and sigmoid are within 2 units in the last place of libm's
-     * results, and a result does not depend on the lane. */
+     * x[1] may be the same. Rows that ops.def makes of libm's functions are made of vectors (kernels_rows.h says which
+     * on what level): these are within 2 units in the last place, and no result depends on a lane's place. */
     size_t (*map)(int op, size_t n, const double *const x[3], const size_t step[3], int32_t k,
                   double *z);
 
-    /* The row's reverse rule for operand `which`: with step 1, dx[i] += the contribution of lane i; with
-     * step 0, dx[0] += the sum of all contributions. */
+    /* The row's reverse rule for operand `which`, by the same functions: with step 1, dx[i] grows by its
+     * contribution; with step 0, dx[0] by the sum of all. */
     void (*map_grad)(int op, int which, size_t n, const double *const x[3], const size_t step[3],
                      int32_t k, const double *z, const double *dz, double *dx);
 

@@ -1,53 +1,35 @@
 /* kernels_elementwise.h: rows of ops.def for many lanes, forward and reverse.
  *
- * Each row becomes functions of its own, whatever its arity (rows.def). Inner loops are inlined with constant
- * steps, so that they vectorise; statuses are asked for when all results are there, in a loop without an exit. That
- * of x**k is FG_OK for every finite result, and asking for that is simpler. */
+ * Each row becomes functions of its own, whatever its arity (rows.def). Those of kernels_rows.h are vectors; the inner
+ * loops of the others are inlined with constant steps, so that they vectorise, and statuses are asked for when all
+ * results are there, in a loop without an exit. That of x**k is FG_OK for every finite result, and asking for that is
+ * simpler. */
 #ifndef FG_KERNELS_ELEMENTWISE_H
 #define FG_KERNELS_ELEMENTWISE_H
 
 #include "kernels.h"
-#include "kernels_elementary.h"
 #include "kernels_lanes.h"
-
-/* Rows of ops.def that have such a function. */
-FG_INLINE int has_vector(int op)
-{
-    return op == FG_EXP || op == FG_LOG || op == FG_TANH || op == FG_SIGMOID;
-}
-
-FG_INLINE vd vector_row(int op, vd x)
-{
-    return op == FG_EXP ? v_exp(x) : op == FG_LOG ? v_log(x) : op == FG_TANH ? v_tanh(x) : v_sigmoid(x);
-}
-
-/* 1 in each lane whose status may not be FG_OK, 0 in the others. */
-FG_INLINE vd vector_doubt(int op, vd x, vd z)
-{
-    const vm doubt = op == FG_EXP ? v_eq(z, v_set1(INFINITY)) : v_ge(v_set1(0.0), x);
-    return op == FG_EXP || op == FG_LOG ? v_select(doubt, v_set1(1.0), v_set1(0.0)) : v_set1(0.0);
-}
-
-/* Whether there is a lane whose status may not be FG_OK. Asked here, for reading z back right away would
- * wait for the stores. */
-FG_INLINE uint64_t map_vectors(int op, size_t n, const double *x, double *z)
-{
-    vd doubts = v_set1(0.0);
-    size_t i = 0;
-    for (; n - i >= FG_W; i += FG_W) {
-        const vd xs = v_load(x + i), zs = vector_row(op, xs);
-        v_store(z + i, zs);
-        doubts = v_add(doubts, vector_doubt(op, xs, zs));
-    }
-    if (i < n) {
-        const vd xs = v_load_part(x + i, n - i), zs = vector_row(op, xs);
-        v_store_part(z + i, n - i, zs);
-        doubts = v_add(doubts, v_part(vector_doubt(op, xs, zs), n - i));
-    }
-    return v_sum(doubts) != 0.0;
-}
+#include "kernels_rows.h"
 
 enum { CHUNK = 128 };
+
+/* The reverse rule of operand `which`, in vectors. */
+FG_INLINE void grad_vectors(int op, int arity, int which, size_t n, const double *const xs[3], const size_t step[3],
+                            int32_t k, const double *z, const double *dz, double *dx)
+{
+    double part[CHUNK], total = 0.0;
+    for (size_t i = 0; i < n; i += CHUNK) {
+        const size_t count = smaller(n - i, CHUNK);
+        rule_vectors(op, arity, which, i, count, xs, step, k, z, dz, part);
+        if (!step[which])
+            total += sum(count, part);
+        else
+            for (size_t j = 0; j < count; j++)
+                dx[i + j] += part[j];
+    }
+    if (!step[which])
+        dx[0] += total;
+}
 
 /* Of each row: lanes_, its forward rule for all lanes, and whether a status may not be FG_OK; map_, the kernel; rule_,
  * its reverse rule by operand `which`, added to `out` or written there; grad_, the same with constant steps; and
@@ -58,8 +40,6 @@ enum { CHUNK = 128 };
     {                                                                                                               \
         uint64_t bad = 0;                                                                                           \
         LANES(arity);                                                                                               \
-        if (has_vector(FG_##ID))                                                                                    \
-            return map_vectors(FG_##ID, n, xs[0], out) != 0;                                                        \
         for (size_t i = 0; i < n; i++) {                                                                            \
             OPERANDS(i);                                                                                            \
             out[i] = (forward);                                                                                     \
@@ -79,7 +59,9 @@ enum { CHUNK = 128 };
         const size_t lanes = sx | sy | sw ? n : (n != 0);                                                           \
         int bad;                                                                                                    \
         LANES(arity);                                                                                               \
-        if (arity == 1 || (sx && sy && sw) || !(sx | sy | sw)) /* of one lane any step will do */                   \
+        if (has_vector(FG_##ID, k))                                                                                 \
+            bad = map_vectors(FG_##ID, arity, lanes, xs, step, k, out);                                             \
+        else if (arity == 1 || (sx && sy && sw) || !(sx | sy | sw)) /* of one lane any step will do */              \
             bad = lanes_##ID(lanes, xs, 1, 1, 1, k, out);                                                           \
         else if (sx && !sy && !sw)                                                                                  \
             bad = lanes_##ID(lanes, xs, 1, 0, 0, k, out);                                                           \
@@ -134,7 +116,13 @@ enum { CHUNK = 128 };
                               const double *z, const double *dz, double *dx)                                        \
     {                                                                                                               \
         const size_t sx = step[0], sy = arity > 1 ? step[1] : sx, sw = arity > 2 ? step[2] : sy;                    \
-        if (sx && sy && sw) {                                                                                       \
+        if (has_vector_rule(FG_##ID, 0, k) && (arity == 1 || which == 0)) {                                         \
+            grad_vectors(FG_##ID, arity, 0, n, xs, step, k, z, dz, dx);                                             \
+        } else if (arity > 1 && has_vector_rule(FG_##ID, 1, k) && which == 1) {                                     \
+            grad_vectors(FG_##ID, arity, 1, n, xs, step, k, z, dz, dx);                                             \
+        } else if (arity > 2 && has_vector_rule(FG_##ID, 2, k) && which == 2) {                                     \
+            grad_vectors(FG_##ID, arity, 2, n, xs, step, k, z, dz, dx);                                             \
+        } else if (sx && sy && sw) {                                                                                \
             if (arity == 1 || which == 0)                                                                           \
                 grad_##ID(0, n, xs, 1, 1, 1, k, z, dz, dx);                                                         \
             else if (arity == 2 || which == 1)                                                                      \

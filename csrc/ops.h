@@ -151,15 +151,16 @@ static inline double fg_dgelu(double x)
     return 0.5 * erfc(-FG_SQRT_HALF * x) + x * FG_DENSITY * exp(-0.5 * x * x);
 }
 
-static inline double fg_gelu_tanh(double x)
+/* Whose sigmoid is (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2, to the last digit where that is near 0. */
+static inline double fg_gelu_logit(double x)
 {
-    return tanh(FG_SQRT_2_PI * (x + 0.044715 * x * x * x));
+    return 2.0 * (FG_SQRT_2_PI * (x + 0.044715 * x * x * x));
 }
 
 static inline double fg_dgelu_tanh(double x)
 {
-    const double t = fg_gelu_tanh(x);
-    return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * FG_SQRT_2_PI * (1.0 + 3.0 * 0.044715 * x * x);
+    const double s = fg_sigmoid(fg_gelu_logit(x));
+    return s + 2.0 * x * s * (1.0 - s) * (FG_SQRT_2_PI * (1.0 + 3.0 * 0.044715 * x * x));
 }
 
 static inline double fg_dsilu(double x)

@@ -4,9 +4,9 @@
  *
  * A `vd` holds FG_W doubles, and a `vm` a yes or no for each of them. There are FG_REGISTERS vector registers.
  * A "part" of a vector is its first `count` lanes, 0 < count < FG_W: memory past the part is not touched, and
- * loaded lanes past the part are 0. v_fma(x, y, z) is x * y + z and v_fnma is z - x * y, rounded once where the
- * level has such an instruction. If x is nan, v_min(c, x) and v_max(c, x) are nan. Lane i of v_sums is the sum
- * of the lanes of x[i]. */
+ * loaded lanes past the part are 0. v_fma(x, y, z) is x * y + z, v_fms is x * y - z and v_fnma is z - x * y, rounded
+ * once where the level has such an instruction, which FG_FUSED says. If x is nan, v_min(c, x) and v_max(c, x) are nan.
+ * Lane i of v_sums is the sum of the lanes of x[i]. */
 #ifndef FG_SIMD_H
 #define FG_SIMD_H
 
@@ -17,19 +17,23 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define FG_INLINE static inline __attribute__((always_inline))
+#define FG_RARE static __attribute__((noinline, cold))
 #define FG_PRAGMA(text) _Pragma(#text)
 #define FG_UNROLL(count) FG_PRAGMA(GCC unroll count)
 #elif defined(_MSC_VER)
 #define FG_INLINE static __forceinline
+#define FG_RARE static __declspec(noinline)
 #define FG_UNROLL(count)
 #else
 #define FG_INLINE static inline
+#define FG_RARE static
 #define FG_UNROLL(count)
 #endif
 
 #if defined(FG_ISA_AVX512)
 #include <immintrin.h>
 #define FG_ISA "avx512"
+#define FG_FUSED 1
 #define FG_KERNELS fg_kernels_avx512
 #define FG_REGISTERS 32
 enum { FG_W = 8 };
@@ -39,6 +43,7 @@ typedef __mmask8 vm;
 #elif defined(FG_ISA_AVX2)
 #include <immintrin.h>
 #define FG_ISA "avx2"
+#define FG_FUSED 1
 #define FG_KERNELS fg_kernels_avx2
 #define FG_REGISTERS 16
 enum { FG_W = 4 };
@@ -49,6 +54,7 @@ typedef __m256d vm;
 #include <immintrin.h>
 #define FG_ISA_SSE2
 #define FG_ISA "baseline"
+#define FG_FUSED 0
 #define FG_KERNELS fg_kernels_baseline
 #define FG_REGISTERS 16
 enum { FG_W = 2 };
@@ -59,6 +65,7 @@ typedef __m128d vm;
 #include <arm_neon.h>
 #define FG_ISA_NEON
 #define FG_ISA "neon"
+#define FG_FUSED 1
 #define FG_KERNELS fg_kernels_neon
 #define FG_REGISTERS 32
 enum { FG_W = 2 };
@@ -67,6 +74,7 @@ typedef uint64x2_t vm;
 
 #else
 #define FG_ISA "baseline"
+#define FG_FUSED 0
 #define FG_KERNELS fg_kernels_baseline
 #define FG_REGISTERS 16
 enum { FG_W = 1 };
@@ -91,6 +99,7 @@ FG_INLINE vd v_sub(vd x, vd y) { return _mm512_sub_pd(x, y); }
 FG_INLINE vd v_mul(vd x, vd y) { return _mm512_mul_pd(x, y); }
 FG_INLINE vd v_div(vd x, vd y) { return _mm512_div_pd(x, y); }
 FG_INLINE vd v_fma(vd x, vd y, vd z) { return _mm512_fmadd_pd(x, y, z); }
+FG_INLINE vd v_fms(vd x, vd y, vd z) { return _mm512_fmsub_pd(x, y, z); }
 FG_INLINE vd v_fnma(vd x, vd y, vd z) { return _mm512_fnmadd_pd(x, y, z); }
 FG_INLINE vd v_min(vd x, vd y) { return _mm512_min_pd(x, y); }
 FG_INLINE vd v_max(vd x, vd y) { return _mm512_max_pd(x, y); }
@@ -182,6 +191,7 @@ FG_INLINE vd v_sub(vd x, vd y) { return _mm256_sub_pd(x, y); }
 FG_INLINE vd v_mul(vd x, vd y) { return _mm256_mul_pd(x, y); }
 FG_INLINE vd v_div(vd x, vd y) { return _mm256_div_pd(x, y); }
 FG_INLINE vd v_fma(vd x, vd y, vd z) { return _mm256_fmadd_pd(x, y, z); }
+FG_INLINE vd v_fms(vd x, vd y, vd z) { return _mm256_fmsub_pd(x, y, z); }
 FG_INLINE vd v_fnma(vd x, vd y, vd z) { return _mm256_fnmadd_pd(x, y, z); }
 FG_INLINE vd v_min(vd x, vd y) { return _mm256_min_pd(x, y); }
 FG_INLINE vd v_max(vd x, vd y) { return _mm256_max_pd(x, y); }
@@ -250,6 +260,7 @@ FG_INLINE vd v_sub(vd x, vd y) { return _mm_sub_pd(x, y); }
 FG_INLINE vd v_mul(vd x, vd y) { return _mm_mul_pd(x, y); }
 FG_INLINE vd v_div(vd x, vd y) { return _mm_div_pd(x, y); }
 FG_INLINE vd v_fma(vd x, vd y, vd z) { return _mm_add_pd(_mm_mul_pd(x, y), z); }
+FG_INLINE vd v_fms(vd x, vd y, vd z) { return _mm_sub_pd(_mm_mul_pd(x, y), z); }
 FG_INLINE vd v_fnma(vd x, vd y, vd z) { return _mm_sub_pd(z, _mm_mul_pd(x, y)); }
 FG_INLINE vd v_min(vd x, vd y) { return _mm_min_pd(x, y); }
 FG_INLINE vd v_max(vd x, vd y) { return _mm_max_pd(x, y); }
@@ -316,6 +327,7 @@ FG_INLINE vd v_sub(vd x, vd y) { return vsubq_f64(x, y); }
 FG_INLINE vd v_mul(vd x, vd y) { return vmulq_f64(x, y); }
 FG_INLINE vd v_div(vd x, vd y) { return vdivq_f64(x, y); }
 FG_INLINE vd v_fma(vd x, vd y, vd z) { return vfmaq_f64(z, x, y); }
+FG_INLINE vd v_fms(vd x, vd y, vd z) { return vnegq_f64(vfmsq_f64(z, x, y)); }
 FG_INLINE vd v_fnma(vd x, vd y, vd z) { return vfmsq_f64(z, x, y); }
 FG_INLINE vd v_min(vd x, vd y) { return vminq_f64(x, y); }
 FG_INLINE vd v_max(vd x, vd y) { return vmaxq_f64(x, y); }
@@ -379,6 +391,7 @@ FG_INLINE vd v_sub(vd x, vd y) { return x - y; }
 FG_INLINE vd v_mul(vd x, vd y) { return x * y; }
 FG_INLINE vd v_div(vd x, vd y) { return x / y; }
 FG_INLINE vd v_fma(vd x, vd y, vd z) { return x * y + z; }
+FG_INLINE vd v_fms(vd x, vd y, vd z) { return x * y - z; }
 FG_INLINE vd v_fnma(vd x, vd y, vd z) { return z - x * y; }
 FG_INLINE vd v_min(vd x, vd y) { return x < y ? x : y; }
 FG_INLINE vd v_max(vd x, vd y) { return x > y ? x : y; }

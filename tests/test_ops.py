@@ -78,9 +78,14 @@ def normal_cdf(x):
     return 0.5 * math.erfc(-x * math.sqrt(0.5))
 
 
+def gelu_logit(x):
+    """(1 + tanh(u)) / 2 is sigmoid(2 * u), in which nothing cancels."""
+    return 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+
+
 def dgelu_tanh(x):
-    u = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-    return 0.5 * (1 + np.tanh(u)) + 0.5 * x * (1 - np.tanh(u)**2) * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)
+    s = sigmoid(gelu_logit(x))
+    return s + x * s * (1 - s) * 2 * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)
 
 
 def softplus(x):
@@ -175,17 +180,18 @@ ORACLE = {
     "FLOOR": Oracle(flatgrad.floor, lambda x: float(np.floor(x)), lambda x, z: [F(0)], ONE),
     "ABS": Oracle(flatgrad.abs, abs, lambda x, z: [sign(x)], ONE),
     "GELU": Oracle(flatgrad.gelu, lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)),  # normal_cdf may be subnormal
-                   lambda x, z: [normal_cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)], ONE, ulps=16),
-    "GELU_TANH": Oracle(flatgrad.gelu_tanh,
-                        lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))),
-                        lambda x, z: [dgelu_tanh(x)], ONE, ulps=16),
+                   lambda x, z: [normal_cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)], ONE, ulps=16,
+                   libm=True),
+    "GELU_TANH": Oracle(flatgrad.gelu_tanh, lambda x: x * sigmoid(gelu_logit(x)),
+                        lambda x, z: [dgelu_tanh(x)], ONE, ulps=16, libm=True),
     "SILU": Oracle(flatgrad.silu, lambda x: x * sigmoid(x),
-                   lambda x, z: [sigmoid(x) * (1 + x * (1 - sigmoid(x)))], ONE, ulps=2),
-    "SOFTPLUS": Oracle(flatgrad.softplus, softplus, lambda x, z: [sigmoid(x)], ONE, ulps=1),
+                   lambda x, z: [sigmoid(x) * (1 + x * (1 - sigmoid(x)))], ONE, ulps=2, libm=True),
+    "SOFTPLUS": Oracle(flatgrad.softplus, softplus, lambda x, z: [sigmoid(x)], ONE, ulps=1, libm=True),
     "LEAKY_RELU": Oracle(flatgrad.leaky_relu, lambda x, y: x if x > 0 else y * x,
                          lambda x, y, z: [F(1) if x > 0 else y, F(0) if x > 0 else x], TWO),
     "ELU": Oracle(flatgrad.elu, lambda x, y: x if x > 0 else y * expm1(x),
-                  lambda x, y, z: [F(1) if x > 0 else y * np.exp(x), F(0) if x > 0 else F(expm1(x))], TWO, ulps=1),
+                  lambda x, y, z: [F(1) if x > 0 else y * np.exp(x), F(0) if x > 0 else F(expm1(x))], TWO, ulps=1,
+                  libm=True),
     "ADD": Oracle(lambda x, y: x + y, lambda x, y: x + y, lambda x, y, z: [F(1), F(1)], TWO),
     "SUB": Oracle(lambda x, y: x - y, lambda x, y: x - y, lambda x, y, z: [F(1), F(-1)], TWO),
     "MUL": Oracle(lambda x, y: x * y, lambda x, y: x * y, lambda x, y, z: [y, x], TWO),

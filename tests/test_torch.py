@@ -166,9 +166,9 @@ def theirs(op, x, d):
 
 
 def same_value(op, x, y):
-    """Within two steps of float64; zeros have the same sign. PyTorch's gelu, x * (1 + erf(...)) / 2, has lost
-    as much below 0 as it has been rounded at 1."""
-    return op == "gelu" and abs(x - y) <= 1e-15 or ulps(x, y) <= 2 and (x != 0 or y != 0 or math.copysign(1, x) == math.copysign(1, y))
+    """Within two steps of float64; zeros have the same sign. PyTorch's gelu, x * (1 + erf(...)) / 2 or
+    x * (1 + tanh(...)) / 2, has lost as much below 0 as it has been rounded at 1."""
+    return op in ("gelu", "gelu_tanh") and abs(x - y) <= 1e-15 or ulps(x, y) <= 2 and (x != 0 or y != 0 or math.copysign(1, x) == math.copysign(1, y))
 
 
 def same_gradient(op, x, y, d):
