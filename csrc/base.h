@@ -21,7 +21,8 @@ typedef enum fg_status {
     FG_E_ZERO_DIVISION = -3, /* Python's ZeroDivisionError */
     FG_E_OVERFLOW = -4,      /* Python's OverflowError: finite operands, infinite result */
     FG_E_DOMAIN = -5,        /* Python's ValueError: outside the operation's real domain */
-    FG_E_INTERRUPTED = -6    /* the caller has asked for a stop, and may call again */
+    FG_E_INTERRUPTED = -6,   /* the caller has asked for a stop, and may call again */
+    FG_E_INDEX = -7          /* Python's IndexError: a position that is none */
 } fg_status;
 
 #if defined(__GNUC__) || defined(__clang__)

@@ -15,10 +15,13 @@
  *   FG_LOG_SOFTMAX
  *   FG_CROSS_ENTROPY           x (m, n); extra: m labels                (1, 1): the mean of -log_softmax(row)[label]
  *
+ *   FG_TAKE                    x (m, n), p (1, k); extra: k numbers     (k, n): row p[i] of x;
+ *                              x (m, n), p (1, m); extra: m numbers     (1, m): x[i][p[i]]
+ *
  * It leaves to its caller, and does not check but with assertions on:
  * - the shapes above; at least one number in each row of a reduction, softmax and their like;
  * And never:
- * - that labels are below n;
+ * - that labels are below n, and so are positions with which an FG_TAKE begins, or below m;
  * - that param is FG_LEAF or the opcode of a unary row whose derivative follows from its result (FG_LAYER), or of any
  *   row (FG_MAP);
  * - that every slot of a view is below the tape's end, and no slot is in a view twice but in a list;
@@ -39,15 +42,19 @@ typedef struct fg_slots {
     int (*stop)(void);   /* asked between the blocks of a long step; NULL: never to stop */
 } fg_slots;
 
-/* Whether the operands have the shapes above, but for param and what labels are. */
+/* What k of an FG_TAKE says: which of the two it is. */
+enum { FG_TAKE_ROWS = 0, FG_TAKE_EACH = 1 };
+
+/* Whether the operands have the shapes above, but for param, labels and positions. */
 int fg_block_fits(int op, fg_record *r);
 
 /* Find how much scratch memory the steps need, r->scratch. FG_OK, or FG_E_MEMORY if that is too much. */
 int fg_block_measure(const fg_kernels *kernels, int op, fg_record *r);
 
 /* Compute the results into the data of the slots from `first` on. No slot of an operand is among them. FG_OK;
- * FG_E_INTERRUPTED if slots->stop wanted that; or FG_E_DOMAIN for FG_MAP, and *fault is the first element at fault,
- * counted row by row: the caller asks the row which status it has. */
+ * FG_E_INTERRUPTED if slots->stop wanted that; FG_E_DOMAIN for FG_MAP, and *fault is the first element at fault,
+ * counted row by row: the caller asks the row which status it has; or FG_E_INDEX for FG_TAKE, and *fault is which of the
+ * positions is none. */
 int fg_block_forward(const fg_slots *slots, int op, fg_record *r, fg_id first, fg_id *fault);
 
 /* Add to the gradients of the operands by those of the results, which are in the slots from `first` on; of all, or of

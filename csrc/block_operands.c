@@ -49,10 +49,25 @@ static void mark_area(const fg_tape *t, fg_marks *marks, const fg_id *words, con
     }
 }
 
+/* What the results of an FG_TAKE, or those that are reached, were copied from. */
+static void mark_sources(const fg_tape *t, const fg_record *r, const outputs *of, fg_marks *marks)
+{
+    const fg_id all = r->rows * r->cols;
+    for (fg_id k = 0; k < all; k++) {
+        k = of ? next_result(of, k, all, 1) : k;
+        if (k < all && !all_leaves(t, fg_take_source(r, k), fg_take_source(r, k) + 1))
+            fg_marks_add(marks, fg_take_source(r, k));
+    }
+}
+
 void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
 {
     fg_operands o;
     fg_tape_views(t, i, &o);
+    if (!leaves && fg_tape_op(t, i) == FG_TAKE) {
+        mark_sources(t, fg_tape_record(t, i), NULL, marks);
+        return;
+    }
     for (fg_id v = 0; v < o.count; v++)
         mark_area(t, marks, o.words, o.view + v, (area){0, 0, o.view[v].rows, o.view[v].cols}, leaves);
 }
@@ -88,6 +103,10 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
     const outputs of = {first, t->marks.word};
     double *scratch = t->scratch;
     reached found = {NULL, NULL, 0, 0, 0, 0};
+    if (op == FG_TAKE) {
+        mark_sources(t, r, &of, marks);
+        return;
+    }
     if (op == FG_LAYER)
         found = find_reached(&of, r, &scratch);
     for (fg_id v = 0; v < r->views; v++) {
@@ -128,6 +147,8 @@ static fg_id operands_of(int op, fg_record *r)
         return 2 * x->cols + (r->views > 2);
     if (op == FG_MAP)
         return (fg_id)fg_op_table[r->param].parents; /* FG_POWC: not the exponent */
+    if (op == FG_TAKE)
+        return 2;
     return is_single(r) && !fg_op_is_softmax(op) ? x->rows * x->cols : x->cols;
 }
 
@@ -135,6 +156,11 @@ static fg_id operands_of(int op, fg_record *r)
 static void list_ids(int op, fg_record *r, area at, fg_id *ids)
 {
     const fg_view *x = fg_record_view(r, 0);
+    if (op == FG_TAKE) {
+        *ids++ = fg_take_source(r, at.row * r->cols + at.col);
+        *ids = fg_record_slot(r, fg_record_view(r, 1), 0, r->k == FG_TAKE_EACH ? at.col : at.row);
+        return;
+    }
     if (op == FG_LAYER) { /* in micrograd's order: the bias, then each weight with its input */
         if (r->views > 2)
             *ids++ = fg_record_slot(r, fg_record_view(r, 2), 0, at.col);
@@ -176,6 +202,8 @@ static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, area at
             aside[v] = each + v;
         (void)fg_map_reverse(&s, zi, &one);
         memcpy(partials, each, (size_t)fg_op_table[r->param].parents * sizeof *each);
+    } else if (op == FG_TAKE) {
+        (void)fg_take_reverse(&s, zi, &one);
     } else if (op == FG_CROSS_ENTROPY) {
         (void)fg_cross_entropy_reverse(&s, zi, &one);
     } else if (fg_op_is_softmax(op)) {

@@ -24,9 +24,13 @@ FG_STEPS(layer);
 FG_STEPS(map);
 FG_STEPS(rows); /* reductions and softmax */
 FG_STEPS(cross_entropy);
+FG_STEPS(take);
 #undef FG_STEPS
 
 /* How much scratch memory a layer's steps need, whole or in part. */
 size_t fg_layer_scratch(const fg_kernels *kernels, fg_record *r);
+
+/* The slot that result k of an FG_TAKE, counted row by row, was copied from. */
+fg_id fg_take_source(const fg_record *r, fg_id k);
 
 #endif

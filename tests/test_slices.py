@@ -14,6 +14,14 @@ from flatgrad import Tensor, Value, _core
 INF, NAN = math.inf, math.nan
 R, C, K = 7, 6, 5   # rows, columns, terms
 
+def taken(a, positions, each=False):
+    """By FG_TAKE; in a scalar graph by brackets."""
+    out = _core._taken(a, positions, each, False)
+    if out is not None:
+        return out
+    return a[range(len(positions)), positions] if each else a[positions]
+
+
 # Functions of Tensors, the shapes of these, and the shape of the result.
 MATRICES = {
     "sum of two": (lambda a, b: a + b, [(R, C), (R, C)]),
@@ -32,6 +40,7 @@ MATRICES = {
     "softmax": (lambda a: a.softmax(), [(R, C)]),
     "log_softmax": (lambda a: a.log_softmax(), [(R, C)]),
     "softmax of columns": (lambda a: a.softmax(axis=0), [(R, C)]),
+    "taken": (lambda a: taken(a, [2, 0, 0, 3, 1, 2, 4]), [(K, C)]),
 }
 VECTORS = {
     "sum": (lambda a: a.sum(axis=1), [(R, C)]),
@@ -43,6 +52,8 @@ VECTORS = {
     "one sample": (lambda x, w: flatgrad.linear(x, w, None, "tanh"), [(K,), (R, K)]),
     "elements": (lambda a, b: a * b, [(R,), (R,)]),
     "softmax": (lambda a: a.softmax(), [(R,)]),
+    "taken": (lambda a: taken(a, [2, 0, 0, 3, 1, 2, 4]), [(K,)]),
+    "picked": (lambda a: taken(a, [2, 0, 0, 3, 1, 2, 4], each=True), [(R, K)]),
 }
 PARTS_OF_MATRICES = [
     np.s_[1:], np.s_[:-1], np.s_[::2], np.s_[::3], np.s_[:, 1:], np.s_[:, ::2], np.s_[::2, ::3], np.s_[0], np.s_[-1:],

@@ -15,6 +15,7 @@ cdef extern from "tape.h" nogil:
         FG_E_OVERFLOW
         FG_E_DOMAIN
         FG_E_INTERRUPTED
+        FG_E_INDEX
 
         FG_LEAF
         FG_COPY
@@ -27,6 +28,7 @@ cdef extern from "tape.h" nogil:
         FG_SOFTMAX
         FG_LOG_SOFTMAX
         FG_CROSS_ENTROPY
+        FG_TAKE
         FG_RUN
         FG_PART
         FG_FROZEN
@@ -234,6 +236,10 @@ cdef extern from "sweep.h" nogil:
 
 
 cdef extern from "block.h" nogil:
+    enum:
+        FG_TAKE_ROWS
+        FG_TAKE_EACH
+
     bint fg_block_fits(int op, fg_record *r)
     fg_record *fg_block_begin(fg_tape *t, fg_id param, fg_id views, fg_id extra)
     fg_id fg_block_words(fg_id views, fg_id extra)

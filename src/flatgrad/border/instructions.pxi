@@ -35,7 +35,7 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
             nodes += elements_of(&operands[v])
             if operands[v].kind != NUMBER and operands[v].kind != ARRAY:
                 words += elements_of(&operands[v])
-        constant = constant and is_constant(&operands[v])
+        constant = constant and (is_constant(&operands[v]) or (op == FG_TAKE and v == 1))
     if nodes > MOST_NODES or words > MOST_NODES:
         raise MemoryError(f"flatgrad: an instruction of {nodes} nodes and {words} operands does not fit on "
                           "the tape")
@@ -62,6 +62,8 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
         if status < 0:
             undo(n, npool, handle)
             raise RuntimeError("a list changed while it was read")
+        if op == FG_TAKE:   # no gradient flows to positions
+            fg_record_view(r, 1).flags |= FG_VIEW_CONSTANT
         status = fg_block_push(&tape, op, rows, cols, give_what != GIVE_VALUE, NULL, &node)
         if status >= 0:
             break
@@ -133,6 +135,11 @@ cdef int failed(int op, fg_id param, fg_record *r, int status, fg_id element, fg
             numbers.append(k)
         place = f"[{col}]" if single else f"[{row}, {col}]"
         raise_operation(status, <int>param, tuple(numbers), f" at element {place}")
+    if op == FG_TAKE and status == FG_E_INDEX:
+        x[0] = tape.data[fg_record_slot(r, fg_record_view(r, 1), 0, element)]
+        views = fg_record_view(r, 0).cols if r.k == FG_TAKE_EACH else fg_record_view(r, 0).rows
+        undo(n, npool, handle)
+        raise_position(x[0], views)
     undo(n, npool, handle)
     raise_status(status)
 

@@ -1,6 +1,7 @@
-# joins.pxi: Elements of several operands, in another order: cat, stack, and what array_functions.py moves.
+# joins.pxi: Elements of operands, in another order: cat, stack, what array_functions.py moves, and what is taken at
+# positions that are numbers of the graph.
 #
-# Uses handles, instructions, messages, numbers, operands, views.
+# Uses contexts, handles, instructions, messages, numbers, operands, python, views.
 
 def cat(tensors, axis=0):
     """Tensors one after the other along an axis that they have, as one instruction.
@@ -169,3 +170,67 @@ cdef object gathered(str name, list tensors, object taken, list sizes):
         return element(t, <fg_id>((places[0] & 0xFFFFFFFF) // t.cols), <fg_id>((places[0] & 0xFFFFFFFF) % t.cols))
     pick(&a, JOIN, own, places, taken)
     return instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR, a.ndim)
+
+
+def _taken(table, index, bint each, bint as_list):
+    """Rows of a table, or elements of a vector; or with `each` an element of every row. By one FG_TAKE.
+
+    Parameters
+    ----------
+    table : Tensor, array or list; of shape (n,) or (m, n)
+    index : Value, number, Tensor, array or list; of shape () or (k,)
+        Whole numbers; from -1 down they count from the end. With `each` and a matrix, one for each row.
+    each : bool
+    as_list : bool
+        Whether a row comes as a list of Values, and not as a Tensor.
+
+    Returns
+    -------
+    Value, list of Value, or Tensor
+        None where a scalar graph is asked for, and nothing is done.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    IndexError
+        If a position is not a whole number or not in the table.
+    """
+    cdef Operand[2] operands
+    cdef Operand *x = &operands[0]
+    cdef Operand *p = &operands[1]
+    cdef list keep = []
+    cdef bint vector
+    cdef fg_id count
+    cdef int64_t *zeros
+    table, index = reusable(table), reusable(index)
+    if in_scalar_graph():
+        return None
+    take("table", table, x, keep)
+    take("index", index, p, keep)
+    if not x.exact:
+        return None
+    if x.ndim == 0 or elements_of(x) == 0:
+        raise ShapeError(f"table: expected one or two dimensions and at least one element, got shape {shape_of(x)}")
+    if p.ndim > 1 or elements_of(p) == 0:
+        raise ShapeError(f"index: expected a number or one dimension of at least one, got shape {shape_of(p)}")
+    count, vector = cols_of(p), x.ndim == 1
+    zeros = <int64_t *>PyMem_Calloc(count, sizeof(int64_t))
+    if zeros == NULL:
+        raise MemoryError()
+    try:
+        if each and not vector:
+            if count != rows_of(x):
+                raise ShapeError(f"index: expected shape ({rows_of(x)},), a position for each row of the table, got "
+                                 f"{shape_of(p)}")
+            return instruction_(FG_TAKE, FG_LEAF, FG_TAKE_EACH, operands, 2, 1, count, GIVE_TENSOR, 1, False, zeros,
+                                count)
+        if vector:
+            x.turned = not x.turned   # a column: each element is a row
+        if p.ndim == 0:
+            return instruction_(FG_TAKE, FG_LEAF, FG_TAKE_ROWS, operands, 2, 1, cols_of(x),
+                                GIVE_VALUE if vector else GIVE_LIST if as_list else GIVE_TENSOR, 1, False, zeros, count)
+        return instruction_(FG_TAKE, FG_LEAF, FG_TAKE_ROWS, operands, 2, count, cols_of(x), GIVE_TENSOR,
+                            1 if vector else 2, vector, zeros, count)
+    finally:
+        PyMem_Free(zeros)

@@ -115,16 +115,19 @@ cdef bint block_fits(const Entry *e) noexcept:
     cdef fg_id[32] words   # a record without slots
     cdef fg_record *r = <fg_record *>words
     cdef fg_id k
+    cdef int32_t labels   # how many different ones there may be
     if e.views > FG_MAX_ARITY:
         return False
     memset(words, 0, sizeof(words))
+    r.k = <fg_id>e.k
     r.param, r.rows, r.cols, r.extra, r.views = <fg_id>e.param, e.rows, e.cols, e.extra, e.views
     for k in range(e.views):
         fg_block_view(r, k, fg_view(0, 0, <fg_id>e.shapes[3 * k], <fg_id>e.shapes[3 * k + 1], 1, 1))
     if not fg_block_fits(e.op, r):
         return False
+    labels = e.shapes[0] if e.op == FG_TAKE and e.k == FG_TAKE_ROWS else e.shapes[1]
     for k in range(e.extra):
-        if e.labels[k] < 0 or e.labels[k] >= e.shapes[1]:
+        if e.labels[k] < 0 or e.labels[k] >= labels:
             return False
     return e.op != FG_LAYER or fg_op_table[e.param].fused
 
