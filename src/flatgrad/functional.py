@@ -15,6 +15,7 @@ import numpy as np
 from flatgrad._core import Tensor, Value, depends, derivatives, recording, tracing
 from flatgrad.arguments import flag, non_negative, positive, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, GradcheckError, ShapeError
+from flatgrad.structures import map_leaves
 
 __all__ = ["grad", "value_and_grad", "jacobian", "gradcheck"]
 
@@ -407,31 +408,31 @@ def with_leaves(transform, name, x, leaves, in_place):
 
     in_place: Values and Tensors are themselves the leaves, and integers are refused.
     """
-    if isinstance(x, (Value, Tensor)):
-        if x._children if isinstance(x, Value) else x._op:
-            raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result {described(x)} "
-                                    f"of the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
-        if in_place:
-            if x.requires_grad:
-                leaves.append((name, x, x))
-            return x
-        leaf = Value(x.data) if isinstance(x, Value) else Tensor(x.data)
-    elif isinstance(x, dict):
-        return {key: with_leaves(transform, f"{name}[{key!r}]", part, leaves, in_place) for key, part in x.items()}
-    elif isinstance(x, (list, tuple)):
-        return like(x, [with_leaves(transform, f"{name}[{k}]", part, leaves, in_place) for k, part in enumerate(x)])
-    elif isinstance(x, np.ndarray):
-        check_array(transform, name, x, in_place)
-        leaf = Value(float(x)) if x.ndim == 0 else Tensor(np.asarray(x, np.float64))
-    elif is_real(x):
-        if in_place and isinstance(x, numbers.Integral):
-            raise ArgumentTypeError(f"{transform}: {name}: expected a float, got the integer {x!r}; pass {float(x)!r}")
-        leaf = Value(real(name, x))
-    else:
-        raise ArgumentTypeError(f"{transform}: {name}: expected a real number, an array, a Value, a Tensor, or a list, "
-                                f"tuple or dict of them, got {described(x)}")
-    leaves.append((name, leaf, x))
-    return leaf
+    def leaf_for(name, x):
+        if isinstance(x, (Value, Tensor)):
+            if x._children if isinstance(x, Value) else x._op:
+                raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result {described(x)} "
+                                        f"of the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
+            if in_place:
+                if x.requires_grad:
+                    leaves.append((name, x, x))
+                return x
+            leaf = Value(x.data) if isinstance(x, Value) else Tensor(x.data)
+        elif isinstance(x, np.ndarray):
+            check_array(transform, name, x, in_place)
+            leaf = Value(float(x)) if x.ndim == 0 else Tensor(np.asarray(x, np.float64))
+        elif is_real(x):
+            if in_place and isinstance(x, numbers.Integral):
+                raise ArgumentTypeError(f"{transform}: {name}: expected a float, got the integer {x!r}; pass "
+                                        f"{float(x)!r}")
+            leaf = Value(real(name, x))
+        else:
+            raise ArgumentTypeError(f"{transform}: {name}: expected a real number, an array, a Value, a Tensor, or a "
+                                    f"list, tuple or dict of them, got {described(x)}")
+        leaves.append((name, leaf, x))
+        return leaf
+
+    return map_leaves(leaf_for, x, name)
 
 
 def only_leaves(transform, leaves):
@@ -450,13 +451,6 @@ def check_array(transform, name, x, in_place):
                          f"got the shape {x.shape}")
 
 
-def like(x, parts):
-    """The parts as a list, tuple or namedtuple, of the type of `x`."""
-    if isinstance(x, list):
-        return parts
-    return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
-
-
 class Reader:
     """Returns the numbers of a row of derivatives in the structure of the arguments."""
 
@@ -464,15 +458,13 @@ class Reader:
         self.row, self.at = row, 0
 
     def structure_of(self, x):
-        if isinstance(x, dict):
-            return {key: self.structure_of(part) for key, part in x.items()}
-        if isinstance(x, (list, tuple)):
-            return like(x, [self.structure_of(part) for part in x])
-        if isinstance(x, (np.ndarray, Tensor)):
-            self.at += x.size
-            return self.row[self.at - x.size:self.at].reshape(x.shape).copy()
-        self.at += 1
-        return float(self.row[self.at - 1])
+        return map_leaves(self.next, x)
+
+    def next(self, name, x):
+        size = x.size if isinstance(x, (np.ndarray, Tensor)) else 1
+        self.at += size
+        part = self.row[self.at - size:self.at]
+        return part.reshape(x.shape).copy() if isinstance(x, (np.ndarray, Tensor)) else float(part[0])
 
 
 def input_shape(name, x):

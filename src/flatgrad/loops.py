@@ -1,0 +1,346 @@
+"""One function many times: over the samples of a batch, or over the steps of a recurrence.
+
+`vmap`, `scan` and `fori_loop` mean what JAX's functions of these names mean, for Values and Tensors.
+"""
+import numbers
+
+import numpy as np
+
+from flatgrad._core import Tensor, Value, stack
+from flatgrad.arguments import is_bool, shortened, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+from flatgrad.structures import leaves_of, like, map_leaves, same_structure
+
+__all__ = ["fori_loop", "scan", "vmap"]
+
+
+def vmap(fn, in_axes=0, out_axes=0):
+    """The function that maps `fn`, a function of one sample, over the samples of a batch.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes numbers, Values, Tensors, arrays, and lists, tuples and dicts of them; returns the like.
+    in_axes : int, None, or tuple of these, optional
+        Along which axis of an argument the samples lie: 0 for rows, 1 for columns, None for an argument that is
+        the same for all samples. A tuple has an entry for each positional argument. An entry may itself be a
+        list, a tuple or a dict in the structure of its argument. Arguments by keyword are mapped over axis 0.
+    out_axes : int, None, or a structure of these, optional
+        Along which axis of a result the samples lie. None: the result of the first sample stands for all.
+
+    Returns
+    -------
+    callable
+        Takes what `fn` takes, with one more axis where `in_axes` is not None, and returns what `fn` returns,
+        with one more axis: a Tensor of shape (n_samples,) where `fn` returns a Value or a number, and of two
+        dimensions where `fn` returns a Tensor of one.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described. The function that is returned raises them if nothing is mapped over,
+        or a number without axes would be.
+    ShapeError
+        Raised by that function if batches differ in length, an argument has no such axis, or a result would have
+        more than two dimensions.
+
+    Notes
+    -----
+    `fn` is called once for each sample: with a Value for an element of a one-dimensional argument, and with a Tensor
+    for a row or column of a two-dimensional one. As `jax.vmap` does.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> import numpy as np
+    >>> from flatgrad import Value
+    >>> w = Value(3.0)
+    >>> y = flatgrad.vmap(lambda x: (w * x).tanh())(np.array([0.0, 0.1, 0.2]))
+    >>> y.shape
+    (3,)
+    >>> y.sum().backward()
+    >>> round(w.grad, 4)
+    0.2338
+    >>> flatgrad.vmap(lambda x, y: x * y, in_axes=(0, None))(np.array([1.0, 2.0]), 5.0).tolist()
+    [5.0, 10.0]
+    """
+    if not callable(fn):
+        raise ArgumentTypeError(f"vmap: fn: expected a callable, got {shortened(fn)}")
+    check_axes("in_axes", in_axes)
+    check_axes("out_axes", out_axes)
+    if isinstance(in_axes, dict) or leaves_of(in_axes) and all(axis is None for axis in leaves_of(in_axes)):
+        raise ArgumentError(f"vmap: in_axes: expected an axis for at least one positional argument, got {in_axes!r}")
+
+    def mapped(*args, **kwargs):
+        if isinstance(in_axes, (tuple, list)) and len(in_axes) != len(args):
+            raise ArgumentError(f"vmap: in_axes: expected an entry for each of {len(args)} positional arguments, got "
+                                f"{in_axes!r}")
+        axes = list(in_axes) if isinstance(in_axes, (tuple, list)) else [in_axes] * len(args)
+        batches = []   # (name, leaf, axis), in order
+        for k, (argument, axis) in enumerate(zip(args, axes)):
+            pair_up(f"argument {k}", argument, axis, batches)
+        for key, argument in kwargs.items():
+            pair_up(key, argument, 0, batches)
+        n_samples = length_of(batches)
+        samples = []
+        for i in range(n_samples):
+            rest = iter(batches)
+            samples.append(fn(*[sample_of(argument, rest, i) for argument in args],
+                              **{key: sample_of(argument, rest, i) for key, argument in kwargs.items()}))
+        return stacked("vmap: the result of fn", samples, out_axes)
+
+    mapped.__name__ = mapped.__qualname__ = f"vmap({getattr(fn, '__name__', type(fn).__name__)})"
+    mapped.__doc__ = getattr(fn, "__doc__", None)
+    return mapped
+
+
+def scan(f, init, xs=None, length=None, reverse=False):
+    """A recurrence: `f` is called with its own last result and the next of `xs`, from the first to the last.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(carry, x)`` returns a pair: the next carry, in the structure of `init`, and an output, or None.
+    init : number, Value, Tensor, array, or structure of these
+        The first carry.
+    xs : array, Tensor, or structure of these, optional
+        What `f` takes in turn: elements of one dimension, rows of two. None: `f` gets None.
+    length : int, optional
+        How many steps; it may be left out if there are `xs`.
+    reverse : bool, optional
+        True: the steps go from the last of `xs` to the first, and each output keeps the place of its x.
+
+    Returns
+    -------
+    carry
+        The last one.
+    ys
+        The outputs, one below the other: a Tensor of shape (length,) for Values and numbers, and of two dimensions
+        for Tensors of one; None for None.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError, ShapeError
+        If an argument is not as described, there is no step at all, `f` does not return a pair, or the structure of
+        the carry changes.
+
+    Notes
+    -----
+    As `jax.lax.scan`. Numbers in `init` become Values, and arrays Tensors.
+
+    Examples
+    --------
+    Euler's method for x' = -k x, and the derivative of the end by k.
+
+    >>> import flatgrad
+    >>> from flatgrad import Value
+    >>> k = Value(0.5)
+    >>> end, path = flatgrad.scan(lambda x, _: (x - 0.1 * k * x, x), 1.0, length=10)
+    >>> round(end.data, 4), path.shape
+    (0.5987, (10,))
+    >>> end.backward()
+    >>> round(k.grad, 4)
+    -0.6302
+    """
+    if not callable(f):
+        raise ArgumentTypeError(f"scan: f: expected a callable, got {shortened(f)}")
+    if not is_bool(reverse):
+        raise ArgumentTypeError(f"scan: reverse: expected True or False, got {reverse!r}")
+    batches = []
+    pair_up("xs", xs, 0, batches) if xs is not None else None
+    if length is not None:
+        length = whole("scan: length", length, 1)
+    if batches:
+        n_steps = length_of(batches)
+        if length is not None and length != n_steps:
+            raise ShapeError(f"scan: length is {length}, but xs has {n_steps}")
+    elif length is None:
+        raise ArgumentError("scan: expected xs or length: neither says how many steps there are")
+    else:
+        n_steps = length
+    carry, outputs = as_nodes("init", init), [None] * n_steps
+    for k in range(n_steps):
+        at = n_steps - 1 - k if reverse else k
+        result = f(carry, sample_of(xs, iter(batches), at))
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ArgumentTypeError(f"scan: expected f to return a pair, carry and output, got {shortened(result)}")
+        carry, outputs[at] = next_carry("scan", carry, result[0]), result[1]
+    return carry, stacked("scan: the output of f", outputs, 0)
+
+
+def fori_loop(lower, upper, body, init):
+    """``init = body(i, init)`` for each i from `lower` to before `upper`.
+
+    Parameters
+    ----------
+    lower, upper : int
+        No step at all if `upper` is not above `lower`.
+    body : callable
+        ``body(i, value)`` returns the next value, in the structure of `init`.
+    init : number, Value, Tensor, array, or structure of these
+
+    Returns
+    -------
+    value
+        The last one.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described, or the structure of the value changes.
+
+    Notes
+    -----
+    As `jax.lax.fori_loop`. Numbers in `init` become Values, and arrays Tensors.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.fori_loop(1, 5, lambda i, product: product * i, 1.0).data
+    24.0
+    """
+    if not callable(body):
+        raise ArgumentTypeError(f"fori_loop: body: expected a callable, got {shortened(body)}")
+    for name, bound in (("lower", lower), ("upper", upper)):
+        if not isinstance(bound, numbers.Integral) or is_bool(bound):
+            raise ArgumentTypeError(f"fori_loop: {name}: expected an int, got {shortened(bound)}")
+    value = as_nodes("init", init)
+    for i in range(int(lower), int(upper)):
+        value = next_carry("fori_loop", value, body(i, value))
+    return value
+
+
+# ---- what they share ----
+
+def check_axes(name, axes):
+    for axis in leaves_of(axes):
+        if axis is not None and (not isinstance(axis, numbers.Integral) or is_bool(axis)):
+            raise ArgumentTypeError(f"vmap: {name}: expected an int, None, or a structure of them, got {axis!r}")
+
+
+def pair_up(name, tree, axis, batches):
+    """Append (name, leaf, axis) for each leaf of a structure; axis: one for all, or a structure of them."""
+    if isinstance(axis, (list, tuple, dict)):
+        expected = f"vmap: in_axes: expected the structure of {name}, {shortened(tree)}, or one axis, got {axis!r}"
+        if isinstance(axis, dict) != isinstance(tree, dict) or not isinstance(tree, (list, tuple, dict)):
+            raise ArgumentError(expected)
+        if len(axis) != len(tree) or isinstance(axis, dict) and axis.keys() != tree.keys():
+            raise ArgumentError(expected)
+        for key in tree if isinstance(tree, dict) else range(len(tree)):
+            pair_up(f"{name}[{key!r}]", tree[key], axis[key], batches)
+        return
+
+    def pair(place, leaf):
+        if axis is None or leaf is None:
+            batches.append((place, leaf, None))
+            return
+        if not isinstance(leaf, (Tensor, np.ndarray)) or leaf.ndim == 0:
+            raise ArgumentError(f"{place}: expected an array or a Tensor to take one sample after the other from, got "
+                                f"{shortened(leaf)}; vmap takes in_axes=None for what is the same for all samples, and "
+                                "flatgrad.stack makes a Tensor of a list")
+        if leaf.ndim > 2 or leaf.size == 0:
+            raise ShapeError(f"{place}: expected one or two dimensions and at least one element, got the shape "
+                             f"{leaf.shape}")
+        if not -leaf.ndim <= axis < leaf.ndim:
+            raise ShapeError(f"{place}: there is no axis {axis} in the shape {leaf.shape}")
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "iufb":
+            raise ArgumentTypeError(f"{place}: expected an array of numbers, got one of dtype {leaf.dtype}")
+        batches.append((place, leaf, int(axis) % leaf.ndim))
+
+    map_leaves(pair, tree, name)
+
+
+def length_of(batches):
+    """How many samples the leaves have that are mapped over."""
+    first = None
+    for name, leaf, axis in batches:
+        if axis is not None:
+            if first is None:
+                first = (name, leaf.shape[axis])
+            elif leaf.shape[axis] != first[1]:
+                raise ShapeError(f"{name}: expected {first[1]} samples, as {first[0]} has, got {leaf.shape[axis]} in the "
+                                 f"shape {leaf.shape}")
+    if first is None:
+        raise ArgumentError("expected an array or a Tensor to take one sample after the other from, got none")
+    return first[1]
+
+
+def sample_of(tree, rest, i):
+    """Sample i of a structure, whose leaves and axes come next in `rest`."""
+    def sample(name, leaf):
+        _, leaf, axis = next(rest)
+        if axis is None:
+            return leaf
+        part = leaf[i] if axis == 0 else leaf[:, i]
+        if isinstance(leaf, Tensor):
+            return part
+        return Value(float(part)) if np.ndim(part) == 0 else Tensor(np.asarray(part, np.float64), requires_grad=False)
+
+    return None if tree is None else map_leaves(sample, tree)
+
+
+def as_nodes(name, tree):
+    """A structure with Values in place of numbers, and Tensors in place of arrays."""
+    def node(place, leaf):
+        if leaf is None or isinstance(leaf, (Value, Tensor)):
+            return leaf
+        if isinstance(leaf, np.ndarray) and leaf.ndim > 0:
+            return Tensor(leaf, requires_grad=False)
+        if (isinstance(leaf, numbers.Real) or isinstance(leaf, np.ndarray)) and not is_bool(leaf):
+            return Value(float(leaf))
+        raise ArgumentTypeError(f"{place}: expected a number, a Value, a Tensor, an array, or a list, tuple or dict of "
+                                f"them, got {shortened(leaf)}")
+
+    return map_leaves(node, tree, name)
+
+
+def next_carry(name, before, after):
+    """What `f` has returned as the next carry, which has to have the structure and the shapes of the last one."""
+    if not same_structure(before, after):
+        raise ArgumentTypeError(f"{name}: expected a carry in the structure of the one before, {shortened(before)}, got "
+                                f"{shortened(after)}")
+    after = as_nodes(f"{name}: the carry", after)
+    for old, new in zip(leaves_of(before), leaves_of(after)):
+        if getattr(old, "shape", ()) != getattr(new, "shape", ()):
+            raise ShapeError(f"{name}: expected a carry of the shapes of the one before, {getattr(old, 'shape', ())}, "
+                             f"got {getattr(new, 'shape', ())}")
+    return after
+
+
+def stacked(name, samples, axes):
+    """The results of all samples as one, a Tensor in place of each leaf, with the samples along these axes."""
+    first = samples[0]
+    for k, sample in enumerate(samples):
+        if not same_structure(first, sample):
+            raise ArgumentTypeError(f"{name}: expected the structure of the first, {shortened(first)}, got "
+                                    f"{shortened(sample)} in number {k}")
+    if isinstance(first, dict):
+        return {key: stacked(f"{name}[{key!r}]", [sample[key] for sample in samples], part_of(axes, key))
+                for key in first}
+    if isinstance(first, (list, tuple)):
+        return like(first, [stacked(f"{name}[{k}]", [sample[k] for sample in samples], part_of(axes, k))
+                            for k in range(len(first))])
+    if isinstance(axes, (list, tuple, dict)):
+        raise ArgumentError(f"{name}: out_axes: expected one axis, got {axes!r}")
+    if axes is None or first is None:
+        return first
+    samples = leaves_of(as_nodes(name, samples))
+    shapes = {getattr(sample, "shape", ()) for sample in samples}
+    if len(shapes) > 1:
+        raise ShapeError(f"{name}: expected one shape, got {sorted(shapes)}")
+    shape, = shapes
+    if len(shape) > 1:
+        raise ShapeError(f"{name}: expected Values or Tensors of one dimension, since a Tensor has at most two, got the "
+                         f"shape {shape}")
+    if not -len(shape) - 1 <= axes <= len(shape):
+        raise ShapeError(f"{name}: there is no axis {axes} where {len(shape) + 1} are")
+    return stack(samples, axis=axes)
+
+
+def part_of(axes, key):
+    if not isinstance(axes, (list, tuple, dict)):
+        return axes
+    try:
+        return axes[key]
+    except (LookupError, TypeError):
+        raise ArgumentError(f"out_axes: expected an entry {key!r}, got {axes!r}") from None
