@@ -177,7 +177,7 @@ def instruction(Value value not None):
     cdef int op = fg_tape_op(&tape, block)
     cdef fg_record *r
     cdef bint biased
-    if not fg_op_is_block(op):
+    if not fg_op_is_block(op) or op == FG_TAKE:   # which is a single operation already
         return None
     name = fg_op_table[op].name.decode()
     hold_ids()

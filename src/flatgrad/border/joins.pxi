@@ -203,7 +203,6 @@ def _taken(table, index, bint each, bint as_list):
     cdef bint vector
     cdef fg_id count
     cdef int64_t *zeros
-    table, index = reusable(table), reusable(index)
     if in_scalar_graph():
         return None
     take("table", table, x, keep)
