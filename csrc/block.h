@@ -14,6 +14,8 @@
  *   FG_SOFTMAX,                x (m, n)                                 (m, n): of each row
  *   FG_LOG_SOFTMAX
  *   FG_CROSS_ENTROPY           x (m, n); extra: m labels                (1, 1): the mean of -log_softmax(row)[label]
+ *   FG_CALL                    as many as the program has segments,     (1, n): what the program computes
+ *                              each with as many numbers
  *
  * It leaves to its caller, and does not check:
  * - the shapes above; that FG_MAX, softmax and their like have at least one number in a row, and labels are below n;
@@ -51,10 +53,14 @@ void fg_block_list(fg_record *r, fg_id v, fg_id rows, fg_id cols);
  * `parts`: give it a node of its own above them; without, there is one result and it is the node. *node:
  * the instruction's id.
  *
- * FG_OK, FG_E_MEMORY; FG_E_INTERRUPTED if t->stop wanted that; or for FG_MAP a status of its row, and then *node
- * is the element at fault, counted row by row. */
+ * FG_OK, FG_E_MEMORY; FG_E_INTERRUPTED if t->stop wanted that; for FG_MAP FG_E_DOMAIN, and then *node is the element at
+ * fault, counted row by row; or for FG_CALL what the callee returns. */
 int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
                   const double *results, fg_id *node);
+
+/* Compute the results of block node i anew, where they are. lenient: numbers outside of a row's domain are no fault.
+ * FG_OK, or what fg_block_push() returns, and then some of them have changed. */
+int fg_block_forward(fg_tape *t, fg_id i, int lenient, fg_id *at);
 
 /* Add to the gradients of the operands by those of all results. FG_OK; or FG_E_INTERRUPTED if t->stop wanted that in
  * a long one, with *done not 0: call again, after whatever happened, to have the rest done. *done is 0 at first. */

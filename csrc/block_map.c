@@ -77,7 +77,7 @@ size_t fg_map_forward(step *s, double *z)
         map_round(r, views, i, x);
         const size_t lane =
             s->t->kernels->map((int)r->param, l.lanes, x, per_lane, (int32_t)r->k, z + i * l.lanes);
-        if (lane < l.lanes)
+        if (lane < l.lanes && !s->lenient)
             return i * l.lanes + lane;
     }
     return l.outer * l.lanes;

@@ -33,6 +33,7 @@ typedef struct step {
     double **aside;  /* NULL, or for each view where its gradients go instead of to the tape's, dense: those of
                         constants, too */
     size_t done;     /* FG_LAYER: blocks of the reverse step that are done, if it was interrupted */
+    int lenient;     /* FG_MAP: numbers outside of the domain are no fault, and give what C's functions give */
 } step;
 
 static inline size_t size_of(const fg_view *v)

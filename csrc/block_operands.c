@@ -51,6 +51,10 @@ static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_
 void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
 {
     fg_record *const r = fg_tape_record(t, i);
+    if (FG_UNLIKELY(fg_tape_op(t, i) == FG_CALL)) {
+        fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, i - t->args[i].b, 1, marks, leaves);
+        return;
+    }
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *view = fg_record_view(r, v);
         mark_area(t, marks, r, view, (area){0, 0, view->rows, view->cols}, leaves);
@@ -87,6 +91,10 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
     const fg_id count = t->args[i].b, first = i - count;
     double *scratch = t->scratch;
     reached found = {NULL, NULL, 0, 0, 0, 0};
+    if (FG_UNLIKELY(op == FG_CALL)) {
+        fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, first, 0, marks, 0);
+        return;
+    }
     if (op == FG_LAYER)
         found = find_reached(t, r, first, &scratch);
     for (fg_id v = 0; v < r->views; v++) {
@@ -158,7 +166,7 @@ static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, area at
     const double one = 1.0, *const z = t->data + (block - t->args[block].b), *const zi = z + at.row * r->cols + at.col;
     const fg_id k = fg_record_view(r, 0)->cols;
     double *aside[FG_MAX_VIEWS] = {partials, NULL, NULL};
-    step s = {t, r, op, at, t->scratch, aside, 0};
+    step s = {t, r, op, at, t->scratch, aside, 0, 0};
     if (op == FG_LAYER) {
         aside[0] = take(&s.scratch, k);
         aside[1] = take(&s.scratch, k);
@@ -221,6 +229,8 @@ fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
     fg_record *const r = fg_tape_record(t, block);
     const fg_id k = block == i && t->args[block].b == 0 ? 0 : i - (block - t->args[block].b);
     const area at = {k / r->cols, k % r->cols, 1, 1};
+    if (op == FG_CALL)
+        return fg_tape_callee(t, r)->steps->operands(fg_tape_callee(t, r), t, r, k, ids, partials);
     if (ids)
         list_ids(op, r, at, ids);
     if (partials)

@@ -28,9 +28,10 @@ typedef struct fg_view {
  */
 typedef struct fg_record {
     fg_id size;       /* of all of it, in words */
-    fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode */
+    fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode; FG_CALL: which of
+                         the tape's programs */
     fg_id rows, cols; /* of the result */
-    fg_id k;          /* FG_MAP: the immediate of a unary row */
+    fg_id k;          /* FG_MAP: the immediate of a unary row; FG_CALL: whether a slot is an operand twice */
     fg_id extra;      /* FG_CROSS_ENTROPY: as many labels as the view has rows */
     fg_id views;
     fg_id scratch;    /* how much scratch memory its steps need, in FG_SCRATCH_UNIT doubles */
