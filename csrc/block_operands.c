@@ -6,14 +6,15 @@
 /* ---- marking operands, for sweeps ---- */
 
 /* Mark an area of a view; without `leaves` the nodes that a sweep has to visit are enough. */
-static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_view *view, area a, int leaves)
+static void mark_area(const fg_tape *t, fg_marks *marks, const fg_id *words, const fg_view *view, area a,
+                      int leaves)
 {
     fg_id lowest, highest;
     if (a.rows == 0 || a.cols == 0)
         return;
     if (!is_listed(view)) {
         fg_view part = *view;
-        part.base = fg_record_slot(r, view, a.row, a.col);
+        part.base = fg_view_slot(words, view, a.row, a.col);
         part.rows = a.rows;
         part.cols = a.cols;
         fg_view_extent(&part, &lowest, &highest);
@@ -25,7 +26,7 @@ static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_
         }
         if (view->col_step == 1) {
             for (fg_id row = 0; row < a.rows; row++) {
-                const fg_id first = fg_record_slot(r, view, a.row + row, a.col);
+                const fg_id first = fg_view_slot(words, view, a.row + row, a.col);
                 if (leaves || !all_leaves(t, first, first + a.cols))
                     fg_marks_add_range(marks, first, first + a.cols);
             }
@@ -36,7 +37,7 @@ static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_
         fg_id word = 0;
         uint64_t bits = 0; /* of that word, and not in the marks yet: neighbours are often in one */
         for (fg_id col = 0; col < a.cols; col++) {
-            const fg_id i = fg_record_slot(r, view, a.row + row, a.col + col);
+            const fg_id i = fg_view_slot(words, view, a.row + row, a.col + col);
             if (i >> 6 != word && bits) {
                 fg_marks_add_word(marks, word, bits);
                 bits = 0;
@@ -50,15 +51,15 @@ static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_
 
 void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
 {
-    fg_record *const r = fg_tape_record(t, i);
     if (FG_UNLIKELY(fg_tape_op(t, i) == FG_CALL)) {
+        fg_record *const r = fg_tape_record(t, i);
         fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, i - t->args[i].b, 1, marks, leaves);
         return;
     }
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *view = fg_record_view(r, v);
-        mark_area(t, marks, r, view, (area){0, 0, view->rows, view->cols}, leaves);
-    }
+    fg_operands o;
+    fg_tape_views(t, i, &o);
+    for (fg_id v = 0; v < o.count; v++)
+        mark_area(t, marks, o.words, o.view + v, (area){0, 0, o.view[v].rows, o.view[v].cols}, leaves);
 }
 
 /* The operands in view v of every rectangle of reached results. */
@@ -67,7 +68,7 @@ static void mark_stretches(const fg_tape *t, int op, fg_record *r, fg_id v, fg_i
     const fg_id all = r->rows * r->cols;
     for (fg_id end, k = next_result(t, first, 0, all, 1); k < all; k = next_result(t, first, end, all, 1)) {
         const area at = reached_area(t, r, first, k, &end);
-        mark_area(t, marks, r, fg_record_view(r, v), area_of(op, r, v, at), 0);
+        mark_area(t, marks, (const fg_id *)(const void *)r, fg_record_view(r, v), area_of(op, r, v, at), 0);
     }
 }
 
@@ -115,7 +116,7 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
                     ;
                 const area at = v == 0 ? (area){lines[k], 0, end - k, 1}
                                           : (area){0, lines[k], 1, end - k};
-                mark_area(t, marks, r, view, area_of(op, r, v, at), 0);
+                mark_area(t, marks, (const fg_id *)(const void *)r, view, area_of(op, r, v, at), 0);
             }
         } else if (op == FG_MAP && size_of(view) == count && is_dense(view)) {
             mark_alike(t, first, count, view->base, marks);
@@ -198,9 +199,8 @@ static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, area at
 /* Those of an inline or pooled node. */
 static fg_id list_node(const fg_tape *t, fg_id i, fg_id *ids, double *partials)
 {
-    fg_id pair[2];
-    const fg_id *operands;
-    const fg_id count = fg_tape_operands(t, i, pair, &operands);
+    fg_id count;
+    const fg_id *const operands = fg_tape_operands(t, i, &count);
     const int op = fg_tape_op(t, i), arity = fg_op_table[op].arity;
     const size_t each[3] = {1, 1, 1};
     const double one = 1.0, *x[3] = {NULL, NULL, NULL};

@@ -84,6 +84,12 @@ static inline int fg_op_is_block(int op)
     return op > FG_LOCAL && op < FG_BLOCK_END;
 }
 
+/* Either: its operands are in the pool. */
+static inline int fg_op_is_in_pool(int op)
+{
+    return op >= FG_BINARY_END && op < FG_BLOCK_END;
+}
+
 /* Softmax or its logarithm: along the rows, as many results as operands. */
 static inline int fg_op_is_softmax(int op)
 {

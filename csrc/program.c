@@ -402,9 +402,8 @@ int fg_program_fault(const fg_program *p, double x[3], int32_t *k, int *status)
     const int op = fg_tape_op(t, p->at);
     *status = p->status;
     if (op != FG_MAP) {
-        fg_id pair[2];
-        const fg_id *ids;
-        const fg_id count = fg_tape_operands(t, p->at, pair, &ids);
+        fg_id count;
+        const fg_id *const ids = fg_tape_operands(t, p->at, &count);
         for (fg_id j = 0; j < count; j++)
             x[j] = t->data[ids[j]];
         *k = (int32_t)t->args[p->at].b;

@@ -118,9 +118,8 @@ static void find_dependent(cut *c)
         if (input_place(c, i)) {
             put(c->depends, i);
         } else if (fg_op_is_scalar(op)) {
-            fg_id pair[2];
-            const fg_id *ids;
-            const fg_id count = fg_tape_operands(t, i, pair, &ids);
+            fg_id count;
+            const fg_id *const ids = fg_tape_operands(t, i, &count);
             for (fg_id k = 0; k < count; k++)
                 if (slot_depends(c, ids[k])) {
                     put(c->depends, i);
@@ -173,9 +172,8 @@ static int find_needed(cut *c)
             return FG_PROGRAM_RULE;
         }
         if (fg_op_is_scalar(op)) {
-            fg_id pair[2];
-            const fg_id *ids;
-            const fg_id count = fg_tape_operands(t, i, pair, &ids);
+            fg_id count;
+            const fg_id *const ids = fg_tape_operands(t, i, &count);
             for (fg_id k = 0; k < count; k++)
                 put(c->need, ids[k]);
             c->pool += fg_op_is_pooled(op) ? fg_op_pool_size(op, count) : 0;
@@ -285,9 +283,8 @@ static int copy_nodes(cut *c)
             if (status < 0)
                 return status;
         } else {
-            fg_id pair[2], moved[3];
-            const fg_id *ids;
-            const fg_id count = fg_tape_operands(t, i, pair, &ids);
+            fg_id count, moved[3];
+            const fg_id *const ids = fg_tape_operands(t, i, &count);
             for (fg_id k = 0; k < count; k++)
                 moved[k] = mapped(c, ids[k]);
             if (fg_op_is_pooled(op))
@@ -516,7 +513,7 @@ int64_t fg_program_expand(const fg_program *p, fg_tape *t)
             if (op == FG_CALL)
                 copy->param = (fg_id)place;
             for (fg_id v = 0; v < r->views; v++) {
-                fg_id count, *const ids = fg_record_ids(copy, fg_record_view(copy, v), &count);
+                fg_id count, *const ids = fg_view_ids((fg_id *)(void *)copy, fg_record_view(copy, v), &count);
                 for (fg_id k = 0; k < count; k++)
                     ids[k] += base;
             }
@@ -527,9 +524,8 @@ int64_t fg_program_expand(const fg_program *p, fg_tape *t)
             if (status < 0)
                 return status;
         } else {
-            fg_id pair[2], moved[3];
-            const fg_id *ids;
-            const fg_id count = fg_tape_operands(body, i, pair, &ids);
+            fg_id count, moved[3];
+            const fg_id *const ids = fg_tape_operands(body, i, &count);
             for (fg_id k = 0; k < count; k++)
                 moved[k] = ids[k] + base;
             if (fg_op_is_pooled(op))

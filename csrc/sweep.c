@@ -119,18 +119,14 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
 
 /* Mark the operands of node i, which is no part; without `leaves` those of an instruction that a sweep has to visit are
  * enough. */
-static void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
+static INLINED void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
 {
-    const int op = fg_tape_op(t, i);
-    if (fg_op_is_block(op)) {
+    fg_id count;
+    const fg_id *const ids = fg_tape_operands(t, i, &count);
+    for (fg_id k = 0; k < count; k++)
+        fg_marks_add(marks, ids[k]);
+    if (fg_op_is_block(fg_tape_op(t, i)))
         fg_block_mark_operands(t, i, marks, leaves);
-    } else if (fg_op_is_scalar(op)) {
-        fg_id pair[2];
-        const fg_id *operands;
-        const fg_id count = fg_tape_operands(t, i, pair, &operands);
-        for (fg_id k = 0; k < count; k++)
-            fg_marks_add(marks, operands[k]);
-    }
 }
 
 /* Visit node i, whatever it is: mark its operands and add to their gradients. FG_SWEEP_HOOK if it has a hook, and

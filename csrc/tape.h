@@ -227,9 +227,31 @@ static inline fg_callee *fg_tape_callee(const fg_tape *t, const fg_record *r)
     return t->programs[r->param].callee;
 }
 
-/* The operands of a node that is neither block, run nor part in *operands; returns how many.
- * `inline_pair` is scratch for the caller to provide. Valid until the tape changes. */
-fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg_id **operands);
+/* Where a node without a record keeps the ids of its operands, and how many; none if it has none of its own. Valid until
+ * the tape changes. */
+static inline fg_id *fg_tape_operands(const fg_tape *t, fg_id i, fg_id *count)
+{
+    static_assert(sizeof(fg_args) == 2 * sizeof(fg_id), "inline operands are a list of ids");
+    fg_args *const args = t->args + i;
+    const int op = fg_tape_op(t, i);
+    if (fg_op_is_pooled(op)) {
+        *count = args->b;
+        return t->pool + args->a;
+    }
+    *count = fg_op_is_inline(op) ? (fg_id)fg_op_inline_arity(op) : 0;
+    return (fg_id *)(void *)args;
+}
+
+/* The operands of a node as views, however it keeps them. Valid until the tape changes, and not to be copied. */
+typedef struct fg_operands {
+    fg_id count;   /* views */
+    fg_view *view; /* [count] those of the record; else `list` */
+    fg_id *words;  /* where the ids of lists are counted from: the record; else what fg_tape_operands() returns */
+    fg_view list;  /* of a node without a record */
+} fg_operands;
+
+/* None of a leaf, of a run, and of a part, whose instruction has them. */
+void fg_tape_views(const fg_tape *t, fg_id i, fg_operands *o);
 
 static inline int fg_owner_is_box(const fg_id *owner)
 {

@@ -110,6 +110,7 @@ cdef extern from "tape.h" nogil:
 
     fg_view *fg_record_view(fg_record *r, fg_id v)
     fg_id *fg_record_extra(fg_record *r)
+    fg_id fg_view_slot(const fg_id *words, const fg_view *v, fg_id row, fg_id col)
     fg_id fg_record_slot(const fg_record *r, const fg_view *v, fg_id row, fg_id col)
 
     ctypedef struct fg_sgd:
@@ -193,6 +194,7 @@ cdef extern from "tape.h" nogil:
         fg_id capacity
         fg_id limit
         fg_id npool
+        fg_id *pool
         fg_id pool_capacity
         uint8_t *op
         fg_args *args
@@ -224,7 +226,14 @@ cdef extern from "tape.h" nogil:
     int fg_tape_op(const fg_tape *t, fg_id i)
     double *fg_tape_gradient(const fg_tape *t, fg_id i)
     void fg_tape_freeze(fg_tape *t, fg_id i, bint on)
-    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
+
+    ctypedef struct fg_operands:
+        fg_id count
+        fg_view *view
+        fg_id *words
+
+    void fg_tape_views(const fg_tape *t, fg_id i, fg_operands *o)
+    fg_id *fg_tape_operands(const fg_tape *t, fg_id i, fg_id *count)
     void fg_tape_set_hook(fg_tape *t, fg_id i, bint on)
     void fg_tape_mark_living(fg_tape *t)
     void fg_tape_clear_marks(fg_tape *t)
@@ -242,7 +251,6 @@ cdef extern from "tape.h" nogil:
     void fg_tape_sweep_pause(const fg_tape *t, fg_sweep *s)
     fg_id fg_tape_collect(fg_tape *t)
     bint fg_tape_check(const fg_tape *t)
-    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
     unsigned fg_bits_top(uint64_t w)
 
 

@@ -67,34 +67,25 @@ cdef inline void mark_from(uint64_t *marks, fg_id base, fg_id i) noexcept:
 cdef bint mark_operands(uint64_t *marks, fg_id base, fg_id i, fg_id *last) noexcept:
     """Mark the operands of node i that gradients flow to; *last: the block instruction whose were marked last.
     With base 0, it is enough to find a leaf among them that is not frozen: then 1, and not all are marked."""
-    cdef int op = fg_tape_op(&tape, i)
-    cdef fg_id[2] pair
-    cdef const fg_id *operands
-    cdef fg_id k, count, block, row, col, slot
-    cdef fg_record *r
+    cdef fg_id v, row, col, slot
+    cdef fg_operands o
     cdef fg_view *view
-    if is_result(op):
-        block = block_of(i)
-        if block == last[0]:   # the results of one instruction follow each other
+    if is_result(fg_tape_op(&tape, i)):
+        i = block_of(i)
+        if i == last[0]:   # the results of one instruction follow each other
             return False
-        last[0] = block
-        r = fg_tape_record(&tape, block)
-        for k in range(r.views):
-            view = fg_record_view(r, k)
-            if view.flags & FG_VIEW_CONSTANT:
-                continue
-            for row in range(view.rows):
-                for col in range(view.cols):
-                    slot = fg_record_slot(r, view, row, col)
-                    if base == 0 and fg_tape_op(&tape, slot) == FG_LEAF:
-                        return True
-                    mark_from(marks, base, slot)
-    elif op <= FG_LOCAL:
-        count = fg_tape_operands(&tape, i, pair, &operands)
-        for k in range(count):
-            if base == 0 and fg_tape_op(&tape, operands[k]) == FG_LEAF:
-                return True
-            mark_from(marks, base, operands[k])
+        last[0] = i
+    fg_tape_views(&tape, i, &o)
+    for v in range(o.count):
+        view = &o.view[v]
+        if view.flags & FG_VIEW_CONSTANT:
+            continue
+        for row in range(view.rows):
+            for col in range(view.cols):
+                slot = fg_view_slot(o.words, view, row, col)
+                if base == 0 and fg_tape_op(&tape, slot) == FG_LEAF:
+                    return True
+                mark_from(marks, base, slot)
     return False
 
 
