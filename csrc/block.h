@@ -70,9 +70,12 @@ int fg_block_reverse(fg_tape *t, fg_id i, size_t *done);
  * least one is; the others have nothing to do with the sweep. Costs at most about as much as all would. */
 int fg_block_reverse_reached(fg_tape *t, fg_id i, size_t *done);
 
-/* Mark the operands of block node i, all of them and nothing between; without `leaves` those that a sweep has
- * to visit are enough. */
-void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves);
+/* Which operands: those that a sweep has to visit, which leaves out leaves and constants; those that gradients flow to,
+ * which leaves out constants; or all. */
+typedef enum fg_which { FG_VISITED, FG_FLOWN_TO, FG_ALL } fg_which;
+
+/* Mark the operands of block node i and nothing between. Of an FG_CALL, constants are left out in any case. */
+void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which);
 
 /* Those of the results that fg_block_reverse_reached() goes by, as far as a sweep has to visit them. */
 void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks);

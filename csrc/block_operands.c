@@ -49,17 +49,20 @@ static void mark_area(const fg_tape *t, fg_marks *marks, const fg_id *words, con
     }
 }
 
-void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
+void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which)
 {
     if (FG_UNLIKELY(fg_tape_op(t, i) == FG_CALL)) {
         fg_record *const r = fg_tape_record(t, i);
-        fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, i - t->args[i].b, 1, marks, leaves);
+        fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, i - t->args[i].b, 1, marks,
+                                               which != FG_VISITED);
         return;
     }
     fg_operands o;
     fg_tape_views(t, i, &o);
     for (fg_id v = 0; v < o.count; v++)
-        mark_area(t, marks, o.words, o.view + v, (area){0, 0, o.view[v].rows, o.view[v].cols}, leaves);
+        if (which == FG_ALL || !(o.view[v].flags & FG_VIEW_CONSTANT))
+            mark_area(t, marks, o.words, o.view + v, (area){0, 0, o.view[v].rows, o.view[v].cols},
+                      which != FG_VISITED);
 }
 
 /* The operands in view v of every rectangle of reached results. */
@@ -100,7 +103,7 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
         found = find_reached(t, r, first, &scratch);
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *view = fg_record_view(r, v);
-        if (view->rows == 0 || view->cols == 0)
+        if (view->rows == 0 || view->cols == 0 || view->flags & FG_VIEW_CONSTANT)
             continue;
         if (!is_listed(view)) {
             fg_id lowest, highest;

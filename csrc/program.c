@@ -306,13 +306,14 @@ static int reverse(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, in
     return status;
 }
 
-/* ---- which operands results depend on ---- */
+/* ---- which operands gradients flow to ---- */
 
-/* Enter the operands that the `count` nodes in p->outputs depend on into `bits`. */
+/* Enter the operands that gradients of the `count` nodes in p->outputs flow to into `bits`. */
 static void find_reached(fg_program *p, fg_id count, uint64_t *bits)
 {
     int hooked;
-    const fg_id last = p->area >> 6, found = fg_sweep_reach(&p->body, p->outputs, count, p->words, p->masks, &hooked);
+    const fg_id last = p->area >> 6, found = fg_sweep_reach(&p->body, p->outputs, count, FG_FLOWN_TO, p->words,
+                                                             p->masks, &hooked);
     memset(bits, 0, FG_MARKS_WORDS((size_t)p->area + 1) * sizeof *bits);
     for (fg_id k = 0; k < found; k++)
         if (p->words[k] <= last)
@@ -328,6 +329,15 @@ void fg_program_find_used(fg_program *p)
 static int has_bit(const uint64_t *bits, fg_id i)
 {
     return (int)(bits[i >> 6] >> (i & 63u) & 1u);
+}
+
+int fg_program_wants(const fg_program *p, fg_id k)
+{
+    const fg_stretch s = p->segments[k];
+    for (fg_id i = s.first; i < s.first + s.count; i++)
+        if (has_bit(p->used, i))
+            return 1;
+    return 0;
 }
 
 static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves)

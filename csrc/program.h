@@ -33,7 +33,7 @@ typedef struct fg_program {
     fg_id n_results;
     int ready;             /* the body's data follow from the data of its operands */
 
-    uint64_t *used;        /* [FG_MARKS_WORDS(area + 1)] which operands the results depend on */
+    uint64_t *used;        /* [FG_MARKS_WORDS(area + 1)] which operands gradients flow to */
     uint64_t *reached;     /* [the same] likewise, of some results: scratch */
     fg_id *outputs;        /* [n_results] scratch: nodes that a sweep over the body begins with, ... */
     const double **seeds;  /* [n_results] ... and where their gradients are */
@@ -65,6 +65,9 @@ int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segment
 /* Append the nodes of the body to a tape, from node 1 on. Returns the id of node 0, were it there, or FG_E_MEMORY.
  * Precondition: room for body.n - 1 nodes and body.npool operands. */
 int64_t fg_program_expand(const fg_program *p, fg_tape *t);
+
+/* Whether gradients flow to segment k. */
+int fg_program_wants(const fg_program *p, fg_id k);
 
 /* Free a program that nobody holds. */
 void fg_program_free(fg_program *p);

@@ -66,8 +66,8 @@ typedef struct fg_callee_steps {
     /* Add to the gradients of the operands by those of all results, or of those that are marked in t->marks, in the
      * words. FG_OK; or FG_E_INTERRUPTED, and then nothing has changed. */
     int (*reverse)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all);
-    /* Mark the operands that all results, or those that are marked in t->marks, depend on; without `leaves` those that a
-     * sweep has to visit are enough. */
+    /* Mark the operands that gradients of all results, or of those that are marked in t->marks, flow to; without `leaves`
+     * those that a sweep has to visit are enough. */
     void (*mark)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves);
     /* The operands that result k depends on: how many, and, where not NULL, their ids and the partial derivatives. */
     fg_id (*operands)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials);
@@ -77,7 +77,7 @@ typedef struct fg_callee_steps {
 struct fg_callee {
     const fg_callee_steps *steps;
     fg_id holders; /* entries in the programs of tapes that have it; it is freed with the last */
-    void *object;  /* the caller's own object for it, or NULL */
+    void *owner;   /* the caller's own object for it, or NULL */
 };
 
 /* One of the programs that a tape calls. */

@@ -74,6 +74,8 @@ cdef object numbers_in(object x, int depth=0):
     if isinstance(x, Tensor):
         return to_numpy(<Tensor>x, True)
     if isinstance(x, Value):
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded((<Value>x).id, "the number of a Value: read")
         return tape.data[(<Value>x).id]
     if isinstance(x, (list, tuple)):
         if depth == 2:   # what has more dimensions is no operand, and a list may be in itself

@@ -117,5 +117,7 @@ cdef class _Rule:
 
     def __call__(self):
         cdef size_t done = 0
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recording("_backward()")
         while fg_sweep_apply(&tape, self.node.id, &done) < 0:   # it was interrupted
             PyErr_CheckSignals()

@@ -49,6 +49,9 @@ def derivatives(outputs, inputs):
     cdef unsigned long outer = 0   # what whole_tape was, if it is set here
     cdef bint alone = False
     global whole_tape
+    if FG_UNLIKELY(recordings != 0):
+        for item in outs:
+            refuse_recorded(first_slot(item), "derivatives")
     import numpy
     numpy_is_there()
     for k, item in enumerate(ins):

@@ -19,7 +19,7 @@ cdef int find_reached(Value output, PassReach *reached) except -1:
     if reached.words == NULL or reached.masks == NULL:
         free_reached(reached)
         raise MemoryError()
-    reached.count = fg_sweep_reach(&tape, &slot, 1, reached.words, reached.masks, &hooked)
+    reached.count = fg_sweep_reach(&tape, &slot, 1, FG_ALL, reached.words, reached.masks, &hooked)
     return 0
 
 

@@ -5,6 +5,14 @@
 # Uses attributes, custom, elementwise, entries, graphs, handles, messages, numbers, operators, python, rebuilding,
 # sweeps, tape, tracing.
 
+cdef int refuse_comparison(Value left, object right, str symbol) except -1:
+    """While there are recordings."""
+    refuse_recorded(left.id, symbol)
+    if isinstance(right, Value):
+        refuse_recorded((<Value>right).id, symbol)
+    return 0
+
+
 @cython.auto_pickle(False)
 cdef class Value:
     """A scalar and its gradient: a node of the graph that operations on Values build.
@@ -109,11 +117,15 @@ cdef class Value:
 
     @property
     def data(self):
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "data: read")
         return tape.data[self.id]
 
     @data.setter
     def data(self, value):
         cdef double number = to_data("data", value)
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "data: assigned to")
         tape.data[self.id] = number
 
     @data.deleter
@@ -122,11 +134,15 @@ cdef class Value:
 
     @property
     def grad(self):
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "grad: read")
         return fg_tape_gradient(&tape, self.id)[0]
 
     @grad.setter
     def grad(self, value):
         cdef double number = to_data("grad", value)
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "grad: assigned to")
         if fg_rules == 0:
             fg_tape_gradient(&tape, self.id)[0] = number
         else:   # a user's rule adds to it, as a sweep does: a frozen leaf keeps its own
@@ -145,6 +161,8 @@ cdef class Value:
     @requires_grad.setter
     def requires_grad(self, value):
         cdef bint on = flag("requires_grad", value)
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "requires_grad: assigned to")
         if fg_op_is_leaf(fg_tape_op(&tape, self.id)):
             freeze(self.id, not on)
         elif not on:
@@ -168,6 +186,8 @@ cdef class Value:
     def _local_grads(self):
         """The derivatives by each of `_children`, at their present data."""
         cdef int shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "_local_grads: read")
         hold_ids()
         try:
             partials = partials_of(self.id)
@@ -288,6 +308,8 @@ cdef class Value:
         >>> x.grad
         6.0
         """
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "backward()")
         if whole_tape != 0 and whole_tape != PyThread_get_thread_ident():
             raise RuntimeError("backward(): another thread is within a transform of a graph with _backward rules of "
                                "its own, after which gradients become again what they were")
@@ -312,6 +334,8 @@ cdef class Value:
         >>> x.grad
         3.0
         """
+        if FG_UNLIKELY(recordings != 0) and is_recorded(self.id):
+            return constant_copy(self)
         return Value(self.data)
 
     def update(self, lr):
@@ -341,10 +365,14 @@ cdef class Value:
         0.0
         """
         cdef double rate = learning_rate(lr)
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "update()")
         if fg_tape_op(&tape, self.id) != FG_FROZEN:
             tape.data[self.id] -= rate * tape.grad[self.id]
 
     def __repr__(self):
+        if FG_UNLIKELY(recordings != 0) and is_recorded(self.id):
+            return "Value(traced)"
         return f"Value(data={self.data}, grad={self.grad})"
 
     def __hash__(self):
@@ -377,43 +405,61 @@ cdef class Value:
         return unary(FG_ABS, self, 0)
 
     def __lt__(self, other):
+        if FG_UNLIKELY(recordings != 0):
+            refuse_comparison(self, other, "<")
         other = comparable(other)
         return other if other is NotImplemented else tape.data[self.id] < other
 
     def __le__(self, other):
+        if FG_UNLIKELY(recordings != 0):
+            refuse_comparison(self, other, "<=")
         other = comparable(other)
         return other if other is NotImplemented else tape.data[self.id] <= other
 
     def __gt__(self, other):
+        if FG_UNLIKELY(recordings != 0):
+            refuse_comparison(self, other, ">")
         other = comparable(other)
         return other if other is NotImplemented else tape.data[self.id] > other
 
     def __ge__(self, other):
+        if FG_UNLIKELY(recordings != 0):
+            refuse_comparison(self, other, ">=")
         other = comparable(other)
         return other if other is NotImplemented else tape.data[self.id] >= other
 
     def item(self):
         """The number, as a float: `data`, by PyTorch's name."""
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "item()")
         return tape.data[self.id]
 
     def __float__(self):
         if tracings:
             refuse_traced(self.id, "float()")
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "float()")
         return tape.data[self.id]
 
     def __int__(self):
         if tracings:
             refuse_traced(self.id, "int()")
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "int()")
         return int(tape.data[self.id])
 
     def __trunc__(self):
         if tracings:
             refuse_traced(self.id, "trunc()")
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "trunc()")
         return int(tape.data[self.id])
 
     def __round__(self, ndigits=None):
         if tracings:
             refuse_traced(self.id, "round()")
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recorded(self.id, "round()")
         return round(tape.data[self.id], ndigits)
 
     def __format__(self, spec):

@@ -81,6 +81,7 @@ class Dropout(Module):
 
     def mask(self, shape):
         """Factors: 0, or 1 / (1 - p)."""
+        _refuse_recording("dropout: a mask drawn")
         if self.p == 1.0:
             return np.zeros(shape)
         return (self.rng.random(shape) >= self.p) / (1.0 - self.p)
