@@ -4,7 +4,7 @@
 # tape. Which numbers of the user's a program is called with is known to programs.pxi. It is saved as the graph that it
 # was cut from.
 #
-# Uses handles, instructions, messages, tape.
+# Uses handles, messages, tape.
 
 @cython.final
 @cython.auto_pickle(False)
@@ -112,9 +112,9 @@ cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id *
         ids[k] = outputs[k]
     status = fg_program_cut(&tape, floor, stretches, n_inputs, ids, n_outputs, &program, captured, &at)
     if status == FG_PROGRAM_RULE:
-        raise ArgumentTypeError("compile: a Value with a rule of its own, by `_backward` or local gradients, is computed "
-                                "from an argument or a captured Value: its numbers would stay those of the first call. "
-                                "Use flatgrad's operations, or compute it outside of the function")
+        raise ArgumentTypeError("compile: a Value with a rule of its own, by `_backward` or local gradients, is "
+                                "computed from an argument or from a captured Value, and would keep the numbers of its "
+                                "first call. Use flatgrad's operations, or compute it outside of the function")
     if status < 0:
         raise_status(status)
     if own_program(body, &program.callee) < 0:

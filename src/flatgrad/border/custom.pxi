@@ -3,7 +3,7 @@
 # check_made() converts, become_made() makes room and then reads ids. A new node is appended when nothing after it can
 # fail.
 #
-# Uses handles, messages, numbers, python, tape.
+# Uses contexts, handles, messages, numbers, python, tape.
 
 cdef int check_made(list children, list partials, double *values) except -1:
     """An error unless the children are Values, and the partials, if there are any, a number for each, which

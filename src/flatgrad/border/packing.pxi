@@ -236,7 +236,8 @@ cdef tuple pack(Part *p, list members):
             for v in range(operands.count):
                 for row in range(operands.view[v].rows):
                     for col in range(operands.view[v].cols):
-                        put_place(&b[PLACES], p, fg_view_slot(operands.words, &operands.view[v], row, col), &first, &end)
+                        put_place(&b[PLACES], p, fg_view_slot(operands.words, &operands.view[v], row, col), &first,
+                                  &end)
                         if fg_op_is_block(op):
                             pause(p)
                             fg_tape_views(&tape, i, &operands)

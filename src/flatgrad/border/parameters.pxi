@@ -2,7 +2,7 @@
 #
 # A step converts what users have given, then looks where the slots lie, and then runs the core's loops over them.
 #
-# Uses handles, messages, operands, python, tape.
+# Uses contexts, handles, messages, operands, python, tape.
 
 cdef enum:
     RULE_NONE

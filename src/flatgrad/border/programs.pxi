@@ -5,8 +5,7 @@
 # that it was computed from, it holds, and finds anew at each call. Which function that is, and what it takes and
 # returns, is known to its caller in Python. What may not be done while a program is recorded is refused in tracing.pxi.
 #
-# Uses callees, contexts, criteria, entries, handles, instructions, messages, numbers, operands, python, tape, tracing,
-# views.
+# Uses callees, criteria, entries, handles, instructions, messages, numbers, operands, python, tape, tracing.
 
 # Some numbers of an operand that a program has captured, in a row on the tape.
 cdef struct Piece:
@@ -39,9 +38,9 @@ class _Recording(_Recorder):
 
     Notes
     -----
-    It belongs to the context in the sense of `contextvars`, as `flatgrad.no_grad` does. In it, what depends on an input,
-    or on anything that was there before, does not give its number: ``x.data``, ``float(x)``, ``x < 0`` and their like
-    raise an ArgumentTypeError. So do `no_grad`, steps of optimizers, and what draws random numbers.
+    It belongs to the context in the sense of `contextvars`, as `flatgrad.no_grad` does. In it, what depends on an
+    input, or on anything that was there before, does not give its number: ``x.data``, ``float(x)``, ``x < 0`` and
+    their like raise an ArgumentTypeError. So do `no_grad`, steps of optimizers, and what draws random numbers.
 
     Examples
     --------
@@ -211,7 +210,7 @@ cdef class _Program:
         PyMem_Free(self.wanted)
 
     cdef void look(self) noexcept:
-        """Whether the captured segments lie in a row, which they do until a Value becomes the handle of another node."""
+        """Whether the captured segments lie in a row: they do until a Value becomes the handle of another node."""
         cdef fg_id k
         cdef Py_ssize_t j
         cdef fg_id at = 0
@@ -238,7 +237,8 @@ cdef class _Program:
             count = self.body.program.segments[k].count
             if not self.listed[k]:
                 p = &self.pieces[j]
-                fg_block_view(r, k, fg_view(0, first_of(self.captured[p.which]) + p.offset, 1, count, <int32_t>count, 1))
+                fg_block_view(r, k, fg_view(0, first_of(self.captured[p.which]) + p.offset, 1, count,
+                                            <int32_t>count, 1))
             else:
                 ids = fg_block_ids(r)
                 i = 0
@@ -273,8 +273,8 @@ cdef class _Program:
         for k in range(self.n_inputs):
             take(f"operands[{k}]", given[k], &taken[k], keep)
             if shape_of(&taken[k]) != self.shapes[k]:
-                raise ShapeError(f"operands[{k}]: expected the shape {self.shapes[k]} that the program was recorded with, "
-                                 f"got {shape_of(&taken[k])}")
+                raise ShapeError(f"operands[{k}]: expected the shape {self.shapes[k]} that the program was recorded "
+                                 f"with, got {shape_of(&taken[k])}")
         return self.called(taken)
 
     cdef list called(self, Operand *operands):

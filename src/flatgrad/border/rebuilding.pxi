@@ -106,7 +106,8 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
             n_names = 0 if rest.programs == NULL else <int>len(<tuple>rest.programs)
         if not 0 <= head[0] < n_names or head[2] < 1 or head[3] < 1 or not 0 <= head[4] <= 1 \
                 or <int64_t>head[2] * head[3] >= MOST_NODES or not (head[4] or head[2] == head[3] == 1) \
-                or not 0 <= head[5] <= (rest.n_integers // 3 if e.op == FG_CALL else FG_MAX_VIEWS) or not 0 <= head[6] <= rest.n_integers:
+                or not 0 <= head[5] <= (rest.n_integers // 3 if e.op == FG_CALL else FG_MAX_VIEWS) \
+                or not 0 <= head[6] <= rest.n_integers:
             damaged("an instruction has a shape that there is not")
         e.k, e.rows, e.cols, e.parts = head[1], <fg_id>head[2], <fg_id>head[3], head[4]
         if e.op == FG_CALL:

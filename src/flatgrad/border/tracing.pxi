@@ -99,7 +99,7 @@ cdef class _Recorder:
 
 
 cdef int depends_on_captured(fg_id i, fg_id floor) except -1:
-    """Whether node i is below the floor, or computed from such a one. No Python code, and no use of the tape's marks."""
+    """Whether node i is below the floor, or computed from one. No Python code, and no use of the tape's marks."""
     cdef fg_id k, v, w, row, col, slot, last = 0
     cdef uint64_t *marks
     cdef bint found = False
@@ -145,9 +145,32 @@ cdef int refuse_recorded(fg_id i, str what) except -1:
     if is_recorded(i):
         raise ArgumentTypeError(
             f"{what} while a compiled function is recorded: that number is another at each call, and the program would "
-            "keep the first. Write flatgrad.where, flatgrad.maximum or flatgrad.take in place of a decision by numbers, "
-            "give what decides as a static argument, or take it out of the compiled function")
+            "keep the first. Write flatgrad.where, flatgrad.maximum or flatgrad.take in place of a decision by "
+            "numbers, give what decides as a static argument, or take it out of the compiled function")
     return 0
+
+
+cdef inline int guard(fg_id i, str what) except -1:
+    """refuse_recorded(), where it costs nothing while there are no recordings."""
+    if FG_UNLIKELY(recordings != 0):
+        refuse_recorded(i, what)
+    return 0
+
+
+cdef inline int guard_number(fg_id i, str call) except -1:
+    """The same, and an error for what would take a traced number out of the graph."""
+    if tracings:
+        refuse_traced(i, call)
+    return guard(i, call)
+
+
+cdef inline object compared_number(fg_id i, object other):
+    """What the number of node i is compared with."""
+    if FG_UNLIKELY(recordings != 0):
+        refuse_recorded(i, "a comparison")
+        if isinstance(other, Value):
+            refuse_recorded((<Value>other).id, "a comparison")
+    return comparable(other)
 
 
 # ---- walking down the graph ----

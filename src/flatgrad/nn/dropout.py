@@ -3,7 +3,7 @@ import random
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value
+from flatgrad._core import Tensor, Value, _refuse_recording
 from flatgrad.arguments import finite, generator
 from flatgrad.errors import ArgumentError
 from flatgrad.nn.inputs import as_rows, shown
