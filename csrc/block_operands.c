@@ -66,11 +66,11 @@ void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which
 }
 
 /* The operands in view v of every rectangle of reached results. */
-static void mark_stretches(const fg_tape *t, int op, fg_record *r, fg_id v, fg_id first, fg_marks *marks)
+static void mark_stretches(const fg_tape *t, int op, fg_record *r, fg_id v, const outputs *of, fg_marks *marks)
 {
     const fg_id all = r->rows * r->cols;
-    for (fg_id end, k = next_result(t, first, 0, all, 1); k < all; k = next_result(t, first, end, all, 1)) {
-        const area at = reached_area(t, r, first, k, &end);
+    for (fg_id end, k = next_result(of, 0, all, 1); k < all; k = next_result(of, end, all, 1)) {
+        const area at = reached_area(of, r, k, &end);
         mark_area(t, marks, (const fg_id *)(const void *)r, fg_record_view(r, v), area_of(op, r, v, at), 0);
     }
 }
@@ -93,6 +93,7 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
     fg_record *const r = fg_tape_record(t, i);
     const int op = fg_tape_op(t, i);
     const fg_id count = t->args[i].b, first = i - count;
+    const outputs of = {first, t->marks.word};
     double *scratch = t->scratch;
     reached found = {NULL, NULL, 0, 0, 0, 0};
     if (FG_UNLIKELY(op == FG_CALL)) {
@@ -100,7 +101,7 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
         return;
     }
     if (op == FG_LAYER)
-        found = find_reached(t, r, first, &scratch);
+        found = find_reached(&of, r, &scratch);
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *view = fg_record_view(r, v);
         if (view->rows == 0 || view->cols == 0 || view->flags & FG_VIEW_CONSTANT)
@@ -124,7 +125,7 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
         } else if (op == FG_MAP && size_of(view) == count && is_dense(view)) {
             mark_alike(t, first, count, view->base, marks);
         } else {
-            mark_stretches(t, op, r, v, first, marks);
+            mark_stretches(t, op, r, v, &of, marks);
         }
     }
 }
@@ -169,33 +170,34 @@ static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, area at
 {
     const double one = 1.0, *const z = t->data + (block - t->args[block].b), *const zi = z + at.row * r->cols + at.col;
     const fg_id k = fg_record_view(r, 0)->cols;
-    double *aside[FG_MAX_VIEWS] = {partials, NULL, NULL};
-    step s = {t, r, op, at, t->scratch, aside, 0, 0};
+    double *aside[FG_MAX_ARITY] = {partials, NULL, NULL};
+    const fg_slots slots = fg_slots_of(t);
+    step s = {&slots, r, op, {block - t->args[block].b, NULL}, at, t->scratch, aside, 0, 0};
     if (op == FG_LAYER) {
         aside[0] = take(&s.scratch, k);
         aside[1] = take(&s.scratch, k);
         aside[2] = r->views > 2 ? partials++ : NULL;
-        (void)fg_layer_reverse_all(&s, zi, &one);
+        (void)fg_layer_reverse(&s, zi, &one);
         for (fg_id j = 0; j < k; j++) {
             partials[2 * j] = aside[1][j];
             partials[2 * j + 1] = aside[0][j];
         }
     } else if (op == FG_MAP) {
-        double each[FG_MAX_VIEWS];
-        for (fg_id v = 0; v < FG_MAX_VIEWS; v++)
+        double each[FG_MAX_ARITY];
+        for (fg_id v = 0; v < FG_MAX_ARITY; v++)
             aside[v] = each + v;
-        fg_map_reverse(&s, zi, &one, 0, 0);
+        (void)fg_map_reverse(&s, zi, &one);
         memcpy(partials, each, (size_t)fg_op_table[r->param].parents * sizeof *each);
     } else if (op == FG_CROSS_ENTROPY) {
-        fg_cross_entropy_reverse(&s, 1.0);
+        (void)fg_cross_entropy_reverse(&s, zi, &one);
     } else if (fg_op_is_softmax(op)) {
         double *const dz = take(&s.scratch, r->cols);
         memset(dz, 0, r->cols * sizeof *dz);
         dz[at.col] = 1.0;
         s.at = (area){at.row, 0, 1, r->cols};
-        fg_rows_reverse(&s, z + (size_t)at.row * r->cols, dz);
+        (void)fg_rows_reverse(&s, z + (size_t)at.row * r->cols, dz);
     } else {
-        fg_rows_reverse(&s, zi, &one);
+        (void)fg_rows_reverse(&s, zi, &one);
     }
 }
 

@@ -55,6 +55,8 @@ typedef struct fg_op_info {
 
 extern const fg_op_info fg_op_table[FG_OPS];
 
+enum { FG_MAX_ARITY = 3 }; /* of rows of ops.def with a rule */
+
 static inline int fg_op_is_leaf(int op)
 {
     return op == FG_LEAF || op == FG_FROZEN;

@@ -34,7 +34,7 @@ static fg_id slot_at(const fg_record *r, const fg_view *v, fg_id e)
 /* ---- forward ---- */
 
 /* Copy the operands' data into the body; returns whether any of them was another. */
-static int take_data(fg_program *p, const fg_tape *t, fg_record *r)
+static int take_data(fg_program *p, const fg_slots *t, fg_record *r)
 {
     int other = 0;
     for (fg_id v = 0; v < r->views; v++) {
@@ -58,9 +58,8 @@ static int take_data(fg_program *p, const fg_tape *t, fg_record *r)
     return other;
 }
 
-/* Compute the nodes from i to before `end`; *next: the one after the last. lenient: numbers outside of an operation's
- * domain are no fault. */
-static int run_nodes(fg_program *p, fg_id i, fg_id end, int lenient, fg_id *next)
+/* Compute the nodes from i to before `end`; *next: the one after the last. */
+static int run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next)
 {
     fg_tape *const t = &p->body;
     const uint8_t *const ops = t->op;
@@ -106,11 +105,11 @@ static int run_nodes(fg_program *p, fg_id i, fg_id end, int lenient, fg_id *next
         case FG_FROZEN:
             continue;
         default:
-            status = fg_block_forward(t, i, lenient, &p->element);
+            status = fg_block_forward(slots, ops[i], fg_tape_record(t, i), i - args.b, &p->element);
             if (status == FG_E_INTERRUPTED)
                 return status;
         }
-        if (FG_UNLIKELY(status != FG_OK) && !lenient) {
+        if (FG_UNLIKELY(status != FG_OK) && !slots->lenient) {
             p->status = status;
             p->at = i;
             return status;
@@ -120,14 +119,16 @@ static int run_nodes(fg_program *p, fg_id i, fg_id end, int lenient, fg_id *next
     return FG_OK;
 }
 
-/* Compute the body. FG_OK, FG_E_INTERRUPTED, or the status of a row, and then p->at is the node at fault. */
+/* Compute the body. lenient: numbers outside of an operation's domain are no fault. FG_OK, FG_E_INTERRUPTED, or the status of a row, and then p->at is the node at fault. */
 static int run(fg_program *p, int lenient)
 {
     const fg_id n = p->body.n;
+    fg_slots slots = fg_slots_of(&p->body);
+    slots.lenient = lenient;
     p->ready = 0;
     for (fg_id i = p->area + (p->area > 0) + 1; i < n;) {
         const fg_id end = n - i < CHUNK ? n : i + CHUNK;
-        const int status = run_nodes(p, i, end, lenient, &i);
+        const int status = run_nodes(p, &slots, i, end, &i);
         if (status != FG_OK)
             return status;
         if (i < n && wants_stop(&p->body))
@@ -137,10 +138,10 @@ static int run(fg_program *p, int lenient)
     return FG_OK;
 }
 
-/* Mark the slots of the operands in t->marks, in the words, or clear them; returns whether one was marked before. */
-static int mark_slots(const fg_tape *t, fg_record *r, int on)
+/* Mark the slots of the operands in t->marks, or clear them; returns whether one was marked before. */
+static int mark_slots(const fg_slots *t, fg_record *r, int on)
 {
-    uint64_t *const word = t->marks.word;
+    uint64_t *const word = t->marks;
     int twice = 0;
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
@@ -164,13 +165,13 @@ static int mark_slots(const fg_tape *t, fg_record *r, int on)
 }
 
 /* z (1, n_results), from as many views as there are segments. The record may still be on its way to the tape. */
-static int forward(fg_callee *c, const fg_tape *t, fg_record *r, double *z)
+static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 {
     fg_program *const p = program_of(c);
     assert(r->views == p->n_segments && r->rows * r->cols == p->n_results);
     const int other = take_data(p, t, r); /* always: it is what is compared with later */
     if (other || !p->ready) {
-        const int status = run(p, 0);
+        const int status = run(p, t->lenient);
         if (status != FG_OK)
             return status;
     }
@@ -183,17 +184,22 @@ static int forward(fg_callee *c, const fg_tape *t, fg_record *r, double *z)
 
 /* ---- reverse ---- */
 
-static int is_frozen(const fg_tape *t, fg_id i)
+static int is_frozen(const fg_slots *t, fg_id i)
 {
-    return fg_tape_op(t, i) == FG_FROZEN;
+    return (t->op[i] & ~FG_HOOK) == FG_FROZEN;
+}
+
+static int is_marked(const fg_slots *t, fg_id i)
+{
+    return (int)(t->marks[i >> 6] >> (i & 63u) & 1u);
 }
 
 /* The operands' gradients into the body, which adds to them, so that they are rounded as if its nodes were on the tape.
  * Those of constants and frozen leaves are not wanted. A slot that is an operand twice has its gradient in the first
  * place, and in the others -0.0, to which anything can be added. `none`: nothing has a gradient yet. */
-static void take_gradients(fg_program *p, const fg_tape *t, fg_record *r, int none)
+static void take_gradients(fg_program *p, const fg_slots *t, fg_record *r, int none)
 {
-    uint64_t *const word = t->marks.word;
+    uint64_t *const word = t->marks;
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         const fg_stretch s = p->segments[v];
@@ -213,7 +219,7 @@ static void take_gradients(fg_program *p, const fg_tape *t, fg_record *r, int no
         }
         for (fg_id e = 0; e < s.count; e++) {
             const fg_id i = slot_at(r, view, e);
-            to[e] = r->k && fg_marks_has(&t->marks, i) ? -0.0 : t->grad[i];
+            to[e] = r->k && is_marked(t, i) ? -0.0 : t->grad[i];
             if (r->k)
                 word[i >> 6] |= (uint64_t)1 << (i & 63u);
         }
@@ -223,9 +229,9 @@ static void take_gradients(fg_program *p, const fg_tape *t, fg_record *r, int no
 }
 
 /* The way back. */
-static void give_gradients(const fg_program *p, const fg_tape *t, fg_record *r)
+static void give_gradients(const fg_program *p, const fg_slots *t, fg_record *r)
 {
-    uint64_t *const word = t->marks.word;
+    uint64_t *const word = t->marks;
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         const fg_stretch s = p->segments[v];
@@ -238,7 +244,7 @@ static void give_gradients(const fg_program *p, const fg_tape *t, fg_record *r)
         }
         for (fg_id e = 0; e < s.count; e++) {
             const fg_id i = slot_at(r, view, e);
-            t->grad[i] = r->k && fg_marks_has(&t->marks, i) ? t->grad[i] + from[e] : from[e];
+            t->grad[i] = r->k && is_marked(t, i) ? t->grad[i] + from[e] : from[e];
             if (r->k)
                 word[i >> 6] |= (uint64_t)1 << (i & 63u);
         }
@@ -273,34 +279,36 @@ static int sweep(fg_program *p, fg_id count, const double *const *seeds)
     return FG_OK;
 }
 
-/* The next of the results from k on that counts; n_results if there is none. */
-static fg_id next_output(const fg_program *p, const fg_tape *t, fg_id first, fg_id k, int all)
+/* The nodes of the results that have a bit in `reached`, or of all, into p->outputs, and where their gradients are; how
+ * many. `first`: the slot of result 0. */
+static fg_id find_outputs(fg_program *p, double *grad, fg_id first, const uint64_t *reached)
 {
-    while (k < p->n_results && !all && !fg_marks_has(&t->marks, first + k))
-        k++;
-    return k;
+    fg_id count = 0;
+    for (fg_id k = 0; k < p->n_results; k++) {
+        const fg_id i = first + k;
+        if (!reached || reached[i >> 6] >> (i & 63u) & 1u) {
+            p->outputs[count] = p->results[k];
+            p->seeds[count++] = grad + i;
+        }
+    }
+    return count;
 }
 
 /* The body's data are those of the operands' present data. FG_OK or FG_E_INTERRUPTED. */
-static int get_ready(fg_program *p, const fg_tape *t, fg_record *r)
+static int get_ready(fg_program *p, const fg_slots *t, fg_record *r)
 {
     const int other = take_data(p, t, r);
     return other || !p->ready ? run(p, 1) : FG_OK;
 }
 
-static int reverse(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all)
+static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, const uint64_t *reached)
 {
     fg_program *const p = program_of(c);
-    fg_id count = 0;
     int status = get_ready(p, t, r);
     if (status != FG_OK)
         return status;
-    for (fg_id k = next_output(p, t, first, 0, all); k < p->n_results; k = next_output(p, t, first, k + 1, all)) {
-        p->outputs[count] = p->results[k];
-        p->seeds[count++] = t->grad + first + k;
-    }
     take_gradients(p, t, r, 0);
-    status = sweep(p, count, p->seeds);
+    status = sweep(p, find_outputs(p, t->grad, first, reached), p->seeds);
     if (status == FG_OK)
         give_gradients(p, t, r);
     return status;
@@ -345,10 +353,7 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
     fg_program *const p = program_of(c);
     const uint64_t *bits = p->used;
     if (!all) {
-        fg_id count = 0;
-        for (fg_id k = next_output(p, t, first, 0, 0); k < p->n_results; k = next_output(p, t, first, k + 1, 0))
-            p->outputs[count++] = p->results[k];
-        find_reached(p, count, p->reached);
+        find_reached(p, find_outputs(p, t->grad, first, t->marks.word), p->reached);
         bits = p->reached;
     }
     for (fg_id v = 0; v < r->views; v++) {
@@ -381,8 +386,9 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
     if (partials) {
         int (*const stop)(void) = p->body.stop;
         p->body.stop = NULL; /* nobody could begin again */
-        (void)get_ready(p, t, r);
-        take_gradients(p, t, r, 1);
+        const fg_slots slots = fg_slots_of(t);
+        (void)get_ready(p, &slots, r);
+        take_gradients(p, &slots, r, 1);
         (void)sweep(p, 1, &seed);
         p->body.stop = stop;
     }

@@ -11,7 +11,7 @@
 
 enum { FG_SCRATCH_UNIT = 16 };
 
-enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2, FG_MAX_VIEWS = 3 };
+enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2 };
 
 /* A matrix of slots. */
 typedef struct fg_view {

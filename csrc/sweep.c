@@ -107,8 +107,7 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
         fg_block_mark_operands(t, block, &s->marks, FG_VISITED);
     else
         fg_block_mark_reached(t, block, &s->marks);
-    const int status = reached == count ? fg_block_reverse(t, block, &s->done)
-                                        : fg_block_reverse_reached(t, block, &s->done);
+    const int status = fg_block_apply(t, block, reached < count, &s->done);
     for (fg_id w = first >> 6; w <= i >> 6; w++) {
         if (status == FG_OK)
             word[w] &= ~t->marks.word[w];
@@ -159,10 +158,10 @@ int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
     const int op = fg_tape_op(t, i);
     int status = FG_OK;
     if (fg_op_is_block(op)) {
-        status = fg_block_reverse(t, i, done);
+        status = fg_block_apply(t, i, 0, done);
     } else if (op == FG_PART) {
         t->marks.word[i >> 6] = (uint64_t)1 << (i & 63u);
-        status = fg_block_reverse_reached(t, i + t->args[i].a, done);
+        status = fg_block_apply(t, i + t->args[i].a, 1, done);
         t->marks.word[i >> 6] = 0;
     } else {
         apply(t, i);

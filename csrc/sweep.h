@@ -24,7 +24,7 @@ enum { FG_SWEEP_DONE = 0, FG_SWEEP_MORE = 1, FG_SWEEP_HOOK = 2 };
 int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words);
 
 /* Add to the gradients of node i's operands by its own rule, hook or no hook; a leaf and FG_CUSTOM
- * have none. At any time, also between two calls of fg_sweep_run. Returns what fg_block_reverse does. */
+ * have none. At any time, also between two calls of fg_sweep_run. Returns what fg_block_apply does. */
 int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done);
 
 /* End a sweep early; the gradients added so far stay. */

@@ -57,15 +57,16 @@ typedef struct fg_sweep {
 
 typedef struct fg_tape fg_tape;
 typedef struct fg_callee fg_callee;
+struct fg_slots; /* in block.h */
 
 /* What an FG_CALL runs: a program. These are the steps of the instruction, which program.c has; there is one view for
  * each of its segments, and `first` is the slot of result 0. */
 typedef struct fg_callee_steps {
     /* Compute z. FG_OK, FG_E_INTERRUPTED, or the status of a row, of which the callee knows more. */
-    int (*forward)(fg_callee *c, const fg_tape *t, fg_record *r, double *z);
-    /* Add to the gradients of the operands by those of all results, or of those that are marked in t->marks, in the
-     * words. FG_OK; or FG_E_INTERRUPTED, and then nothing has changed. */
-    int (*reverse)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all);
+    int (*forward)(fg_callee *c, const struct fg_slots *slots, fg_record *r, double *z);
+    /* Add to the gradients of the operands by those of the results: all, or those that have a bit in `reached`. FG_OK; or
+     * FG_E_INTERRUPTED, and then nothing has changed. */
+    int (*reverse)(fg_callee *c, const struct fg_slots *slots, fg_record *r, fg_id first, const uint64_t *reached);
     /* Mark the operands that gradients of all results, or of those that are marked in t->marks, flow to; without `leaves`
      * those that a sweep has to visit are enough. */
     void (*mark)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves);

@@ -49,7 +49,7 @@ cdef extern from "tape.h" nogil:
         FG_PART
         FG_FROZEN
         FG_VIEW_CONSTANT
-        FG_MAX_VIEWS
+        FG_MAX_ARITY
         FG_NEG
         FG_POWI
         FG_RELU
@@ -279,6 +279,7 @@ cdef extern from "sweep.h" nogil:
 
 
 cdef extern from "block.h" nogil:
+    bint fg_block_fits(int op, fg_record *r)
     fg_record *fg_block_begin(fg_tape *t, fg_id param, fg_id views, fg_id extra)
     fg_id fg_block_words(fg_id views, fg_id extra)
     void fg_block_view(fg_record *r, fg_id v, fg_view view)

@@ -179,7 +179,7 @@ cdef tuple pack(Part *p, list members):
     cdef Buffer[BUFFERS] b
     cdef dict names = {}, programs = {}
     cdef int op, code
-    cdef fg_id n, i, k, v, row, col, count, first = 0, end = 0
+    cdef fg_id n, i, k, v, row, col, slot, count, first = 0, end = 0
     cdef Py_ssize_t numbers = 0, position
     cdef fg_operands operands
     cdef fg_record *r
@@ -236,8 +236,8 @@ cdef tuple pack(Part *p, list members):
             for v in range(operands.count):
                 for row in range(operands.view[v].rows):
                     for col in range(operands.view[v].cols):
-                        put_place(&b[PLACES], p, fg_view_slot(operands.words, &operands.view[v], row, col), &first,
-                                  &end)
+                        slot = fg_view_slot(operands.words, &operands.view[v], row, col)
+                        put_place(&b[PLACES], p, slot, &first, &end)
                         if fg_op_is_block(op):
                             pause(p)
                             fg_tape_views(&tape, i, &operands)

@@ -106,7 +106,7 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
             n_names = 0 if rest.programs == NULL else <int>len(<tuple>rest.programs)
         if not 0 <= head[0] < n_names or head[2] < 1 or head[3] < 1 or not 0 <= head[4] <= 1 \
                 or <int64_t>head[2] * head[3] >= MOST_NODES or not (head[4] or head[2] == head[3] == 1) \
-                or not 0 <= head[5] <= (rest.n_integers // 3 if e.op == FG_CALL else FG_MAX_VIEWS) \
+                or not 0 <= head[5] <= (rest.n_integers // 3 if e.op == FG_CALL else FG_MAX_ARITY) \
                 or not 0 <= head[6] <= rest.n_integers:
             damaged("an instruction has a shape that there is not")
         e.k, e.rows, e.cols, e.parts = head[1], <fg_id>head[2], <fg_id>head[3], head[4]
@@ -155,31 +155,28 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
 
 cdef bint block_fits(const Entry *e) noexcept:
     """Whether the operands of an instruction have the shapes that it needs."""
-    cdef const int32_t *s = e.shapes
-    cdef int arity
-    cdef fg_id k, rows = e.rows, cols = e.cols, n = e.views
+    cdef fg_id[32] words   # a record without slots
+    cdef fg_record *r = <fg_record *>words
+    cdef fg_id k
     if e.op == FG_CALL:
-        for k in range(n):
-            if k >= e.program.n_segments or <fg_id>(s[3 * k] * s[3 * k + 1]) != e.program.segments[k].count:
+        for k in range(e.views):
+            if (k >= e.program.n_segments
+                    or <fg_id>(e.shapes[3 * k] * e.shapes[3 * k + 1]) != e.program.segments[k].count):
                 return False
-        return e.parts and rows == 1 and cols == e.program.n_results and n == e.program.n_segments and e.extra == 0
-    arity = fg_op_table[e.param].arity
+        return (e.parts and e.rows == 1 and e.cols == e.program.n_results and e.views == e.program.n_segments
+                and e.extra == 0)
+    if e.views > FG_MAX_ARITY:
+        return False
+    memset(words, 0, sizeof(words))
+    r.param, r.rows, r.cols, r.extra, r.views = <fg_id>e.param, e.rows, e.cols, e.extra, e.views
+    for k in range(e.views):
+        fg_block_view(r, k, fg_view(0, 0, <fg_id>e.shapes[3 * k], <fg_id>e.shapes[3 * k + 1], 1, 1))
+    if not fg_block_fits(e.op, r):
+        return False
     for k in range(e.extra):
-        if e.op != FG_CROSS_ENTROPY or e.labels[k] < 0 or n < 1 or e.labels[k] >= s[1]:
+        if e.labels[k] < 0 or e.labels[k] >= e.shapes[1]:
             return False
-    if e.op == FG_LAYER:
-        return (2 <= n <= 3 and <fg_id>s[0] == rows and <fg_id>s[3] == cols and s[4] == s[1]
-                and (n == 2 or (s[6] == 1 and <fg_id>s[7] == cols)) and is_fused(e.param))
-    if e.op == FG_MAP:
-        for k in range(n):
-            if not ((s[3 * k] == 1 or <fg_id>s[3 * k] == rows) and (s[3 * k + 1] == 1 or <fg_id>s[3 * k + 1] == cols)):
-                return False
-        return 0 < arity == <int>n and e.param < FG_CUSTOM
-    if e.op == FG_SOFTMAX or e.op == FG_LOG_SOFTMAX:
-        return n == 1 and <fg_id>s[0] == rows and <fg_id>s[1] == cols
-    if e.op == FG_CROSS_ENTROPY:
-        return n == 1 and rows == cols == 1 and s[0] > 0 and <fg_id>s[0] == e.extra
-    return n == 1 and s[0] > 0 and s[1] > 0 and (rows * cols == 1 or rows * cols == <fg_id>s[0])
+    return e.op != FG_LAYER or is_fused(e.param)
 
 
 # The ends of a saved graph: end j has the numbers from first[j] on.
