@@ -193,6 +193,9 @@ cdef extern from "tape.h" nogil:
         fg_id holders
         void *owner
 
+    ctypedef struct fg_called:
+        fg_callee *callee
+
     ctypedef struct fg_tape:
         fg_id n
         fg_id room
@@ -213,6 +216,8 @@ cdef extern from "tape.h" nogil:
         int (*stop)() noexcept
         fg_id boxes
         fg_box *dead
+        fg_called *programs
+        fg_id n_programs
         uint64_t collections
         fg_mem mem
         double *scratch
