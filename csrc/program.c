@@ -119,7 +119,8 @@ static int run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, f
     return FG_OK;
 }
 
-/* Compute the body. lenient: numbers outside of an operation's domain are no fault. FG_OK, FG_E_INTERRUPTED, or the status of a row, and then p->at is the node at fault. */
+/* Compute the body. lenient: numbers outside of an operation's domain are no fault. FG_OK, FG_E_INTERRUPTED, or the
+ * status of a row, and then p->at is the node at fault. */
 static int run(fg_program *p, int lenient)
 {
     const fg_id n = p->body.n;

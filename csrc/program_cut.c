@@ -312,7 +312,7 @@ static void release(fg_mem *mem, void *array, size_t count, size_t size)
         (void)fg_mem_resize(mem, where, count, 0, size);
 }
 
-/* The program's own arrays, once area, n_segments and n_results are known; and the sweep that the body will always have. */
+/* The program's own arrays, once area, n_segments and n_results are known; and the sweep that the body always has. */
 static int allocate_program(fg_program *p)
 {
     fg_mem *const mem = &p->body.mem;
@@ -345,17 +345,18 @@ static int enter_inputs(cut *c, const fg_stretch *inputs, fg_id n_inputs)
     return FG_OK;
 }
 
-/* What is kept below the floor, and in all. */
+/* What is kept in all; and below the floor, c->below. */
 static fg_id count_kept(cut *c)
 {
     fg_id n = 0;
-    for (size_t w = 0; w < c->words; w++) {
-        const uint64_t from = (uint64_t)w << 6, below = from >= c->floor        ? 0
-                                                        : from + 64 <= c->floor ? ~(uint64_t)0
-                                                                                : ((uint64_t)1 << (c->floor & 63u)) - 1u;
+    for (fg_id w = 0; w < c->words; w++) {
+        const uint64_t end = (uint64_t)(w + 1) << 6;
+        uint64_t below = c->kept[w];
         c->rank[w] = n;
         n += fg_bits_count(c->kept[w]);
-        c->below += fg_bits_count(c->kept[w] & below);
+        if (end > c->floor)
+            below &= w == c->floor >> 6 ? ((uint64_t)1 << (c->floor & 63u)) - 1u : 0;
+        c->below += fg_bits_count(below);
     }
     return n;
 }

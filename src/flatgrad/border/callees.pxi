@@ -167,3 +167,11 @@ def _restore_body(_Run operands, _Run results not None, segments):
     finally:
         release_ids()
     return body
+
+
+def _live_programs():
+    """How many programs there are on the tape, for tests."""
+    cdef fg_id k, count = 0
+    for k in range(tape.n_programs):
+        count += tape.programs[k].callee != NULL
+    return count

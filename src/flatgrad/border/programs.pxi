@@ -443,11 +443,3 @@ def _restore_program(_Body body not None, captured, pieces, counts, shapes, resu
         damaged(f"a program has the signs {describe(signs)}")
     fill_program(made, body, captured, list(pieces), list(counts), shapes, results, signs)
     return made
-
-
-def _live_programs():
-    """How many programs there are on the tape, for tests."""
-    cdef fg_id k, count = 0
-    for k in range(tape.n_programs):
-        count += tape.programs[k].callee != NULL
-    return count
