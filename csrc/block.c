@@ -17,7 +17,8 @@ static const steps *steps_of(int op)
 {
     static const steps of[] = {
 #define FG_BLOCK(ID, name, kind, ...) \
-    [FG_##ID - FG_LOCAL - 1] = {fg_##kind##_fits, fg_##kind##_forward, fg_##kind##_reverse, fg_##kind##_reverse_reached},
+    [FG_##ID - FG_LOCAL - 1] = {fg_##kind##_fits, fg_##kind##_forward, fg_##kind##_reverse, \
+                                fg_##kind##_reverse_reached},
 #include "ops.def"
     };
     assert(fg_op_is_block(op));

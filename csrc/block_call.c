@@ -1,5 +1,5 @@
-/* block_call.c: FG_CALL, whose steps are those of its callee. z is (1, n). That there is a view for each of the callee's
- * segments, and as many results as it has, is not checked here. */
+/* block_call.c: FG_CALL, whose steps are those of its callee. z is (1, n). That there is a view for each of the
+ * callee's segments, and as many results as it has, is not checked here. */
 #include "block_steps.h"
 
 static fg_callee *callee_of(const step *s)

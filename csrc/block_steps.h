@@ -1,5 +1,5 @@
-/* block_steps.h: the steps of each kind of instruction, which block.c and block_operands.c call. A kind is a word in the
- * column `steps` of ops.def, and has all of them, or the build fails.
+/* block_steps.h: the steps of each kind of instruction, which block.c and block_operands.c call. A kind is a word in
+ * the column `steps` of ops.def, and has all of them, or the build fails.
  *
  *   fits              whether the operands of the record have the shapes in block.h
  *   forward           compute all results, to z. FG_OK; FG_E_INTERRUPTED; or FG_E_DOMAIN, and s->done is at fault

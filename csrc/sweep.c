@@ -34,33 +34,22 @@ static INLINED void apply(fg_tape *t, fg_id i)
     const double dz = grad[i], z = data[i];
 
     switch (fg_tape_op(t, i)) {
-#define FG_UNARY(ID, name, public, symbol, forward, dx_, ...) \
-    case FG_##ID: {                                           \
-        const double x = data[args.a];                        \
-        const int32_t k = (int32_t)args.b;                    \
-        (void)x, (void)z, (void)k;                            \
-        grad[args.a] += (dx_);                                \
-        break;                                                \
+#define FG_ROW(ID, arity, forward, dx_, dy_, dw_, status)                            \
+    case FG_##ID: {                                                                  \
+        const fg_id *const o = t->pool + args.a;                                     \
+        const fg_id a = arity > 2 ? o[0] : args.a, b = arity > 2 ? o[1] : args.b;    \
+        const double x = data[a], y = arity > 1 ? data[b] : 0.0;                     \
+        const double w = arity > 2 ? data[o[2]] : 0.0;                               \
+        const int32_t k = (int32_t)args.b;                                           \
+        (void)o, (void)b, (void)x, (void)y, (void)w, (void)z, (void)k;               \
+        grad[a] += (dx_);                                                            \
+        if (arity > 1)                                                               \
+            grad[b] += (dy_);                                                        \
+        if (arity > 2)                                                               \
+            grad[o[2]] += (dw_);                                                     \
+        break;                                                                       \
     }
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...) \
-    case FG_##ID: {                                                          \
-        const double x = data[args.a], y = data[args.b];                     \
-        (void)x, (void)y, (void)z;                                           \
-        grad[args.a] += (dx_);                                               \
-        grad[args.b] += (dy_);                                               \
-        break;                                                               \
-    }
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx_, dy_, dw_, ...) \
-    case FG_##ID: {                                                                 \
-        const fg_id *const o = t->pool + args.a;                                    \
-        const double x = data[o[0]], y = data[o[1]], w = data[o[2]];                \
-        (void)x, (void)y, (void)w, (void)z;                                         \
-        grad[o[0]] += (dx_);                                                        \
-        grad[o[1]] += (dy_);                                                        \
-        grad[o[2]] += (dw_);                                                        \
-        break;                                                                      \
-    }
-#include "ops.def"
+#include "rows.def"
     case FG_LOCAL:
         for (fg_id k = 0; k < args.b; k++)
             grad[t->pool[args.a + k]] += pool_partial(t, args, k) * dz;
@@ -173,7 +162,7 @@ int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
  * that would push the loop's pointers out of registers. */
 #define IS_HOT(op) ((op) == FG_ADD || (op) == FG_MUL || (op) == FG_SUB || (op) == FG_RELU)
 
-/* Visit the marked nodes of word w, the highest first, with those that they mark in the same word. If it is not
+/* Visit the marked nodes of word `at`, the highest first, with those that they mark in the same word. If it is not
  * FG_SWEEP_DONE that visit() returned, it stops, with what is left marked in the word.
  *
  * Three things halve the time that a chain takes, where each node waits for the one before. The
@@ -181,61 +170,54 @@ int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
  * before counting bits: a branch is predicted, where a count would wait for this node's operands.
  * And the gradient just written is still in a register when its node comes next: reading it back
  * would wait for the store. */
-static int drain_word(fg_tape *t, fg_sweep *s, fg_id w)
+static int drain_word(fg_tape *t, fg_sweep *s, fg_id at)
 {
     const uint8_t *const ops = t->op;
     const fg_args *const all_args = t->args;
     const double *const data = t->data;
     double *const grad = t->grad;
     uint64_t *const word = s->marks.word;
-    uint64_t marked = word[w];
+    uint64_t marked = word[at];
     unsigned bit = fg_bits_top(marked);
     fg_id last = 0; /* a node whose gradient is d_last, 0 if there is none */
     double d_last = 0.0;
 
 #define MARK(operand)                                        \
     do {                                                     \
-        if ((operand) >> 6 == w)                             \
+        if ((operand) >> 6 == at)                             \
             marked |= (uint64_t)1 << ((operand)&63u);        \
         else                                                 \
             fg_marks_add(&s->marks, (operand));              \
     } while (0)
 
     for (;;) {
-        const fg_id i = (w << 6) + bit;
+        const fg_id i = (at << 6) + bit;
         const int op = ops[i];
         const double dz = i == last ? d_last : grad[i];
         marked ^= (uint64_t)1 << bit;
 
-#define FG_UNARY(ID, name, public, symbol, forward, dx_, ...)                 \
-    if (IS_HOT(FG_##ID) && op == FG_##ID) {                                   \
-        const fg_id a = all_args[i].a;                                        \
-        const double x = data[a], z = data[i];           \
-        const int32_t k = 0;                                                  \
-        (void)x, (void)z, (void)k;                                            \
-        grad[a] = d_last = grad[a] + (dx_);                                   \
-        last = a;                                                             \
-        MARK(a);                                                              \
+#define FG_ROW(ID, arity, forward, dx_, dy_, dw_, status)                            \
+    if (IS_HOT(FG_##ID) && op == FG_##ID) {                                          \
+        const fg_id a = all_args[i].a, b = arity > 1 ? all_args[i].b : 0;            \
+        const double x = data[a], y = arity > 1 ? data[b] : 0.0, z = data[i], w = 0; \
+        const int32_t k = 0;                                                         \
+        (void)b, (void)x, (void)y, (void)w, (void)z, (void)k;                        \
+        grad[a] = d_last = grad[a] + (dx_);                                          \
+        if (arity > 1)                                                               \
+            grad[b] += (dy_); /* a == b adds twice, as it should */                  \
+        last = arity > 1 && a == b ? 0 : a;                                          \
+        MARK(a);                                                                     \
+        if (arity > 1)                                                               \
+            MARK(b);                                                                 \
     } else
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...)  \
-    if (IS_HOT(FG_##ID) && op == FG_##ID) {                                   \
-        const fg_id a = all_args[i].a, b = all_args[i].b;                     \
-        const double x = data[a], y = data[b], z = data[i];           \
-        (void)x, (void)y, (void)z;                                            \
-        grad[a] = d_last = grad[a] + (dx_);                                   \
-        grad[b] += (dy_); /* a == b adds twice, as it should */               \
-        last = a != b ? a : 0;                                                \
-        MARK(a);                                                              \
-        MARK(b);                                                              \
-    } else
-#include "ops.def"
+#include "rows.def"
         {
             if (op != FG_LEAF) {
-                word[w] = marked;
+                word[at] = marked;
                 const int stopped = visit(t, s, i);
                 if (FG_UNLIKELY(stopped != FG_SWEEP_DONE))
                     return stopped;
-                marked = word[w];
+                marked = word[at];
                 last = 0;
             }
         }
@@ -249,7 +231,7 @@ static int drain_word(fg_tape *t, fg_sweep *s, fg_id w)
             break;
     }
 #undef MARK
-    word[w] = 0;
+    word[at] = 0;
     return FG_SWEEP_DONE;
 }
 

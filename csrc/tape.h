@@ -64,11 +64,11 @@ struct fg_slots; /* in block.h */
 typedef struct fg_callee_steps {
     /* Compute z. FG_OK, FG_E_INTERRUPTED, or the status of a row, of which the callee knows more. */
     int (*forward)(fg_callee *c, const struct fg_slots *slots, fg_record *r, double *z);
-    /* Add to the gradients of the operands by those of the results: all, or those that have a bit in `reached`. FG_OK; or
-     * FG_E_INTERRUPTED, and then nothing has changed. */
+    /* Add to the gradients of the operands by those of the results: all, or those that have a bit in `reached`. FG_OK;
+     * or FG_E_INTERRUPTED, and then nothing has changed. */
     int (*reverse)(fg_callee *c, const struct fg_slots *slots, fg_record *r, fg_id first, const uint64_t *reached);
-    /* Mark the operands that gradients of all results, or of those that are marked in t->marks, flow to; without `leaves`
-     * those that a sweep has to visit are enough. */
+    /* Mark the operands that gradients of all results, or of those that are marked in t->marks, flow to; without
+     * `leaves` those that a sweep has to visit are enough. */
     void (*mark)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves);
     /* The operands that result k depends on: how many, and, where not NULL, their ids and the partial derivatives. */
     fg_id (*operands)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials);
@@ -133,8 +133,8 @@ struct fg_tape {
 int fg_tape_init(fg_tape *t, const fg_kernels *kernels);
 void fg_tape_free(fg_tape *t);
 
-/* A tape with room for so many nodes, the sentinel apart, and operands, that will not grow, pop or collect: the body of a
- * program. It goes on counting where *mem is. FG_OK, or FG_E_MEMORY with the tape freed. */
+/* A tape with room for so many nodes, the sentinel apart, and operands, that will not grow, pop or collect: the body of
+ * a program. It goes on counting where *mem is. FG_OK, or FG_E_MEMORY with the tape freed. */
 int fg_tape_init_closed(fg_tape *t, const fg_kernels *kernels, const fg_mem *mem, fg_id nodes, fg_id operands);
 
 /* Hold a callee: its place in t->programs, for FG_CALL's param, or FG_E_MEMORY. Places stay. */
@@ -228,8 +228,8 @@ static inline fg_callee *fg_tape_callee(const fg_tape *t, const fg_record *r)
     return t->programs[r->param].callee;
 }
 
-/* Where a node without a record keeps the ids of its operands, and how many; none if it has none of its own. Valid until
- * the tape changes. */
+/* Where a node without a record keeps the ids of its operands, and how many; none if it has none of its own. Valid
+ * until the tape changes. */
 static inline fg_id *fg_tape_operands(const fg_tape *t, fg_id i, fg_id *count)
 {
     static_assert(sizeof(fg_args) == 2 * sizeof(fg_id), "inline operands are a list of ids");
