@@ -13,6 +13,13 @@ cdef extern from *:
     """
     #include <frameobject.h>
 
+    static Py_ssize_t recordings; /* programs that are recorded, in all contexts */
+    static int (*fg_refuse_recorded)(fg_id, PyObject *); /* see tracing.pxi */
+
+    /* Before a number is read: an error if a program is recorded that it would be a constant of. A macro, for whoever
+       reads numbers is to be as fast as if it were not there. */
+    #define guard(i, what) (FG_UNLIKELY(recordings != 0) ? fg_refuse_recorded((i), (what)) : 0)
+
     /* The generator whose frame it is; NULL with an error, None for a frame of none. */
     static PyObject *fg_frame_generator(PyObject *frame)
     {
@@ -46,6 +53,9 @@ cdef extern from *:
     #endif
     }
     """
+    Py_ssize_t recordings
+    int (*fg_refuse_recorded)(fg_id i, object what) except -1
+    int guard(fg_id i, object what) except -1
     object fg_frame_generator(object frame)
     PyObject *fg_weak_target(PyObject *reference) noexcept
 
@@ -55,8 +65,6 @@ cdef enum:
 
 
 cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_no_grads for no_grad()
-
-cdef Py_ssize_t recordings = 0      # programs that are recorded, in all contexts
 
 cdef bint scalar_everywhere = False   # and then they are one more
 

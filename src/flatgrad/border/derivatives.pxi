@@ -2,7 +2,7 @@
 #
 # What flatgrad.grad, jacobian and gradcheck build on.
 #
-# Uses messages, numbers, operands, python, sweeps, tape, touched, tracing, views.
+# Uses contexts, messages, numbers, operands, python, sweeps, tape, touched, views.
 
 def derivatives(outputs, inputs):
     """The derivative of every output by every input; no gradient is changed.

@@ -2,7 +2,7 @@
 #
 # The work is done in the rooms before.
 #
-# Uses arrays, elementwise, entries, handles, indexing, instructions, messages, numbers, operands, products,
+# Uses arrays, contexts, elementwise, entries, handles, indexing, instructions, messages, numbers, operands, products,
 # reductions, tape, tracing, views.
 
 @cython.final

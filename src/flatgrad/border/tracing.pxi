@@ -139,9 +139,9 @@ cdef bint is_recorded(fg_id i) except -1:
     return recorder != NULL and depends_on_captured(i, (<_Recorder>recorder).floor.id)
 
 
-cdef int refuse_recorded(fg_id i, str what) except -1:
-    """An error for what would make a constant of a number that is another at each call of a program. Called while
-    there are recordings."""
+cdef int refuse_recorded(fg_id i, object what) except -1:
+    """An error for what would make a constant of a number that is another at each call of a program. guard() calls it
+    while there are recordings."""
     if is_recorded(i):
         raise ArgumentTypeError(
             f"{what} while a compiled function is recorded: that number is another at each call, and the program would "
@@ -150,15 +150,11 @@ cdef int refuse_recorded(fg_id i, str what) except -1:
     return 0
 
 
-cdef inline int guard(fg_id i, str what) except -1:
-    """refuse_recorded(), where it costs nothing while there are no recordings."""
-    if FG_UNLIKELY(recordings != 0):
-        refuse_recorded(i, what)
-    return 0
+fg_refuse_recorded = refuse_recorded
 
 
 cdef inline int guard_number(fg_id i, str call) except -1:
-    """The same, and an error for what would take a traced number out of the graph."""
+    """guard(), and an error for what would take a traced number out of the graph."""
     if tracings:
         refuse_traced(i, call)
     return guard(i, call)

@@ -2,8 +2,8 @@
 #
 # The work is done in the rooms before. Its type is finished by hand in value_type.pxi.
 #
-# Uses attributes, custom, elementwise, entries, graphs, handles, instructions, messages, numbers, operators, python,
-# rebuilding, sweeps, tape, tracing.
+# Uses attributes, contexts, custom, elementwise, entries, graphs, handles, instructions, messages, numbers,
+# operators, python, rebuilding, sweeps, tape, tracing.
 
 @cython.auto_pickle(False)
 cdef class Value:

@@ -3,7 +3,7 @@
 # A Tensor is made before there is room for its numbers, and tied to them by tie_run when they are on the tape. What
 # users write between brackets is the matter of indexing.pxi.
 #
-# Uses handles, messages, numbers, operands, tape, tracing.
+# Uses contexts, handles, messages, numbers, operands, tape, tracing.
 
 cdef _Run nothing = _Run.__new__(_Run)   # of a Tensor that __init__ has not made: it has no elements
 
