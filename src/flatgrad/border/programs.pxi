@@ -1,11 +1,10 @@
-# programs.pxi: Programs that are recorded: a function's operations, cut out of the tape, to be called as one
-# instruction.
+# programs.pxi: Programs as Python has them: called with an operand for each input, as one instruction.
 #
-# A program is called with an operand for each of its inputs; what it captured, the Values below the recording's floor
-# that it was computed from, it holds, and finds anew at each call. Which function that is, and what it takes and
-# returns, is known to its caller in Python. What may not be done while a program is recorded is refused in tracing.pxi.
+# A program holds what it captured, the Values and Tensors that it reads besides its inputs, and finds it anew at each
+# call. How it is recorded is the matter of recordings.pxi; which function it is, and what that takes and returns, is
+# known to its caller in Python.
 #
-# Uses callees, criteria, entries, handles, instructions, messages, numbers, operands, python, tape, tracing.
+# Uses callees, criteria, handles, instructions, messages, operands, python, tape.
 
 # Some numbers of an operand that a program has captured, in a row on the tape.
 cdef struct Piece:
@@ -14,147 +13,13 @@ cdef struct Piece:
     fg_id count
 
 
+cdef enum:
+    FEW = 8   # inputs, whose operands need no memory of their own
+
+
 cdef inline fg_id first_of(object o) noexcept:
     """The first slot of a captured Value or _Run."""
     return (<_Run>o).id - (<_Run>o).count if type(o) is _Run else (<Value>o).id
-
-
-cdef tuple shape_tuple(object x):
-    return x.shape if type(x) is Tensor else ()
-
-
-class _Recording(_Recorder):
-    """A context in which operations are recorded, to become a program.
-
-    Parameters
-    ----------
-    inputs : list of Value and Tensor
-        Leaves, made for the purpose. Tensors are whole.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `inputs` is not as described.
-
-    Notes
-    -----
-    It belongs to the context in the sense of `contextvars`, as `flatgrad.no_grad` does. In it, what depends on an
-    input, or on anything that was there before, does not give its number: ``x.data``, ``float(x)``, ``x < 0`` and
-    their like raise an ArgumentTypeError. So do `no_grad`, steps of optimizers, and what draws random numbers.
-
-    Examples
-    --------
-    >>> from flatgrad import Value
-    >>> from flatgrad._core import _Recording
-    >>> x, w = Value(1.0), Value(3.0)
-    >>> recording = _Recording([x])
-    >>> with recording:
-    ...     y = (x * w).tanh()
-    >>> program = recording.program([y])
-    >>> y, = program([0.0])
-    >>> y.backward()
-    >>> y.data, w.grad, program.captured == (w,)
-    (0.0, 0.0, True)
-    """
-
-    def __init__(self, inputs):
-        set_inputs(self, to_list("inputs", "Values and Tensors", inputs))
-
-    def program(self, outputs):
-        """The program that leads from the inputs to these outputs.
-
-        Parameters
-        ----------
-        outputs : list of Value and Tensor
-            At least one. Inputs, captured Values and constants are taken as well.
-
-        Returns
-        -------
-        _Program
-        """
-        return recorded_program(self, to_list("outputs", "Values and Tensors", outputs))
-
-
-cdef int set_inputs(_Recorder recorder, list inputs) except -1:
-    cdef Tensor t
-    count_numbers("inputs", inputs)
-    for k, x in enumerate(inputs):
-        if type(x) is Tensor:
-            t = <Tensor>x
-            whole = t.offset == 0 and t.size == <Py_ssize_t>t.run.count and lies_dense(t)
-            leaf = fg_tape_op(&tape, t.run.id) == FG_RUN
-        else:
-            whole, leaf = True, tape.op[(<Value>x).id] == FG_LEAF
-        if not (whole and leaf):
-            raise ArgumentError(f"inputs[{k}]: expected a leaf Value or a whole leaf Tensor, got {describe(x)}")
-    if len(set([id(x) for x in inputs])) < len(inputs):
-        raise ArgumentError("inputs: expected different Values and Tensors, got one of them twice")
-    recorder.inputs = tuple(inputs)
-    return 0
-
-
-cdef list slots_in_order(object x):
-    """The slots of a Value or a Tensor, row by row. While ids are held."""
-    cdef fg_view view
-    cdef fg_id i, j
-    if type(x) is not Tensor:
-        return [(<Value>x).id]
-    view = view_of(<Tensor>x)
-    return [slot_in(&view, i, j) for i in range(view.rows) for j in range(view.cols)]
-
-
-cdef _Program recorded_program(_Recorder recorder, list outputs):
-    cdef _Program made = _Program.__new__(_Program)
-    cdef _Body body = _Body.__new__(_Body)
-    cdef list inputs = [], ids = [], objects = [], pieces = [], counts = [], signs = []
-    cdef dict known = {}
-    cdef fg_id *captured = NULL
-    cdef fg_id k, n_inputs, first = 0, end = 0, slot, after, start, entry, numbers = 0
-    if recorder.inputs is None or recorder.floor is None:
-        raise RuntimeError("program(): expected a recording that has been entered")
-    if count_numbers("outputs", outputs) == 0:
-        raise ArgumentError("outputs: expected at least one, got none")
-    shapes = tuple([shape_tuple(x) for x in recorder.inputs])
-    results = tuple([(shape_tuple(x), type(x) is Tensor and bool((<Tensor>x).constant)) for x in outputs])
-    n_inputs = <fg_id>len(recorder.inputs)
-    hold_ids()
-    try:
-        for x in recorder.inputs:
-            inputs.append((first_slot(x), (<Tensor>x).size if type(x) is Tensor else 1))
-        for x in outputs:
-            ids.extend(slots_in_order(x))
-        for x in recorder.signs:
-            signs.extend(slots_in_order(x))
-        cut_program(body, recorder.floor.id, inputs, ids, &captured)
-        try:
-            for k in range(n_inputs, body.program.n_segments):
-                slot, after = captured[k], captured[k] + body.program.segments[k].count
-                counts.append(len(pieces))
-                while slot < after:
-                    entry = entry_near(slot, &first, &end)
-                    if has_parts(entry):
-                        o, start = run_object(entry), entry - tape.args[entry].b
-                        numbers = (entry if entry < after else after) - slot
-                    else:
-                        o, start, numbers = handle_of(slot), slot, 1
-                    address = PyLong_FromVoidPtr(<PyObject *>o)
-                    if address not in known:
-                        known[address] = len(objects)
-                        objects.append(o)
-                    pieces.append((known[address], slot - start, numbers))
-                    slot += numbers
-        finally:
-            fg_program_forget(body.program, captured)
-        counts.append(len(pieces))
-        noted = []
-        for k in range(n_inputs):
-            for place in signs:
-                if inputs[k][0] <= place < inputs[k][0] + inputs[k][1]:
-                    noted.append(body.program.segments[k].first + place - inputs[k][0])
-    finally:
-        release_ids()
-    fill_program(made, body, tuple(objects), pieces, counts, shapes, results, tuple(noted))
-    return made
 
 
 cdef int fill_program(_Program made, _Body body, tuple captured, list pieces, list counts, tuple shapes, tuple results,
@@ -168,8 +33,13 @@ cdef int fill_program(_Program made, _Body body, tuple captured, list pieces, li
     made.begins = <Py_ssize_t *>PyMem_Malloc((len(counts) + 1) * sizeof(Py_ssize_t))
     made.listed = <uint8_t *>PyMem_Calloc(made.n_segments + 1, 1)
     made.wanted = <uint8_t *>PyMem_Calloc(made.n_segments + 1, 1)
-    if made.pieces == NULL or made.begins == NULL or made.listed == NULL or made.wanted == NULL:
+    made.inputs = <fg_view *>PyMem_Malloc((n_inputs + 1) * sizeof(fg_view))
+    if made.inputs == NULL or made.pieces == NULL or made.begins == NULL or made.listed == NULL or made.wanted == NULL:
         raise MemoryError()
+    for k in range(n_inputs):
+        shape = shapes[k]
+        made.inputs[k] = fg_view(<fg_id>len(shape), 0, shape[0] if len(shape) == 2 else 1,
+                                 shape[len(shape) - 1] if len(shape) > 0 else 1, 0, 0)
     for k in range(len(pieces)):
         made.pieces[k].which, made.pieces[k].offset, made.pieces[k].count = pieces[k]
     for k in range(len(counts)):
@@ -196,6 +66,7 @@ cdef class _Program:
     cdef tuple results         # of each: its shape, and whether it is a constant Tensor
     cdef tuple signs           # nodes of the body, inputs, that have to be -1 or 1
     cdef fg_id n_inputs, n_segments
+    cdef fg_view *inputs       # [n_inputs] their rows and columns, and as flags how many dimensions
     cdef Piece *pieces         # of the captured segments, one after the other
     cdef Py_ssize_t *begins    # [n_segments - n_inputs + 1] where each one's pieces begin
     cdef uint8_t *listed       # [n_segments] whether its numbers no longer lie in a row
@@ -204,6 +75,7 @@ cdef class _Program:
     cdef uint64_t words        # that a call takes in the pool
 
     def __dealloc__(self):
+        PyMem_Free(self.inputs)
         PyMem_Free(self.pieces)
         PyMem_Free(self.begins)
         PyMem_Free(self.listed)
@@ -261,18 +133,26 @@ cdef class _Program:
         -------
         list of Value and Tensor
         """
-        cdef list given = to_list("operands", "Values, Tensors, numbers and arrays", operands), keep = []
-        cdef Operand *taken
+        cdef list given, keep = []
+        cdef Operand[FEW] few
+        cdef Operand *taken = few
+        cdef fg_view *shape
         cdef fg_id k
+        given = list(operands) if type(operands) is list else to_list(
+            "operands", "Values, Tensors, numbers and arrays", operands)
         if self.body is None:
             raise RuntimeError("a program is made by a recording")
         if len(given) != len(self.shapes):
             raise ArgumentError(f"operands: expected {len(self.shapes)}, one for each input, got {len(given)}")
-        scratch = bytearray((len(given) + 1) * sizeof(Operand))
-        taken = <Operand *><char *>scratch
+        if self.n_inputs > FEW:
+            scratch = bytearray(self.n_inputs * sizeof(Operand))
+            taken = <Operand *><char *>scratch
         for k in range(self.n_inputs):
-            take(f"operands[{k}]", given[k], &taken[k], keep)
-            if shape_of(&taken[k]) != self.shapes[k]:
+            if not take_plain(given[k], &taken[k]):
+                take(f"operands[{k}]", given[k], &taken[k], keep)
+            shape = &self.inputs[k]
+            if (taken[k].ndim != <int>shape.flags or rows_of(&taken[k]) != shape.rows
+                    or cols_of(&taken[k]) != shape.cols):
                 raise ShapeError(f"operands[{k}]: expected the shape {self.shapes[k]} that the program was recorded "
                                  f"with, got {shape_of(&taken[k])}")
         return self.called(taken)
