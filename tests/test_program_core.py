@@ -800,6 +800,25 @@ def test_an_exception_ends_the_recording():
     assert float(w) == 2.0
 
 
+def test_a_recording_in_a_cycle():
+    w = Value(2.0)
+    def suspended():
+        recording = _Recording([Value(0.0)])
+        recording.itself = recording
+        with recording:
+            yield
+    for _ in range(3):
+        generators = [suspended() for _ in range(5)]
+        [next(g) for g in generators]
+        generators[0].gi_frame.f_locals["recording"].generators = generators
+        recording = _Recording([Value(0.0)])
+        recording.itself = recording
+        recording.__enter__()
+        del generators, recording
+        gc.collect()
+        assert w.data == 2.0
+
+
 def test_recordings_within_each_other():
     w = Value(2.0)
     x = Value(0.5)

@@ -59,6 +59,7 @@ cdef inline fg_id first_leaf(object leaf, fg_id *count) noexcept:
 
 # ---- recording programs ----
 
+@cython.no_gc_clear   # until its end it can take itself out of its block
 cdef class _Recorder:
     """A context in which operations are recorded, to become a program, and what they depend on is not read."""
     cdef tuple inputs        # leaves that the program will be called with
