@@ -300,7 +300,7 @@ static int allocate(fg_mem *mem, void *array, size_t count, size_t size)
 {
     void **const where = array;
     const int status = fg_mem_resize(mem, where, 0, count, size);
-    if (status == FG_OK)
+    if (status == FG_OK && count > 0)
         memset(*where, 0, count * size);
     return status;
 }
@@ -486,7 +486,8 @@ int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segment
     const int status = fg_mem_resize(&p->body.mem, (void **)&p->segments, p->n_segments, n_segments, sizeof *segments);
     if (status < 0)
         return status;
-    memcpy(p->segments, segments, n_segments * sizeof *segments);
+    if (n_segments > 0)
+        memcpy(p->segments, segments, n_segments * sizeof *segments);
     p->n_segments = n_segments;
     return FG_OK;
 }

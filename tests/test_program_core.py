@@ -113,6 +113,15 @@ def test_constants_are_folded():
     assert program.stats()["instructions"] == {"*": 1, "+": 1} and program.stats()["constants"] == 2
 
 
+def test_no_operands():
+    program = record(lambda: [Value(2.0) * 3.0, Tensor([1.0, 2.0]) * 2.0])
+    for program in (program, pickle.loads(pickle.dumps(program)), copy.deepcopy(program)):
+        a, t = program([])
+        assert a.data == 6.0 and t.tolist() == [2.0, 4.0] and program.captured == ()
+        with pytest.raises(RuntimeError, match="no gradient flows"):
+            a.backward()
+
+
 def test_results_that_nothing_computes():
     w, W, c = Value(2.0), Tensor([1.0, 2.0]), Value(7.0)
     x = Value(3.0)
