@@ -14,9 +14,13 @@
  *   FG_SOFTMAX,                x (m, n)                                 (m, n): of each row
  *   FG_LOG_SOFTMAX
  *   FG_CROSS_ENTROPY           x (m, n); extra: m labels                (1, 1): the mean of -log_softmax(row)[label]
+ *   FG_CALL                    as many as the program has segments,     (1, n): what the program computes
+ *                              each with as many numbers
  *
- * It leaves to its caller, and does not check:
- * - the shapes above; that FG_MAX, softmax and their like have at least one number in a row, and labels are below n;
+ * It leaves to its caller, and does not check but with assertions on:
+ * - the shapes above; at least one number in each row of a reduction, softmax and their like;
+ * And never:
+ * - that labels are below n;
  * - that param is FG_LEAF or the opcode of a unary row whose derivative follows from its result (FG_LAYER), or of any
  *   row (FG_MAP);
  * - that every slot of a view is below the tape's end, and no slot is in a view twice but in a list;
@@ -26,6 +30,44 @@
 #define FG_BLOCK_H
 
 #include "tape.h"
+
+/* What the steps of an instruction work on: the tape's nodes, or other slots that records name alike. */
+typedef struct fg_slots {
+    double *data, *grad; /* of each slot; a forward step reads no grad */
+    const uint8_t *op;   /* of each slot, read by reverse steps: no gradients are computed for FG_FROZEN */
+    double *scratch;     /* [room] */
+    size_t room;
+    const fg_kernels *kernels;
+    int (*stop)(void);   /* asked between the blocks of a long step; NULL: never to stop */
+    int lenient;         /* FG_MAP: numbers outside of a row's domain are no fault; their results are C's */
+    const fg_called *programs; /* which FG_CALL's param counts */
+    uint64_t *marks;     /* a bit for each slot, clear but for results that are reached: scratch for sets of operands */
+} fg_slots;
+
+/* The nodes of a tape. Valid until the tape changes. */
+static inline fg_slots fg_slots_of(const fg_tape *t)
+{
+    return (fg_slots){t->data, t->grad, t->op, t->scratch, t->scratch_capacity, t->kernels, t->stop, 0, t->programs,
+                      t->marks.word};
+}
+
+/* Whether the operands have the shapes above, but for param and what labels are. */
+int fg_block_fits(int op, fg_record *r);
+
+/* Find how much scratch memory the steps need, r->scratch. FG_OK, or FG_E_MEMORY if that is too much. */
+int fg_block_measure(const fg_kernels *kernels, int op, fg_record *r);
+
+/* Compute the results into the data of the slots from `first` on. No slot of an operand is among them. FG_OK;
+ * FG_E_INTERRUPTED if slots->stop wanted that; FG_E_DOMAIN for FG_MAP, and *fault is the first element at fault,
+ * counted row by row: the caller asks the row which status it has; or for FG_CALL what the callee returns. */
+int fg_block_forward(const fg_slots *slots, int op, fg_record *r, fg_id first, fg_id *fault);
+
+/* Add to the gradients of the operands by those of the results, which are in the slots from `first` on; of all, or of
+ * those slots alone that have a bit in `reached` (bit i % 64 of reached[i / 64]), at least one. FG_OK; FG_E_INTERRUPTED
+ * with *done not 0, as in fg_block_apply(); or FG_E_MEMORY, and nothing is done yet: call again with room for *wanted
+ * doubles, or, if there are none, with what there is. *wanted is 0 at first. */
+int fg_block_reverse(const fg_slots *slots, int op, fg_record *r, fg_id first, const uint64_t *reached, size_t *done,
+                     size_t *wanted);
 
 /* An instruction is built in the free part of the pool: begin, set every view, push.
  *
@@ -51,24 +93,24 @@ void fg_block_list(fg_record *r, fg_id v, fg_id rows, fg_id cols);
  * `parts`: give it a node of its own above them; without, there is one result and it is the node. *node:
  * the instruction's id.
  *
- * FG_OK, FG_E_MEMORY; FG_E_INTERRUPTED if t->stop wanted that; or for FG_MAP a status of its row, and then *node
- * is the element at fault, counted row by row. */
+ * FG_OK, FG_E_MEMORY; or what fg_block_forward() returns, and then *node is the element at fault. */
 int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
                   const double *results, fg_id *node);
 
-/* Add to the gradients of the operands by those of all results. FG_OK; or FG_E_INTERRUPTED if t->stop wanted that in
- * a long one, with *done not 0: call again, after whatever happened, to have the rest done. *done is 0 at first. */
-int fg_block_reverse(fg_tape *t, fg_id i, size_t *done);
+/* Add to the gradients of the operands by those of all results, or, if `some`, of those alone that are marked in
+ * t->marks, in the words, not the summary: at least one, and the others have nothing to do with the sweep. That costs
+ * at most about as much as all would. FG_OK; or FG_E_INTERRUPTED if t->stop wanted that in a long one, with *done not
+ * 0: call again, after whatever happened, to have the rest done. *done is 0 at first. */
+int fg_block_apply(fg_tape *t, fg_id i, int some, size_t *done);
 
-/* The same by the gradients of those results alone that are marked in t->marks, in the words, not the summary. At
- * least one is; the others have nothing to do with the sweep. Costs at most about as much as all would. */
-int fg_block_reverse_reached(fg_tape *t, fg_id i, size_t *done);
+/* Which operands: those that a sweep has to visit, which leaves out leaves and constants; those that gradients flow to,
+ * which leaves out constants; or all. */
+typedef enum fg_which { FG_VISITED, FG_FLOWN_TO, FG_ALL } fg_which;
 
-/* Mark the operands of block node i, all of them and nothing between; without `leaves` those that a sweep has
- * to visit are enough. */
-void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves);
+/* Mark the operands of block node i and nothing between. Of an FG_CALL, constants are left out in any case. */
+void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which);
 
-/* Those of the results that fg_block_reverse_reached() goes by, as far as a sweep has to visit them. */
+/* Those of the results that fg_block_apply() with `some` goes by, as far as a sweep has to visit them. */
 void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks);
 
 /* The operands of any node, a part among them: how many, and, where not NULL, their ids in order and the partial

@@ -4,7 +4,7 @@
 fg_record *fg_block_begin(fg_tape *t, fg_id param, fg_id views, fg_id extra)
 {
     fg_record *r = (fg_record *)(void *)(t->pool + t->npool);
-    assert(fg_block_words(views, extra) <= t->pool_capacity - t->npool && views <= FG_MAX_VIEWS);
+    assert(fg_block_words(views, extra) <= t->pool_capacity - t->npool);
     *r = (fg_record){.param = param, .views = views, .extra = extra};
     r->size = fg_block_words(views, extra);
     return r;

@@ -38,12 +38,12 @@ static size_t gemm_work(const fg_kernels *kernels, size_t m, size_t n, size_t k)
     return larger(forward, larger(dx, dw));
 }
 
-size_t fg_layer_scratch(const fg_tape *t, fg_record *r)
+size_t fg_layer_scratch(const fg_kernels *kernels, fg_record *r)
 {
     const size_t m = r->rows, n = r->cols, k = fg_record_view(r, 0)->cols;
     size_t need = views_scratch(FG_LAYER, r) + m * n + 2 * n + 2 * k + reached_need(r);
     if (shape_of(r, r->rows, r->cols) == BLOCKED)
-        need += gemm_work(t->kernels, m, n, k);
+        need += gemm_work(kernels, m, n, k);
     return need;
 }
 
@@ -65,11 +65,6 @@ static void block_size(size_t m, size_t n, size_t k, size_t *rows, size_t *cols)
         *cols = across >= 240.0 ? (size_t)across : n < 240 ? n : 240;
 }
 
-static int wants_stop(const fg_tape *t)
-{
-    return t->stop && t->stop();
-}
-
 /* A matrix that is only read. */
 typedef struct operand {
     const double *p;
@@ -84,10 +79,10 @@ static operand read_only(matrix m)
 /* C (m, n) += A (m, k) B (k, n), where the columns of C may lie apart if its rows lie side by side. The first
  * *skip blocks are left out and subtracted from it; 0, or how many blocks were done when the caller wanted to
  * stop. */
-static size_t multiply_add(const fg_tape *t, size_t m, size_t n, size_t k, operand a, operand b, matrix c,
+static size_t multiply_add(const fg_slots *slots, size_t m, size_t n, size_t k, operand a, operand b, matrix c,
                            double *work, size_t *skip)
 {
-    const fg_kernels *const kernels = t->kernels;
+    const fg_kernels *const kernels = slots->kernels;
     size_t rows, cols, done = 0;
     block_size(m, n, k, &rows, &cols);
     for (size_t i = 0; i < m; i += rows)
@@ -104,7 +99,7 @@ static size_t multiply_add(const fg_tape *t, size_t m, size_t n, size_t k, opera
                 kernels->gemm(mi, nj, k, ai, a.row, a.col, bj, b.row, b.col, cij, c.row, work);
             else /* the same, transposed */
                 kernels->gemm(nj, mi, k, bj, b.col, b.row, ai, a.col, a.row, cij, c.col, work);
-            if ((i + rows < m || j + cols < n) && wants_stop(t))
+            if ((i + rows < m || j + cols < n) && slots->stop && slots->stop())
                 return done;
         }
     return 0;
@@ -121,7 +116,7 @@ static size_t blocks_of(size_t m, size_t n, size_t k)
 /* z (m, n) = activation(sums), sums (m, n) = x (m, k) w (n, k)^T + b (1, n). */
 int fg_layer_forward(step *s, double *z)
 {
-    const fg_kernels *const kernels = s->t->kernels;
+    const fg_kernels *const kernels = s->slots->kernels;
     fg_record *const r = s->r;
     const size_t m = r->rows, n = r->cols, k = fg_record_view(r, 0)->cols;
     const layer_shape shape = shape_of(r, r->rows, r->cols);
@@ -142,7 +137,7 @@ int fg_layer_forward(step *s, double *z)
         for (size_t i = 0; i < m; i++)
             for (size_t j = 0; j < n; j++)
                 sums[i * n + j] = b.p ? b.p[(ptrdiff_t)j * b.col] : 0.0;
-        if (multiply_add(s->t, m, n, k, read_only(x), (operand){w.p, w.col, w.row},
+        if (multiply_add(s->slots, m, n, k, read_only(x), (operand){w.p, w.col, w.row},
                          (matrix){sums, (ptrdiff_t)n, 1, 0}, s->scratch, &skip))
             return FG_E_INTERRUPTED;
     }
@@ -155,7 +150,7 @@ int fg_layer_forward(step *s, double *z)
  * lists, if they are given, which begin and end where s->at does. masked: 0 where a result is not reached. z and dz are
  * those of result (0, 0), of which the only one at hand, with s->aside, is the one at s->at. */
 static double *layer_dsums(step *s, const fg_id *rows, const fg_id *cols, const double *z, const double *dz,
-                           int masked, fg_id first)
+                           int masked)
 {
     const fg_record *const r = s->r;
     const fg_id m = s->at.rows, n = s->at.cols;
@@ -172,11 +167,11 @@ static double *layer_dsums(step *s, const fg_id *rows, const fg_id *cols, const 
             memcpy(d, dz + at, count * sizeof *d);
         } else { /* The activations of a layer are those whose derivative follows from z, so z stands for x. */
             memset(d, 0, count * sizeof *d);
-            s->t->kernels->map_grad((int)r->param, 0, count, (const double *const[3]){z + at},
+            s->slots->kernels->map_grad((int)r->param, 0, count, (const double *const[3]){z + at},
                                     (const size_t[3]){1}, 0, z + at, dz + at, d);
         }
         if (masked)
-            clear_unreached(s->t, first, row * r->cols + col, (fg_id)count, d);
+            clear_unreached(&s->of, row * r->cols + col, (fg_id)count, d);
         for (fg_id j = 0; j < n && cols; j++)
             di[j] = wide[cols[j]];
     }
@@ -209,16 +204,16 @@ static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
         double *const added = take(&s->scratch, n);
         memset(added, 0, n * sizeof *added);
         for (fg_id i = 0; i < m; i++)
-            s->t->kernels->axpy(n, 1.0, dsums + (size_t)i * n, added);
+            s->slots->kernels->axpy(n, 1.0, dsums + (size_t)i * n, added);
         sums = added;
     }
     if (s->aside)
         memcpy(s->aside[2], sums, n * sizeof *sums);
     else if (!cols && !is_listed(vb) && vb->col_step == 1)
-        s->t->kernels->axpy(n, 1.0, sums, s->t->grad + vb->base + col);
+        s->slots->kernels->axpy(n, 1.0, sums, s->slots->grad + vb->base + col);
     else
         for (fg_id j = 0; j < n; j++)
-            s->t->grad[fg_record_slot(r, vb, 0, cols ? cols[j] : col + j)] += sums[j];
+            s->slots->grad[fg_record_slot(r, vb, 0, cols ? cols[j] : col + j)] += sums[j];
 }
 
 /* dx (m, k) += dsums (m, n) w (n, k), dw (n, k) += dsums^T x (m, k), and db, for
@@ -227,7 +222,7 @@ static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
  * and nothing done unless x and w are finite: 0 times what is not would come where nothing was reached. */
 static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const double *dsums, int masked)
 {
-    const fg_tape *const t = s->t;
+    const fg_slots *const slots = s->slots;
     fg_record *const r = s->r;
     const fg_view *const vx = fg_record_view(r, 0), *const vw = fg_record_view(r, 1);
     const fg_id m = s->at.rows, n = s->at.cols, k = vx->cols;
@@ -246,15 +241,15 @@ static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const do
     const matrix dx = lay_out(s, 0, GRADIENTS, ax, rows, must_copy(vx, side || (vx->row_step != 1 && m > 1)));
     const matrix dw = lay_out(s, 1, GRADIENTS, aw, cols, must_copy(vw, side || (vw->row_step != 1 && n > 1)));
     if (shape == ONE_ROW) {
-        t->kernels->gemv_grad(n, k, w.p, w.row, x.p, dsums, dw.p, dx.p);
+        slots->kernels->gemv_grad(n, k, w.p, w.row, x.p, dsums, dw.p, dx.p);
     } else if (shape == ONE_COLUMN) {
-        t->kernels->gemv_grad(m, k, x.p, x.row, w.p, dsums, dx.p, dw.p);
+        slots->kernels->gemv_grad(m, k, x.p, x.row, w.p, dsums, dx.p, dw.p);
     } else {
         const operand d = {dsums, (ptrdiff_t)n, 1}, turned = {dsums, 1, (ptrdiff_t)n};
         if (dx.p)
-            stopped = multiply_add(t, m, k, n, d, read_only(w), dx, s->scratch, &skip);
+            stopped = multiply_add(slots, m, k, n, d, read_only(w), dx, s->scratch, &skip);
         if (dw.p && !stopped) {
-            stopped = multiply_add(t, n, k, m, turned, read_only(x), dw, s->scratch, &skip);
+            stopped = multiply_add(slots, n, k, m, turned, read_only(x), dw, s->scratch, &skip);
             if (stopped && dx.p)
                 stopped += blocks_of(m, k, n);
         }
@@ -266,48 +261,58 @@ static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const do
 }
 
 /* All results, or, with s->aside, the one at s->at. */
-int fg_layer_reverse_all(step *s, const double *z, const double *dz)
+int fg_layer_reverse(step *s, const double *z, const double *dz)
 {
-    const double *const dsums =
-        s->r->param == FG_LEAF && !s->aside ? dz : layer_dsums(s, NULL, NULL, z, dz, 0, 0);
+    const double *const dsums = s->r->param == FG_LEAF && !s->aside ? dz : layer_dsums(s, NULL, NULL, z, dz, 0);
     return layer_reverse(s, NULL, NULL, dsums, 0);
 }
 
 /* The reached results alone. Rows and columns that have none are left out of the products; what others have that
  * is not reached takes part as 0. Where that would be most of it, 0 would meet a number that is not finite, or
  * there is no memory for the copies, each stretch of reached results in a row is reversed by itself. */
-int fg_layer_reverse_reached(step *s, const double *z, const double *dz, fg_id first)
+int fg_layer_reverse_reached(step *s, const double *z, const double *dz)
 {
-    fg_tape *const t = s->t;
+    const fg_slots *const slots = s->slots;
     fg_record *const r = s->r;
-    const reached found = find_reached(t, r, first, &s->scratch);
+    const reached found = find_reached(&s->of, r, &s->scratch);
     const int masked = found.count < found.all;
     if (8 * found.count >= found.all) {
-        const int pick_rows = !is_range(found.rows, found.n_rows), pick_cols = !is_range(found.cols, found.n_cols);
-        const size_t k = fg_record_view(r, 0)->cols, used = (size_t)(s->scratch - t->scratch);
-        const size_t copies = 2 * k * ((pick_rows ? found.n_rows : 0) + (pick_cols ? found.n_cols : 0));
-        if (fg_tape_scratch(t, fg_layer_scratch(t, r) + copies) < 0) {
+        const fg_id *const rows = is_range(found.rows, found.n_rows) ? NULL : found.rows;
+        const fg_id *const cols = is_range(found.cols, found.n_cols) ? NULL : found.cols;
+        const size_t k = fg_record_view(r, 0)->cols;
+        const size_t copies = 2 * k * ((rows ? found.n_rows : 0) + (cols ? found.n_cols : 0));
+        const size_t need = fg_layer_scratch(slots->kernels, r) + copies;
+        if (need > slots->room && s->wanted < need) {
+            s->wanted = need;
+            return FG_E_MEMORY;
+        }
+        if (need > slots->room) {
             if (s->done > 0)
                 return FG_E_INTERRUPTED; /* part of it is done, so there was memory, and may be again */
         } else {
-            const fg_id *const rows = (const fg_id *)(const void *)t->scratch, *const cols = rows + r->rows;
-            const fg_id *const picked_rows = pick_rows ? rows : NULL, *const picked_cols = pick_cols ? cols : NULL;
-            s->scratch = t->scratch + used; /* it may have moved, and the lists with it */
-            s->at = (area){rows[0], cols[0], found.n_rows, found.n_cols};
-            const double *const dsums = layer_dsums(s, picked_rows, picked_cols, z, dz, masked, first);
-            const int status = layer_reverse(s, picked_rows, picked_cols, dsums, masked);
+            s->at = (area){found.rows[0], found.cols[0], found.n_rows, found.n_cols};
+            const double *const dsums = layer_dsums(s, rows, cols, z, dz, masked);
+            const int status = layer_reverse(s, rows, cols, dsums, masked);
             if (status != FG_E_DOMAIN)
                 return status;
         }
     }
     const fg_id count = r->rows * r->cols;
-    for (fg_id k = next_result(t, first, 0, count, 1); k < count;) {
+    for (fg_id k = next_result(&s->of, 0, count, 1); k < count;) {
         const fg_id row_end = (k / r->cols + 1) * r->cols;
-        const fg_id end = next_result(t, first, k, row_end, 0);
-        s->scratch = t->scratch;
+        const fg_id end = next_result(&s->of, k, row_end, 0);
+        s->scratch = slots->scratch;
         s->at = (area){k / r->cols, k % r->cols, 1, end - k};
-        (void)layer_reverse(s, NULL, NULL, layer_dsums(s, NULL, NULL, z, dz, 0, first), 0);
-        k = next_result(t, first, end, count, 1);
+        (void)layer_reverse(s, NULL, NULL, layer_dsums(s, NULL, NULL, z, dz, 0), 0);
+        k = next_result(&s->of, end, count, 1);
     }
     return FG_OK;
+}
+
+int fg_layer_fits(int op, fg_record *r)
+{
+    const fg_view *const x = fg_record_view(r, 0), *const w = x + 1, *const b = x + 2;
+    (void)op;
+    return r->extra == 0 && (r->views == 2 || (r->views == 3 && b->rows == 1 && b->cols == r->cols))
+        && x->rows == r->rows && w->rows == r->cols && w->cols == x->cols;
 }

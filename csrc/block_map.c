@@ -64,61 +64,62 @@ static void map_round(const fg_record *r, const lane_view *views, size_t i, cons
         x[v] = views[v].m.p + (ptrdiff_t)i * views[v].outer_step;
 }
 
-/* z (m, n) = row(x, y, w); returns m * n, or the first element at fault. */
-size_t fg_map_forward(step *s, double *z)
+/* z (m, n) = row(x, y, w). */
+int fg_map_forward(step *s, double *z)
 {
     const fg_record *const r = s->r;
     const loops l = loops_of(s->r, s->at);
-    lane_view views[FG_MAX_VIEWS];
-    const double *x[FG_MAX_VIEWS] = {NULL, NULL, NULL};
-    size_t per_lane[FG_MAX_VIEWS] = {0, 0, 0};
+    lane_view views[FG_MAX_ARITY];
+    const double *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
+    size_t per_lane[FG_MAX_ARITY] = {0, 0, 0};
     map_operands(s, &l, views, per_lane);
     for (size_t i = 0; i < l.outer; i++) {
         map_round(r, views, i, x);
         const size_t lane =
-            s->t->kernels->map((int)r->param, l.lanes, x, per_lane, (int32_t)r->k, z + i * l.lanes);
-        if (lane < l.lanes)
-            return i * l.lanes + lane;
+            s->slots->kernels->map((int)r->param, l.lanes, x, per_lane, (int32_t)r->k, z + i * l.lanes);
+        if (lane < l.lanes && !s->slots->lenient) {
+            s->done = i * l.lanes + lane;
+            return FG_E_DOMAIN;
+        }
     }
-    return l.outer * l.lanes;
+    return FG_OK;
 }
 
 /* map_grad for those lanes alone that are reached, of which the first has result k: a long stretch of them by
  * itself, and short ones with what lies between, which is put back. */
 static void map_grad_reached(const step *s, fg_id which, size_t lanes, const double *const *x,
-                             const size_t *per_lane, const double *z, const double *dz, double *dx, fg_id first,
-                             fg_id k)
+                             const size_t *per_lane, const double *z, const double *dz, double *dx, fg_id k)
 {
     enum { CHUNK = 256, LONG_STRETCH = 64 };
     const fg_record *const r = s->r;
     const fg_id after = k + (fg_id)lanes;
     double kept[CHUNK], same[CHUNK];
-    for (fg_id n, at = next_result(s->t, first, k, after, 1); at < after;
-         at = next_result(s->t, first, at + n, after, 1)) {
-        const fg_id stretch = next_result(s->t, first, at, after, 0) - at;
+    for (fg_id n, at = next_result(&s->of, k, after, 1); at < after;
+         at = next_result(&s->of, at + n, after, 1)) {
+        const fg_id stretch = next_result(&s->of, at, after, 0) - at;
         const int alone = stretch >= LONG_STRETCH || stretch == after - at;
         const size_t from = at - k;
         double *const dxs = dx + from * per_lane[which];
-        const double *xs[FG_MAX_VIEWS] = {NULL, NULL, NULL};
-        size_t steps[FG_MAX_VIEWS] = {0, 0, 0};
+        const double *xs[FG_MAX_ARITY] = {NULL, NULL, NULL};
+        size_t steps[FG_MAX_ARITY] = {0, 0, 0};
         n = alone ? stretch : after - at < CHUNK ? after - at : CHUNK;
         for (fg_id v = 0; v < r->views; v++) {
             xs[v] = x[v] + from * per_lane[v];
             steps[v] = per_lane[v];
         }
         if (alone) {
-            s->t->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
+            s->slots->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
                                     dxs);
         } else if (per_lane[which]) {
-            const fg_id hole = next_result(s->t, first, at, at + n, 0);
+            const fg_id hole = next_result(&s->of, at, at + n, 0);
             memcpy(kept, dxs, n * sizeof *kept);
-            s->t->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
+            s->slots->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
                                     dxs);
             for (fg_id j = hole; j < at + n;) {
-                const fg_id end = next_result(s->t, first, j, at + n, 1);
+                const fg_id end = next_result(&s->of, j, at + n, 1);
                 for (; j < end; j++)
                     dxs[j - at] = kept[j - at];
-                j = next_result(s->t, first, j, at + n, 0);
+                j = next_result(&s->of, j, at + n, 0);
             }
         } else { /* one number for all lanes: each lane's share by itself, and of them the sum */
             for (fg_id j = 0; j < n; j++)
@@ -126,10 +127,10 @@ static void map_grad_reached(const step *s, fg_id which, size_t lanes, const dou
             xs[which] = same;
             steps[which] = 1;
             memset(kept, 0, n * sizeof *kept);
-            s->t->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
+            s->slots->kernels->map_grad((int)r->param, (int)which, n, xs, steps, (int32_t)r->k, z + from, dz + from,
                                     kept);
             for (fg_id j = 0; j < n; j += 64)
-                for (uint64_t bits = reached_bits(s->t, first, at + j, n - j < 64 ? n - j : 64); bits;
+                for (uint64_t bits = reached_bits(&s->of, at + j, n - j < 64 ? n - j : 64); bits;
                      bits &= bits - 1u)
                     *dxs += kept[j + fg_bits_low(bits)];
         }
@@ -138,14 +139,14 @@ static void map_grad_reached(const step *s, fg_id which, size_t lanes, const dou
 
 /* dx += dz * the row's derivative by x, summed over the rows or columns that x is repeated in; y and w likewise. z and
  * dz: of the first result at s->at. some: only those count that are reached. */
-void fg_map_reverse(step *s, const double *z, const double *dz, int some, fg_id first)
+static void map_reverse(step *s, const double *z, const double *dz, int some)
 {
     const fg_record *const r = s->r;
     const loops l = loops_of(s->r, s->at);
     const fg_id k = s->at.row * r->cols + s->at.col;
-    lane_view views[FG_MAX_VIEWS];
-    const double *x[FG_MAX_VIEWS] = {NULL, NULL, NULL};
-    size_t per_lane[FG_MAX_VIEWS] = {0, 0, 0};
+    lane_view views[FG_MAX_ARITY];
+    const double *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
+    size_t per_lane[FG_MAX_ARITY] = {0, 0, 0};
     map_operands(s, &l, views, per_lane);
     for (fg_id which = 0; which < r->views; which++) {
         const lane_view d = lanes_of(s, which, GRADIENTS, &l);
@@ -154,35 +155,52 @@ void fg_map_reverse(step *s, const double *z, const double *dz, int some, fg_id 
             double *const dx = d.m.p + (ptrdiff_t)i * d.outer_step;
             map_round(r, views, i, x);
             if (some)
-                map_grad_reached(s, which, l.lanes, x, per_lane, zi, dzi, dx, first, k + (fg_id)(i * l.apart));
+                map_grad_reached(s, which, l.lanes, x, per_lane, zi, dzi, dx, k + (fg_id)(i * l.apart));
             else
-                s->t->kernels->map_grad((int)r->param, (int)which, l.lanes, x, per_lane, (int32_t)r->k, zi, dzi,
+                s->slots->kernels->map_grad((int)r->param, (int)which, l.lanes, x, per_lane, (int32_t)r->k, zi, dzi,
                                         dx);
         }
         add_copied(s, which, operand_area(s, which), NULL, d.m);
     }
 }
 
+int fg_map_reverse(step *s, const double *z, const double *dz)
+{
+    map_reverse(s, z, dz, 0);
+    return FG_OK;
+}
+
 /* The reached results alone: where they are few, one stretch in a row after the other; else all of the rows from
  * the first to the last, of which only they count. */
-void fg_map_reverse_reached(step *s, const double *z, const double *dz, fg_id first)
+int fg_map_reverse_reached(step *s, const double *z, const double *dz)
 {
-    const fg_tape *const t = s->t;
     const fg_record *const r = s->r;
-    const fg_id all = r->rows * r->cols, low = next_result(t, first, 0, all, 1);
+    const fg_id all = r->rows * r->cols, low = next_result(&s->of, 0, all, 1);
     fg_id high = all, stretches;
-    while (!(t->marks.word[(first + high - 1) >> 6] >> ((first + high - 1) & 63u) & 1u))
+    while (!(s->of.reached[(s->of.first + high - 1) >> 6] >> ((s->of.first + high - 1) & 63u) & 1u))
         high--;
-    const fg_id count = count_reached(t, first, low, high, &stretches);
+    const fg_id count = count_reached(&s->of, low, high, &stretches);
     if (count < (high - low) / 8 || stretches == 1) {
-        for (fg_id end, k = low; k < all; k = next_result(t, first, end, all, 1)) {
-            s->scratch = t->scratch;
-            s->at = reached_area(t, r, first, k, &end);
-            fg_map_reverse(s, z + k, dz + k, 0, first);
+        for (fg_id end, k = low; k < all; k = next_result(&s->of, end, all, 1)) {
+            s->scratch = s->slots->scratch;
+            s->at = reached_area(&s->of, r, k, &end);
+            map_reverse(s, z + k, dz + k, 0);
         }
-        return;
+        return FG_OK;
     }
     s->at = r->rows == 1 ? (area){0, low, 1, high - low}
                          : (area){low / r->cols, 0, (high - 1) / r->cols - low / r->cols + 1, r->cols};
-    fg_map_reverse(s, z + s->at.row * r->cols + s->at.col, dz + s->at.row * r->cols + s->at.col, 1, first);
+    map_reverse(s, z + s->at.row * r->cols + s->at.col, dz + s->at.row * r->cols + s->at.col, 1);
+    return FG_OK;
+}
+
+int fg_map_fits(int op, fg_record *r)
+{
+    (void)op;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const x = fg_record_view(r, v);
+        if ((x->rows != 1 && x->rows != r->rows) || (x->cols != 1 && x->cols != r->cols))
+            return 0;
+    }
+    return r->extra == 0 && r->views > 0 && (int)r->views == fg_op_table[r->param].arity;
 }

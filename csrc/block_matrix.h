@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "block.h"
 #include "block_leaves.h"
 
 /* A matrix of numbers: element (i, j) at p[i * row + j * col]. */
@@ -23,16 +24,25 @@ typedef struct area {
     fg_id row, col, rows, cols;
 } area;
 
+/* Where the results of an instruction are, and which of them are reached. */
+typedef struct outputs {
+    fg_id first;             /* the slot of result (0, 0) */
+    const uint64_t *reached; /* bit i % 64 of reached[i / 64]: the result in slot i is; NULL: all are */
+} outputs;
+
 /* One forward or reverse step over some of an instruction's results. */
 typedef struct step {
-    fg_tape *t;
+    const fg_slots *slots;
     fg_record *r;
     int op;
-    area at;      /* the results */
+    outputs of;
+    area at;         /* the results */
     double *scratch; /* what is still free of it */
-    double **aside;  /* NULL, or for each view where its gradients go instead of to the tape's, dense: those of
+    double **aside;  /* NULL, or for each view where its gradients go instead of to the slots', dense: those of
                         constants, too */
-    size_t done;     /* FG_LAYER: blocks of the reverse step that are done, if it was interrupted */
+    size_t done;     /* FG_LAYER: blocks of the reverse step that are done, if it was interrupted; FG_MAP: the first
+                        element at fault */
+    size_t wanted;   /* FG_LAYER: how much scratch memory the reverse step has asked for */
 } step;
 
 static inline size_t size_of(const fg_view *v)
@@ -76,25 +86,25 @@ static inline int is_single(const fg_record *r)
 }
 
 /* The elements of view v that these results are computed from. */
-static inline area area_of(int op, fg_record *r, fg_id v, area results)
+static inline area area_of(int op, fg_record *r, fg_id v, area at)
 {
     const fg_view *view = fg_record_view(r, v);
     switch (op) {
     case FG_LAYER:
         if (v == 2)
-            return (area){0, results.col, 1, results.cols};
-        return v == 0 ? (area){results.row, 0, results.rows, view->cols}
-                      : (area){results.col, 0, results.cols, view->cols};
+            return (area){0, at.col, 1, at.cols};
+        return v == 0 ? (area){at.row, 0, at.rows, view->cols}
+                      : (area){at.col, 0, at.cols, view->cols};
     case FG_MAP:
-        return (area){view->rows > 1 ? results.row : 0, view->cols > 1 ? results.col : 0,
-                         view->rows > 1 ? results.rows : 1, view->cols > 1 ? results.cols : 1};
+        return (area){view->rows > 1 ? at.row : 0, view->cols > 1 ? at.col : 0,
+                         view->rows > 1 ? at.rows : 1, view->cols > 1 ? at.cols : 1};
     case FG_SOFTMAX:
     case FG_LOG_SOFTMAX:
-        return (area){results.row, 0, results.rows, view->cols};
+        return (area){at.row, 0, at.rows, view->cols};
     default:
         if (is_single(r))
             return (area){0, 0, view->rows, view->cols};
-        return (area){results.row * r->cols + results.col, 0, results.rows * results.cols, view->cols};
+        return (area){at.row * r->cols + at.col, 0, at.rows * at.cols, view->cols};
     }
 }
 
@@ -103,40 +113,42 @@ static inline area area_of(int op, fg_record *r, fg_id v, area results)
 typedef enum numbers { DATA, GRADIENTS } numbers;
 
 /* Whether nobody wants the gradients of an area of a view: it is constant, or all of it is frozen leaves. */
-static inline int is_unwanted(const fg_tape *t, fg_record *r, const fg_view *view, area a)
+static inline int is_unwanted(const fg_slots *slots, fg_record *r, const fg_view *view, area a)
 {
+    const uint8_t *const op = slots->op;
     if (view->flags & FG_VIEW_CONSTANT)
         return 1;
     const int dense = !is_listed(view) && view->col_step == 1;
     for (fg_id i = a.row; i < a.row + a.rows && a.cols > 0; i++) {
-        if (fg_tape_op(t, fg_record_slot(r, view, i, a.col)) != FG_FROZEN) /* mostly at once */
+        const fg_id first = fg_record_slot(r, view, i, a.col);
+        if (op[first] != FG_FROZEN && !all_frozen(op + first, 1)) /* mostly at once */
             return 0;
-        if (dense && !all_frozen(t->op + fg_record_slot(r, view, i, a.col), a.cols))
+        if (dense && !all_frozen(op + first, a.cols))
             return 0;
-        for (fg_id j = 0; !dense && j < a.cols; j++)
-            if (fg_tape_op(t, fg_record_slot(r, view, i, a.col + j)) != FG_FROZEN)
+        for (fg_id j = 1; !dense && j < a.cols; j++)
+            if (!all_frozen(op + fg_record_slot(r, view, i, a.col + j), 1))
                 return 0;
     }
     return 1;
 }
 
-/* An area of a view as it lies on the tape, or, if `copy`, in dense scratch memory: gradients then begin
- * with 0, and add_copied() adds them to the tape's at the end. picks: the rows, if they are not those of the
+/* An area of a view as it lies in the slots, or, if `copy`, in dense scratch memory: gradients then begin
+ * with 0, and add_copied() adds them to the slots' at the end. picks: the rows, if they are not those of the
  * area; they are copied. */
 static inline matrix lay_out(step *s, fg_id v, numbers what, area a, const fg_id *picks, int copy)
 {
-    const fg_tape *const t = s->t;
+    const fg_slots *const slots = s->slots;
     const fg_view *view = fg_record_view(s->r, v);
     if (what == GRADIENTS && s->aside) {
         memset(s->aside[v], 0, (size_t)a.rows * a.cols * sizeof(double));
         return (matrix){s->aside[v], (ptrdiff_t)a.cols, 1, 0};
     }
-    if (what == GRADIENTS && !picks && is_unwanted(t, s->r, view, a))
+    if (what == GRADIENTS && !picks && is_unwanted(slots, s->r, view, a))
         return (matrix){NULL, 0, 0, 0};
     if (what == GRADIENTS && (view->flags & FG_VIEW_CONSTANT))
         return (matrix){NULL, 0, 0, 0};
     if (!copy && !picks)
-        return (matrix){(what == DATA ? t->data : t->grad) + fg_record_slot(s->r, view, a.row, a.col),
+        return (matrix){(what == DATA ? slots->data : slots->grad) + fg_record_slot(s->r, view, a.row, a.col),
                         view->row_step, view->cols > 1 ? view->col_step : 1, 0};
     const matrix m = {take(&s->scratch, (size_t)a.rows * a.cols), (ptrdiff_t)a.cols, 1, 1};
     double *p = m.p;
@@ -147,7 +159,7 @@ static inline matrix lay_out(step *s, fg_id v, numbers what, area a, const fg_id
     for (fg_id i = 0; i < a.rows; i++) {
         const fg_id row = picks ? picks[i] : a.row + i;
         for (fg_id j = 0; j < a.cols; j++)
-            *p++ = t->data[fg_record_slot(s->r, view, row, a.col + j)];
+            *p++ = slots->data[fg_record_slot(s->r, view, row, a.col + j)];
     }
     return m;
 }
@@ -161,7 +173,7 @@ static inline void add_copied(const step *s, fg_id v, area a, const fg_id *picks
     for (fg_id i = 0; i < a.rows; i++) {
         const fg_id row = picks ? picks[i] : a.row + i;
         for (fg_id j = 0; j < a.cols; j++)
-            s->t->grad[fg_record_slot(s->r, view, row, a.col + j)] += *p++;
+            s->slots->grad[fg_record_slot(s->r, view, row, a.col + j)] += *p++;
     }
 }
 
@@ -184,7 +196,7 @@ static inline size_t views_scratch(int op, fg_record *r)
         if (op == FG_MAP || must_copy(view, 1) || (fg_op_is_along_rows(op) && view->rows > 1))
             need += 2 * size_of(view);
     }
-    return need + FG_MAX_VIEWS + 1;
+    return need + FG_MAX_ARITY + 1;
 }
 
 #endif

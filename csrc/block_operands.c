@@ -6,14 +6,15 @@
 /* ---- marking operands, for sweeps ---- */
 
 /* Mark an area of a view; without `leaves` the nodes that a sweep has to visit are enough. */
-static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_view *view, area a, int leaves)
+static void mark_area(const fg_tape *t, fg_marks *marks, const fg_id *words, const fg_view *view, area a,
+                      int leaves)
 {
     fg_id lowest, highest;
     if (a.rows == 0 || a.cols == 0)
         return;
     if (!is_listed(view)) {
         fg_view part = *view;
-        part.base = fg_record_slot(r, view, a.row, a.col);
+        part.base = fg_view_slot(words, view, a.row, a.col);
         part.rows = a.rows;
         part.cols = a.cols;
         fg_view_extent(&part, &lowest, &highest);
@@ -25,7 +26,7 @@ static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_
         }
         if (view->col_step == 1) {
             for (fg_id row = 0; row < a.rows; row++) {
-                const fg_id first = fg_record_slot(r, view, a.row + row, a.col);
+                const fg_id first = fg_view_slot(words, view, a.row + row, a.col);
                 if (leaves || !all_leaves(t, first, first + a.cols))
                     fg_marks_add_range(marks, first, first + a.cols);
             }
@@ -36,7 +37,7 @@ static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_
         fg_id word = 0;
         uint64_t bits = 0; /* of that word, and not in the marks yet: neighbours are often in one */
         for (fg_id col = 0; col < a.cols; col++) {
-            const fg_id i = fg_record_slot(r, view, a.row + row, a.col + col);
+            const fg_id i = fg_view_slot(words, view, a.row + row, a.col + col);
             if (i >> 6 != word && bits) {
                 fg_marks_add_word(marks, word, bits);
                 bits = 0;
@@ -48,22 +49,29 @@ static void mark_area(const fg_tape *t, fg_marks *marks, fg_record *r, const fg_
     }
 }
 
-void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
+void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which)
 {
-    fg_record *const r = fg_tape_record(t, i);
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *view = fg_record_view(r, v);
-        mark_area(t, marks, r, view, (area){0, 0, view->rows, view->cols}, leaves);
+    if (FG_UNLIKELY(fg_tape_op(t, i) == FG_CALL)) {
+        fg_record *const r = fg_tape_record(t, i);
+        fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, i - t->args[i].b, 1, marks,
+                                               which != FG_VISITED);
+        return;
     }
+    fg_operands o;
+    fg_tape_views(t, i, &o);
+    for (fg_id v = 0; v < o.count; v++)
+        if (which == FG_ALL || !(o.view[v].flags & FG_VIEW_CONSTANT))
+            mark_area(t, marks, o.words, o.view + v, (area){0, 0, o.view[v].rows, o.view[v].cols},
+                      which != FG_VISITED);
 }
 
 /* The operands in view v of every rectangle of reached results. */
-static void mark_stretches(const fg_tape *t, int op, fg_record *r, fg_id v, fg_id first, fg_marks *marks)
+static void mark_stretches(const fg_tape *t, int op, fg_record *r, fg_id v, const outputs *of, fg_marks *marks)
 {
     const fg_id all = r->rows * r->cols;
-    for (fg_id end, k = next_result(t, first, 0, all, 1); k < all; k = next_result(t, first, end, all, 1)) {
-        const area at = reached_area(t, r, first, k, &end);
-        mark_area(t, marks, r, fg_record_view(r, v), area_of(op, r, v, at), 0);
+    for (fg_id end, k = next_result(of, 0, all, 1); k < all; k = next_result(of, end, all, 1)) {
+        const area at = reached_area(of, r, k, &end);
+        mark_area(t, marks, (const fg_id *)(const void *)r, fg_record_view(r, v), area_of(op, r, v, at), 0);
     }
 }
 
@@ -85,13 +93,18 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
     fg_record *const r = fg_tape_record(t, i);
     const int op = fg_tape_op(t, i);
     const fg_id count = t->args[i].b, first = i - count;
+    const outputs of = {first, t->marks.word};
     double *scratch = t->scratch;
     reached found = {NULL, NULL, 0, 0, 0, 0};
+    if (FG_UNLIKELY(op == FG_CALL)) {
+        fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, first, 0, marks, 0);
+        return;
+    }
     if (op == FG_LAYER)
-        found = find_reached(t, r, first, &scratch);
+        found = find_reached(&of, r, &scratch);
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *view = fg_record_view(r, v);
-        if (view->rows == 0 || view->cols == 0)
+        if (view->rows == 0 || view->cols == 0 || view->flags & FG_VIEW_CONSTANT)
             continue;
         if (!is_listed(view)) {
             fg_id lowest, highest;
@@ -107,12 +120,12 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
                     ;
                 const area at = v == 0 ? (area){lines[k], 0, end - k, 1}
                                           : (area){0, lines[k], 1, end - k};
-                mark_area(t, marks, r, view, area_of(op, r, v, at), 0);
+                mark_area(t, marks, (const fg_id *)(const void *)r, view, area_of(op, r, v, at), 0);
             }
         } else if (op == FG_MAP && size_of(view) == count && is_dense(view)) {
             mark_alike(t, first, count, view->base, marks);
         } else {
-            mark_stretches(t, op, r, v, first, marks);
+            mark_stretches(t, op, r, v, &of, marks);
         }
     }
 }
@@ -157,42 +170,42 @@ static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, area at
 {
     const double one = 1.0, *const z = t->data + (block - t->args[block].b), *const zi = z + at.row * r->cols + at.col;
     const fg_id k = fg_record_view(r, 0)->cols;
-    double *aside[FG_MAX_VIEWS] = {partials, NULL, NULL};
-    step s = {t, r, op, at, t->scratch, aside, 0};
+    double *aside[FG_MAX_ARITY] = {partials, NULL, NULL};
+    const fg_slots slots = fg_slots_of(t);
+    step s = {&slots, r, op, {block - t->args[block].b, NULL}, at, t->scratch, aside, 0, 0};
     if (op == FG_LAYER) {
         aside[0] = take(&s.scratch, k);
         aside[1] = take(&s.scratch, k);
         aside[2] = r->views > 2 ? partials++ : NULL;
-        (void)fg_layer_reverse_all(&s, zi, &one);
+        (void)fg_layer_reverse(&s, zi, &one);
         for (fg_id j = 0; j < k; j++) {
             partials[2 * j] = aside[1][j];
             partials[2 * j + 1] = aside[0][j];
         }
     } else if (op == FG_MAP) {
-        double each[FG_MAX_VIEWS];
-        for (fg_id v = 0; v < FG_MAX_VIEWS; v++)
+        double each[FG_MAX_ARITY];
+        for (fg_id v = 0; v < FG_MAX_ARITY; v++)
             aside[v] = each + v;
-        fg_map_reverse(&s, zi, &one, 0, 0);
+        (void)fg_map_reverse(&s, zi, &one);
         memcpy(partials, each, (size_t)fg_op_table[r->param].parents * sizeof *each);
     } else if (op == FG_CROSS_ENTROPY) {
-        fg_cross_entropy_reverse(&s, 1.0);
+        (void)fg_cross_entropy_reverse(&s, zi, &one);
     } else if (fg_op_is_softmax(op)) {
         double *const dz = take(&s.scratch, r->cols);
         memset(dz, 0, r->cols * sizeof *dz);
         dz[at.col] = 1.0;
         s.at = (area){at.row, 0, 1, r->cols};
-        fg_rows_reverse(&s, z + (size_t)at.row * r->cols, dz);
+        (void)fg_rows_reverse(&s, z + (size_t)at.row * r->cols, dz);
     } else {
-        fg_rows_reverse(&s, zi, &one);
+        (void)fg_rows_reverse(&s, zi, &one);
     }
 }
 
 /* Those of an inline or pooled node. */
 static fg_id list_node(const fg_tape *t, fg_id i, fg_id *ids, double *partials)
 {
-    fg_id pair[2];
-    const fg_id *operands;
-    const fg_id count = fg_tape_operands(t, i, pair, &operands);
+    fg_id count;
+    const fg_id *const operands = fg_tape_operands(t, i, &count);
     const int op = fg_tape_op(t, i), arity = fg_op_table[op].arity;
     const size_t each[3] = {1, 1, 1};
     const double one = 1.0, *x[3] = {NULL, NULL, NULL};
@@ -221,6 +234,8 @@ fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
     fg_record *const r = fg_tape_record(t, block);
     const fg_id k = block == i && t->args[block].b == 0 ? 0 : i - (block - t->args[block].b);
     const area at = {k / r->cols, k % r->cols, 1, 1};
+    if (op == FG_CALL)
+        return fg_tape_callee(t, r)->steps->operands(fg_tape_callee(t, r), t, r, k, ids, partials);
     if (ids)
         list_ids(op, r, at, ids);
     if (partials)

@@ -66,9 +66,9 @@ static void max_reverse(size_t n, const double *x, double largest, double dz, do
 }
 
 /* z: a number for each row, or softmax and log_softmax, a row for each. */
-void fg_rows_forward(step *s, double *z)
+int fg_rows_forward(step *s, double *z)
 {
-    const fg_kernels *const kernels = s->t->kernels;
+    const fg_kernels *const kernels = s->slots->kernels;
     const rows x = lay_out_rows(s, DATA);
     for (size_t i = 0; i < x.count; i++) {
         const double *const row = x.m.p + (ptrdiff_t)i * x.m.row;
@@ -79,6 +79,7 @@ void fg_rows_forward(step *s, double *z)
         else
             z[i] = reduced(kernels, s->op, x.length, row);
     }
+    return FG_OK;
 }
 
 /* Of FG_SUM and FG_MEAN, in place, however the operands lie. */
@@ -92,7 +93,7 @@ static void sum_reverse(const step *s, const double *dz)
         return;
     for (fg_id i = 0; i < a.rows; i++) {
         const double di = dz[single ? 0 : i], d = s->op == FG_SUM ? di : di / n;
-        double *const row = s->t->grad + (is_listed(view) ? 0 : fg_record_slot(s->r, view, a.row + i, 0));
+        double *const row = s->slots->grad + (is_listed(view) ? 0 : fg_record_slot(s->r, view, a.row + i, 0));
         if (is_listed(view))
             for (fg_id j = 0; j < a.cols; j++)
                 row[fg_record_slot(s->r, view, a.row + i, j)] += d;
@@ -112,17 +113,17 @@ static void sum_reverse(const step *s, const double *dz)
  *   FG_LOGSUMEXP    dx += dz softmax(x)       FG_LOG_SOFTMAX  dx += dz - exp(z) sum(dz)
  *
  * z and dz: of the first result at s->at. */
-void fg_rows_reverse(step *s, const double *z, const double *dz)
+int fg_rows_reverse(step *s, const double *z, const double *dz)
 {
-    const fg_kernels *const kernels = s->t->kernels;
+    const fg_kernels *const kernels = s->slots->kernels;
     const int op = s->op;
     if ((op == FG_SUM || op == FG_MEAN) && !s->aside) {
         sum_reverse(s, dz);
-        return;
+        return FG_OK;
     }
     const rows dx = lay_out_rows(s, GRADIENTS);
     if (!dx.m.p)
-        return;
+        return FG_OK;
     rows x = {0, 0, {NULL, 0, 0, 0}};
     if (op == FG_MAX || op == FG_LOGSUMEXP)
         x = lay_out_rows(s, DATA);
@@ -159,25 +160,25 @@ void fg_rows_reverse(step *s, const double *z, const double *dz)
         }
     }
     add_copied(s, 0, operand_area(s, 0), NULL, dx.m);
+    return FG_OK;
 }
 
 /* The reached results alone: rows of which all is reached together, and each of the others with zeros for what is
  * not. These change nothing even where a result is nan, for then all results of its row are. */
-void fg_rows_reverse_reached(step *s, const double *z, const double *dz, fg_id first)
+int fg_rows_reverse_reached(step *s, const double *z, const double *dz)
 {
-    const fg_tape *const t = s->t;
     const fg_record *const r = s->r;
     const fg_id all = r->rows * r->cols, wide = fg_op_is_softmax(s->op) ? r->cols : 1;
-    for (fg_id k = next_result(t, first, 0, all, 1); k < all;) {
+    for (fg_id k = next_result(&s->of, 0, all, 1); k < all;) {
         const fg_id row = k / wide;
-        fg_id end = next_result(t, first, row * wide, all, 0) / wide; /* rows before this one are reached whole */
+        fg_id end = next_result(&s->of, row * wide, all, 0) / wide; /* rows before this one are reached whole */
         const int whole = end > row;
         const double *d = dz + row * wide;
-        s->scratch = t->scratch;
+        s->scratch = s->slots->scratch;
         if (!whole) {
             double *const masked = take(&s->scratch, wide);
             memcpy(masked, d, wide * sizeof *masked);
-            clear_unreached(t, first, row * wide, wide, masked);
+            clear_unreached(&s->of, row * wide, wide, masked);
             d = masked;
             end = row + 1;
         }
@@ -185,38 +186,65 @@ void fg_rows_reverse_reached(step *s, const double *z, const double *dz, fg_id f
             s->at = (area){row, 0, end - row, wide};
         else
             s->at = r->cols > 1 ? (area){0, row, 1, end - row} : (area){row, 0, end - row, 1};
-        fg_rows_reverse(s, z + row * wide, d);
-        k = next_result(t, first, end * wide, all, 1);
+        (void)fg_rows_reverse(s, z + row * wide, d);
+        k = next_result(&s->of, end * wide, all, 1);
     }
+    return FG_OK;
+}
+
+int fg_rows_fits(int op, fg_record *r)
+{
+    const fg_view *const x = fg_record_view(r, 0);
+    if (r->views != 1 || r->extra != 0)
+        return 0;
+    if (fg_op_is_softmax(op))
+        return x->rows == r->rows && x->cols == r->cols;
+    return x->rows > 0 && x->cols > 0 && (is_single(r) || r->rows * r->cols == x->rows);
 }
 
 /* z (1, 1) = the mean over the rows of x (m, n) of -log_softmax(row)[label]; extra is a label for each. */
-double fg_cross_entropy_forward(step *s)
+int fg_cross_entropy_forward(step *s, double *z)
 {
     const area a = operand_area(s, 0);
     const fg_id *const label = fg_record_extra(s->r);
     const matrix x = lay_out(s, 0, DATA, a, NULL, must_copy(fg_record_view(s->r, 0), 1));
     double total = 0.0;
     for (fg_id i = 0; i < a.rows; i++) {
-        s->t->kernels->log_softmax(a.cols, x.p + (ptrdiff_t)i * x.row, s->scratch);
+        s->slots->kernels->log_softmax(a.cols, x.p + (ptrdiff_t)i * x.row, s->scratch);
         total -= s->scratch[label[i]];
     }
-    return total / a.rows;
+    z[0] = total / a.rows;
+    return FG_OK;
 }
 
 /* dx (m, n) += dz / m * (softmax(row) - 1 where the label is). */
-void fg_cross_entropy_reverse(step *s, double dz)
+int fg_cross_entropy_reverse(step *s, const double *z, const double *dz)
 {
     const area a = operand_area(s, 0);
     const fg_id *const label = fg_record_extra(s->r);
     const int copy = must_copy(fg_record_view(s->r, 0), 1);
     const matrix x = lay_out(s, 0, DATA, a, NULL, copy), dx = lay_out(s, 0, GRADIENTS, a, NULL, copy);
-    const double d = dz / a.rows;
+    const double d = dz[0] / a.rows;
+    (void)z;
     for (fg_id i = 0; i < a.rows && dx.p; i++) {
         double *const row = dx.p + (ptrdiff_t)i * dx.row;
-        s->t->kernels->softmax(a.cols, x.p + (ptrdiff_t)i * x.row, s->scratch);
-        s->t->kernels->axpy(a.cols, d, s->scratch, row);
+        s->slots->kernels->softmax(a.cols, x.p + (ptrdiff_t)i * x.row, s->scratch);
+        s->slots->kernels->axpy(a.cols, d, s->scratch, row);
         row[label[i]] -= d;
     }
     add_copied(s, 0, a, NULL, dx);
+    return FG_OK;
+}
+
+/* It has one result. */
+int fg_cross_entropy_reverse_reached(step *s, const double *z, const double *dz)
+{
+    return fg_cross_entropy_reverse(s, z, dz);
+}
+
+int fg_cross_entropy_fits(int op, fg_record *r)
+{
+    const fg_view *const x = fg_record_view(r, 0);
+    (void)op;
+    return r->views == 1 && is_single(r) && x->rows > 0 && x->rows == r->extra;
 }

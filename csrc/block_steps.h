@@ -1,36 +1,33 @@
-/* block_steps.h: the forward and the reverse step of each instruction, which block.c and block_operands.c call.
+/* block_steps.h: the steps of each kind of instruction, which block.c and block_operands.c call. A kind is a word in
+ * the column `steps` of ops.def, and has all of them, or the build fails.
  *
- * z and dz are the results and their gradients, those of the first result at s->at unless it is said otherwise. A
- * reverse step adds to the gradients of the operands; of the results that are reached, only by theirs.
+ *   fits              whether the operands of the record have the shapes in block.h
+ *   forward           compute all results, to z. FG_OK; FG_E_INTERRUPTED; or FG_E_DOMAIN, and s->done is at fault
+ *   reverse           add to the gradients of the operands by those of the results at s->at, which are all of them, or
+ *                     with s->aside one: z and dz are of the first. FG_OK; or FG_E_INTERRUPTED, with s->done blocks
+ *                     done, and the next call goes on from there
+ *   reverse_reached   the same by those of all results that are reached. Also FG_E_MEMORY, with nothing done: if there
+ *                     is no scratch memory of s->wanted doubles for the next call, that will do without
  */
 #ifndef FG_BLOCK_STEPS_H
 #define FG_BLOCK_STEPS_H
 
 #include "block_matrix.h"
 
+#define FG_STEPS(kind)                                                          \
+    int fg_##kind##_fits(int op, fg_record *r);                                 \
+    int fg_##kind##_forward(step *s, double *z);                                \
+    int fg_##kind##_reverse(step *s, const double *z, const double *dz);        \
+    int fg_##kind##_reverse_reached(step *s, const double *z, const double *dz)
+
+FG_STEPS(layer);
+FG_STEPS(map);
+FG_STEPS(rows); /* reductions and softmax */
+FG_STEPS(cross_entropy);
+FG_STEPS(call);
+#undef FG_STEPS
+
 /* How much scratch memory a layer's steps need, whole or in part. */
-size_t fg_layer_scratch(const fg_tape *t, fg_record *r);
-
-/* FG_OK or FG_E_INTERRUPTED. */
-int fg_layer_forward(step *s, double *z);
-
-/* FG_OK or FG_E_INTERRUPTED, with s->done blocks done; the next call goes on from there. With s->aside z and dz are
- * those of the only result at s->at, else of result (0, 0). */
-int fg_layer_reverse_all(step *s, const double *z, const double *dz);
-int fg_layer_reverse_reached(step *s, const double *z, const double *dz, fg_id first);
-
-/* Returns how many results there are, or the first at fault. */
-size_t fg_map_forward(step *s, double *z);
-/* some: only those results count that are reached. */
-void fg_map_reverse(step *s, const double *z, const double *dz, int some, fg_id first);
-void fg_map_reverse_reached(step *s, const double *z, const double *dz, fg_id first);
-
-/* Of reductions and softmax. */
-void fg_rows_forward(step *s, double *z);
-void fg_rows_reverse(step *s, const double *z, const double *dz);
-void fg_rows_reverse_reached(step *s, const double *z, const double *dz, fg_id first);
-
-double fg_cross_entropy_forward(step *s);
-void fg_cross_entropy_reverse(step *s, double dz);
+size_t fg_layer_scratch(const fg_kernels *kernels, fg_record *r);
 
 #endif

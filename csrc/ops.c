@@ -14,7 +14,7 @@ const fg_op_info fg_op_table[FG_OPS] = {
 #include "ops.def"
     [FG_CUSTOM] = {"CUSTOM", "", "", "", "", "a node that the user made", "", -1, -1, 0},
     [FG_LOCAL] = {"LOCAL", "", "", "", "", "a node with given partial derivatives", "", -1, -1, 0},
-#define FG_BLOCK(ID, name, symbol, formula, edge) \
+#define FG_BLOCK(ID, name, steps, symbol, formula, edge) \
     [FG_##ID] = {#ID, #name, "", symbol, "", formula, edge, -1, -1, 0},
 #include "ops.def"
     [FG_RUN] = {"RUN", "", "", "", "", "the leaves of a tensor", "", -1, -1, 0},

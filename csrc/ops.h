@@ -55,6 +55,8 @@ typedef struct fg_op_info {
 
 extern const fg_op_info fg_op_table[FG_OPS];
 
+enum { FG_MAX_ARITY = 3 }; /* of rows of ops.def with a rule */
+
 static inline int fg_op_is_leaf(int op)
 {
     return op == FG_LEAF || op == FG_FROZEN;
@@ -84,6 +86,12 @@ static inline int fg_op_is_block(int op)
     return op > FG_LOCAL && op < FG_BLOCK_END;
 }
 
+/* Either: its operands are in the pool. */
+static inline int fg_op_is_in_pool(int op)
+{
+    return op >= FG_BINARY_END && op < FG_BLOCK_END;
+}
+
 /* Softmax or its logarithm: along the rows, as many results as operands. */
 static inline int fg_op_is_softmax(int op)
 {
@@ -93,7 +101,7 @@ static inline int fg_op_is_softmax(int op)
 /* The instruction works along the rows of its only view. */
 static inline int fg_op_is_along_rows(int op)
 {
-    return fg_op_is_block(op) && op != FG_LAYER && op != FG_MAP;
+    return fg_op_is_block(op) && op != FG_LAYER && op != FG_MAP && op != FG_CALL;
 }
 
 /* How many pool entries a pooled opcode has for `count` operands: their ids, and for FG_LOCAL then as

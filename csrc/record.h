@@ -11,7 +11,7 @@
 
 enum { FG_SCRATCH_UNIT = 16 };
 
-enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2, FG_MAX_VIEWS = 3 };
+enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2 };
 
 /* A matrix of slots. */
 typedef struct fg_view {
@@ -28,9 +28,10 @@ typedef struct fg_view {
  */
 typedef struct fg_record {
     fg_id size;       /* of all of it, in words */
-    fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode */
+    fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode; FG_CALL: which of
+                         the tape's programs */
     fg_id rows, cols; /* of the result */
-    fg_id k;          /* FG_MAP: the immediate of a unary row */
+    fg_id k;          /* FG_MAP: the immediate of a unary row; FG_CALL: whether a slot is an operand twice */
     fg_id extra;      /* FG_CROSS_ENTROPY: as many labels as the view has rows */
     fg_id views;
     fg_id scratch;    /* how much scratch memory its steps need, in FG_SCRATCH_UNIT doubles */
@@ -48,20 +49,26 @@ static inline fg_id *fg_record_extra(fg_record *r)
     return (fg_id *)(void *)fg_record_view(r, r->views);
 }
 
-/* The ids that a view keeps: of a list all, else its base; how many in *count, and none if the view is empty. */
-static inline fg_id *fg_record_ids(fg_record *r, fg_view *v, fg_id *count)
+/* The ids that a view keeps: of a list all, else its base; how many in *count, and none if the view is empty. `words`:
+ * where the ids of lists are counted from; mostly the view's record, but see fg_operands in tape.h. */
+static inline fg_id *fg_view_ids(fg_id *words, fg_view *v, fg_id *count)
 {
     const int listed = (v->flags & FG_VIEW_LIST) != 0;
     *count = listed || v->rows == 0 ? v->rows * v->cols : v->cols > 0;
-    return listed ? (fg_id *)(void *)r + v->base : &v->base;
+    return listed ? words + v->base : &v->base;
 }
 
 /* The slot of element (row, col) of a view. */
-static inline fg_id fg_record_slot(const fg_record *r, const fg_view *v, fg_id row, fg_id col)
+static inline fg_id fg_view_slot(const fg_id *words, const fg_view *v, fg_id row, fg_id col)
 {
     if (v->flags & FG_VIEW_LIST)
-        return ((const fg_id *)(const void *)r)[v->base + row * v->cols + col];
+        return words[v->base + row * v->cols + col];
     return (fg_id)((int64_t)v->base + (int64_t)row * v->row_step + (int64_t)col * v->col_step);
+}
+
+static inline fg_id fg_record_slot(const fg_record *r, const fg_view *v, fg_id row, fg_id col)
+{
+    return fg_view_slot((const fg_id *)(const void *)r, v, row, col);
 }
 
 /* The lowest and the highest slot of a view that is no list and not empty. */
@@ -74,28 +81,6 @@ static inline void fg_view_extent(const fg_view *v, fg_id *lowest, fg_id *highes
     *(across < 0 ? &low : &high) += across;
     *lowest = (fg_id)low;
     *highest = (fg_id)high;
-}
-
-/* Slots from `first` to before `end`. */
-typedef struct fg_span {
-    fg_id first, end;
-} fg_span;
-
-/* A view as spans, of which these are how many and the k-th: of a list one for each id, of any other one from its
- * lowest slot to its highest, with what lies between; none of an empty view. */
-static inline fg_id fg_view_spans(const fg_view *v)
-{
-    return v->rows == 0 || v->cols == 0 ? 0 : v->flags & FG_VIEW_LIST ? v->rows * v->cols : 1;
-}
-
-static inline fg_span fg_record_span(const fg_record *r, const fg_view *v, fg_id k)
-{
-    fg_id lowest, highest;
-    if (v->flags & FG_VIEW_LIST)
-        lowest = highest = ((const fg_id *)(const void *)r)[v->base + k];
-    else
-        fg_view_extent(v, &lowest, &highest);
-    return (fg_span){lowest, highest + 1};
 }
 
 #endif

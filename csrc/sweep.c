@@ -34,33 +34,22 @@ static INLINED void apply(fg_tape *t, fg_id i)
     const double dz = grad[i], z = data[i];
 
     switch (fg_tape_op(t, i)) {
-#define FG_UNARY(ID, name, public, symbol, forward, dx_, ...) \
-    case FG_##ID: {                                           \
-        const double x = data[args.a];                        \
-        const int32_t k = (int32_t)args.b;                    \
-        (void)x, (void)z, (void)k;                            \
-        grad[args.a] += (dx_);                                \
-        break;                                                \
+#define FG_ROW(ID, arity, forward, dx_, dy_, dw_, status)                            \
+    case FG_##ID: {                                                                  \
+        const fg_id *const o = t->pool + args.a;                                     \
+        const fg_id a = arity > 2 ? o[0] : args.a, b = arity > 2 ? o[1] : args.b;    \
+        const double x = data[a], y = arity > 1 ? data[b] : 0.0;                     \
+        const double w = arity > 2 ? data[o[2]] : 0.0;                               \
+        const int32_t k = (int32_t)args.b;                                           \
+        (void)o, (void)b, (void)x, (void)y, (void)w, (void)z, (void)k;               \
+        grad[a] += (dx_);                                                            \
+        if (arity > 1)                                                               \
+            grad[b] += (dy_);                                                        \
+        if (arity > 2)                                                               \
+            grad[o[2]] += (dw_);                                                     \
+        break;                                                                       \
     }
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...) \
-    case FG_##ID: {                                                          \
-        const double x = data[args.a], y = data[args.b];                     \
-        (void)x, (void)y, (void)z;                                           \
-        grad[args.a] += (dx_);                                               \
-        grad[args.b] += (dy_);                                               \
-        break;                                                               \
-    }
-#define FG_TERNARY(ID, name, operands, public, symbol, forward, dx_, dy_, dw_, ...) \
-    case FG_##ID: {                                                                 \
-        const fg_id *const o = t->pool + args.a;                                    \
-        const double x = data[o[0]], y = data[o[1]], w = data[o[2]];                \
-        (void)x, (void)y, (void)w, (void)z;                                         \
-        grad[o[0]] += (dx_);                                                        \
-        grad[o[1]] += (dy_);                                                        \
-        grad[o[2]] += (dw_);                                                        \
-        break;                                                                      \
-    }
-#include "ops.def"
+#include "rows.def"
     case FG_LOCAL:
         for (fg_id k = 0; k < args.b; k++)
             grad[t->pool[args.a + k]] += pool_partial(t, args, k) * dz;
@@ -104,11 +93,10 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
         reached += fg_bits_count(marked);
     }
     if (reached == count)
-        fg_block_mark_operands(t, block, &s->marks, 0);
+        fg_block_mark_operands(t, block, &s->marks, FG_VISITED);
     else
         fg_block_mark_reached(t, block, &s->marks);
-    const int status = reached == count ? fg_block_reverse(t, block, &s->done)
-                                        : fg_block_reverse_reached(t, block, &s->done);
+    const int status = fg_block_apply(t, block, reached < count, &s->done);
     for (fg_id w = first >> 6; w <= i >> 6; w++) {
         if (status == FG_OK)
             word[w] &= ~t->marks.word[w];
@@ -117,20 +105,15 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
     return status == FG_OK ? FG_SWEEP_DONE : FG_SWEEP_MORE;
 }
 
-/* Mark the operands of node i, which is no part; without `leaves` those of an instruction that a sweep has to visit are
- * enough. */
-static void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
+/* Mark the operands of node i, which is no part; which: of an instruction. */
+static INLINED void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which)
 {
-    const int op = fg_tape_op(t, i);
-    if (fg_op_is_block(op)) {
-        fg_block_mark_operands(t, i, marks, leaves);
-    } else if (fg_op_is_scalar(op)) {
-        fg_id pair[2];
-        const fg_id *operands;
-        const fg_id count = fg_tape_operands(t, i, pair, &operands);
-        for (fg_id k = 0; k < count; k++)
-            fg_marks_add(marks, operands[k]);
-    }
+    fg_id count;
+    const fg_id *const ids = fg_tape_operands(t, i, &count);
+    for (fg_id k = 0; k < count; k++)
+        fg_marks_add(marks, ids[k]);
+    if (fg_op_is_block(fg_tape_op(t, i)))
+        fg_block_mark_operands(t, i, marks, which);
 }
 
 /* Visit node i, whatever it is: mark its operands and add to their gradients. FG_SWEEP_HOOK if it has a hook, and
@@ -148,7 +131,7 @@ static NOINLINE int visit(fg_tape *t, fg_sweep *s, fg_id i)
     }
     if (fg_tape_op(t, i) == FG_PART)
         return visit_parts(t, s, i);
-    mark_operands(t, i, &s->marks, 0);
+    mark_operands(t, i, &s->marks, FG_VISITED);
     if (op & FG_HOOK) {
         s->hook = i;
         return FG_SWEEP_HOOK;
@@ -164,10 +147,10 @@ int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
     const int op = fg_tape_op(t, i);
     int status = FG_OK;
     if (fg_op_is_block(op)) {
-        status = fg_block_reverse(t, i, done);
+        status = fg_block_apply(t, i, 0, done);
     } else if (op == FG_PART) {
         t->marks.word[i >> 6] = (uint64_t)1 << (i & 63u);
-        status = fg_block_reverse_reached(t, i + t->args[i].a, done);
+        status = fg_block_apply(t, i + t->args[i].a, 1, done);
         t->marks.word[i >> 6] = 0;
     } else {
         apply(t, i);
@@ -179,7 +162,7 @@ int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
  * that would push the loop's pointers out of registers. */
 #define IS_HOT(op) ((op) == FG_ADD || (op) == FG_MUL || (op) == FG_SUB || (op) == FG_RELU)
 
-/* Visit the marked nodes of word w, the highest first, with those that they mark in the same word. If it is not
+/* Visit the marked nodes of word `at`, the highest first, with those that they mark in the same word. If it is not
  * FG_SWEEP_DONE that visit() returned, it stops, with what is left marked in the word.
  *
  * Three things halve the time that a chain takes, where each node waits for the one before. The
@@ -187,61 +170,54 @@ int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
  * before counting bits: a branch is predicted, where a count would wait for this node's operands.
  * And the gradient just written is still in a register when its node comes next: reading it back
  * would wait for the store. */
-static int drain_word(fg_tape *t, fg_sweep *s, fg_id w)
+static int drain_word(fg_tape *t, fg_sweep *s, fg_id at)
 {
     const uint8_t *const ops = t->op;
     const fg_args *const all_args = t->args;
     const double *const data = t->data;
     double *const grad = t->grad;
     uint64_t *const word = s->marks.word;
-    uint64_t marked = word[w];
+    uint64_t marked = word[at];
     unsigned bit = fg_bits_top(marked);
     fg_id last = 0; /* a node whose gradient is d_last, 0 if there is none */
     double d_last = 0.0;
 
 #define MARK(operand)                                        \
     do {                                                     \
-        if ((operand) >> 6 == w)                             \
+        if ((operand) >> 6 == at)                             \
             marked |= (uint64_t)1 << ((operand)&63u);        \
         else                                                 \
             fg_marks_add(&s->marks, (operand));              \
     } while (0)
 
     for (;;) {
-        const fg_id i = (w << 6) + bit;
+        const fg_id i = (at << 6) + bit;
         const int op = ops[i];
         const double dz = i == last ? d_last : grad[i];
         marked ^= (uint64_t)1 << bit;
 
-#define FG_UNARY(ID, name, public, symbol, forward, dx_, ...)                 \
-    if (IS_HOT(FG_##ID) && op == FG_##ID) {                                   \
-        const fg_id a = all_args[i].a;                                        \
-        const double x = data[a], z = data[i];           \
-        const int32_t k = 0;                                                  \
-        (void)x, (void)z, (void)k;                                            \
-        grad[a] = d_last = grad[a] + (dx_);                                   \
-        last = a;                                                             \
-        MARK(a);                                                              \
+#define FG_ROW(ID, arity, forward, dx_, dy_, dw_, status)                            \
+    if (IS_HOT(FG_##ID) && op == FG_##ID) {                                          \
+        const fg_id a = all_args[i].a, b = arity > 1 ? all_args[i].b : 0;            \
+        const double x = data[a], y = arity > 1 ? data[b] : 0.0, z = data[i], w = 0; \
+        const int32_t k = 0;                                                         \
+        (void)b, (void)x, (void)y, (void)w, (void)z, (void)k;                        \
+        grad[a] = d_last = grad[a] + (dx_);                                          \
+        if (arity > 1)                                                               \
+            grad[b] += (dy_); /* a == b adds twice, as it should */                  \
+        last = arity > 1 && a == b ? 0 : a;                                          \
+        MARK(a);                                                                     \
+        if (arity > 1)                                                               \
+            MARK(b);                                                                 \
     } else
-#define FG_BINARY(ID, name, public, symbol, parents, forward, dx_, dy_, ...)  \
-    if (IS_HOT(FG_##ID) && op == FG_##ID) {                                   \
-        const fg_id a = all_args[i].a, b = all_args[i].b;                     \
-        const double x = data[a], y = data[b], z = data[i];           \
-        (void)x, (void)y, (void)z;                                            \
-        grad[a] = d_last = grad[a] + (dx_);                                   \
-        grad[b] += (dy_); /* a == b adds twice, as it should */               \
-        last = a != b ? a : 0;                                                \
-        MARK(a);                                                              \
-        MARK(b);                                                              \
-    } else
-#include "ops.def"
+#include "rows.def"
         {
             if (op != FG_LEAF) {
-                word[w] = marked;
+                word[at] = marked;
                 const int stopped = visit(t, s, i);
                 if (FG_UNLIKELY(stopped != FG_SWEEP_DONE))
                     return stopped;
-                marked = word[w];
+                marked = word[at];
                 last = 0;
             }
         }
@@ -255,7 +231,7 @@ static int drain_word(fg_tape *t, fg_sweep *s, fg_id w)
             break;
     }
 #undef MARK
-    word[w] = 0;
+    word[at] = 0;
     return FG_SWEEP_DONE;
 }
 
@@ -310,7 +286,7 @@ void fg_sweep_cancel(fg_tape *t, fg_sweep *s)
     fg_tape_sweep_end(t, s);
 }
 
-fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which which, fg_id *words, uint64_t *masks,
                      int *hooked)
 {
     fg_id found = 0, highest = 0, last = 0; /* last: the node whose operands have been marked */
@@ -334,7 +310,7 @@ fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *word
                 *hooked |= (t->op[i] & FG_HOOK) != 0;
                 const fg_id node = op == FG_PART ? i + t->args[i].a : i;
                 if (node != last) /* the parts of one instruction follow each other, and it */
-                    mark_operands(t, node, &t->marks, 1);
+                    mark_operands(t, node, &t->marks, which);
                 last = node;
             }
             t->marks.summary[s] &= ~((uint64_t)1 << top);

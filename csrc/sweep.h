@@ -24,7 +24,7 @@ enum { FG_SWEEP_DONE = 0, FG_SWEEP_MORE = 1, FG_SWEEP_HOOK = 2 };
 int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words);
 
 /* Add to the gradients of node i's operands by its own rule, hook or no hook; a leaf and FG_CUSTOM
- * have none. At any time, also between two calls of fg_sweep_run. Returns what fg_block_reverse does. */
+ * have none. At any time, also between two calls of fg_sweep_run. Returns what fg_block_apply does. */
 int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done);
 
 /* End a sweep early; the gradients added so far stay. */
@@ -32,9 +32,10 @@ void fg_sweep_cancel(fg_tape *t, fg_sweep *s);
 
 /* The nodes that sweeps from these outputs can visit or add to, leaves too, changing nothing: in words of
  * 64 ids, the highest first, which nodes of the word. Returns how many words; both arrays have room for
- * FG_MARKS_WORDS(n). Of an instruction's results one stands for all: its operands are reached if one is.
+ * FG_MARKS_WORDS(n). which: FG_FLOWN_TO, or FG_ALL with what constants are computed from. Of an instruction's results
+ * one stands for all: its operands are reached if one is.
  * *hooked: whether one of the nodes has a hook, whose rule may do anything to any gradient. */
-fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which which, fg_id *words, uint64_t *masks,
                      int *hooked);
 
 #endif

@@ -121,8 +121,34 @@ static void free_spare(fg_tape *t)
     }
 }
 
+int fg_tape_init_closed(fg_tape *t, const fg_kernels *kernels, const fg_mem *mem, fg_id nodes, fg_id operands)
+{
+    memset(t, 0, sizeof *t);
+    t->mem = *mem;
+    t->kernels = kernels;
+    t->limit = FG_MAX_ID;
+    t->busy = 1;
+    int status = resize_nodes(t, nodes + 1);
+    if (status == FG_OK && operands > 0)
+        status = fg_mem_resize(&t->mem, (void **)&t->pool, 0, operands, sizeof *t->pool);
+    if (status < 0) {
+        fg_tape_free(t);
+        return status;
+    }
+    t->pool_capacity = operands;
+    set_room(t);
+    fg_tape_push_leaf(t, 0.0);
+    t->owner[0] = &t->sentinel;
+    return FG_OK;
+}
+
 void fg_tape_free(fg_tape *t)
 {
+    for (fg_id k = t->n_programs; k-- > 0;)
+        if (k < t->n_programs && t->programs[k].callee) {
+            t->programs[k].count = 1;
+            fg_tape_release_program(t, k);
+        }
     free_spare(t);
     (void)fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, 0, sizeof *t->pool);
     (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, 0, sizeof *t->scratch);
@@ -168,6 +194,52 @@ int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
     return FG_OK;
 }
 
+/* ---- programs that are called ---- */
+
+int64_t fg_tape_hold_program(fg_tape *t, fg_callee *c)
+{
+    fg_id place = t->n_programs;
+    for (fg_id k = 0; k < t->n_programs; k++) {
+        if (t->programs[k].callee == c) {
+            t->programs[k].count++;
+            return k;
+        }
+        if (!t->programs[k].callee && place == t->n_programs)
+            place = k;
+    }
+    if (place == t->n_programs) {
+        const int status = fg_mem_resize(&t->mem, (void **)&t->programs, place, (size_t)place + 1, sizeof *t->programs);
+        if (status < 0)
+            return status;
+        t->n_programs++;
+    }
+    t->programs[place] = (fg_called){c, 1};
+    c->holders++;
+    return place;
+}
+
+void fg_tape_release_program(fg_tape *t, fg_id place)
+{
+    fg_callee *const c = t->programs[place].callee;
+    if (--t->programs[place].count > 0)
+        return;
+    t->programs[place].callee = NULL;
+    fg_id n = t->n_programs;
+    while (n > 0 && !t->programs[n - 1].callee)
+        n--;
+    if (n < t->n_programs)
+        (void)fg_mem_resize(&t->mem, (void **)&t->programs, t->n_programs, n, sizeof *t->programs);
+    t->n_programs = n;
+    if (--c->holders == 0)
+        c->steps->free(c);
+}
+
+/* Node i, an FG_CALL, goes. */
+static void release_call(fg_tape *t, fg_id i)
+{
+    fg_tape_release_program(t, fg_tape_record(t, i)->param);
+}
+
 /* ---- appending ---- */
 
 fg_id fg_tape_push_leaves(fg_tape *t, fg_id count)
@@ -193,6 +265,8 @@ fg_id fg_tape_push_block(fg_tape *t, int op, fg_id count)
     const fg_id record = t->npool, i = t->n;
     const fg_id size = ((const fg_record *)(const void *)(t->pool + record))->size;
     assert(fg_op_is_block(op) && size <= t->pool_capacity - record && count < t->room - i);
+    if (FG_UNLIKELY(op == FG_CALL))
+        t->programs[((const fg_record *)(const void *)(t->pool + record))->param].count++;
     t->npool = record + size;
     if (count == 0)
         return fg_tape_push(t, op, record, 0, t->data[i]);
@@ -210,6 +284,8 @@ fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool)
     const fg_id i = t->n - 1;
     const fg_id parts = fg_op_is_block(fg_tape_op(t, i)) ? t->args[i].b : 0;
     assert(n <= i - parts && npool <= t->npool);
+    if (FG_UNLIKELY(fg_tape_op(t, i) == FG_CALL))
+        release_call(t, i);
     memmove(t->data + n, t->data + (i - parts), (parts ? parts : 1) * sizeof *t->data);
     t->n = n;
     t->npool = npool;
@@ -234,21 +310,20 @@ fg_id fg_tape_push_pooled(fg_tape *t, int op, const fg_id *operands, fg_id count
     return fg_tape_push(t, op, offset, count, data);
 }
 
-fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id inline_pair[2], const fg_id **operands)
+void fg_tape_views(const fg_tape *t, fg_id i, fg_operands *o)
 {
-    const fg_args args = t->args[i];
-    const int op = fg_tape_op(t, i);
-    assert(fg_op_is_scalar(op) || op == FG_FROZEN);
-    if (op == FG_FROZEN)
-        return 0;
-    if (fg_op_is_pooled(op)) {
-        *operands = t->pool + args.a;
-        return args.b;
+    if (fg_op_is_block(fg_tape_op(t, i))) {
+        fg_record *const r = fg_tape_record(t, i);
+        o->count = r->views;
+        o->view = fg_record_view(r, 0);
+        o->words = (fg_id *)(void *)r;
+    } else {
+        fg_id n;
+        o->words = fg_tape_operands(t, i, &n);
+        o->view = &o->list;
+        o->list = (fg_view){FG_VIEW_LIST, 0, 1, n, (int32_t)n, 1};
+        o->count = n > 0;
     }
-    inline_pair[0] = args.a;
-    inline_pair[1] = args.b;
-    *operands = inline_pair;
-    return (fg_id)fg_op_inline_arity(op);
 }
 
 void fg_tape_freeze(fg_tape *t, fg_id i, int on)
@@ -388,8 +463,10 @@ static fg_id drop(fg_tape *t, fg_id i)
         if (parts_are_held(t, i))
             return i;
         parts = t->args[i].b;
+        if (FG_UNLIKELY(op == FG_CALL))
+            release_call(t, i);
     }
-    if (fg_op_is_block(op) || fg_op_is_pooled(op))
+    if (fg_op_is_in_pool(op))
         t->npool = t->args[i].a; /* what is in the pool is in node order */
     if (t->boxes > 0)
         for (fg_id k = 0; k <= parts; k++)
@@ -527,21 +604,29 @@ static void mark_words(uint64_t *word, fg_id first, fg_id end)
         word[w] |= fg_marks_mask(w, first, end);
 }
 
-/* Mark what keeps a tensor, or the results and the operands of a block instruction, node i, together:
- * what lies between the slots of an operand as well, so that their distances stay. */
-static void mark_block(fg_tape *t, fg_id i)
+/* How many nodes right below node i go with it: the leaves of a run, or an instruction's parts. */
+static fg_id parts_of(const fg_tape *t, fg_id i)
+{
+    const int op = fg_tape_op(t, i);
+    return op == FG_RUN || fg_op_is_block(op) ? t->args[i].b : 0;
+}
+
+/* Mark what node i keeps: its parts, and its operands with what lies between the slots of a view, so that their
+ * distances stay. */
+static void mark_kept(fg_tape *t, fg_id i)
 {
     uint64_t *const word = t->marks.word;
-    mark_words(word, i - t->args[i].b, i);
-    if (fg_tape_op(t, i) == FG_RUN)
-        return;
-    fg_record *const r = fg_tape_record(t, i);
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *view = fg_record_view(r, v);
-        const fg_id spans = fg_view_spans(view);
-        for (fg_id k = 0; k < spans; k++) {
-            const fg_span s = fg_record_span(r, view, k);
-            mark_words(word, s.first, s.end);
+    fg_operands o;
+    fg_tape_views(t, i, &o);
+    mark_words(word, i - parts_of(t, i), i);
+    for (fg_id v = 0; v < o.count; v++) {
+        fg_id count, lowest, highest, *const ids = fg_view_ids(o.words, o.view + v, &count);
+        if (o.view[v].flags & FG_VIEW_LIST) {
+            for (fg_id k = 0; k < count; k++)
+                word[ids[k] >> 6] |= (uint64_t)1 << (ids[k] & 63u);
+        } else if (count > 0) {
+            fg_view_extent(o.view + v, &lowest, &highest);
+            mark_words(word, lowest, highest + 1);
         }
     }
 }
@@ -578,14 +663,12 @@ void fg_tape_mark_living(fg_tape *t)
             marked ^= (uint64_t)1 << bit;
             done |= (uint64_t)1 << bit;
             if (FG_UNLIKELY(!fg_op_is_scalar(op))) {
-                if (op == FG_FROZEN)
-                    continue;
                 const fg_id block = op == FG_PART ? i + args[i].a : i;
                 const uint64_t below = ((uint64_t)1 << bit) - 1u;
                 word[w] = marked | done;
                 if (op != FG_PART || !fg_marks_has(&t->marks, block)) {
                     word[block >> 6] |= (uint64_t)1 << (block & 63u);
-                    mark_block(t, block);
+                    mark_kept(t, block);
                 }
                 done |= word[w] & ~below; /* parts and instruction: their operands are marked */
                 marked = word[w] & below;
@@ -641,17 +724,29 @@ static inline fg_id renumber(const fg_tape *t, const run *r, fg_id operand)
     return t->rank[operand >> 6] + fg_bits_count(t->marks.word[operand >> 6] & before);
 }
 
-/* Move a record down the pool and its operands with their ids; returns where it is now. */
-static fg_id slide_record(fg_tape *t, const run *r, fg_id from, fg_id to)
+/* How many pool entries a node has, by its opcode and what it keeps. */
+static fg_id pool_size(const fg_tape *t, int op, fg_args args)
 {
-    fg_record *record = (fg_record *)(void *)(t->pool + from);
-    for (fg_id v = 0; v < record->views; v++) {
-        fg_id count, *const ids = fg_record_ids(record, fg_record_view(record, v), &count);
+    if (fg_op_is_block(op))
+        return ((const fg_record *)(const void *)(t->pool + args.a))->size;
+    return fg_op_is_pooled(op) ? fg_op_pool_size(op, args.b) : 0;
+}
+
+/* Renumber the operands that a node has in the pool, and move them down to `to`; returns where they end. */
+static fg_id slide_pooled(fg_tape *t, const run *r, int op, fg_args args, fg_id to)
+{
+    fg_id *const words = t->pool + args.a, size = pool_size(t, op, args);
+    fg_record *const record = (fg_record *)(void *)words;
+    const fg_id views = fg_op_is_block(op) ? record->views : 1;
+    for (fg_id v = 0; v < views; v++) {
+        fg_id *ids = words, count = args.b;
+        if (fg_op_is_block(op))
+            ids = fg_view_ids(words, fg_record_view(record, v), &count);
         for (fg_id k = 0; k < count; k++)
             ids[k] = renumber(t, r, ids[k]);
     }
-    memmove(t->pool + to, t->pool + from, record->size * sizeof *t->pool);
-    return to;
+    memmove(t->pool + to, words, size * sizeof *words);
+    return to + size;
 }
 
 /* Move a run's `count` nodes down, and their operands' ids with them; *npool: where the pool ends. */
@@ -665,19 +760,12 @@ static void slide(fg_tape *t, const run *r, fg_id count, fg_id *npool)
     for (fg_id i = to; i < to + count; i++) {
         const int op = fg_tape_op(t, i);
         fg_args args = t->args[i + r->shift];
-        if (FG_UNLIKELY(!fg_op_is_scalar(op))) {
-            if (fg_op_is_block(op)) {
-                args.a = slide_record(t, r, args.a, *npool);
-                *npool += ((const fg_record *)(const void *)(t->pool + args.a))->size;
+        if (FG_UNLIKELY(!fg_op_is_inline(op))) {
+            if (fg_op_is_in_pool(op)) {
+                const fg_id end = slide_pooled(t, r, op, args, *npool);
+                args.a = *npool;
+                *npool = end;
             }
-        } else if (FG_UNLIKELY(fg_op_is_pooled(op))) {
-            for (fg_id k = 0; k < args.b; k++)
-                t->pool[*npool + k] = renumber(t, r, t->pool[args.a + k]);
-            const fg_id size = fg_op_pool_size(op, args.b);
-            memmove(t->pool + *npool + args.b, t->pool + args.a + args.b,
-                    (size - args.b) * sizeof *t->pool);
-            args.a = *npool;
-            *npool += size;
         } else if (op != FG_LEAF) {
             args.a = renumber(t, r, args.a);
             if (fg_op_inline_arity(op) == 2)
@@ -695,10 +783,8 @@ static void slide(fg_tape *t, const run *r, fg_id count, fg_id *npool)
 /* Where the pool entries of node i end; 0 if it has none. */
 static fg_id pool_end(const fg_tape *t, fg_id i)
 {
-    const int op = fg_tape_op(t, i);
-    if (fg_op_is_block(op))
-        return t->args[i].a + fg_tape_record(t, i)->size;
-    return fg_op_is_pooled(op) ? t->args[i].a + fg_op_pool_size(op, t->args[i].b) : 0;
+    const fg_id size = pool_size(t, fg_tape_op(t, i), t->args[i]);
+    return size > 0 ? t->args[i].a + size : 0;
 }
 
 /* Give the marks of a sweep under way to the ids that the nodes will have. Those are no larger, so that no mark
@@ -742,6 +828,10 @@ fg_id fg_tape_collect(fg_tape *t)
         if (t->boxes > 0)
             for (fg_id i = first; i < n; i = next_with_mark(word, i + 1, n, 0))
                 bury_box(t, i);
+        if (t->n_programs > 0)
+            for (fg_id i = first; i < n; i = next_with_mark(word, i + 1, n, 0))
+                if (fg_tape_op(t, i) == FG_CALL)
+                    release_call(t, i);
         for (fg_id i = next_with_mark(word, first, n, 1); i < n;) {
             const fg_id end = next_with_mark(word, i, n, 0);
             const run r = {first, i, i - to};
@@ -764,23 +854,15 @@ fg_id fg_tape_collect(fg_tape *t)
 /* Whether node i has an operand from `first` to before `end`, or a view whose slots lie on both sides. */
 static int uses(const fg_tape *t, fg_id i, fg_id first, fg_id end)
 {
-    const int op = fg_tape_op(t, i);
-    if (fg_op_is_scalar(op)) {
-        fg_id pair[2];
-        const fg_id *operands;
-        const fg_id count = fg_tape_operands(t, i, pair, &operands);
-        for (fg_id k = 0; k < count; k++)
-            if (operands[k] >= first && operands[k] < end)
-                return 1;
-        return 0;
-    }
-    fg_record *const r = fg_op_is_block(op) ? fg_tape_record(t, i) : NULL;
-    for (fg_id v = 0; r && v < r->views; v++) {
-        const fg_view *view = fg_record_view(r, v);
-        const fg_id spans = fg_view_spans(view);
-        for (fg_id k = 0; k < spans; k++) {
-            const fg_span s = fg_record_span(r, view, k);
-            if (s.first < end && s.end > first)
+    fg_operands o;
+    fg_tape_views(t, i, &o);
+    for (fg_id v = 0; v < o.count; v++) {
+        fg_id count, lowest, highest, *const ids = fg_view_ids(o.words, o.view + v, &count);
+        for (fg_id k = 0; k < count; k++) {
+            lowest = highest = ids[k];
+            if (!(o.view[v].flags & FG_VIEW_LIST))
+                fg_view_extent(o.view + v, &lowest, &highest);
+            if (lowest < end && highest >= first)
                 return 1;
         }
     }
@@ -803,8 +885,7 @@ void fg_tape_pass(fg_tape *t, fg_id i)
 
 /* ---- checking ---- */
 
-/* Of a block instruction: its parts and its operands are where they should be. Of a part: there is an
- * instruction that it is of. */
+/* Of a block instruction: its parts are where they should be. Of a part: there is an instruction that it is of. */
 static int block_check(const fg_tape *t, fg_id i)
 {
     if (fg_tape_op(t, i) == FG_PART) {
@@ -818,7 +899,10 @@ static int block_check(const fg_tape *t, fg_id i)
     for (fg_id k = first; k < i; k++)
         if (fg_tape_op(t, k) != FG_PART || k + t->args[k].a != i)
             return 0;
-    return !uses(t, i, first, FG_MAX_ID);
+    if (fg_tape_op(t, i) == FG_CALL
+        && (parts == 0 || r->param >= t->n_programs || !t->programs[r->param].callee))
+        return 0;
+    return 1;
 }
 
 int fg_tape_check(const fg_tape *t)
@@ -832,14 +916,13 @@ int fg_tape_check(const fg_tape *t)
         const int op = fg_tape_op(t, i);
         if (op == FG_RUN ? t->args[i].b >= i : !fg_op_is_scalar(op) && op != FG_FROZEN && !block_check(t, i))
             return 0;
-        if (fg_op_is_scalar(op)) {
-            fg_id pair[2];
-            const fg_id *operands;
-            const fg_id count = fg_tape_operands(t, i, pair, &operands);
-            for (fg_id k = 0; k < count; k++)
-                if (operands[k] >= i || t->op[operands[k]] == FG_RUN)
-                    return 0;
-        }
+        fg_operands o;
+        fg_tape_views(t, i, &o);
+        if (uses(t, i, i - parts_of(t, i), FG_MAX_ID))
+            return 0;
+        for (fg_id k = 0; k < o.count && o.view == &o.list && k < o.list.cols; k++)
+            if (t->op[o.words[k]] == FG_RUN)
+                return 0;
         if (pool_end(t, i)) {
             if (t->args[i].a != npool)
                 return 0;

@@ -44,11 +44,12 @@ cdef extern from "tape.h" nogil:
         FG_SOFTMAX
         FG_LOG_SOFTMAX
         FG_CROSS_ENTROPY
+        FG_CALL
         FG_RUN
         FG_PART
         FG_FROZEN
         FG_VIEW_CONSTANT
-        FG_MAX_VIEWS
+        FG_MAX_ARITY
         FG_NEG
         FG_POWI
         FG_RELU
@@ -110,6 +111,7 @@ cdef extern from "tape.h" nogil:
 
     fg_view *fg_record_view(fg_record *r, fg_id v)
     fg_id *fg_record_extra(fg_record *r)
+    fg_id fg_view_slot(const fg_id *words, const fg_view *v, fg_id row, fg_id col)
     fg_id fg_record_slot(const fg_record *r, const fg_view *v, fg_id row, fg_id col)
 
     ctypedef struct fg_sgd:
@@ -187,12 +189,20 @@ cdef extern from "tape.h" nogil:
         fg_marks marks
         fg_id hook
 
+    ctypedef struct fg_callee:
+        fg_id holders
+        void *owner
+
+    ctypedef struct fg_called:
+        fg_callee *callee
+
     ctypedef struct fg_tape:
         fg_id n
         fg_id room
         fg_id capacity
         fg_id limit
         fg_id npool
+        fg_id *pool
         fg_id pool_capacity
         uint8_t *op
         fg_args *args
@@ -206,12 +216,17 @@ cdef extern from "tape.h" nogil:
         int (*stop)() noexcept
         fg_id boxes
         fg_box *dead
+        fg_called *programs
+        fg_id n_programs
         uint64_t collections
         fg_mem mem
         double *scratch
         const fg_kernels *kernels
 
     int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
+    int64_t fg_tape_hold_program(fg_tape *t, fg_callee *c)
+    void fg_tape_release_program(fg_tape *t, fg_id place)
+    fg_callee *fg_tape_callee(const fg_tape *t, const fg_record *r)
     fg_id fg_tape_push_leaves(fg_tape *t, fg_id count)
     fg_id fg_tape_push_run(fg_tape *t, fg_id count)
     fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool)
@@ -224,7 +239,14 @@ cdef extern from "tape.h" nogil:
     int fg_tape_op(const fg_tape *t, fg_id i)
     double *fg_tape_gradient(const fg_tape *t, fg_id i)
     void fg_tape_freeze(fg_tape *t, fg_id i, bint on)
-    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
+
+    ctypedef struct fg_operands:
+        fg_id count
+        fg_view *view
+        fg_id *words
+
+    void fg_tape_views(const fg_tape *t, fg_id i, fg_operands *o)
+    fg_id *fg_tape_operands(const fg_tape *t, fg_id i, fg_id *count)
     void fg_tape_set_hook(fg_tape *t, fg_id i, bint on)
     void fg_tape_mark_living(fg_tape *t)
     void fg_tape_clear_marks(fg_tape *t)
@@ -242,7 +264,6 @@ cdef extern from "tape.h" nogil:
     void fg_tape_sweep_pause(const fg_tape *t, fg_sweep *s)
     fg_id fg_tape_collect(fg_tape *t)
     bint fg_tape_check(const fg_tape *t)
-    fg_id fg_tape_operands(const fg_tape *t, fg_id i, fg_id *inline_pair, const fg_id **operands)
     unsigned fg_bits_top(uint64_t w)
 
 
@@ -255,11 +276,15 @@ cdef extern from "sweep.h" nogil:
     int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words)
     int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
     void fg_sweep_cancel(fg_tape *t, fg_sweep *s)
-    fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+    ctypedef enum fg_which:
+        FG_ALL
+
+    fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which which, fg_id *words, uint64_t *masks,
                          int *hooked)
 
 
 cdef extern from "block.h" nogil:
+    bint fg_block_fits(int op, fg_record *r)
     fg_record *fg_block_begin(fg_tape *t, fg_id param, fg_id views, fg_id extra)
     fg_id fg_block_words(fg_id views, fg_id extra)
     void fg_block_view(fg_record *r, fg_id v, fg_view view)
@@ -268,6 +293,34 @@ cdef extern from "block.h" nogil:
     int fg_block_push(fg_tape *t, int op, fg_id rows, fg_id cols, int parts, const double *results,
                       fg_id *node)
     fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
+
+
+cdef extern from "program.h" nogil:
+    ctypedef struct fg_stretch:
+        fg_id first
+        fg_id count
+
+    ctypedef struct fg_program:
+        fg_callee callee
+        fg_tape body
+        fg_id area
+        fg_stretch *segments
+        fg_id n_segments
+        fg_id *results
+        fg_id n_results
+
+    enum:
+        FG_PROGRAM_RULE
+
+    int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_inputs, const fg_id *outputs,
+                       fg_id n_outputs, fg_program **made, fg_id **captured, fg_id *at)
+    void fg_program_forget(fg_program *p, fg_id *captured)
+    int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
+    int64_t fg_program_expand(const fg_program *p, fg_tape *t)
+    bint fg_program_wants(const fg_program *p, fg_id k)
+    void fg_program_free(fg_program *p)
+    int fg_program_fault(const fg_program *p, double *x, int32_t *k, int *status)
+    size_t fg_program_bytes(const fg_program *p)
 
 
 cdef extern from "cpu.h" nogil:

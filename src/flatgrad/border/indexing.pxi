@@ -3,7 +3,7 @@
 #
 # Positions are converted, and copied, before a slot is read.
 #
-# Uses elementwise, handles, instructions, numbers, operands, tape, views.
+# Uses elementwise, handles, instructions, numbers, operands, tape, tracing, views.
 
 cdef int position_of(object key, fg_id length, str what, fg_id *position) except -1:
     """The row or column that an int means."""
@@ -100,7 +100,7 @@ cdef object picked(Tensor t, object key):
     a.ndim = positions.ndim
     a.rows = positions.shape[0] if a.ndim == 2 else 1
     a.cols = positions.shape[a.ndim - 1]
-    if t.constant:
+    if t.constant and not is_recorded(first_slot(t)):
         numbers = np.empty(flat.shape[0])
         source = view_of(t)   # now: making objects may have moved it
         for k in range(flat.shape[0]):

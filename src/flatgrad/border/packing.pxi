@@ -2,7 +2,7 @@
 #
 # Ids are held from the first look to the last byte. Objects and their attributes are the matter of graphs.pxi.
 #
-# Uses addresses, entries, handles, python, tape.
+# Uses addresses, callees, entries, handles, python, tape.
 
 cdef struct Part:
     fg_id *ids            # [capacity] the entries that are saved
@@ -64,36 +64,24 @@ cdef int find_part(Part *p, list members, list ends, _Graph graph, object memo, 
     others that are held are members. DEEP: also what has been copied is an end: `memo` is (memo, done).
     PICKLING: also what is in another _Graph than this one. PACKING, LOOKING: likewise, and there are no more members.
     """
-    cdef fg_id first = 0, end = 0, i, k, v, row, col, count, slot, entry, last
-    cdef fg_id[2] pair
-    cdef const fg_id *operands
-    cdef fg_record *r
-    cdef fg_view *view
+    cdef fg_id first = 0, end = 0, i, v, row, col, entry, last
+    cdef fg_operands operands
     for o in members:
         add_entry(p, (<fg_handle *>o).id)
     while p.depth > 0:
         p.depth -= 1
         i = p.stack[p.depth]
         last = 0
-        if fg_op_is_block(fg_tape_op(&tape, i)):
-            r = fg_tape_record(&tape, i)
-            for v in range(r.views):
-                view = fg_record_view(r, v)
-                for row in range(view.rows):
-                    for col in range(view.cols):
-                        entry = entry_near(fg_record_slot(r, view, row, col), &first, &end)
-                        if entry != last:
-                            see_entry(p, entry, members, ends, graph, memo, purpose)
-                            last = entry
-                        pause(p)
-                        r = fg_tape_record(&tape, i)   # what ran may have moved the pool
-                        view = fg_record_view(r, v)
-        elif fg_tape_op(&tape, i) != FG_RUN:
-            count = fg_tape_operands(&tape, i, pair, &operands)
-            for k in range(count):
-                see_entry(p, entry_near(operands[k], &first, &end), members, ends, graph, memo, purpose)
-                pause(p)
-                fg_tape_operands(&tape, i, pair, &operands)
+        fg_tape_views(&tape, i, &operands)
+        for v in range(operands.count):
+            for row in range(operands.view[v].rows):
+                for col in range(operands.view[v].cols):
+                    entry = entry_near(fg_view_slot(operands.words, &operands.view[v], row, col), &first, &end)
+                    if entry != last:
+                        see_entry(p, entry, members, ends, graph, memo, purpose)
+                        last = entry
+                    pause(p)
+                    fg_tape_views(&tape, i, &operands)   # what ran may have moved the pool
     return 0
 
 
@@ -134,7 +122,8 @@ cdef bint is_copied(object o, object memo):
 
 # ---- a saved graph ----
 #
-# (FORMAT, names, ops, places, lengths, integers, partials, data, grad, members, frozen), all bytes but the first two.
+# (FORMAT, names, ops, places, lengths, integers, partials, data, grad, members, frozen), all bytes but the first two;
+# and, if programs are called, a tuple of these.
 # `ops` has for each entry, in order, which of `names` it is. The others have one after the other what entries have of
 # them: each operand in `places`, the position of a number, counted over all entries, or -1 - the position of one of
 # the ends'; in `lengths` how many there are, of operations that do not say it themselves; in `integers` the exponent,
@@ -188,12 +177,11 @@ cdef enum:
 cdef tuple pack(Part *p, list members):
     """The entries as bytes. Precondition: ids are held, and the part has been found in the same time."""
     cdef Buffer[BUFFERS] b
-    cdef dict names = {}
+    cdef dict names = {}, programs = {}
     cdef int op, code
-    cdef fg_id n, i, k, v, row, col, count, first = 0, end = 0
+    cdef fg_id n, i, k, v, row, col, slot, count, first = 0, end = 0
     cdef Py_ssize_t numbers = 0, position
-    cdef fg_id[2] pair
-    cdef const fg_id *operands
+    cdef fg_operands operands
     cdef fg_record *r
     cdef fg_view *view
     cdef uint8_t short_code
@@ -219,7 +207,11 @@ cdef tuple pack(Part *p, list members):
             if op == FG_RUN:
                 put_integer(&b[INTEGERS], <int32_t>tape.args[i].b)
             elif fg_op_is_block(op):
-                code = code_of(names, fg_tape_record(&tape, i).param)
+                if op == FG_CALL:
+                    body = body_object(fg_tape_callee(&tape, fg_tape_record(&tape, i)))
+                    code = programs.setdefault(body, len(programs))
+                else:
+                    code = code_of(names, fg_tape_record(&tape, i).param)
                 r = fg_tape_record(&tape, i)
                 put_integer(&b[INTEGERS], code)
                 put_integer(&b[INTEGERS], <int32_t>r.k)
@@ -234,24 +226,21 @@ cdef tuple pack(Part *p, list members):
                     put_integer(&b[INTEGERS], <int32_t>view.cols)
                     put_integer(&b[INTEGERS], view.flags & FG_VIEW_CONSTANT != 0)
                 put(&b[INTEGERS], fg_record_extra(r), r.extra * sizeof(fg_id))
-                for v in range(r.views):
-                    view = fg_record_view(r, v)
-                    for row in range(view.rows):
-                        for col in range(view.cols):
-                            put_place(&b[PLACES], p, fg_record_slot(r, view, row, col), &first, &end)
-                            pause(p)
-                            r = fg_tape_record(&tape, i)
-                            view = fg_record_view(r, v)
-            else:
-                count = fg_tape_operands(&tape, i, pair, &operands)
-                if fg_op_table[op].arity < 0:
-                    put_integer(&b[LENGTHS], <int32_t>count)
-                for k in range(count):
-                    put_place(&b[PLACES], p, operands[k], &first, &end)
-                if op == FG_POWI:
-                    put_integer(&b[INTEGERS], <int32_t>tape.args[i].b)
+            elif fg_op_table[op].arity < 0:
+                put_integer(&b[LENGTHS], <int32_t>tape.args[i].b)
                 if op == FG_LOCAL:
-                    put(&b[PARTIALS], operands + count, count * sizeof(double))
+                    put(&b[PARTIALS], tape.pool + tape.args[i].a + tape.args[i].b, tape.args[i].b * sizeof(double))
+            elif op == FG_POWI:
+                put_integer(&b[INTEGERS], <int32_t>tape.args[i].b)
+            fg_tape_views(&tape, i, &operands)
+            for v in range(operands.count):
+                for row in range(operands.view[v].rows):
+                    for col in range(operands.view[v].cols):
+                        slot = fg_view_slot(operands.words, &operands.view[v], row, col)
+                        put_place(&b[PLACES], p, slot, &first, &end)
+                        if fg_op_is_block(op):
+                            pause(p)
+                            fg_tape_views(&tape, i, &operands)
             if has_parts(i):
                 k = i - tape.args[i].b
                 count = tape.args[i].b
@@ -271,7 +260,8 @@ cdef tuple pack(Part *p, list members):
         for o in members:
             put_integer(&b[MEMBERS], <int32_t>number_of(&entries, key_of((<fg_handle *>o).id)))
         return (FORMAT, tuple(names), taken(&b[OPS]), taken(&b[PLACES]), taken(&b[LENGTHS]), taken(&b[INTEGERS]),
-                taken(&b[PARTIALS]), taken(&b[DATA]), taken(&b[GRAD]), taken(&b[MEMBERS]), taken(&b[FROZEN]))
+                taken(&b[PARTIALS]), taken(&b[DATA]), taken(&b[GRAD]), taken(&b[MEMBERS]), taken(&b[FROZEN])) + (
+                    (tuple(programs),) if programs else ())
     finally:
         free_addresses(&entries)
         for op in range(BUFFERS):

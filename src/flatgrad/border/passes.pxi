@@ -19,7 +19,7 @@ cdef int find_reached(Value output, PassReach *reached) except -1:
     if reached.words == NULL or reached.masks == NULL:
         free_reached(reached)
         raise MemoryError()
-    reached.count = fg_sweep_reach(&tape, &slot, 1, reached.words, reached.masks, &hooked)
+    reached.count = fg_sweep_reach(&tape, &slot, 1, FG_ALL, reached.words, reached.masks, &hooked)
     return 0
 
 
@@ -81,7 +81,6 @@ def _changed_since(Value output not None):
     cdef uint64_t mask
     cdef int op, status
     cdef double z = 0.0
-    cdef fg_id[2] pair
     cdef const fg_id *operands
     cdef bint found = False
     find_reached(output, &reached)
@@ -93,7 +92,7 @@ def _changed_since(Value output not None):
             op = fg_tape_op(&tape, i)
             if not FG_LEAF < op < FG_CUSTOM:
                 continue
-            n = fg_tape_operands(&tape, i, pair, &operands)
+            operands = fg_tape_operands(&tape, i, &n)
             if fg_op_table[op].arity == 1:
                 status = fg_op_unary(op, tape.data[operands[0]], <int32_t>tape.args[i].b, &z)
             elif fg_op_table[op].arity == 2:

@@ -3,7 +3,7 @@
 # Nothing in the bytes is believed: damaged ones are a ValueError, and nothing has changed. Room is made in between,
 # and ids are held while objects are made.
 #
-# Uses elementwise, entries, handles, messages, python, tape.
+# Uses callees, elementwise, entries, handles, messages, python, tape.
 
 # What is left of a saved graph to be read: a pointer and how many there are, of each kind.
 cdef struct Rest:
@@ -14,6 +14,7 @@ cdef struct Rest:
     const double *partials
     const double *data
     const double *grad
+    PyObject *programs   # a tuple of _Bodies, or NULL
     Py_ssize_t n_ops, n_places, n_lengths, n_integers, n_partials, n_numbers
 
 
@@ -30,6 +31,7 @@ cdef struct Entry:
     fg_id numbers            # how many results
     bint parts               # they are below the node
     int param                # of an instruction, and what follows
+    fg_program *program      # of FG_CALL; its param is the program's place on the tape
     fg_id rows, cols, views, extra
     const int32_t *shapes    # [3 * views]: rows, columns, whether it is constant
     const int32_t *labels    # [extra]
@@ -38,7 +40,7 @@ cdef struct Entry:
 cdef tuple begin(object saved, Rest *rest, int *names):
     """Point to what is there; the kept objects. ValueError unless it is a tuple of the right kinds."""
     cdef Py_ssize_t k
-    if type(saved) is not tuple or len(saved) != 11 or type(saved[0]) is not int or saved[0] != FORMAT:
+    if type(saved) is not tuple or not 11 <= len(saved) <= 12 or type(saved[0]) is not int or saved[0] != FORMAT:
         damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
     if type(saved[1]) is not tuple or not 0 < len(saved[1]) <= MOST_NAMES:
         damaged(f"its operations are {describe(saved[1])}")
@@ -49,6 +51,12 @@ cdef tuple begin(object saved, Rest *rest, int *names):
     for k in range(2, 11):
         if type(saved[k]) is not bytes or len(saved[k]) % (8 if 6 <= k <= 8 else 1 if k == 2 else 4):
             damaged(f"expected bytes, got {describe(saved[k])}")
+    rest.programs = NULL
+    if len(saved) == 12:
+        if type(saved[11]) is not tuple or not all([type(body) is _Body and (<_Body>body).program != NULL
+                                                    for body in saved[11]]):
+            damaged(f"expected programs, got {describe(saved[11])}")
+        rest.programs = <PyObject *>saved[11]
     rest.ops = <const uint8_t *><const char *><bytes>saved[2]
     rest.places = <const int32_t *><const char *><bytes>saved[3]
     rest.lengths = <const fg_id *><const char *><bytes>saved[4]
@@ -79,6 +87,7 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
     cdef const int32_t *head
     cdef fg_id v
     cdef int64_t operands = 0, size
+    cdef _Body body
     if rest.n_ops == 0 or rest.ops[0] >= n_names:
         damaged("it has an unknown operation")
     memset(e, 0, sizeof(Entry))
@@ -93,11 +102,19 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
         e.numbers, e.parts = <fg_id>head[0], True
     elif fg_op_is_block(e.op):
         head = next_integers(rest, 7)
+        if e.op == FG_CALL:
+            n_names = 0 if rest.programs == NULL else <int>len(<tuple>rest.programs)
         if not 0 <= head[0] < n_names or head[2] < 1 or head[3] < 1 or not 0 <= head[4] <= 1 \
                 or <int64_t>head[2] * head[3] >= MOST_NODES or not (head[4] or head[2] == head[3] == 1) \
-                or not 0 <= head[5] <= FG_MAX_VIEWS or not 0 <= head[6] <= rest.n_integers:
+                or not 0 <= head[5] <= (rest.n_integers // 3 if e.op == FG_CALL else FG_MAX_ARITY) \
+                or not 0 <= head[6] <= rest.n_integers:
             damaged("an instruction has a shape that there is not")
-        e.param, e.k, e.rows, e.cols, e.parts = names[head[0]], head[1], <fg_id>head[2], <fg_id>head[3], head[4]
+        e.k, e.rows, e.cols, e.parts = head[1], <fg_id>head[2], <fg_id>head[3], head[4]
+        if e.op == FG_CALL:
+            body = <_Body>(<tuple>rest.programs)[head[0]]
+            e.program, e.param = body.program, <int>body.place
+        else:
+            e.param = names[head[0]]
         e.views, e.extra, e.numbers = <fg_id>head[5], <fg_id>head[6], <fg_id>(head[2] * head[3])
         e.shapes = next_integers(rest, 3 * <Py_ssize_t>e.views)
         e.labels = next_integers(rest, e.extra)
@@ -138,25 +155,28 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
 
 cdef bint block_fits(const Entry *e) noexcept:
     """Whether the operands of an instruction have the shapes that it needs."""
-    cdef const int32_t *s = e.shapes
-    cdef int arity = fg_op_table[e.param].arity
-    cdef fg_id k, rows = e.rows, cols = e.cols, n = e.views
-    for k in range(e.extra):
-        if e.op != FG_CROSS_ENTROPY or e.labels[k] < 0 or n < 1 or e.labels[k] >= s[1]:
-            return False
-    if e.op == FG_LAYER:
-        return (2 <= n <= 3 and <fg_id>s[0] == rows and <fg_id>s[3] == cols and s[4] == s[1]
-                and (n == 2 or (s[6] == 1 and <fg_id>s[7] == cols)) and is_fused(e.param))
-    if e.op == FG_MAP:
-        for k in range(n):
-            if not ((s[3 * k] == 1 or <fg_id>s[3 * k] == rows) and (s[3 * k + 1] == 1 or <fg_id>s[3 * k + 1] == cols)):
+    cdef fg_id[32] words   # a record without slots
+    cdef fg_record *r = <fg_record *>words
+    cdef fg_id k
+    if e.op == FG_CALL:
+        for k in range(e.views):
+            if (k >= e.program.n_segments
+                    or <fg_id>(e.shapes[3 * k] * e.shapes[3 * k + 1]) != e.program.segments[k].count):
                 return False
-        return 0 < arity == <int>n and e.param < FG_CUSTOM
-    if e.op == FG_SOFTMAX or e.op == FG_LOG_SOFTMAX:
-        return n == 1 and <fg_id>s[0] == rows and <fg_id>s[1] == cols
-    if e.op == FG_CROSS_ENTROPY:
-        return n == 1 and rows == cols == 1 and s[0] > 0 and <fg_id>s[0] == e.extra
-    return n == 1 and s[0] > 0 and s[1] > 0 and (rows * cols == 1 or rows * cols == <fg_id>s[0])
+        return (e.parts and e.rows == 1 and e.cols == e.program.n_results and e.views == e.program.n_segments
+                and e.extra == 0)
+    if e.views > FG_MAX_ARITY:
+        return False
+    memset(words, 0, sizeof(words))
+    r.param, r.rows, r.cols, r.extra, r.views = <fg_id>e.param, e.rows, e.cols, e.extra, e.views
+    for k in range(e.views):
+        fg_block_view(r, k, fg_view(0, 0, <fg_id>e.shapes[3 * k], <fg_id>e.shapes[3 * k + 1], 1, 1))
+    if not fg_block_fits(e.op, r):
+        return False
+    for k in range(e.extra):
+        if e.labels[k] < 0 or e.labels[k] >= e.shapes[1]:
+            return False
+    return e.op != FG_LAYER or is_fused(e.param)
 
 
 # The ends of a saved graph: end j has the numbers from first[j] on.
@@ -202,7 +222,7 @@ cdef int push_entry(const Entry *e, const double *data, const double *grad, fg_i
         node[0] = fg_tape_push_run(&tape, e.numbers)
     elif fg_op_is_block(e.op):
         r = fg_block_begin(&tape, e.param, e.views, e.extra)
-        r.k = <fg_id>e.k
+        r.k = 1 if e.op == FG_CALL else <fg_id>e.k   # then nobody looks for slots that are an operand twice
         for k in range(e.extra):
             fg_record_extra(r)[k] = <fg_id>e.labels[k]
         for v in range(e.views):

@@ -208,10 +208,8 @@ cdef int need(Walk *w, fg_id i) noexcept:
 
 cdef int follow_node(Walk *w, fg_id i) noexcept:
     cdef int op = fg_tape_op(&tape, i)
-    cdef fg_id k, v, row, col, count
-    cdef fg_id[2] pair
-    cdef const fg_id *operands
-    cdef fg_record *r
+    cdef fg_id k, v, row, col
+    cdef fg_operands o
     cdef fg_view *view
     w.visits += 1
     if fg_owner_is_box(tape.owner[i]) and fg_owner_box(tape.owner[i]).extra != NULL:
@@ -222,20 +220,13 @@ cdef int follow_node(Walk *w, fg_id i) noexcept:
         for k in range(i - tape.args[i].b, i):
             if need(w, k):
                 return 1
-        if op == FG_RUN:
-            return 0
-        r = fg_tape_record(&tape, i)
-        for v in range(r.views):
-            view = fg_record_view(r, v)
-            for row in range(view.rows):
-                for col in range(view.cols):
-                    if need(w, fg_record_slot(r, view, row, col)):
-                        return 1
-        return 0
-    count = fg_tape_operands(&tape, i, pair, &operands)
-    for k in range(count):
-        if need(w, operands[k]):
-            return 1
+    fg_tape_views(&tape, i, &o)
+    for v in range(o.count):
+        view = &o.view[v]
+        for row in range(view.rows):
+            for col in range(view.cols):
+                if need(w, fg_view_slot(o.words, view, row, col)):
+                    return 1
     return 0
 
 
