@@ -12,10 +12,10 @@ from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every fun
 __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
 SUBMODULES = ("arguments", "array_functions", "compat", "datasets", "engine", "errors", "estimators", "functional", "losses",
-              "loops", "nn", "optim", "read_only", "scalar", "storage", "structures", "train", "viz")
+              "loops", "nn", "optim", "program", "read_only", "scalar", "storage", "structures", "train", "viz")
 LATER = {"install_as_micrograd": "compat",
          **dict.fromkeys(("grad", "value_and_grad", "jacobian", "gradcheck"), "functional"),
-         **dict.fromkeys(("fori_loop", "scan", "vmap"), "loops")}
+         "compile": "program", **dict.fromkeys(("fori_loop", "scan", "vmap"), "loops")}
 
 
 def __getattr__(name):

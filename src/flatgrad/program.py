@@ -5,12 +5,12 @@ the function. A call is one instruction on the tape, so gradients flow through i
 """
 import functools
 import numbers
-from collections import Counter, OrderedDict, namedtuple
+from collections import OrderedDict, namedtuple
 
 import numpy as np
 
 from flatgrad._core import Tensor, Value, _is_recording, _Recording, derivatives
-from flatgrad.arguments import flag, is_bool, shortened, whole
+from flatgrad.arguments import flag, is_bool, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
 from flatgrad.structures import leaves_of, like
 
@@ -53,10 +53,11 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
     ------
     ArgumentTypeError, ArgumentError
         If an argument is not as described.
+        The function that is returned raises an ArgumentTypeError while it records, at the line of `fn` that reads a
+        number which may be another one at the next call: by ``.data``, ``float``, ``int``, ``bool``, a comparison, or
+        as an index.
     RecordingError
-        The function that is returned raises it, while it records, at the line of `fn` that reads a number which
-        may be another one at the next call: by ``.data``, ``float``, ``int``, ``bool``, a comparison, or as an index.
-        With `check`, it raises this error if the program and `fn` differ.
+        Raised by that function with `check`, if the program and `fn` differ.
 
     Notes
     -----

@@ -61,6 +61,11 @@ class _Recording(_Recorder):
         return recorded_program(self, to_list("outputs", "Values and Tensors", outputs))
 
 
+def _is_recording():
+    """Whether a program is recorded in this context."""
+    return recordings != 0 and current_recorder() != NULL
+
+
 cdef int set_inputs(_Recorder recorder, list inputs) except -1:
     cdef Tensor t
     count_numbers("inputs", inputs)
