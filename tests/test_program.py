@@ -285,12 +285,16 @@ def test_an_error_while_recording_leaves_nothing_behind():
 # ---- what would go stale ----
 
 @pytest.mark.parametrize("read", [
-    lambda x: x.data, lambda x: float(x), lambda x: int(x), lambda x: bool(x), lambda x: round(x),
-    lambda x: x > 0.0, lambda x: 0.0 < x, lambda x: x == 1.0, lambda x: math.sin(x), lambda x: range(x),
-    lambda x: [1, 2, 3][x], lambda x: "%f" % x, lambda x: f"{x:.2f}", lambda x: x.item(), lambda x: x.grad,
-    lambda x: x.backward(), lambda x: np.asarray([x], float), lambda x: x.detach(), lambda x: abs(x) if x < 0 else x,
-], ids=["data", "float", "int", "bool", "round", "gt", "lt", "eq", "math", "range", "index", "percent", "format", "item",
-        "grad", "backward", "asarray", "detach", "if"])
+    lambda x: x.data, lambda x: float(x), lambda x: int(x), lambda x: round(x), lambda x: x > 0.0, lambda x: 0.0 < x,
+    lambda x: math.sin(x), lambda x: range(x), lambda x: [1, 2, 3][x], lambda x: "%f" % x, lambda x: f"{x:.2f}",
+    lambda x: x.item(), lambda x: x.grad, lambda x: x.backward(), lambda x: np.asarray([x], float),
+    lambda x: abs(x) if x < 0 else x, lambda x: copy.copy(x), lambda x: copy.deepcopy(x), lambda x: pickle.dumps(x),
+    lambda x: setattr(x, "data", 1.0), lambda x: x.update(0.1), lambda x: max(x, x + 1.0), lambda x: sorted([x, x + 1]),
+    lambda x: Tensor([x]).tolist(), lambda x: Tensor([x]).data, lambda x: Tensor([x]).numpy(), lambda x: Tensor([x]) > 0,
+    lambda x: flatgrad.argmax([x, x]), lambda x: np.argmax(Tensor([x, x])), lambda x: np.sign(Tensor([x])),
+], ids=["data", "float", "int", "round", "gt", "lt", "math", "range", "index", "percent", "format", "item", "grad",
+        "backward", "asarray", "if", "copy", "deepcopy", "pickle", "assign", "update", "max", "sorted", "tolist",
+        "Tensor.data", "numpy", "Tensor gt", "argmax", "np.argmax", "np.sign"])
 def test_reading_a_number_is_refused_at_the_line(read):
     def f(x):
         return x * 2.0 + (read(x * 1.5) and 0.0)
@@ -303,6 +307,14 @@ def test_reading_a_number_is_refused_at_the_line(read):
         flatgrad.compile(lambda x: x + (read(w) and 0.0))(1.0)
     f = flatgrad.compile(lambda x: x * 2.0)   # and then all is as before
     assert f(1.0).data == 2.0 and w.data == 2.0
+
+
+def test_detach_stops_gradients_and_reads_nothing():
+    f = flatgrad.compile(lambda x: x.detach() * x)
+    x = Value(2.0)
+    assert f(3.0).data == 9.0 and f(x).data == 4.0
+    f(x).backward()
+    assert x.grad == 2.0
 
 
 def test_showing_a_traced_value_is_allowed():
@@ -441,7 +453,7 @@ def random_function(rng, leaves):
             if kind < 4:
                 values.append([a + b, a - b, a * b, flatgrad.maximum(a, b)][kind])
             elif kind == 4:
-                values.append(draw.choice(["tanh", "sigmoid", "relu", "sin"]) and a.tanh())
+                values.append(getattr(flatgrad, draw.choice(["tanh", "sigmoid", "relu", "sin"]))(a))
             elif kind == 5:
                 values.append(sum((u * v for u, v in zip(values, reversed(values))), 0.1).tanh())
             elif kind == 6:

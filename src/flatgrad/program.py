@@ -5,6 +5,7 @@ the function. A call is one instruction on the tape, so gradients flow through i
 """
 import functools
 import numbers
+import sys
 from collections import OrderedDict, namedtuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from flatgrad._core import Tensor, Value, _is_recording, _Recording, derivatives
 from flatgrad.arguments import flag, is_bool, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
-from flatgrad.structures import leaves_of, like
+from flatgrad.structures import leaves_of, like, map_leaves
 
 __all__ = ["CacheInfo", "Compiled", "compile"]
 
@@ -143,7 +144,10 @@ class Compiled:
             self._programs.move_to_end(key)
         result = program(leaves)
         if self.check:
-            compare(self, program, leaves, result, self.fn(*args, **kwargs))
+            plain = self.fn(*[x if self._is_static(k) or self._is_static(k - len(args)) else as_nodes(x)
+                              for k, x in enumerate(args)],
+                            **{name: x if self._is_static(name) else as_nodes(x) for name, x in kwargs.items()})
+            compare(self, program, leaves, result, plain)
         return result
 
     def _is_static(self, name):
@@ -223,8 +227,11 @@ class Compiled:
         return f"<compiled {name_of(self.fn)}: {len(self._programs)} programs>"
 
     def __reduce__(self):
-        """Without the programs: the function is recorded again where it is loaded."""
-        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check)
+        """By name, where that leads here; else without the programs: they are recorded again where it is loaded."""
+        found = sys.modules.get(self.__module__)
+        for name in getattr(self, "__qualname__", "").split("."):
+            found = getattr(found, name, None)
+        return self.__qualname__ if found is self else (rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check))
 
     def __deepcopy__(self, memo):
         import copy
@@ -260,13 +267,14 @@ class Program:
             result = fn(*new_args, **new_kwargs)
         outputs = []
         self.template = output_template("the result", result, outputs)
-        self.core = recording.program(outputs)
+        self.core = recording.program(outputs) if outputs else None   # or it is a constant
 
     def __call__(self, operands):
-        results = self.core(operands)
-        return filled(self.template, results)
+        return filled(self.template, self.core(operands) if self.core is not None else [])
 
     def explain(self):
+        if self.core is None:
+            return "a constant"
         stats = self.core.stats()
         kinds = ", ".join(f"{count} {symbol}" for symbol, count in
                           sorted(stats["instructions"].items(), key=lambda item: (-item[1], item[0])))
@@ -375,6 +383,11 @@ def replaced(inputs, name, x):
     return leaf
 
 
+def as_nodes(x):
+    """An argument with Values in place of its numbers and Tensors in place of its arrays, as a recording has them."""
+    return map_leaves(lambda name, leaf: leaf if isinstance(leaf, (Value, Tensor)) else replaced([], name, leaf), x)
+
+
 def exact(name, x):
     """The float that a number is; an int has to be one exactly, as it may be an index."""
     try:
@@ -406,7 +419,7 @@ def output_template(name, x, outputs):
 
 def filled(template, results):
     """The template with the results in its holes."""
-    if template is HOLE:
+    if template is HOLE:   # most often
         return results[0]
     rest = iter(results)
 
@@ -464,7 +477,8 @@ def compare(compiled, program, leaves, result, plain):
         elif not same(got, want):
             raise RecordingError(f"{name}: result {k} is {shortened(got)} by the program and {shortened(want)} by the "
                                  f"function; {STALE}")
-    inputs = [x for x in (*leaves, *program.core.captured) if isinstance(x, (Value, Tensor)) and x.requires_grad]
+    captured = () if program.core is None else program.core.captured
+    inputs = [x for x in (*leaves, *captured) if isinstance(x, (Value, Tensor)) and x.requires_grad]
     nodes = [[x for x in several if isinstance(x, (Value, Tensor))] for several in (outputs, expected)]
     if not inputs or not nodes[0]:
         return

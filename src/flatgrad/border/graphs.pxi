@@ -205,6 +205,7 @@ cdef dict deep_attributes(dict extra, object memo):
 cdef object shallow_copy(object o):
     """The copy of a Value or _Run with the same operands; of those that nobody holds there are copies as well."""
     cdef list members = [o], ends = []
+    guard((<fg_handle *>o).id, "a copy")
     packed = packed_part(members, ends, None, None, COPYING)
     found = rebuild(packed, tuple(ends), classes_of(members))
     hang(found, hung_on(members))
