@@ -32,7 +32,7 @@ int fg_block_fits(int op, fg_record *r)
 
 int fg_block_measure(const fg_kernels *kernels, int op, fg_record *r)
 {
-    const size_t need = op == FG_LAYER ? fg_layer_scratch(kernels, r) : views_scratch(op, r);
+    const size_t need = op == FG_CALL ? 0 : op == FG_LAYER ? fg_layer_scratch(kernels, r) : views_scratch(op, r);
     if (need / FG_SCRATCH_UNIT >= FG_MAX_ID)
         return FG_E_MEMORY;
     r->scratch = (fg_id)(need / FG_SCRATCH_UNIT + 1);
@@ -75,7 +75,7 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
     if (results) {
         memcpy(t->data + t->n, results, count * sizeof *results);
     } else { /* there is room at the end, and nothing lives there yet */
-        const fg_slots slots = slots_of(t);
+        const fg_slots slots = fg_slots_of(t);
         status = fg_block_forward(&slots, op, r, t->n, node);
         if (status < 0)
             return status;
@@ -90,11 +90,11 @@ int fg_block_apply(fg_tape *t, fg_id i, int some, size_t *done)
     const fg_id first = i - t->args[i].b;
     const uint64_t *const reached = some ? t->marks.word : NULL;
     size_t wanted = 0;
-    fg_slots slots = slots_of(t);
+    fg_slots slots = fg_slots_of(t);
     int status = fg_block_reverse(&slots, fg_tape_op(t, i), r, first, reached, done, &wanted);
     if (status == FG_E_MEMORY) {
         (void)fg_tape_scratch(t, wanted); /* without, it does what it can */
-        slots = slots_of(t);
+        slots = fg_slots_of(t);
         status = fg_block_reverse(&slots, fg_tape_op(t, i), r, first, reached, done, &wanted);
     }
     return status;

@@ -14,6 +14,8 @@
  *   FG_SOFTMAX,                x (m, n)                                 (m, n): of each row
  *   FG_LOG_SOFTMAX
  *   FG_CROSS_ENTROPY           x (m, n); extra: m labels                (1, 1): the mean of -log_softmax(row)[label]
+ *   FG_CALL                    as many as the program has segments,     (1, n): what the program computes
+ *                              each with as many numbers
  *
  *   FG_TAKE                    x (m, n), p (1, k); extra: k numbers     (k, n): row p[i] of x;
  *                              x (m, n), p (1, m); extra: m numbers     (1, m): x[i][p[i]]
@@ -40,7 +42,17 @@ typedef struct fg_slots {
     size_t room;
     const fg_kernels *kernels;
     int (*stop)(void);   /* asked between the blocks of a long step; NULL: never to stop */
+    int lenient;         /* FG_MAP: numbers outside of a row's domain are no fault; their results are C's */
+    const fg_called *programs; /* which FG_CALL's param counts */
+    uint64_t *marks;     /* a bit for each slot, clear but for results that are reached: scratch for sets of operands */
 } fg_slots;
+
+/* The nodes of a tape. Valid until the tape changes. */
+static inline fg_slots fg_slots_of(const fg_tape *t)
+{
+    return (fg_slots){t->data, t->grad, t->op, t->scratch, t->scratch_capacity, t->kernels, t->stop, 0, t->programs,
+                      t->marks.word};
+}
 
 /* What k of an FG_TAKE says: which of the two it is. */
 enum { FG_TAKE_ROWS = 0, FG_TAKE_EACH = 1 };
@@ -53,8 +65,8 @@ int fg_block_measure(const fg_kernels *kernels, int op, fg_record *r);
 
 /* Compute the results into the data of the slots from `first` on. No slot of an operand is among them. FG_OK;
  * FG_E_INTERRUPTED if slots->stop wanted that; FG_E_DOMAIN for FG_MAP, and *fault is the first element at fault,
- * counted row by row: the caller asks the row which status it has; or FG_E_INDEX for FG_TAKE, and *fault is which of the
- * positions is none. */
+ * counted row by row: the caller asks the row which status it has; FG_E_INDEX for FG_TAKE, and *fault is which of the
+ * positions is none; or for FG_CALL what the callee returns. */
 int fg_block_forward(const fg_slots *slots, int op, fg_record *r, fg_id first, fg_id *fault);
 
 /* Add to the gradients of the operands by those of the results, which are in the slots from `first` on; of all, or of
@@ -98,9 +110,12 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
  * 0: call again, after whatever happened, to have the rest done. *done is 0 at first. */
 int fg_block_apply(fg_tape *t, fg_id i, int some, size_t *done);
 
-/* Mark the operands of block node i, all of them and nothing between; without `leaves` those that a sweep has
- * to visit are enough. */
-void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves);
+/* Which operands: those that a sweep has to visit, which leaves out leaves and constants; those that gradients flow to,
+ * which leaves out constants; or all. */
+typedef enum fg_which { FG_VISITED, FG_FLOWN_TO, FG_ALL } fg_which;
+
+/* Mark the operands of block node i and nothing between. Of an FG_CALL, constants are left out in any case. */
+void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which);
 
 /* Those of the results that fg_block_apply() with `some` goes by, as far as a sweep has to visit them. */
 void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks);

@@ -77,7 +77,7 @@ int fg_map_forward(step *s, double *z)
         map_round(r, views, i, x);
         const size_t lane =
             s->slots->kernels->map((int)r->param, l.lanes, x, per_lane, (int32_t)r->k, z + i * l.lanes);
-        if (lane < l.lanes) {
+        if (lane < l.lanes && !s->slots->lenient) {
             s->done = i * l.lanes + lane;
             return FG_E_DOMAIN;
         }

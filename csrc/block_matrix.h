@@ -199,10 +199,4 @@ static inline size_t views_scratch(int op, fg_record *r)
     return need + FG_MAX_ARITY + 1;
 }
 
-/* The tape's nodes as slots. Valid until the tape changes. */
-static inline fg_slots slots_of(const fg_tape *t)
-{
-    return (fg_slots){t->data, t->grad, t->op, t->scratch, t->scratch_capacity, t->kernels, t->stop};
-}
-
 #endif

@@ -50,26 +50,36 @@ static void mark_area(const fg_tape *t, fg_marks *marks, const fg_id *words, con
 }
 
 /* What the results of an FG_TAKE, or those that are reached, were copied from. */
-static void mark_sources(const fg_tape *t, const fg_record *r, const outputs *of, fg_marks *marks)
+static void mark_sources(const fg_tape *t, fg_record *r, const outputs *of, fg_marks *marks, int leaves)
 {
     const fg_id all = r->rows * r->cols;
+    if (fg_record_view(r, 0)->flags & FG_VIEW_CONSTANT)
+        return;
     for (fg_id k = 0; k < all; k++) {
         k = of ? next_result(of, k, all, 1) : k;
-        if (k < all && !all_leaves(t, fg_take_source(r, k), fg_take_source(r, k) + 1))
+        if (k < all && (leaves || !all_leaves(t, fg_take_source(r, k), fg_take_source(r, k) + 1)))
             fg_marks_add(marks, fg_take_source(r, k));
     }
 }
 
-void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
+void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which)
 {
+    if (FG_UNLIKELY(fg_tape_op(t, i) == FG_CALL)) {
+        fg_record *const r = fg_tape_record(t, i);
+        fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, i - t->args[i].b, 1, marks,
+                                               which != FG_VISITED);
+        return;
+    }
     fg_operands o;
     fg_tape_views(t, i, &o);
-    if (!leaves && fg_tape_op(t, i) == FG_TAKE) {
-        mark_sources(t, fg_tape_record(t, i), NULL, marks);
+    if (which != FG_ALL && fg_tape_op(t, i) == FG_TAKE) {
+        mark_sources(t, fg_tape_record(t, i), NULL, marks, which != FG_VISITED);
         return;
     }
     for (fg_id v = 0; v < o.count; v++)
-        mark_area(t, marks, o.words, o.view + v, (area){0, 0, o.view[v].rows, o.view[v].cols}, leaves);
+        if (which == FG_ALL || !(o.view[v].flags & FG_VIEW_CONSTANT))
+            mark_area(t, marks, o.words, o.view + v, (area){0, 0, o.view[v].rows, o.view[v].cols},
+                      which != FG_VISITED);
 }
 
 /* The operands in view v of every rectangle of reached results. */
@@ -104,14 +114,18 @@ void fg_block_mark_reached(fg_tape *t, fg_id i, fg_marks *marks)
     double *scratch = t->scratch;
     reached found = {NULL, NULL, 0, 0, 0, 0};
     if (op == FG_TAKE) {
-        mark_sources(t, r, &of, marks);
+        mark_sources(t, r, &of, marks, 0);
+        return;
+    }
+    if (FG_UNLIKELY(op == FG_CALL)) {
+        fg_tape_callee(t, r)->steps->mark(fg_tape_callee(t, r), t, r, first, 0, marks, 0);
         return;
     }
     if (op == FG_LAYER)
         found = find_reached(&of, r, &scratch);
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *view = fg_record_view(r, v);
-        if (view->rows == 0 || view->cols == 0)
+        if (view->rows == 0 || view->cols == 0 || view->flags & FG_VIEW_CONSTANT)
             continue;
         if (!is_listed(view)) {
             fg_id lowest, highest;
@@ -185,7 +199,7 @@ static void list_partials(fg_tape *t, fg_id block, int op, fg_record *r, area at
     const double one = 1.0, *const z = t->data + (block - t->args[block].b), *const zi = z + at.row * r->cols + at.col;
     const fg_id k = fg_record_view(r, 0)->cols;
     double *aside[FG_MAX_ARITY] = {partials, NULL, NULL};
-    const fg_slots slots = slots_of(t);
+    const fg_slots slots = fg_slots_of(t);
     step s = {&slots, r, op, {block - t->args[block].b, NULL}, at, t->scratch, aside, 0, 0};
     if (op == FG_LAYER) {
         aside[0] = take(&s.scratch, k);
@@ -250,6 +264,8 @@ fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
     fg_record *const r = fg_tape_record(t, block);
     const fg_id k = block == i && t->args[block].b == 0 ? 0 : i - (block - t->args[block].b);
     const area at = {k / r->cols, k % r->cols, 1, 1};
+    if (op == FG_CALL)
+        return fg_tape_callee(t, r)->steps->operands(fg_tape_callee(t, r), t, r, k, ids, partials);
     if (ids)
         list_ids(op, r, at, ids);
     if (partials)

@@ -25,6 +25,7 @@ FG_STEPS(map);
 FG_STEPS(rows); /* reductions and softmax */
 FG_STEPS(cross_entropy);
 FG_STEPS(take);
+FG_STEPS(call);
 #undef FG_STEPS
 
 /* How much scratch memory a layer's steps need, whole or in part. */

@@ -29,9 +29,11 @@ typedef struct fg_view {
  */
 typedef struct fg_record {
     fg_id size;       /* of the whole record, in words */
-    fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode */
+    fg_id param;      /* FG_LAYER: the activation's opcode, FG_LEAF if none; FG_MAP: the row's opcode; FG_CALL: which of
+                         the tape's programs */
     fg_id rows, cols; /* of the result */
-    fg_id k;          /* FG_MAP: the immediate of a unary row; FG_TAKE: FG_TAKE_ROWS or FG_TAKE_EACH */
+    fg_id k;          /* FG_MAP: the immediate of a unary row; FG_TAKE: FG_TAKE_ROWS or FG_TAKE_EACH; FG_CALL: whether a
+                         slot is an operand twice */
     fg_id extra;      /* FG_CROSS_ENTROPY: the number of labels, one for each row of the view; FG_TAKE: the number of
                          positions, one for each element of view 1 */
     fg_id views;

@@ -93,7 +93,7 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
         reached += fg_bits_count(marked);
     }
     if (reached == count)
-        fg_block_mark_operands(t, block, &s->marks, 0);
+        fg_block_mark_operands(t, block, &s->marks, FG_VISITED);
     else
         fg_block_mark_reached(t, block, &s->marks);
     const int status = fg_block_apply(t, block, reached < count, &s->done);
@@ -105,16 +105,15 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
     return status == FG_OK ? FG_SWEEP_DONE : FG_SWEEP_MORE;
 }
 
-/* Mark the operands of node i, which is no part; without `leaves` those of an instruction that a sweep has to visit are
- * enough. */
-static INLINED void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, int leaves)
+/* Mark the operands of node i, which is no part; which: of an instruction. */
+static INLINED void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which)
 {
     fg_id count;
     const fg_id *const ids = fg_tape_operands(t, i, &count);
     for (fg_id k = 0; k < count; k++)
         fg_marks_add(marks, ids[k]);
     if (fg_op_is_block(fg_tape_op(t, i)))
-        fg_block_mark_operands(t, i, marks, leaves);
+        fg_block_mark_operands(t, i, marks, which);
 }
 
 /* Visit node i, whatever it is: mark its operands and add to their gradients. FG_SWEEP_HOOK if it has a hook, and
@@ -132,7 +131,7 @@ static NOINLINE int visit(fg_tape *t, fg_sweep *s, fg_id i)
     }
     if (fg_tape_op(t, i) == FG_PART)
         return visit_parts(t, s, i);
-    mark_operands(t, i, &s->marks, 0);
+    mark_operands(t, i, &s->marks, FG_VISITED);
     if (op & FG_HOOK) {
         s->hook = i;
         return FG_SWEEP_HOOK;
@@ -287,7 +286,7 @@ void fg_sweep_cancel(fg_tape *t, fg_sweep *s)
     fg_tape_sweep_end(t, s);
 }
 
-fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which which, fg_id *words, uint64_t *masks,
                      int *hooked)
 {
     fg_id found = 0, highest = 0, last = 0; /* last: the node whose operands have been marked */
@@ -311,7 +310,7 @@ fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *word
                 *hooked |= (t->op[i] & FG_HOOK) != 0;
                 const fg_id node = op == FG_PART ? i + t->args[i].a : i;
                 if (node != last) /* the parts of one instruction follow each other, and it */
-                    mark_operands(t, node, &t->marks, 1);
+                    mark_operands(t, node, &t->marks, which);
                 last = node;
             }
             t->marks.summary[s] &= ~((uint64_t)1 << top);

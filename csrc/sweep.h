@@ -32,9 +32,10 @@ void fg_sweep_cancel(fg_tape *t, fg_sweep *s);
 
 /* The nodes that sweeps from these outputs can visit or add to, leaves too, changing nothing: in words of
  * 64 ids, the highest first, which nodes of the word. Returns how many words; both arrays have room for
- * FG_MARKS_WORDS(n). If one result of an instruction is reached, all its operands count as reached.
+ * FG_MARKS_WORDS(n). which: FG_FLOWN_TO, or FG_ALL with what constants are computed from. If one result of an
+ * instruction is reached, all its operands count as reached.
  * *hooked: whether one of the nodes has a hook, whose rule may do anything to any gradient. */
-fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which which, fg_id *words, uint64_t *masks,
                      int *hooked);
 
 #endif

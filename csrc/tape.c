@@ -121,8 +121,34 @@ static void free_spare(fg_tape *t)
     }
 }
 
+int fg_tape_init_closed(fg_tape *t, const fg_kernels *kernels, const fg_mem *mem, fg_id nodes, fg_id operands)
+{
+    memset(t, 0, sizeof *t);
+    t->mem = *mem;
+    t->kernels = kernels;
+    t->limit = FG_MAX_ID;
+    t->busy = 1;
+    int status = resize_nodes(t, nodes + 1);
+    if (status == FG_OK && operands > 0)
+        status = fg_mem_resize(&t->mem, (void **)&t->pool, 0, operands, sizeof *t->pool);
+    if (status < 0) {
+        fg_tape_free(t);
+        return status;
+    }
+    t->pool_capacity = operands;
+    set_room(t);
+    fg_tape_push_leaf(t, 0.0);
+    t->owner[0] = &t->sentinel;
+    return FG_OK;
+}
+
 void fg_tape_free(fg_tape *t)
 {
+    for (fg_id k = t->n_programs; k-- > 0;)
+        if (k < t->n_programs && t->programs[k].callee) {
+            t->programs[k].count = 1;
+            fg_tape_release_program(t, k);
+        }
     free_spare(t);
     (void)fg_mem_resize(&t->mem, (void **)&t->pool, t->pool_capacity, 0, sizeof *t->pool);
     (void)fg_mem_resize(&t->mem, (void **)&t->scratch, t->scratch_capacity, 0, sizeof *t->scratch);
@@ -168,6 +194,52 @@ int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
     return FG_OK;
 }
 
+/* ---- programs that are called ---- */
+
+int64_t fg_tape_hold_program(fg_tape *t, fg_callee *c)
+{
+    fg_id place = t->n_programs;
+    for (fg_id k = 0; k < t->n_programs; k++) {
+        if (t->programs[k].callee == c) {
+            t->programs[k].count++;
+            return k;
+        }
+        if (!t->programs[k].callee && place == t->n_programs)
+            place = k;
+    }
+    if (place == t->n_programs) {
+        const int status = fg_mem_resize(&t->mem, (void **)&t->programs, place, (size_t)place + 1, sizeof *t->programs);
+        if (status < 0)
+            return status;
+        t->n_programs++;
+    }
+    t->programs[place] = (fg_called){c, 1};
+    c->holders++;
+    return place;
+}
+
+void fg_tape_release_program(fg_tape *t, fg_id place)
+{
+    fg_callee *const c = t->programs[place].callee;
+    if (--t->programs[place].count > 0)
+        return;
+    t->programs[place].callee = NULL;
+    fg_id n = t->n_programs;
+    while (n > 0 && !t->programs[n - 1].callee)
+        n--;
+    if (n < t->n_programs)
+        (void)fg_mem_resize(&t->mem, (void **)&t->programs, t->n_programs, n, sizeof *t->programs);
+    t->n_programs = n;
+    if (--c->holders == 0)
+        c->steps->free(c);
+}
+
+/* Node i, an FG_CALL, goes. */
+static void release_call(fg_tape *t, fg_id i)
+{
+    fg_tape_release_program(t, fg_tape_record(t, i)->param);
+}
+
 /* ---- appending ---- */
 
 fg_id fg_tape_push_leaves(fg_tape *t, fg_id count)
@@ -193,6 +265,8 @@ fg_id fg_tape_push_block(fg_tape *t, int op, fg_id count)
     const fg_id record = t->npool, i = t->n;
     const fg_id size = ((const fg_record *)(const void *)(t->pool + record))->size;
     assert(fg_op_is_block(op) && size <= t->pool_capacity - record && count < t->room - i);
+    if (FG_UNLIKELY(op == FG_CALL))
+        t->programs[((const fg_record *)(const void *)(t->pool + record))->param].count++;
     t->npool = record + size;
     if (count == 0)
         return fg_tape_push(t, op, record, 0, t->data[i]);
@@ -210,6 +284,8 @@ fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool)
     const fg_id i = t->n - 1;
     const fg_id parts = fg_op_is_block(fg_tape_op(t, i)) ? t->args[i].b : 0;
     assert(n <= i - parts && npool <= t->npool);
+    if (FG_UNLIKELY(fg_tape_op(t, i) == FG_CALL))
+        release_call(t, i);
     memmove(t->data + n, t->data + (i - parts), (parts ? parts : 1) * sizeof *t->data);
     t->n = n;
     t->npool = npool;
@@ -387,6 +463,8 @@ static fg_id drop(fg_tape *t, fg_id i)
         if (parts_are_held(t, i))
             return i;
         parts = t->args[i].b;
+        if (FG_UNLIKELY(op == FG_CALL))
+            release_call(t, i);
     }
     if (fg_op_is_in_pool(op))
         t->npool = t->args[i].a; /* what is in the pool is in node order */
@@ -750,6 +828,10 @@ fg_id fg_tape_collect(fg_tape *t)
         if (t->boxes > 0)
             for (fg_id i = first; i < n; i = next_with_mark(word, i + 1, n, 0))
                 bury_box(t, i);
+        if (t->n_programs > 0)
+            for (fg_id i = first; i < n; i = next_with_mark(word, i + 1, n, 0))
+                if (fg_tape_op(t, i) == FG_CALL)
+                    release_call(t, i);
         for (fg_id i = next_with_mark(word, first, n, 1); i < n;) {
             const fg_id end = next_with_mark(word, i, n, 0);
             const run r = {first, i, i - to};
@@ -817,6 +899,9 @@ static int block_check(const fg_tape *t, fg_id i)
     for (fg_id k = first; k < i; k++)
         if (fg_tape_op(t, k) != FG_PART || k + t->args[k].a != i)
             return 0;
+    if (fg_tape_op(t, i) == FG_CALL
+        && (parts == 0 || r->param >= t->n_programs || !t->programs[r->param].callee))
+        return 0;
     return 1;
 }
 

@@ -55,7 +55,39 @@ typedef struct fg_sweep {
     struct fg_sweep *next; /* in the list */
 } fg_sweep;
 
-typedef struct fg_tape {
+typedef struct fg_tape fg_tape;
+typedef struct fg_callee fg_callee;
+struct fg_slots; /* in block.h */
+
+/* What an FG_CALL runs: a program. These are the steps of the instruction, which program.c has; there is one view for
+ * each of its segments, and `first` is the slot of result 0. */
+typedef struct fg_callee_steps {
+    /* Compute z. FG_OK, FG_E_INTERRUPTED, or the status of a row, of which the callee knows more. */
+    int (*forward)(fg_callee *c, const struct fg_slots *slots, fg_record *r, double *z);
+    /* Add to the gradients of the operands by those of the results: all, or those that have a bit in `reached`. FG_OK;
+     * or FG_E_INTERRUPTED, and then nothing has changed. */
+    int (*reverse)(fg_callee *c, const struct fg_slots *slots, fg_record *r, fg_id first, const uint64_t *reached);
+    /* Mark the operands that gradients of all results, or of those that are marked in t->marks, flow to; without
+     * `leaves` those that a sweep has to visit are enough. */
+    void (*mark)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves);
+    /* The operands that result k depends on: how many, and, where not NULL, their ids and the partial derivatives. */
+    fg_id (*operands)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials);
+    void (*free)(fg_callee *c);
+} fg_callee_steps;
+
+struct fg_callee {
+    const fg_callee_steps *steps;
+    fg_id holders; /* entries in the programs of tapes that have it; it is freed with the last */
+    void *owner;   /* the caller's own object for it, or NULL */
+};
+
+/* One of the programs that a tape calls. */
+typedef struct fg_called {
+    fg_callee *callee; /* NULL: the place is free */
+    fg_id count;       /* how many FG_CALL nodes and others hold it; it is let go with the last */
+} fg_called;
+
+struct fg_tape {
     fg_id n;        /* slots in use: 0 (the sentinel) to n - 1 */
     fg_id room;     /* fg_tape_push may take n up to this: min(capacity, collect_at, limit) */
     fg_id capacity; /* elements in each of the arrays that follow */
@@ -92,12 +124,24 @@ typedef struct fg_tape {
     fg_box *dead;          /* boxes of nodes that are gone, for the caller to dispose of */
     uint64_t collections;  /* how many there have been */
     fg_id sentinel;        /* what owner[0] points to: id 0 is always held, so popping stops there */
+    fg_called *programs;   /* [n_programs] */
+    fg_id n_programs;      /* 0 while there are none, and nobody has to look for their calls */
     fg_mem mem;
-} fg_tape;
+};
 
 /* FG_OK, or FG_E_MEMORY with the tape freed. */
 int fg_tape_init(fg_tape *t, const fg_kernels *kernels);
 void fg_tape_free(fg_tape *t);
+
+/* A tape with room for so many nodes, the sentinel apart, and operands, that will not grow, pop or collect: the body of
+ * a program. It goes on counting where *mem is. FG_OK, or FG_E_MEMORY with the tape freed. */
+int fg_tape_init_closed(fg_tape *t, const fg_kernels *kernels, const fg_mem *mem, fg_id nodes, fg_id operands);
+
+/* Hold a callee: its place in t->programs, for FG_CALL's param, or FG_E_MEMORY. Places stay. */
+int64_t fg_tape_hold_program(fg_tape *t, fg_callee *c);
+
+/* One that holds it does so no more. */
+void fg_tape_release_program(fg_tape *t, fg_id place);
 
 /* Make room for `nodes` more nodes and `operands` more pool entries, by collecting or growing.
  * Ids may change, so read them afterwards. On an error nothing has changed but ids. */
@@ -176,6 +220,12 @@ static inline fg_record *fg_tape_record(const fg_tape *t, fg_id i)
 {
     assert(fg_op_is_block(fg_tape_op(t, i)));
     return (fg_record *)(void *)(t->pool + t->args[i].a);
+}
+
+/* What an FG_CALL with that record runs. */
+static inline fg_callee *fg_tape_callee(const fg_tape *t, const fg_record *r)
+{
+    return t->programs[r->param].callee;
 }
 
 /* Where a node without a record keeps the ids of its operands, and how many; none if it has none of its own. Valid

@@ -73,6 +73,15 @@ rule = a._backward
 run = saved_tensor[1][0]
 attribute = vars(Value)["note"]
 _core._declare("consumers", factory=list)
+one = Value(0.5)
+recorded = _core._Recording([one])
+with recorded:
+    recorded_results = [(one * a).log() + t[0] @ u, t * one]
+program = recorded.program(recorded_results)
+called = program([c])[0]
+saved_program = program.__reduce__()
+body = saved_program[1][0]
+saved_body = body.__reduce__()
 """
 
 # name -> calls. "Class.member" is a member, anything else a function of the module; what follows a blank is a note.
@@ -210,6 +219,19 @@ CASES = {
     "Weights.activation": "neuron.activation", "Weights.b": "neuron.b", "Weights.w": "neuron.w",
     "Weights.w set": "neuron.w = values; neuron(values)", "Weights.has_bias": "neuron.has_bias",
     "Weights.nonlin": "neuron.nonlin", "Weights.own_parameters": "neuron.own_parameters()",
+    "_Recorder": "_core._Recorder()", "_Recording": "_core._Recording([one])",
+    "_Recording program": "recorded.program(recorded_results)",
+    "_Recording program of an input": "recorded.program([one])",
+    "_Program": "_core._Program()", "_Program.__call__": "program([c])", "_Program.__call__ number": "program([0.5])",
+    "_Program.__call__ domain": "raises(program, [-1.0])", "_Program.__call__ nonsense": "raises(program, ['x'])",
+    "_Program.__call__ backward": "program([c])[0].backward()",
+    "_Program.__call__ part": "program([c])[0]._local_grads",
+    "_Program.captured": "program.captured", "_Program.stats": "program.stats()",
+    "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
+    "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
+    "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
+    "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
+    "pickle of a call": "pickled([called, program])", "deepcopy of a call": "copy.deepcopy([called, program])",
     "Parameters": "_core.Parameters(iter([*values, u, a, a]))",
     "Parameters of nonsense": "raises(_core.Parameters, iter([t.T]))",
     "Parameters.__init__": "raises(parameters.__init__, iter([a]))", "Parameters.__reduce__": "parameters.__reduce__()",
@@ -229,7 +251,8 @@ CASES = {
 
 # Cases of which a good part runs in CPython's copy and list(), or in NumPy, whose own code loses a reference or
 # reports no error at all where memory fails. Here a SystemError is one of memory, and references are not compared.
-FOREIGN = {"Value.__add__ array", "Value.__deepcopy__", "_Run.__deepcopy__", "Tensor.__lt__", "Tensor.__le__",
+FOREIGN = {"Value.__add__ array", "Value.__deepcopy__", "_Run.__deepcopy__", "pickle of a call", "deepcopy of a call",
+           "Tensor.__lt__", "Tensor.__le__",
            "Tensor.__gt__", "Tensor.__ge__", "Tensor.__getitem__ mask", "pickle", "deepcopy",
            "Tensor.__array_function__", "Tensor.__array_ufunc__", "Value.__array_ufunc__ loop",
            "Value.__array_ufunc__ in place", "Value.__array_ufunc__ out", "Value.__array_ufunc__ compare",
@@ -274,7 +297,8 @@ def missing():
     have = {name.partition(" ")[0] for name in CASES}
     wanted = {name for name, x in vars(_core).items()
               if callable(x) and getattr(x, "__module__", None) in (_core.__name__, "flatgrad")} - LEFT_OUT
-    for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute):
+    for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute,
+                _core._Program, _core._Body):
         wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
                    if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}
     return sorted(wanted - LEFT_OUT - have)

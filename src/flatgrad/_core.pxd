@@ -29,6 +29,7 @@ cdef extern from "tape.h" nogil:
         FG_LOG_SOFTMAX
         FG_CROSS_ENTROPY
         FG_TAKE
+        FG_CALL
         FG_RUN
         FG_PART
         FG_FROZEN
@@ -156,6 +157,13 @@ cdef extern from "tape.h" nogil:
         fg_marks marks
         fg_id hook
 
+    ctypedef struct fg_callee:
+        fg_id holders
+        void *owner
+
+    ctypedef struct fg_called:
+        fg_callee *callee
+
     ctypedef struct fg_tape:
         fg_id n
         fg_id room
@@ -176,12 +184,17 @@ cdef extern from "tape.h" nogil:
         int (*stop)() noexcept
         fg_id boxes
         fg_box *dead
+        fg_called *programs
+        fg_id n_programs
         uint64_t collections
         fg_mem mem
         double *scratch
         const fg_kernels *kernels
 
     int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
+    int64_t fg_tape_hold_program(fg_tape *t, fg_callee *c)
+    void fg_tape_release_program(fg_tape *t, fg_id place)
+    fg_callee *fg_tape_callee(const fg_tape *t, const fg_record *r)
     fg_id fg_tape_push_leaves(fg_tape *t, fg_id count)
     fg_id fg_tape_push_run(fg_tape *t, fg_id count)
     fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool)
@@ -231,7 +244,10 @@ cdef extern from "sweep.h" nogil:
     int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words)
     int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
     void fg_sweep_cancel(fg_tape *t, fg_sweep *s)
-    fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_id *words, uint64_t *masks,
+    ctypedef enum fg_which:
+        FG_ALL
+
+    fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which which, fg_id *words, uint64_t *masks,
                          int *hooked)
 
 
@@ -249,6 +265,34 @@ cdef extern from "block.h" nogil:
     int fg_block_push(fg_tape *t, int op, fg_id rows, fg_id cols, int parts, const double *results,
                       fg_id *node)
     fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
+
+
+cdef extern from "program.h" nogil:
+    ctypedef struct fg_stretch:
+        fg_id first
+        fg_id count
+
+    ctypedef struct fg_program:
+        fg_callee callee
+        fg_tape body
+        fg_id area
+        fg_stretch *segments
+        fg_id n_segments
+        fg_id *results
+        fg_id n_results
+
+    enum:
+        FG_PROGRAM_RULE
+
+    int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_inputs, const fg_id *outputs,
+                       fg_id n_outputs, fg_program **made, fg_id **captured, fg_id *at)
+    void fg_program_forget(fg_program *p, fg_id *captured)
+    int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
+    int64_t fg_program_expand(const fg_program *p, fg_tape *t)
+    bint fg_program_wants(const fg_program *p, fg_id k)
+    void fg_program_free(fg_program *p)
+    int fg_program_fault(const fg_program *p, double *x, int32_t *k, int *status)
+    size_t fg_program_bytes(const fg_program *p)
 
 
 cdef extern from "cpu.h" nogil:

@@ -28,7 +28,7 @@ import sys
 from contextvars import ContextVar
 
 from flatgrad.arguments import flag, one_of, shortened
-from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 
 # The rooms of the border, one file each, in the order of dependence: a room uses what those before it define, and these
@@ -60,6 +60,7 @@ include "border/tracing.pxi"
 include "border/views.pxi"
 include "border/scalars.pxi"
 include "border/instructions.pxi"
+include "border/callees.pxi"
 include "border/elementwise.pxi"
 include "border/entries.pxi"
 include "border/packing.pxi"
@@ -80,5 +81,7 @@ include "border/parameters.pxi"
 include "border/touched.pxi"
 include "border/derivatives.pxi"
 include "border/passes.pxi"
+include "border/programs.pxi"
+include "border/recordings.pxi"
 include "border/publish.pxi"
 include "border/inside.pxi"

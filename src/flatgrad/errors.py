@@ -13,7 +13,8 @@ True
 """
 
 __all__ = ["FlatgradError", "ArgumentError", "ArgumentTypeError", "ShapeError", "UnknownNameError", "DataError",
-           "StateError", "DivergedError", "GradcheckError", "GradientError", "MissingPackageError"]
+           "StateError", "DivergedError", "GradcheckError", "GradientError", "RecordingError",
+           "MissingPackageError"]
 
 
 class FlatgradError(Exception):
@@ -65,6 +66,10 @@ class GradcheckError(FlatgradError, RuntimeError):
 
 class GradientError(FlatgradError, RuntimeError):
     """Gradients are nan or inf where they have to be finite."""
+
+
+class RecordingError(FlatgradError, RuntimeError):
+    """A recorded program does not do what its function does."""
 
 
 class MissingPackageError(FlatgradError, ImportError):

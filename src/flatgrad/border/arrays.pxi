@@ -5,7 +5,7 @@
 # not know Tensors asks `__array__` for numbers, which would leave the graph without a word: only a constant Tensor
 # gives them.
 #
-# Uses elementwise, numbers, products, tape, views.
+# Uses contexts, elementwise, entries, numbers, products, tape, views.
 
 cdef object functions_module = None      # array_functions.py
 cdef object data_class = None, grad_class = None
@@ -70,6 +70,7 @@ cdef object numbers_in(object x, int depth=0):
     if isinstance(x, Tensor):
         return to_numpy(<Tensor>x, True)
     if isinstance(x, Value):
+        guard((<Value>x).id, "the number of a Value: read")
         return tape.data[(<Value>x).id]
     if isinstance(x, (list, tuple)):
         if depth == 2:   # what has more dimensions is no operand, and a list may be in itself

@@ -13,6 +13,13 @@ cdef extern from *:
     """
     #include <frameobject.h>
 
+    static Py_ssize_t recordings; /* programs that are recorded, in all contexts */
+    static int (*fg_refuse_recorded)(fg_id, PyObject *); /* see tracing.pxi */
+
+    /* Before a number is read: an error if a program is recorded that it would be a constant of. A macro, for whoever
+       reads numbers is to be as fast as if it were not there. */
+    #define guard(i, what) (FG_UNLIKELY(recordings != 0) ? fg_refuse_recorded((i), (what)) : 0)
+
     /* The generator whose frame it is; NULL with an error, None for a frame of none. */
     static PyObject *fg_frame_generator(PyObject *frame)
     {
@@ -46,6 +53,9 @@ cdef extern from *:
     #endif
     }
     """
+    Py_ssize_t recordings
+    int (*fg_refuse_recorded)(fg_id i, object what) except -1
+    int guard(fg_id i, object what) except -1
     object fg_frame_generator(object frame)
     PyObject *fg_weak_target(PyObject *reference) noexcept
 
@@ -74,6 +84,7 @@ cdef class _Block:
     cdef bint open
     cdef _Block outer        # the block around it when it was entered
     cdef object generator    # a weak reference to the generator that it is in; None if it is in none
+    cdef PyObject *recorder  # who records a program in it, as long as that lives; or NULL
     cdef str runs            # the attribute that says whether that runs
 
     def __dealloc__(self):
@@ -135,6 +146,37 @@ cdef int innermost(PyObject *var) noexcept:
             block = block.outer
     Py_DECREF(value)
     return what
+
+
+cdef PyObject *current_recorder() noexcept:
+    """Who records a program in this context; NULL if nobody does. Runs no Python code, and cannot fail."""
+    cdef PyObject *value = NULL
+    cdef PyObject *recorder = NULL
+    cdef _Block block
+    if recordings == 0 or PyContextVar_Get(<PyObject *>gradient_block, NULL, &value) < 0 or value == NULL:
+        PyErr_Clear()
+        return NULL
+    if value != <PyObject *>None:
+        block = <_Block>value
+        while block is not None and recorder == NULL:
+            if block.recorder != NULL and block_counts(block):
+                recorder = block.recorder
+            block = block.outer
+    Py_DECREF(value)
+    return recorder
+
+
+cdef int refuse_recording(str what) except -1:
+    """An error for what would be done once, and not at each call of a program."""
+    if current_recorder() != NULL:
+        raise ArgumentTypeError(f"{what} while a compiled function is recorded: it would be done once, and not at each "
+                                "call. Take it out of the compiled function")
+    return 0
+
+
+def _refuse_recording(str what not None):
+    """For our modules: an error if a program is recorded in this context, for `what` would be done once."""
+    refuse_recording(what)
 
 
 cdef bint is_unrecorded() noexcept:
@@ -319,6 +361,10 @@ class no_grad:
         return Decorator()(function)
 
     def __enter__(self):
+        if current_recorder() != NULL:
+            raise ArgumentTypeError("no_grad: what is computed in it would be constants of the program that is being "
+                                    "recorded; write .detach() where no gradient is to flow, or enter no_grad around "
+                                    "the call of the compiled function")
         enter_block(gradient_block, NO_GRAD, blocks_of(self))
         return self
 

@@ -1,6 +1,6 @@
 # criteria.pxi: Losses of predictions and targets, each one instruction; losses.py checks what they are given.
 #
-# Uses contexts, instructions, operands, reductions, scalars, tape, views.
+# Uses contexts, instructions, numbers, operands, python, reductions, scalars, tape, tracing, views.
 
 cdef inline bint is_sign(double x, double tolerance) noexcept:
     """Whether it is -1 or 1; nan is not."""
@@ -10,6 +10,23 @@ cdef inline bint is_sign(double x, double tolerance) noexcept:
 cdef double NEAR_SIGN = 1e-3   # so near are Values and Tensors with a gradient, for finite differences
 
 
+cdef bint noted_signs(object x) except -1:
+    """Whether an operand is an argument of the program that is recorded: it is then noted, for each call to check."""
+    cdef _Recorder recorder = <_Recorder>current_recorder()
+    cdef fg_id slot
+    if not isinstance(x, (Value, Tensor)):
+        return False
+    slot = first_slot(x)
+    for leaf in recorder.inputs:
+        if first_slot(leaf) <= slot < first_slot(leaf) + (<Tensor>leaf).size if type(leaf) is Tensor else (
+                slot == first_slot(leaf)):
+            recorder.signs.append(x)
+            return True
+    if slot >= recorder.floor.id:
+        refuse_recorded(slot, "target: numbers that have to be -1 or 1, and are computed from an argument: checked")
+    return False
+
+
 def all_signs(x):
     """Whether all numbers of an operand are -1 or 1: Values, and Tensors that are no constants, nearly."""
     cdef Operand a
@@ -17,6 +34,11 @@ def all_signs(x):
     cdef fg_view view
     cdef size_t k
     cdef double tolerance
+    if FG_UNLIKELY(recordings != 0) and current_recorder() != NULL:
+        if isinstance(x, (list, tuple)):
+            return all([all_signs(item) for item in plain_sequence(x)])
+        if noted_signs(x):
+            return True
     take("target", x, &a, keep)
     tolerance = 0.0 if is_constant(&a) else NEAR_SIGN
     if a.kind == ARRAY or a.kind == TENSOR:

@@ -3,7 +3,7 @@
 # check_made() converts, become_made() makes room and then reads ids. A new node is appended when nothing after it can
 # fail.
 #
-# Uses handles, messages, numbers, python, tape.
+# Uses contexts, handles, messages, numbers, python, tape.
 
 cdef int check_made(list children, list partials, double *values) except -1:
     """An error unless the children are Values, and the partials, if there are any, a number for each, which
@@ -117,5 +117,7 @@ cdef class _Rule:
 
     def __call__(self):
         cdef size_t done = 0
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recording("_backward()")
         while fg_sweep_apply(&tape, self.node.id, &done) < 0:   # it was interrupted
             PyErr_CheckSignals()

@@ -2,7 +2,7 @@
 #
 # What flatgrad.grad, jacobian and gradcheck build on.
 #
-# Uses messages, numbers, python, sweeps, tape, touched, views.
+# Uses contexts, messages, numbers, operands, python, sweeps, tape, touched, views.
 
 def derivatives(outputs, inputs):
     """The derivative of every output by every input; no gradient is changed.
@@ -49,6 +49,8 @@ def derivatives(outputs, inputs):
     cdef unsigned long outer = 0   # what whole_tape was, if it is set here
     cdef bint alone = False
     global whole_tape
+    for item in outs:
+        guard(first_slot(item), "derivatives")
     import numpy
     numpy_is_there()
     for k, item in enumerate(ins):

@@ -3,7 +3,7 @@
 #
 # Positions are converted, and copied, before a slot is read.
 #
-# Uses elementwise, handles, instructions, numbers, operands, tape, views.
+# Uses elementwise, handles, instructions, numbers, operands, tape, tracing, views.
 
 cdef int position_of(object key, fg_id length, str what, fg_id *position) except -1:
     """The row or column that an int means."""
@@ -96,7 +96,7 @@ cdef object picked(Tensor t, object key):
         raise MemoryError(f"Tensor of shape {t.shape}: {positions.size} elements do not fit on the tape")
     flat = np.ascontiguousarray(positions).reshape(-1)
     pick(&a, PICK, t, flat, positions)
-    if t.constant:
+    if t.constant and not is_recorded(first_slot(t)):
         numbers = np.empty(flat.shape[0])
         source = view_of(t)   # now: making objects may have moved it
         for k in range(flat.shape[0]):

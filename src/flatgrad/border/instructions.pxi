@@ -94,6 +94,19 @@ cdef Tensor tensor_of(const Operand *a, bint constant):
     return made
 
 
+cdef object constant_copy(object x):
+    """A copy of a Value or Tensor, computed by an instruction through which no gradient flows back."""
+    cdef Operand a
+    cdef fg_id node
+    take("x", x, &a, [])
+    copy = instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR if a.ndim else GIVE_VALUE, a.ndim)
+    if a.ndim:
+        (<Tensor>copy).constant = True
+    node = (<Tensor>copy).run.id if a.ndim else (<Value>copy).id
+    fg_record_view(fg_tape_record(&tape, node), 0).flags |= FG_VIEW_CONSTANT
+    return copy
+
+
 cdef list with_handles(list values, fg_id node):
     """The list with the results of a new block instruction in it."""
     cdef fg_id k, count = <fg_id>len(values)

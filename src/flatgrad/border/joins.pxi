@@ -1,7 +1,7 @@
 # joins.pxi: Elements of operands, in another order: cat, stack, what array_functions.py moves, and what is taken at
 # positions that are numbers of the graph.
 #
-# Uses contexts, handles, instructions, messages, numbers, operands, python, views.
+# Uses contexts, handles, instructions, messages, numbers, operands, python, tracing, views.
 
 def cat(tensors, axis=0):
     """Tensors one after the other along an axis that they have, as one instruction.
@@ -147,7 +147,8 @@ cdef object gathered(str name, list tensors, object taken, list sizes):
                          f"{taken.shape}")
     if taken.size >= MOST_NODES:
         raise MemoryError(f"{name}: {taken.size} elements do not fit on the tape")
-    if all([t.constant for t in tensors]):
+    recorded = recordings != 0 and any([is_recorded(first_slot(t)) for t in tensors])
+    if all([t.constant for t in tensors]) and not recorded:
         numbers = [np.zeros(1), *[to_numpy(t, True).reshape(-1) for t in tensors]]
         starts = np.cumsum([0] + [len(part) for part in numbers])
         numbers = np.concatenate(numbers)[starts[taken >> 32] + (taken & 0xFFFFFFFF)]
@@ -155,7 +156,7 @@ cdef object gathered(str name, list tensors, object taken, list sizes):
     # Tensors of our own, which nobody changes; constants as new leaves, whose gradients nobody reads.
     own = [None if taken.all() else Tensor([0.0])]
     for t in tensors:
-        own.append(Tensor(to_numpy(t, True)) if t.constant else
+        own.append(Tensor(to_numpy(t, True)) if t.constant and not recorded else
                    tensor_view(t, t.offset, t.rows, t.cols, t.row_step, t.col_step, t.ndim))
     for k in range(len(sizes)):
         if own[k + 1].size != sizes[k]:

@@ -4,7 +4,7 @@
 # the list `w` only while somebody else may have it: as long as nobody does, the weights are those that were seen
 # last, and since these are kept alive, they lie where they lay, in order.
 #
-# Uses elementwise, handles, numbers, operands, python, tape, value_type.
+# Uses contexts, elementwise, handles, numbers, operands, python, tape, value_type.
 
 cdef class Weights:
     """What a neuron computes with.
@@ -31,6 +31,8 @@ cdef class Weights:
     cdef long long moves        # handle_moves when that was seen
 
     def __cinit__(self):
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recording("a neuron: made")
         self.bias = None
         self.has_bias = True
         self.code = FG_RELU

@@ -2,7 +2,7 @@
 #
 # Ids are held from the first look to the last byte. Objects and their attributes are the matter of graphs.pxi.
 #
-# Uses addresses, entries, handles, python, tape.
+# Uses addresses, callees, entries, handles, python, tape.
 
 cdef struct Part:
     fg_id *ids            # [capacity] the entries that are saved
@@ -122,7 +122,8 @@ cdef bint is_copied(object o, object memo):
 
 # ---- a saved graph ----
 #
-# (FORMAT, names, ops, places, lengths, integers, partials, data, grad, members, frozen), all bytes but the first two.
+# (FORMAT, names, ops, places, lengths, integers, partials, data, grad, members, frozen), all bytes but the first two;
+# and, if programs are called, a tuple of these.
 # `ops` has for each entry, in order, which of `names` it is. The others have one after the other what entries have of
 # them: each operand in `places`, the position of a number, counted over all entries, or -1 - the position of one of
 # the ends'; in `lengths` how many there are, of operations that do not say it themselves; in `integers` the exponent,
@@ -175,7 +176,7 @@ cdef Py_ssize_t[BUFFERS] ITEM_SIZE = [1, 4, 4, 4, 8, 8, 8, 4, 4]
 cdef tuple pack(Part *p, list members):
     """The entries as bytes. Precondition: ids are held, and the part has been found in the same time."""
     cdef Buffer[BUFFERS] b
-    cdef dict names = {}
+    cdef dict names = {}, programs = {}
     cdef int op, code
     cdef fg_id n, i, k, v, row, col, slot, count, first = 0, end = 0
     cdef Py_ssize_t numbers = 0, position
@@ -205,7 +206,11 @@ cdef tuple pack(Part *p, list members):
             if op == FG_RUN:
                 put_integer(&b[INTEGERS], <int32_t>tape.args[i].b)
             elif fg_op_is_block(op):
-                code = code_of(names, fg_tape_record(&tape, i).param)
+                if op == FG_CALL:
+                    body = body_object(fg_tape_callee(&tape, fg_tape_record(&tape, i)))
+                    code = programs.setdefault(body, len(programs))
+                else:
+                    code = code_of(names, fg_tape_record(&tape, i).param)
                 r = fg_tape_record(&tape, i)
                 put_integer(&b[INTEGERS], code)
                 put_integer(&b[INTEGERS], <int32_t>r.k)
@@ -253,7 +258,8 @@ cdef tuple pack(Part *p, list members):
                 raise MemoryError()
         for o in members:
             put_integer(&b[MEMBERS], <int32_t>number_of(&entries, key_of((<fg_handle *>o).id)))
-        return (FORMAT, tuple(names), *[b[op].bytes[:b[op].size] if b[op].size > 0 else b"" for op in range(BUFFERS)])
+        return (FORMAT, tuple(names), *[b[op].bytes[:b[op].size] if b[op].size > 0 else b"" for op in range(BUFFERS)],
+                *([tuple(programs)] if programs else []))
     finally:
         free_addresses(&entries)
         for op in range(BUFFERS):

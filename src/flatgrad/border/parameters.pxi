@@ -2,7 +2,7 @@
 #
 # A step converts what users have given, then looks where the slots lie, and then runs the core's loops over them.
 #
-# Uses handles, messages, operands, python, tape.
+# Uses contexts, handles, messages, operands, python, tape.
 
 @cython.final
 cdef class Parameters:
@@ -132,6 +132,8 @@ cdef class Parameters:
 
     def zero_grad(self):
         """Set the gradient of every number to 0."""
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recording("zero_grad()")
         cdef Py_ssize_t offset, length
         self.find_all()
         for first, offset, length, _ in self.stretches:
@@ -239,6 +241,8 @@ cdef class Parameters:
         cdef double lr
         cdef dict group
         cdef Py_ssize_t k
+        if FG_UNLIKELY(recordings != 0):
+            refuse_recording("an optimizer's step")
         if len(several) != len(groups):
             return False
         for k in range(len(several)):

@@ -15,7 +15,7 @@ cdef fg_id *reached_from(Value output, fg_id *count) except NULL:
         PyMem_Free(ids)
         PyMem_Free(masks)
         raise MemoryError()
-    n = fg_sweep_reach(&tape, &slot, 1, ids + tape.n, masks, &hooked)
+    n = fg_sweep_reach(&tape, &slot, 1, FG_ALL, ids + tape.n, masks, &hooked)
     for k in range(n):
         mask = masks[k]
         while mask:

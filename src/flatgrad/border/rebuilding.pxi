@@ -3,12 +3,13 @@
 # Nothing in the bytes is believed: damaged ones are a ValueError, and nothing has changed. Room is made in between,
 # and ids are held while objects are made.
 #
-# Uses entries, handles, messages, packing, python, tape.
+# Uses callees, entries, handles, messages, packing, python, tape.
 
 # What is left of a saved graph to be read, of each kind: where, and how many items.
 cdef struct Rest:
     const char *bytes[BUFFERS]
     Py_ssize_t count[BUFFERS]
+    PyObject *programs   # a tuple of _Bodies, or NULL
 
 
 cdef enum:
@@ -26,6 +27,7 @@ cdef struct Entry:
     const double *grad       # [numbers]
     bint parts               # they are below the node
     int param                # of an instruction, and what follows
+    fg_program *program      # of FG_CALL; its param is the program's place on the tape
     fg_id rows, cols, views, extra
     const int32_t *shapes    # [3 * views]: rows, columns, whether it is constant
     const int32_t *labels    # [extra]
@@ -34,7 +36,7 @@ cdef struct Entry:
 cdef int begin(object saved, Rest *rest, int *names) except -1:
     """Point to what is there. ValueError unless it is a tuple of the right kinds."""
     cdef Py_ssize_t k
-    if type(saved) is not tuple or len(saved) != 11 or type(saved[0]) is not int or saved[0] != FORMAT:
+    if type(saved) is not tuple or not 11 <= len(saved) <= 12 or type(saved[0]) is not int or saved[0] != FORMAT:
         damaged(f"expected a tuple of format {FORMAT}, got {describe(saved)}")
     if type(saved[1]) is not tuple or not 0 < len(saved[1]) <= MOST_NAMES:
         damaged(f"its operations are {describe(saved[1])}")
@@ -46,6 +48,12 @@ cdef int begin(object saved, Rest *rest, int *names) except -1:
         if type(saved[2 + k]) is not bytes or len(saved[2 + k]) % ITEM_SIZE[k]:
             damaged(f"expected bytes, got {describe(saved[2 + k])}")
         rest.bytes[k], rest.count[k] = <const char *><bytes>saved[2 + k], len(saved[2 + k]) // ITEM_SIZE[k]
+    rest.programs = NULL
+    if len(saved) == 12:
+        if type(saved[11]) is not tuple or not all([type(body) is _Body and (<_Body>body).program != NULL
+                                                    for body in saved[11]]):
+            damaged(f"expected programs, got {describe(saved[11])}")
+        rest.programs = <PyObject *>saved[11]
     if rest.count[OPS] == 0:
         damaged("no nodes")
     if rest.count[DATA] != rest.count[GRAD] or rest.count[DATA] > MOST_NODES or rest.count[PLACES] > MOST_NODES:
@@ -68,6 +76,7 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
     cdef const int32_t *head
     cdef fg_id v
     cdef int64_t operands = 0, size
+    cdef _Body body
     cdef uint8_t name = (<const uint8_t *>read(rest, OPS, 1))[0]
     if name >= n_names:
         damaged("it has an unknown operation")
@@ -81,11 +90,19 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
         e.numbers, e.parts = <fg_id>head[0], True
     elif fg_op_is_block(e.op):
         head = <const int32_t *>read(rest, INTEGERS, 7)
+        if e.op == FG_CALL:
+            n_names = 0 if rest.programs == NULL else <int>len(<tuple>rest.programs)
         if not 0 <= head[0] < n_names or head[2] < 1 or head[3] < 1 or not 0 <= head[4] <= 1 \
                 or <int64_t>head[2] * head[3] >= MOST_NODES or not (head[4] or head[2] == head[3] == 1) \
-                or not 0 <= head[5] <= FG_MAX_ARITY or not 0 <= head[6] <= rest.count[INTEGERS]:
+                or not 0 <= head[5] <= (rest.count[INTEGERS] // 3 if e.op == FG_CALL else FG_MAX_ARITY) \
+                or not 0 <= head[6] <= rest.count[INTEGERS]:
             damaged("an instruction has a shape that there is not")
-        e.param, e.k, e.rows, e.cols, e.parts = names[head[0]], head[1], <fg_id>head[2], <fg_id>head[3], head[4]
+        e.k, e.rows, e.cols, e.parts = head[1], <fg_id>head[2], <fg_id>head[3], head[4]
+        if e.op == FG_CALL:
+            body = <_Body>(<tuple>rest.programs)[head[0]]
+            e.program, e.param = body.program, <int>body.place
+        else:
+            e.param = names[head[0]]
         e.views, e.extra, e.numbers = <fg_id>head[5], <fg_id>head[6], <fg_id>(head[2] * head[3])
         e.shapes = <const int32_t *>read(rest, INTEGERS, 3 * <int64_t>e.views)
         e.labels = <const int32_t *>read(rest, INTEGERS, e.extra)
@@ -116,6 +133,13 @@ cdef bint block_fits(const Entry *e) noexcept:
     cdef fg_record *r = <fg_record *>words
     cdef fg_id k
     cdef int32_t labels   # how many different ones there may be
+    if e.op == FG_CALL:
+        for k in range(e.views):
+            if (k >= e.program.n_segments
+                    or <fg_id>(e.shapes[3 * k] * e.shapes[3 * k + 1]) != e.program.segments[k].count):
+                return False
+        return (e.parts and e.rows == 1 and e.cols == e.program.n_results and e.views == e.program.n_segments
+                and e.extra == 0)
     if e.views > FG_MAX_ARITY:
         return False
     memset(words, 0, sizeof(words))
@@ -174,7 +198,7 @@ cdef int push_entry(const Entry *e, fg_id *ids, fg_id *list_ids, fg_id *node) ex
         node[0] = fg_tape_push_run(&tape, e.numbers)
     elif fg_op_is_block(e.op):
         r = fg_block_begin(&tape, e.param, e.views, e.extra)
-        r.k = <fg_id>e.k
+        r.k = 1 if e.op == FG_CALL else <fg_id>e.k   # then nobody looks for slots that are an operand twice
         for k in range(e.extra):
             fg_record_extra(r)[k] = <fg_id>e.labels[k]
         for v in range(e.views):

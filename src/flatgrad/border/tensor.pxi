@@ -2,7 +2,7 @@
 #
 # The work is done in the rooms before.
 #
-# Uses arrays, elementwise, entries, handles, indexing, instructions, messages, numbers, operands, products,
+# Uses arrays, contexts, elementwise, entries, handles, indexing, instructions, messages, numbers, operands, products,
 # reductions, tape, tracing, views.
 
 @cython.final
@@ -115,6 +115,7 @@ cdef class Tensor:
         cdef fg_id k
         if on == self.requires_grad:
             return
+        guard(first_slot(self), "requires_grad: assigned to")
         if fg_op_is_block(fg_tape_op(&tape, self.run.id)):
             raise ArgumentError(f"requires_grad: expected a leaf Tensor, got the result of the operation {self._op!r} "
                                 f"of shape {self.shape}; "
@@ -232,6 +233,8 @@ cdef class Tensor:
         >>> x.grad.tolist(), x.detach().requires_grad
         ([1.0, 2.0], False)
         """
+        if is_recorded(first_slot(self)):
+            return constant_copy(self)
         return Tensor(to_numpy(self, True), requires_grad=False)
 
     def update(self, lr):
@@ -259,6 +262,7 @@ cdef class Tensor:
         cdef double rate = learning_rate(lr)
         cdef fg_view view = view_of(self)
         cdef fg_id k, slot
+        guard(first_slot(self), "update()")
         if fg_op_is_block(fg_tape_op(&tape, self.run.id)) or self.constant:
             raise ArgumentError(f"update(): expected a leaf Tensor that requires a gradient, got one made by "
                                 f"{self._op or 'requires_grad=False'!r} of shape {self.shape}")
@@ -398,6 +402,8 @@ cdef class Tensor:
         return float(element(self, 0, 0)) if self.rows * self.cols == 1 else self.item()
 
     def __repr__(self):
+        if is_recorded(first_slot(self)):
+            return f"Tensor(traced, shape={self.shape})"
         import numpy
         text = numpy.array2string(to_numpy(self, True), separator=", ", prefix="Tensor(")
         return f"Tensor({text}{', requires_grad=False' if self.constant else ''})"

@@ -54,7 +54,7 @@ cdef int touched_find(Touched *touched, tuple outputs, Py_ssize_t n_outputs, tup
     touched.held = True
     write_slots(outputs, touched.slots, touched.constant)
     write_slots(inputs, touched.slots + n_outputs, touched.constant + n_outputs)
-    touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, touched.words, touched.masks,
+    touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, FG_ALL, touched.words, touched.masks,
                                    &touched.hooked)
     if touched.hooked:
         # Rules may take long. As if a sweep had to visit all that there is: so nothing of it goes or is renumbered,

@@ -1,9 +1,10 @@
-# tracing.pxi: The numbers that a transform, such as flatgrad.grad, differentiates by, and whether a gradient flows at
-# all.
+# tracing.pxi: Numbers that must not leave the graph: those that a transform, such as flatgrad.grad, differentiates by,
+# and those that a program is recorded from; and whether a gradient flows at all.
 #
-# Plain Python asks for a float without a word, and a gradient is lost there; so these are not given as one.
+# Plain Python asks for a float without a word, and a gradient is lost there; so these are not given as one. While a
+# program is recorded, no number is given that depends on what the program will be called with.
 #
-# Uses handles, messages, numbers, operands, python, tape.
+# Uses contexts, handles, messages, numbers, operands, python, tape.
 
 cdef Py_ssize_t tracings = 0   # transforms under way, in all threads: while there are none, float(v) costs no more
 cdef list traced = []          # of each of them, the tuple of its leaves
@@ -54,6 +55,119 @@ cdef inline fg_id first_leaf(object leaf, fg_id *count) noexcept:
         return first_slot(leaf)
     count[0] = 1
     return (<Value>leaf).id
+
+
+# ---- recording programs ----
+
+@cython.no_gc_clear   # until its end it can take itself out of its block
+cdef class _Recorder:
+    """A context in which operations are recorded, to become a program, and what they depend on is not read."""
+    cdef tuple inputs        # leaves that the program will be called with
+    cdef Value floor         # a leaf: nodes below it were there before, and are captured
+    cdef list blocks
+    cdef list signs          # ids of inputs, as handles, that have to be -1 or 1
+    cdef Py_ssize_t entered
+
+    def __cinit__(self, *args):
+        self.blocks, self.signs = [], []
+
+    def __dealloc__(self):
+        global recordings
+        if self.blocks is not None:
+            for block in self.blocks:
+                (<_Block>block).recorder = NULL
+                close_block(<_Block>block)
+        recordings -= self.entered
+
+    def __enter__(self):
+        global recordings
+        if self.floor is not None:
+            raise RuntimeError("a recording cannot be entered twice")
+        self.floor = Value(0.0)
+        enter_block(gradient_block, RECORDING, self.blocks)
+        (<_Block>self.blocks[0]).recorder = <PyObject *>self
+        self.entered = 1
+        recordings += 1
+        return self
+
+    def __exit__(self, *exception):
+        global recordings
+        if self.blocks:
+            (<_Block>self.blocks[0]).recorder = NULL
+        leave_block(gradient_block, self.blocks)
+        recordings -= self.entered
+        self.entered = 0
+
+
+cdef int depends_on_captured(fg_id i, fg_id floor) except -1:
+    """Whether node i is below the floor, or computed from one. No Python code, and no use of the tape's marks."""
+    cdef fg_id k, v, w, row, col, slot, last = 0
+    cdef uint64_t *marks
+    cdef bint found = False
+    cdef fg_operands o
+    if i < floor:
+        return True
+    if is_result(fg_tape_op(&tape, i)):
+        i = block_of(i)
+    marks = <uint64_t *>PyMem_Calloc(((i - floor) >> 6) + 1, sizeof(uint64_t))
+    if marks == NULL:
+        raise MemoryError()
+    mark_from(marks, floor, i)
+    for w in range((i - floor) >> 6, -1, -1):
+        while marks[w] and not found:
+            k = (w << 6) + fg_bits_top(marks[w])
+            marks[w] ^= <uint64_t>1 << (k & 63)
+            k = block_of(floor + k)
+            if k == last:   # the results of one instruction follow each other
+                continue
+            last = k
+            fg_tape_views(&tape, k, &o)
+            for v in range(o.count):
+                for row in range(o.view[v].rows):
+                    for col in range(o.view[v].cols):
+                        slot = fg_view_slot(o.words, &o.view[v], row, col)
+                        found = found or slot < floor
+                        mark_from(marks, floor, slot)
+        if found:
+            break
+    PyMem_Free(marks)
+    return found
+
+
+cdef bint is_recorded(fg_id i) except -1:
+    """Whether a program is recorded in this context, and node i depends on what that will be called with."""
+    cdef PyObject *recorder = current_recorder()
+    return recorder != NULL and depends_on_captured(i, (<_Recorder>recorder).floor.id)
+
+
+cdef int refuse_recorded(fg_id i, object what) except -1:
+    """An error for what would make a constant of a number that is another at each call of a program. guard() calls it
+    while there are recordings."""
+    if is_recorded(i):
+        raise ArgumentTypeError(
+            f"{what} while a compiled function is recorded: that number is another at each call, and the program would "
+            "keep the first. Write flatgrad.where, flatgrad.maximum or flatgrad.take in place of a decision by "
+            "numbers, give what decides as a static argument, or take it out of the compiled function")
+    return 0
+
+
+fg_refuse_recorded = refuse_recorded
+
+
+cdef inline int guard_number(fg_id i, str call) except -1:
+    """guard(), and an error for what would take a traced number out of the graph."""
+    if tracings:
+        refuse_traced(i, call)
+    return guard(i, call)
+
+
+cdef inline object compared_number(fg_id i, object other):
+    """What the number of node i is compared with."""
+    if FG_UNLIKELY(recordings != 0):
+        refuse_recorded(i, "a comparison")
+        if isinstance(other, Value):
+            refuse_recorded((<Value>other).id, "a comparison")
+    return comparable(other)
 
 
 # ---- walking down the graph ----

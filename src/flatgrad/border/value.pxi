@@ -2,8 +2,8 @@
 #
 # The work is done in the rooms before. Its type is finished by hand in value_type.pxi.
 #
-# Uses attributes, custom, entries, graphs, handles, messages, numbers, operators, python, rebuilding,
-# sweeps, tape, tracing.
+# Uses attributes, contexts, custom, entries, graphs, handles, instructions, messages, numbers, operators, python,
+# rebuilding, sweeps, tape, tracing.
 
 @cython.auto_pickle(False)
 cdef class Value:
@@ -109,11 +109,13 @@ cdef class Value:
 
     @property
     def data(self):
+        guard(self.id, "data: read")
         return tape.data[self.id]
 
     @data.setter
     def data(self, value):
         cdef double number = to_data("data", value)
+        guard(self.id, "data: assigned to")
         tape.data[self.id] = number
 
     @data.deleter
@@ -122,11 +124,13 @@ cdef class Value:
 
     @property
     def grad(self):
+        guard(self.id, "grad: read")
         return fg_tape_gradient(&tape, self.id)[0]
 
     @grad.setter
     def grad(self, value):
         cdef double number = to_data("grad", value)
+        guard(self.id, "grad: assigned to")
         if fg_rules == 0:
             fg_tape_gradient(&tape, self.id)[0] = number
         else:   # a user's rule adds to it, as a sweep does: a frozen leaf keeps its own
@@ -145,6 +149,7 @@ cdef class Value:
     @requires_grad.setter
     def requires_grad(self, value):
         cdef bint on = flag("requires_grad", value)
+        guard(self.id, "requires_grad: assigned to")
         if fg_op_is_leaf(fg_tape_op(&tape, self.id)):
             freeze(self.id, not on)
         elif not on:
@@ -168,6 +173,7 @@ cdef class Value:
     def _local_grads(self):
         """The derivatives by each of `_children`, at their present data."""
         cdef int shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
+        guard(self.id, "_local_grads: read")
         hold_ids()
         try:
             partials = partials_of(self.id)
@@ -280,6 +286,7 @@ cdef class Value:
         >>> x.grad
         6.0
         """
+        guard(self.id, "backward()")
         if whole_tape != 0 and whole_tape != PyThread_get_thread_ident():
             raise RuntimeError("backward(): another thread is within a transform of a graph with _backward rules of "
                                "its own, after which gradients become again what they were")
@@ -304,7 +311,7 @@ cdef class Value:
         >>> x.grad
         3.0
         """
-        return Value(self.data)
+        return constant_copy(self) if is_recorded(self.id) else Value(self.data)
 
     def update(self, lr):
         """One step of gradient descent: ``data -= lr * grad``.
@@ -333,11 +340,12 @@ cdef class Value:
         0.0
         """
         cdef double rate = learning_rate(lr)
+        guard(self.id, "update()")
         if fg_tape_op(&tape, self.id) != FG_FROZEN:
             tape.data[self.id] -= rate * tape.grad[self.id]
 
     def __repr__(self):
-        return f"Value(data={self.data}, grad={self.grad})"
+        return "Value(traced)" if is_recorded(self.id) else f"Value(data={self.data}, grad={self.grad})"
 
     def __hash__(self):
         return <Py_ssize_t><void *>self >> 4   # by identity; addresses are multiples of 16
@@ -369,43 +377,40 @@ cdef class Value:
         return unary(FG_ABS, self, 0)
 
     def __lt__(self, other):
-        other = comparable(other)
+        other = compared_number(self.id, other)
         return other if other is NotImplemented else tape.data[self.id] < other
 
     def __le__(self, other):
-        other = comparable(other)
+        other = compared_number(self.id, other)
         return other if other is NotImplemented else tape.data[self.id] <= other
 
     def __gt__(self, other):
-        other = comparable(other)
+        other = compared_number(self.id, other)
         return other if other is NotImplemented else tape.data[self.id] > other
 
     def __ge__(self, other):
-        other = comparable(other)
+        other = compared_number(self.id, other)
         return other if other is NotImplemented else tape.data[self.id] >= other
 
     def item(self):
         """The number, as a float: `data`, by PyTorch's name."""
+        guard(self.id, "item()")
         return tape.data[self.id]
 
     def __float__(self):
-        if tracings:
-            refuse_traced(self.id, "float()")
+        guard_number(self.id, "float()")
         return tape.data[self.id]
 
     def __int__(self):
-        if tracings:
-            refuse_traced(self.id, "int()")
+        guard_number(self.id, "int()")
         return int(tape.data[self.id])
 
     def __trunc__(self):
-        if tracings:
-            refuse_traced(self.id, "trunc()")
+        guard_number(self.id, "trunc()")
         return int(tape.data[self.id])
 
     def __round__(self, ndigits=None):
-        if tracings:
-            refuse_traced(self.id, "round()")
+        guard_number(self.id, "round()")
         return round(tape.data[self.id], ndigits)
 
     def __format__(self, spec):

@@ -3,7 +3,7 @@
 # A Tensor is made before there is room for its numbers, and tied to them by tie_run when they are on the tape. What
 # users write between brackets is the matter of indexing.pxi.
 #
-# Uses handles, messages, numbers, operands, tape, tracing.
+# Uses contexts, handles, messages, numbers, operands, tape, tracing.
 
 cdef _Run nothing = _Run.__new__(_Run)   # of a Tensor that __init__ has not made: it has no elements
 
@@ -79,6 +79,7 @@ cdef object to_numpy(Tensor t, bint data, object kind=None):
     cdef Py_buffer buffer
     cdef double *out
     cdef fg_id i, j
+    guard(first_slot(t), "the numbers of a Tensor: read")
     if np is None:
         import numpy  # noqa: F401
         numpy_is_there()
@@ -109,6 +110,7 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
     cdef fg_view view
     cdef fg_id k, slot
     cdef double *array
+    guard(first_slot(t), f"{name} of a Tensor: assigned to")
     take(name, x, &a, keep)
     if a.kind != NUMBER and a.kind != ARRAY:
         if isinstance(x, Tensor):

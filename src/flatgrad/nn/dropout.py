@@ -3,7 +3,7 @@ import random
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value
+from flatgrad._core import Tensor, Value, _refuse_recording
 from flatgrad.arguments import finite, generator
 from flatgrad.errors import ArgumentError
 from flatgrad.nn.inputs import as_rows, shown
@@ -81,6 +81,7 @@ class Dropout(Module):
 
     def mask(self, shape):
         """The factors: each is 0 or 1 / (1 - p)."""
+        _refuse_recording("dropout: a mask drawn")
         if self.p == 1.0:
             return np.zeros(shape)
         return (self.rng.random(shape) >= self.p) / (1.0 - self.p)

@@ -7,6 +7,7 @@ import math
 import random
 import sys
 
+from flatgrad._core import _refuse_recording
 from flatgrad.arguments import finite, finite_array, one_of, shortened, whole
 from flatgrad.errors import ArgumentTypeError, ShapeError
 
@@ -219,6 +220,7 @@ def source(rng):
     >>> source(7).random() == source(None).random()
     True
     """
+    _refuse_recording("parameters: drawn")
     if rng is None:
         return random
     if rng is random or isinstance(rng, random.Random) or is_generator(rng):

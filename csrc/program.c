@@ -1,0 +1,434 @@
+/* program.c: see program.h, of which this has the steps of FG_CALL. The order here: forward, reverse, which operands
+ * results depend on, faults. How a program is made is in program_cut.c. */
+#include "program.h"
+
+#include <string.h>
+
+enum { CHUNK = 1 << 16 }; /* nodes, or words of the body's sweep, between two questions whether to stop */
+
+static fg_program *program_of(fg_callee *c)
+{
+    return (fg_program *)(void *)c; /* its first member */
+}
+
+static int wants_stop(const fg_tape *t)
+{
+    return t->stop && t->stop();
+}
+
+/* ---- views of a call ---- */
+
+/* Whether the elements of a view follow each other, row by row. */
+static int is_dense(const fg_view *v)
+{
+    return !(v->flags & FG_VIEW_LIST) && (v->col_step == 1 || v->cols == 1)
+           && (v->rows == 1 || v->row_step == (int32_t)v->cols);
+}
+
+/* An element of a view, counted row by row, of a view that is not dense. */
+static fg_id slot_at(const fg_record *r, const fg_view *v, fg_id e)
+{
+    return fg_record_slot(r, v, e / v->cols, e % v->cols);
+}
+
+/* ---- forward ---- */
+
+/* Copy the operands' data into the body; returns whether any of them was another. */
+static int take_data(fg_program *p, const fg_slots *t, fg_record *r)
+{
+    int other = 0;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        const fg_id count = p->segments[v].count;
+        double *const to = p->body.data + p->segments[v].first;
+        if (is_dense(view)) {
+            const double *const from = t->data + view->base;
+            if (memcmp(to, from, count * sizeof *to) != 0) {
+                memcpy(to, from, count * sizeof *to);
+                other = 1;
+            }
+            continue;
+        }
+        for (fg_id e = 0; e < count; e++) {
+            const double *const from = t->data + slot_at(r, view, e);
+            other |= memcmp(to + e, from, sizeof *to) != 0;
+            to[e] = *from;
+        }
+    }
+    return other;
+}
+
+/* Compute the nodes from i to before `end`; *next: the one after the last. */
+static int run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next)
+{
+    fg_tape *const t = &p->body;
+    const uint8_t *const ops = t->op;
+    const fg_args *const all_args = t->args;
+    double *const data = t->data;
+    int status = FG_OK;
+    for (; i < end; i++) {
+        const fg_args args = all_args[i];
+        double z;
+        switch (ops[i]) {
+#define FG_ROW(ID, arity, forward, dx, dy, dw, status_)              \
+    case FG_##ID: {                                                  \
+        const fg_id *const o = t->pool + args.a;                     \
+        const double x = data[arity > 2 ? o[0] : args.a];            \
+        const double y = arity > 1 ? data[arity > 2 ? o[1] : args.b] : 0.0; \
+        const double w = arity > 2 ? data[o[2]] : 0.0;               \
+        const int32_t k = (int32_t)args.b;                           \
+        (void)o, (void)x, (void)y, (void)w, (void)k;                 \
+        z = (forward);                                               \
+        data[i] = z;                                                 \
+        status = (status_);                                          \
+        break;                                                       \
+    }
+#include "rows.def"
+        case FG_PART:
+            i += args.a - 1; /* on to the instruction, which has the others as well */
+            continue;
+        case FG_LEAF:
+        case FG_FROZEN:
+            continue;
+        default:
+            status = fg_block_forward(slots, ops[i], fg_tape_record(t, i), i - args.b, &p->element);
+            if (status == FG_E_INTERRUPTED)
+                return status;
+        }
+        if (FG_UNLIKELY(status != FG_OK) && !slots->lenient) {
+            p->status = status;
+            p->at = i;
+            return status;
+        }
+    }
+    *next = i;
+    return FG_OK;
+}
+
+/* Compute the body. lenient: numbers outside of an operation's domain are no fault. FG_OK, FG_E_INTERRUPTED, or the
+ * status of a row, and then p->at is the node at fault. */
+static int run(fg_program *p, int lenient)
+{
+    const fg_id n = p->body.n;
+    fg_slots slots = fg_slots_of(&p->body);
+    slots.lenient = lenient;
+    p->ready = 0;
+    for (fg_id i = p->area + (p->area > 0) + 1; i < n;) {
+        const fg_id end = n - i < CHUNK ? n : i + CHUNK;
+        const int status = run_nodes(p, &slots, i, end, &i);
+        if (status != FG_OK)
+            return status;
+        if (i < n && wants_stop(&p->body))
+            return FG_E_INTERRUPTED;
+    }
+    p->ready = 1;
+    return FG_OK;
+}
+
+/* Mark the slots of the operands in t->marks, or clear them; returns whether one was marked before. */
+static int mark_slots(const fg_slots *t, fg_record *r, int on)
+{
+    uint64_t *const word = t->marks;
+    int twice = 0;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        const fg_id count = view->rows * view->cols;
+        if (is_dense(view)) {
+            for (fg_id w = view->base >> 6; w <= (view->base + count - 1) >> 6; w++) {
+                const uint64_t mask = fg_marks_mask(w, view->base, view->base + count);
+                twice |= (word[w] & mask) != 0;
+                word[w] = on ? word[w] | mask : word[w] & ~mask;
+            }
+            continue;
+        }
+        for (fg_id e = 0; e < count; e++) {
+            const fg_id i = slot_at(r, view, e);
+            const uint64_t mask = (uint64_t)1 << (i & 63u);
+            twice |= (word[i >> 6] & mask) != 0;
+            word[i >> 6] = on ? word[i >> 6] | mask : word[i >> 6] & ~mask;
+        }
+    }
+    return twice;
+}
+
+/* z (1, n_results), from as many views as there are segments. The record may still be on its way to the tape. */
+static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
+{
+    fg_program *const p = program_of(c);
+    assert(r->views == p->n_segments && r->rows * r->cols == p->n_results);
+    const int other = take_data(p, t, r); /* always: it is what is compared with later */
+    if (other || !p->ready) {
+        const int status = run(p, t->lenient);
+        if (status != FG_OK)
+            return status;
+    }
+    for (fg_id k = 0; k < p->n_results; k++)
+        z[k] = p->body.data[p->results[k]];
+    r->k = (fg_id)mark_slots(t, r, 1);
+    (void)mark_slots(t, r, 0);
+    return FG_OK;
+}
+
+/* ---- reverse ---- */
+
+static int is_frozen(const fg_slots *t, fg_id i)
+{
+    return (t->op[i] & ~FG_HOOK) == FG_FROZEN;
+}
+
+static int is_marked(const fg_slots *t, fg_id i)
+{
+    return (int)(t->marks[i >> 6] >> (i & 63u) & 1u);
+}
+
+/* The operands' gradients into the body, which adds to them, so that they are rounded as if its nodes were on the tape.
+ * Those of constants and frozen leaves are not wanted. A slot that is an operand twice has its gradient in the first
+ * place, and in the others -0.0, to which anything can be added. `none`: nothing has a gradient yet. */
+static void take_gradients(fg_program *p, const fg_slots *t, fg_record *r, int none)
+{
+    uint64_t *const word = t->marks;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        const fg_stretch s = p->segments[v];
+        double *const to = p->body.grad + s.first;
+        uint8_t *const op = p->body.op + s.first;
+        const int dense = is_dense(view);
+        if (none || view->flags & FG_VIEW_CONSTANT) {
+            memset(to, 0, s.count * sizeof *to);
+            memset(op, none ? FG_LEAF : FG_FROZEN, s.count);
+            continue;
+        }
+        for (fg_id e = 0; e < s.count; e++)
+            op[e] = (uint8_t)(is_frozen(t, dense ? view->base + e : slot_at(r, view, e)) ? FG_FROZEN : FG_LEAF);
+        if (dense && !r->k) {
+            memcpy(to, t->grad + view->base, s.count * sizeof *to);
+            continue;
+        }
+        for (fg_id e = 0; e < s.count; e++) {
+            const fg_id i = slot_at(r, view, e);
+            to[e] = r->k && is_marked(t, i) ? -0.0 : t->grad[i];
+            if (r->k)
+                word[i >> 6] |= (uint64_t)1 << (i & 63u);
+        }
+    }
+    if (r->k && !none)
+        (void)mark_slots(t, r, 0);
+}
+
+/* The way back. */
+static void give_gradients(const fg_program *p, const fg_slots *t, fg_record *r)
+{
+    uint64_t *const word = t->marks;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        const fg_stretch s = p->segments[v];
+        const double *const from = p->body.grad + s.first;
+        if (view->flags & FG_VIEW_CONSTANT)
+            continue;
+        if (is_dense(view) && !r->k) {
+            memcpy(t->grad + view->base, from, s.count * sizeof *from);
+            continue;
+        }
+        for (fg_id e = 0; e < s.count; e++) {
+            const fg_id i = slot_at(r, view, e);
+            t->grad[i] = r->k && is_marked(t, i) ? t->grad[i] + from[e] : from[e];
+            if (r->k)
+                word[i >> 6] |= (uint64_t)1 << (i & 63u);
+        }
+    }
+    if (r->k)
+        (void)mark_slots(t, r, 0);
+}
+
+/* A sweep over the body from the nodes in p->outputs, whose gradients are `seeds`. FG_OK, or FG_E_INTERRUPTED. */
+static int sweep(fg_program *p, fg_id count, const double *const *seeds)
+{
+    fg_tape *const t = &p->body;
+    const fg_id first = p->area + 1;
+    fg_id highest = 0;
+    memset(t->grad + first, 0, (t->n - first) * sizeof *t->grad);
+    for (fg_id k = 0; k < count; k++)
+        highest = p->outputs[k] > highest ? p->outputs[k] : highest;
+    fg_sweep *const s = fg_tape_sweep_begin(t, highest + 1);
+    if (!s) /* there is always the one that was made with the program */
+        return FG_E_MEMORY;
+    s->marks.lowest = s->marks.highest = highest >> 12;
+    for (fg_id k = 0; k < count; k++) {
+        const fg_id i = p->outputs[k];
+        t->grad[i] = i > p->area && !fg_marks_has(&s->marks, i) ? *seeds[k] : t->grad[i] + *seeds[k];
+        fg_marks_add(&s->marks, i);
+    }
+    while (fg_sweep_run(t, s, CHUNK) != FG_SWEEP_DONE)
+        if (wants_stop(t)) {
+            fg_sweep_cancel(t, s);
+            return FG_E_INTERRUPTED;
+        }
+    return FG_OK;
+}
+
+/* The nodes of the results that have a bit in `reached`, or of all, into p->outputs, and where their gradients are; how
+ * many. `first`: the slot of result 0. */
+static fg_id find_outputs(fg_program *p, double *grad, fg_id first, const uint64_t *reached)
+{
+    fg_id count = 0;
+    for (fg_id k = 0; k < p->n_results; k++) {
+        const fg_id i = first + k;
+        if (!reached || reached[i >> 6] >> (i & 63u) & 1u) {
+            p->outputs[count] = p->results[k];
+            p->seeds[count++] = grad + i;
+        }
+    }
+    return count;
+}
+
+/* The body's data are those of the operands' present data. FG_OK or FG_E_INTERRUPTED. */
+static int get_ready(fg_program *p, const fg_slots *t, fg_record *r)
+{
+    const int other = take_data(p, t, r);
+    return other || !p->ready ? run(p, 1) : FG_OK;
+}
+
+static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, const uint64_t *reached)
+{
+    fg_program *const p = program_of(c);
+    int status = get_ready(p, t, r);
+    if (status != FG_OK)
+        return status;
+    take_gradients(p, t, r, 0);
+    status = sweep(p, find_outputs(p, t->grad, first, reached), p->seeds);
+    if (status == FG_OK)
+        give_gradients(p, t, r);
+    return status;
+}
+
+/* ---- which operands gradients flow to ---- */
+
+/* Enter the operands that gradients of the `count` nodes in p->outputs flow to into `bits`. */
+static void find_reached(fg_program *p, fg_id count, uint64_t *bits)
+{
+    int hooked;
+    const fg_id last = p->area >> 6, found = fg_sweep_reach(&p->body, p->outputs, count, FG_FLOWN_TO, p->words,
+                                                             p->masks, &hooked);
+    memset(bits, 0, FG_MARKS_WORDS((size_t)p->area + 1) * sizeof *bits);
+    for (fg_id k = 0; k < found; k++)
+        if (p->words[k] <= last)
+            bits[p->words[k]] = p->masks[k];
+}
+
+void fg_program_find_used(fg_program *p)
+{
+    memcpy(p->outputs, p->results, p->n_results * sizeof *p->outputs);
+    find_reached(p, p->n_results, p->used);
+}
+
+static int has_bit(const uint64_t *bits, fg_id i)
+{
+    return (int)(bits[i >> 6] >> (i & 63u) & 1u);
+}
+
+int fg_program_wants(const fg_program *p, fg_id k)
+{
+    const fg_stretch s = p->segments[k];
+    for (fg_id i = s.first; i < s.first + s.count; i++)
+        if (has_bit(p->used, i))
+            return 1;
+    return 0;
+}
+
+static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves)
+{
+    fg_program *const p = program_of(c);
+    const uint64_t *bits = p->used;
+    if (!all) {
+        find_reached(p, find_outputs(p, t->grad, first, t->marks.word), p->reached);
+        bits = p->reached;
+    }
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        const fg_stretch s = p->segments[v];
+        const int dense = is_dense(view);
+        if (dense && !leaves) { /* mostly they are weights */
+            uint8_t any = 0;
+            for (fg_id e = 0; e < s.count; e++)
+                any |= t->op[view->base + e];
+            if (any == FG_LEAF)
+                continue;
+        }
+        for (fg_id e = 0; e < s.count; e++) {
+            const fg_id i = dense ? view->base + e : slot_at(r, view, e);
+            if (has_bit(bits, s.first + e) && (leaves || !fg_op_is_leaf(t->op[i])))
+                fg_marks_add(marks, i);
+        }
+    }
+}
+
+static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials)
+{
+    static const double one = 1.0;
+    const double *const seed = &one;
+    fg_program *const p = program_of(c);
+    fg_id count = 0;
+    p->outputs[0] = p->results[k];
+    find_reached(p, 1, p->reached);
+    if (partials) {
+        int (*const stop)(void) = p->body.stop;
+        p->body.stop = NULL; /* nobody could begin again */
+        const fg_slots slots = fg_slots_of(t);
+        (void)get_ready(p, &slots, r);
+        take_gradients(p, &slots, r, 1);
+        (void)sweep(p, 1, &seed);
+        p->body.stop = stop;
+    }
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_stretch s = p->segments[v];
+        for (fg_id e = 0; e < s.count; e++)
+            if (has_bit(p->reached, s.first + e)) {
+                if (ids)
+                    ids[count] = slot_at(r, fg_record_view(r, v), e);
+                if (partials)
+                    partials[count] = p->body.grad[s.first + e];
+                count++;
+            }
+    }
+    return count;
+}
+
+/* ---- faults ---- */
+
+int fg_program_fault(const fg_program *p, double x[3], int32_t *k, int *status)
+{
+    const fg_tape *t = &p->body;
+    while (fg_tape_op(t, p->at) == FG_CALL) { /* it is in a program that this one calls */
+        p = program_of(fg_tape_callee(t, fg_tape_record(t, p->at)));
+        t = &p->body;
+    }
+    const int op = fg_tape_op(t, p->at);
+    *status = p->status;
+    if (op != FG_MAP) {
+        fg_id count;
+        const fg_id *const ids = fg_tape_operands(t, p->at, &count);
+        for (fg_id j = 0; j < count; j++)
+            x[j] = t->data[ids[j]];
+        *k = (int32_t)t->args[p->at].b;
+        return op;
+    }
+    fg_record *const r = fg_tape_record(t, p->at);
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        const fg_id row = p->element / r->cols, col = p->element % r->cols;
+        x[v] = t->data[fg_record_slot(r, view, view->rows > 1 ? row : 0, view->cols > 1 ? col : 0)];
+    }
+    *k = (int32_t)r->k;
+    double z;
+    *status = r->views == 1   ? fg_op_unary((int)r->param, x[0], *k, &z)
+              : r->views == 2 ? fg_op_binary((int)r->param, x[0], x[1], &z)
+                              : fg_op_ternary((int)r->param, x[0], x[1], x[2], &z);
+    return (int)r->param;
+}
+
+static void free_callee(fg_callee *c)
+{
+    fg_program_free(program_of(c));
+}
+
+const fg_callee_steps fg_program_steps = {forward, reverse, mark, operands, free_callee};

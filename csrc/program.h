@@ -1,0 +1,85 @@
+/* program.h: a tape that has stopped growing. What leads from some nodes down to others is cut out of a tape, once, and
+ * then computed again and again: the calls are nodes of a tape like any other, FG_CALL.
+ *
+ * It promises that a call computes what the nodes did that it was cut from, and that its gradients are theirs, bit for
+ * bit. It leaves to its caller what the operands are: which of them are inputs, and how they are found at each call.
+ *
+ * The nodes of the body:
+ *
+ *   | 0 | operands, with holes between | the FG_RUN that keeps them, if there are any | constants and instructions |
+ *   |   |<--------- area ------------->|
+ *
+ * A hole is a leaf that nobody reads: it keeps the rows of a view as far apart as they were. The operands between two
+ * holes, or of one input, are a segment, and a call has a view for each segment. The body's data are those of the last
+ * call that ran, and its gradients those of the last that was reversed.
+ */
+#ifndef FG_PROGRAM_H
+#define FG_PROGRAM_H
+
+#include "sweep.h"
+
+/* Slots or numbers in a row. */
+typedef struct fg_stretch {
+    fg_id first, count;
+} fg_stretch;
+
+typedef struct fg_program {
+    fg_callee callee;      /* first: the tape knows a program by it */
+    fg_tape body;
+    fg_id area;            /* nodes 1 to area are operands and holes */
+    fg_stretch *segments;  /* [n_segments] of them, in order of the calls' views */
+    fg_id n_segments;
+    fg_id *results;        /* [n_results] nodes of the body, any but the FG_RUN */
+    fg_id n_results;
+    int ready;             /* the body's data follow from the data of its operands */
+
+    uint64_t *used;        /* [FG_MARKS_WORDS(area + 1)] which operands gradients flow to */
+    uint64_t *reached;     /* [the same] likewise, of some results: scratch */
+    fg_id *outputs;        /* [n_results] scratch: nodes that a sweep over the body begins with, ... */
+    const double **seeds;  /* [n_results] ... and where their gradients are */
+    fg_id *words;          /* [FG_MARKS_WORDS(body.n)] scratch for fg_sweep_reach() */
+    uint64_t *masks;       /* [the same] */
+
+    int status;            /* of the last run that failed, and the node where, and */
+    fg_id at, element;     /* for FG_MAP the result, counted row by row */
+} fg_program;
+
+enum { FG_PROGRAM_RULE = 1 };
+
+/* Cut out what leads from the outputs, nodes of t, down to the inputs and to nodes below `floor`, which are captured.
+ * Leaves from the floor on that are no inputs are constants, and so is what is computed from constants alone. Segments
+ * are the inputs, in order, and then what is captured, of which (*captured)[] says where on t each segment begins; the
+ * caller gives that memory back with fg_program_forget(). Nobody holds the new program.
+ *
+ * Inputs are leaves, none of them twice, and have no hooks. FG_OK; FG_E_MEMORY, FG_E_FULL; or FG_PROGRAM_RULE if *at is
+ * computed from an operand by a rule that is not ours. */
+int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_inputs, const fg_id *outputs,
+                   fg_id n_outputs, fg_program **made, fg_id **captured, fg_id *at);
+
+void fg_program_forget(fg_program *p, fg_id *captured);
+
+/* Segments of a program whose only input is all of the area of another: those of that one. FG_OK or FG_E_MEMORY. The
+ * caller has checked that they lie in the area. */
+int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments);
+
+/* Append the nodes of the body to a tape, from node 1 on. Returns the id of node 0, were it there, or FG_E_MEMORY.
+ * Precondition: room for body.n - 1 nodes and body.npool operands. */
+int64_t fg_program_expand(const fg_program *p, fg_tape *t);
+
+/* Whether gradients flow to segment k. */
+int fg_program_wants(const fg_program *p, fg_id k);
+
+/* Free a program that nobody holds. */
+void fg_program_free(fg_program *p);
+
+/* Of a run that has failed: the opcode of the row, its operands' data in x, its immediate, and its status. */
+int fg_program_fault(const fg_program *p, double x[3], int32_t *k, int *status);
+
+/* For program_cut.c: the steps of a call; and fill in p->used. */
+extern const fg_callee_steps fg_program_steps;
+void fg_program_find_used(fg_program *p);
+
+/* All that it takes, in bytes. */
+size_t fg_program_bytes(const fg_program *p);
+
+#endif

@@ -1,0 +1,177 @@
+# callees.pxi: A program as an object: what FG_CALL runs, and the error of a call that fails.
+#
+# Promises that there is one object for a program at most, and that the program lives as long as that or a call on the
+# tape. Which numbers of the user's a program is called with is known to programs.pxi. It is saved as the graph that it
+# was cut from.
+#
+# Uses handles, messages, tape.
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class _Body:
+    """A program without its captured Values. It has no state that anybody can change."""
+    cdef fg_program *program
+    cdef fg_id place   # in tape.programs
+
+    def __dealloc__(self):
+        if self.program != NULL:
+            self.program.callee.owner = NULL
+            fg_tape_release_program(&tape, self.place)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        """The nodes, again on the tape: the _Run of the operands, and that of copies of the results."""
+        cdef _Run operands = None, results = _Run.__new__(_Run)
+        cdef fg_program *p = self.program
+        cdef int64_t base
+        cdef fg_id node = 0, k
+        cdef fg_id *ids
+        cdef fg_record *r
+        cdef int status
+        if p == NULL:
+            damaged("no program")
+        if p.area > 0:
+            operands = _Run.__new__(_Run)
+        segments = [(p.segments[k].first, p.segments[k].count) for k in range(p.n_segments)]
+        reserve(p.body.n + p.n_results + 1, p.body.npool + fg_block_words(1, 0) + p.n_results)
+        hold_ids()
+        try:
+            base = fg_program_expand(p, &tape)
+            if base < 0:
+                raise_status(<int>base)
+            r = fg_block_begin(&tape, FG_COPY, 1, 0)
+            ids = fg_block_ids(r)
+            for k in range(p.n_results):
+                ids[k] = <fg_id>base + p.results[k]
+            fg_block_list(r, 0, 1, p.n_results)
+            status = fg_block_push(&tape, FG_MAP, 1, p.n_results, True, NULL, &node)
+            if status < 0:
+                raise_status(status)
+            tie_run(results, node)
+            if operands is not None:
+                tie_run(operands, <fg_id>base + p.area + 1)
+        finally:
+            release_ids()
+        return _restore_body, (operands, results, tuple(segments))
+
+
+cdef int64_t own_program(_Body body, fg_callee *callee) noexcept:
+    """From now on that is the object of the program, which has none; or FG_E_MEMORY."""
+    cdef int64_t place = fg_tape_hold_program(&tape, callee)
+    if place >= 0:
+        body.program, body.place = <fg_program *>callee, <fg_id>place
+        callee.owner = <void *>body
+    return place
+
+
+cdef _Body body_object(fg_callee *callee):
+    """The one object of a program that is on the tape, made if there is none. Runs no Python code."""
+    cdef _Body body
+    if callee.owner != NULL:
+        return <_Body>callee.owner
+    body = _Body.__new__(_Body)
+    if own_program(body, callee) < 0:
+        raise_status(FG_E_MEMORY)
+    return body
+
+
+cdef int call_failed(const fg_program *p, int status) except -1:
+    """The exception for a call that could not be computed."""
+    cdef double[3] x = [0.0, 0.0, 0.0]
+    cdef int32_t k = 0
+    cdef int op
+    if status != FG_E_ZERO_DIVISION and status != FG_E_OVERFLOW and status != FG_E_DOMAIN:
+        raise_status(status)
+    op = fg_program_fault(p, x, &k, &status)
+    numbers = [x[j] for j in range(fg_op_table[op].arity)]
+    if op == FG_POWI:
+        numbers.append(k)
+    raise_operation(status, op, tuple(numbers), " in a compiled function")
+
+
+cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id **captured) except -1:
+    """Make the program that leads from the outputs, ids, to the inputs, (first, count) each. *captured: where the
+    segments that are captured begin, for fg_program_forget(). While ids are held; runs no Python code but for memory.
+    """
+    cdef fg_program *program = NULL
+    cdef fg_stretch *stretches
+    cdef fg_id *ids
+    cdef fg_id at = 0, k, n_inputs = <fg_id>len(inputs), n_outputs = <fg_id>len(outputs)
+    cdef int status
+    scratch = bytearray((n_inputs + 1) * sizeof(fg_stretch) + (n_outputs + 1) * sizeof(fg_id))
+    stretches = <fg_stretch *><char *>scratch
+    ids = <fg_id *>(stretches + n_inputs)
+    for k in range(n_inputs):
+        stretches[k].first, stretches[k].count = inputs[k]
+    for k in range(n_outputs):
+        ids[k] = outputs[k]
+    status = fg_program_cut(&tape, floor, stretches, n_inputs, ids, n_outputs, &program, captured, &at)
+    if status == FG_PROGRAM_RULE:
+        raise ArgumentTypeError("compile: a Value with a rule of its own, by `_backward` or local gradients, is "
+                                "computed from an argument or from a captured Value, and would keep the numbers of its "
+                                "first call. Use flatgrad's operations, or compute it outside of the function")
+    if status < 0:
+        raise_status(status)
+    if own_program(body, &program.callee) < 0:
+        fg_program_forget(program, captured[0])
+        fg_program_free(program)
+        raise_status(FG_E_MEMORY)
+    return 0
+
+
+def _restore_body(_Run operands, _Run results not None, segments):
+    """The program that _Body.__reduce__ describes. Raises ValueError for anything else."""
+    cdef _Body body = _Body.__new__(_Body)
+    cdef fg_record *r
+    cdef fg_view *view
+    cdef fg_id *captured = NULL
+    cdef fg_id k, count, area = 0 if operands is None else operands.count
+    cdef fg_stretch *stretches
+    cdef Py_ssize_t last = 0
+    cdef list inputs = [], ids = []
+    if type(segments) is not tuple or not all([type(s) is tuple and len(s) == 2 and type(s[0]) is int
+                                               and type(s[1]) is int for s in segments]):
+        damaged(f"expected the segments of a program, got {describe(segments)}")
+    for first, length in segments:
+        if not (last < first <= area and 0 < length <= area - first + 1):
+            damaged(f"a program of {area} operands has the segment {(first, length)}")
+        last = first + length - 1
+    count = <fg_id>len(segments)
+    scratch = bytearray((count + 1) * sizeof(fg_stretch))
+    stretches = <fg_stretch *><char *>scratch
+    for k in range(count):
+        stretches[k].first, stretches[k].count = segments[k]
+    hold_ids()
+    try:
+        if operands is not None:
+            if fg_tape_op(&tape, operands.id) != FG_RUN:
+                damaged("the operands of a program are no leaves")
+            inputs.append((operands.id - operands.count, operands.count))
+        r = fg_tape_record(&tape, results.id) if fg_tape_op(&tape, results.id) == FG_MAP else NULL
+        if r == NULL or r.param != FG_COPY or r.views != 1 or r.cols != results.count:
+            damaged("the results of a program are no copies")
+        view = fg_record_view(r, 0)
+        for k in range(results.count):
+            ids.append(fg_record_slot(r, view, 0, k if view.cols > 1 else 0))
+        cut_program(body, 1, inputs, ids, &captured)
+        fg_program_forget(body.program, captured)
+        if body.program.area != area:
+            damaged("the operands of a program are not in order")
+        if fg_program_divide(body.program, stretches, count) < 0:
+            raise_status(FG_E_MEMORY)
+    finally:
+        release_ids()
+    return body
+
+
+def _live_programs():
+    """How many programs there are on the tape, for tests."""
+    cdef fg_id k, count = 0
+    for k in range(tape.n_programs):
+        count += tape.programs[k].callee != NULL
+    return count

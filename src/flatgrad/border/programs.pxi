@@ -1,0 +1,325 @@
+# programs.pxi: Programs as Python has them: called with an operand for each input, as one instruction.
+#
+# A program holds what it captured, the Values and Tensors that it reads besides its inputs, and finds it anew at each
+# call. How it is recorded is the matter of recordings.pxi; which function it is, and what that takes and returns, is
+# known to its caller in Python.
+#
+# Uses callees, criteria, handles, instructions, messages, operands, python, tape.
+
+# Some numbers of an operand that a program has captured, in a row on the tape.
+cdef struct Piece:
+    Py_ssize_t which   # of the captured objects
+    fg_id offset       # the first of its numbers
+    fg_id count
+
+
+cdef enum:
+    FEW = 8   # inputs, whose operands need no memory of their own
+
+
+cdef inline fg_id first_of(object o) noexcept:
+    """The first slot of a captured Value or _Run."""
+    return (<_Run>o).id - (<_Run>o).count if type(o) is _Run else (<Value>o).id
+
+
+cdef int fill_program(_Program made, _Body body, tuple captured, list pieces, list counts, tuple shapes, tuple results,
+                      tuple signs) except -1:
+    """Set what a program has. counts: where each captured segment's pieces begin, and where the last one's end."""
+    cdef Py_ssize_t k
+    cdef fg_id n_inputs = <fg_id>len(shapes)
+    made.body, made.captured, made.shapes, made.results, made.signs = body, captured, shapes, results, signs
+    made.n_inputs, made.n_segments = n_inputs, body.program.n_segments
+    made.pieces = <Piece *>PyMem_Malloc((len(pieces) + 1) * sizeof(Piece))
+    made.begins = <Py_ssize_t *>PyMem_Malloc((len(counts) + 1) * sizeof(Py_ssize_t))
+    made.listed = <uint8_t *>PyMem_Calloc(made.n_segments + 1, 1)
+    made.wanted = <uint8_t *>PyMem_Calloc(made.n_segments + 1, 1)
+    made.inputs = <fg_view *>PyMem_Malloc((n_inputs + 1) * sizeof(fg_view))
+    if made.inputs == NULL or made.pieces == NULL or made.begins == NULL or made.listed == NULL or made.wanted == NULL:
+        raise MemoryError()
+    for k in range(n_inputs):
+        shape = shapes[k]
+        made.inputs[k] = fg_view(<fg_id>len(shape), 0, shape[0] if len(shape) == 2 else 1,
+                                 shape[len(shape) - 1] if len(shape) > 0 else 1, 0, 0)
+    for k in range(len(pieces)):
+        made.pieces[k].which, made.pieces[k].offset, made.pieces[k].count = pieces[k]
+    for k in range(len(counts)):
+        made.begins[k] = counts[k]
+    for k in range(made.n_segments):
+        made.wanted[k] = fg_program_wants(body.program, <fg_id>k)
+    made.moves = -1
+    return 0
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class _Program:
+    """What a recording has recorded; see `_Recording`.
+
+    Attributes
+    ----------
+    captured : tuple
+        The Values, and what keeps the numbers of Tensors, that it reads at each call.
+    """
+    cdef _Body body
+    cdef readonly tuple captured
+    cdef tuple shapes          # of the inputs: () for a Value
+    cdef tuple results         # of each: its shape, and whether it is a constant Tensor
+    cdef tuple signs           # nodes of the body, inputs, that have to be -1 or 1
+    cdef fg_id n_inputs, n_segments
+    cdef fg_view *inputs       # [n_inputs] their rows and columns, and as flags how many dimensions
+    cdef Piece *pieces         # of the captured segments, one after the other
+    cdef Py_ssize_t *begins    # [n_segments - n_inputs + 1] where each one's pieces begin
+    cdef uint8_t *listed       # [n_segments] whether its numbers no longer lie in a row
+    cdef uint8_t *wanted       # [n_segments] whether gradients flow there
+    cdef long long moves       # handle_moves when that was seen
+    cdef uint64_t words        # that a call takes in the pool
+
+    def __dealloc__(self):
+        PyMem_Free(self.inputs)
+        PyMem_Free(self.pieces)
+        PyMem_Free(self.begins)
+        PyMem_Free(self.listed)
+        PyMem_Free(self.wanted)
+
+    cdef void look(self) noexcept:
+        """Whether the captured segments lie in a row: they do until a Value becomes the handle of another node."""
+        cdef fg_id k
+        cdef Py_ssize_t j
+        cdef fg_id at = 0
+        cdef Piece *p
+        self.words = fg_block_words(self.n_segments, 0)
+        for k in range(self.n_inputs, self.n_segments):
+            self.listed[k] = False
+            for j in range(self.begins[k - self.n_inputs], self.begins[k - self.n_inputs + 1]):
+                p = &self.pieces[j]
+                if j > self.begins[k - self.n_inputs] and first_of(self.captured[p.which]) + p.offset != at:
+                    self.listed[k] = True
+                at = first_of(self.captured[p.which]) + p.offset + p.count
+            if self.listed[k]:
+                self.words += self.body.program.segments[k].count
+        self.moves = handle_moves
+
+    cdef void fill_captured(self, fg_record *r) noexcept:
+        cdef fg_id k, e, i = 0, count
+        cdef Py_ssize_t j
+        cdef fg_id *ids
+        cdef Piece *p
+        for k in range(self.n_inputs, self.n_segments):
+            j = self.begins[k - self.n_inputs]
+            count = self.body.program.segments[k].count
+            if not self.listed[k]:
+                p = &self.pieces[j]
+                fg_block_view(r, k, fg_view(0, first_of(self.captured[p.which]) + p.offset, 1, count,
+                                            <int32_t>count, 1))
+            else:
+                ids = fg_block_ids(r)
+                i = 0
+                for j in range(j, self.begins[k - self.n_inputs + 1]):
+                    p = &self.pieces[j]
+                    for e in range(p.count):
+                        ids[i] = first_of(self.captured[p.which]) + p.offset + e
+                        i += 1
+                fg_block_list(r, k, 1, count)
+
+    def __call__(self, operands):
+        """Compute the results, as one instruction.
+
+        Parameters
+        ----------
+        operands : list
+            For each input a Value, a Tensor, a number or an array of its shape.
+
+        Returns
+        -------
+        list of Value and Tensor
+        """
+        cdef list given, keep = []
+        cdef Operand[FEW] few
+        cdef Operand *taken = few
+        cdef fg_view *shape
+        cdef fg_id k
+        given = list(operands) if type(operands) is list else to_list(
+            "operands", "Values, Tensors, numbers and arrays", operands)
+        if self.body is None:
+            raise RuntimeError("a program is made by a recording")
+        if len(given) != len(self.shapes):
+            raise ArgumentError(f"operands: expected {len(self.shapes)}, one for each input, got {len(given)}")
+        if self.n_inputs > FEW:
+            scratch = bytearray(self.n_inputs * sizeof(Operand))
+            taken = <Operand *><char *>scratch
+        for k in range(self.n_inputs):
+            if not take_plain(given[k], &taken[k]):
+                take(f"operands[{k}]", given[k], &taken[k], keep)
+            shape = &self.inputs[k]
+            if (taken[k].ndim != <int>shape.flags or rows_of(&taken[k]) != shape.rows
+                    or cols_of(&taken[k]) != shape.cols):
+                raise ShapeError(f"operands[{k}]: expected the shape {self.shapes[k]} that the program was recorded "
+                                 f"with, got {shape_of(&taken[k])}")
+        return self.called(taken)
+
+    cdef list called(self, Operand *operands):
+        cdef uint64_t nodes, words
+        cdef fg_program *p = self.body.program
+        cdef fg_id k, n, npool, node = 0
+        cdef fg_record *r
+        cdef int status = 0
+        cdef bint constant = True
+        if self.moves != handle_moves:
+            self.look()
+        nodes, words = <uint64_t>p.n_results + 1, self.words
+        for k in range(self.n_inputs):
+            if operands[k].kind != TENSOR and operands[k].kind != VALUE:
+                nodes += elements_of(&operands[k])
+                if operands[k].kind != NUMBER and operands[k].kind != ARRAY:
+                    words += elements_of(&operands[k])
+        if nodes > MOST_NODES or words > MOST_NODES:
+            raise MemoryError(f"flatgrad: a call of {nodes} nodes and {words} operands does not fit on the tape")
+        while True:
+            if tape.n + nodes > tape.room or tape.npool + words > tape.pool_capacity:
+                reserve(<fg_id>nodes, <fg_id>words)
+                if self.moves != handle_moves:   # making room runs finalizers
+                    self.look()
+                    continue
+
+            # From here on no Python code is run.
+            n, npool = tape.n, tape.npool
+            r = fg_block_begin(&tape, self.body.place, self.n_segments, 0)
+            for k in range(self.n_inputs):
+                if status == 0:
+                    status = fill(r, k, &operands[k])
+            if status < 0:
+                undo(n, npool, NULL)
+                raise RuntimeError("a list changed while it was read")
+            self.fill_captured(r)
+            for k in range(self.n_segments):
+                if not self.wanted[k]:
+                    fg_record_view(r, k).flags |= FG_VIEW_CONSTANT
+                constant = constant and fg_record_view(r, k).flags & FG_VIEW_CONSTANT != 0
+            status = fg_block_push(&tape, FG_CALL, 1, p.n_results, True, NULL, &node)
+            if status >= 0:
+                break
+            undo(n, npool, NULL)
+            if status != FG_E_INTERRUPTED:
+                call_failed(p, status)
+            PyErr_CheckSignals()   # and if that does not raise, once more from the start
+            status = 0
+        if unrecorded():
+            node = fg_tape_forget(&tape, n, npool)
+            constant = True
+        hold_ids()   # until all results have their objects
+        try:
+            for place in self.signs:
+                if not is_sign(p.body.data[<fg_id>place], NEAR_SIGN):
+                    raise DataError(f"target: expected -1 or 1, got {p.body.data[<fg_id>place]}")
+            return self.objects_of(node - p.n_results, node, constant)
+        finally:
+            release_ids()
+
+    cdef list objects_of(self, fg_id first, fg_id node, bint constant):
+        """The results, from slot `first` on, as objects. While ids are held."""
+        cdef list found = []
+        cdef Tensor t
+        cdef fg_id at = 0
+        for shape, was_constant in self.results:
+            if shape == ():
+                found.append(handle_of(first + at))
+                at += 1
+                continue
+            t = Tensor.__new__(Tensor)
+            t.run = run_object(node)
+            t.offset, t.ndim, t.constant = at, <int>len(shape), constant or was_constant
+            t.rows = shape[0] if t.ndim == 2 else 1
+            t.cols = shape[t.ndim - 1]
+            t.row_step, t.col_step = <int32_t>t.cols, 1
+            at += t.rows * t.cols
+            found.append(t)
+        return found
+
+    def stats(self):
+        """What it is made of.
+
+        Returns
+        -------
+        dict
+            ``operands``: how many numbers it takes, of which ``captured`` are its own; ``instructions``: how many nodes
+            there are of each operation; ``constants``: numbers; ``bytes``: memory.
+        """
+        cdef fg_program *p
+        cdef fg_id i, k, operands = 0, captured = 0, constants = 0
+        cdef int op
+        cdef dict found = {}
+        if self.body is None:
+            raise RuntimeError("a program is made by a recording")
+        p = self.body.program
+        for k in range(self.n_segments):
+            operands += p.segments[k].count
+            captured += p.segments[k].count if k >= self.n_inputs else 0
+        for i in range(p.area + 1, p.body.n):
+            op = fg_tape_op(&p.body, i)
+            if op == FG_LEAF or op == FG_FROZEN:
+                constants += 1
+            elif op != FG_PART and op != FG_RUN:
+                op = <int>fg_tape_record(&p.body, i).param if op == FG_MAP else op
+                symbol = fg_op_table[op].symbol.decode()
+                found[symbol] = found.get(symbol, 0) + 1
+        return {"operands": operands, "captured": captured, "instructions": found, "constants": constants,
+                "bytes": fg_program_bytes(p)}
+
+    def __reduce__(self):
+        cdef Py_ssize_t k
+        if self.body is None:
+            damaged("no program")
+        counts = [self.begins[k] for k in range(self.n_segments - self.n_inputs + 1)]
+        pieces = [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count) for k in range(counts[-1])]
+        return _restore_program, (self.body, self.captured, tuple(pieces), tuple(counts), self.shapes, self.results,
+                                  self.signs)
+
+
+cdef bint are_ints(object x, Py_ssize_t length):
+    """Whether x is a tuple of ints of 0 to 2**30, so many, or any number for -1."""
+    return type(x) is tuple and (length < 0 or len(x) == length) and all([
+        type(k) is int and 0 <= k < MOST_NODES for k in x])
+
+
+cdef Py_ssize_t size_of_shape(object shape) except -1:
+    if not are_ints(shape, -1) or len(shape) > 2 or 0 in shape:
+        damaged(f"a program has an operand or a result of shape {describe(shape)}")
+    return 1 if len(shape) == 0 else shape[0] if len(shape) == 1 else shape[0] * shape[1]
+
+
+def _restore_program(_Body body not None, captured, pieces, counts, shapes, results, signs):
+    """The program that _Program.__reduce__ describes. Raises ValueError for anything else."""
+    cdef _Program made = _Program.__new__(_Program)
+    cdef Py_ssize_t k, j, size, n_inputs, total = 0
+    if body.program == NULL or type(captured) is not tuple or not all([
+            isinstance(o, Value) or type(o) is _Run for o in captured]):
+        damaged(f"expected Values, got {describe(captured)}")
+    if type(shapes) is not tuple or type(results) is not tuple or not all([
+            type(r) is tuple and len(r) == 2 and type(r[1]) is bool for r in results]):
+        damaged("a program has no shapes")
+    n_inputs = len(shapes)
+    if (type(pieces) is not tuple or not all([are_ints(p, 3) for p in pieces])
+            or not are_ints(counts, <Py_ssize_t>body.program.n_segments - n_inputs + 1) or counts[0] != 0
+            or counts[-1] != len(pieces)):
+        damaged("a program has other pieces than segments")
+    for k in range(n_inputs):
+        if size_of_shape(shapes[k]) != <Py_ssize_t>body.program.segments[k].count:
+            damaged(f"input {k} of a program is not of the shape {shapes[k]}")
+    for which, offset, count in pieces:
+        if which >= len(captured) or not 0 < count <= (
+                (<_Run>captured[which]).count if type(captured[which]) is _Run else 1) - offset:
+            damaged(f"a program has the piece {(which, offset, count)}")
+    for k in range(len(counts) - 1):
+        size = 0
+        for j in range(counts[k], counts[k + 1]):
+            size += pieces[j][2]
+        if size != <Py_ssize_t>body.program.segments[n_inputs + k].count:
+            damaged("a program has captured another number of Values")
+    for shape, _ in results:
+        total += size_of_shape(shape)
+    if total != <Py_ssize_t>body.program.n_results or total == 0:
+        damaged("a program has another number of results")
+    if not are_ints(signs, -1) or not all([0 < place <= body.program.area for place in signs]):
+        damaged(f"a program has the signs {describe(signs)}")
+    fill_program(made, body, captured, list(pieces), list(counts), shapes, results, signs)
+    return made

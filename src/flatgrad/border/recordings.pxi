@@ -1,0 +1,148 @@
+# recordings.pxi: What a function does, recorded and cut out of the tape as a program.
+#
+# A program captures what lies below the recording's floor. What may not be done while a program is recorded is refused
+# in tracing.pxi.
+#
+# Uses callees, entries, handles, messages, numbers, operands, programs, python, tape, tracing.
+
+cdef tuple shape_tuple(object x):
+    return x.shape if type(x) is Tensor else ()
+
+
+class _Recording(_Recorder):
+    """A context in which operations are recorded, to become a program.
+
+    Parameters
+    ----------
+    inputs : list of Value and Tensor
+        Leaves, made for the purpose. Tensors are whole.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `inputs` is not as described.
+
+    Notes
+    -----
+    It belongs to the context in the sense of `contextvars`, as `flatgrad.no_grad` does. In it, what depends on an
+    input, or on anything that was there before, does not give its number: ``x.data``, ``float(x)``, ``x < 0`` and
+    their like raise an ArgumentTypeError. So do `no_grad`, steps of optimizers, and what draws random numbers.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad._core import _Recording
+    >>> x, w = Value(1.0), Value(3.0)
+    >>> recording = _Recording([x])
+    >>> with recording:
+    ...     y = (x * w).tanh()
+    >>> program = recording.program([y])
+    >>> y, = program([0.0])
+    >>> y.backward()
+    >>> y.data, w.grad, program.captured == (w,)
+    (0.0, 0.0, True)
+    """
+
+    def __init__(self, inputs):
+        set_inputs(self, to_list("inputs", "Values and Tensors", inputs))
+
+    def program(self, outputs):
+        """The program that leads from the inputs to these outputs.
+
+        Parameters
+        ----------
+        outputs : list of Value and Tensor
+            At least one. Inputs, captured Values and constants are taken as well.
+
+        Returns
+        -------
+        _Program
+        """
+        return recorded_program(self, to_list("outputs", "Values and Tensors", outputs))
+
+
+def _is_recording():
+    """Whether a program is recorded in this context."""
+    return recordings != 0 and current_recorder() != NULL
+
+
+cdef int set_inputs(_Recorder recorder, list inputs) except -1:
+    cdef Tensor t
+    count_numbers("inputs", inputs)
+    for k, x in enumerate(inputs):
+        if type(x) is Tensor:
+            t = <Tensor>x
+            whole = t.offset == 0 and t.size == <Py_ssize_t>t.run.count and lies_dense(t)
+            leaf = fg_tape_op(&tape, t.run.id) == FG_RUN
+        else:
+            whole, leaf = True, tape.op[(<Value>x).id] == FG_LEAF
+        if not (whole and leaf):
+            raise ArgumentError(f"inputs[{k}]: expected a leaf Value or a whole leaf Tensor, got {describe(x)}")
+    if len(set([id(x) for x in inputs])) < len(inputs):
+        raise ArgumentError("inputs: expected different Values and Tensors, got one of them twice")
+    recorder.inputs = tuple(inputs)
+    return 0
+
+
+cdef list slots_in_order(object x):
+    """The slots of a Value or a Tensor, row by row. While ids are held."""
+    cdef fg_view view
+    cdef fg_id i, j
+    if type(x) is not Tensor:
+        return [(<Value>x).id]
+    view = view_of(<Tensor>x)
+    return [slot_in(&view, i, j) for i in range(view.rows) for j in range(view.cols)]
+
+
+cdef _Program recorded_program(_Recorder recorder, list outputs):
+    cdef _Program made = _Program.__new__(_Program)
+    cdef _Body body = _Body.__new__(_Body)
+    cdef list inputs = [], ids = [], objects = [], pieces = [], counts = [], signs = []
+    cdef dict known = {}
+    cdef fg_id *captured = NULL
+    cdef fg_id k, n_inputs, first = 0, end = 0, slot, after, start, entry, numbers = 0
+    if recorder.inputs is None or recorder.floor is None:
+        raise RuntimeError("program(): expected a recording that has been entered")
+    if count_numbers("outputs", outputs) == 0:
+        raise ArgumentError("outputs: expected at least one, got none")
+    shapes = tuple([shape_tuple(x) for x in recorder.inputs])
+    results = tuple([(shape_tuple(x), type(x) is Tensor and bool((<Tensor>x).constant)) for x in outputs])
+    n_inputs = <fg_id>len(recorder.inputs)
+    hold_ids()
+    try:
+        for x in recorder.inputs:
+            inputs.append((first_slot(x), (<Tensor>x).size if type(x) is Tensor else 1))
+        for x in outputs:
+            ids.extend(slots_in_order(x))
+        for x in recorder.signs:
+            signs.extend(slots_in_order(x))
+        cut_program(body, recorder.floor.id, inputs, ids, &captured)
+        try:
+            for k in range(n_inputs, body.program.n_segments):
+                slot, after = captured[k], captured[k] + body.program.segments[k].count
+                counts.append(len(pieces))
+                while slot < after:
+                    entry = entry_near(slot, &first, &end)
+                    if has_parts(entry):
+                        o, start = run_object(entry), entry - tape.args[entry].b
+                        numbers = (entry if entry < after else after) - slot
+                    else:
+                        o, start, numbers = handle_of(slot), slot, 1
+                    address = PyLong_FromVoidPtr(<PyObject *>o)
+                    if address not in known:
+                        known[address] = len(objects)
+                        objects.append(o)
+                    pieces.append((known[address], slot - start, numbers))
+                    slot += numbers
+        finally:
+            fg_program_forget(body.program, captured)
+        counts.append(len(pieces))
+        noted = []
+        for k in range(n_inputs):
+            for place in signs:
+                if inputs[k][0] <= place < inputs[k][0] + inputs[k][1]:
+                    noted.append(body.program.segments[k].first + place - inputs[k][0])
+    finally:
+        release_ids()
+    fill_program(made, body, tuple(objects), pieces, counts, shapes, results, tuple(noted))
+    return made
