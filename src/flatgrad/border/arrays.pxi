@@ -5,7 +5,7 @@
 # not know Tensors asks `__array__` for numbers, which would leave the graph without a word: only a constant Tensor
 # gives them.
 #
-# Uses contexts, elementwise, entries, numbers, products, tape, views.
+# Uses contexts, elementwise, numbers, products, tape, views.
 
 cdef object functions_module = None      # array_functions.py
 cdef object data_class = None, grad_class = None

@@ -1,6 +1,6 @@
 # criteria.pxi: Losses of predictions and targets, each one instruction; losses.py checks what they are given.
 #
-# Uses contexts, instructions, numbers, operands, python, reductions, scalars, tape, tracing, views.
+# Uses contexts, instructions, numbers, operands, reductions, scalars, tape, tracing, views.
 
 cdef inline bint is_sign(double x, double tolerance) noexcept:
     """Whether it is -1 or 1; nan is not."""

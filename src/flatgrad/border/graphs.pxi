@@ -7,7 +7,7 @@
 # the Values in it know of it. It reads numbers when it is saved itself, not before. Leaves are saved by themselves,
 # and so are Values of classes with ways of their own.
 #
-# Uses addresses, attributes, entries, handles, messages, packing, python, rebuilding, tape.
+# Uses addresses, attributes, contexts, entries, handles, messages, packing, python, rebuilding, tape.
 
 cdef tuple own_state(object o):
     """(attributes of the node, attributes of the instance) of a Value, each a dict or None."""
@@ -205,7 +205,8 @@ cdef dict deep_attributes(dict extra, object memo):
 cdef object shallow_copy(object o):
     """The copy of a Value or _Run with the same operands; of those that nobody holds there are copies as well."""
     cdef list members = [o], ends = []
-    guard((<fg_handle *>o).id, "a copy")
+    if fg_tape_op(&tape, (<fg_handle *>o).id) in (FG_LEAF, FG_FROZEN, FG_RUN):   # which has the number of now
+        guard((<fg_handle *>o).id, "a copy")
     packed = packed_part(members, ends, None, None, COPYING)
     found = rebuild(packed, tuple(ends), classes_of(members))
     hang(found, hung_on(members))

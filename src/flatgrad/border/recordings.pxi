@@ -3,7 +3,7 @@
 # A program captures what lies below the recording's floor. What may not be done while a program is recorded is refused
 # in tracing.pxi.
 #
-# Uses callees, entries, handles, messages, numbers, operands, programs, python, tape, tracing.
+# Uses callees, contexts, entries, handles, messages, numbers, operands, programs, python, tape, tracing.
 
 cdef tuple shape_tuple(object x):
     return x.shape if type(x) is Tensor else ()
