@@ -4,8 +4,8 @@
  *   k is FG_TAKE_ROWS   positions p (1, k)    z (k, n): z[i] = x[p[i]]
  *   k is FG_TAKE_EACH   positions p (1, m)    z (1, m): z[i] = x[i][p[i]]
  *
- * It promises that a position is a whole number from -length to length - 1, where a negative one counts from the end, or
- * an error; and that a reverse step goes by the positions that the forward step found, which are in the record's extra:
+ * It promises that a position is a whole number from -length to length - 1, where a negative one counts from the end,
+ * or an error; and that a reverse step goes by the positions that the forward step found, which are in the record's extra:
  * the numbers may have been assigned to since. Positions get no gradient. */
 #include "block_reached.h"
 #include "block_steps.h"

@@ -174,6 +174,7 @@ CASES = {
     "min": "fg.min(values)", "min along": "fg.min(t, 0)", "argmax": "fg.argmax(t, 1)", "argmin": "fg.argmin(t)",
     "square": "fg.square(c)", "square of a Tensor": "fg.square(t)", "cat": "fg.cat([t, t], 0)",
     "stack": "fg.stack([u, constant])", "_operator": "_core._operator('/', t, u)",
+    "_is_recording": "_core._is_recording()",
     "_taken": "_core._taken(rows, a * 0.0 + 1.0, False, True)", "_taken each": "_core._taken(t, [1.0, -1.0], True, False)",
     "_taken nothing": "raises(_core._taken, values, 7.5, False, False)",
     "_moved": "_core._moved('cat()', [t, t], np.concatenate)",

@@ -215,8 +215,8 @@ class Compiled:
         name = "_compiled_" + name_of(self.fn)
         own = getattr(instance, "__dict__", None)
         if own is None:
-            raise ArgumentTypeError(f"compile: the method {name_of(self.fn)} of {shortened(instance)} has nowhere to keep "
-                                    "its programs: the class has __slots__ and no __dict__")
+            raise ArgumentTypeError(f"compile: the method {name_of(self.fn)} of {shortened(instance)} has nowhere to "
+                                    "keep its programs: the class has __slots__ and no __dict__")
         bound = own.get(name)
         if not isinstance(bound, Compiled) or bound.fn.__self__ is not instance or bound.fn.__func__ is not self.fn:
             static = tuple(n - (n > 0) for n in self.static_argnums if n != 0)   # `self` is no argument any more
@@ -231,7 +231,9 @@ class Compiled:
         found = sys.modules.get(self.__module__)
         for name in getattr(self, "__qualname__", "").split("."):
             found = getattr(found, name, None)
-        return self.__qualname__ if found is self else (rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check))
+        if found is self:
+            return self.__qualname__
+        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check)
 
     def __deepcopy__(self, memo):
         import copy
@@ -296,7 +298,8 @@ def numbers_of(static_argnums):
     result = static_argnums if isinstance(static_argnums, (tuple, list)) else (static_argnums,)
     for n in result:
         if not isinstance(n, numbers.Integral) or is_bool(n):
-            raise ArgumentTypeError(f"compile: static_argnums: expected an int or a tuple of int, got {static_argnums!r}")
+            raise ArgumentTypeError("compile: static_argnums: expected an int or a tuple of int, got "
+                                    f"{static_argnums!r}")
     return tuple(map(int, result))
 
 
@@ -336,8 +339,8 @@ def structure(name, x, leaves):
         leaves.append(x)
         return ("array", x.shape)
     if isinstance(x, (Value, Tensor)):
-        raise ArgumentTypeError(f"{name}: expected a Value or a Tensor itself, got one of the subclass {kind.__name__}, "
-                                "whose own operators a program would not have")
+        raise ArgumentTypeError(f"{name}: expected a Value or a Tensor itself, got one of the subclass "
+                                f"{kind.__name__}, whose own operators a program would not have")
     if isinstance(x, numbers.Real) and not is_bool(x):
         leaves.append(x)
         return NUMBER
@@ -352,8 +355,8 @@ def static_part(name, x):
     try:
         hash(x)
     except TypeError:
-        raise ArgumentTypeError(f"{name}: expected a number, a Value, a Tensor, an array, a list, tuple or dict of them, "
-                                f"or a static argument, which has to be hashable, got {shortened(x)}") from None
+        raise ArgumentTypeError(f"{name}: expected a number, a Value, a Tensor, an array, a list, tuple or dict of "
+                                f"them, or a static argument, which has to be hashable, got {shortened(x)}") from None
     if isinstance(x, (Value, Tensor)):
         raise ArgumentTypeError(f"{name}: expected a static argument, got {shortened(x)}, which is read at each call")
     return (Static, type(x), x)
@@ -395,8 +398,8 @@ def exact(name, x):
     except OverflowError:
         result = None
     if result is None or isinstance(x, numbers.Integral) and int(x) != result:
-        raise ArgumentError(f"{name}: expected a number that float64 holds, got {shortened(x)}; a static argument may be "
-                            "any int")
+        raise ArgumentError(f"{name}: expected a number that float64 holds, got {shortened(x)}; a static argument may "
+                            "be any int")
     return result
 
 
@@ -412,8 +415,9 @@ def output_template(name, x, outputs):
         outputs.append(x)
         return HOLE
     if isinstance(x, np.ndarray) and x.dtype == object:
-        raise ArgumentTypeError(f"compile: {name}: expected Values, Tensors, numbers, or lists, tuples and dicts of them, "
-                                f"got an array of objects of shape {x.shape}; flatgrad.stack makes a Tensor of Values")
+        raise ArgumentTypeError(f"compile: {name}: expected Values, Tensors, numbers, or lists, tuples and dicts of "
+                                f"them, got an array of objects of shape {x.shape}; flatgrad.stack makes a Tensor of "
+                                "Values")
     return x   # a constant
 
 
@@ -485,8 +489,8 @@ def compare(compiled, program, leaves, result, plain):
     got, want = [derivatives([weighted(several)], inputs) for several in nodes]
     if not np.allclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True):
         at = int(np.argmax(~np.isclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True)))
-        raise RecordingError(f"{name}: the gradient by number {at} of arguments and captured leaves is {got.flat[at]} by "
-                             f"the program and {want.flat[at]} by the function; {STALE}")
+        raise RecordingError(f"{name}: the gradient by number {at} of arguments and captured leaves is {got.flat[at]} "
+                             f"by the program and {want.flat[at]} by the function; {STALE}")
 
 
 STALE = "it depends on something that was recorded as a constant, such as a Python number, or a random one"
