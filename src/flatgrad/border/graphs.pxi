@@ -76,14 +76,14 @@ cdef class _Graph:
     """Values and _Runs that are saved as one with what lies between them."""
     cdef list members
     cdef Addresses places     # of a member: its position
+    cdef list addresses       # the keys in saved_in, and this graph's value there: to take them out needs no memory
+    cdef object mine
     cdef Py_ssize_t pickled   # how often
 
     def __dealloc__(self):
-        if self.members is not None and self.places.size > 0:
-            mine = PyLong_FromVoidPtr(<PyObject *>self)
-            for o in self.members:
-                address = PyLong_FromVoidPtr(<PyObject *>o)
-                if saved_in.get(address) == mine:
+        if self.addresses is not None:
+            for address in self.addresses:
+                if saved_in.get(address) == self.mine:
                     del saved_in[address]
         free_addresses(&self.places)
 
@@ -150,9 +150,10 @@ cdef tuple place_in_graph(object o):
             if not enter(&graph.places, <PyObject *>members[n], n):
                 raise MemoryError()
         graph.members = members
-        mine = PyLong_FromVoidPtr(<PyObject *>graph)
-        for member in members:
-            saved_in[PyLong_FromVoidPtr(<PyObject *>member)] = mine
+        graph.mine = PyLong_FromVoidPtr(<PyObject *>graph)
+        graph.addresses = [PyLong_FromVoidPtr(<PyObject *>member) for member in members]
+        for address in graph.addresses:
+            saved_in[address] = graph.mine
     return graph, number_of(&graph.places, <PyObject *>o)
 
 
