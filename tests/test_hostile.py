@@ -708,7 +708,8 @@ def every_collection(function, thorough=True):
             finally:
                 busy.pop()
 
-    before = gc.get_threshold()
+    before, enabled = gc.get_threshold(), gc.isenabled()
+    gc.enable()   # a test before may have left it off
     # What CPython keeps for reuse is used up: only new memory makes it collect.
     used = [([], {}, (k,), (k, k), (k, k, k)) for k in range(2100 if thorough else 0)]
     gc.callbacks.append(callback)
@@ -718,6 +719,8 @@ def every_collection(function, thorough=True):
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(callback)
+        if not enabled:
+            gc.disable()
 
 
 @pytest.mark.parametrize("operation", READING)
