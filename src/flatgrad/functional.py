@@ -411,8 +411,8 @@ def with_leaves(transform, name, x, leaves, in_place):
     def leaf_for(name, x):
         if isinstance(x, (Value, Tensor)):
             if x._children if isinstance(x, Value) else x._op:
-                raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result {described(x)} "
-                                        f"of the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
+                raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result "
+                                        f"{described(x)} of the operation {x._op!r}. " + FIRST_ONLY.format(name=transform))
             if in_place:
                 if x.requires_grad:
                     leaves.append((name, x, x))

@@ -236,8 +236,8 @@ def pair_up(name, tree, axis, batches):
             return
         if not isinstance(leaf, (Tensor, np.ndarray)) or leaf.ndim == 0:
             raise ArgumentError(f"{place}: expected an array or a Tensor to take one sample after the other from, got "
-                                f"{shortened(leaf)}; vmap takes in_axes=None for what is the same for all samples, and "
-                                "flatgrad.stack makes a Tensor of a list")
+                                f"{shortened(leaf)}; flatgrad.stack makes a Tensor of a list, and in_axes=None of vmap "
+                                "is for what is the same for all samples")
         if leaf.ndim > 2 or leaf.size == 0:
             raise ShapeError(f"{place}: expected one or two dimensions and at least one element, got the shape "
                              f"{leaf.shape}")
@@ -258,8 +258,8 @@ def length_of(batches):
             if first is None:
                 first = (name, leaf.shape[axis])
             elif leaf.shape[axis] != first[1]:
-                raise ShapeError(f"{name}: expected {first[1]} samples, as {first[0]} has, got {leaf.shape[axis]} in the "
-                                 f"shape {leaf.shape}")
+                raise ShapeError(f"{name}: expected {first[1]} samples, as {first[0]} has, got {leaf.shape[axis]} in "
+                                 f"the shape {leaf.shape}")
     if first is None:
         raise ArgumentError("expected an array or a Tensor to take one sample after the other from, got none")
     return first[1]
@@ -297,8 +297,8 @@ def as_nodes(name, tree):
 def next_carry(name, before, after):
     """What `f` has returned as the next carry, which has to have the structure and the shapes of the last one."""
     if not same_structure(before, after):
-        raise ArgumentTypeError(f"{name}: expected a carry in the structure of the one before, {shortened(before)}, got "
-                                f"{shortened(after)}")
+        raise ArgumentTypeError(f"{name}: expected a carry in the structure of the one before, {shortened(before)}, "
+                                f"got {shortened(after)}")
     after = as_nodes(f"{name}: the carry", after)
     for old, new in zip(leaves_of(before), leaves_of(after)):
         if getattr(old, "shape", ()) != getattr(new, "shape", ()):
@@ -330,8 +330,8 @@ def stacked(name, samples, axes):
         raise ShapeError(f"{name}: expected one shape, got {sorted(shapes)}")
     shape, = shapes
     if len(shape) > 1:
-        raise ShapeError(f"{name}: expected Values or Tensors of one dimension, since a Tensor has at most two, got the "
-                         f"shape {shape}")
+        raise ShapeError(f"{name}: expected Values or Tensors of one dimension, since a Tensor has at most two, got "
+                         f"the shape {shape}")
     if not -len(shape) - 1 <= axes <= len(shape):
         raise ShapeError(f"{name}: there is no axis {axes} where {len(shape) + 1} are")
     return stack(samples, axis=axes)
