@@ -6,6 +6,7 @@ an entry of the page that no row shows. How the numbers agree on whole graphs is
 """
 import ast
 import copy
+import gc
 import math
 import operator
 import pickle
@@ -621,6 +622,7 @@ def outcome(program, engine):
     except Exception as error:
         return "raised", python_s_own(type(error)).__name__
     finally:
+        gc.enable()     # a program may have turned it off
         names.clear()   # as the globals of the rules that it sets, it is part of cycles with its Values
         for name in [name for name in vars(Value) if name not in class_as_it_was]:
             delattr(Value, name)

@@ -714,6 +714,7 @@ def test_interrupted():
         import gc, os, signal, threading, time
         import flatgrad
         from flatgrad import Value
+        signal.signal(signal.SIGINT, signal.default_int_handler)   # which a shell's background job is born without
         gc.disable()
         class Owner: pass
         def make():

@@ -236,8 +236,8 @@ def pair_up(name, tree, axis, batches):
             return
         if not isinstance(leaf, (Tensor, np.ndarray)) or leaf.ndim == 0:
             raise ArgumentError(f"{place}: expected an array or a Tensor to take one sample after the other from, got "
-                                f"{shortened(leaf)}; vmap takes in_axes=None for what is the same for all samples, and "
-                                "flatgrad.stack makes a Tensor of a list")
+                                f"{shortened(leaf)}; flatgrad.stack makes a Tensor of a list, and in_axes=None of vmap "
+                                "is for what is the same for all samples")
         if leaf.ndim > 2 or leaf.size == 0:
             raise ShapeError(f"{place}: expected one or two dimensions and at least one element, got the shape "
                              f"{leaf.shape}")

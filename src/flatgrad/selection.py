@@ -3,6 +3,7 @@
 Python's own brackets do the same where a position is an int. These take positions that are Values as well, which a
 recorded program needs: there an int among the arguments is another one at each call.
 """
+import math
 import operator
 
 from flatgrad._core import Tensor, Value, _taken
@@ -50,14 +51,7 @@ def take(table, index):
     >>> [v.data for v in row]
     [3.0, 4.0]
     """
-    if is_int(index):
-        return plain(table, operator.index(index))
-    check(index)
-    taken = _taken(table, index, False, isinstance(table, (list, tuple)))
-    if taken is not None:
-        return taken
-    positions = as_ints(index)   # in micrograd's graph there is no such node: it is the element itself
-    return plain(table, positions) if isinstance(positions, int) else [plain(table, k) for k in positions]
+    return at_positions(table, index, False)
 
 
 def pick(x, index):
@@ -93,16 +87,23 @@ def pick(x, index):
     >>> flatgrad.pick(log_p, [1, 0]).tolist()
     [-1.0, -2.0]
     """
+    if is_int(index) and isinstance(x, Tensor) and x.ndim == 2:
+        raise ShapeError(f"index: expected a position for each of {x.shape[0]} rows, got {index!r}")
+    return at_positions(x, index, True)
+
+
+def at_positions(table, index, each):
+    """What both do; each: an element of every row."""
     if is_int(index):
-        if isinstance(x, Tensor) and x.ndim == 2:
-            raise ShapeError(f"index: expected a position for each of {x.shape[0]} rows, got {index!r}")
-        return plain(x, operator.index(index))
+        return plain(table, operator.index(index))
     check(index)
-    picked = _taken(x, index, True, False)
-    if picked is not None:
-        return picked
-    positions = as_ints(index)
-    return plain(x, positions) if isinstance(positions, int) else [plain(row, k) for row, k in zip(x, positions)]
+    taken = _taken(table, index, each, not each and isinstance(table, (list, tuple)))
+    if taken is not None:
+        return taken
+    positions = as_ints(index)   # in micrograd's graph there is no such node: it is the element itself
+    if isinstance(positions, int):
+        return plain(table, positions)
+    return [plain(row, k) for row, k in zip(table if each else [table] * len(positions), positions)]
 
 
 def is_int(index):
@@ -131,6 +132,6 @@ def as_ints(index):
     if isinstance(index, (list, tuple, Tensor)) or getattr(index, "ndim", 0):
         return [as_ints(k) for k in index]
     number = index.data if isinstance(index, Value) else index
-    if number != int(number):
+    if not math.isfinite(number) or number != int(number):
         raise IndexError(f"position {number}: expected a whole number")
     return int(number)
