@@ -39,8 +39,8 @@ static int take_data(fg_program *p, const fg_slots *t, fg_record *r)
     int other = 0;
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
-        const fg_id count = p->segments[v].count;
-        double *const to = p->body.data + p->segments[v].first;
+        const fg_id count = p->callee.segments[v].count;
+        double *const to = p->body.data + p->callee.segments[v].first;
         if (is_dense(view)) {
             const double *const from = t->data + view->base;
             if (memcmp(to, from, count * sizeof *to) != 0) {
@@ -155,14 +155,14 @@ static int mark_slots(const fg_slots *t, fg_record *r, int on)
 static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 {
     fg_program *const p = program_of(c);
-    assert(r->views == p->n_segments && r->rows * r->cols == p->n_results);
+    assert(r->views == p->callee.n_segments && r->rows * r->cols == p->callee.n_results);
     const int other = take_data(p, t, r); /* always: it is what is compared with later */
     if (other || !p->ready) {
         const int status = run(p, t->lenient);
         if (status != FG_OK)
             return status;
     }
-    for (fg_id k = 0; k < p->n_results; k++)
+    for (fg_id k = 0; k < p->callee.n_results; k++)
         z[k] = p->body.data[p->results[k]];
     r->k = (fg_id)mark_slots(t, r, 1);
     (void)mark_slots(t, r, 0);
@@ -189,7 +189,7 @@ static void take_gradients(fg_program *p, const fg_slots *t, fg_record *r, int n
     uint64_t *const word = t->marks;
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
-        const fg_stretch s = p->segments[v];
+        const fg_stretch s = p->callee.segments[v];
         double *const to = p->body.grad + s.first;
         uint8_t *const op = p->body.op + s.first;
         const int dense = is_dense(view);
@@ -221,7 +221,7 @@ static void give_gradients(const fg_program *p, const fg_slots *t, fg_record *r)
     uint64_t *const word = t->marks;
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
-        const fg_stretch s = p->segments[v];
+        const fg_stretch s = p->callee.segments[v];
         const double *const from = p->body.grad + s.first;
         if (view->flags & FG_VIEW_CONSTANT)
             continue;
@@ -271,7 +271,7 @@ static int sweep(fg_program *p, fg_id count, const double *const *seeds)
 static fg_id find_outputs(fg_program *p, double *grad, fg_id first, const uint64_t *reached)
 {
     fg_id count = 0;
-    for (fg_id k = 0; k < p->n_results; k++) {
+    for (fg_id k = 0; k < p->callee.n_results; k++) {
         const fg_id i = first + k;
         if (!reached || reached[i >> 6] >> (i & 63u) & 1u) {
             p->outputs[count] = p->results[k];
@@ -317,8 +317,8 @@ static void find_reached(fg_program *p, fg_id count, uint64_t *bits)
 
 void fg_program_find_used(fg_program *p)
 {
-    memcpy(p->outputs, p->results, p->n_results * sizeof *p->outputs);
-    find_reached(p, p->n_results, p->used);
+    memcpy(p->outputs, p->results, p->callee.n_results * sizeof *p->outputs);
+    find_reached(p, p->callee.n_results, p->used);
 }
 
 static int has_bit(const uint64_t *bits, fg_id i)
@@ -326,9 +326,10 @@ static int has_bit(const uint64_t *bits, fg_id i)
     return (int)(bits[i >> 6] >> (i & 63u) & 1u);
 }
 
-int fg_program_wants(const fg_program *p, fg_id k)
+static int wants(const fg_callee *c, fg_id k)
 {
-    const fg_stretch s = p->segments[k];
+    const fg_program *const p = (const fg_program *)(const void *)c;
+    const fg_stretch s = c->segments[k];
     for (fg_id i = s.first; i < s.first + s.count; i++)
         if (has_bit(p->used, i))
             return 1;
@@ -345,7 +346,7 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
     }
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
-        const fg_stretch s = p->segments[v];
+        const fg_stretch s = p->callee.segments[v];
         const int dense = is_dense(view);
         if (dense && !leaves) { /* mostly they are weights */
             uint8_t any = 0;
@@ -380,7 +381,7 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
         p->body.stop = stop;
     }
     for (fg_id v = 0; v < r->views; v++) {
-        const fg_stretch s = p->segments[v];
+        const fg_stretch s = p->callee.segments[v];
         for (fg_id e = 0; e < s.count; e++)
             if (has_bit(p->reached, s.first + e)) {
                 if (ids)
@@ -395,15 +396,16 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
 
 /* ---- faults ---- */
 
-int fg_program_fault(const fg_program *p, double x[3], int32_t *k, int *status)
+static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
 {
-    const fg_tape *t = &p->body;
-    while (fg_tape_op(t, p->at) == FG_CALL) { /* it is in a program that this one calls */
-        p = program_of(fg_tape_callee(t, fg_tape_record(t, p->at)));
-        t = &p->body;
-    }
+    const fg_program *const p = (const fg_program *)(const void *)c;
+    const fg_tape *const t = &p->body;
     const int op = fg_tape_op(t, p->at);
     *status = p->status;
+    if (op == FG_CALL) { /* it is in what this one calls */
+        const fg_callee *const called = fg_tape_callee(t, fg_tape_record(t, p->at));
+        return called->steps->fault(called, x, k, status);
+    }
     if (op != FG_MAP) {
         fg_id count;
         const fg_id *const ids = fg_tape_operands(t, p->at, &count);
@@ -426,9 +428,14 @@ int fg_program_fault(const fg_program *p, double x[3], int32_t *k, int *status)
     return (int)r->param;
 }
 
+static size_t bytes(const fg_callee *c)
+{
+    return ((const fg_program *)(const void *)c)->body.mem.bytes;
+}
+
 static void free_callee(fg_callee *c)
 {
     fg_program_free(program_of(c));
 }
 
-const fg_callee_steps fg_program_steps = {forward, reverse, mark, operands, free_callee};
+const fg_callee_steps fg_program_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee};

@@ -18,19 +18,11 @@
 
 #include "sweep.h"
 
-/* Slots or numbers in a row. */
-typedef struct fg_stretch {
-    fg_id first, count;
-} fg_stretch;
-
 typedef struct fg_program {
-    fg_callee callee;      /* first: the tape knows a program by it */
+    fg_callee callee;      /* first: the tape knows a program by it. Its segments are of the area, its results: */
     fg_tape body;
     fg_id area;            /* nodes 1 to area are operands and holes */
-    fg_stretch *segments;  /* [n_segments] of them, in order of the calls' views */
-    fg_id n_segments;
     fg_id *results;        /* [n_results] nodes of the body, any but the FG_RUN */
-    fg_id n_results;
     int ready;             /* the body's data follow from the data of its operands */
 
     uint64_t *used;        /* [FG_MARKS_WORDS(area + 1)] which operands gradients flow to */
@@ -66,20 +58,11 @@ int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segment
  * Precondition: room for body.n - 1 nodes and body.npool operands. */
 int64_t fg_program_expand(const fg_program *p, fg_tape *t);
 
-/* Whether gradients flow to segment k. */
-int fg_program_wants(const fg_program *p, fg_id k);
-
 /* Free a program that nobody holds. */
 void fg_program_free(fg_program *p);
-
-/* Of a run that has failed: the opcode of the row, its operands' data in x, its immediate, and its status. */
-int fg_program_fault(const fg_program *p, double x[3], int32_t *k, int *status);
 
 /* For program_cut.c: the steps of a call; and fill in p->used. */
 extern const fg_callee_steps fg_program_steps;
 void fg_program_find_used(fg_program *p);
-
-/* All that it takes, in bytes. */
-size_t fg_program_bytes(const fg_program *p);
 
 #endif

@@ -318,8 +318,8 @@ static int allocate_program(fg_program *p)
     fg_mem *const mem = &p->body.mem;
     const size_t words = FG_MARKS_WORDS((size_t)p->area + 1), all = FG_MARKS_WORDS(p->body.n);
     if (allocate(mem, &p->used, words, sizeof *p->used) < 0 || allocate(mem, &p->reached, words, sizeof *p->reached) < 0
-        || allocate(mem, &p->outputs, p->n_results, sizeof *p->outputs) < 0
-        || allocate(mem, &p->seeds, p->n_results, sizeof *p->seeds) < 0
+        || allocate(mem, &p->outputs, p->callee.n_results, sizeof *p->outputs) < 0
+        || allocate(mem, &p->seeds, p->callee.n_results, sizeof *p->seeds) < 0
         || allocate(mem, &p->words, all, sizeof *p->words) < 0 || allocate(mem, &p->masks, all, sizeof *p->masks) < 0)
         return FG_E_MEMORY;
     fg_sweep *const s = fg_tape_sweep_begin(&p->body, p->body.n);
@@ -391,16 +391,16 @@ static int make(cut *c, const fg_stretch *inputs, fg_id n_inputs, const fg_id *o
         return FG_E_MEMORY;
     p->body.stop = c->t->stop;
     const fg_id n_segments = n_inputs + list_captured(c, NULL, NULL);
-    if (allocate(&p->body.mem, &p->segments, n_segments, sizeof *p->segments) < 0)
+    if (allocate(&p->body.mem, &p->callee.segments, n_segments, sizeof *p->callee.segments) < 0)
         return FG_E_MEMORY;
-    p->n_segments = n_segments;
+    p->callee.n_segments = n_segments;
     if (allocate(&p->body.mem, captured, n_segments, sizeof **captured) < 0
         || allocate(&p->body.mem, &p->results, n_outputs, sizeof *p->results) < 0)
         return FG_E_MEMORY;
-    p->n_results = n_outputs;
+    p->callee.n_results = n_outputs;
     for (fg_id k = 0, next = 1; k < n_inputs; next += inputs[k++].count)
-        p->segments[k] = (fg_stretch){next, inputs[k].count};
-    list_captured(c, *captured + n_inputs, p->segments + n_inputs);
+        p->callee.segments[k] = (fg_stretch){next, inputs[k].count};
+    list_captured(c, *captured + n_inputs, p->callee.segments + n_inputs);
     for (fg_id k = 0; k < n_outputs; k++)
         p->results[k] = mapped(c, outputs[k]);
     const int status = copy_nodes(c);
@@ -429,7 +429,7 @@ int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_in
         status = fg_mem_resize(&mem, &place, 0, 1, sizeof *c.p);
     if (status == FG_OK) {
         c.p = place;
-        *c.p = (fg_program){.callee = {&fg_program_steps, 0, NULL}};
+        *c.p = (fg_program){.callee = {.steps = &fg_program_steps}};
         fg_mem_init(&c.p->body.mem);
         c.p->body.mem.bytes = sizeof *c.p;
         c.p->body.mem.fail_after = mem.fail_after;
@@ -457,7 +457,7 @@ int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_in
 
 void fg_program_forget(fg_program *p, fg_id *captured)
 {
-    release(&p->body.mem, &captured, p->n_segments, sizeof *captured);
+    release(&p->body.mem, &captured, p->callee.n_segments, sizeof *captured);
 }
 
 void fg_program_free(fg_program *p)
@@ -465,12 +465,12 @@ void fg_program_free(fg_program *p)
     const size_t words = FG_MARKS_WORDS((size_t)p->area + 1), all = FG_MARKS_WORDS(p->body.n);
     void *place = p;
     fg_mem *const mem = &p->body.mem;
-    release(mem, &p->segments, p->n_segments, sizeof *p->segments);
-    release(mem, &p->results, p->n_results, sizeof *p->results);
+    release(mem, &p->callee.segments, p->callee.n_segments, sizeof *p->callee.segments);
+    release(mem, &p->results, p->callee.n_results, sizeof *p->results);
     release(mem, &p->used, words, sizeof *p->used);
     release(mem, &p->reached, words, sizeof *p->reached);
-    release(mem, &p->outputs, p->n_results, sizeof *p->outputs);
-    release(mem, &p->seeds, p->n_results, sizeof *p->seeds);
+    release(mem, &p->outputs, p->callee.n_results, sizeof *p->outputs);
+    release(mem, &p->seeds, p->callee.n_results, sizeof *p->seeds);
     release(mem, &p->words, all, sizeof *p->words);
     release(mem, &p->masks, all, sizeof *p->masks);
     if (p->body.capacity > 0)
@@ -483,12 +483,12 @@ void fg_program_free(fg_program *p)
 
 int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
 {
-    const int status = fg_mem_resize(&p->body.mem, (void **)&p->segments, p->n_segments, n_segments, sizeof *segments);
+    const int status = fg_mem_resize(&p->body.mem, (void **)&p->callee.segments, p->callee.n_segments, n_segments, sizeof *segments);
     if (status < 0)
         return status;
     if (n_segments > 0)
-        memcpy(p->segments, segments, n_segments * sizeof *segments);
-    p->n_segments = n_segments;
+        memcpy(p->callee.segments, segments, n_segments * sizeof *segments);
+    p->callee.n_segments = n_segments;
     return FG_OK;
 }
 
@@ -537,9 +537,4 @@ int64_t fg_program_expand(const fg_program *p, fg_tape *t)
         }
     }
     return base;
-}
-
-size_t fg_program_bytes(const fg_program *p)
-{
-    return p->body.mem.bytes;
 }

@@ -72,13 +72,27 @@ typedef struct fg_callee_steps {
     void (*mark)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves);
     /* The operands that result k depends on: how many, and, where not NULL, their ids and the partial derivatives. */
     fg_id (*operands)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials);
+    /* Whether gradients flow to segment k. */
+    int (*wants)(const fg_callee *c, fg_id k);
+    /* Of a forward step that has failed: the opcode of the row, its operands' data in x, its immediate, its status. */
+    int (*fault)(const fg_callee *c, double x[3], int32_t *k, int *status);
+    /* All that it takes, in bytes. */
+    size_t (*bytes)(const fg_callee *c);
     void (*free)(fg_callee *c);
 } fg_callee_steps;
+
+/* Slots or numbers in a row. */
+typedef struct fg_stretch {
+    fg_id first, count;
+} fg_stretch;
 
 struct fg_callee {
     const fg_callee_steps *steps;
     fg_id holders; /* entries in the programs of tapes that have it; it is freed with the last */
     void *owner;   /* the caller's own object for it, or NULL */
+    fg_stretch *segments; /* [n_segments] of its operands, a view of a call for each */
+    fg_id n_segments;
+    fg_id n_results;
 };
 
 /* One of the programs that a tape calls. */

@@ -157,9 +157,22 @@ cdef extern from "tape.h" nogil:
         fg_marks marks
         fg_id hook
 
+    ctypedef struct fg_stretch:
+        fg_id first
+        fg_id count
+
     ctypedef struct fg_callee:
+        const fg_callee_steps *steps
         fg_id holders
         void *owner
+        fg_stretch *segments
+        fg_id n_segments
+        fg_id n_results
+
+    ctypedef struct fg_callee_steps:
+        bint (*wants)(const fg_callee *c, fg_id k) noexcept
+        int (*fault)(const fg_callee *c, double *x, int32_t *k, int *status) noexcept
+        size_t (*bytes)(const fg_callee *c) noexcept
 
     ctypedef struct fg_called:
         fg_callee *callee
@@ -268,18 +281,11 @@ cdef extern from "block.h" nogil:
 
 
 cdef extern from "program.h" nogil:
-    ctypedef struct fg_stretch:
-        fg_id first
-        fg_id count
-
     ctypedef struct fg_program:
         fg_callee callee
         fg_tape body
         fg_id area
-        fg_stretch *segments
-        fg_id n_segments
         fg_id *results
-        fg_id n_results
 
     enum:
         FG_PROGRAM_RULE
@@ -289,10 +295,7 @@ cdef extern from "program.h" nogil:
     void fg_program_forget(fg_program *p, fg_id *captured)
     int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
     int64_t fg_program_expand(const fg_program *p, fg_tape *t)
-    bint fg_program_wants(const fg_program *p, fg_id k)
     void fg_program_free(fg_program *p)
-    int fg_program_fault(const fg_program *p, double *x, int32_t *k, int *status)
-    size_t fg_program_bytes(const fg_program *p)
 
 
 cdef extern from "cpu.h" nogil:

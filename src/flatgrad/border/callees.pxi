@@ -6,16 +6,15 @@
 #
 # Uses handles, messages, tape.
 
-@cython.final
 @cython.auto_pickle(False)
-cdef class _Body:
-    """A program without its captured Values. It has no state that anybody can change."""
-    cdef fg_program *program
+cdef class _Callee:
+    """What an FG_CALL runs, without captured Values. It has no state that anybody can change."""
+    cdef fg_callee *callee
     cdef fg_id place   # in tape.programs
 
     def __dealloc__(self):
-        if self.program != NULL:
-            self.program.callee.owner = NULL
+        if self.callee != NULL:
+            self.callee.owner = NULL
             fg_tape_release_program(&tape, self.place)
 
     def __copy__(self):
@@ -24,10 +23,52 @@ cdef class _Body:
     def __deepcopy__(self, memo):
         return self
 
+    cdef dict contents(self):
+        """For `stats` of a program: what it is made of, besides operands and memory."""
+        raise RuntimeError("a program is made by a recording")
+
+    cdef fg_id area(self):
+        """The operands, and the holes between."""
+        return 0
+
+    cdef double number(self, fg_id place):
+        """An operand of the last call, counted in the area from 1 on."""
+        return 0.0
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class _Body(_Callee):
+    """A program as it was cut out of the tape."""
+
+    cdef inline fg_program *program(self) noexcept:
+        return <fg_program *>self.callee
+
+    cdef fg_id area(self):
+        return self.program().area
+
+    cdef double number(self, fg_id place):
+        return self.program().body.data[place]
+
+    cdef dict contents(self):
+        cdef fg_program *p = self.program()
+        cdef fg_id i, constants = 0
+        cdef int op
+        cdef dict found = {}
+        for i in range(p.area + 1, p.body.n):
+            op = fg_tape_op(&p.body, i)
+            if op == FG_LEAF or op == FG_FROZEN:
+                constants += 1
+            elif op != FG_PART and op != FG_RUN:
+                op = <int>fg_tape_record(&p.body, i).param if op == FG_MAP else op
+                symbol = fg_op_table[op].symbol.decode()
+                found[symbol] = found.get(symbol, 0) + 1
+        return {"instructions": found, "constants": constants}
+
     def __reduce__(self):
         """The nodes, again on the tape: the _Run of the operands, and that of copies of the results."""
         cdef _Run operands = None, results = _Run.__new__(_Run)
-        cdef fg_program *p = self.program
+        cdef fg_program *p = self.program()
         cdef int64_t base
         cdef fg_id node = 0, k
         cdef fg_id *ids
@@ -37,8 +78,8 @@ cdef class _Body:
             damaged("no program")
         if p.area > 0:
             operands = _Run.__new__(_Run)
-        segments = [(p.segments[k].first, p.segments[k].count) for k in range(p.n_segments)]
-        reserve(p.body.n + p.n_results + 1, p.body.npool + fg_block_words(1, 0) + p.n_results)
+        segments = [(p.callee.segments[k].first, p.callee.segments[k].count) for k in range(p.callee.n_segments)]
+        reserve(p.body.n + p.callee.n_results + 1, p.body.npool + fg_block_words(1, 0) + p.callee.n_results)
         hold_ids()
         try:
             base = fg_program_expand(p, &tape)
@@ -46,10 +87,10 @@ cdef class _Body:
                 raise_status(<int>base)
             r = fg_block_begin(&tape, FG_COPY, 1, 0)
             ids = fg_block_ids(r)
-            for k in range(p.n_results):
+            for k in range(p.callee.n_results):
                 ids[k] = <fg_id>base + p.results[k]
-            fg_block_list(r, 0, 1, p.n_results)
-            status = fg_block_push(&tape, FG_MAP, 1, p.n_results, True, NULL, &node)
+            fg_block_list(r, 0, 1, p.callee.n_results)
+            status = fg_block_push(&tape, FG_MAP, 1, p.callee.n_results, True, NULL, &node)
             if status < 0:
                 raise_status(status)
             tie_run(results, node)
@@ -60,34 +101,34 @@ cdef class _Body:
         return _restore_body, (operands, results, tuple(segments))
 
 
-cdef int64_t own_program(_Body body, fg_callee *callee) noexcept:
-    """From now on that is the object of the program, which has none; or FG_E_MEMORY."""
+cdef int64_t own_callee(_Callee body, fg_callee *callee) noexcept:
+    """From now on that is the object of the callee, which has none; or FG_E_MEMORY."""
     cdef int64_t place = fg_tape_hold_program(&tape, callee)
     if place >= 0:
-        body.program, body.place = <fg_program *>callee, <fg_id>place
+        body.callee, body.place = callee, <fg_id>place
         callee.owner = <void *>body
     return place
 
 
-cdef _Body body_object(fg_callee *callee):
-    """The one object of a program that is on the tape, made if there is none. Runs no Python code."""
-    cdef _Body body
+cdef _Callee callee_object(fg_callee *callee):
+    """The one object of a callee that is on the tape, made if there is none. Runs no Python code."""
+    cdef _Callee body
     if callee.owner != NULL:
-        return <_Body>callee.owner
+        return <_Callee>callee.owner
     body = _Body.__new__(_Body)
-    if own_program(body, callee) < 0:
+    if own_callee(body, callee) < 0:
         raise_status(FG_E_MEMORY)
     return body
 
 
-cdef int call_failed(const fg_program *p, int status) except -1:
+cdef int call_failed(const fg_callee *c, int status) except -1:
     """The exception for a call that could not be computed."""
     cdef double[3] x = [0.0, 0.0, 0.0]
     cdef int32_t k = 0
     cdef int op
     if status != FG_E_ZERO_DIVISION and status != FG_E_OVERFLOW and status != FG_E_DOMAIN:
         raise_status(status)
-    op = fg_program_fault(p, x, &k, &status)
+    op = c.steps.fault(c, x, &k, &status)
     numbers = [x[j] for j in range(fg_op_table[op].arity)]
     if op == FG_POWI:
         numbers.append(k)
@@ -117,7 +158,7 @@ cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id *
                                 "first call. Use flatgrad's operations, or compute it outside of the function")
     if status < 0:
         raise_status(status)
-    if own_program(body, &program.callee) < 0:
+    if own_callee(body, &program.callee) < 0:
         fg_program_forget(program, captured[0])
         fg_program_free(program)
         raise_status(FG_E_MEMORY)
@@ -159,10 +200,10 @@ def _restore_body(_Run operands, _Run results not None, segments):
         for k in range(results.count):
             ids.append(fg_record_slot(r, view, 0, k if view.cols > 1 else 0))
         cut_program(body, 1, inputs, ids, &captured)
-        fg_program_forget(body.program, captured)
-        if body.program.area != area:
+        fg_program_forget(body.program(), captured)
+        if body.program().area != area:
             damaged("the operands of a program are not in order")
-        if fg_program_divide(body.program, stretches, count) < 0:
+        if fg_program_divide(body.program(), stretches, count) < 0:
             raise_status(FG_E_MEMORY)
     finally:
         release_ids()

@@ -207,7 +207,7 @@ cdef tuple pack(Part *p, list members):
                 put_integer(&b[INTEGERS], <int32_t>tape.args[i].b)
             elif fg_op_is_block(op):
                 if op == FG_CALL:
-                    body = body_object(fg_tape_callee(&tape, fg_tape_record(&tape, i)))
+                    body = callee_object(fg_tape_callee(&tape, fg_tape_record(&tape, i)))
                     code = programs.setdefault(body, len(programs))
                 else:
                     code = code_of(names, fg_tape_record(&tape, i).param)

@@ -22,13 +22,13 @@ cdef inline fg_id first_of(object o) noexcept:
     return (<_Run>o).id - (<_Run>o).count if type(o) is _Run else (<Value>o).id
 
 
-cdef int fill_program(_Program made, _Body body, tuple captured, list pieces, list counts, tuple shapes, tuple results,
-                      tuple signs) except -1:
+cdef int fill_program(_Program made, _Callee body, tuple captured, list pieces, list counts, tuple shapes,
+                      tuple results, tuple signs) except -1:
     """Set what a program has. counts: where each captured segment's pieces begin, and where the last one's end."""
     cdef Py_ssize_t k
     cdef fg_id n_inputs = <fg_id>len(shapes)
     made.body, made.captured, made.shapes, made.results, made.signs = body, captured, shapes, results, signs
-    made.n_inputs, made.n_segments = n_inputs, body.program.n_segments
+    made.n_inputs, made.n_segments = n_inputs, body.callee.n_segments
     made.pieces = <Piece *>PyMem_Malloc((len(pieces) + 1) * sizeof(Piece))
     made.begins = <Py_ssize_t *>PyMem_Malloc((len(counts) + 1) * sizeof(Py_ssize_t))
     made.listed = <uint8_t *>PyMem_Calloc(made.n_segments + 1, 1)
@@ -45,7 +45,7 @@ cdef int fill_program(_Program made, _Body body, tuple captured, list pieces, li
     for k in range(len(counts)):
         made.begins[k] = counts[k]
     for k in range(made.n_segments):
-        made.wanted[k] = fg_program_wants(body.program, <fg_id>k)
+        made.wanted[k] = body.callee.steps.wants(body.callee, <fg_id>k)
     made.moves = -1
     return 0
 
@@ -60,7 +60,7 @@ cdef class _Program:
     captured : tuple
         The Values, and what keeps the numbers of Tensors, that it reads at each call.
     """
-    cdef _Body body
+    cdef _Callee body
     cdef readonly tuple captured
     cdef tuple shapes          # of the inputs: () for a Value
     cdef tuple results         # of each: its shape, and whether it is a constant Tensor
@@ -96,7 +96,7 @@ cdef class _Program:
                     self.listed[k] = True
                 at = first_of(self.captured[p.which]) + p.offset + p.count
             if self.listed[k]:
-                self.words += self.body.program.segments[k].count
+                self.words += self.body.callee.segments[k].count
         self.moves = handle_moves
 
     cdef void fill_captured(self, fg_record *r) noexcept:
@@ -106,7 +106,7 @@ cdef class _Program:
         cdef Piece *p
         for k in range(self.n_inputs, self.n_segments):
             j = self.begins[k - self.n_inputs]
-            count = self.body.program.segments[k].count
+            count = self.body.callee.segments[k].count
             if not self.listed[k]:
                 p = &self.pieces[j]
                 fg_block_view(r, k, fg_view(0, first_of(self.captured[p.which]) + p.offset, 1, count,
@@ -159,14 +159,15 @@ cdef class _Program:
 
     cdef list called(self, Operand *operands):
         cdef uint64_t nodes, words
-        cdef fg_program *p = self.body.program
+        cdef fg_callee *c = self.body.callee
         cdef fg_id k, n, npool, node = 0
         cdef fg_record *r
         cdef int status = 0
         cdef bint constant = True
+        cdef double sign
         if self.moves != handle_moves:
             self.look()
-        nodes, words = <uint64_t>p.n_results + 1, self.words
+        nodes, words = <uint64_t>c.n_results + 1, self.words
         for k in range(self.n_inputs):
             if operands[k].kind != TENSOR and operands[k].kind != VALUE:
                 nodes += elements_of(&operands[k])
@@ -195,12 +196,12 @@ cdef class _Program:
                 if not self.wanted[k]:
                     fg_record_view(r, k).flags |= FG_VIEW_CONSTANT
                 constant = constant and fg_record_view(r, k).flags & FG_VIEW_CONSTANT != 0
-            status = fg_block_push(&tape, FG_CALL, 1, p.n_results, True, NULL, &node)
+            status = fg_block_push(&tape, FG_CALL, 1, c.n_results, True, NULL, &node)
             if status >= 0:
                 break
             undo(n, npool, NULL)
             if status != FG_E_INTERRUPTED:
-                call_failed(p, status)
+                call_failed(c, status)
             PyErr_CheckSignals()   # and if that does not raise, once more from the start
             status = 0
         if unrecorded():
@@ -209,9 +210,10 @@ cdef class _Program:
         hold_ids()   # until all results have their objects
         try:
             for place in self.signs:
-                if not is_sign(p.body.data[<fg_id>place], NEAR_SIGN):
-                    raise DataError(f"target: expected -1 or 1, got {p.body.data[<fg_id>place]}")
-            return self.objects_of(node - p.n_results, node, constant)
+                sign = self.body.number(place)
+                if not is_sign(sign, NEAR_SIGN):
+                    raise DataError(f"target: expected -1 or 1, got {sign}")
+            return self.objects_of(node - c.n_results, node, constant)
         finally:
             release_ids()
 
@@ -244,26 +246,15 @@ cdef class _Program:
             ``operands``: how many numbers it takes, of which ``captured`` are its own; ``instructions``: how many nodes
             there are of each operation; ``constants``: numbers; ``bytes``: memory.
         """
-        cdef fg_program *p
-        cdef fg_id i, k, operands = 0, captured = 0, constants = 0
-        cdef int op
-        cdef dict found = {}
+        cdef fg_callee *c
+        cdef fg_id k, operands = 0, captured = 0
         if self.body is None:
             raise RuntimeError("a program is made by a recording")
-        p = self.body.program
+        c = self.body.callee
         for k in range(self.n_segments):
-            operands += p.segments[k].count
-            captured += p.segments[k].count if k >= self.n_inputs else 0
-        for i in range(p.area + 1, p.body.n):
-            op = fg_tape_op(&p.body, i)
-            if op == FG_LEAF or op == FG_FROZEN:
-                constants += 1
-            elif op != FG_PART and op != FG_RUN:
-                op = <int>fg_tape_record(&p.body, i).param if op == FG_MAP else op
-                symbol = fg_op_table[op].symbol.decode()
-                found[symbol] = found.get(symbol, 0) + 1
-        return {"operands": operands, "captured": captured, "instructions": found, "constants": constants,
-                "bytes": fg_program_bytes(p)}
+            operands += c.segments[k].count
+            captured += c.segments[k].count if k >= self.n_inputs else 0
+        return {"operands": operands, "captured": captured, **self.body.contents(), "bytes": c.steps.bytes(c)}
 
     def __reduce__(self):
         cdef Py_ssize_t k
@@ -287,11 +278,11 @@ cdef Py_ssize_t size_of_shape(object shape) except -1:
     return 1 if len(shape) == 0 else shape[0] if len(shape) == 1 else shape[0] * shape[1]
 
 
-def _restore_program(_Body body not None, captured, pieces, counts, shapes, results, signs):
+def _restore_program(_Callee body not None, captured, pieces, counts, shapes, results, signs):
     """The program that _Program.__reduce__ describes. Raises ValueError for anything else."""
     cdef _Program made = _Program.__new__(_Program)
     cdef Py_ssize_t k, j, size, n_inputs, total = 0
-    if body.program == NULL or type(captured) is not tuple or not all([
+    if body.callee == NULL or type(captured) is not tuple or not all([
             isinstance(o, Value) or type(o) is _Run for o in captured]):
         damaged(f"expected Values, got {describe(captured)}")
     if type(shapes) is not tuple or type(results) is not tuple or not all([
@@ -299,11 +290,11 @@ def _restore_program(_Body body not None, captured, pieces, counts, shapes, resu
         damaged("a program has no shapes")
     n_inputs = len(shapes)
     if (type(pieces) is not tuple or not all([are_ints(p, 3) for p in pieces])
-            or not are_ints(counts, <Py_ssize_t>body.program.n_segments - n_inputs + 1) or counts[0] != 0
+            or not are_ints(counts, <Py_ssize_t>body.callee.n_segments - n_inputs + 1) or counts[0] != 0
             or counts[-1] != len(pieces)):
         damaged("a program has other pieces than segments")
     for k in range(n_inputs):
-        if size_of_shape(shapes[k]) != <Py_ssize_t>body.program.segments[k].count:
+        if size_of_shape(shapes[k]) != <Py_ssize_t>body.callee.segments[k].count:
             damaged(f"input {k} of a program is not of the shape {shapes[k]}")
     for which, offset, count in pieces:
         if which >= len(captured) or not 0 < count <= (
@@ -313,13 +304,13 @@ def _restore_program(_Body body not None, captured, pieces, counts, shapes, resu
         size = 0
         for j in range(counts[k], counts[k + 1]):
             size += pieces[j][2]
-        if size != <Py_ssize_t>body.program.segments[n_inputs + k].count:
+        if size != <Py_ssize_t>body.callee.segments[n_inputs + k].count:
             damaged("a program has captured another number of Values")
     for shape, _ in results:
         total += size_of_shape(shape)
-    if total != <Py_ssize_t>body.program.n_results or total == 0:
+    if total != <Py_ssize_t>body.callee.n_results or total == 0:
         damaged("a program has another number of results")
-    if not are_ints(signs, -1) or not all([0 < place <= body.program.area for place in signs]):
+    if not are_ints(signs, -1) or not all([0 < place <= body.area() for place in signs]):
         damaged(f"a program has the signs {describe(signs)}")
     fill_program(made, body, captured, list(pieces), list(counts), shapes, results, signs)
     return made

@@ -9,7 +9,7 @@
 cdef struct Rest:
     const char *bytes[BUFFERS]
     Py_ssize_t count[BUFFERS]
-    PyObject *programs   # a tuple of _Bodies, or NULL
+    PyObject *programs   # a tuple of _Callees, or NULL
 
 
 cdef enum:
@@ -27,7 +27,7 @@ cdef struct Entry:
     const double *grad       # [numbers]
     bint parts               # they are below the node
     int param                # of an instruction, and what follows
-    fg_program *program      # of FG_CALL; its param is the program's place on the tape
+    fg_callee *callee        # of FG_CALL; its param is the program's place on the tape
     fg_id rows, cols, views, extra
     const int32_t *shapes    # [3 * views]: rows, columns, whether it is constant
     const int32_t *labels    # [extra]
@@ -50,7 +50,7 @@ cdef int begin(object saved, Rest *rest, int *names) except -1:
         rest.bytes[k], rest.count[k] = <const char *><bytes>saved[2 + k], len(saved[2 + k]) // ITEM_SIZE[k]
     rest.programs = NULL
     if len(saved) == 12:
-        if type(saved[11]) is not tuple or not all([type(body) is _Body and (<_Body>body).program != NULL
+        if type(saved[11]) is not tuple or not all([isinstance(body, _Callee) and (<_Callee>body).callee != NULL
                                                     for body in saved[11]]):
             damaged(f"expected programs, got {describe(saved[11])}")
         rest.programs = <PyObject *>saved[11]
@@ -76,7 +76,7 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
     cdef const int32_t *head
     cdef fg_id v
     cdef int64_t operands = 0, size
-    cdef _Body body
+    cdef _Callee body
     cdef uint8_t name = (<const uint8_t *>read(rest, OPS, 1))[0]
     if name >= n_names:
         damaged("it has an unknown operation")
@@ -99,8 +99,8 @@ cdef int read_entry(Rest *rest, const int *names, int n_names, Entry *e) except 
             damaged("an instruction has a shape that there is not")
         e.k, e.rows, e.cols, e.parts = head[1], <fg_id>head[2], <fg_id>head[3], head[4]
         if e.op == FG_CALL:
-            body = <_Body>(<tuple>rest.programs)[head[0]]
-            e.program, e.param = body.program, <int>body.place
+            body = <_Callee>(<tuple>rest.programs)[head[0]]
+            e.callee, e.param = body.callee, <int>body.place
         else:
             e.param = names[head[0]]
         e.views, e.extra, e.numbers = <fg_id>head[5], <fg_id>head[6], <fg_id>(head[2] * head[3])
@@ -135,10 +135,10 @@ cdef bint block_fits(const Entry *e) noexcept:
     cdef int32_t labels   # how many different ones there may be
     if e.op == FG_CALL:
         for k in range(e.views):
-            if (k >= e.program.n_segments
-                    or <fg_id>(e.shapes[3 * k] * e.shapes[3 * k + 1]) != e.program.segments[k].count):
+            if (k >= e.callee.n_segments
+                    or <fg_id>(e.shapes[3 * k] * e.shapes[3 * k + 1]) != e.callee.segments[k].count):
                 return False
-        return (e.parts and e.rows == 1 and e.cols == e.program.n_results and e.views == e.program.n_segments
+        return (e.parts and e.rows == 1 and e.cols == e.callee.n_results and e.views == e.callee.n_segments
                 and e.extra == 0)
     if e.views > FG_MAX_ARITY:
         return False

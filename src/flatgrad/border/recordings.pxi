@@ -118,8 +118,8 @@ cdef _Program recorded_program(_Recorder recorder, list outputs):
             signs.extend(slots_in_order(x))
         cut_program(body, recorder.floor.id, inputs, ids, &captured)
         try:
-            for k in range(n_inputs, body.program.n_segments):
-                slot, after = captured[k], captured[k] + body.program.segments[k].count
+            for k in range(n_inputs, body.callee.n_segments):
+                slot, after = captured[k], captured[k] + body.callee.segments[k].count
                 counts.append(len(pieces))
                 while slot < after:
                     entry = entry_near(slot, &first, &end)
@@ -135,13 +135,13 @@ cdef _Program recorded_program(_Recorder recorder, list outputs):
                     pieces.append((known[address], slot - start, numbers))
                     slot += numbers
         finally:
-            fg_program_forget(body.program, captured)
+            fg_program_forget(body.program(), captured)
         counts.append(len(pieces))
         noted = []
         for k in range(n_inputs):
             for place in signs:
                 if inputs[k][0] <= place < inputs[k][0] + inputs[k][1]:
-                    noted.append(body.program.segments[k].first + place - inputs[k][0])
+                    noted.append(body.callee.segments[k].first + place - inputs[k][0])
     finally:
         release_ids()
     fill_program(made, body, tuple(objects), pieces, counts, shapes, results, tuple(noted))
