@@ -72,7 +72,8 @@ int fg_program_wants(const fg_program *p, fg_id k);
 /* Free a program that nobody holds. */
 void fg_program_free(fg_program *p);
 
-/* Of a run that has failed: the opcode of the row, its operands' data in x, its immediate, and its status. */
+/* Of a run that has failed: the opcode of the row, its operands' data in x, its immediate, and its status. Of FG_TAKE
+ * the position in x[0], and as immediate how many there are. */
 int fg_program_fault(const fg_program *p, double x[3], int32_t *k, int *status);
 
 /* For program_cut.c: the steps of a call; and fill in p->used. */

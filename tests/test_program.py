@@ -492,3 +492,69 @@ def test_random_programs(seed):
     args = [Value(rng.uniform(-1, 1)), rng.uniform(-1, 1), Value(rng.uniform(-1, 1)),
             Tensor([rng.uniform(-1, 1) for _ in range(4)])]
     both_ways(random_function(rng, leaves), [*leaves, args[0], args[2], args[3]], *args, rtol=1e-9)
+
+
+# ---- positions that are arguments ----
+
+def test_take_and_pick_at_other_positions_than_the_recorded_ones():
+    rng = np.random.default_rng(0)
+    values = [Value(v) for v in rng.normal(size=5)]
+    rows = [[Value(v) for v in row] for row in rng.normal(size=(4, 3))]
+    table, matrix = Tensor(rng.normal(size=6)), Tensor(rng.normal(size=(4, 3)))
+    leaves = [*values, *[v for row in rows for v in row], table, matrix]
+
+    def f(k, several, each, x):
+        scaled = [v * x for v in values]
+        return (flatgrad.take(values, k) * 2.0 + flatgrad.take(scaled, k) ** 2 + flatgrad.take(table, several).sum()
+                + flatgrad.dot(flatgrad.pick(matrix, each), [1.0, 2.0, 3.0, 4.0]) + sum(flatgrad.take(rows, k)) * x
+                + flatgrad.take(matrix * x, several).sum() + flatgrad.pick(values, k).tanh())
+
+    inner = flatgrad.compile(f)
+    functions = {"plain": f, "compiled": inner, "nested": flatgrad.compile(lambda *args: inner(*args) * 1.0)}
+    for _ in range(20):
+        args = (int(rng.integers(-4, 4)), [int(k) for k in rng.integers(-4, 4, size=3)],
+                [int(k) for k in rng.integers(-3, 3, size=4)], float(rng.normal()))
+        found = {}
+        for name, fn in functions.items():
+            for leaf in leaves:
+                leaf.grad = 0.0
+            x = Value(args[3])
+            out = fn(*args[:3], x)
+            out.backward()
+            found[name] = [out.data, x.grad, *np.concatenate([np.ravel(g) for g in gradients(leaves)])]
+        np.testing.assert_allclose(found["compiled"], found["plain"], rtol=1e-12)
+        np.testing.assert_allclose(found["nested"], found["plain"], rtol=1e-12)
+
+
+def test_transforms_of_take_at_other_positions():
+    f = flatgrad.compile(lambda table, k: [flatgrad.take(table, k) ** 2, flatgrad.take([v * 3.0 for v in table], k)])
+    table = [1.0, 2.0, 3.0]
+    for k in (0, 2, 1, -1):
+        want = np.zeros((2, 3))
+        want[:, k] = 2 * table[k], 3.0
+        np.testing.assert_array_equal(flatgrad.jacobian(f)(table, k), want)
+        np.testing.assert_array_equal(flatgrad.grad(lambda t, k: sum(f(t, k)))(table, k), want.sum(axis=0))
+    values = [Value(v) for v in table]
+    f(values, 0)
+    out = f(values, 2)[0]
+    assert dict(zip(out._children, out._local_grads))[values[2]] == 6.0
+    twin, twins = pickle.loads(pickle.dumps((out, values)))
+    twin.backward()
+    assert [v.grad for v in twins] == [0.0, 0.0, 6.0]
+
+
+def test_a_table_of_constants_and_a_position_that_is_an_argument():
+    f = flatgrad.compile(lambda k, x: flatgrad.take([1.0, 2.0, 4.0], k) * x + flatgrad.take(np.eye(2), k)[0])
+    assert [f(k, 3.0).data for k in (0, 1, 0, -1)] == [4.0, 6.0, 4.0, 12.0]
+
+
+@pytest.mark.parametrize("k", [3, -4, 0.5, math.nan])
+def test_a_position_that_is_none(k):
+    f = flatgrad.compile(lambda k: flatgrad.take([Value(1.0), Value(2.0), Value(4.0)], k) * 2.0)
+    g = flatgrad.compile(lambda t, k: flatgrad.pick(t, [k, k]).sum())
+    table = np.ones((2, 3))
+    f(1), g(table, 1)
+    for call in (lambda: f(k), lambda: g(table, k), lambda: flatgrad.take([Value(1.0)] * 3, Value(k))):
+        with pytest.raises(IndexError, match=rf"position {k:.17g}: expected a whole number from -3 to 2"):
+            call()
+    assert f(1).data == 4.0 and g(table, 0).data == 2.0
