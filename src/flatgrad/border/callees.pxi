@@ -126,9 +126,11 @@ cdef int call_failed(const fg_callee *c, int status) except -1:
     cdef double[3] x = [0.0, 0.0, 0.0]
     cdef int32_t k = 0
     cdef int op
-    if status != FG_E_ZERO_DIVISION and status != FG_E_OVERFLOW and status != FG_E_DOMAIN:
+    if status not in (FG_E_ZERO_DIVISION, FG_E_OVERFLOW, FG_E_DOMAIN, FG_E_INDEX):
         raise_status(status)
     op = c.steps.fault(c, x, &k, &status)
+    if op == FG_TAKE:
+        raise_position(x[0], <fg_id>k)
     numbers = [x[j] for j in range(fg_op_table[op].arity)]
     if op == FG_POWI:
         numbers.append(k)

@@ -75,7 +75,7 @@ cdef int set_inputs(_Recorder recorder, list inputs) except -1:
             whole = t.offset == 0 and t.size == <Py_ssize_t>t.run.count and lies_dense(t)
             leaf = fg_tape_op(&tape, t.run.id) == FG_RUN
         else:
-            whole, leaf = True, tape.op[(<Value>x).id] == FG_LEAF
+            whole, leaf = True, tape.op[(<Value>x).id] == FG_LEAF or tape.op[(<Value>x).id] == FG_FROZEN
         if not (whole and leaf):
             raise ArgumentError(f"inputs[{k}]: expected a leaf Value or a whole leaf Tensor, got {describe(x)}")
     if len(set([id(x) for x in inputs])) < len(inputs):
