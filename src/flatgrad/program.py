@@ -13,8 +13,8 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, _is_recording, _Recording, derivatives
-from flatgrad.arguments import flag, is_bool, shortened
+from flatgrad._core import _SIMPLIFICATIONS, Tensor, Value, _is_recording, _Recording, derivatives
+from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
 from flatgrad.structures import leaves_of, like
 
@@ -29,7 +29,7 @@ As `functools.lru_cache` counts.
 """
 
 
-def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
+def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simplify=True):
     """A function that does what `fn` does, recorded once and replayed by the compiled core.
 
     Parameters
@@ -47,6 +47,10 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
     check : bool, optional
         True: each call also runs `fn` itself, and raises an error if results or gradients differ. For finding out
         whether `fn` depends on anything that was recorded as a constant.
+    simplify : bool, optional
+        Whether the program is rewritten in fewer and larger instructions, which run faster. Sums are then added up in
+        another order, and results and gradients are those of `fn` but for rounding. With False they are the same bit
+        for bit. A set of some of "shared", "dots", "layers" and "together" takes these steps alone.
 
     Returns
     -------
@@ -89,9 +93,10 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
     >>> loss(2.0, 5.0).data, loss.cache_info().currsize
     (1.0, 1)
     """
-    options = {"static_argnums": static_argnums, "static_argnames": static_argnames, "check": check}
+    options = {"static_argnums": static_argnums, "static_argnames": static_argnames, "check": check,
+               "simplify": simplify}
     if fn is None:
-        check_options(**options)   # so that a wrong option is told where it stands
+        check_options(static_argnums, static_argnames, check), steps_of(simplify)   # so that a wrong option is told where it stands
         return functools.partial(compile, **options)
     return Compiled(fn, **options)
 
@@ -101,7 +106,7 @@ class Compiled:
 
     Parameters
     ----------
-    fn, static_argnums, static_argnames, check
+    fn, static_argnums, static_argnames, check, simplify
         As for `compile`.
 
     Attributes
@@ -119,10 +124,12 @@ class Compiled:
     CacheInfo(hits=1, misses=1, maxsize=128, currsize=1)
     """
 
-    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False):
+    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False, simplify=True):
         check_function(fn)
         self.fn = fn
-        self.static_argnums, self.static_argnames, self.check = check_options(static_argnums, static_argnames, check)
+        self.static_argnums, self.static_argnames, self.check = check_options(
+            static_argnums, static_argnames, check)
+        self.simplify = steps_of(simplify)
         self._numbers, self._names = static_parameters(fn, self.static_argnums, self.static_argnames)
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
         self._watched = {}   # by that structure: which attributes decide as well
@@ -159,7 +166,7 @@ class Compiled:
     def _record(self, structure, args, kwargs):
         """A new program, which is kept."""
         static = [self._is_static(k, len(args)) for k in range(len(args))]
-        program = Program(self.fn, args, kwargs, static, self._names)
+        program = Program(self.fn, args, kwargs, static, self._names, self.simplify)
         watched = list(self._watched.get(structure, ()))
         more = [pair for pair in program.watched if not any(pair[0] is o and pair[1] == name for o, name in watched)]
         if more:   # what is known without them is not enough to find a program by
@@ -215,7 +222,8 @@ class Compiled:
         -------
         str
             For each program the structure of its arguments, the instructions, which kinds of them there are how
-            often, and its memory in bytes.
+            often, and its memory in bytes; how many instructions each step of simplification has left, after which
+            small ones become single operations again; and how long it took to make the program.
 
         Examples
         --------
@@ -226,6 +234,8 @@ class Compiled:
         >>> print(norm.explain())  # doctest: +ELLIPSIS
         compile(<lambda>): 1 program
           (number, number): 4 instructions (2 *, 1 +, 1 sqrt), 2 operands, 0 captured, 0 constants, ... bytes
+            simplified: 4 instructions at first, 4 after 'shared', 2 after 'dots', 2 after 'layers', 2 after 'together'
+            milliseconds: ... to record, ... to cut, ... to simplify
         """
         count = len(self._programs)
         lines = [f"compile({name_of(self.fn)}): {count or 'no'} program{'s' * (count != 1)}"]
@@ -248,7 +258,8 @@ class Compiled:
         if not isinstance(bound, Compiled) or bound.fn.__self__ is not instance or bound.fn.__func__ is not self.fn:
             static = tuple(n - (n > 0) for n in self._numbers if n != 0)   # `self` is no argument any more
             names = tuple(n for n in self.static_argnames if n != first_parameter(self.fn))
-            bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, names, self.check)
+            bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, names, self.check,
+                                         self.simplify)
         return bound
 
     def __repr__(self):
@@ -261,12 +272,13 @@ class Compiled:
             found = getattr(found, name, None)
         if found is self:
             return self.__qualname__
-        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check)
+        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check, self.simplify)
 
     def __deepcopy__(self, memo):
         import copy
 
-        return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check)
+        return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check,
+                        self.simplify)
 
 
 class Program:
@@ -281,6 +293,7 @@ class Program:
         Which of `args` are.
     names : set of str
         Which of `kwargs` are.
+    simplify : tuple of str
 
     Attributes
     ----------
@@ -288,7 +301,7 @@ class Program:
         Attributes that were read, and decide which program it is.
     """
 
-    def __init__(self, fn, args, kwargs, static, names):
+    def __init__(self, fn, args, kwargs, static, names, simplify):
         inputs = []
         leaf = functools.partial(replaced, inputs)
         new_args = [x if static[k] else mapped(leaf, f"argument {k}", x) for k, x in enumerate(args)]
@@ -306,7 +319,7 @@ class Program:
             raise ArgumentError(f"compile({name_of(fn)}): the result contains itself, or is nested too "
                                 "deeply") from None
         outputs = [x for x, _ in places.values()]
-        self.core = recording.program(outputs) if outputs else None   # or it is a constant
+        self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
         self.watched, self.buffers = recording.watched, recording.buffers
 
     def __call__(self, operands):
@@ -324,7 +337,8 @@ class Program:
                           sorted(stats["instructions"].items(), key=lambda item: (-item[1], item[0])))
         total = sum(stats["instructions"].values())
         return (f"{total} instruction{'s' * (total != 1)}{f' ({kinds})' * bool(kinds)}, {stats['operands']} operands, "
-                f"{stats['captured']} captured, {stats['constants']} constants, {stats['bytes']} bytes")
+                f"{stats['captured']} captured, {stats['constants']} constants, {stats['bytes']} bytes"
+                f"{history(stats)}")
 
 
 class Hole:
@@ -367,6 +381,28 @@ def check_function(fn):
 
 def check_options(static_argnums, static_argnames, check):
     return numbers_of(static_argnums), names_of(static_argnames), flag("compile: check", check)
+
+def steps_of(simplify):
+    """The steps of simplification that are taken, in their order."""
+    if is_bool(simplify):
+        return tuple(_SIMPLIFICATIONS) if simplify else ()
+    if not isinstance(simplify, (set, frozenset, tuple, list)):
+        raise ArgumentTypeError("compile: simplify: expected a bool or a set of steps, got " + shortened(simplify))
+    for name in simplify:
+        one_of("compile: simplify", name, tuple(_SIMPLIFICATIONS))
+    return tuple([name for name in _SIMPLIFICATIONS if name in simplify])
+
+
+def history(stats):
+    """How a program was made, as text."""
+    lines = []
+    if stats["simplified"]:
+        counts = dict(stats["simplified"])
+        lines.append(f"simplified: {counts.pop('before')} instructions at first"
+                     + "".join(f", {count} after {name!r}" for name, count in counts.items()))
+    if stats["seconds"]:
+        lines.append("milliseconds: " + ", ".join(f"{1000 * s:.2f} to {name}" for name, s in stats["seconds"].items()))
+    return "".join(f"\n    {line}" for line in lines)
 
 
 def numbers_of(static_argnums):
@@ -660,8 +696,8 @@ def shown(key):
     return ("[{}]" if issubclass(key[0], list) else "({})").format(", ".join(parts))
 
 
-def rebuilt(fn, static_argnums, static_argnames, check):
-    return Compiled(fn, static_argnums, static_argnames, check)
+def rebuilt(fn, static_argnums, static_argnames, check, simplify=True):
+    return Compiled(fn, static_argnums, static_argnames, check, simplify)
 
 
 def compare(compiled, program, leaves, result, plain):

@@ -167,6 +167,25 @@ cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id *
     return 0
 
 
+_SIMPLIFICATIONS = {"shared": FG_SIMPLIFY_SHARED, "dots": FG_SIMPLIFY_DOTS, "layers": FG_SIMPLIFY_LAYERS,
+                   "together": FG_SIMPLIFY_TOGETHER}
+
+
+cdef dict simplify_program(_Body body, int steps):
+    """Put fewer and larger instructions into a program that has not been called. How many there were, at first and
+    after each step."""
+    cdef fg_simplified report
+    cdef Py_ssize_t k
+    cdef int status = fg_program_simplify(&tape, body.program(), steps, &report)
+    if status < 0:
+        raise_status(status)
+    found = {"before": report.before}
+    for k, name in enumerate(_SIMPLIFICATIONS):
+        if steps & _SIMPLIFICATIONS[name]:
+            found[name] = report.after[k]
+    return found
+
+
 def _restore_body(_Run operands, _Run results not None, segments):
     """The program that _Body.__reduce__ describes. Raises ValueError for anything else."""
     cdef _Body body = _Body.__new__(_Body)

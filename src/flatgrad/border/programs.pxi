@@ -65,6 +65,8 @@ cdef class _Program:
     cdef tuple shapes          # of the inputs: () for a Value
     cdef tuple results         # of each: its shape, and whether it is a constant Tensor
     cdef tuple signs           # nodes of the body, inputs, that have to be -1 or 1
+    cdef dict simplified       # how many instructions there were at first and after each step; None if it was loaded
+    cdef dict seconds          # how long it took to make it; likewise
     cdef fg_id n_inputs, n_segments
     cdef fg_view *inputs       # [n_inputs] their rows and columns, and as flags how many dimensions
     cdef Piece *pieces         # of the captured segments, one after the other
@@ -244,7 +246,9 @@ cdef class _Program:
         -------
         dict
             ``operands``: how many numbers it takes, of which ``captured`` are its own; ``instructions``: how many nodes
-            there are of each operation; ``constants``: numbers; ``bytes``: memory.
+            there are of each operation; ``constants``: numbers; ``bytes``: memory; ``simplified``: how many
+            instructions there were ``"before"`` and after each step of simplification that was taken; ``seconds``:
+            how long it took to record, to cut and to simplify it. These two are empty if it was loaded.
         """
         cdef fg_callee *c
         cdef fg_id k, operands = 0, captured = 0
@@ -254,7 +258,8 @@ cdef class _Program:
         for k in range(self.n_segments):
             operands += c.segments[k].count
             captured += c.segments[k].count if k >= self.n_inputs else 0
-        return {"operands": operands, "captured": captured, **self.body.contents(), "bytes": c.steps.bytes(c)}
+        return {"operands": operands, "captured": captured, **self.body.contents(), "bytes": c.steps.bytes(c),
+                "simplified": dict(self.simplified or ()), "seconds": dict(self.seconds or ())}
 
     def __reduce__(self):
         cdef Py_ssize_t k

@@ -46,19 +46,22 @@ class _Recording(_Recorder):
     def __init__(self, inputs):
         set_inputs(self, to_list("inputs", "Values and Tensors", inputs))
 
-    def program(self, outputs):
+    def program(self, outputs, simplify=()):
         """The program that leads from the inputs to these outputs.
 
         Parameters
         ----------
         outputs : list of Value and Tensor
             At least one. Inputs, captured Values and constants are taken as well.
+        simplify : tuple of str, optional
+            Steps of _SIMPLIFICATIONS that are taken. Without any, results and gradients are bit for bit what they are
+            without a program; with them but for rounding.
 
         Returns
         -------
         _Program
         """
-        return recorded_program(self, to_list("outputs", "Values and Tensors", outputs))
+        return recorded_program(self, to_list("outputs", "Values and Tensors", outputs), steps_of(simplify))
 
 
 def _is_recording():
@@ -94,7 +97,15 @@ cdef list slots_in_order(object x):
     return [slot_in(&view, i, j) for i in range(view.rows) for j in range(view.cols)]
 
 
-cdef _Program recorded_program(_Recorder recorder, list outputs):
+cdef int steps_of(object simplify) except -1:
+    cdef int steps = 0
+    for name in simplify:
+        steps |= _SIMPLIFICATIONS[one_of("simplify", name, tuple(_SIMPLIFICATIONS))]
+    return steps
+
+
+cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
+    began = perf_counter()
     cdef _Program made = _Program.__new__(_Program)
     cdef _Body body = _Body.__new__(_Body)
     cdef list inputs = [], ids = [], objects = [], pieces = [], counts = [], signs = []
@@ -144,5 +155,9 @@ cdef _Program recorded_program(_Recorder recorder, list outputs):
                     noted.append(body.callee.segments[k].first + place - inputs[k][0])
     finally:
         release_ids()
+    cut = perf_counter()
+    if steps:
+        made.simplified = simplify_program(body, steps)
+    made.seconds = {"record": recorder.seconds, "cut": cut - began, "simplify": perf_counter() - cut}
     fill_program(made, body, tuple(objects), pieces, counts, shapes, results, tuple(noted))
     return made

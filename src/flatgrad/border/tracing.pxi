@@ -65,6 +65,7 @@ cdef class _Recorder:
     cdef tuple inputs        # leaves that the program will be called with
     cdef Value floor         # a leaf: nodes below it were there before, and are captured
     cdef list blocks
+    cdef double seconds      # how long it took
     cdef list signs          # ids of inputs, as handles, that have to be -1 or 1
     cdef readonly list watched   # (object, attribute): what else the function has read, which may change
     cdef readonly list buffers   # (object, attribute) of arrays that are further inputs
@@ -90,10 +91,12 @@ cdef class _Recorder:
         (<_Block>self.blocks[0]).recorder = <PyObject *>self
         self.entered = 1
         recordings += 1
+        self.seconds = -perf_counter()
         return self
 
     def __exit__(self, *exception):
         global recordings
+        self.seconds += perf_counter()
         if self.blocks:
             (<_Block>self.blocks[0]).recorder = NULL
         leave_block(gradient_block, self.blocks)
