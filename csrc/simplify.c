@@ -990,7 +990,7 @@ static uint64_t nodes_of(const work *w, const ins *s)
 {
     const uint64_t count = (uint64_t)s->rows * s->cols;
     if (!is_small(w, s))
-        return count + (count > 1);
+        return count + (count > 1 || s->op == FG_CALL);
     if (s->op == FG_MAP)
         return count;
     if (s->op == FG_SUM)
@@ -1107,7 +1107,7 @@ static int measure(work *w, fg_id *nodes, fg_id *words)
         const ins *const s = w->list + i;
         if (s->gone)
             continue;
-        n += nodes_of(w, s) + (s->op == FG_CALL);
+        n += nodes_of(w, s);
         pool += words_of(w, s);
         w->most = s->rows * s->cols > w->most ? s->rows * s->cols : w->most;
     }
