@@ -899,3 +899,54 @@ def test_what_contains_itself():
 
     with pytest.raises(ArgumentError, match="the result contains itself"):
         flatgrad.compile(f)(1.0)
+
+
+# ---- layers and losses ----
+
+def test_labels_and_indices_that_are_arguments():
+    logits, table = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]]), nn.Embedding(4, 2)
+    losses = flatgrad.losses
+    for labels in ([0, 1, 1], np.array([0, 1, 1])):
+        for loss in (losses.cross_entropy, losses.nll):
+            with pytest.raises(ArgumentTypeError, match="target: .* a static argument, .*flatgrad.pick"):
+                flatgrad.compile(lambda x, y: loss(x * 1.0, y))(logits, labels)
+        with pytest.raises(ArgumentTypeError, match=r"indices: .*flatgrad.take\(embedding.weight, indices\)"):
+            flatgrad.compile(lambda k: table(k))(labels)
+    with pytest.raises(ArgumentTypeError, match="indices: .*flatgrad.take"):
+        flatgrad.compile(lambda k: table(k))(1)
+    f = flatgrad.compile(lambda x, y: losses.cross_entropy(x, y) + table(y).sum(), static_argnames="y")
+    g = flatgrad.compile(lambda x, y: -flatgrad.pick(x.log_softmax(), y).mean() + flatgrad.take(table.weight, y).sum())
+    for y in ((0, 1, 1), (1, 1, 0), (0, 0, 0)):
+        want = losses.cross_entropy(logits, y).data + table(y).sum().data
+        assert f(logits, y).data == pytest.approx(want) and g(logits, np.array(y)).data == pytest.approx(want)
+    assert (f.cache_info().misses, g.cache_info().misses) == (3, 1)
+    with pytest.raises(IndexError, match="position 0: the table has no elements"):
+        flatgrad.take([], 0)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.Conv1d(1, 2, 3, length=6), lambda: nn.Conv1d(1, 2, 3, padding=1, length=6),
+    lambda: nn.Conv2d(1, 1, 2, size=(2, 3)), lambda: nn.MaxPool1d(1, 2, length=6),
+    lambda: nn.AvgPool2d(1, 2, size=(2, 3)),
+    lambda: nn.LayerNorm(6), lambda: nn.Layer(6, 2), lambda: nn.MLP(6, [3, 1]), lambda: nn.Softmax(), lambda: nn.GELU(),
+    lambda: nn.RNNCell(6, 2), lambda: nn.GRUCell(6, 2), lambda: nn.BatchNorm(6).eval(),
+], ids=range(13))
+@pytest.mark.parametrize("form", ["array", "rows", "row", "Values", "Tensor"])
+def test_layers_on_arguments_of_all_forms(make, form):
+    random.seed(0)
+    layer, rng = make(), np.random.default_rng(0)
+    f = flatgrad.compile(lambda x: layer(x))
+    for _ in range(3):
+        x = rng.normal(size=(3, 6))
+        given = {"array": x, "rows": x.tolist(), "row": x[0].tolist(), "Values": [Value(v) for v in x[0]],
+                 "Tensor": Tensor(x)}[form]
+        found = []
+        for fn in (f, layer):
+            layer.zero_grad()
+            out = fn(given)
+            parts = [v for v in (out if isinstance(out, (list, tuple)) else [out])]
+            total = sum((v if isinstance(v, Value) else v.sum()) * 1.5 for v in parts)
+            if layer.parameters():
+                total.backward()
+            found.append([total.data, *[p.grad for p in layer.parameters()]])
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-12)
