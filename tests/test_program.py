@@ -950,3 +950,94 @@ def test_layers_on_arguments_of_all_forms(make, form):
                 total.backward()
             found.append([total.data, *[p.grad for p in layer.parameters()]])
         np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+# ---- captured leaves that others take the place of ----
+
+weight_of_the_module, factor_of_the_module = Value(2.0), 3.0
+
+
+def helper_of_the_module(x):
+    return weight_of_the_module * x * factor_of_the_module
+
+
+def test_what_takes_the_place_of_a_captured_leaf_is_recorded_anew(monkeypatch):
+    f = flatgrad.compile(lambda x: helper_of_the_module(x) + weight_of_the_module)
+    assert f(1.0).data == 8.0 and f(1.0).data == 8.0 and f.cache_info().misses == 1
+    monkeypatch.setitem(globals(), "weight_of_the_module", Value(5.0))
+    assert f(1.0).data == 20.0 and f.cache_info().misses == 2
+    f(1.0).backward()
+    assert weight_of_the_module.grad == 4.0
+    monkeypatch.setitem(globals(), "factor_of_the_module", 1.0)
+    assert f(1.0).data == 10.0 and f.cache_info().misses == 3
+    monkeypatch.setitem(globals(), "factor_of_the_module", float("1.0"))   # the same number
+    monkeypatch.setitem(globals(), "helper_of_the_module", lambda x: x)
+    assert f(1.0).data == 6.0
+
+    model, params, table, scale = nn.MLP(2, [3, 1]), [Value(1.0), Value(2.0)], {"a": Value(3.0)}, 1.0
+    g = flatgrad.compile(lambda x: model([x, x]) * scale + params[0] * table["a"])
+    for change in (lambda: None, lambda: model.layers.__setitem__(0, nn.Layer(2, 3)), lambda: params.reverse(),
+                   lambda: table.update(a=Value(-1.0)), lambda: setattr(model.layers[1].neurons[0], "b", Value(1.0)),
+                   lambda: model.layers[1].neurons[0].w.__setitem__(1, Value(1.5)),
+                   lambda: model.layers[1].neurons.__setitem__(0, nn.Neuron(3)),
+                   lambda: setattr(model.layers[0].neurons[0], "w", [Value(1.0), Value(2.0)]),
+                   lambda: params.__setitem__(0, Value(7.0)), lambda: setattr(model, "layers", [nn.Layer(2, 1)])):
+        change()
+        for _ in range(2):
+            assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    assert g.cache_info()[:2] == (10, 10)
+    for scale in (2.0, 3.0):
+        assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    model = nn.MLP(2, [1])
+    assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    assert g.cache_info() == (10, 13, 128, 1)
+
+
+def test_attributes_of_an_instance_that_are_replaced():
+    class Model:
+        def __init__(self):
+            self.w, self.steps, self.history = Value(2.0), 0, []
+
+        @flatgrad.compile
+        def loss(self, x):
+            return self.w * x
+
+    m = Model()
+    for w in (2.0, 3.0):
+        for _ in range(3):
+            assert m.loss(2.0).data == 2.0 * w
+            m.steps += 1
+            m.history.append(m.loss(1.0))   # is no matter of the program
+        m.w = Value(3.0)
+    assert m.loss.cache_info().misses == 2
+    m.loss(1.0).backward()
+    assert m.w.grad == 1.0
+
+    @flatgrad.compile
+    def by_argument(model, x):
+        return model.w * x
+
+    assert by_argument(m, 2.0).data == 6.0
+    m.w = Value(4.0)
+    assert by_argument(m, 2.0).data == 8.0
+    del m.w
+    with pytest.raises(AttributeError):
+        by_argument(m, 2.0)
+
+
+def test_check_finds_a_replaced_leaf_that_nothing_else_finds():
+    class Hidden:
+        __slots__ = ("w",)
+
+    hidden = Hidden()
+    hidden.w = Value(2.0)
+    f = flatgrad.compile(lambda x: hidden.w * x, check=True)
+    assert f(1.0).data == 2.0
+    hidden.w = Value(2.0)   # of the same number: its gradient tells
+    with pytest.raises(RecordingError, match="the gradient by number 0"):
+        f(1.0)
+    f.clear()
+    assert f(1.0).data == 2.0
+    hidden.w = Value(3.0)
+    with pytest.raises(RecordingError, match="result 0 is 2.0 by the program and 3.0 by the function"):
+        f(1.0)
