@@ -1041,3 +1041,41 @@ def test_check_finds_a_replaced_leaf_that_nothing_else_finds():
     hidden.w = Value(3.0)
     with pytest.raises(RecordingError, match="result 0 is 2.0 by the program and 3.0 by the function"):
         f(1.0)
+
+
+# ---- what docs/programs.md says of backward passes ----
+
+def test_data_that_change_between_forward_and_backward():
+    w = Value(2.0)
+    fn = lambda x: (w * x) * (w * x)  # noqa: E731
+    for f, want in ((fn, 2 * 6.0 * 3.0), (flatgrad.compile(fn), 2 * 15.0 * 3.0)):
+        w.data, w.grad = 2.0, 0.0
+        y = f(3.0)
+        w.data = 5.0
+        y.backward()
+        assert (w.grad, y.data) == (want, 36.0)
+    x = Value(3.0)
+    f = flatgrad.compile(lambda x: x * x * w)
+    y = f(x)
+    f(7.0)
+    x.data = 4.0
+    y.backward()
+    assert x.grad == 2 * 4.0 * 5.0
+
+
+def test_a_second_backward():
+    w = Value(2.0)
+    fn = lambda x: (w * x) * (w * x)  # noqa: E731
+    for f, want in ((fn, 108.0), (flatgrad.compile(fn), 72.0)):
+        w.grad = 0.0
+        y = f(3.0)
+        y.backward()
+        assert w.grad == 36.0
+        y.backward()
+        assert w.grad == want
+    w.grad = 0.0
+    y = flatgrad.compile(fn)(3.0)
+    z = y * 2.0
+    z.backward()
+    z.backward()
+    assert (y.grad, w.grad) == (4.0, 36.0 * (2.0 + 4.0))   # as in micrograd, outside of the function

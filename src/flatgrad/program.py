@@ -39,11 +39,11 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
         captures, such as the parameters of a model, is read afresh at each call and receives gradients. Without
         `fn` the result is a decorator.
     static_argnums : int or tuple of int, optional
-        Positional arguments that are part of the program: it is recorded once for each value of them, and they
-        have to be hashable. Arguments that are neither numbers nor arrays, such as strings, bools, None and models,
-        are static in any case.
+        Positional parameters that are part of the program, also where they come by keyword: it is recorded once for
+        each value of them, and they have to be hashable. Arguments that are neither numbers nor arrays, such as
+        strings, bools, None and models, are static in any case.
     static_argnames : str or tuple of str, optional
-        Arguments by keyword of which the same is true.
+        Parameters by name of which the same is true, also where they come by position.
     check : bool, optional
         True: each call also runs `fn` itself, and raises an error if results or gradients differ. For finding out
         whether `fn` depends on anything that was recorded as a constant.
@@ -59,15 +59,17 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
         If an argument is not as described.
         The function that is returned raises an ArgumentTypeError while it records, at the line of `fn` that reads a
         number which may be another one at the next call: by ``.data``, ``float``, ``int``, ``bool``, a comparison, or
-        as an index.
+        as an index; or at the first call, if the result has other objects in it than those that are taken as arguments.
     RecordingError
         Raised by that function with `check`, if the program and `fn` differ.
 
     Notes
     -----
     The function is recorded at the first call, and again for each new structure of its arguments: other shapes, lengths
-    of lists, keys of dicts, or static arguments. It should compute its result from its arguments and from Values
-    and Tensors alone. A Python number that it captures is a constant of the program, and so is what it draws at random.
+    of lists, keys of dicts, or static arguments; and when a variable that it names, or what leads from there to its
+    parameters, has become another object. It should compute its result from its arguments and from Values and Tensors
+    alone. Any other number, such as one in an attribute, is a constant of the program, and so is what it draws at
+    random.
 
     A call within another compiled function becomes part of that function's program.
 
