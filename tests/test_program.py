@@ -1079,3 +1079,25 @@ def test_a_second_backward():
     z.backward()
     z.backward()
     assert (y.grad, w.grad) == (4.0, 36.0 * (2.0 + 4.0))   # as in micrograd, outside of the function
+
+
+def test_an_error_of_the_recording_that_the_function_catches():
+    def f(x):
+        try:
+            return x * 2.0 if x > 0.0 else x
+        except TypeError:
+            return x * 100.0
+
+    compiled = flatgrad.compile(f)
+    for _ in range(2):
+        with pytest.raises(ArgumentTypeError, match="it went on after the error: a comparison while a compiled function"):
+            compiled(1.0)
+
+    @flatgrad.compile
+    def g(x):
+        try:
+            return (x / 0.0) * 1.0
+        except ZeroDivisionError:   # of the function's own
+            return x * 3.0
+
+    assert g(1.0).data == 3.0

@@ -303,6 +303,8 @@ class Program:
         recording = _Recording(inputs)
         with recording:
             result = fn(*new_args, **new_kwargs)
+        if recording.refused:   # and the function has caught the error
+            raise ArgumentTypeError(f"compile({name_of(fn)}): it went on after the error: {recording.refused}")
         places = {}
         try:
             self.template = mapped(functools.partial(place_of, places), "the result", result)
