@@ -233,6 +233,7 @@ CASES = {
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
+    "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
     "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",
     "pickle of a call": "pickled([called, program])", "deepcopy of a call": "copy.deepcopy([called, program])",
     "Parameters": "_core.Parameters(iter([*values, u, a, a]))",

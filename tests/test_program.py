@@ -899,3 +899,205 @@ def test_what_contains_itself():
 
     with pytest.raises(ArgumentError, match="the result contains itself"):
         flatgrad.compile(f)(1.0)
+
+
+# ---- layers and losses ----
+
+def test_labels_and_indices_that_are_arguments():
+    logits, table = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]]), nn.Embedding(4, 2)
+    losses = flatgrad.losses
+    for labels in ([0, 1, 1], np.array([0, 1, 1])):
+        for loss in (losses.cross_entropy, losses.nll):
+            with pytest.raises(ArgumentTypeError, match="target: .* a static argument, .*flatgrad.pick"):
+                flatgrad.compile(lambda x, y: loss(x * 1.0, y))(logits, labels)
+        with pytest.raises(ArgumentTypeError, match=r"indices: .*flatgrad.take\(embedding.weight, indices\)"):
+            flatgrad.compile(lambda k: table(k))(labels)
+    with pytest.raises(ArgumentTypeError, match="indices: .*flatgrad.take"):
+        flatgrad.compile(lambda k: table(k))(1)
+    f = flatgrad.compile(lambda x, y: losses.cross_entropy(x, y) + table(y).sum(), static_argnames="y")
+    g = flatgrad.compile(lambda x, y: -flatgrad.pick(x.log_softmax(), y).mean() + flatgrad.take(table.weight, y).sum())
+    for y in ((0, 1, 1), (1, 1, 0), (0, 0, 0)):
+        want = losses.cross_entropy(logits, y).data + table(y).sum().data
+        assert f(logits, y).data == pytest.approx(want) and g(logits, np.array(y)).data == pytest.approx(want)
+    assert (f.cache_info().misses, g.cache_info().misses) == (3, 1)
+    with pytest.raises(IndexError, match="position 0: the table has no elements"):
+        flatgrad.take([], 0)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.Conv1d(1, 2, 3, length=6), lambda: nn.Conv1d(1, 2, 3, padding=1, length=6),
+    lambda: nn.Conv2d(1, 1, 2, size=(2, 3)), lambda: nn.MaxPool1d(1, 2, length=6),
+    lambda: nn.AvgPool2d(1, 2, size=(2, 3)),
+    lambda: nn.LayerNorm(6), lambda: nn.Layer(6, 2), lambda: nn.MLP(6, [3, 1]), lambda: nn.Softmax(), lambda: nn.GELU(),
+    lambda: nn.RNNCell(6, 2), lambda: nn.GRUCell(6, 2), lambda: nn.BatchNorm(6).eval(),
+], ids=range(13))
+@pytest.mark.parametrize("form", ["array", "rows", "row", "Values", "Tensor"])
+def test_layers_on_arguments_of_all_forms(make, form):
+    random.seed(0)
+    layer, rng = make(), np.random.default_rng(0)
+    f = flatgrad.compile(lambda x: layer(x))
+    for _ in range(3):
+        x = rng.normal(size=(3, 6))
+        given = {"array": x, "rows": x.tolist(), "row": x[0].tolist(), "Values": [Value(v) for v in x[0]],
+                 "Tensor": Tensor(x)}[form]
+        found = []
+        for fn in (f, layer):
+            layer.zero_grad()
+            out = fn(given)
+            parts = [v for v in (out if isinstance(out, (list, tuple)) else [out])]
+            total = sum((v if isinstance(v, Value) else v.sum()) * 1.5 for v in parts)
+            if layer.parameters():
+                total.backward()
+            found.append([total.data, *[p.grad for p in layer.parameters()]])
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+# ---- captured leaves that others take the place of ----
+
+weight_of_the_module, factor_of_the_module = Value(2.0), 3.0
+
+
+def helper_of_the_module(x):
+    return weight_of_the_module * x * factor_of_the_module
+
+
+def test_what_takes_the_place_of_a_captured_leaf_is_recorded_anew(monkeypatch):
+    f = flatgrad.compile(lambda x: helper_of_the_module(x) + weight_of_the_module)
+    assert f(1.0).data == 8.0 and f(1.0).data == 8.0 and f.cache_info().misses == 1
+    monkeypatch.setitem(globals(), "weight_of_the_module", Value(5.0))
+    assert f(1.0).data == 20.0 and f.cache_info().misses == 2
+    f(1.0).backward()
+    assert weight_of_the_module.grad == 4.0
+    monkeypatch.setitem(globals(), "factor_of_the_module", 1.0)
+    assert f(1.0).data == 10.0 and f.cache_info().misses == 3
+    monkeypatch.setitem(globals(), "factor_of_the_module", float("1.0"))   # the same number
+    monkeypatch.setitem(globals(), "helper_of_the_module", lambda x: x)
+    assert f(1.0).data == 6.0
+
+    model, params, table, scale = nn.MLP(2, [3, 1]), [Value(1.0), Value(2.0)], {"a": Value(3.0)}, 1.0
+    g = flatgrad.compile(lambda x: model([x, x]) * scale + params[0] * table["a"])
+    for change in (lambda: None, lambda: model.layers.__setitem__(0, nn.Layer(2, 3)), lambda: params.reverse(),
+                   lambda: table.update(a=Value(-1.0)), lambda: setattr(model.layers[1].neurons[0], "b", Value(1.0)),
+                   lambda: model.layers[1].neurons[0].w.__setitem__(1, Value(1.5)),
+                   lambda: model.layers[1].neurons.__setitem__(0, nn.Neuron(3)),
+                   lambda: setattr(model.layers[0].neurons[0], "w", [Value(1.0), Value(2.0)]),
+                   lambda: params.__setitem__(0, Value(7.0)), lambda: setattr(model, "layers", [nn.Layer(2, 1)])):
+        change()
+        for _ in range(2):
+            assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    assert g.cache_info()[:2] == (10, 10)
+    for scale in (2.0, 3.0):
+        assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    model = nn.MLP(2, [1])
+    assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    assert g.cache_info() == (10, 13, 128, 1)
+
+
+def test_attributes_of_an_instance_that_are_replaced():
+    class Model:
+        def __init__(self):
+            self.w, self.steps, self.history = Value(2.0), 0, []
+
+        @flatgrad.compile
+        def loss(self, x):
+            return self.w * x
+
+    m = Model()
+    for w in (2.0, 3.0):
+        for _ in range(3):
+            assert m.loss(2.0).data == 2.0 * w
+            m.steps += 1
+            m.history.append(m.loss(1.0))   # is no matter of the program
+        m.w = Value(3.0)
+    assert m.loss.cache_info().misses == 2
+    m.loss(1.0).backward()
+    assert m.w.grad == 1.0
+
+    @flatgrad.compile
+    def by_argument(model, x):
+        return model.w * x
+
+    assert by_argument(m, 2.0).data == 6.0
+    m.w = Value(4.0)
+    assert by_argument(m, 2.0).data == 8.0
+    del m.w
+    with pytest.raises(AttributeError):
+        by_argument(m, 2.0)
+
+
+def test_check_finds_a_replaced_leaf_that_nothing_else_finds():
+    class Hidden:
+        __slots__ = ("w",)
+
+    hidden = Hidden()
+    hidden.w = Value(2.0)
+    f = flatgrad.compile(lambda x: hidden.w * x, check=True)
+    assert f(1.0).data == 2.0
+    hidden.w = Value(2.0)   # of the same number: its gradient tells
+    with pytest.raises(RecordingError, match="the gradient by number 0"):
+        f(1.0)
+    f.clear()
+    assert f(1.0).data == 2.0
+    hidden.w = Value(3.0)
+    with pytest.raises(RecordingError, match="result 0 is 2.0 by the program and 3.0 by the function"):
+        f(1.0)
+
+
+# ---- what docs/programs.md says of backward passes ----
+
+def test_data_that_change_between_forward_and_backward():
+    w = Value(2.0)
+    fn = lambda x: (w * x) * (w * x)  # noqa: E731
+    for f, want in ((fn, 2 * 6.0 * 3.0), (flatgrad.compile(fn), 2 * 15.0 * 3.0)):
+        w.data, w.grad = 2.0, 0.0
+        y = f(3.0)
+        w.data = 5.0
+        y.backward()
+        assert (w.grad, y.data) == (want, 36.0)
+    x = Value(3.0)
+    f = flatgrad.compile(lambda x: x * x * w)
+    y = f(x)
+    f(7.0)
+    x.data = 4.0
+    y.backward()
+    assert x.grad == 2 * 4.0 * 5.0
+
+
+def test_a_second_backward():
+    w = Value(2.0)
+    fn = lambda x: (w * x) * (w * x)  # noqa: E731
+    for f, want in ((fn, 108.0), (flatgrad.compile(fn), 72.0)):
+        w.grad = 0.0
+        y = f(3.0)
+        y.backward()
+        assert w.grad == 36.0
+        y.backward()
+        assert w.grad == want
+    w.grad = 0.0
+    y = flatgrad.compile(fn)(3.0)
+    z = y * 2.0
+    z.backward()
+    z.backward()
+    assert (y.grad, w.grad) == (4.0, 36.0 * (2.0 + 4.0))   # as in micrograd, outside of the function
+
+
+def test_an_error_of_the_recording_that_the_function_catches():
+    def f(x):
+        try:
+            return x * 2.0 if x > 0.0 else x
+        except TypeError:
+            return x * 100.0
+
+    compiled = flatgrad.compile(f)
+    for _ in range(2):
+        with pytest.raises(ArgumentTypeError, match="it went on after the error: a comparison while a compiled function"):
+            compiled(1.0)
+
+    @flatgrad.compile
+    def g(x):
+        try:
+            return (x / 0.0) * 1.0
+        except ZeroDivisionError:   # of the function's own
+            return x * 3.0
+
+    assert g(1.0).data == 3.0

@@ -13,7 +13,8 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import _SIMPLIFICATIONS, Tensor, Value, _is_recording, _Recording, derivatives
+from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places, _Recording,
+                            derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
 from flatgrad.structures import leaves_of, like
@@ -39,11 +40,11 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
         captures, such as the parameters of a model, is read afresh at each call and receives gradients. Without
         `fn` the result is a decorator.
     static_argnums : int or tuple of int, optional
-        Positional arguments that are part of the program: it is recorded once for each value of them, and they
-        have to be hashable. Arguments that are neither numbers nor arrays, such as strings, bools, None and models,
-        are static in any case.
+        Positional parameters that are part of the program, also where they come by keyword: it is recorded once for
+        each value of them, and they have to be hashable. Arguments that are neither numbers nor arrays, such as
+        strings, bools, None and models, are static in any case.
     static_argnames : str or tuple of str, optional
-        Arguments by keyword of which the same is true.
+        Parameters by name of which the same is true, also where they come by position.
     check : bool, optional
         True: each call also runs `fn` itself, and raises an error if results or gradients differ. For finding out
         whether `fn` depends on anything that was recorded as a constant.
@@ -63,15 +64,17 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
         If an argument is not as described.
         The function that is returned raises an ArgumentTypeError while it records, at the line of `fn` that reads a
         number which may be another one at the next call: by ``.data``, ``float``, ``int``, ``bool``, a comparison, or
-        as an index.
+        as an index; or at the first call, if the result has other objects in it than those that are taken as arguments.
     RecordingError
         Raised by that function with `check`, if the program and `fn` differ.
 
     Notes
     -----
     The function is recorded at the first call, and again for each new structure of its arguments: other shapes, lengths
-    of lists, keys of dicts, or static arguments. It should compute its result from its arguments and from Values
-    and Tensors alone. A Python number that it captures is a constant of the program, and so is what it draws at random.
+    of lists, keys of dicts, or static arguments; and when a variable that it names, or what leads from there to its
+    parameters, has become another object. It should compute its result from its arguments and from Values and Tensors
+    alone. Any other number, such as one in an attribute, is a constant of the program, and so is what it draws at
+    random.
 
     A call within another compiled function becomes part of that function's program.
 
@@ -148,7 +151,7 @@ class Compiled:
         if self._watched and key in self._watched:
             key = Watched(key, present(self._watched[key]))
         program = self._programs.get(key)
-        if program is None:
+        if program is None or program.places and not program.places.hold():
             self._misses += 1
             program = self._record(structure, args, kwargs)
         else:
@@ -299,6 +302,8 @@ class Program:
     ----------
     watched : list of (object, str)
         Attributes that were read, and decide which program it is.
+    places : _Places or None
+        Where the function finds what it has captured.
     """
 
     def __init__(self, fn, args, kwargs, static, names, simplify):
@@ -312,6 +317,8 @@ class Program:
         recording = _Recording(inputs)
         with recording:
             result = fn(*new_args, **new_kwargs)
+        if recording.refused:   # and the function has caught the error
+            raise ArgumentTypeError(f"compile({name_of(fn)}): it went on after the error: {recording.refused}")
         places = {}
         try:
             self.template = mapped(functools.partial(place_of, places), "the result", result)
@@ -321,6 +328,9 @@ class Program:
         outputs = [x for x, _ in places.values()]
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
         self.watched, self.buffers = recording.watched, recording.buffers
+        places = Search(self.core.captured if self.core else ()).of_all([fn, *[
+            x for x in (*args, *kwargs.values()) if not isinstance(x, (list, tuple, dict, Value, Tensor, np.ndarray))]])
+        self.places = places if places else None   # or there are none to look at
 
     def __call__(self, operands):
         if self.core is None:
@@ -668,6 +678,110 @@ def filled(template, results):
     if isinstance(template, tuple):
         return like(template, [filled(x, results) for x in template])
     return template.copy() if isinstance(template, np.ndarray) else template
+
+
+# ---- where captured leaves come from ----
+
+class Search:
+    """Finds the places that lead from a function to what its program has captured: variables, attributes, elements of
+    lists and dicts; and the numbers in variables that the function names.
+
+    Parameters
+    ----------
+    captured : tuple
+    """
+
+    MOST = 20_000   # objects that are looked at
+
+    def __init__(self, captured):
+        self.captured = set(map(id, captured))
+        self.places = _Places()
+        self.known = {}   # by id: the object, and whether it leads to what is captured
+
+    def of_all(self, roots):
+        try:
+            for x in roots:
+                self.leads(x)
+        except RecursionError:   # the places that were found until then are right as well
+            pass
+        return self.places
+
+    def leads(self, x):
+        kind = type(x)
+        if kind in PLAIN or kind is float or isinstance(x, (types.ModuleType, type, np.ndarray, np.generic)):
+            return False
+        if id(x) in self.known:
+            return self.known[id(x)][1]
+        if len(self.known) >= self.MOST:
+            return False
+        self.known[id(x)] = x, False   # until it is known: it may lead back to itself
+        found = self.within(x, kind)
+        self.known[id(x)] = x, found
+        return found
+
+    def within(self, x, kind):
+        if isinstance(x, (Value, Tensor)):
+            return _is_captured(self.captured, x)
+        if isinstance(x, Compiled):
+            return self.leads(x.fn)
+        if kind is types.FunctionType:
+            return self.of_function(x)
+        if kind is types.MethodType:
+            return any([self.leads(x.__self__), self.leads(x.__func__)])
+        if kind is functools.partial:
+            return any([self.leads(x.func), *map(self.leads, x.args), *map(self.leads, x.keywords.values())])
+        if isinstance(x, (list, tuple, dict)):
+            found = any([self.leads(part) for part in (x.values() if isinstance(x, dict) else x)])
+            if found and (kind is list or isinstance(x, dict)):
+                self.places.lists.append((x, tuple(x.values() if isinstance(x, dict) else x)))
+            return found
+        found = isinstance(x, Weights) and self.places.note_neuron(x, self.captured)
+        own = getattr(x, "__dict__", None)
+        if type(own) is not dict:
+            return found
+        return any([found, *[self.at(own, name, part) for name, part in list(own.items())]])
+
+    def at(self, own, name, x):
+        """Whether what a dict has under that name leads there; if so, the place is noted."""
+        if self.leads(x):
+            self.places.dicts.append((own, name, x))
+            return True
+        return False
+
+    def of_function(self, fn):
+        if (fn.__module__ or "").partition(".")[0] in ("flatgrad", "numpy"):
+            return False
+        found = [self.leads(fn.__defaults__), self.leads(fn.__kwdefaults__)]
+        for name in global_names(fn.__code__):
+            if name in fn.__globals__:
+                x = fn.__globals__[name]
+                if not self.at(fn.__globals__, name, x) and is_number(x):
+                    self.places.dicts.append((fn.__globals__, name, x))
+                found.append(self.known.get(id(x), (x, False))[1])
+        for cell in fn.__closure__ or ():
+            try:
+                x = cell.cell_contents
+            except ValueError:   # it has none yet
+                continue
+            found.append(self.leads(x))
+            if found[-1] or is_number(x):
+                self.places.cells.append((cell, x))
+        return any(found)
+
+
+def is_number(x):
+    return type(x) in (int, float, bool, str)
+
+
+def global_names(code):
+    """The global variables that a function reads, and those within it."""
+    import dis
+
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            names |= global_names(part)
+    return names
 
 
 # ---- looking at it ----

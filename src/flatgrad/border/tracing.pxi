@@ -68,6 +68,7 @@ cdef class _Recorder:
     cdef double seconds      # how long it took
     cdef list signs          # ids of inputs, as handles, that have to be -1 or 1
     cdef readonly list watched   # (object, attribute): what else the function has read, which may change
+    cdef readonly str refused    # what the last error of refuse_recorded() said; None if there was none
     cdef readonly list buffers   # (object, attribute) of arrays that are further inputs
     cdef Py_ssize_t entered
 
@@ -148,11 +149,16 @@ cdef bint is_recorded(fg_id i) except -1:
 cdef int refuse_recorded(fg_id i, object what) except -1:
     """An error for what would make a constant of a number that is another at each call of a program. guard() calls it
     while there are recordings."""
+    cdef PyObject *recorder
     if is_recorded(i):
-        raise ArgumentTypeError(
+        recorder = current_recorder()
+        message = (
             f"{what} while a compiled function is recorded: that number is another at each call, and the program would "
             "keep the first. Write flatgrad.where, flatgrad.maximum or flatgrad.take in place of a decision by "
             "numbers, give what decides as a static argument, or take it out of the compiled function")
+        if recorder != NULL:
+            (<_Recorder>recorder).refused = message
+        raise ArgumentTypeError(message)
     return 0
 
 
