@@ -985,12 +985,18 @@ static int is_small(const work *w, const ins *s)
     return 1;
 }
 
+/* Whether its results are nodes below its own. */
+static int has_parts(const ins *s)
+{
+    return s->rows * s->cols > 1 || s->op == FG_CALL;
+}
+
 /* How many nodes an instruction takes. */
 static uint64_t nodes_of(const work *w, const ins *s)
 {
     const uint64_t count = (uint64_t)s->rows * s->cols;
     if (!is_small(w, s))
-        return count + (count > 1);
+        return count + has_parts(s);
     if (s->op == FG_MAP)
         return count;
     if (s->op == FG_SUM)
@@ -1088,8 +1094,7 @@ static int write_ins(work *w, const ins *s, fg_tape *to)
     for (fg_id v = 0; v < s->views; v++)
         write_view(w, r, v, view_of(w, s, v));
     fg_id node;
-    const int parts = count > 1 || s->op == FG_CALL, status = fg_block_push(to, s->op, s->rows, s->cols, parts,
-                                                                            w->numbers, &node);
+    const int parts = has_parts(s), status = fg_block_push(to, s->op, s->rows, s->cols, parts, w->numbers, &node);
     if (place >= 0)
         fg_tape_release_program(to, (fg_id)place); /* the node holds it */
     for (fg_id k = 0; k < count && status == FG_OK; k++)
@@ -1107,7 +1112,7 @@ static int measure(work *w, fg_id *nodes, fg_id *words)
         const ins *const s = w->list + i;
         if (s->gone)
             continue;
-        n += nodes_of(w, s) + (s->op == FG_CALL);
+        n += nodes_of(w, s);
         pool += words_of(w, s);
         w->most = s->rows * s->cols > w->most ? s->rows * s->cols : w->most;
     }
