@@ -985,12 +985,18 @@ static int is_small(const work *w, const ins *s)
     return 1;
 }
 
+/* Whether its results are nodes below its own. */
+static int has_parts(const ins *s)
+{
+    return s->rows * s->cols > 1 || s->op == FG_CALL;
+}
+
 /* How many nodes an instruction takes. */
 static uint64_t nodes_of(const work *w, const ins *s)
 {
     const uint64_t count = (uint64_t)s->rows * s->cols;
     if (!is_small(w, s))
-        return count + (count > 1 || s->op == FG_CALL);
+        return count + has_parts(s);
     if (s->op == FG_MAP)
         return count;
     if (s->op == FG_SUM)
@@ -1088,13 +1094,28 @@ static int write_ins(work *w, const ins *s, fg_tape *to)
     for (fg_id v = 0; v < s->views; v++)
         write_view(w, r, v, view_of(w, s, v));
     fg_id node;
-    const int parts = count > 1 || s->op == FG_CALL, status = fg_block_push(to, s->op, s->rows, s->cols, parts,
-                                                                            w->numbers, &node);
+    const int parts = has_parts(s), status = fg_block_push(to, s->op, s->rows, s->cols, parts, w->numbers, &node);
     if (place >= 0)
         fg_tape_release_program(to, (fg_id)place); /* the node holds it */
     for (fg_id k = 0; k < count && status == FG_OK; k++)
         w->value[w->ids.p[s->results + k]].made = parts ? node - count + k : node;
     return status;
+}
+
+/* Which constants are operands of an instruction, or results. */
+static void find_constants(work *w, const fg_id *results, fg_id n_results)
+{
+    memset(w->needed, 0, w->from->n);
+    for (fg_id k = 0; k < n_results; k++)
+        w->needed[same(w, results[k])] = 1;
+    for (size_t i = 0; i < w->count; i++) {
+        const ins *const s = w->list + i;
+        for (fg_id v = 0; v < s->views && !s->gone; v++) {
+            const view *const x = view_of(w, s, v);
+            for (fg_id k = 0; !x->whole && k < size_of(x); k++)
+                w->needed[w->ids.p[x->at + k]] = 1;
+        }
+    }
 }
 
 /* How many nodes and entries of the pool the new tape has at most; also fills in w->most. FG_OK or FG_E_FULL. */
@@ -1159,9 +1180,10 @@ static int write_instructions(work *w, fg_tape *to)
     return status;
 }
 
-static int write_all(work *w, fg_tape *to)
+static int write_all(work *w, const fg_id *results, fg_id n_results, fg_tape *to)
 {
     fg_id nodes, words;
+    find_constants(w, results, n_results);
     int status = measure(w, &nodes, &words);
     if (status == FG_OK)
         status = resize(w, &w->numbers, 0, (size_t)w->most + 1, sizeof *w->numbers);
@@ -1249,7 +1271,7 @@ int fg_simplify(const fg_tape *from, fg_id area, const fg_id *results, fg_id n_r
         status = take_steps(&w, results, n_results, report);
     }
     if (status == FG_OK)
-        status = write_all(&w, to);
+        status = write_all(&w, results, n_results, to);
     for (fg_id k = 0; k < n_results && status == FG_OK; k++)
         made[k] = w.value[same(&w, results[k])].made;
     mem->fail_after = w.mem.fail_after;

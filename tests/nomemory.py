@@ -224,6 +224,7 @@ CASES = {
     "_Recorder": "_core._Recorder()", "_Recording": "_core._Recording([one])",
     "_Recording program": "recorded.program(recorded_results)",
     "_Recording program of an input": "recorded.program([one])",
+    "_Recording program simplified": "recorded.program(recorded_results, ('shared', 'dots', 'layers', 'together'))",
     "_Program": "_core._Program()", "_Program.__call__": "program([c])", "_Program.__call__ number": "program([0.5])",
     "_Program.__call__ domain": "raises(program, [-1.0])", "_Program.__call__ nonsense": "raises(program, ['x'])",
     "_Program.__call__ backward": "program([c])[0].backward()",

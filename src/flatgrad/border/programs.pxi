@@ -22,6 +22,28 @@ cdef inline fg_id first_of(object o) noexcept:
     return (<_Run>o).id - (<_Run>o).count if type(o) is _Run else (<Value>o).id
 
 
+cdef inline bint take_number(object x, Operand *a) noexcept:
+    """Look at a float, or an int of which every float knows the next. No Python code; 0 for anything else."""
+    cdef int overflow = 0
+    cdef long long whole
+    if type(x) is float:
+        a.number = PyFloat_AS_DOUBLE(x)
+    elif type(x) is int:
+        whole = PyLong_AsLongLongAndOverflow(x, &overflow)
+        if overflow != 0 or not -(1 << 53) < whole < 1 << 53:
+            return False
+        a.number = <double>whole
+    else:
+        return False
+    a.kind = NUMBER
+    a.turned = a.flat = False
+    a.exact = True
+    a.o = NULL
+    a.ndim = 0
+    a.rows = a.cols = 1
+    return True
+
+
 cdef int fill_program(_Program made, _Callee body, tuple captured, list pieces, list counts, tuple shapes,
                       tuple results, tuple signs) except -1:
     """Set what a program has. counts: where each captured segment's pieces begin, and where the last one's end."""
@@ -150,7 +172,7 @@ cdef class _Program:
             scratch = bytearray(self.n_inputs * sizeof(Operand))
             taken = <Operand *><char *>scratch
         for k in range(self.n_inputs):
-            if not take_plain(given[k], &taken[k]):
+            if not take_number(given[k], &taken[k]) and not take_plain(given[k], &taken[k]):
                 take(f"operands[{k}]", given[k], &taken[k], keep)
             shape = &self.inputs[k]
             if (taken[k].ndim != <int>shape.flags or rows_of(&taken[k]) != shape.rows
