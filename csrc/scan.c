@@ -306,7 +306,7 @@ static void add_twins(const fg_scan *s, const asked *of, fg_id step, double *dca
     }
 }
 
-/* Of one step: s->next has the gradients of the next carry, and then those of its own. */
+/* Of one step: s->dnext has the gradients of the next carry, and then those of its own. */
 static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *plan)
 {
     fg_program *const p = s->step;
@@ -333,11 +333,11 @@ static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *
                                                      s->callee.n_results);
     for (fg_id c = 0; c < n_carry; c++)
         if (plan->wanted[c])
-            grad[p->results[c]] += s->next[c];
+            grad[p->results[c]] += s->dnext[c];
     const int status = fg_sweep_replay(t, plan->nodes, plan->count, plan->seen);
     give_x(s, step);
     for (fg_id c = 0; c < n_carry; c++)
-        s->next[c] = dcarry[c];
+        s->dnext[c] = dcarry[c];
     return status;
 }
 
@@ -354,8 +354,8 @@ static int sweep(fg_scan *s, const asked *of)
     move_same(s, s->grad, p->body.grad, 0);
     memset(p->body.op + 1, FG_LEAF, p->area);
     for (fg_id c = 0; c < s->n_carry; c++)
-        s->next[c] = is_reached(of, c) ? seed_of(of, c, s->callee.n_results) : 0.0;
-    add_twins(s, of, s->length - 1, s->next);
+        s->dnext[c] = is_reached(of, c) ? seed_of(of, c, s->callee.n_results) : 0.0;
+    add_twins(s, of, s->length - 1, s->dnext);
     for (fg_id step = s->length; step-- > 0 && status == FG_OK;) {
         if (s->kept != step / s->every) {
             status = run_stretch(s, step / s->every, 1, NULL);
@@ -380,7 +380,7 @@ static int sweep(fg_scan *s, const asked *of)
         return status;
     move_same(s, s->grad, p->body.grad, 1);
     for (fg_id c = 0; c < s->n_carry; c++)
-        s->grad[1 + c] = s->next[c];
+        s->grad[1 + c] = s->dnext[c];
     return FG_OK;
 }
 
@@ -561,6 +561,7 @@ static int resize_all(fg_scan *s, int on)
         {&s->starts, (size_t)s->stretches * s->n_carry, sizeof *s->starts},
         {&s->rows, (size_t)s->every * s->width, sizeof *s->rows},
         {&s->next, s->n_carry, sizeof *s->next},
+        {&s->dnext, s->n_carry, sizeof *s->dnext},
         {&s->wanted, n_results, sizeof *s->wanted},
     };
     for (size_t k = 0; k < sizeof arrays / sizeof arrays[0]; k++)

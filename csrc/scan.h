@@ -59,7 +59,8 @@ typedef struct fg_scan {
     int ready;              /* all that follows from the operands' data */
     fg_id at;               /* the step that failed */
 
-    double *next;           /* [n_carry] scratch: the carry's numbers, or gradients */
+    double *next;           /* [n_carry] scratch: the carry of the next step, ... */
+    double *dnext;          /* [n_carry] ... and its gradients */
     uint8_t *wanted;        /* [n_carry + n_outputs] scratch */
     int long_steps;         /* so ask after each whether to stop */
     fg_plan plans[FG_SCAN_PLANS];
