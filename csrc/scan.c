@@ -295,11 +295,11 @@ static fg_plan *plan_of(fg_scan *s, const asked *of, fg_id step, const fg_plan *
 /* ---- reverse ---- */
 
 /* Outputs that are also the next carry: their gradients come first into the carry's, as those of users that are higher
- * on a tape do. */
+ * on a tape do, the last output before the others. */
 static void add_twins(const fg_scan *s, const asked *of, fg_id step, double *dcarry)
 {
     const fg_id at = place_of(s, step);
-    for (fg_id j = 0; j < s->n_outputs; j++) {
+    for (fg_id j = s->n_outputs; j-- > 0;) {
         const fg_id i = s->base[j] + at * s->jump[j];
         if (s->twin[j] && is_reached(of, i))
             dcarry[s->twin[j] - 1] += seed_of(of, i, s->callee.n_results);
@@ -327,7 +327,7 @@ static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *
     take_x_ops(s, step);
     memcpy(data + first, row + n_carry, rest * sizeof *data);
     memset(grad + first, 0, rest * sizeof *grad);
-    for (fg_id j = 0; j < s->n_outputs; j++)
+    for (fg_id j = s->n_outputs; j-- > 0;)
         if (plan->wanted[n_carry + j] && !s->twin[j])
             grad[p->results[n_carry + j]] += seed_of(of, s->base[j] + place_of(s, step) * s->jump[j],
                                                      s->callee.n_results);
