@@ -27,6 +27,7 @@ typedef struct fg_plan {
     fg_id *nodes;     /* [nodes of the step] those that it visits, the highest first */
     fg_id count;
     int made;
+    struct fg_plan *before; /* the plan of the step before, if that begins with the same outputs; NULL: not known */
 } fg_plan;
 
 typedef struct fg_scan {
