@@ -269,8 +269,17 @@ static double seed_of(const asked *of, fg_id i, fg_id n_results)
     return of->single < n_results ? 1.0 : of->dz[i];
 }
 
+/* Whether those outputs are reached at one step that a plan begins with. */
+static int is_alike(const fg_scan *s, const asked *of, fg_id at, const fg_plan *plan)
+{
+    for (fg_id j = 0; j < s->n_outputs; j++)
+        if (plan->wanted[s->n_carry + j] != is_reached(of, s->base[j] + at * s->jump[j]))
+            return 0;
+    return 1;
+}
+
 /* The plan of a step, with the plan of the step after; NULL: it is the last. */
-static fg_plan *plan_of(fg_scan *s, const asked *of, fg_id step, const fg_plan *after)
+static fg_plan *find_plan(fg_scan *s, const asked *of, fg_id step, const fg_plan *after)
 {
     const fg_id n_results = s->n_carry + s->n_outputs, at = place_of(s, step);
     for (fg_id c = 0; c < s->n_carry; c++)
@@ -288,25 +297,39 @@ static fg_plan *plan_of(fg_scan *s, const asked *of, fg_id step, const fg_plan *
         s->turn = (s->turn + 1) % FG_SCAN_PLANS;
     fg_plan *const plan = &s->plans[s->turn];
     s->turn = (s->turn + 1) % FG_SCAN_PLANS;
+    for (fg_id k = 0; k < FG_SCAN_PLANS; k++)
+        s->plans[k].before = NULL;
     make_plan(s, plan);
+    return plan;
+}
+
+/* The same, and mostly known by the plan after. */
+static fg_plan *plan_of(fg_scan *s, const asked *of, fg_id step, fg_plan *after)
+{
+    const int alike = after && is_alike(s, of, place_of(s, step), after);
+    if (FG_LIKELY(alike && after->before))
+        return after->before;
+    fg_plan *const plan = find_plan(s, of, step, after);
+    if (alike)
+        after->before = plan;
     return plan;
 }
 
 /* ---- reverse ---- */
 
 /* Outputs that are also the next carry: their gradients come first into the carry's, as those of users that are higher
- * on a tape do. */
+ * on a tape do, the last output before the others. */
 static void add_twins(const fg_scan *s, const asked *of, fg_id step, double *dcarry)
 {
     const fg_id at = place_of(s, step);
-    for (fg_id j = 0; j < s->n_outputs; j++) {
+    for (fg_id j = s->n_outputs; j-- > 0;) {
         const fg_id i = s->base[j] + at * s->jump[j];
         if (s->twin[j] && is_reached(of, i))
             dcarry[s->twin[j] - 1] += seed_of(of, i, s->callee.n_results);
     }
 }
 
-/* Of one step: s->next has the gradients of the next carry, and then those of its own. */
+/* Of one step: s->dnext has the gradients of the next carry, and then those of its own. */
 static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *plan)
 {
     fg_program *const p = s->step;
@@ -327,17 +350,17 @@ static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *
     take_x_ops(s, step);
     memcpy(data + first, row + n_carry, rest * sizeof *data);
     memset(grad + first, 0, rest * sizeof *grad);
-    for (fg_id j = 0; j < s->n_outputs; j++)
+    for (fg_id j = s->n_outputs; j-- > 0;)
         if (plan->wanted[n_carry + j] && !s->twin[j])
             grad[p->results[n_carry + j]] += seed_of(of, s->base[j] + place_of(s, step) * s->jump[j],
                                                      s->callee.n_results);
     for (fg_id c = 0; c < n_carry; c++)
         if (plan->wanted[c])
-            grad[p->results[c]] += s->next[c];
+            grad[p->results[c]] += s->dnext[c];
     const int status = fg_sweep_replay(t, plan->nodes, plan->count, plan->seen);
     give_x(s, step);
     for (fg_id c = 0; c < n_carry; c++)
-        s->next[c] = dcarry[c];
+        s->dnext[c] = dcarry[c];
     return status;
 }
 
@@ -346,7 +369,7 @@ static int sweep(fg_scan *s, const asked *of)
 {
     fg_program *const p = s->step;
     const fg_id pause = pause_of(s);
-    const fg_plan *plan = NULL;
+    fg_plan *plan = NULL;
     fg_id left = pause;
     int status = FG_OK;
     p->ready = 0;
@@ -354,8 +377,8 @@ static int sweep(fg_scan *s, const asked *of)
     move_same(s, s->grad, p->body.grad, 0);
     memset(p->body.op + 1, FG_LEAF, p->area);
     for (fg_id c = 0; c < s->n_carry; c++)
-        s->next[c] = is_reached(of, c) ? seed_of(of, c, s->callee.n_results) : 0.0;
-    add_twins(s, of, s->length - 1, s->next);
+        s->dnext[c] = is_reached(of, c) ? seed_of(of, c, s->callee.n_results) : 0.0;
+    add_twins(s, of, s->length - 1, s->dnext);
     for (fg_id step = s->length; step-- > 0 && status == FG_OK;) {
         if (s->kept != step / s->every) {
             status = run_stretch(s, step / s->every, 1, NULL);
@@ -363,7 +386,7 @@ static int sweep(fg_scan *s, const asked *of)
         }
         if (status != FG_OK)
             break;
-        const fg_plan *const after = plan;
+        fg_plan *const after = plan;
         plan = plan_of(s, of, step, after);
         if (plan != after) /* a plan that has just been made leaves leaves */
             for (fg_id k = s->carries + s->xs; k < s->callee.n_segments; k++)
@@ -380,7 +403,7 @@ static int sweep(fg_scan *s, const asked *of)
         return status;
     move_same(s, s->grad, p->body.grad, 1);
     for (fg_id c = 0; c < s->n_carry; c++)
-        s->grad[1 + c] = s->next[c];
+        s->grad[1 + c] = s->dnext[c];
     return FG_OK;
 }
 
@@ -411,10 +434,10 @@ static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, c
 static void find_reached(fg_scan *s, const asked *of, int with_x, uint64_t *bits)
 {
     const fg_program *const p = s->step;
-    const fg_plan *plan = NULL;
+    fg_plan *plan = NULL;
     memset(bits, 0, FG_MARKS_WORDS((size_t)s->area + 1) * sizeof *bits);
     for (fg_id step = s->length; step-- > 0;) {
-        const fg_plan *const after = plan;
+        fg_plan *const after = plan;
         plan = plan_of(s, of, step, after);
         if (plan != after)
             for (fg_id k = s->carries + s->xs; k < s->callee.n_segments; k++)
@@ -528,14 +551,14 @@ const fg_callee_steps fg_scan_steps = {forward, reverse, mark, operands, wants, 
 
 /* ---- making one ---- */
 
-/* Allocate or, for `on` 0, free an array whose length does not change. */
+/* Allocate or, for `on` 0, free an array whose length does not change. on > 1: not cleared. */
 static int resize(fg_scan *s, void *array, size_t count, size_t size, int on)
 {
     void **const where = array;
     if (!on && !*where)
         return FG_OK;
     const int status = fg_mem_resize(&s->mem, where, on ? 0 : count, on ? count : 0, size);
-    if (on && status == FG_OK && count > 0)
+    if (on == 1 && status == FG_OK && count > 0)
         memset(*where, 0, count * size);
     return status;
 }
@@ -558,14 +581,16 @@ static int resize_all(fg_scan *s, int on)
         {&s->base, s->n_outputs, sizeof *s->base},
         {&s->jump, s->n_outputs, sizeof *s->jump},
         {&s->twin, s->n_outputs, sizeof *s->twin},
-        {&s->starts, (size_t)s->stretches * s->n_carry, sizeof *s->starts},
-        {&s->rows, (size_t)s->every * s->width, sizeof *s->rows},
         {&s->next, s->n_carry, sizeof *s->next},
+        {&s->dnext, s->n_carry, sizeof *s->dnext},
         {&s->wanted, n_results, sizeof *s->wanted},
     };
     for (size_t k = 0; k < sizeof arrays / sizeof arrays[0]; k++)
         if (resize(s, arrays[k].array, arrays[k].count, arrays[k].size, on) < 0)
             return FG_E_MEMORY;
+    if (resize(s, &s->starts, (size_t)s->stretches * s->n_carry, sizeof *s->starts, 2 * on) < 0
+        || resize(s, &s->rows, (size_t)s->every * s->width, sizeof *s->rows, 2 * on) < 0)
+        return FG_E_MEMORY;
     for (fg_id k = 0; k < FG_SCAN_PLANS; k++) {
         fg_plan *const plan = &s->plans[k];
         if (resize(s, &plan->wanted, n_results, sizeof *plan->wanted, on) < 0

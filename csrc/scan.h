@@ -27,6 +27,7 @@ typedef struct fg_plan {
     fg_id *nodes;     /* [nodes of the step] those that it visits, the highest first */
     fg_id count;
     int made;
+    struct fg_plan *before; /* the plan of the step before, if that begins with the same outputs; NULL: not known */
 } fg_plan;
 
 typedef struct fg_scan {
@@ -59,7 +60,8 @@ typedef struct fg_scan {
     int ready;              /* all that follows from the operands' data */
     fg_id at;               /* the step that failed */
 
-    double *next;           /* [n_carry] scratch: the carry's numbers, or gradients */
+    double *next;           /* [n_carry] scratch: the carry of the next step, ... */
+    double *dnext;          /* [n_carry] ... and its gradients */
     uint8_t *wanted;        /* [n_carry + n_outputs] scratch */
     int long_steps;         /* so ask after each whether to stop */
     fg_plan plans[FG_SCAN_PLANS];

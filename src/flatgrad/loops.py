@@ -215,7 +215,8 @@ class Step:
 
     def __init__(self, name, f, carry, x):
         self.inputs = []
-        given = map_leaves(self.stand_in, carry), map_leaves(self.stand_in, x)
+        given = (map_leaves(lambda name, leaf: self.stand_in(leaf, True), carry),   # all but the first may have gradients
+                 map_leaves(lambda name, leaf: self.stand_in(leaf, not isinstance(leaf, Tensor) or leaf.requires_grad), x))
         recording = _Recording(self.inputs)
         try:
             with recording:
@@ -231,11 +232,11 @@ class Step:
                               f"{name}(..., unroll=True) runs the steps one by one in Python",)
             raise
 
-    def stand_in(self, name, leaf):
+    def stand_in(self, leaf, requires_grad):
         """A leaf in place of a node."""
         if leaf is None:
             return None
-        self.inputs.append(_stand_in(leaf, not isinstance(leaf, Tensor) or leaf.requires_grad))
+        self.inputs.append(_stand_in(leaf, requires_grad))
         return self.inputs[-1]
 
     def __call__(self, carry, sequences, n_steps, reverse, checkpoint):
