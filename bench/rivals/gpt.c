@@ -234,7 +234,7 @@ static double forward(state *s)
 
     vd loss = all(0.0);
     for (int place = 0; place < PLACES; place++) {
-        vd *softmax = s->dlogits[place], total = all(0.0), likely;
+        vd *softmax = s->dlogits[place], total = all(0.0), likely = all(0.0);
         for (int k = 0; k < TOKENS; k++) {
             softmax[k] = exp_of(s->logits[place][k]);
             total += softmax[k];
