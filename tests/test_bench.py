@@ -359,7 +359,7 @@ def test_programs_quick_run_has_goals_beside_its_figures(tmp_path):
 
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("compiler", ["gcc", pytest.param("clang", marks=pytest.mark.slow)])
 def test_what_is_written_by_hand_computes_what_flatgrad_does(isa, compiler):
     """In lanes of every width: eight, four and two."""
     if not shutil.which(compiler):

@@ -134,8 +134,7 @@ INLINE vd exp_of(vd x)
     return (vd)((vi)m + ((vi)biased << 52));
 }
 
-/* log(x) for a normal x > 0: x = 2**n * m with m near 1, and with s = (m - 1) / (m + 1), log(m) is 2 s + s**3 * P(s**2).
- */
+/* log(x) for a normal x > 0: x = 2**n * m with m near 1. With s = (m - 1) / (m + 1), log(m) is 2 s + s**3 * P(s**2). */
 INLINE vd log_of(vd x)
 {
     const vi half_up = (vi)x - 0x3FE6A09E667F3BCD; /* the bits of sqrt(1/2): m is from there to sqrt(2) */
