@@ -285,8 +285,8 @@ def test_python_imports_only_what_it_may_know(path):
 
 
 BENCH = sorted((ROOT / "bench").glob("*.py"))
-BENCH_LAYERS = ["__init__", "runner workloads", "processes peers contenders", "cases versus", "suites",
-                "probe instructions report", "__main__"]
+BENCH_LAYERS = ["__init__", "runner workloads", "processes peers", "contenders byhand program_peers", "ways",
+                "cases versus programs", "suites", "probe instructions report", "__main__"]
 
 
 @pytest.mark.skipif(not BENCH, reason="bench/ is not part of an installed package")

@@ -206,11 +206,12 @@ static double forward(state *s)
     const double *p = s->p;
     for (int place = 0; place < PLACES; place++) {
         vd x[WIDTH];
-        for (int l = 0; l < LANES; l++)
-            for (int d = 0; d < WIDTH; d++)
-                x[d][l] = p[TOKEN + s->token[place][l] * WIDTH + d];
-        for (int d = 0; d < WIDTH; d++)
-            x[d] += p[POSITION + place % POSITIONS * WIDTH + d];
+        for (int d = 0; d < WIDTH; d++) {
+            double embedding[LANES];
+            for (int l = 0; l < LANES; l++)
+                embedding[l] = p[TOKEN + s->token[place][l] * WIDTH + d];
+            x[d] = load(embedding) + p[POSITION + place % POSITIONS * WIDTH + d];
+        }
         s->x_scale[place] = rmsnorm(x, s->x[place]);
         s->normed_scale[place] = rmsnorm(s->x[place], s->normed[place]);
     }
@@ -234,7 +235,7 @@ static double forward(state *s)
 
     vd loss = all(0.0);
     for (int place = 0; place < PLACES; place++) {
-        vd *softmax = s->dlogits[place], total = all(0.0), likely;
+        vd *softmax = s->dlogits[place], total = all(0.0), likely = all(0.0);
         for (int k = 0; k < TOKENS; k++) {
             softmax[k] = exp_of(s->logits[place][k]);
             total += softmax[k];

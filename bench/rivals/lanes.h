@@ -134,16 +134,16 @@ INLINE vd exp_of(vd x)
     return (vd)((vi)m + ((vi)biased << 52));
 }
 
-/* log(x) for a normal x > 0: x = 2**n * m with m near 1, and log(m) = 2 s + s**3 * P(s**2) with s = (m - 1) / (m + 1). */
+/* log(x) for a normal x > 0: x = 2**n * m with m near 1. With s = (m - 1) / (m + 1), log(m) is 2 s + s**3 * P(s**2). */
 INLINE vd log_of(vd x)
 {
-    const vi half_up = (vi)x - 0x3FE6A09E667F3BCD;           /* the bits of sqrt(1/2): m from there to sqrt(2) */
+    const vi half_up = (vi)x - 0x3FE6A09E667F3BCD; /* the bits of sqrt(1/2): m is from there to sqrt(2) */
     const vd n = (vd)((half_up >> 52) + 0x4338000000000000) - ROUND;
     const vd m = (vd)((half_up & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD);
     const vd s = (m - 1.0) / (m + 1.0), z = s * s, z2 = z * z;
-    const vd p = ((z * 0.16621925070760005 + 0.18140186659988092) * z2 + (z * 0.2222286244350675 + 0.28571424136822743)) *
-                     z2 +
-                 (z * 0.40000000011211234 + 0.6666666666666208);
+    const vd p0 = z * 0.40000000011211234 + 0.6666666666666208;
+    const vd p2 = z * 0.2222286244350675 + 0.28571424136822743, p4 = z * 0.16621925070760005 + 0.18140186659988092;
+    const vd p = (p4 * z2 + p2) * z2 + p0;
     return n * 0.6931471803691238 + (s * 2.0 + (s * z * p + n * 1.9082149292705877e-10));
 }
 
@@ -158,14 +158,12 @@ INLINE void sin_cos(vd x, vd *sine, vd *cosine)
 {
     const vd biased = x * 0.6366197723675814 + ROUND, n = biased - ROUND;
     const vd r = (x - n * 1.5707963267341256) - n * 6.077100506506192e-11, z = r * r, z2 = z * z;
-    const vd p = ((z * 1.5915323212271172e-10 - 2.505109250706138e-08) * z2 +
-                  (z * 2.755731591191116e-06 - 0.00019841269836387345)) *
-                     z2 +
-                 (z * 0.0083333333333307 - 0.16666666666666666);
-    const vd q = ((z * -1.1380876948169573e-11 + 2.0876121658871157e-09) * z2 +
-                  (z * -2.755731715246704e-07 + 2.4801587298533456e-05)) *
-                     z2 +
-                 (z * -0.0013888888888887241 + 0.041666666666666664);
+    const vd p0 = z * 0.0083333333333307 - 0.16666666666666666;
+    const vd p2 = z * 2.755731591191116e-06 - 0.00019841269836387345;
+    const vd p4 = z * 1.5915323212271172e-10 - 2.505109250706138e-08, p = (p4 * z2 + p2) * z2 + p0;
+    const vd q0 = z * -0.0013888888888887241 + 0.041666666666666664;
+    const vd q2 = z * -2.755731715246704e-07 + 2.4801587298533456e-05;
+    const vd q4 = z * -1.1380876948169573e-11 + 2.0876121658871157e-09, q = (q4 * z2 + q2) * z2 + q0;
     const vi s = (vi)(r * z * p + r), c = (vi)(z2 * q + (1.0 - z * 0.5));
     const vi turn = (vi)biased, odd = -(turn & 1); /* by n modulo 4, sine and cosine change places and signs */
     *sine = (vd)(((c & odd) | (s & ~odd)) ^ ((turn & 2) << 62));

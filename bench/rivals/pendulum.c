@@ -5,7 +5,7 @@
  * forward pass keeps what the reverse pass needs: the speeds, and the sine and cosine of each angle. */
 #include "lanes.h"
 
-enum { STEPS = 1000, SIDE = 2, BLOCK = SIDE * LANES };
+enum { MOST_STEPS = 1000, SIDE = 2, BLOCK = SIDE * LANES };
 
 /* Of one step: of Euler's method, or of one of the four stages of the other. */
 typedef struct {
@@ -84,12 +84,13 @@ INLINE void runge_kutta_reverse(block *p, int i, double h, const stage *s)
 }
 
 /* The loss of a trajectory is (x - 0.3)**2 + v**2 at its end. `numbers` has the rows x, v, k, c, t, each with `count`
- * trajectories, and `results` the rows loss, dk, dc, dt. At least 2 * LANES trajectories, else it returns 1. */
-INLINE int solve(int order, const double *numbers, ptrdiff_t count, double h, double *results)
+ * trajectories, and `results` the rows loss, dk, dc, dt. Returns 1 and does nothing unless there are at least
+ * 2 * LANES trajectories and at most 1,000 steps. */
+INLINE int solve(int order, const double *numbers, ptrdiff_t count, ptrdiff_t steps, double h, double *results)
 {
-    static stage stages[STEPS * 4 * SIDE];
+    static stage stages[MOST_STEPS * 4 * SIDE];
     const int per_step = order == 4 ? 4 : 1;
-    if (count < BLOCK)
+    if (count < BLOCK || steps > MOST_STEPS)
         return 1;
     for (ptrdiff_t start = 0; start < count; start += BLOCK) {
         const ptrdiff_t at = start + BLOCK <= count ? start : count - BLOCK; /* the last block may overlap another */
@@ -104,7 +105,7 @@ INLINE int solve(int order, const double *numbers, ptrdiff_t count, double h, do
             p.t[i] = load(from + 4 * count);
         }
         stage *s = stages;
-        for (int step = 0; step < STEPS; step++)
+        for (ptrdiff_t step = 0; step < steps; step++)
             UNROLL
             for (int i = 0; i < SIDE; i++, s += per_step) {
                 if (order == 4)
@@ -120,7 +121,7 @@ INLINE int solve(int order, const double *numbers, ptrdiff_t count, double h, do
             p.dv[i] = 2.0 * p.v[i];
             p.dk[i] = p.dc[i] = p.dt[i] = all(0.0);
         }
-        for (int step = 0; step < STEPS; step++)
+        for (ptrdiff_t step = 0; step < steps; step++)
             UNROLL
             for (int i = SIDE - 1; i >= 0; i--) {
                 s -= per_step;
@@ -140,12 +141,12 @@ INLINE int solve(int order, const double *numbers, ptrdiff_t count, double h, do
     return 0;
 }
 
-int pendulum_euler(const double *numbers, ptrdiff_t count, double h, double *results)
+int pendulum_euler(const double *numbers, ptrdiff_t count, ptrdiff_t steps, double h, double *results)
 {
-    return solve(1, numbers, count, h, results);
+    return solve(1, numbers, count, steps, h, results);
 }
 
-int pendulum_rk4(const double *numbers, ptrdiff_t count, double h, double *results)
+int pendulum_rk4(const double *numbers, ptrdiff_t count, ptrdiff_t steps, double h, double *results)
 {
-    return solve(4, numbers, count, h, results);
+    return solve(4, numbers, count, steps, h, results);
 }
