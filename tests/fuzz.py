@@ -217,6 +217,8 @@ class Round:
     def agree(self, data, node):
         """The model's number, but for rounding; from then on it has the tape's."""
         size = 4 * math.ulp(node.data) * (max(1, ORACLE[node.op].ulps) if node.op in ORACLE else 1)
+        if node.op in DIFFERENCES and node.op in ORACLE:   # their terms may be far larger than they are
+            size += 4 * math.ulp(math.prod([1.0 + abs(n.data) for n in node.operands]))
         if node.op in FUSED and node.op != "COPY":
             size += 1e-12 * (1.0 + sum([abs(n.data) for n in node.operands]))
         layer = node.hidden or node
