@@ -361,6 +361,9 @@ def structure(name, x, leaves):
         leaves.append(x)
         return ("Tensor", x.shape, x.requires_grad)
     if kind is list or kind is tuple:
+        if PLAIN.issuperset(map(type, x)):   # most often
+            leaves.extend(x)
+            return (kind,) + (NUMBER,) * len(x)
         return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if isinstance(x, dict):
         return (dict, *[(key, structure(f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
@@ -384,6 +387,7 @@ def structure(name, x, leaves):
 
 
 NUMBER, VALUE = "number", "Value"
+PLAIN = frozenset((float, int))
 
 
 def static_part(name, x):
