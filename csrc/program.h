@@ -64,6 +64,10 @@ int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segment
  * Precondition: room for body.n - 1 nodes and body.npool operands. */
 int64_t fg_program_expand(const fg_program *p, fg_tape *t);
 
+/* Compute the body. lenient: numbers outside of an operation's domain are no fault. FG_OK, FG_E_INTERRUPTED, or the
+ * status of a row, and then p->at is the node at fault. */
+int fg_program_run(fg_program *p, int lenient);
+
 /* Free a program that nobody holds. */
 void fg_program_free(fg_program *p);
 

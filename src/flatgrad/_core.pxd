@@ -306,6 +306,33 @@ cdef extern from "program.h" nogil:
     void fg_program_free(fg_program *p)
 
 
+cdef extern from "scan.h" nogil:
+    ctypedef struct fg_scan:
+        fg_callee callee
+        fg_program *step
+        fg_id length
+        fg_id n_carry
+        fg_id n_x
+        fg_id carries
+        fg_id xs
+        fg_id parts
+        fg_id *sizes
+        bint backwards
+        fg_id checkpoint
+        fg_id area
+        double *data
+        fg_id every
+        fg_id at
+
+    enum:
+        FG_SCAN_FORM
+
+    const fg_callee_steps fg_scan_steps
+    int fg_scan_make(fg_program *step, fg_mem *mem, fg_id length, fg_id carries, fg_id xs, const fg_id *sizes,
+                     fg_id parts, int backwards, fg_id checkpoint, fg_scan **made)
+    void fg_scan_free(fg_scan *s)
+
+
 cdef extern from "cpu.h" nogil:
     const fg_kernels *fg_cpu_kernels(const char *isa)
     const char *fg_cpu_level(size_t i)

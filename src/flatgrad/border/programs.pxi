@@ -283,12 +283,74 @@ cdef class _Program:
         return {"operands": operands, "captured": captured, **self.body.contents(), "bytes": c.steps.bytes(c),
                 "simplified": dict(self.simplified or ()), "seconds": dict(self.seconds or ())}
 
-    def __reduce__(self):
+    def scanned(self, length, carries, xs, reverse=False, checkpoint=0):
+        """The program that computes this one for one step after the other.
+
+        Parameters
+        ----------
+        length : int
+            How many steps, 1 or more.
+        carries, xs : int
+            So many inputs are the carry, and so many results, the first ones, the carry of the next step; so many
+            inputs after them are other numbers at each step: the program that is returned takes those of all steps,
+            one below the other, and likewise returns all results but the carry, which is the last.
+        reverse : bool, optional
+            True: the first step takes the last numbers of `xs`, and its results become the last.
+        checkpoint : int, optional
+            A backward pass needs memory for so many steps, and for every so many steps once more a carry; 0: as many as
+            fit into memory that is fast.
+
+        Returns
+        -------
+        _Program
+        """
+        cdef _Program made = _Program.__new__(_Program)
+        cdef _Scan body = _Scan.__new__(_Scan)
+        cdef fg_id k, place
+        cdef list signs = [], shapes = []
+        if type(self.body) is not _Body:
+            raise RuntimeError("a step is made by a recording")
+        if not are_counts((length, carries, xs, checkpoint)) or length < 1:
+            raise ArgumentError(f"expected numbers of steps, carries and xs, got {(length, carries, xs, checkpoint)}")
+        if carries + xs > len(self.shapes) or carries > len(self.results):
+            raise ArgumentError(f"expected at most {len(self.shapes)} carries and xs, and {len(self.results)} carries, "
+                                f"got {carries} and {xs}")
+        for k in range(carries):
+            if self.shapes[k] != self.results[k][0]:
+                raise ShapeError(f"carry {k}: expected the shape {self.shapes[k]}, got {self.results[k][0]}")
+        for shape in [*self.shapes[carries:carries + xs], *[shape for shape, _ in self.results[carries:]]]:
+            if len(shape) > 1:
+                raise ShapeError(f"expected numbers or one dimension at each step, got the shape {shape}")
+        shapes = list(self.shapes)
+        for k in range(carries, carries + xs):
+            shapes[k] = (length, *shapes[k])
+        results = [result if k < carries else ((length, *result[0]), result[1]) for k, result in enumerate(self.results)]
+        sizes = tuple([size_of_shape(shape) for shape, _ in self.results[carries:]])
+        scan_body(body, self.body, length, carries, xs, sizes, reverse, checkpoint)
+        for place in self.signs:
+            for k in range(self.n_inputs):
+                part = self.body.callee.segments[k]
+                if part.first <= place < part.first + part.count:
+                    if k < <fg_id>carries:
+                        raise ArgumentTypeError("target: numbers that have to be -1 or 1, and are a carry: checked while "
+                                                "a compiled function is recorded")
+                    times = length if k < <fg_id>(carries + xs) else 1
+                    signs.extend([body.callee.segments[k].first + place - part.first + j * part.count
+                                  for j in range(times)])
+        pieces, counts = self.layout()
+        fill_program(made, body, self.captured, pieces, counts, tuple(shapes), tuple(results), tuple(signs))
+        return made
+
+    cdef tuple layout(self):
+        """The lists of pieces, and of where those of each captured segment begin."""
         cdef Py_ssize_t k
+        counts = [self.begins[k] for k in range(self.n_segments - self.n_inputs + 1)]
+        return [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count) for k in range(counts[-1])], counts
+
+    def __reduce__(self):
         if self.body is None:
             damaged("no program")
-        counts = [self.begins[k] for k in range(self.n_segments - self.n_inputs + 1)]
-        pieces = [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count) for k in range(counts[-1])]
+        pieces, counts = self.layout()
         return _restore_program, (self.body, self.captured, tuple(pieces), tuple(counts), self.shapes, self.results,
                                   self.signs)
 
