@@ -1004,7 +1004,7 @@ static uint64_t nodes_of(const work *w, const ins *s)
 {
     const uint64_t count = (uint64_t)s->rows * s->cols;
     if (!is_small(w, s))
-        return count + has_parts(s);
+        return count + (uint64_t)has_parts(s);
     if (s->op == FG_MAP)
         return count;
     if (s->op == FG_SUM)
