@@ -26,7 +26,6 @@ typedef struct view {
 typedef struct ins {
     uint8_t op;
     uint8_t gone;       /* it is part of another */
-    uint8_t apart;      /* it stays as it is */
     fg_id param, k;     /* as in fg_record */
     fg_id rows, cols;   /* of the results */
     fg_id results;      /* where in work.ids their values are */
@@ -693,7 +692,7 @@ static fg_id row_length(const work *w, const ins *s)
 
 static int takes_part(const work *w, const ins *s, joint by)
 {
-    if (s->gone || s->apart)
+    if (s->gone)
         return 0;
     switch (by) {
     case BY_X:
@@ -966,18 +965,27 @@ static int turn_dots(work *w)
 
 /* ---- shapes ---- */
 
+/* How many numbers a program runs faster in single operations, of which none has to look its operands up: an operation of
+ * the processor on each, a function, products, terms of a sum. */
+enum { FEW_PLAIN = 16, FEW_FUNCTIONS = 6, FEW_PRODUCTS = 5, FEW_TERMS = 8 };
+
 /* Whether an instruction is written in single operations: it is small, and all that a gradient may flow to is wanted. */
 static int is_small(const work *w, const ins *s)
 {
     const fg_id count = s->rows * s->cols;
-    fg_id work = 0;
-    if (s->op == FG_MAP)
-        work = count;
-    else if (s->op == FG_LAYER)
-        work = count * view_of(w, s, 0)->cols;
-    else if (s->op == FG_SUM && count == 1)
-        work = size_of(view_of(w, s, 0));
-    if (work == 0 || work > (s->op == FG_MAP ? 3u : 8u) || s->apart)
+    fg_id size = 0, most = 0;
+    if (s->op == FG_MAP) {
+        const fg_op_info *const row = fg_op_table + s->param;
+        size = count;
+        most = row->kind == FG_OPERATOR && row->domain[0] == '\0' ? FEW_PLAIN : FEW_FUNCTIONS;
+    } else if (s->op == FG_LAYER) {
+        size = count * view_of(w, s, 0)->cols;
+        most = FEW_PRODUCTS;
+    } else if (s->op == FG_SUM && count == 1) {
+        size = size_of(view_of(w, s, 0));
+        most = FEW_TERMS;
+    }
+    if (size == 0 || size > most)
         return 0;
     for (fg_id v = 0; v < s->views; v++)
         if (view_of(w, s, v)->detached)
@@ -996,7 +1004,7 @@ static uint64_t nodes_of(const work *w, const ins *s)
 {
     const uint64_t count = (uint64_t)s->rows * s->cols;
     if (!is_small(w, s))
-        return count + has_parts(s);
+        return count + (uint64_t)has_parts(s);
     if (s->op == FG_MAP)
         return count;
     if (s->op == FG_SUM)

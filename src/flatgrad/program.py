@@ -99,7 +99,8 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     options = {"static_argnums": static_argnums, "static_argnames": static_argnames, "check": check,
                "simplify": simplify}
     if fn is None:
-        check_options(static_argnums, static_argnames, check), steps_of(simplify)   # so that a wrong option is told where it stands
+        check_options(static_argnums, static_argnames, check)   # so that a wrong option is told where it stands
+        steps_of(simplify)
         return functools.partial(compile, **options)
     return Compiled(fn, **options)
 
@@ -489,6 +490,9 @@ def structure(name, x, leaves):
         leaves.append(x)
         return ("Tensor", x.shape, x.requires_grad)
     if kind is list or kind is tuple:
+        if NUMBERS.issuperset(map(type, x)):   # most often
+            leaves.extend(x)
+            return (kind,) + (NUMBER,) * len(x)
         return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if kind is dict:
         return (dict, *[(key if type(key) is str else static_part(f"{name}: a key", key),
@@ -523,6 +527,7 @@ def structure(name, x, leaves):
 NUMBER, VALUE, FROZEN = "number", "Value", "frozen Value"
 PLAIN = frozenset({bool, int, str, bytes, type(None), type(...)})   # equal ones of one of these types are the same
 FLOATS = {float: float.hex, complex: lambda x: (x.real.hex(), x.imag.hex())}   # tells -0.0 from 0.0; nan is nan
+NUMBERS = frozenset({float, int})
 ONCE = (KeysView, ValuesView, ItemsView)
 
 

@@ -23,7 +23,7 @@ cdef inline fg_id first_of(object o) noexcept:
 
 
 cdef inline bint take_number(object x, Operand *a) noexcept:
-    """Look at a float, or an int of which every float knows the next. No Python code; 0 for anything else."""
+    """Look at a float, or an int that a float holds. No Python code; 0 for anything else."""
     cdef int overflow = 0
     cdef long long whole
     if type(x) is float:
