@@ -226,8 +226,8 @@ class Step:
             self.carries = nodes_in_order(self.before, self.after)
             results = [*self.carries, *nodes_of(self.output)]
             self.program = recording.program(results) if results else None
-        except ArgumentTypeError as error:
-            if RECORDED in str(error):
+        except TypeError as error:
+            if RECORDED in str(error) or INTEGER in str(error):   # a Value as an index, or as the end of a range
                 error.args = (f"{str(error).replace(RECORDED, f'while a step of flatgrad.{name} is recorded')}; "
                               f"{name}(..., unroll=True) runs the steps one by one in Python",)
             raise
@@ -248,7 +248,7 @@ class Step:
         return last, map_leaves(lambda name, leaf: None if leaf is None else next(results), self.output)
 
 
-RECORDED = "while a compiled function is recorded"
+RECORDED, INTEGER = "while a compiled function is recorded", "integer"
 
 
 def check_output(name, leaf):

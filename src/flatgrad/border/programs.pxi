@@ -297,6 +297,9 @@ cdef class _Program:
         shapes = list(self.shapes)
         for k in range(carries, carries + xs):
             shapes[k] = (length, *shapes[k])
+        if <object>length * (sum([size_of_shape(shape) for shape in self.shapes[carries:carries + xs]])
+                             + sum([size_of_shape(shape) for shape, _ in self.results[carries:]])) > MOST_NODES:
+            raise MemoryError(f"flatgrad: xs and outputs of {length} steps do not fit on the tape")
         results = [result if k < carries else ((length, *result[0]), result[1]) for k, result in enumerate(self.results)]
         sizes = tuple([size_of_shape(shape) for shape, _ in self.results[carries:]])
         scan_body(body, self.body, length, carries, xs, sizes, reverse, checkpoint)
