@@ -96,8 +96,8 @@ static void move_same(fg_scan *s, double *scan, double *step, int back)
 
 /* ---- forward ---- */
 
-/* Compute the steps of stretch k from the carry that it begins with, and leave the carry that it ends with in the step's
- * body; outputs to z, if not NULL. */
+/* Compute the steps of stretch k from the carry that it begins with, and leave the carry that it ends with in the
+ * step's body; outputs to z, if not NULL. */
 static int run_stretch(fg_scan *s, fg_id k, int lenient, double *z)
 {
     fg_program *const p = s->step;
@@ -208,8 +208,8 @@ static void plan_block(fg_tape *t, fg_marks *marks, fg_plan *plan, fg_id block, 
         aside[w] = 0;
 }
 
-/* Fill in the plan for s->wanted. For its time the operands are no leaves, so that they are marked as the results of the
- * step before are on a tape. */
+/* Fill in the plan for s->wanted. For its time the operands are no leaves, so that they are marked as the results of
+ * the step before are on a tape. */
 static void make_plan(fg_scan *s, fg_plan *plan)
 {
     fg_program *const p = s->step;
@@ -254,8 +254,8 @@ static void make_plan(fg_scan *s, fg_plan *plan)
     fg_tape_sweep_end(t, sweep);
 }
 
-/* The results of a call that a sweep begins with: all; those with a bit in `reached`, the first of them in slot `first`;
- * or a single one. */
+/* The results of a call that a sweep begins with: all; those with a bit in `reached`, the first of which is in slot
+ * `first`; or a single one. */
 typedef struct asked {
     const uint64_t *reached; /* or NULL */
     fg_id first;

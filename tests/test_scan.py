@@ -1,5 +1,5 @@
-"""scan and fori_loop as one instruction against the same loop in Python (unroll=True): the same numbers and gradients, bit
-for bit, whatever else is done with them."""
+"""scan and fori_loop as one instruction against the same loop in Python (unroll=True): the same numbers and gradients,
+bit for bit, whatever else is done with them."""
 import copy
 import gc
 import os
@@ -91,8 +91,9 @@ def test_a_model_of_single_values():
              model.parameters())
 
 
-UNARY = [lambda a: a.tanh(), lambda a: a.sigmoid(), lambda a: a.relu(), lambda a: a.sin(), lambda a: -a, lambda a: a * 0.5,
-         lambda a: (a * a + 0.5).sqrt(), lambda a: a.cos(), lambda a: 1.0 - a, lambda a: a.tanh() ** 3,
+UNARY = [lambda a: a.tanh(), lambda a: a.sigmoid(), lambda a: a.relu(), lambda a: a.sin(), lambda a: -a,
+         lambda a: a * 0.5, lambda a: (a * a + 0.5).sqrt(), lambda a: a.cos(), lambda a: 1.0 - a,
+         lambda a: a.tanh() ** 3,
          lambda a: a.leaky_relu(), lambda a: a.detach() * 0.5 + a * 0.25]
 BINARY = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a.tanh() * b.tanh(), lambda a, b: a / (b * b + 1.0),
           lambda a, b: flatgrad.maximum(a, b), lambda a, b: flatgrad.where(flatgrad.maximum(a, 0.0), a, b)]
@@ -157,7 +158,8 @@ def test_results_that_are_not_reached_take_no_part():
         bad = w.sqrt()   # infinite derivative at 0
         return (c[0] * 2.0, c[1] + bad, c[0]), (c[1] * 1.0, c[2] + x)
     for k in range(3):
-        compared(step, (Value(1.0), Value(2.0), Value(3.0)), np.arange(5.0), [w], [1.0 if j == 2 * (k > 1) else None for j in range(5)])
+        compared(step, (Value(1.0), Value(2.0), Value(3.0)), np.arange(5.0), [w],
+                 [1.0 if j == 2 * (k > 1) else None for j in range(5)])
         assert w.grad == 0.0
     (a, b, c), (y, z) = scan(step, (Value(1.0), Value(2.0), Value(3.0)), np.arange(5.0))
     y[0].backward()
@@ -213,8 +215,9 @@ XS = np.array([0.3, -0.2, 0.9, 0.1])
 def test_transforms():
     for transform in (flatgrad.grad, flatgrad.value_and_grad):
         assert transform(lambda w: loss_of(w, XS))(0.7) == transform(lambda w: loss_of(w, XS, unroll=True))(0.7)
-    got, want = [flatgrad.jacobian(lambda v: scan(lambda c, x: (c * v[0] + x * v[1], c * x), Value(0.5), XS, unroll=u)[1])(
-        np.array([0.3, 0.4])) for u in (False, True)]
+    def path(v, unroll):
+        return scan(lambda c, x: (c * v[0] + x * v[1], c * x), Value(0.5), XS, unroll=unroll)[1]
+    got, want = [flatgrad.jacobian(lambda v: path(v, u))(np.array([0.3, 0.4])) for u in (False, True)]
     assert bits(got) == bits(want)
     assert flatgrad.gradcheck(lambda w, xs: loss_of(w, xs), (0.7, XS))
     with pytest.raises(TypeError, match="transform"):
@@ -235,7 +238,9 @@ def test_scans_in_scans():
         (c + ys.sum()).backward()
         found.append((c.data, ys.tolist(), w.grad))
     assert found[0][:2] == found[1][:2] and found[0][2] == pytest.approx(found[1][2], rel=1e-13)
-    three = fori_loop(0, 3, lambda i, a: fori_loop(0, 4, lambda j, b: fori_loop(1, 3, lambda k, c: c + i * j * k, b), a), 0.0)
+    def add(i, a):
+        return fori_loop(0, 4, lambda j, b: fori_loop(1, 3, lambda k, c: c + i * j * k, b), a)
+    three = fori_loop(0, 3, add, 0.0)
     assert three.data == sum(i * j * k for i in range(3) for j in range(4) for k in range(1, 3))
 
 
@@ -404,7 +409,8 @@ def test_structures():
     State = __import__("collections").namedtuple("State", "b a")
     init = {"z": 1.0, "m": State([Value(2.0)], None), "t": np.ones(2)}
     def step(s, _):
-        return {"t": s["t"] * 2.0, "m": State([s["m"].b[0] + s["z"]], None), "z": s["z"] + 1.0}, (s["z"], None, {"q": s["t"]})
+        after = {"t": s["t"] * 2.0, "m": State([s["m"].b[0] + s["z"]], None), "z": s["z"] + 1.0}
+        return after, (s["z"], None, {"q": s["t"]})
     found = [scan(step, init, length=3, unroll=u) for u in (False, True)]
     for end, out in found:
         assert list(end) == ["t", "m", "z"] and type(end["m"]) is State and end["m"].a is None
@@ -450,9 +456,9 @@ def test_what_a_recording_cannot_have():
 
 def test_bad_arguments():
     for call, error, words in [
-            (lambda: scan(lambda c, x: (c, x), 0.0, length=2, checkpoint=0), ArgumentError, "checkpoint: expected an int, 1"),
-            (lambda: scan(lambda c, x: (c, x), 0.0, length=2, unroll=1), ArgumentTypeError, "unroll: expected True or False"),
-            (lambda: fori_loop(0, 2, lambda i, v: v, 0.0, unroll=None), ArgumentTypeError, "unroll: expected True or False"),
+            (lambda: scan(lambda c, x: (c, x), 0.0, length=2, checkpoint=0), ArgumentError, "checkpoint: expected an"),
+            (lambda: scan(lambda c, x: (c, x), 0.0, length=2, unroll=1), ArgumentTypeError, "unroll: expected True"),
+            (lambda: fori_loop(0, 2, lambda i, v: v, 0.0, unroll=None), ArgumentTypeError, "unroll: expected True"),
             (lambda: scan(lambda c, x: (c, np.ones((2, 2))), 0.0, length=2), ShapeError, "at most two"),
             (lambda: scan(lambda c, x: (c, "a"), 0.0, length=2), ArgumentTypeError, "the output of f"),
             (lambda: fori_loop(2 ** 60, 2 ** 60 + 1, lambda i, v: v, 0.0), ArgumentError, "2\\*\\*53")]:
@@ -516,7 +522,8 @@ def test_ctrl_c():
     def stop(*args):
         raise Stop
     w = Value(0.5)
-    program = flatgrad.loops.Step("scan", lambda c, _: (c * w + 1.0, None), Value(0.0), None).program.scanned(200_000, 1, 0)
+    step = flatgrad.loops.Step("scan", lambda c, _: (c * w + 1.0, None), Value(0.0), None)
+    program = step.program.scanned(200_000, 1, 0)
     old = signal.signal(signal.SIGINT, stop)
     try:
         c = Value(0.25)
