@@ -1,5 +1,5 @@
-/* calls.h: what the callees of FG_CALL share: the numbers and the gradients of a call's operands, copied out of the tape
- * and back. A callee keeps them in an array of its own, each segment's where callee.segments says. */
+/* calls.h: what the callees of FG_CALL share: the numbers and the gradients of a call's operands, copied out of the
+ * tape and back. A callee keeps them in an array of its own, each segment's where callee.segments says. */
 #ifndef FG_CALLS_H
 #define FG_CALLS_H
 
@@ -92,8 +92,8 @@ static inline int fg_call_is_marked(const fg_slots *t, fg_id i)
  * tape; `op`: FG_FROZEN for constants and frozen leaves, whose gradients are not wanted, FG_LEAF for the others. A slot
  * that is an operand twice has its gradient in the first place, and in the others -0.0, to which anything can be added.
  * `none`: nothing has a gradient yet. */
-static inline void fg_call_take_gradients(const fg_callee *c, const fg_slots *t, fg_record *r, double *grad, uint8_t *op,
-                                          int none)
+static inline void fg_call_take_gradients(const fg_callee *c, const fg_slots *t, fg_record *r, double *grad,
+                                          uint8_t *op, int none)
 {
     uint64_t *const word = t->marks;
     for (fg_id v = 0; v < r->views; v++) {

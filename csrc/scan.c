@@ -28,19 +28,27 @@ static fg_id place_of(const fg_scan *s, fg_id step)
     return s->backwards ? s->length - 1 - step : step;
 }
 
-/* After so many steps, to ask whether to stop. */
-static fg_id pause_of(const fg_scan *s)
-{
-    return s->long_steps ? 1 : NODES / s->step->body.n + 1;
-}
-
-static int wants_stop(const fg_scan *s)
+/* Asked after each step: now and then it is time to ask whether to stop. */
+static int wants_stop(fg_scan *s)
 {
     int (*const stop)(void) = s->step->body.stop;
+    if (s->steps_left-- > 0)
+        return 0;
+    s->steps_left = s->long_steps ? 0 : NODES / s->step->body.n;
     return stop && stop();
 }
 
-/* ---- operands of a step ---- */
+/* ---- numbers of a step ---- */
+
+/* Those of nodes that are computed, to a row or back. */
+static void move_computed(const fg_scan *s, double *data, double *row, int back)
+{
+    for (fg_id k = 0; k < s->n_ranges; k++) {
+        const fg_stretch range = s->ranges[k];
+        memcpy(back ? data + range.first : row, back ? row : data + range.first, range.count * sizeof *row);
+        row += range.count;
+    }
+}
 
 static void take_x(fg_scan *s, fg_id step, double *to, const double *from)
 {
@@ -88,17 +96,16 @@ static void move_same(fg_scan *s, double *scan, double *step, int back)
 
 /* ---- forward ---- */
 
-/* Compute the steps of stretch k from the carry that it begins with, and leave the carry that it ends with in the step's
- * body; outputs to z, if not NULL. */
+/* Compute the steps of stretch k from the carry that it begins with, and leave the carry that it ends with in the
+ * step's body; outputs to z, if not NULL. */
 static int run_stretch(fg_scan *s, fg_id k, int lenient, double *z)
 {
     fg_program *const p = s->step;
     double *const data = p->body.data, *row = s->rows;
-    const fg_id first = first_of(p), rest = p->body.n - first, n_carry = s->n_carry;
-    const fg_id begin = k * s->every, pause = pause_of(s);
+    const fg_id n_carry = s->n_carry;
+    const fg_id begin = k * s->every;
     const fg_id end = s->length - begin < s->every ? s->length : begin + s->every;
     const fg_id *const results = p->results;
-    fg_id left = pause;
     s->kept = s->stretches;
     memcpy(data + 1, s->starts + (size_t)k * n_carry, n_carry * sizeof *data);
     for (fg_id step = begin; step < end; step++, row += s->width) {
@@ -112,7 +119,7 @@ static int run_stretch(fg_scan *s, fg_id k, int lenient, double *z)
             row[c] = data[1 + c];
             s->next[c] = data[results[c]];
         }
-        memcpy(row + n_carry, data + first, rest * sizeof *data);
+        move_computed(s, data, row + n_carry, 0);
         for (fg_id c = 0; c < n_carry; c++)
             data[1 + c] = s->next[c];
         if (z)
@@ -120,11 +127,8 @@ static int run_stretch(fg_scan *s, fg_id k, int lenient, double *z)
                 const fg_id i = results[n_carry + j]; /* a carry has changed */
                 z[s->base[j] + (size_t)place_of(s, step) * s->jump[j]] = i - 1 < n_carry ? row[i - 1] : data[i];
             }
-        if (--left == 0) {
-            left = pause;
-            if (wants_stop(s))
-                return FG_E_INTERRUPTED;
-        }
+        if (wants_stop(s))
+            return FG_E_INTERRUPTED;
     }
     s->kept = k;
     return FG_OK;
@@ -204,8 +208,8 @@ static void plan_block(fg_tape *t, fg_marks *marks, fg_plan *plan, fg_id block, 
         aside[w] = 0;
 }
 
-/* Fill in the plan for s->wanted. For its time the operands are no leaves, so that they are marked as the results of the
- * step before are on a tape. */
+/* Fill in the plan for s->wanted. For its time the operands are no leaves, so that they are marked as the results of
+ * the step before are on a tape. */
 static void make_plan(fg_scan *s, fg_plan *plan)
 {
     fg_program *const p = s->step;
@@ -250,8 +254,8 @@ static void make_plan(fg_scan *s, fg_plan *plan)
     fg_tape_sweep_end(t, sweep);
 }
 
-/* The results of a call that a sweep begins with: all; those with a bit in `reached`, the first of them in slot `first`;
- * or a single one. */
+/* The results of a call that a sweep begins with: all; those with a bit in `reached`, the first of which is in slot
+ * `first`; or a single one. */
 typedef struct asked {
     const uint64_t *reached; /* or NULL */
     fg_id first;
@@ -335,8 +339,8 @@ static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *
     fg_program *const p = s->step;
     fg_tape *const t = &p->body;
     double *const grad = t->grad, *const data = t->data, *const dcarry = grad + 1;
-    const fg_id first = first_of(p), rest = t->n - first, n_carry = s->n_carry;
-    const double *const row = s->rows + (size_t)(step % s->every) * s->width;
+    const fg_id n_carry = s->n_carry;
+    double *const row = s->rows + (size_t)(step % s->every) * s->width;
     for (fg_id c = 0; c < n_carry; c++) {
         data[1 + c] = row[c];
         dcarry[c] = step > 0 ? 0.0 : s->grad[1 + c];
@@ -348,8 +352,9 @@ static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *
     take_x(s, step, data, s->data);
     take_x(s, step, grad, s->grad);
     take_x_ops(s, step);
-    memcpy(data + first, row + n_carry, rest * sizeof *data);
-    memset(grad + first, 0, rest * sizeof *grad);
+    move_computed(s, data, row + n_carry, 1);
+    for (fg_id k = 0; k < s->n_ranges; k++) /* constants' gradients may be anything */
+        memset(grad + s->ranges[k].first, 0, s->ranges[k].count * sizeof *grad);
     for (fg_id j = s->n_outputs; j-- > 0;)
         if (plan->wanted[n_carry + j] && !s->twin[j])
             grad[p->results[n_carry + j]] += seed_of(of, s->base[j] + place_of(s, step) * s->jump[j],
@@ -368,9 +373,7 @@ static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *
 static int sweep(fg_scan *s, const asked *of)
 {
     fg_program *const p = s->step;
-    const fg_id pause = pause_of(s);
     fg_plan *plan = NULL;
-    fg_id left = pause;
     int status = FG_OK;
     p->ready = 0;
     move_same(s, s->data, p->body.data, 0);
@@ -393,10 +396,7 @@ static int sweep(fg_scan *s, const asked *of)
                 memcpy(p->body.op + p->callee.segments[k].first, s->op + s->callee.segments[k].first,
                        s->callee.segments[k].count);
         status = reverse_step(s, of, step, plan);
-        if (--left == 0) {
-            left = pause;
-            status = status == FG_OK && wants_stop(s) ? FG_E_INTERRUPTED : status;
-        }
+        status = status == FG_OK && wants_stop(s) ? FG_E_INTERRUPTED : status;
     }
     memset(p->body.op + 1, FG_LEAF, p->area);
     if (status != FG_OK)
@@ -439,6 +439,8 @@ static void find_reached(fg_scan *s, const asked *of, int with_x, uint64_t *bits
     for (fg_id step = s->length; step-- > 0;) {
         fg_plan *const after = plan;
         plan = plan_of(s, of, step, after);
+        if (plan == after && !with_x && !of->reached && of->dz)
+            break; /* all results: the steps before are alike */
         if (plan != after)
             for (fg_id k = s->carries + s->xs; k < s->callee.n_segments; k++)
                 for (fg_id e = 0; e < s->callee.segments[k].count; e++)
@@ -581,6 +583,7 @@ static int resize_all(fg_scan *s, int on)
         {&s->base, s->n_outputs, sizeof *s->base},
         {&s->jump, s->n_outputs, sizeof *s->jump},
         {&s->twin, s->n_outputs, sizeof *s->twin},
+        {&s->ranges, s->n_ranges, sizeof *s->ranges},
         {&s->next, s->n_carry, sizeof *s->next},
         {&s->dnext, s->n_carry, sizeof *s->dnext},
         {&s->wanted, n_results, sizeof *s->wanted},
@@ -637,12 +640,31 @@ static int count_results(fg_scan *s, const fg_id *sizes)
     return count < FG_MAX_ID ? FG_OK : FG_E_FULL;
 }
 
+/* The nodes that are computed, in stretches to `ranges`, if not NULL; how many nodes. */
+static fg_id list_computed(fg_scan *s, fg_stretch *ranges)
+{
+    const fg_tape *const t = &s->step->body;
+    fg_id count = 0;
+    int before = 0;
+    s->n_ranges = 0;
+    for (fg_id i = first_of(s->step); i < t->n; i++) {
+        const int computed = !fg_op_is_leaf(t->op[i]);
+        if (computed && !before)
+            s->n_ranges++;
+        if (computed && ranges)
+            ranges[s->n_ranges - 1] = (fg_stretch){before ? ranges[s->n_ranges - 1].first : i,
+                                                   before ? ranges[s->n_ranges - 1].count + 1 : 1};
+        count += (fg_id)computed;
+        before = computed;
+    }
+    return count;
+}
+
 /* How the steps are divided. Stretches all of whose numbers, and of whose beginnings, need least memory would be as
  * long as the root says; longer ones cost nothing while they fit into a near cache. */
 static void divide(fg_scan *s)
 {
-    const fg_program *const p = s->step;
-    s->width = s->n_carry + (p->body.n - first_of(p));
+    s->width = s->n_carry + list_computed(s, NULL);
     const double width = s->width > 0 ? s->width : 1.0;
     double every = s->checkpoint;
     if (s->checkpoint == 0) {
@@ -678,7 +700,8 @@ static void fill(fg_scan *s, const fg_id *sizes)
     }
     for (fg_id i = first_of(p); i < t->n; i++)
         s->long_steps |= fg_op_is_block(t->op[i]);
-    find_reached(s, &all, 1, s->used);
+    (void)list_computed(s, s->ranges);
+    find_reached(s, &all, s->xs > 0, s->used);
 }
 
 int fg_scan_make(fg_program *step, fg_mem *mem, fg_id length, fg_id carries, fg_id xs, const fg_id *sizes, fg_id parts,

@@ -53,7 +53,9 @@ typedef struct fg_scan {
 
     fg_id every;            /* steps in a stretch */
     fg_id stretches;
-    fg_id width;            /* numbers kept of a step: the carry, and the nodes after the area */
+    fg_id width;            /* numbers kept of a step: the carry, and the nodes that are computed, ... */
+    fg_stretch *ranges;     /* [n_ranges] ... where these are */
+    fg_id n_ranges;
     double *starts;         /* [stretches * n_carry] the carry at the beginning of each */
     double *rows;           /* [every * width] of one stretch */
     fg_id kept;             /* which one; `stretches`: none */
@@ -63,7 +65,8 @@ typedef struct fg_scan {
     double *next;           /* [n_carry] scratch: the carry of the next step, ... */
     double *dnext;          /* [n_carry] ... and its gradients */
     uint8_t *wanted;        /* [n_carry + n_outputs] scratch */
-    int long_steps;         /* so ask after each whether to stop */
+    int long_steps;         /* so to ask after each whether to stop; ... */
+    fg_id steps_left;       /* ... else after so many more */
     fg_plan plans[FG_SCAN_PLANS];
     fg_id turn;             /* the plan to be replaced next */
 } fg_scan;

@@ -78,6 +78,14 @@ recorded = _core._Recording([one])
 with recorded:
     recorded_results = [(one * a).log() + t[0] @ u, t * one]
 program = recorded.program(recorded_results)
+pair = [c, u]
+step_recorded = _core._Recording([two := Value(0.5), three := Value(0.25)])
+with step_recorded:
+    step_results = [two * a + three, two * u]
+step_program = step_recorded.program(step_results)
+scanned_program = step_program.scanned(3, 1, 1)
+scan_body = scanned_program.__reduce__()[1][0]
+saved_scan = scan_body.__reduce__()
 called = program([c])[0]
 saved_program = program.__reduce__()
 body = saved_program[1][0]
@@ -233,6 +241,16 @@ CASES = {
     "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
+    "_Program.scanned": "step_program.scanned(3, 1, 1)",
+    "_Program.scanned nonsense": "raises(step_program.scanned, 3, 2, 1)",
+    "_Program.__call__ scan": "scanned_program(pair)",
+    "_Program.__call__ scan backward": "scanned_program(pair)[0].backward()",
+    "_Program.__call__ scan part": "scanned_program(pair)[0]._local_grads",
+    "_Program.stats scan": "scanned_program.stats()",
+    "_Callee": "_core._Callee()", "_Scan": "_core._Scan()",
+    "_Scan.__copy__": "scan_body.__copy__()", "_Scan.__deepcopy__": "scan_body.__deepcopy__({})",
+    "_Scan.__reduce__": "scan_body.__reduce__()", "_restore_scan": "saved_scan[0](*saved_scan[1])",
+    "_stand_in": "_core._stand_in(c)", "_stand_in Tensor": "_core._stand_in(t, False)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
     "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
     "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",
@@ -303,7 +321,7 @@ def missing():
     wanted = {name for name, x in vars(_core).items()
               if callable(x) and getattr(x, "__module__", None) in (_core.__name__, "flatgrad")} - LEFT_OUT
     for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute,
-                _core._Program, _core._Body):
+                _core._Program, _core._Body, _core._Scan):
         wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
                    if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}
     return sorted(wanted - LEFT_OUT - have)

@@ -215,29 +215,31 @@ class Step:
 
     def __init__(self, name, f, carry, x):
         self.inputs = []
-        given = (map_leaves(lambda name, leaf: self.stand_in(leaf, True), carry),   # all but the first may have gradients
-                 map_leaves(lambda name, leaf: self.stand_in(leaf, not isinstance(leaf, Tensor) or leaf.requires_grad), x))
+        given = map_leaves(self.carry_in, carry), map_leaves(self.x_in, x)
         recording = _Recording(self.inputs)
         try:
             with recording:
                 result = f(*given)
             self.before, (self.after, output) = given[0], next_pair(name, given[0], result)
-            self.output = map_leaves(check_output, as_nodes(f"{name}: the output of f", output), f"{name}: the output of f")
+            self.output = map_leaves(check_output, as_nodes(OUTPUT, output), OUTPUT)
             self.carries = nodes_in_order(self.before, self.after)
             results = [*self.carries, *nodes_of(self.output)]
             self.program = recording.program(results) if results else None
-        except ArgumentTypeError as error:
-            if RECORDED in str(error):
+        except TypeError as error:
+            if RECORDED in str(error) or INTEGER in str(error):   # a Value as an index, or as the end of a range
                 error.args = (f"{str(error).replace(RECORDED, f'while a step of flatgrad.{name} is recorded')}; "
                               f"{name}(..., unroll=True) runs the steps one by one in Python",)
             raise
 
-    def stand_in(self, leaf, requires_grad):
-        """A leaf in place of a node."""
+    def carry_in(self, name, leaf, requires_grad=True):
+        """A leaf in place of a node: even if that is a constant, the carries after it may have gradients."""
         if leaf is None:
             return None
         self.inputs.append(_stand_in(leaf, requires_grad))
         return self.inputs[-1]
+
+    def x_in(self, name, leaf):
+        return self.carry_in(name, leaf, not isinstance(leaf, Tensor) or leaf.requires_grad)
 
     def __call__(self, carry, sequences, n_steps, reverse, checkpoint):
         if self.program is None:
@@ -248,13 +250,14 @@ class Step:
         return last, map_leaves(lambda name, leaf: None if leaf is None else next(results), self.output)
 
 
-RECORDED = "while a compiled function is recorded"
+OUTPUT = "scan: the output of f"
+RECORDED, INTEGER = "while a compiled function is recorded", "integer"
 
 
 def check_output(name, leaf):
     if isinstance(leaf, Tensor) and leaf.ndim > 1:
-        raise ShapeError(f"{name}: expected Values or Tensors of one dimension, since a Tensor has at most two, got the "
-                         f"shape {leaf.shape}")
+        raise ShapeError(f"{name}: expected Values or Tensors of one dimension, since a Tensor has at most two, got "
+                         f"the shape {leaf.shape}")
     return leaf
 
 
@@ -327,8 +330,8 @@ def fori_loop(lower, upper, body, init, unroll=False):
             value = next_carry("fori_loop", value, body(i, value))
         return value
     if max(abs(lower), abs(upper)) > 2 ** 53:
-        raise ArgumentError(f"fori_loop: expected bounds of at most 2**53, which float64 holds, got {lower} and {upper}; "
-                            "unroll=True takes any")
+        raise ArgumentError("fori_loop: expected bounds of at most 2**53, which float64 holds, got "
+                            f"{lower} and {upper}; unroll=True takes any")
     steps = np.arange(lower, upper, dtype=np.float64)
     return recorded("fori_loop", lambda value, i: (body(i, value), None), value, steps, [("i", steps, 0)], len(steps),
                     False, None)[0]

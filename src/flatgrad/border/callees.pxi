@@ -108,7 +108,7 @@ cdef class _Body(_Callee):
 @cython.final
 @cython.auto_pickle(False)
 cdef class _Scan(_Callee):
-    """A program for one step after the other; see scan.h."""
+    """A program that is computed for one step after the other."""
 
     cdef inline fg_scan *scan(self) noexcept:
         return <fg_scan *>self.callee

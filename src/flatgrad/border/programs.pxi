@@ -308,6 +308,7 @@ cdef class _Program:
         cdef _Scan body = _Scan.__new__(_Scan)
         cdef fg_id k, place
         cdef list signs = [], shapes = []
+        numbers = 0
         if type(self.body) is not _Body:
             raise RuntimeError("a step is made by a recording")
         if not are_counts((length, carries, xs, checkpoint)) or length < 1:
@@ -318,13 +319,17 @@ cdef class _Program:
         for k in range(carries):
             if self.shapes[k] != self.results[k][0]:
                 raise ShapeError(f"carry {k}: expected the shape {self.shapes[k]}, got {self.results[k][0]}")
-        for shape in [*self.shapes[carries:carries + xs], *[shape for shape, _ in self.results[carries:]]]:
-            if len(shape) > 1:
-                raise ShapeError(f"expected numbers or one dimension at each step, got the shape {shape}")
         shapes = list(self.shapes)
         for k in range(carries, carries + xs):
             shapes[k] = (length, *shapes[k])
-        results = [result if k < carries else ((length, *result[0]), result[1]) for k, result in enumerate(self.results)]
+        for shape in [*self.shapes[carries:carries + xs], *[shape for shape, _ in self.results[carries:]]]:
+            if len(shape) > 1:
+                raise ShapeError(f"expected numbers or one dimension at each step, got the shape {shape}")
+            numbers += size_of_shape(shape)
+        if length * numbers > MOST_NODES:
+            raise MemoryError(f"flatgrad: xs and outputs of {length} steps do not fit on the tape")
+        results = [result if k < carries else ((length, *result[0]), result[1])
+                   for k, result in enumerate(self.results)]
         sizes = tuple([size_of_shape(shape) for shape, _ in self.results[carries:]])
         scan_body(body, self.body, length, carries, xs, sizes, reverse, checkpoint)
         for place in self.signs:
@@ -332,8 +337,8 @@ cdef class _Program:
                 part = self.body.callee.segments[k]
                 if part.first <= place < part.first + part.count:
                     if k < <fg_id>carries:
-                        raise ArgumentTypeError("target: numbers that have to be -1 or 1, and are a carry: checked while "
-                                                "a compiled function is recorded")
+                        raise ArgumentTypeError("target: numbers that have to be -1 or 1, and are a carry: checked "
+                                                "while a compiled function is recorded")
                     times = length if k < <fg_id>(carries + xs) else 1
                     signs.extend([body.callee.segments[k].first + place - part.first + j * part.count
                                   for j in range(times)])
