@@ -1,44 +1,54 @@
 /* kernels_gemm.h: a matrix times a matrix.
  *
- * As in BLIS (Van Zee and van de Geijn, 2015): a tile of C stays in registers during the sum over a block
- * of k. The packed panel of B stays in the first-level cache for all tiles of a column, and the block of A
- * stays in the second-level cache. */
+ * As in BLIS (Van Zee and van de Geijn, 2015): a tile of C stays in registers during the sum over a block of k. What
+ * the tiles of a block share stays in the caches near the processor: either the rows of A in the first level and the
+ * columns of B in the second, or, where A must be packed, a panel of B in the first and the rows of A in the second.
+ * A sum takes its terms in order, K_BLOCK of them at a time, so it does not depend on the tile that it is in. */
 #ifndef FG_KERNELS_GEMM_H
 #define FG_KERNELS_GEMM_H
 
 #include "kernels_matvec.h"
 
+#ifndef XW
+#define XW 240
+#define X2 96
+#define XF 64
+#define XD 16384
+#define XM 8
+#define XP 2
+#define XG 5
+#define XC 400
+#define XB 1
+#endif
 enum {
     /* the accumulators of a tile, a row of B and a number of A together fill the registers */
     TILE_ROWS = FG_REGISTERS == 32 ? 8 : 6,
     TILE_VECS = FG_REGISTERS == 32 ? 3 : 2,
+    TILE_COLS = TILE_VECS * FG_W,
     K_BLOCK = 256,
-    N_BLOCK = 240, /* the packed B of a block has half a megabyte */
-    M_BLOCK = 96,
-    ALIGN = 8,          /* doubles in a cache line */
-    TINY = 64,          /* up to so many multiplications, plain loops are faster */
-    FEW = 1 << 14,      /* up to so many numbers can be read again for each of a few rows or columns */
-    DIRECT_SPAN = 8192, /* B is not packed if its rows lie within so many numbers */
-    MANY = 256          /* for so many rows, packing is always faster */
+    N_BLOCK = TILE_COLS > 16 ? XW : X2, /* columns of B that are read for each tile of rows */
+    N_PACKED = 960,       /* the same if A is packed */
+    PACKED_TILES = XG,     /* tiles of rows that are packed at a time */
+    PACKED_STEPS = 16,    /* and this many terms of each */
+    ALIGN = 8,            /* doubles in a cache line */
+    TINY = 64,            /* up to so many multiplications, plain loops are faster */
+    FEW = 1 << 14,        /* up to so many numbers can be read again for each of a few rows or columns */
+    DIRECT_SPAN = XD, /* B is not packed if its rows lie within so many numbers, */
+    DIRECT_TILES = XM,     /* or if so few tiles of rows read it */
+    PACKING = 5,          /* to pack or transpose a vector takes as long as so many multiply-adds */
+    FAR = XF              /* for so many terms it is worth the time to ask for C early */
 };
 
-/* C += A B for one tile of `rows` rows and `vecs` vectors; b has its vectors side by side. If `part` is not
- * 0, the last vector of C has only `part` numbers. */
-FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                    const double *b, ptrdiff_t b_row, double *c, ptrdiff_t c_row, size_t part)
+/* acc += A B for one tile of `rows` rows and `vecs` vectors; b has its vectors side by side. If `part` is not
+ * 0, the last vector of B has only `part` numbers. */
+FG_INLINE void tile_sums(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                         const double *b, ptrdiff_t b_row, size_t part, vd acc[TILE_ROWS][TILE_VECS])
 {
-    vd acc[TILE_ROWS][TILE_VECS];
-    FG_UNROLL(8)
-    for (int r = 0; r < rows; r++) {
-        FG_UNROLL(4)
-        for (int v = 0; v < vecs; v++)
-            acc[r][v] = v_set1(0.0);
-    }
     for (; k > 0; k--) {
         vd bs[TILE_VECS];
         FG_UNROLL(4)
         for (int v = 0; v < vecs; v++)
-            bs[v] = v_load(b + v * FG_W);
+            bs[v] = part && v == vecs - 1 ? v_load_part(b + v * FG_W, part) : v_load(b + v * FG_W);
         FG_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             const vd as = v_set1(a[r * a_row]);
@@ -49,51 +59,67 @@ FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_r
         a += a_col;
         b += b_row;
     }
+}
+
+/* to[i] += x[i] for the first `count` lanes. */
+FG_INLINE void add_lanes(double *to, vd x, size_t count)
+{
+    if (count < FG_W)
+        v_store_part(to, count, v_add(v_load_part(to, count), x));
+    else
+        v_store(to, v_add(v_load(to), x));
+}
+
+/* C += A B for one tile, or, if `turned`, the transposed of C. */
+FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                    const double *b, ptrdiff_t b_row, double *c, ptrdiff_t c_row, size_t part, int turned)
+{
+    vd acc[TILE_ROWS][TILE_VECS];
+    if (k >= FAR && !turned) {
+        FG_UNROLL(8)
+        for (int r = 0; r < rows; r++) {
+            FG_UNROLL(4)
+            for (int v = 0; v < vecs; v++)
+                FG_PREFETCH(c + r * c_row + v * FG_W);
+        }
+    }
     FG_UNROLL(8)
     for (int r = 0; r < rows; r++) {
         FG_UNROLL(4)
-        for (int v = 0; v < vecs; v++) {
-            double *const to = c + r * c_row + v * FG_W;
-            if (part && v == vecs - 1)
-                v_store_part(to, part, v_add(v_load_part(to, part), acc[r][v]));
-            else
-                v_store(to, v_add(v_load(to), acc[r][v]));
+        for (int v = 0; v < vecs; v++)
+            acc[r][v] = v_set1(0.0);
+    }
+    if (part)
+        tile_sums(rows, vecs, k, a, a_row, a_col, b, b_row, part, acc);
+    else
+        tile_sums(rows, vecs, k, a, a_row, a_col, b, b_row, 0, acc);
+    if (!turned) {
+        FG_UNROLL(8)
+        for (int r = 0; r < rows; r++) {
+            FG_UNROLL(4)
+            for (int v = 0; v < vecs; v++)
+                add_lanes(c + r * c_row + v * FG_W, acc[r][v], part && v == vecs - 1 ? part : FG_W);
+        }
+        return;
+    }
+    FG_UNROLL(4)
+    for (int v = 0; v < vecs; v++) {
+        const size_t lanes = part && v == vecs - 1 ? part : FG_W;
+        FG_UNROLL(8)
+        for (int r = 0; r < rows; r += FG_W) {
+            vd block[FG_W];
+            double *to = c + v * FG_W * c_row + r;
+            FG_UNROLL(8)
+            for (int i = 0; i < FG_W; i++)
+                block[i] = r + i < rows ? acc[r + i][v] : v_set1(0.0);
+            v_transpose(block);
+            FG_UNROLL(8)
+            for (size_t i = 0; i < FG_W; i++, to += c_row)
+                if (i < lanes)
+                    add_lanes(to, block[i], rows - r < FG_W ? (size_t)(rows - r) : FG_W);
         }
     }
 }
-
-typedef void (*tile_function)(size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col, const double *b,
-                              ptrdiff_t b_row, double *c, ptrdiff_t c_row, size_t part);
-
-#define TILE(rows, vecs)                                                                             \
-    static void tile_##rows##_##vecs(size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,    \
-                                     const double *b, ptrdiff_t b_row, double *c, ptrdiff_t c_row,   \
-                                     size_t part)                                                    \
-    {                                                                                                \
-        tile(rows, vecs, k, a, a_row, a_col, b, b_row, c, c_row, part);                              \
-    }
-#if FG_REGISTERS == 32
-#define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3)
-#define TILES_OF(rows) {tile_##rows##_1, tile_##rows##_2, tile_##rows##_3}
-TILES(7)
-TILES(8)
-#else
-#define TILES(rows) TILE(rows, 1) TILE(rows, 2)
-#define TILES_OF(rows) {tile_##rows##_1, tile_##rows##_2}
-#endif
-TILES(1)
-TILES(2)
-TILES(3)
-TILES(4)
-TILES(5)
-TILES(6)
-
-static const tile_function tiles[TILE_ROWS][TILE_VECS] = {
-    TILES_OF(1), TILES_OF(2), TILES_OF(3), TILES_OF(4), TILES_OF(5), TILES_OF(6),
-#if FG_REGISTERS == 32
-    TILES_OF(7), TILES_OF(8),
-#endif
-};
 
 /* How many of `left` to take at once: at most `most`, and no very small rest for the last time. */
 static size_t share(size_t left, size_t most)
@@ -106,55 +132,109 @@ static size_t vectors(size_t n)
     return (n + FG_W - 1) / FG_W;
 }
 
-/* Copy k rows of `width` numbers of B to rows of whole vectors, with zeros at the end. */
-static void pack_panel(size_t k, size_t width, const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *to)
+/* Where the columns of B and C lie: those of B in place, with rows b_row apart, or in packed panels side by side, if
+ * b_row is 0. turned: the columns of C are its rows. */
+typedef struct stripe {
+    size_t n, k;
+    ptrdiff_t a_row, a_col, b_row, c_row;
+    int turned;
+} stripe;
+
+/* C += A B for `rows` rows. */
+FG_INLINE void tiles(int rows, const stripe *s, const double *a, const double *b, double *c)
 {
-    const size_t row = vectors(width) * FG_W;
-    for (size_t at = 0; at < width; at += FG_W) {
-        const double *const from = b + (ptrdiff_t)at * b_col;
+    const size_t k = s->k;
+    const ptrdiff_t b_col = s->b_row ? 1 : (ptrdiff_t)k, c_col = s->turned ? s->c_row : 1;
+    for (size_t left = s->n, width; left > 0; left -= width) {
+        const size_t vecs = share(vectors(left), TILE_VECS);
+        width = smaller(vecs * FG_W, left);
+        const ptrdiff_t b_row = s->b_row ? s->b_row : (ptrdiff_t)(vecs * FG_W);
+#define TILE(vecs) tile(rows, vecs, k, a, s->a_row, s->a_col, b, b_row, c, s->c_row, width % FG_W, s->turned)
+        if (vecs == 1)
+            TILE(1);
+        else if (vecs == 2)
+            TILE(2);
+#if FG_REGISTERS == 32
+        else
+            TILE(3);
+#endif
+#undef TILE
+        b += (ptrdiff_t)width * b_col;
+        c += (ptrdiff_t)width * c_col;
+    }
+}
+
+typedef void (*stripe_function)(const stripe *s, const double *a, const double *b, double *c);
+
+#define STRIPE(rows)                                                                          \
+    static void stripe_##rows(const stripe *s, const double *a, const double *b, double *c)   \
+    {                                                                                         \
+        tiles(rows, s, a, b, c);                                                              \
+    }
+STRIPE(1)
+STRIPE(2)
+STRIPE(3)
+STRIPE(4)
+STRIPE(5)
+STRIPE(6)
+#if FG_REGISTERS == 32
+STRIPE(7)
+STRIPE(8)
+#endif
+#undef STRIPE
+
+static const stripe_function stripes[TILE_ROWS] = {
+    stripe_1, stripe_2, stripe_3, stripe_4, stripe_5, stripe_6,
+#if FG_REGISTERS == 32
+    stripe_7, stripe_8,
+#endif
+};
+
+/* Copy k rows of `width` numbers to rows that begin `to_row` apart. After the last of them, up to FG_W - 1 numbers
+ * more may be written. */
+static void pack(size_t k, size_t width, const double *from, ptrdiff_t row, ptrdiff_t col, double *to, size_t to_row)
+{
+    const size_t whole = width - width % FG_W;
+    if (col == 1) {
+        for (; k > 0; k--, from += row, to += to_row) {
+            for (size_t at = 0; at < whole; at += FG_W)
+                v_store(to + at, v_load(from + at));
+            if (whole < width)
+                v_store(to + whole, v_load_part(from + whole, width - whole));
+        }
+        return;
+    }
+    for (size_t at = (vectors(width) - 1) * FG_W;; at -= FG_W) { /* a partial vector first: it spoils the next row */
+        const double *const b = from + (ptrdiff_t)at * col;
         const size_t count = smaller(width - at, FG_W);
         double *out = to + at;
         size_t p = 0;
-        if (b_col == 1) {
-            if (count == FG_W)
-                for (; p < k; p++, out += row)
-                    v_store(out, v_load(from + (ptrdiff_t)p * b_row));
-            else
-                for (; p < k; p++, out += row)
-                    v_store(out, v_load_part(from + (ptrdiff_t)p * b_row, count));
-            continue;
-        }
-        if (b_row == 1) {
+        if (row == 1) {
             for (; k - p >= FG_W; p += FG_W) {
                 vd block[FG_W];
                 FG_UNROLL(8)
                 for (size_t c = 0; c < FG_W; c++)
-                    block[c] = c < count ? v_load(from + (ptrdiff_t)c * b_col + p) : v_set1(0.0);
+                    block[c] = c < count ? v_load(b + (ptrdiff_t)c * col + p) : v_set1(0.0);
                 v_transpose(block);
                 FG_UNROLL(8)
-                for (size_t c = 0; c < FG_W; c++, out += row)
+                for (size_t c = 0; c < FG_W; c++, out += to_row)
                     v_store(out, block[c]);
             }
         }
-        for (; p < k; p++, out += row)
-            for (size_t c = 0; c < FG_W; c++)
-                out[c] = c < count ? from[(ptrdiff_t)p * b_row + (ptrdiff_t)c * b_col] : 0.0;
+        for (; p < k; p++, out += to_row)
+            for (size_t c = 0; c < count; c++)
+                out[c] = b[(ptrdiff_t)p * row + (ptrdiff_t)c * col];
+        if (at == 0)
+            return;
     }
-}
-
-/* Copy `rows` rows of A, column after column. */
-static void pack_rows(size_t rows, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col, double *to)
-{
-    for (size_t p = 0; p < k; p++)
-        for (size_t r = 0; r < rows; r++)
-            *to++ = a[(ptrdiff_t)r * a_row + (ptrdiff_t)p * a_col];
 }
 
 static size_t gemm_work(size_t m, size_t n, size_t k)
 {
     const size_t depth = smaller(k, K_BLOCK);
-    const size_t packed_a = smaller(m, M_BLOCK) * depth;
-    const size_t packed_b = vectors(smaller(n, N_BLOCK)) * FG_W * depth;
+    const size_t longer = m > n ? m : n; /* for A and B may change places */
+    const size_t packed_a = PACKED_TILES * (TILE_ROWS * depth + FG_W);
+    const size_t packed_b = vectors(smaller(longer, N_PACKED)) * FG_W * depth;
     return packed_a + packed_b + ALIGN + m + n + k; /* m, n and k are for gemm_column */
 }
 
@@ -210,49 +290,49 @@ static void gemm_tiny(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a
         }
 }
 
-/* C += A B for n <= N_BLOCK and k <= K_BLOCK. Rows of A, and panels of B without a partial vector, can be read
- * in place, without packing. A panel of B is packed all the same if it is read often and its rows lie far
- * apart, or if its rows fall on the same cache lines and evict each other. */
-static void gemm_block(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                       const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *c, ptrdiff_t c_row,
-                       double *packed_b)
+/* C += A B, or, if `turned`, the transposed of C, for k <= K_BLOCK. Rows of A and panels of B can be read in place,
+ * without packing. B is packed all the same if it is read often and its rows lie far apart. */
+static void gemm_block(size_t m, stripe s, const double *a, const double *b, ptrdiff_t b_row, ptrdiff_t b_col,
+                       double *c, int pack_a, double *packed_b)
 {
+    const size_t n = s.n, k = s.k, spread = k * (size_t)(b_row < 0 ? -b_row : b_row);
+    const ptrdiff_t a_row = s.a_row, a_col = s.a_col, c_down = s.turned ? 1 : s.c_row, c_across = s.turned ? s.c_row : 1;
+    s.b_row = b_row;
+    if (b_col != 1 || (m > DIRECT_TILES * TILE_ROWS && spread > DIRECT_SPAN)) {
+        for (size_t j = 0, vecs; j < n; j += vecs * FG_W) {
+            vecs = share(vectors(n - j), TILE_VECS);
+            pack(k, smaller(vecs * FG_W, n - j), b + (ptrdiff_t)j * b_col, b_row, b_col, packed_b + j * k, vecs * FG_W);
+        }
+        b = packed_b;
+        s.b_row = 0;
+    }
+    if (!pack_a) {
+        for (size_t i = 0, rows; i < m; i += rows, a += (ptrdiff_t)rows * a_row, c += (ptrdiff_t)rows * c_down) {
+            rows = share(m - i, TILE_ROWS);
+            stripes[rows - 1](&s, a, b, c);
+        }
+        return;
+    }
     double *const packed_a = packed_b + vectors(n) * FG_W * k;
-    const size_t spread = k * (size_t)(b_row < 0 ? -b_row : b_row);
-    const int pack_a = a_col != 1 && n > 2 * TILE_VECS * FG_W;
-    const int keep_b = b_col == 1 && (m <= 3 * TILE_ROWS || spread <= DIRECT_SPAN || (m < MANY && b_row % 64 != 0));
-
-    for (size_t i0 = 0; i0 < m; i0 += M_BLOCK) {
-        const size_t i_end = smaller(i0 + M_BLOCK, m);
-        double *panel = packed_b;
-        for (size_t j = 0, width; j < n; j += width) {
-            const size_t vecs = share(vectors(n - j), TILE_VECS);
-            width = smaller(vecs * FG_W, n - j);
-            const size_t part = width % FG_W;
-            const double *tile_b = b + (ptrdiff_t)j * b_col;
-            ptrdiff_t tile_b_row = b_row;
-            if (!keep_b || part) {
-                if (i0 == 0)
-                    pack_panel(k, width, tile_b, b_row, b_col, panel);
-                tile_b = panel;
-                tile_b_row = (ptrdiff_t)(vecs * FG_W);
+    const size_t apart = TILE_ROWS * k + FG_W;
+    s.a_row = 1;
+    s.a_col = TILE_ROWS;
+    for (size_t i0 = 0, block; i0 < m; i0 += block, a += (ptrdiff_t)block * a_row, c += (ptrdiff_t)block * c_down) {
+        block = share(m - i0, PACKED_TILES * TILE_ROWS);
+        for (size_t p = 0; p < k; p += PACKED_STEPS) {
+            double *to = packed_a + p * TILE_ROWS;
+            for (size_t i = 0, rows; i < block; i += rows, to += apart) {
+                rows = share(block - i, TILE_ROWS);
+                pack(smaller(k - p, PACKED_STEPS), rows, a + (ptrdiff_t)i * a_row + (ptrdiff_t)p * a_col, a_col, a_row,
+                     to, TILE_ROWS);
             }
-            panel += vecs * FG_W * k;
-
-            double *block = packed_a;
-            for (size_t i = i0, rows; i < i_end; i += rows) {
-                rows = share(i_end - i, TILE_ROWS);
-                const double *const tile_a = a + (ptrdiff_t)i * a_row;
-                double *const tile_c = c + (ptrdiff_t)i * c_row + (ptrdiff_t)j;
-                const tile_function function = tiles[rows - 1][vecs - 1];
-                if (!pack_a) {
-                    function(k, tile_a, a_row, a_col, tile_b, tile_b_row, tile_c, c_row, part);
-                    continue;
-                }
-                if (j == 0)
-                    pack_rows(rows, k, tile_a, a_row, a_col, block);
-                function(k, block, 1, (ptrdiff_t)rows, tile_b, tile_b_row, tile_c, c_row, part);
-                block += rows * k;
+        }
+        for (size_t j = 0; j < n; j += s.n) {
+            const double *from = packed_a, *const panel = b + (ptrdiff_t)(s.b_row ? j : j * k);
+            s.n = smaller(share(vectors(n - j), TILE_VECS) * FG_W, n - j);
+            for (size_t i = 0, rows; i < block; i += rows, from += apart) {
+                rows = share(block - i, TILE_ROWS);
+                stripes[rows - 1](&s, from, panel, c + (ptrdiff_t)i * c_down + (ptrdiff_t)j * c_across);
             }
         }
     }
@@ -275,7 +355,7 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
         gemm_tiny(m, n, k, a, a_row, a_col, b, b_row, b_col, c, c_row);
         return;
     }
-    if (n <= FG_W / 2 && m * k <= FEW && (a_row == 1 || a_col == 1)) { /* most of a tile would be empty */
+    if (n <= FG_W / 2 && m * k <= FEW && a_col == 1) { /* most of a tile would be empty */
         for (size_t j = 0; j < n; j++)
             gemm_column(m, k, a, a_row, a_col, side_by_side(k, b + (ptrdiff_t)j * b_col, b_row, work), c + j,
                         c_row, work + k);
@@ -287,12 +367,26 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
                         c + (ptrdiff_t)i * c_row, 1, work + k);
         return;
     }
+    /* What a step of the sums costs, by vectors of columns and by vectors of rows. */
+    const size_t across = vectors(n), down = vectors(m);
+    const size_t plain = (m + (b_col == 1 ? 0 : PACKING)) * across, other = (n + (a_row == 1 ? 0 : PACKING)) * down;
+    const int turned = other < plain && (double)(plain - other) * (double)k > (double)PACKING * (double)m * (double)across;
+    if (turned) {
+        const double *const left = b;
+        const ptrdiff_t row = b_col, col = b_row;
+        const size_t rows = n;
+        b = a, b_row = a_col, b_col = a_row;
+        a = left, a_row = row, a_col = col;
+        n = m, m = rows;
+    }
     double *const packed_b = work + (ALIGN - (uintptr_t)work / sizeof *work % ALIGN) % ALIGN;
-    for (size_t j = 0; j < n; j += N_BLOCK)
+    const int pack_a = a_col != 1 ? n > XP * TILE_COLS : n > XC && a_row % XB == 0;
+    const size_t wide = pack_a ? N_PACKED : N_BLOCK;
+    for (size_t j = 0; j < n; j += wide)
         for (size_t p = 0; p < k; p += K_BLOCK)
-            gemm_block(m, smaller(n - j, N_BLOCK), smaller(k - p, K_BLOCK), a + (ptrdiff_t)p * a_col, a_row,
-                       a_col, b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row, b_col, c + j, c_row,
-                       packed_b);
+            gemm_block(m, (stripe){smaller(n - j, wide), smaller(k - p, K_BLOCK), a_row, a_col, 0, c_row, turned},
+                       a + (ptrdiff_t)p * a_col, b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row, b_col,
+                       c + (turned ? (ptrdiff_t)j * c_row : (ptrdiff_t)j), pack_a, packed_b);
 }
 
 #endif

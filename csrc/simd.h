@@ -20,14 +20,17 @@
 #define FG_RARE static __attribute__((noinline, cold))
 #define FG_PRAGMA(text) _Pragma(#text)
 #define FG_UNROLL(count) FG_PRAGMA(GCC unroll count)
+#define FG_PREFETCH(p) __builtin_prefetch(p)
 #elif defined(_MSC_VER)
 #define FG_INLINE static __forceinline
 #define FG_RARE static __declspec(noinline)
 #define FG_UNROLL(count)
+#define FG_PREFETCH(p) ((void)(p))
 #else
 #define FG_INLINE static inline
 #define FG_RARE static
 #define FG_UNROLL(count)
+#define FG_PREFETCH(p) ((void)(p))
 #endif
 
 #if defined(FG_ISA_AVX512)
