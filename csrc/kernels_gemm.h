@@ -9,15 +9,37 @@
 
 #include "kernels_matvec.h"
 
+#ifndef XA
+#define XA 12288
+#endif
 #ifndef XW
 #define XW 240
+#endif
+#ifndef X2
 #define X2 96
+#endif
+#ifndef XF
 #define XF 64
+#endif
+#ifndef XD
 #define XD 16384
+#endif
+#ifndef XM
 #define XM 8
+#endif
+#ifndef XP
 #define XP 2
+#endif
+#ifndef XS
+#define XS 16
+#endif
+#ifndef XG
 #define XG 5
+#endif
+#ifndef XC
 #define XC 400
+#endif
+#ifndef XB
 #define XB 1
 #endif
 enum {
@@ -29,7 +51,7 @@ enum {
     N_BLOCK = TILE_COLS > 16 ? XW : X2, /* columns of B that are read for each tile of rows */
     N_PACKED = 960,       /* the same if A is packed */
     PACKED_TILES = XG,     /* tiles of rows that are packed at a time */
-    PACKED_STEPS = 16,    /* and this many terms of each */
+    PACKED_STEPS = XS,    /* and this many terms of each */
     ALIGN = 8,            /* doubles in a cache line */
     TINY = 64,            /* up to so many multiplications, plain loops are faster */
     FEW = 1 << 14,        /* up to so many numbers can be read again for each of a few rows or columns */
@@ -49,6 +71,11 @@ FG_INLINE void tile_sums(int rows, int vecs, size_t k, const double *a, ptrdiff_
         FG_UNROLL(4)
         for (int v = 0; v < vecs; v++)
             bs[v] = part && v == vecs - 1 ? v_load_part(b + v * FG_W, part) : v_load(b + v * FG_W);
+        if (rows == 2 || rows == 3) {
+            FG_UNROLL(4)
+            for (int v = 0; v < vecs; v++)
+                FG_IN_REGISTER(bs[v]); /* else it is loaded again for each row */
+        }
         FG_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             const vd as = v_set1(a[r * a_row]);
@@ -70,12 +97,59 @@ FG_INLINE void add_lanes(double *to, vd x, size_t count)
         v_store(to, v_add(v_load(to), x));
 }
 
-/* C += A B for one tile, or, if `turned`, the transposed of C. */
-FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                    const double *b, ptrdiff_t b_row, double *c, ptrdiff_t c_row, size_t part, int turned)
+/* How many of `left` to take at once: at most `most`, and no very small rest for the last time. */
+static size_t share(size_t left, size_t most)
+{
+    return left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
+}
+
+static size_t vectors(size_t n)
+{
+    return (n + FG_W - 1) / FG_W;
+}
+
+/* What the tiles of a block have in common. */
+typedef struct lie {
+    size_t k;
+    ptrdiff_t a_row, a_col, c_row;
+    int turned; /* the columns of C are its rows */
+} lie;
+
+/* C += the transposed of these sums of a tile. */
+FG_APART void add_turned(int rows, int vecs, double sums[TILE_VECS][TILE_ROWS][FG_W], double *c,
+                         ptrdiff_t c_row, size_t part)
+{
+    for (int v = 0; v < vecs; v++) {
+        const size_t lanes = part && v == vecs - 1 ? part : FG_W;
+        for (int r = 0; r < rows; r += FG_W) {
+            const size_t count = smaller((size_t)(rows - r), FG_W);
+            double *to = c + v * FG_W * c_row + r;
+            if (count <= FG_W / 4) {
+                for (size_t i = 0; i < lanes; i++, to += c_row)
+                    for (size_t j = 0; j < count; j++)
+                        to[j] += sums[v][(size_t)r + j][i];
+                continue;
+            }
+            vd block[FG_W];
+            FG_UNROLL(8)
+            for (int i = 0; i < FG_W; i++)
+                block[i] = r + i < rows ? v_load(sums[v][r + i]) : v_set1(0.0);
+            v_transpose(block);
+            FG_UNROLL(8)
+            for (size_t i = 0; i < FG_W; i++, to += c_row)
+                if (i < lanes)
+                    add_lanes(to, block[i], count);
+        }
+    }
+}
+
+/* C += A B for one tile. */
+FG_INLINE void tile(int rows, int vecs, const lie *of, const double *a, const double *b, ptrdiff_t b_row, double *c,
+                    size_t part)
 {
     vd acc[TILE_ROWS][TILE_VECS];
-    if (k >= FAR && !turned) {
+    const ptrdiff_t c_row = of->c_row;
+    if (of->k >= FAR && !of->turned) {
         FG_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             FG_UNROLL(4)
@@ -90,10 +164,10 @@ FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_r
             acc[r][v] = v_set1(0.0);
     }
     if (part)
-        tile_sums(rows, vecs, k, a, a_row, a_col, b, b_row, part, acc);
+        tile_sums(rows, vecs, of->k, a, of->a_row, of->a_col, b, b_row, part, acc);
     else
-        tile_sums(rows, vecs, k, a, a_row, a_col, b, b_row, 0, acc);
-    if (!turned) {
+        tile_sums(rows, vecs, of->k, a, of->a_row, of->a_col, b, b_row, 0, acc);
+    if (!of->turned) {
         FG_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             FG_UNROLL(4)
@@ -102,93 +176,61 @@ FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_r
         }
         return;
     }
+    double sums[TILE_VECS][TILE_ROWS][FG_W];
     FG_UNROLL(4)
     for (int v = 0; v < vecs; v++) {
-        const size_t lanes = part && v == vecs - 1 ? part : FG_W;
         FG_UNROLL(8)
-        for (int r = 0; r < rows; r += FG_W) {
-            vd block[FG_W];
-            double *to = c + v * FG_W * c_row + r;
-            FG_UNROLL(8)
-            for (int i = 0; i < FG_W; i++)
-                block[i] = r + i < rows ? acc[r + i][v] : v_set1(0.0);
-            v_transpose(block);
-            FG_UNROLL(8)
-            for (size_t i = 0; i < FG_W; i++, to += c_row)
-                if (i < lanes)
-                    add_lanes(to, block[i], rows - r < FG_W ? (size_t)(rows - r) : FG_W);
-        }
+        for (int r = 0; r < rows; r++)
+            v_store(sums[v][r], acc[r][v]);
     }
+    add_turned(rows, vecs, sums, c, c_row, part);
 }
 
-/* How many of `left` to take at once: at most `most`, and no very small rest for the last time. */
-static size_t share(size_t left, size_t most)
-{
-    return left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
-}
+typedef void (*tile_function)(const lie *of, const double *a, const double *b, ptrdiff_t b_row, double *c, size_t part);
 
-static size_t vectors(size_t n)
-{
-    return (n + FG_W - 1) / FG_W;
-}
-
-/* Where the columns of B and C lie: those of B in place, with rows b_row apart, or in packed panels side by side, if
- * b_row is 0. turned: the columns of C are its rows. */
-typedef struct stripe {
-    size_t n, k;
-    ptrdiff_t a_row, a_col, b_row, c_row;
-    int turned;
-} stripe;
-
-/* C += A B for `rows` rows. */
-FG_INLINE void tiles(int rows, const stripe *s, const double *a, const double *b, double *c)
-{
-    const size_t k = s->k;
-    const ptrdiff_t b_col = s->b_row ? 1 : (ptrdiff_t)k, c_col = s->turned ? s->c_row : 1;
-    for (size_t left = s->n, width; left > 0; left -= width) {
-        const size_t vecs = share(vectors(left), TILE_VECS);
-        width = smaller(vecs * FG_W, left);
-        const ptrdiff_t b_row = s->b_row ? s->b_row : (ptrdiff_t)(vecs * FG_W);
-#define TILE(vecs) tile(rows, vecs, k, a, s->a_row, s->a_col, b, b_row, c, s->c_row, width % FG_W, s->turned)
-        if (vecs == 1)
-            TILE(1);
-        else if (vecs == 2)
-            TILE(2);
+#define TILE(rows, vecs)                                                                                     \
+    static void tile_##rows##_##vecs(const lie *of, const double *a, const double *b, ptrdiff_t b_row,       \
+                                     double *c, size_t part)                                                 \
+    {                                                                                                        \
+        tile(rows, vecs, of, a, b, b_row, c, part);                                                          \
+    }
 #if FG_REGISTERS == 32
-        else
-            TILE(3);
+#define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3)
+#define TILES_OF(rows) {tile_##rows##_1, tile_##rows##_2, tile_##rows##_3}
+TILES(7)
+TILES(8)
+#else
+#define TILES(rows) TILE(rows, 1) TILE(rows, 2)
+#define TILES_OF(rows) {tile_##rows##_1, tile_##rows##_2}
 #endif
-#undef TILE
-        b += (ptrdiff_t)width * b_col;
-        c += (ptrdiff_t)width * c_col;
-    }
-}
+TILES(1)
+TILES(2)
+TILES(3)
+TILES(4)
+TILES(5)
+TILES(6)
 
-typedef void (*stripe_function)(const stripe *s, const double *a, const double *b, double *c);
-
-#define STRIPE(rows)                                                                          \
-    static void stripe_##rows(const stripe *s, const double *a, const double *b, double *c)   \
-    {                                                                                         \
-        tiles(rows, s, a, b, c);                                                              \
-    }
-STRIPE(1)
-STRIPE(2)
-STRIPE(3)
-STRIPE(4)
-STRIPE(5)
-STRIPE(6)
+static const tile_function tiles[TILE_ROWS][TILE_VECS] = {
+    TILES_OF(1), TILES_OF(2), TILES_OF(3), TILES_OF(4), TILES_OF(5), TILES_OF(6),
 #if FG_REGISTERS == 32
-STRIPE(7)
-STRIPE(8)
-#endif
-#undef STRIPE
-
-static const stripe_function stripes[TILE_ROWS] = {
-    stripe_1, stripe_2, stripe_3, stripe_4, stripe_5, stripe_6,
-#if FG_REGISTERS == 32
-    stripe_7, stripe_8,
+    TILES_OF(7), TILES_OF(8),
 #endif
 };
+
+/* C += A B for n columns of up to TILE_ROWS rows. The columns of B lie side by side in rows that begin b_row apart,
+ * or, if b_row is 0, in packed panels. */
+FG_INLINE void stripe(const lie *of, size_t rows, size_t n, const double *a, const double *b, ptrdiff_t b_row,
+                      double *c)
+{
+    const tile_function *const function = tiles[rows - 1];
+    const size_t b_col = b_row ? 1 : of->k;
+    const ptrdiff_t c_col = of->turned ? of->c_row : 1;
+    for (size_t j = 0, vecs; j < n; j += vecs * FG_W) {
+        vecs = share(vectors(n - j), TILE_VECS);
+        function[vecs - 1](of, a, b + j * b_col, b_row ? b_row : (ptrdiff_t)(vecs * FG_W), c + (ptrdiff_t)j * c_col,
+                           vecs * FG_W <= n - j ? 0 : n % FG_W);
+    }
+}
 
 /* Copy k rows of `width` numbers to rows that begin `to_row` apart. After the last of them, up to FG_W - 1 numbers
  * more may be written. */
@@ -292,32 +334,32 @@ static void gemm_tiny(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a
 
 /* C += A B, or, if `turned`, the transposed of C, for k <= K_BLOCK. Rows of A and panels of B can be read in place,
  * without packing. B is packed all the same if it is read often and its rows lie far apart. */
-static void gemm_block(size_t m, stripe s, const double *a, const double *b, ptrdiff_t b_row, ptrdiff_t b_col,
-                       double *c, int pack_a, double *packed_b)
+static void gemm_block(lie *of, size_t m, size_t n, const double *a, const double *b, ptrdiff_t b_row,
+                       ptrdiff_t b_col, double *c, int pack_a, double *packed_b)
 {
-    const size_t n = s.n, k = s.k, spread = k * (size_t)(b_row < 0 ? -b_row : b_row);
-    const ptrdiff_t a_row = s.a_row, a_col = s.a_col, c_down = s.turned ? 1 : s.c_row, c_across = s.turned ? s.c_row : 1;
-    s.b_row = b_row;
+    const size_t k = of->k, spread = k * (size_t)(b_row < 0 ? -b_row : b_row);
+    const ptrdiff_t a_row = of->a_row, a_col = of->a_col, down = of->turned ? 1 : of->c_row;
     if (b_col != 1 || (m > DIRECT_TILES * TILE_ROWS && spread > DIRECT_SPAN)) {
         for (size_t j = 0, vecs; j < n; j += vecs * FG_W) {
             vecs = share(vectors(n - j), TILE_VECS);
             pack(k, smaller(vecs * FG_W, n - j), b + (ptrdiff_t)j * b_col, b_row, b_col, packed_b + j * k, vecs * FG_W);
         }
         b = packed_b;
-        s.b_row = 0;
+        b_row = 0;
     }
     if (!pack_a) {
-        for (size_t i = 0, rows; i < m; i += rows, a += (ptrdiff_t)rows * a_row, c += (ptrdiff_t)rows * c_down) {
+        for (size_t i = 0, rows; i < m; i += rows, a += (ptrdiff_t)rows * a_row, c += (ptrdiff_t)rows * down) {
             rows = share(m - i, TILE_ROWS);
-            stripes[rows - 1](&s, a, b, c);
+            stripe(of, rows, n, a, b, b_row, c);
         }
         return;
     }
     double *const packed_a = packed_b + vectors(n) * FG_W * k;
     const size_t apart = TILE_ROWS * k + FG_W;
-    s.a_row = 1;
-    s.a_col = TILE_ROWS;
-    for (size_t i0 = 0, block; i0 < m; i0 += block, a += (ptrdiff_t)block * a_row, c += (ptrdiff_t)block * c_down) {
+    const ptrdiff_t across = of->turned ? of->c_row : 1;
+    of->a_row = 1;
+    of->a_col = TILE_ROWS;
+    for (size_t i0 = 0, block; i0 < m; i0 += block, a += (ptrdiff_t)block * a_row, c += (ptrdiff_t)block * down) {
         block = share(m - i0, PACKED_TILES * TILE_ROWS);
         for (size_t p = 0; p < k; p += PACKED_STEPS) {
             double *to = packed_a + p * TILE_ROWS;
@@ -327,12 +369,12 @@ static void gemm_block(size_t m, stripe s, const double *a, const double *b, ptr
                      to, TILE_ROWS);
             }
         }
-        for (size_t j = 0; j < n; j += s.n) {
-            const double *from = packed_a, *const panel = b + (ptrdiff_t)(s.b_row ? j : j * k);
-            s.n = smaller(share(vectors(n - j), TILE_VECS) * FG_W, n - j);
+        for (size_t j = 0, width; j < n; j += width) {
+            const double *from = packed_a, *const panel = b + (b_row ? j : j * k);
+            width = smaller(share(vectors(n - j), TILE_VECS) * FG_W, n - j);
             for (size_t i = 0, rows; i < block; i += rows, from += apart) {
                 rows = share(block - i, TILE_ROWS);
-                stripes[rows - 1](&s, from, panel, c + (ptrdiff_t)i * c_down + (ptrdiff_t)j * c_across);
+                stripe(of, rows, width, from, panel, b_row, c + (ptrdiff_t)i * down + (ptrdiff_t)j * across);
             }
         }
     }
@@ -371,6 +413,22 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
     const size_t across = vectors(n), down = vectors(m);
     const size_t plain = (m + (b_col == 1 ? 0 : PACKING)) * across, other = (n + (a_row == 1 ? 0 : PACKING)) * down;
     const int turned = other < plain && (double)(plain - other) * (double)k > (double)PACKING * (double)m * (double)across;
+    const size_t rest = (turned ? m : n) % FG_W;
+    const size_t along = turned ? n : m;
+    if (rest <= FG_W / 4 && (turned ? m : n) > FG_W && along * k <= FEW
+        && (turned ? b_row == 1 || b_col == 1 : a_row == 1 || a_col == 1)) {
+        for (size_t i = 0; i < rest; i++) {
+            if (turned) {
+                m--;
+                gemm_column(n, k, b, b_col, b_row, side_by_side(k, a + (ptrdiff_t)m * a_row, a_col, work),
+                            c + (ptrdiff_t)m * c_row, 1, work + k);
+            } else {
+                n--;
+                gemm_column(m, k, a, a_row, a_col, side_by_side(k, b + (ptrdiff_t)n * b_col, b_row, work), c + n,
+                            c_row, work + k);
+            }
+        }
+    }
     if (turned) {
         const double *const left = b;
         const ptrdiff_t row = b_col, col = b_row;
@@ -380,13 +438,16 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
         n = m, m = rows;
     }
     double *const packed_b = work + (ALIGN - (uintptr_t)work / sizeof *work % ALIGN) % ALIGN;
-    const int pack_a = a_col != 1 ? n > XP * TILE_COLS : n > XC && a_row % XB == 0;
+    const size_t steps = smaller(k, K_BLOCK) * (size_t)(a_col < 0 ? -a_col : a_col);
+    const int pack_a = a_col != 1 ? n > XP * TILE_COLS && steps > XA : n > XC && a_row % XB == 0;
     const size_t wide = pack_a ? N_PACKED : N_BLOCK;
     for (size_t j = 0; j < n; j += wide)
-        for (size_t p = 0; p < k; p += K_BLOCK)
-            gemm_block(m, (stripe){smaller(n - j, wide), smaller(k - p, K_BLOCK), a_row, a_col, 0, c_row, turned},
-                       a + (ptrdiff_t)p * a_col, b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row, b_col,
+        for (size_t p = 0; p < k; p += K_BLOCK) {
+            lie of = {smaller(k - p, K_BLOCK), a_row, a_col, c_row, turned};
+            gemm_block(&of, m, smaller(n - j, wide), a + (ptrdiff_t)p * a_col,
+                       b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row, b_col,
                        c + (turned ? (ptrdiff_t)j * c_row : (ptrdiff_t)j), pack_a, packed_b);
+        }
 }
 
 #endif
