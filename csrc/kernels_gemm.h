@@ -3,62 +3,32 @@
  * As in BLIS (Van Zee and van de Geijn, 2015): a tile of C stays in registers during the sum over a block of k. What
  * the tiles of a block share stays in the caches near the processor: either the rows of A in the first level and the
  * columns of B in the second, or, where A must be packed, a panel of B in the first and the rows of A in the second.
- * A sum takes its terms in order, K_BLOCK of them at a time, so it does not depend on the tile that it is in. */
+ * A sum takes its terms in order, at most K_BLOCK of them at a time, so it does not depend on the tile that it is in. */
 #ifndef FG_KERNELS_GEMM_H
 #define FG_KERNELS_GEMM_H
 
 #include "kernels_matvec.h"
 
-#ifndef XA
-#define XA 12288
-#endif
-#ifndef XW
-#define XW 240
-#endif
-#ifndef X2
-#define X2 96
-#endif
-#ifndef XF
-#define XF 64
-#endif
-#ifndef XD
-#define XD 16384
-#endif
-#ifndef XM
-#define XM 8
-#endif
-#ifndef XP
-#define XP 2
-#endif
-#ifndef XS
-#define XS 16
-#endif
-#ifndef XG
-#define XG 5
-#endif
-#ifndef XC
-#define XC 400
-#endif
-#ifndef XB
-#define XB 1
-#endif
 enum {
     /* the accumulators of a tile, a row of B and a number of A together fill the registers */
     TILE_ROWS = FG_REGISTERS == 32 ? 8 : 6,
     TILE_VECS = FG_REGISTERS == 32 ? 3 : 2,
     TILE_COLS = TILE_VECS * FG_W,
+    WIDE = TILE_COLS > 16,        /* whether a panel of B is too large for the first-level cache */
     K_BLOCK = 256,
-    N_BLOCK = TILE_COLS > 16 ? XW : X2, /* columns of B that are read for each tile of rows */
-    N_PACKED = 960,       /* the same if A is packed */
-    PACKED_TILES = XG,     /* tiles of rows that are packed at a time */
-    PACKED_STEPS = XS,    /* and this many terms of each */
-    ALIGN = 8,            /* doubles in a cache line */
-    TINY = 64,            /* up to so many multiplications, plain loops are faster */
-    FEW = 1 << 14,        /* up to so many numbers can be read again for each of a few rows or columns */
-    DIRECT_SPAN = XD, /* B is not packed if its rows lie within so many numbers, */
-    DIRECT_TILES = XM,     /* or if so few tiles of rows read it */
-    PACKING = 5,          /* to pack or transpose a vector takes as long as so many multiply-adds */
-    FAR = XF              /* for so many terms it is worth the time to ask for C early */
+    N_BLOCK = WIDE ? 240 : 96,    /* columns of B that each tile of rows reads in turn */
+    N_PACKED = 1024,              /* the same if A is packed */
+    PACKED_TILES = 5,             /* tiles of rows that are packed at a time, */
+    PACKED_STEPS = 16,            /* and how many terms of each */
+    ALIGN = 8,                    /* doubles in a cache line */
+    TINY = 64,                    /* up to so many multiplications, plain loops are faster */
+    FEW = 1 << 14,                /* up to so many numbers can be read again for each of a few rows or columns */
+    DIRECT_SPAN = 10240,          /* what lies within so many numbers is not packed */
+    DIRECT_TILES = 8,             /* nor is B for so few tiles of rows, */
+    DIRECT_COLS = 2 * TILE_COLS,  /* nor A for so few columns, or, if its rows are in one piece, for so many: */
+    DIRECT_ROW_COLS = WIDE ? 1 << 30 : 400,
+    PACKING = 5,                  /* to pack or to turn a vector takes as long as so many multiply-adds */
+    FAR = 64                      /* for so many terms it is worth while to ask for C early */
 };
 
 /* acc += A B for one tile of `rows` rows and `vecs` vectors; b has its vectors side by side. If `part` is not
@@ -109,11 +79,11 @@ static size_t vectors(size_t n)
 }
 
 /* What the tiles of a block have in common. */
-typedef struct lie {
+typedef struct common {
     size_t k;
     ptrdiff_t a_row, a_col, c_row;
-    int turned; /* the columns of C are its rows */
-} lie;
+    int turned; /* the transposed of C is meant, though c_row is that of C */
+} common;
 
 /* C += the transposed of these sums of a tile. */
 FG_APART void add_turned(int rows, int vecs, double sums[TILE_VECS][TILE_ROWS][FG_W], double *c,
@@ -144,7 +114,7 @@ FG_APART void add_turned(int rows, int vecs, double sums[TILE_VECS][TILE_ROWS][F
 }
 
 /* C += A B for one tile. */
-FG_INLINE void tile(int rows, int vecs, const lie *of, const double *a, const double *b, ptrdiff_t b_row, double *c,
+FG_INLINE void tile(int rows, int vecs, const common *of, const double *a, const double *b, ptrdiff_t b_row, double *c,
                     size_t part)
 {
     vd acc[TILE_ROWS][TILE_VECS];
@@ -186,10 +156,10 @@ FG_INLINE void tile(int rows, int vecs, const lie *of, const double *a, const do
     add_turned(rows, vecs, sums, c, c_row, part);
 }
 
-typedef void (*tile_function)(const lie *of, const double *a, const double *b, ptrdiff_t b_row, double *c, size_t part);
+typedef void (*tile_function)(const common *of, const double *a, const double *b, ptrdiff_t b_row, double *c, size_t part);
 
 #define TILE(rows, vecs)                                                                                     \
-    static void tile_##rows##_##vecs(const lie *of, const double *a, const double *b, ptrdiff_t b_row,       \
+    static void tile_##rows##_##vecs(const common *of, const double *a, const double *b, ptrdiff_t b_row,       \
                                      double *c, size_t part)                                                 \
     {                                                                                                        \
         tile(rows, vecs, of, a, b, b_row, c, part);                                                          \
@@ -219,7 +189,7 @@ static const tile_function tiles[TILE_ROWS][TILE_VECS] = {
 
 /* C += A B for n columns of up to TILE_ROWS rows. The columns of B lie side by side in rows that begin b_row apart,
  * or, if b_row is 0, in packed panels. */
-FG_INLINE void stripe(const lie *of, size_t rows, size_t n, const double *a, const double *b, ptrdiff_t b_row,
+FG_INLINE void stripe(const common *of, size_t rows, size_t n, const double *a, const double *b, ptrdiff_t b_row,
                       double *c)
 {
     const tile_function *const function = tiles[rows - 1];
@@ -334,12 +304,12 @@ static void gemm_tiny(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a
 
 /* C += A B, or, if `turned`, the transposed of C, for k <= K_BLOCK. Rows of A and panels of B can be read in place,
  * without packing. B is packed all the same if it is read often and its rows lie far apart. */
-static void gemm_block(lie *of, size_t m, size_t n, const double *a, const double *b, ptrdiff_t b_row,
+static void gemm_block(common *of, size_t m, size_t n, const double *a, const double *b, ptrdiff_t b_row,
                        ptrdiff_t b_col, double *c, int pack_a, double *packed_b)
 {
-    const size_t k = of->k, spread = k * (size_t)(b_row < 0 ? -b_row : b_row);
+    const size_t k = of->k, span = k * (size_t)(b_row < 0 ? -b_row : b_row);
     const ptrdiff_t a_row = of->a_row, a_col = of->a_col, down = of->turned ? 1 : of->c_row;
-    if (b_col != 1 || (m > DIRECT_TILES * TILE_ROWS && spread > DIRECT_SPAN)) {
+    if (b_col != 1 || b_row == 0 || (m > DIRECT_TILES * TILE_ROWS && span > DIRECT_SPAN)) {
         for (size_t j = 0, vecs; j < n; j += vecs * FG_W) {
             vecs = share(vectors(n - j), TILE_VECS);
             pack(k, smaller(vecs * FG_W, n - j), b + (ptrdiff_t)j * b_col, b_row, b_col, packed_b + j * k, vecs * FG_W);
@@ -409,26 +379,11 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
                         c + (ptrdiff_t)i * c_row, 1, work + k);
         return;
     }
-    /* What a step of the sums costs, by vectors of columns and by vectors of rows. */
+    /* What a step of the sums costs, with vectors of columns and with vectors of rows. */
     const size_t across = vectors(n), down = vectors(m);
     const size_t plain = (m + (b_col == 1 ? 0 : PACKING)) * across, other = (n + (a_row == 1 ? 0 : PACKING)) * down;
-    const int turned = other < plain && (double)(plain - other) * (double)k > (double)PACKING * (double)m * (double)across;
-    const size_t rest = (turned ? m : n) % FG_W;
-    const size_t along = turned ? n : m;
-    if (rest <= FG_W / 4 && (turned ? m : n) > FG_W && along * k <= FEW
-        && (turned ? b_row == 1 || b_col == 1 : a_row == 1 || a_col == 1)) {
-        for (size_t i = 0; i < rest; i++) {
-            if (turned) {
-                m--;
-                gemm_column(n, k, b, b_col, b_row, side_by_side(k, a + (ptrdiff_t)m * a_row, a_col, work),
-                            c + (ptrdiff_t)m * c_row, 1, work + k);
-            } else {
-                n--;
-                gemm_column(m, k, a, a_row, a_col, side_by_side(k, b + (ptrdiff_t)n * b_col, b_row, work), c + n,
-                            c_row, work + k);
-            }
-        }
-    }
+    const int turned = other < plain
+                    && (double)(plain - other) * (double)k > (double)PACKING * (double)m * (double)across;
     if (turned) {
         const double *const left = b;
         const ptrdiff_t row = b_col, col = b_row;
@@ -437,17 +392,26 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
         a = left, a_row = row, a_col = col;
         n = m, m = rows;
     }
-    double *const packed_b = work + (ALIGN - (uintptr_t)work / sizeof *work % ALIGN) % ALIGN;
-    const size_t steps = smaller(k, K_BLOCK) * (size_t)(a_col < 0 ? -a_col : a_col);
-    const int pack_a = a_col != 1 ? n > XP * TILE_COLS && steps > XA : n > XC && a_row % XB == 0;
-    const size_t wide = pack_a ? N_PACKED : N_BLOCK;
-    for (size_t j = 0; j < n; j += wide)
-        for (size_t p = 0; p < k; p += K_BLOCK) {
-            lie of = {smaller(k - p, K_BLOCK), a_row, a_col, c_row, turned};
-            gemm_block(&of, m, smaller(n - j, wide), a + (ptrdiff_t)p * a_col,
-                       b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row, b_col,
-                       c + (turned ? (ptrdiff_t)j * c_row : (ptrdiff_t)j), pack_a, packed_b);
+    const ptrdiff_t c_col = turned ? c_row : 1;
+    size_t rest = n % FG_W; /* columns for which a vector would be almost empty */
+    if (rest <= FG_W / 4 && n > FG_W && m * k <= FEW && (a_row == 1 || a_col == 1))
+        for (; rest > 0; rest--) {
+            n--;
+            gemm_column(m, k, a, a_row, a_col, side_by_side(k, b + (ptrdiff_t)n * b_col, b_row, work),
+                        c + (ptrdiff_t)n * c_col, turned ? 1 : c_row, work + k);
         }
+    double *const packed_b = work + (ALIGN - (uintptr_t)work / sizeof *work % ALIGN) % ALIGN;
+    const size_t span = smaller(k, K_BLOCK) * (size_t)(a_col < 0 ? -a_col : a_col);
+    const int pack_a = a_col == 1 ? n > DIRECT_ROW_COLS : n > DIRECT_COLS && span > DIRECT_SPAN;
+    for (size_t j = 0, width; j < n; j += width) {
+        width = smaller(share(vectors(n - j), (pack_a ? N_PACKED : N_BLOCK) / FG_W) * FG_W, n - j);
+        for (size_t p = 0, depth; p < k; p += depth) {
+            depth = share(k - p, K_BLOCK);
+            common of = {depth, a_row, a_col, c_row, turned};
+            gemm_block(&of, m, width, a + (ptrdiff_t)p * a_col, b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row,
+                       b_col, c + (ptrdiff_t)j * c_col, pack_a, packed_b);
+        }
+    }
 }
 
 #endif
