@@ -111,8 +111,9 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
 int fg_block_apply(fg_tape *t, fg_id i, int some, size_t *done);
 
 /* Which operands: those that a sweep has to visit, which leaves out leaves and constants; those that gradients flow to,
- * which leaves out constants; or all. */
-typedef enum fg_which { FG_VISITED, FG_FLOWN_TO, FG_ALL } fg_which;
+ * which leaves out constants; those that they might flow to if the numbers were others, by which an FG_TAKE decides; or
+ * all. */
+typedef enum fg_which { FG_VISITED, FG_FLOWN_TO, FG_MAY_FLOW_TO, FG_ALL } fg_which;
 
 /* Mark the operands of block node i and nothing between. Of an FG_CALL, constants are left out in any case. */
 void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which);

@@ -58,8 +58,7 @@ static int take_data(fg_program *p, const fg_slots *t, fg_record *r)
     return other;
 }
 
-/* Compute the nodes from i to before `end`; *next: the one after the last. */
-static int run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next)
+int fg_program_run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next)
 {
     fg_tape *const t = &p->body;
     const uint8_t *const ops = t->op;
@@ -115,7 +114,7 @@ static int run(fg_program *p, int lenient)
     p->ready = 0;
     for (fg_id i = p->area + (p->area > 0) + 1; i < n;) {
         const fg_id end = n - i < CHUNK ? n : i + CHUNK;
-        const int status = run_nodes(p, &slots, i, end, &i);
+        const int status = fg_program_run_nodes(p, &slots, i, end, &i);
         if (status != FG_OK)
             return status;
         if (i < n && wants_stop(&p->body))
@@ -307,7 +306,7 @@ static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, c
 static void find_reached(fg_program *p, fg_id count, uint64_t *bits)
 {
     int hooked;
-    const fg_id last = p->area >> 6, found = fg_sweep_reach(&p->body, p->outputs, count, FG_FLOWN_TO, p->words,
+    const fg_id last = p->area >> 6, found = fg_sweep_reach(&p->body, p->outputs, count, FG_MAY_FLOW_TO, p->words,
                                                              p->masks, &hooked);
     memset(bits, 0, FG_MARKS_WORDS((size_t)p->area + 1) * sizeof *bits);
     for (fg_id k = 0; k < found; k++)
@@ -406,7 +405,7 @@ static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
         const fg_callee *const called = fg_tape_callee(t, fg_tape_record(t, p->at));
         return called->steps->fault(called, x, k, status);
     }
-    if (op != FG_MAP) {
+    if (op != FG_MAP && op != FG_TAKE) {
         fg_id count;
         const fg_id *const ids = fg_tape_operands(t, p->at, &count);
         for (fg_id j = 0; j < count; j++)
@@ -415,6 +414,11 @@ static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
         return op;
     }
     fg_record *const r = fg_tape_record(t, p->at);
+    if (op == FG_TAKE) {
+        x[0] = t->data[fg_record_slot(r, fg_record_view(r, 1), 0, p->element)];
+        *k = (int32_t)(r->k == FG_TAKE_EACH ? fg_record_view(r, 0)->cols : fg_record_view(r, 0)->rows);
+        return op;
+    }
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         const fg_id row = p->element / r->cols, col = p->element % r->cols;

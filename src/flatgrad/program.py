@@ -132,16 +132,7 @@ class Compiled:
             return self.fn(*args, **kwargs)
         leaves = []
         key = self._key(args, kwargs, leaves)
-        program = self._programs.get(key)
-        if program is None:
-            self._misses += 1
-            program = Program(self.fn, args, kwargs, self._is_static)
-            self._programs[key] = program
-            if len(self._programs) > MOST_PROGRAMS:
-                self._programs.popitem(last=False)
-        else:
-            self._hits += 1
-            self._programs.move_to_end(key)
+        program = self._find(key) or self._record(key, args, kwargs)
         result = program(leaves)
         if self.check:
             plain = self.fn(*[x if self._is_static(k) or self._is_static(k - len(args)) else as_nodes(x)
@@ -149,6 +140,22 @@ class Compiled:
                             **{name: x if self._is_static(name) else as_nodes(x) for name, x in kwargs.items()})
             compare(self, program, leaves, result, plain)
         return result
+
+    def _find(self, key):
+        """The program for arguments of that structure, if there is one."""
+        program = self._programs.get(key)
+        if program is not None:
+            self._hits += 1
+            self._programs.move_to_end(key)
+        return program
+
+    def _record(self, key, args, kwargs):
+        """A new program, which is kept."""
+        self._misses += 1
+        program = self._programs[key] = Program(self.fn, args, kwargs, self._is_static)
+        if len(self._programs) > MOST_PROGRAMS:
+            self._programs.popitem(last=False)
+        return program
 
     def _is_static(self, name):
         return name in self.static_argnums or name in self.static_argnames
@@ -270,6 +277,7 @@ class Program:
         outputs = []
         self.template = output_template("the result", result, outputs)
         self.core = recording.program(outputs) if outputs else None   # or it is a constant
+        self.batches = OrderedDict()   # what loops.py has made of it for batches
 
     def __call__(self, operands):
         return filled(self.template, self.core(operands) if self.core is not None else [])

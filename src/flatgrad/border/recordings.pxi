@@ -3,7 +3,7 @@
 # A program captures what lies below the recording's floor. What may not be done while a program is recorded is refused
 # in tracing.pxi.
 #
-# Uses callees, contexts, entries, handles, messages, numbers, operands, programs, python, tape, tracing.
+# Uses callees, contexts, entries, handles, messages, numbers, operands, programs, python, tape, tracing, views.
 
 cdef tuple shape_tuple(object x):
     return x.shape if type(x) is Tensor else ()
@@ -64,6 +64,27 @@ class _Recording(_Recorder):
 def _is_recording():
     """Whether a program is recorded in this context."""
     return recordings != 0 and current_recorder() != NULL
+
+
+def _stand_in(x, bint requires_grad=True):
+    """For our modules: a new leaf with the number of a Value, or a Tensor of leaves with those of a Tensor, for a
+    recording to begin with; also within another recording, which refuses to give the numbers."""
+    cdef fg_id i, j, first
+    cdef Tensor made, t
+    cdef fg_view view
+    if type(x) is not Tensor:
+        reserve(1, 0)
+        return handle_of(fg_tape_push_leaf(&tape, tape.data[(<Value?>x).id]))
+    t = <Tensor>x
+    made = new_tensor(t.rows, t.cols, t.ndim, False, not requires_grad)
+    reserve(made.rows * made.cols + 1, 0)
+    first = fg_tape_push_leaves(&tape, made.rows * made.cols)
+    view = view_of(t)   # now: making room may have moved it
+    for i in range(made.rows):
+        for j in range(made.cols):
+            tape.data[first + i * made.cols + j] = tape.data[slot_in(&view, i, j)]
+    tie_run(made.run, fg_tape_push_run(&tape, made.rows * made.cols))
+    return made
 
 
 cdef int set_inputs(_Recorder recorder, list inputs) except -1:
