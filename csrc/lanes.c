@@ -433,8 +433,9 @@ static int wants(const fg_callee *c, fg_id k)
     return 0;
 }
 
-/* Of some samples, the operands that l->live names. */
-static void mark_samples(const fg_lanes *l, const fg_tape *t, fg_record *r, size_t count, fg_marks *marks, int leaves)
+/* Of `count` samples, those in l->samples, the operands that have a bit in `flown_to`. */
+static void mark_samples(const fg_lanes *l, const fg_tape *t, fg_record *r, size_t count, const uint64_t *flown_to,
+                         fg_marks *marks, int leaves)
 {
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
@@ -451,7 +452,7 @@ static void mark_samples(const fg_lanes *l, const fg_tape *t, fg_record *r, size
             for (fg_id e = 0; e < s.count; e++) {
                 const fg_id at = (l->varies[v] ? l->samples[n] * s.count : 0) + e;
                 const fg_id i = dense ? view->base + at : slot_at(r, view, at);
-                if (has(l->live, s.first + e) && (leaves || !fg_op_is_leaf(t->op[i])))
+                if (has(flown_to, s.first + e) && (leaves || !fg_op_is_leaf(t->op[i])))
                     fg_marks_add(marks, i);
             }
     }
@@ -460,15 +461,20 @@ static void mark_samples(const fg_lanes *l, const fg_tape *t, fg_record *r, size
 static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves)
 {
     fg_lanes *const l = lanes_of(c);
-    const asked a = {NULL, first, all ? NULL : t->marks.word, 0, 0};
+    const asked a = {NULL, first, t->marks.word, 0, 0};
     fg_id n_outputs;
+    if (all) {
+        all_samples(l);
+        mark_samples(l, t, r, l->n_samples, l->program->used, marks, leaves);
+        return;
+    }
     memset(l->done, 0, l->n_samples);
     for (;;) {
         const size_t count = next_samples(l, &a, &n_outputs);
         if (count == 0)
             break;
         find_operands(l, n_outputs);
-        mark_samples(l, t, r, count, marks, leaves);
+        mark_samples(l, t, r, count, l->live, marks, leaves);
     }
 }
 

@@ -837,7 +837,7 @@ static int allocate(fg_mem *mem, void *array, size_t count, size_t size)
 /* How many lanes: so many that the numbers stay near, and that as few as possible have no sample. */
 static size_t choose_lanes(size_t slots, size_t samples, size_t most)
 {
-    enum { NEAR = 1 << 16, LEAST = 8, MOST = 256 }; /* numbers */
+    enum { NEAR = 1 << 17, LEAST = 8, MOST = 1024 }; /* numbers, of which there are as many gradients */
     if (most == 0) {
         most = NEAR / (slots + 1);
         most = most < LEAST ? LEAST : most > MOST ? MOST : most;
@@ -990,7 +990,8 @@ void fg_batch_go_by(fg_batch *b, const uint64_t *live)
 
 void fg_batch_clear(fg_batch *b)
 {
-    memset(b->grad, 0, b->slots * b->lanes * sizeof *b->grad);
+    if (b->slots > 0)
+        memset(b->grad, 0, b->slots * b->lanes * sizeof *b->grad);
     memset(b->sums, 0, b->body->n * sizeof *b->sums);
 }
 

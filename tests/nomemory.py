@@ -82,6 +82,12 @@ called = program([c])[0]
 saved_program = program.__reduce__()
 body = saved_program[1][0]
 saved_body = body.__reduce__()
+rowed = _core._Recording([one])
+with rowed:
+    rowed_results = [(one * a).log() + u @ u, u * one]
+batch = rowed.program(rowed_results).mapped(3, [True])
+lanes = batch.__reduce__()[1][0]
+saved_lanes = lanes.__reduce__()
 """
 
 # name -> calls. "Class.member" is a member, anything else a function of the module; what follows a blank is a note.
@@ -231,6 +237,13 @@ CASES = {
     "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
+    "_Program.mapped": "program.mapped(5, [True])",
+    "_Program.__call__ of a batch": "batch([u])",
+    "_Program.__call__ of a batch, domain": "raises(batch, [[-1.0, 1.0, 1.0]])",
+    "_Program.__call__ of a batch, backward": "batch([u])[0].sum().backward()",
+    "_Program.__call__ of a batch, part": "batch([u])[0][1]._local_grads",
+    "_Lanes.__reduce__": "lanes.__reduce__()", "_restore_lanes": "saved_lanes[0](*saved_lanes[1])",
+    "_stand_in": "_core._stand_in(a)", "_stand_in of a Tensor": "_core._stand_in(t)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
     "pickle of a call": "pickled([called, program])", "deepcopy of a call": "copy.deepcopy([called, program])",
     "Parameters": "_core.Parameters(iter([*values, u, a, a]))",
@@ -299,7 +312,7 @@ def missing():
     wanted = {name for name, x in vars(_core).items()
               if callable(x) and getattr(x, "__module__", None) in (_core.__name__, "flatgrad")} - LEFT_OUT
     for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute,
-                _core._Program, _core._Body):
+                _core._Program, _core._Body, _core._Lanes):
         wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
                    if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}
     return sorted(wanted - LEFT_OUT - have)

@@ -507,3 +507,47 @@ def test_while_ids_move(moves, nothing_left_behind):
     close(found[1], found[0])
     close(found[2], found[0])
     del m, one, f, loss
+
+
+def test_ctrl_c_in_lanes():
+    import signal
+    if sys.platform == "win32":
+        pytest.skip("no signals from another process")
+
+    class Stop(Exception):
+        pass
+
+    def stop(*args):
+        raise Stop
+
+    w = Value(1.0)
+
+    def chain(x):
+        for _ in range(300):
+            x = (x * w).tanh()
+        return x
+
+    f, x = vmap(flatgrad.compile(chain)), Tensor(np.linspace(-1.0, 1.0, 20_000))
+    want = f(x)
+    want.sum().backward()
+    gradients = x.grad.copy(), w.grad
+    old = signal.signal(signal.SIGINT, stop)
+    try:
+        for delay in (0.1, 0.15, 0.2):
+            sender = subprocess.Popen([sys.executable, "-c", f"import os, signal, time; time.sleep({delay}); "
+                                                             f"os.kill({os.getpid()}, signal.SIGINT)"])
+            with pytest.raises(Stop):
+                while True:
+                    x.data = -x.data   # so that nothing is up to date
+                    out = f(x)
+                    out.sum().backward()
+            sender.wait()
+            x.data = np.linspace(-1.0, 1.0, 20_000)
+            clear([w, x])
+            out = f(x)
+            assert out.tolist() == want.tolist()
+            out.sum().backward()
+            assert x.grad.tolist() == gradients[0].tolist() and w.grad == gradients[1]
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert _core._check()

@@ -271,8 +271,8 @@ def _restore_body(_Run operands, _Run results not None, segments):
 def _restore_lanes(_Body body not None, varies, n_samples, counts):
     """The program for a batch that _Lanes.__reduce__ describes. Raises ValueError for anything else."""
     cdef int64_t total = 0
-    if body.callee == NULL or type(varies) is not tuple or len(varies) != <Py_ssize_t>body.callee.n_segments or not all([
-            type(x) is bool for x in varies]):
+    if (body.callee == NULL or type(varies) is not tuple or len(varies) != <Py_ssize_t>body.callee.n_segments
+            or not all([type(x) is bool for x in varies])):
         damaged(f"which operands of a program vary: {describe(varies)}")
     if type(n_samples) is not int or not 0 < n_samples < MOST_NODES:
         damaged(f"a program for {describe(n_samples)} samples")
