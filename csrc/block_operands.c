@@ -72,9 +72,12 @@ void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which
     }
     fg_operands o;
     fg_tape_views(t, i, &o);
-    if (which == FG_VISITED && fg_tape_op(t, i) == FG_TAKE) {
-        mark_sources(t, fg_tape_record(t, i), NULL, marks, 0);
-        return;
+    if (which != FG_ALL && fg_tape_op(t, i) == FG_TAKE) {
+        if (which == FG_VISITED) {
+            mark_sources(t, fg_tape_record(t, i), NULL, marks, 0);
+            return;
+        }
+        o.count = 1; /* without the positions */
     }
     for (fg_id v = 0; v < o.count; v++)
         if (which == FG_ALL || !(o.view[v].flags & FG_VIEW_CONSTANT))

@@ -21,6 +21,7 @@
 #include "kernels_softmax.h"
 #include "kernels_optimizers.h"
 #include "kernels_norms.h"
+#include "kernels_batch.h"
 
 const fg_kernels FG_KERNELS = {
     .isa = FG_ISA,
@@ -44,4 +45,9 @@ const fg_kernels FG_KERNELS = {
     .power_sum = power_sum,
     .scale = scale,
     .clip = clip,
+    .mul_add = mul_add,
+    .lane_dot = lane_dot,
+    .lane_softmax = lane_softmax,
+    .lane_logsumexp = lane_logsumexp,
+    .lane_log_softmax = lane_log_softmax,
 };

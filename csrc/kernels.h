@@ -77,6 +77,15 @@ typedef struct fg_kernels {
     /* dx[i] += a * exp(x[i] - shift): the reverse of logsumexp, whose value is `shift`. */
     void (*exp_axpy)(size_t n, double a, const double *x, double shift, double *dx);
 
+    /* One sample in each of `lanes` lanes, a multiple of 8; element j of an operand is at x + j * step, of the results
+     * lanes apart. z += x * y; z += the dot product of k elements; softmax and its like of n elements. */
+    void (*mul_add)(size_t n, const double *x, const double *y, double *z);
+    void (*lane_dot)(size_t lanes, size_t k, const double *x, ptrdiff_t x_step, const double *y, ptrdiff_t y_step,
+                     double *z);
+    void (*lane_softmax)(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z);
+    void (*lane_logsumexp)(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z);
+    void (*lane_log_softmax)(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z);
+
     /* One update of n parameters p from their gradients g, by PyTorch's rules. `state` are the rule's arrays, NULL
      * for one that it goes without: SGD's and RMSprop's momentum, Adam's largest v, RMSprop's mean. Without weight
      * decay p is not added to g, not even times 0. */

@@ -19,8 +19,7 @@ static int wants_stop(const fg_tape *t)
 
 /* ---- forward ---- */
 
-/* Compute the nodes from i to before `end`; *next: the one after the last. */
-static int run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next)
+int fg_program_run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next)
 {
     fg_tape *const t = &p->body;
     const uint8_t *const ops = t->op;
@@ -74,7 +73,7 @@ int fg_program_run(fg_program *p, int lenient)
     p->ready = 0;
     for (fg_id i = p->area + (p->area > 0) + 1; i < n;) {
         const fg_id end = n - i < CHUNK ? n : i + CHUNK;
-        const int status = run_nodes(p, &slots, i, end, &i);
+        const int status = fg_program_run_nodes(p, &slots, i, end, &i);
         if (status != FG_OK)
             return status;
         if (i < n && wants_stop(&p->body))

@@ -67,6 +67,12 @@ int64_t fg_program_expand(const fg_program *p, fg_tape *t);
 /* Compute the body. lenient: numbers outside of an operation's domain are no fault. FG_OK, FG_E_INTERRUPTED, or the
  * status of a row, and then p->at is the node at fault. */
 int fg_program_run(fg_program *p, int lenient);
+/* The same program once more, with a body of its own; nobody holds it. *fail_after: as in fg_mem. FG_OK or FG_E_MEMORY. */
+int fg_program_copy(const fg_program *p, int64_t *fail_after, fg_program **made);
+
+/* Compute the nodes of the body from i to before `end`; *next: the one after the last. What fg_callee_steps.forward
+ * returns. Precondition: neither is among the results of an instruction. */
+int fg_program_run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next);
 
 /* Free a program that nobody holds. */
 void fg_program_free(fg_program *p);

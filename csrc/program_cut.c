@@ -592,3 +592,41 @@ int64_t fg_program_expand(const fg_program *p, fg_tape *t)
     }
     return base;
 }
+
+int fg_program_copy(const fg_program *p, int64_t *fail_after, fg_program **made)
+{
+    const fg_id n_segments = p->callee.n_segments, n_results = p->callee.n_results;
+    fg_mem mem;
+    void *place = NULL;
+    fg_mem_init(&mem);
+    mem.fail_after = *fail_after;
+    int status = fg_mem_resize(&mem, &place, 0, 1, sizeof **made);
+    if (status == FG_OK) {
+        fg_program *const q = place;
+        *q = (fg_program){.callee = {.steps = &fg_program_steps}, .area = p->area};
+        status = fg_tape_init_closed(&q->body, p->body.kernels, &mem, p->body.n - 1, p->body.npool);
+        if (status == FG_OK)
+            status = allocate(&q->body.mem, &q->callee.segments, n_segments, sizeof *q->callee.segments);
+        q->callee.n_segments = status == FG_OK ? n_segments : 0;
+        if (status == FG_OK)
+            status = allocate(&q->body.mem, &q->results, n_results, sizeof *q->results);
+        q->callee.n_results = status == FG_OK ? n_results : 0;
+        if (status == FG_OK) {
+            q->body.stop = p->body.stop;
+            memcpy(q->results, p->results, n_results * sizeof *q->results);
+            if (n_segments > 0)
+                memcpy(q->callee.segments, p->callee.segments, n_segments * sizeof *q->callee.segments);
+            status = fg_program_expand(p, &q->body) < 0 ? FG_E_MEMORY : allocate_program(q);
+        }
+        mem.fail_after = q->body.mem.fail_after;
+        q->body.mem.fail_after = -1;
+        if (status < 0) {
+            fg_program_free(q);
+        } else {
+            fg_program_find_used(q);
+            *made = q;
+        }
+    }
+    *fail_after = mem.fail_after;
+    return status;
+}

@@ -90,6 +90,12 @@ called = program([c])[0]
 saved_program = program.__reduce__()
 body = saved_program[1][0]
 saved_body = body.__reduce__()
+rowed = _core._Recording([one])
+with rowed:
+    rowed_results = [(one * a).log() + u @ u, u * one]
+batch = rowed.program(rowed_results).mapped(3, [True])
+lanes = batch.__reduce__()[1][0]
+saved_lanes = lanes.__reduce__()
 """
 
 # name -> calls. "Class.member" is a member, anything else a function of the module; what follows a blank is a note.
@@ -247,10 +253,16 @@ CASES = {
     "_Program.__call__ scan backward": "scanned_program(pair)[0].backward()",
     "_Program.__call__ scan part": "scanned_program(pair)[0]._local_grads",
     "_Program.stats scan": "scanned_program.stats()",
-    "_Callee": "_core._Callee()", "_Scan": "_core._Scan()",
+    "_Callee": "_core._Callee()", "_Scan": "_core._Scan()", "_Lanes": "_core._Lanes()",
     "_Scan.__copy__": "scan_body.__copy__()", "_Scan.__deepcopy__": "scan_body.__deepcopy__({})",
     "_Scan.__reduce__": "scan_body.__reduce__()", "_restore_scan": "saved_scan[0](*saved_scan[1])",
     "_stand_in": "_core._stand_in(c)", "_stand_in Tensor": "_core._stand_in(t, False)",
+    "_Program.mapped": "program.mapped(5, [True])",
+    "_Program.__call__ of a batch": "batch([u])",
+    "_Program.__call__ of a batch, domain": "raises(batch, [[-1.0, 1.0, 1.0]])",
+    "_Program.__call__ of a batch, backward": "batch([u])[0].sum().backward()",
+    "_Program.__call__ of a batch, part": "batch([u])[0][1]._local_grads",
+    "_Lanes.__reduce__": "lanes.__reduce__()", "_restore_lanes": "saved_lanes[0](*saved_lanes[1])",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
     "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
     "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",
@@ -321,7 +333,7 @@ def missing():
     wanted = {name for name, x in vars(_core).items()
               if callable(x) and getattr(x, "__module__", None) in (_core.__name__, "flatgrad")} - LEFT_OUT
     for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute,
-                _core._Program, _core._Body, _core._Scan):
+                _core._Program, _core._Body, _core._Scan, _core._Lanes):
         wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
                    if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}
     return sorted(wanted - LEFT_OUT - have)

@@ -333,6 +333,22 @@ cdef extern from "scan.h" nogil:
     void fg_scan_free(fg_scan *s)
 
 
+cdef extern from "lanes.h" nogil:
+    ctypedef struct fg_lanes:
+        pass
+
+    int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
+                      fg_id n_groups, fg_id most_lanes, fg_lanes **made)
+    void fg_lanes_free(fg_lanes *l)
+    bint fg_lanes_is(const fg_callee *c)
+    fg_program *fg_lanes_program(const fg_lanes *l)
+    const uint8_t *fg_lanes_varies(const fg_lanes *l)
+    fg_id fg_lanes_samples(const fg_lanes *l)
+    const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count)
+    double fg_lanes_number(const fg_lanes *l, fg_id place)
+    size_t fg_lanes_width(const fg_lanes *l)
+
+
 cdef extern from "cpu.h" nogil:
     const fg_kernels *fg_cpu_kernels(const char *isa)
     const char *fg_cpu_level(size_t i)

@@ -3,15 +3,20 @@
 `vmap`, `scan` and `fori_loop` mean what JAX's functions of these names mean, for Values and Tensors.
 """
 import numbers
+from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, _Recording, _stand_in, stack
+from flatgrad._core import _SIMPLIFICATIONS, Tensor, Value, _is_recording, _Recording, _stand_in, stack
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+from flatgrad.program import Compiled, Hole, template_of
 from flatgrad.structures import leaves_of, like, map_leaves, same_structure
 
 __all__ = ["fori_loop", "scan", "vmap"]
+
+MOST_BATCHES = 32   # of different lengths, for one program
+MOST_LAYOUTS = 128   # structures of arguments that one vmapped function remembers
 
 
 def vmap(fn, in_axes=0, out_axes=0):
@@ -49,6 +54,10 @@ def vmap(fn, in_axes=0, out_axes=0):
     `fn` is called once for each sample: with a Value for an element of a one-dimensional argument, and with a Tensor
     for a row or column of a two-dimensional one. As `jax.vmap` does.
 
+    A compiled `fn` (`flatgrad.compile`) is recorded for one sample, and then computed for many samples at once, one in
+    each lane of the processor's vectors. So is `fn` if `vmap` is called within a compiled function. A batch of another
+    length is not recorded again.
+
     Examples
     --------
     >>> import flatgrad
@@ -71,7 +80,20 @@ def vmap(fn, in_axes=0, out_axes=0):
     if isinstance(in_axes, dict) or leaves_of(in_axes) and all(axis is None for axis in leaves_of(in_axes)):
         raise ArgumentError(f"vmap: in_axes: expected an axis for at least one positional argument, got {in_axes!r}")
 
+    layouts = OrderedDict()   # of a compiled function: the Layout by the structure of the arguments
+
     def mapped(*args, **kwargs):
+        recording = _is_recording()
+        in_lanes = isinstance(fn, Compiled) and not recording and not fn.check
+        if in_lanes:
+            leaves = []
+            key = fn._key(args, kwargs, leaves)
+            layout = layouts.get(key)
+            program = fn._find(layout.structure) if layout is not None else None
+            batch = layout.batch_of(program) if program is not None else None
+            if batch is not None:
+                layouts.move_to_end(key)
+                return batch(leaves, out_axes)
         if isinstance(in_axes, (tuple, list)) and len(in_axes) != len(args):
             raise ArgumentError(f"vmap: in_axes: expected an entry for each of {len(args)} positional arguments, got "
                                 f"{in_axes!r}")
@@ -79,14 +101,28 @@ def vmap(fn, in_axes=0, out_axes=0):
         batches = []   # (name, leaf, axis), in order
         for k, (argument, axis) in enumerate(zip(args, axes)):
             pair_up(f"argument {k}", argument, axis, batches)
-        for key, argument in kwargs.items():
-            pair_up(key, argument, 0, batches)
+        for name, argument in kwargs.items():
+            pair_up(name, argument, 0, batches)
         n_samples = length_of(batches)
+        if recording:
+            batch, leaves = recorded_batch(fn, args, kwargs, batches, n_samples)
+            if batch is not None:
+                return batch(leaves, out_axes)
+        elif in_lanes:
+            layout = Layout(fn, args, kwargs, batches, n_samples)
+            program = fn._find(layout.structure) or fn._record(layout.structure, layout.args, layout.kwargs)
+            batch = layout.batch_of(program)
+            if batch is not None:
+                layout.args = layout.kwargs = None
+                layouts[key] = layout
+                if len(layouts) > MOST_LAYOUTS:
+                    layouts.popitem(last=False)
+                return batch(leaves, out_axes)
         samples = []
         for i in range(n_samples):
             rest = iter(batches)
             samples.append(fn(*[sample_of(argument, rest, i) for argument in args],
-                              **{key: sample_of(argument, rest, i) for key, argument in kwargs.items()}))
+                              **{name: sample_of(argument, rest, i) for name, argument in kwargs.items()}))
         return stacked("vmap: the result of fn", samples, out_axes)
 
     mapped.__name__ = mapped.__qualname__ = f"vmap({getattr(fn, '__name__', type(fn).__name__)})"
@@ -337,6 +373,132 @@ def fori_loop(lower, upper, body, init, unroll=False):
                     False, None)[0]
 
 
+# ---- batches in lanes ----
+
+class Batch:
+    """A program of one sample, for a batch of them.
+
+    Parameters
+    ----------
+    core : _Program
+        As it was recorded; None if the result is a constant.
+    template
+        The structure of its result, with holes.
+    n_samples : int
+    axes : list
+        For each input of the program, the axis that the samples lie along, or None.
+    """
+
+    def __init__(self, core, template, n_samples, axes):
+        self.core = None if core is None else core.mapped(n_samples, [axis is not None for axis in axes])
+        self.template, self.n_samples, self.axes = template, n_samples, axes
+
+    def __call__(self, leaves, out_axes):
+        operands = [leaf.T if axis == 1 else leaf for leaf, axis in zip(leaves, self.axes)]
+        results = [] if self.core is None else self.core(operands)
+        if type(self.template) is Hole and out_axes == 0:   # most often
+            return results[0]
+        return placed("vmap: the result of fn", self.template, results, out_axes, self.n_samples)
+
+
+class Layout:
+    """How the arguments of a vmapped function lie: their axes, and the arguments of one sample.
+
+    Attributes
+    ----------
+    args, kwargs
+        Sample 0, until there is a program for its structure.
+    structure
+        Of that, as the compiled function tells its programs apart.
+    """
+
+    def __init__(self, fn, args, kwargs, batches, n_samples):
+        rest = iter(batches)
+        self.n_samples, leaves = n_samples, []
+        self.args = [sample_of(argument, rest, 0) for argument in args]
+        self.kwargs = {key: sample_of(argument, rest, 0) for key, argument in kwargs.items()}
+        self.structure = fn._key(self.args, self.kwargs, leaves)
+        # The leaves are some of all, in this order: static arguments are none.
+        samples = leaves_of(self.args) + [leaf for key in sorted(kwargs) for leaf in leaves_of(self.kwargs[key])]
+        axes_of, at = {}, 0
+        for key, argument in [*enumerate(args), *kwargs.items()]:
+            count = len(leaves_of(argument))
+            axes_of[key] = [axis for _, _, axis in batches[at:at + count]]
+            at += count
+        axes = [axis for key in [*range(len(args)), *sorted(kwargs)] for axis in axes_of[key]]
+        pairs = iter(zip(samples, axes))
+        self.axes = tuple([next(axis for sample, axis in pairs if sample is leaf) for leaf in leaves])
+
+    def batch_of(self, program):
+        """The program for the batch; None if its results have two dimensions already."""
+        key = self.n_samples, self.axes
+        batch = program.batches.get(key)
+        if batch is not None:
+            program.batches.move_to_end(key)
+            return batch
+        try:
+            batch = Batch(program.core, program.template, self.n_samples, [*self.axes, *[None] * len(program.buffers)])
+        except ShapeError:
+            return None
+        program.batches[key] = batch
+        if len(program.batches) > MOST_BATCHES:
+            program.batches.popitem(last=False)
+        return batch
+
+
+def recorded_batch(fn, args, kwargs, batches, n_samples):
+    """While a program is recorded: the Batch, recorded with sample 0, and what it is to be called with; no Batch if
+    results have two dimensions already. What `fn` captures are operands."""
+    inputs, leaves, axes = [], [], []
+    rest = iter(batches)
+
+    def stand_in(name, leaf):
+        _, leaf, axis = next(rest)
+        if axis is None:
+            return leaf
+        first = leaf[0] if axis == 0 else leaf[:, 0]
+        if isinstance(first, Tensor):
+            inputs.append(_stand_in(first, first.requires_grad))
+        elif isinstance(first, Value):
+            inputs.append(_stand_in(first))
+        else:
+            inputs.append(Value(float(first)) if np.ndim(first) == 0 else
+                          Tensor(np.asarray(first, np.float64), requires_grad=False))
+        leaves.append(leaf)
+        axes.append(axis)
+        return inputs[-1]
+
+    sample_args = [map_leaves(stand_in, argument) for argument in args]
+    sample_kwargs = {name: map_leaves(stand_in, argument) for name, argument in kwargs.items()}
+    recording = _Recording(inputs)
+    with recording:
+        result = (fn.fn if isinstance(fn, Compiled) else fn)(*sample_args, **sample_kwargs)
+    template, outputs = template_of("vmap: the result of fn", result)
+    if any(isinstance(x, Tensor) and x.ndim == 2 for x in outputs):
+        return None, leaves
+    core = recording.program(outputs, tuple(_SIMPLIFICATIONS)) if outputs else None
+    return Batch(core, template, n_samples, axes), leaves
+
+
+def placed(name, template, results, axes, n_samples):
+    """The results of a batch in the structure of the template, with the samples along these axes."""
+    if type(template) is not Hole and not isinstance(template, (dict, list, tuple)):
+        return stacked(name, [template] * n_samples, axes)
+    if isinstance(template, dict):
+        return {key: placed(f"{name}[{key!r}]", part, results, part_of(axes, key), n_samples)
+                for key, part in template.items()}
+    if type(template) is not Hole:
+        return like(template, [placed(f"{name}[{k}]", part, results, part_of(axes, k), n_samples)
+                               for k, part in enumerate(template)])
+    if isinstance(axes, (list, tuple, dict)):
+        raise ArgumentError(f"{name}: out_axes: expected one axis, got {axes!r}")
+    result = results[template.number]
+    if axes is None:
+        return result[0]
+    check_axis(name, axes, result.ndim - 1)
+    return result if axes in (0, -result.ndim) else result.T
+
+
 # ---- what they share ----
 
 def check_axes(name, axes):
@@ -395,7 +557,7 @@ def length_of(batches):
 def sample_of(tree, rest, i):
     """Sample i of a structure, whose leaves and axes come next in `rest`."""
     def sample(name, leaf):
-        _, leaf, axis = next(rest)
+        _, leaf, axis = next(rest, (name, None, None))
         if axis is None:
             return leaf
         part = leaf[i] if axis == 0 else leaf[:, i]
@@ -403,7 +565,7 @@ def sample_of(tree, rest, i):
             return part
         return Value(float(part)) if np.ndim(part) == 0 else Tensor(np.asarray(part, np.float64), requires_grad=False)
 
-    return None if tree is None else map_leaves(sample, tree)
+    return map_leaves(sample, tree)
 
 
 def as_nodes(name, tree):
@@ -459,9 +621,14 @@ def stacked(name, samples, axes):
     if len(shape) > 1:
         raise ShapeError(f"{name}: expected Values or Tensors of one dimension, since a Tensor has at most two, got "
                          f"the shape {shape}")
-    if not -len(shape) - 1 <= axes <= len(shape):
-        raise ShapeError(f"{name}: there is no axis {axes} where {len(shape) + 1} are")
+    check_axis(name, axes, len(shape))
     return stack(samples, axis=axes)
+
+
+def check_axis(name, axis, ndim):
+    """Whether the samples can lie along that axis of results of `ndim` dimensions."""
+    if not -ndim - 1 <= axis <= ndim:
+        raise ShapeError(f"{name}: there is no axis {axis} where {ndim + 1} are")
 
 
 def part_of(axes, key):

@@ -145,19 +145,11 @@ class Compiled:
             return self.fn(*args, **kwargs)
         leaves = []
         try:
-            structure = key = self._key(args, kwargs, leaves)
+            structure = self._key(args, kwargs, leaves)
         except RecursionError:
             raise ArgumentError(f"compile({name_of(self.fn)}): an argument contains itself, or is nested too "
                                 "deeply") from None
-        if self._watched and key in self._watched:
-            key = Watched(key, present(self._watched[key]))
-        program = self._programs.get(key)
-        if program is None or program.places and not program.places.hold():
-            self._misses += 1
-            program = self._record(structure, args, kwargs)
-        else:
-            self._hits += 1
-            self._programs.move_to_end(key)
+        program = self._find(structure) or self._record(structure, args, kwargs)
         result = program(leaves)
         if self.check:
             plain = self.fn(*[x if self._is_static(k, len(args)) else mapped(as_node, f"argument {k}", x)
@@ -167,8 +159,21 @@ class Compiled:
             compare(self, program, leaves, result, plain)
         return result
 
+    def _find(self, structure):
+        """The program for arguments of that structure, if there is one, and all is where it was when it was recorded."""
+        key = structure
+        if self._watched and key in self._watched:
+            key = Watched(key, present(self._watched[key]))
+        program = self._programs.get(key)
+        if program is None or program.places and not program.places.hold():
+            return None
+        self._hits += 1
+        self._programs.move_to_end(key)
+        return program
+
     def _record(self, structure, args, kwargs):
         """A new program, which is kept."""
+        self._misses += 1
         static = [self._is_static(k, len(args)) for k in range(len(args))]
         program = Program(self.fn, args, kwargs, static, self._names, self.simplify)
         watched = list(self._watched.get(structure, ()))
@@ -320,14 +325,13 @@ class Program:
             result = fn(*new_args, **new_kwargs)
         if recording.refused:   # and the function has caught the error
             raise ArgumentTypeError(f"compile({name_of(fn)}): it went on after the error: {recording.refused}")
-        places = {}
         try:
-            self.template = mapped(functools.partial(place_of, places), "the result", result)
+            self.template, outputs = template_of("compile: the result", result)
         except RecursionError:
             raise ArgumentError(f"compile({name_of(fn)}): the result contains itself, or is nested too "
                                 "deeply") from None
-        outputs = [x for x, _ in places.values()]
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
+        self.batches = OrderedDict()   # what loops.py has made of it for batches
         self.watched, self.buffers = recording.watched, recording.buffers
         places = Search(self.core.captured if self.core else ()).of_all([fn, *[
             x for x in (*args, *kwargs.values()) if not isinstance(x, (list, tuple, dict, Value, Tensor, np.ndarray))]])
@@ -655,6 +659,13 @@ def exact(name, x):
 
 # ---- results ----
 
+def template_of(name, result):
+    """The structure of a result with a Hole for each Value and Tensor, and the list of these."""
+    places = {}
+    template = mapped(functools.partial(place_of, places), name, result)
+    return template, [x for x, _ in places.values()]
+
+
 def place_of(places, name, x):
     """What stands in the template of a result for a leaf: a hole for a Value or Tensor, always the same for the same,
     which `places` gets by its id; or a constant."""
@@ -666,7 +677,7 @@ def place_of(places, name, x):
         return x
     what = f"an array of objects of shape {x.shape}" if isinstance(x, np.ndarray) else shortened(x)
     raise ArgumentTypeError(
-        f"compile: {name}: expected Values, Tensors, numbers, arrays, None, strings, or lists, tuples and dicts of "
+        f"{name}: expected Values, Tensors, numbers, arrays, None, strings, or lists, tuples and dicts of "
         f"them, got {what}, which would be that of the first call at each call"
         + ("; flatgrad.stack makes a Tensor of Values" if isinstance(x, np.ndarray) else ""))
 

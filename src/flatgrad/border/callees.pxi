@@ -156,6 +156,39 @@ cdef int scan_body(_Scan made, _Body step, fg_id length, fg_id carries, fg_id xs
     return 0
 
 
+@cython.final
+@cython.auto_pickle(False)
+cdef class _Lanes(_Callee):
+    """A program that is run once for each sample of a batch."""
+
+    cdef inline fg_lanes *lanes(self) noexcept:
+        return <fg_lanes *>self.callee
+
+    cdef fg_id area(self):
+        cdef fg_id k, count = 0
+        for k in range(self.callee.n_segments):
+            count += self.callee.segments[k].count
+        return count
+
+    cdef double number(self, fg_id place):
+        return fg_lanes_number(self.lanes(), place)
+
+    cdef dict contents(self):
+        return {**callee_object(<fg_callee *>fg_lanes_program(self.lanes())).contents(),
+                "samples": fg_lanes_samples(self.lanes()), "lanes": fg_lanes_width(self.lanes())}
+
+    def __reduce__(self):
+        """Its program, which segments vary, how many samples there are, and the groups of results."""
+        cdef fg_id k, count = 0
+        cdef const fg_stretch *groups
+        if self.callee == NULL:
+            damaged("no program")
+        groups = fg_lanes_groups(self.lanes(), &count)
+        return _restore_lanes, (callee_object(<fg_callee *>fg_lanes_program(self.lanes())),
+                                tuple([bool(fg_lanes_varies(self.lanes())[k]) for k in range(self.callee.n_segments)]),
+                                fg_lanes_samples(self.lanes()), tuple([groups[k].count for k in range(count)]))
+
+
 cdef int64_t own_callee(_Callee body, fg_callee *callee) noexcept:
     """From now on that is the object of the callee, which has none; or FG_E_MEMORY."""
     cdef int64_t place = fg_tape_hold_program(&tape, callee)
@@ -170,10 +203,34 @@ cdef _Callee callee_object(fg_callee *callee):
     cdef _Callee body
     if callee.owner != NULL:
         return <_Callee>callee.owner
-    body = _Scan.__new__(_Scan) if callee.steps == &fg_scan_steps else _Body.__new__(_Body)
+    body = (_Scan.__new__(_Scan) if callee.steps == &fg_scan_steps else _Lanes.__new__(_Lanes) if fg_lanes_is(callee)
+            else _Body.__new__(_Body))
     if own_callee(body, callee) < 0:
         raise_status(FG_E_MEMORY)
     return body
+
+
+cdef _Lanes lanes_of(_Body body, tuple varies, fg_id n_samples, tuple counts, fg_id most_lanes):
+    """The program for so many samples. varies: of each segment; counts: how many results each group has."""
+    cdef _Lanes made = _Lanes.__new__(_Lanes)
+    cdef fg_lanes *lanes = NULL
+    cdef fg_id k, first = 0, n_groups = <fg_id>len(counts)
+    cdef fg_stretch *groups
+    cdef int status
+    scratch = bytearray((n_groups + 1) * sizeof(fg_stretch))
+    groups = <fg_stretch *><char *>scratch
+    for k in range(n_groups):
+        groups[k].first, groups[k].count = first, counts[k]
+        first += groups[k].count
+    segments = bytes(varies) + b"\0"
+    status = fg_lanes_make(&tape, body.program(), <const uint8_t *><const char *>segments, n_samples, groups, n_groups,
+                           most_lanes, &lanes)
+    if status < 0:
+        raise_status(status)
+    if own_callee(made, <fg_callee *>lanes) < 0:
+        fg_lanes_free(lanes)
+        raise_status(FG_E_MEMORY)
+    return made
 
 
 cdef int call_failed(fg_callee *c, int status) except -1:
@@ -299,6 +356,23 @@ def _restore_scan(_Body step not None, length, carries, xs, sizes, backwards, ch
 cdef bint are_counts(object x):
     """Whether x is a tuple of ints from 0 to 2**30."""
     return type(x) is tuple and all([type(k) is int and 0 <= k < MOST_NODES for k in x])
+
+
+def _restore_lanes(_Body body not None, varies, n_samples, counts):
+    """The program for a batch that _Lanes.__reduce__ describes. Raises ValueError for anything else."""
+    cdef int64_t total = 0
+    if (body.callee == NULL or type(varies) is not tuple or len(varies) != <Py_ssize_t>body.callee.n_segments
+            or not all([type(x) is bool for x in varies])):
+        damaged(f"which operands of a program vary: {describe(varies)}")
+    if type(n_samples) is not int or not 0 < n_samples < MOST_NODES:
+        damaged(f"a program for {describe(n_samples)} samples")
+    if type(counts) is not tuple or not all([type(k) is int and 0 < k < MOST_NODES for k in counts]):
+        damaged(f"the groups of results of a program: {describe(counts)}")
+    for k in counts:
+        total += k
+    if total != body.callee.n_results:
+        damaged(f"a program has {body.callee.n_results} results, not groups of {describe(counts)}")
+    return lanes_of(body, varies, n_samples, counts, 0)
 
 
 def _live_programs():

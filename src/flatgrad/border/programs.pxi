@@ -4,7 +4,7 @@
 # call. How it is recorded is the matter of recordings.pxi; which function it is, and what that takes and returns, is
 # known to its caller in Python.
 #
-# Uses callees, criteria, handles, instructions, messages, operands, python, tape.
+# Uses callees, contexts, criteria, handles, instructions, messages, operands, python, tape.
 
 # Some numbers of an operand that a program has captured, in a row on the tape.
 cdef struct Piece:
@@ -174,12 +174,23 @@ cdef class _Program:
         for k in range(self.n_inputs):
             if not take_number(given[k], &taken[k]) and not take_plain(given[k], &taken[k]):
                 take(f"operands[{k}]", given[k], &taken[k], keep)
+            if FG_UNLIKELY(recordings != 0) and self.signs and current_recorder() != NULL:
+                self.note_signs(k, given[k])
             shape = &self.inputs[k]
             if (taken[k].ndim != <int>shape.flags or rows_of(&taken[k]) != shape.rows
                     or cols_of(&taken[k]) != shape.cols):
                 raise ShapeError(f"operands[{k}]: expected the shape {self.shapes[k]} that the program was recorded "
                                  f"with, got {shape_of(&taken[k])}")
         return self.called(taken)
+
+    cdef int note_signs(self, fg_id k, object operand) except -1:
+        """A program that is recorded calls this one: its calls check what this one's do."""
+        cdef fg_stretch *s = &self.body.callee.segments[k]
+        for place in self.signs:
+            if s.first <= place < s.first + s.count:
+                noted_signs(operand)
+                break
+        return 0
 
     cdef list called(self, Operand *operands):
         cdef uint64_t nodes, words
@@ -261,6 +272,59 @@ cdef class _Program:
             found.append(t)
         return found
 
+    def mapped(self, n_samples, varies, most_lanes=0):
+        """The program that does this for each sample of a batch.
+
+        Parameters
+        ----------
+        n_samples : int
+            At least one.
+        varies : list of bool
+            For each input, whether it is another for each sample. Then the batch is a Tensor or an array of one
+            dimension more, with a row for each sample; so are all results.
+        most_lanes : int, optional
+            How many samples to compute at once at most; 0: what is best.
+
+        Returns
+        -------
+        _Program
+        """
+        cdef _Program made = _Program.__new__(_Program)
+        cdef Py_ssize_t k, j
+        if type(self.body) is not _Body:
+            raise TypeError("mapped(): expected a program of one sample")
+        if type(n_samples) is not int or not 0 < n_samples < MOST_NODES:
+            raise ArgumentError(f"n_samples: expected a number of samples, got {describe(n_samples)}")
+        if type(most_lanes) is not int or not 0 <= most_lanes <= 1 << 20:
+            raise ArgumentError(f"most_lanes: expected an int from 0 to 2**20, got {describe(most_lanes)}")
+        every = tuple([bool(x) for x in to_list("varies", "bools", varies)])
+        if len(every) != len(self.shapes):
+            raise ArgumentError(f"varies: expected {len(self.shapes)}, one for each input, got {len(every)}")
+        for k in range(len(every)):
+            if every[k] and len(self.shapes[k]) == 2:
+                raise ShapeError(f"varies[{k}]: a batch of the shape {self.shapes[k]} has three dimensions")
+        for shape, _ in self.results:
+            if len(shape) == 2:
+                raise ShapeError("vmap: the result of fn: expected Values or Tensors of one dimension, since a Tensor "
+                                 f"has at most two, got the shape {shape}")
+        captured = self.n_segments - self.n_inputs
+        body = lanes_of(<_Body>self.body, every + (False,) * captured, n_samples,
+                        tuple([shape[0] if shape else 1 for shape, _ in self.results]), most_lanes)
+        signs = []
+        for place in self.signs:
+            for k in range(self.n_inputs):
+                j = place - <Py_ssize_t>self.body.callee.segments[k].first
+                if 0 <= j < <Py_ssize_t>self.body.callee.segments[k].count:
+                    signs.extend(range(body.callee.segments[k].first + j,
+                                       body.callee.segments[k].first + body.callee.segments[k].count,
+                                       self.body.callee.segments[k].count))
+        pieces = [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count)
+                  for k in range(self.begins[captured])]
+        fill_program(made, body, self.captured, pieces, [self.begins[k] for k in range(captured + 1)],
+                     tuple([(n_samples, *shape) if varying else shape for shape, varying in zip(self.shapes, every)]),
+                     tuple([((n_samples, *shape), constant) for shape, constant in self.results]), tuple(signs))
+        return made
+
     def stats(self):
         """What it is made of.
 
@@ -270,7 +334,8 @@ cdef class _Program:
             ``operands``: how many numbers it takes, of which ``captured`` are its own; ``instructions``: how many nodes
             there are of each operation; ``constants``: numbers; ``bytes``: memory; ``simplified``: how many
             instructions there were ``"before"`` and after each step of simplification that was taken; ``seconds``:
-            how long it took to record, to cut and to simplify it. These two are empty if it was loaded.
+            how long it took to record, to cut and to simplify it. These two are empty if it was loaded. Of a batch also
+            ``samples``, and ``lanes``: how many of them are computed at once.
         """
         cdef fg_callee *c
         cdef fg_id k, operands = 0, captured = 0
