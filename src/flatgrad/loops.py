@@ -252,10 +252,12 @@ class Step:
     def __init__(self, name, f, carry, x):
         self.inputs = []
         given = map_leaves(self.carry_in, carry), map_leaves(self.x_in, x)
-        recording = _Recording(self.inputs)
+        recording = _Recording(self.inputs, once=True)
         try:
             with recording:
                 result = f(*given)
+            if recording.refused:   # and f has caught the error
+                raise ArgumentTypeError(recording.refused)
             self.before, (self.after, output) = given[0], next_pair(name, given[0], result)
             self.output = map_leaves(check_output, as_nodes(OUTPUT, output), OUTPUT)
             self.carries = nodes_in_order(self.before, self.after)
@@ -389,13 +391,16 @@ class Batch:
         For each input of the program, the axis that the samples lie along, or None.
     """
 
-    def __init__(self, core, template, n_samples, axes):
+    def __init__(self, core, template, n_samples, axes, buffers=()):
         self.core = None if core is None else core.mapped(n_samples, [axis is not None for axis in axes])
-        self.template, self.n_samples, self.axes = template, n_samples, axes
+        self.template, self.n_samples, self.axes, self.arrays = template, n_samples, axes, buffers
+
+    def buffers(self):
+        return [getattr(module, name) for module, name in self.arrays]
 
     def __call__(self, leaves, out_axes):
         operands = [leaf.T if axis == 1 else leaf for leaf, axis in zip(leaves, self.axes)]
-        results = [] if self.core is None else self.core(operands)
+        results = [] if self.core is None else self.core(operands + self.buffers())
         if type(self.template) is Hole and out_axes == 0:   # most often
             return results[0]
         return placed("vmap: the result of fn", self.template, results, out_axes, self.n_samples)
@@ -437,7 +442,8 @@ class Layout:
             program.batches.move_to_end(key)
             return batch
         try:
-            batch = Batch(program.core, program.template, self.n_samples, [*self.axes, *[None] * len(program.buffers)])
+            batch = Batch(program.core, program.template, self.n_samples, [*self.axes, *[None] * len(program.buffers)],
+                          program.buffers)
         except ShapeError:
             return None
         program.batches[key] = batch
@@ -470,9 +476,11 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
 
     sample_args = [map_leaves(stand_in, argument) for argument in args]
     sample_kwargs = {name: map_leaves(stand_in, argument) for name, argument in kwargs.items()}
-    recording = _Recording(inputs)
+    recording = _Recording(inputs, once=True)
     with recording:
         result = (fn.fn if isinstance(fn, Compiled) else fn)(*sample_args, **sample_kwargs)
+    if recording.refused:   # and the function has caught the error
+        raise ArgumentTypeError(recording.refused)
     template, outputs = template_of("vmap: the result of fn", result)
     if any(isinstance(x, Tensor) and x.ndim == 2 for x in outputs):
         return None, leaves

@@ -70,6 +70,8 @@ cdef class _Recorder:
     cdef readonly list watched   # (object, attribute): what else the function has read, which may change
     cdef readonly str refused    # what the last error of refuse_recorded() said; None if there was none
     cdef readonly list buffers   # (object, attribute) of arrays that are further inputs
+    cdef _Recorder outer     # the one that it was entered within, or None
+    cdef bint once           # the program is called now, and not again
     cdef Py_ssize_t entered
 
     def __cinit__(self, *args):
@@ -85,9 +87,12 @@ cdef class _Recorder:
 
     def __enter__(self):
         global recordings
+        cdef PyObject *outer
         if self.floor is not None:
             raise RuntimeError("a recording cannot be entered twice")
         self.floor = Value(0.0)
+        outer = current_recorder()
+        self.outer = None if outer == NULL else <_Recorder>outer
         enter_block(gradient_block, RECORDING, self.blocks)
         (<_Block>self.blocks[0]).recorder = <PyObject *>self
         self.entered = 1
@@ -150,14 +155,17 @@ cdef int refuse_recorded(fg_id i, object what) except -1:
     """An error for what would make a constant of a number that is another at each call of a program. guard() calls it
     while there are recordings."""
     cdef PyObject *recorder
+    cdef _Recorder around
     if is_recorded(i):
         recorder = current_recorder()
         message = (
             f"{what} while a compiled function is recorded: that number is another at each call, and the program would "
             "keep the first. Write flatgrad.where, flatgrad.maximum or flatgrad.take in place of a decision by "
             "numbers, give what decides as a static argument, or take it out of the compiled function")
-        if recorder != NULL:
-            (<_Recorder>recorder).refused = message
+        around = None if recorder == NULL else <_Recorder>recorder
+        while around is not None:
+            around.refused = message
+            around = around.outer
         raise ArgumentTypeError(message)
     return 0
 
@@ -196,21 +204,30 @@ cdef int refuse_stand_in(fg_id i, object name) except -1:
 fg_refuse_stand_in = refuse_stand_in
 
 
+cdef _Recorder lasting_recorder():
+    """Who records a program in this context that will be called again; None if nobody does."""
+    cdef PyObject *found = current_recorder()
+    cdef _Recorder recorder = None if found == NULL else <_Recorder>found
+    while recorder is not None and recorder.once:
+        recorder = recorder.outer
+    return recorder
+
+
 cdef int note_read(object x, str name) except -1:
     """While a program is recorded in this context: that attribute has been read, and decides which program it is."""
-    cdef PyObject *recorder = current_recorder()
-    if recorder != NULL:
-        for other, known in (<_Recorder>recorder).watched:
+    cdef _Recorder recorder = lasting_recorder()
+    if recorder is not None:
+        for other, known in recorder.watched:
             if other is x and known == name:
                 return 0
-        (<_Recorder>recorder).watched.append((x, name))
+        recorder.watched.append((x, name))
     return 0
 
 
 cdef int note_captured(object x, fg_id i, str name) except -1:
     """note_read() of a leaf that was there before the recording."""
-    cdef PyObject *recorder = NULL if recordings == 0 else current_recorder()
-    if recorder != NULL and i < (<_Recorder>recorder).floor.id and fg_op_is_leaf(fg_tape_op(&tape, i)):
+    cdef _Recorder recorder = None if recordings == 0 else lasting_recorder()
+    if recorder is not None and i < recorder.floor.id and fg_op_is_leaf(fg_tape_op(&tape, i)):
         note_read(x, name)
     return 0
 
@@ -231,11 +248,13 @@ def _buffer_input(x, str name not None, make):
     make : callable
         Makes that leaf, at the first time.
     """
-    cdef PyObject *found = current_recorder()
-    cdef _Recorder recorder
-    if found == NULL:
+    cdef _Recorder recorder = lasting_recorder()
+    if recorder is None:
         return None
-    recorder = <_Recorder>found
+    if <PyObject *>recorder != current_recorder():
+        raise ArgumentTypeError(f"{name} of {describe(x)}: an array of a module, read in a scan, a fori_loop or a vmap "
+                                "within a compiled function. Call the module outside of the loop, or give the loop "
+                                "unroll=True")
     for k, (other, known) in enumerate(recorder.buffers):
         if other is x and known == name:
             return recorder.inputs[len(recorder.inputs) - len(recorder.buffers) + k]
