@@ -241,7 +241,7 @@ static int find_shared(work *w)
         w->value[i].same = op == FG_LEAF ? i : plain(w, i);
         if (w->value[i].same != i)
             continue;
-        for (size_t at = hash_node(w, i);; at++) {
+        for (size_t at = (size_t)hash_node(w, i);; at++) {
             fg_id *const slot = seen + (at & (room - 1));
             if (*slot == 0)
                 *slot = i;
@@ -865,7 +865,7 @@ static int join_all(work *w, joint by)
         s->next = 0;
         if (!takes_part(w, s, by))
             continue;
-        for (size_t at = key_of(w, s, by);; at++) {
+        for (size_t at = (size_t)key_of(w, s, by);; at++) {
             group *const g = groups + (at & (room - 1));
             if (g->head == 0) {
                 g->head = g->last = (fg_id)i + 1;
@@ -900,7 +900,7 @@ typedef struct factors {
 static factors *find_factors(const work *w, factors *all, size_t room, const ins *s, fg_id v)
 {
     const view *const x = view_of(w, s, v);
-    for (size_t at = mix(x->hash, s->level);; at++) {
+    for (size_t at = (size_t)mix(x->hash, s->level);; at++) {
         factors *const f = all + (at & (room - 1));
         if (!f->owner)
             *f = (factors){.owner = s->v + v + 1, .level = s->level};
