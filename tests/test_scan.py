@@ -632,3 +632,13 @@ def test_damaged_files():
         except (ValueError, TypeError, MemoryError):
             pass
     assert _core._check()
+
+
+def test_a_wrong_step_is_noticed():
+    """The comparison of this file can fail: here the steps of the loop in Python differ from the recorded one."""
+    w, calls = Value(0.7), []
+    def step(c, _):
+        calls.append(1)
+        return c * w * (1.0 if len(calls) > 1 else 1.0 + 1e-15), None
+    with pytest.raises(AssertionError):
+        compared(step, Value(0.5), captured=[w], length=5)
