@@ -269,7 +269,7 @@ static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
         const fg_callee *const called = fg_tape_callee(t, fg_tape_record(t, p->at));
         return called->steps->fault(called, x, k, status);
     }
-    if (op != FG_MAP) {
+    if (op != FG_MAP && op != FG_TAKE) {
         fg_id count;
         const fg_id *const ids = fg_tape_operands(t, p->at, &count);
         for (fg_id j = 0; j < count; j++)
@@ -278,6 +278,11 @@ static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
         return op;
     }
     fg_record *const r = fg_tape_record(t, p->at);
+    if (op == FG_TAKE) {
+        x[0] = t->data[fg_record_slot(r, fg_record_view(r, 1), 0, p->element)];
+        *k = (int32_t)(r->k == FG_TAKE_EACH ? fg_record_view(r, 0)->cols : fg_record_view(r, 0)->rows);
+        return op;
+    }
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         const fg_id row = p->element / r->cols, col = p->element % r->cols;

@@ -2,7 +2,7 @@
  * then computed again and again: the calls are nodes of a tape like any other, FG_CALL.
  *
  * It promises that a call computes what the nodes did that it was cut from, and that its gradients are theirs, bit for
- * bit. It leaves to its caller what the operands are: which of them are inputs, and how they are found at each call.
+ * bit unless it has been simplified. It leaves to its caller what the operands are: which of them are inputs, and how they are found at each call.
  *
  * The nodes of the body:
  *
@@ -16,6 +16,7 @@
 #ifndef FG_PROGRAM_H
 #define FG_PROGRAM_H
 
+#include "simplify.h"
 #include "sweep.h"
 
 typedef struct fg_program {
@@ -49,6 +50,11 @@ int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_in
                    fg_id n_outputs, fg_program **made, fg_id **captured, fg_id *at);
 
 void fg_program_forget(fg_program *p, fg_id *captured);
+
+/* From now on the body is what fg_simplify() makes of it, and results and gradients are those that there were but for
+ * rounding. Of t only the allocations that fail on purpose are asked for. FG_OK; or FG_E_MEMORY or FG_E_FULL, and
+ * nothing has changed. */
+int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *report);
 
 /* Segments of a program whose only input is all of the area of another: those of that one. FG_OK or FG_E_MEMORY. The
  * caller has checked that they lie in the area. */

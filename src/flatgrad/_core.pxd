@@ -280,6 +280,13 @@ cdef extern from "block.h" nogil:
     fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
 
 
+cdef extern from "simplify.h" nogil:
+    int FG_SIMPLIFY_SHARED, FG_SIMPLIFY_DOTS, FG_SIMPLIFY_LAYERS, FG_SIMPLIFY_TOGETHER
+    ctypedef struct fg_simplified:
+        fg_id before
+        fg_id *after
+
+
 cdef extern from "program.h" nogil:
     ctypedef struct fg_program:
         fg_callee callee
@@ -293,6 +300,7 @@ cdef extern from "program.h" nogil:
     int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_inputs, const fg_id *outputs,
                        fg_id n_outputs, fg_program **made, fg_id **captured, fg_id *at)
     void fg_program_forget(fg_program *p, fg_id *captured)
+    int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *report)
     int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
     int64_t fg_program_expand(const fg_program *p, fg_tape *t)
     void fg_program_free(fg_program *p)

@@ -26,6 +26,7 @@ import operator
 import os
 import sys
 from contextvars import ContextVar
+from time import perf_counter
 
 from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError

@@ -181,9 +181,11 @@ cdef int call_failed(fg_callee *c, int status) except -1:
     cdef double[3] x = [0.0, 0.0, 0.0]
     cdef int32_t k = 0
     cdef int op
-    if status != FG_E_ZERO_DIVISION and status != FG_E_OVERFLOW and status != FG_E_DOMAIN:
+    if status not in (FG_E_ZERO_DIVISION, FG_E_OVERFLOW, FG_E_DOMAIN, FG_E_INDEX):
         raise_status(status)
     op = c.steps.fault(c, x, &k, &status)
+    if op == FG_TAKE:
+        raise_position(x[0], <fg_id>k)
     numbers = [x[j] for j in range(fg_op_table[op].arity)]
     if op == FG_POWI:
         numbers.append(k)
@@ -218,6 +220,25 @@ cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id *
         fg_program_free(program)
         raise_status(FG_E_MEMORY)
     return 0
+
+
+_SIMPLIFICATIONS = {"shared": FG_SIMPLIFY_SHARED, "dots": FG_SIMPLIFY_DOTS, "layers": FG_SIMPLIFY_LAYERS,
+                   "together": FG_SIMPLIFY_TOGETHER}
+
+
+cdef dict simplify_program(_Body body, int steps):
+    """Put fewer and larger instructions into a program that has not been called. How many there were, at first and
+    after each step."""
+    cdef fg_simplified report
+    cdef Py_ssize_t k
+    cdef int status = fg_program_simplify(&tape, body.program(), steps, &report)
+    if status < 0:
+        raise_status(status)
+    found = {"before": report.before}
+    for k, name in enumerate(_SIMPLIFICATIONS):
+        if steps & _SIMPLIFICATIONS[name]:
+            found[name] = report.after[k]
+    return found
 
 
 def _restore_body(_Run operands, _Run results not None, segments):

@@ -22,6 +22,28 @@ cdef inline fg_id first_of(object o) noexcept:
     return (<_Run>o).id - (<_Run>o).count if type(o) is _Run else (<Value>o).id
 
 
+cdef inline bint take_number(object x, Operand *a) noexcept:
+    """Look at a float, or an int that a float holds. No Python code; 0 for anything else."""
+    cdef int overflow = 0
+    cdef long long whole
+    if type(x) is float:
+        a.number = PyFloat_AS_DOUBLE(x)
+    elif type(x) is int:
+        whole = PyLong_AsLongLongAndOverflow(x, &overflow)
+        if overflow != 0 or not -(1 << 53) < whole < 1 << 53:
+            return False
+        a.number = <double>whole
+    else:
+        return False
+    a.kind = NUMBER
+    a.turned = a.flat = False
+    a.exact = True
+    a.o = NULL
+    a.ndim = 0
+    a.rows = a.cols = 1
+    return True
+
+
 cdef int fill_program(_Program made, _Callee body, tuple captured, list pieces, list counts, tuple shapes,
                       tuple results, tuple signs) except -1:
     """Set what a program has. counts: where each captured segment's pieces begin, and where the last one's end."""
@@ -65,6 +87,8 @@ cdef class _Program:
     cdef tuple shapes          # of the inputs: () for a Value
     cdef tuple results         # of each: its shape, and whether it is a constant Tensor
     cdef tuple signs           # nodes of the body, inputs, that have to be -1 or 1
+    cdef dict simplified       # how many instructions there were at first and after each step; None if it was loaded
+    cdef dict seconds          # how long it took to make it; likewise
     cdef fg_id n_inputs, n_segments
     cdef fg_view *inputs       # [n_inputs] their rows and columns, and as flags how many dimensions
     cdef Piece *pieces         # of the captured segments, one after the other
@@ -148,7 +172,7 @@ cdef class _Program:
             scratch = bytearray(self.n_inputs * sizeof(Operand))
             taken = <Operand *><char *>scratch
         for k in range(self.n_inputs):
-            if not take_plain(given[k], &taken[k]):
+            if not take_number(given[k], &taken[k]) and not take_plain(given[k], &taken[k]):
                 take(f"operands[{k}]", given[k], &taken[k], keep)
             shape = &self.inputs[k]
             if (taken[k].ndim != <int>shape.flags or rows_of(&taken[k]) != shape.rows
@@ -244,7 +268,9 @@ cdef class _Program:
         -------
         dict
             ``operands``: how many numbers it takes, of which ``captured`` are its own; ``instructions``: how many nodes
-            there are of each operation; ``constants``: numbers; ``bytes``: memory.
+            there are of each operation; ``constants``: numbers; ``bytes``: memory; ``simplified``: how many
+            instructions there were ``"before"`` and after each step of simplification that was taken; ``seconds``:
+            how long it took to record, to cut and to simplify it. These two are empty if it was loaded.
         """
         cdef fg_callee *c
         cdef fg_id k, operands = 0, captured = 0
@@ -254,7 +280,8 @@ cdef class _Program:
         for k in range(self.n_segments):
             operands += c.segments[k].count
             captured += c.segments[k].count if k >= self.n_inputs else 0
-        return {"operands": operands, "captured": captured, **self.body.contents(), "bytes": c.steps.bytes(c)}
+        return {"operands": operands, "captured": captured, **self.body.contents(), "bytes": c.steps.bytes(c),
+                "simplified": dict(self.simplified or ()), "seconds": dict(self.seconds or ())}
 
     def scanned(self, length, carries, xs, reverse=False, checkpoint=0):
         """The program that computes this one for one step after the other.
