@@ -6,7 +6,7 @@ import numbers
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, _Recording, _stand_in, stack
+from flatgrad._core import Tensor, Value, _note_read, _Recording, _stand_in, stack
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.structures import leaves_of, like, map_leaves, same_structure
@@ -220,11 +220,16 @@ class Step:
         try:
             with recording:
                 result = f(*given)
+            if recording.refused:   # and f has caught the error
+                raise ArgumentTypeError(f"{name}: f went on after the error: {recording.refused}")
             self.before, (self.after, output) = given[0], next_pair(name, given[0], result)
             self.output = map_leaves(check_output, as_nodes(OUTPUT, output), OUTPUT)
             self.carries = nodes_in_order(self.before, self.after)
             results = [*self.carries, *nodes_of(self.output)]
             self.program = recording.program(results) if results else None
+            self.buffers = recording.buffers
+            for x, attribute in recording.watched:   # for the recording around this one
+                _note_read(x, attribute)
         except TypeError as error:
             if RECORDED in str(error) or INTEGER in str(error):   # a Value as an index, or as the end of a range
                 error.args = (f"{str(error).replace(RECORDED, f'while a step of flatgrad.{name} is recorded')}; "
@@ -245,7 +250,8 @@ class Step:
         if self.program is None:
             return self.after, self.output
         program = self.program.scanned(n_steps, len(self.carries), len(sequences), reverse, checkpoint)
-        results = iter(program(nodes_of(carry) + sequences))
+        buffers = [getattr(module, attribute) for module, attribute in self.buffers]
+        results = iter(program(nodes_of(carry) + sequences + buffers))
         last = filled_in_order(self.before, self.after, results)
         return last, map_leaves(lambda name, leaf: None if leaf is None else next(results), self.output)
 
