@@ -591,8 +591,8 @@ static int resize_all(fg_scan *s, int on)
     for (size_t k = 0; k < sizeof arrays / sizeof arrays[0]; k++)
         if (resize(s, arrays[k].array, arrays[k].count, arrays[k].size, on) < 0)
             return FG_E_MEMORY;
-    if (resize(s, &s->starts, (size_t)s->stretches * s->n_carry, sizeof *s->starts, 2 * on) < 0
-        || resize(s, &s->rows, (size_t)s->every * s->width, sizeof *s->rows, 2 * on) < 0)
+    if (resize(s, &s->starts, (size_t)s->stretches * s->n_carry + 1, sizeof *s->starts, 2 * on) < 0
+        || resize(s, &s->rows, (size_t)s->every * s->width + 1, sizeof *s->rows, 2 * on) < 0)
         return FG_E_MEMORY;
     for (fg_id k = 0; k < FG_SCAN_PLANS; k++) {
         fg_plan *const plan = &s->plans[k];

@@ -56,8 +56,8 @@ typedef struct fg_scan {
     fg_id width;            /* numbers kept of a step: the carry, and the nodes that are computed, ... */
     fg_stretch *ranges;     /* [n_ranges] ... where these are */
     fg_id n_ranges;
-    double *starts;         /* [stretches * n_carry] the carry at the beginning of each */
-    double *rows;           /* [every * width] of one stretch */
+    double *starts;         /* [stretches * n_carry + 1] the carry at the beginning of each */
+    double *rows;           /* [every * width + 1] of one stretch */
     fg_id kept;             /* which one; `stretches`: none */
     int ready;              /* all that follows from the operands' data */
     fg_id at;               /* the step that failed */

@@ -293,6 +293,34 @@ def test_models_and_optimizers():
     assert losses[-1] < losses[0]
 
 
+def test_buffers_and_modes():
+    """A BatchNorm in eval() reads its statistics, which may change between two calls of a compiled function."""
+    norm = nn.BatchNorm(2)
+    norm.eval()
+    def step(c, x):
+        y = norm([c, x])
+        return y[0] * 0.5 + y[1], y[1]
+    compiled = flatgrad.compile(lambda c, xs: scan(step, c, xs))
+    for mean in (0.0, 0.5):
+        norm.running_mean = np.full(2, mean)
+        found = [leaves(out) for out in (compiled(0.25, XS), scan(step, 0.25, XS), scan(step, 0.25, XS, unroll=True))]
+        for out in found[:2]:
+            for got, want in zip(out, found[2]):
+                np.testing.assert_allclose(got.data, want.data, rtol=1e-13)
+    assert compiled.cache_info().misses == 1
+
+
+def test_errors_that_are_caught():
+    def step(c, x):
+        try:
+            float(c)
+        except TypeError:
+            pass
+        return c, None
+    with pytest.raises(ArgumentTypeError, match="went on after the error"):
+        scan(step, Value(0.5), XS)
+
+
 def test_copies_and_pickles():
     w = Value(0.9)
     def total(w, **options):
@@ -632,3 +660,13 @@ def test_damaged_files():
         except (ValueError, TypeError, MemoryError):
             pass
     assert _core._check()
+
+
+def test_a_wrong_step_is_noticed():
+    """The comparison of this file can fail: here the steps of the loop in Python differ from the recorded one."""
+    w, calls = Value(0.7), []
+    def step(c, _):
+        calls.append(1)
+        return c * w * (1.0 if len(calls) > 1 else 1.0 + 1e-15), None
+    with pytest.raises(AssertionError):
+        compared(step, Value(0.5), captured=[w], length=5)

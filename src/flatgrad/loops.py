@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import _SIMPLIFICATIONS, Tensor, Value, _is_recording, _Recording, _stand_in, stack
+from flatgrad._core import _SIMPLIFICATIONS, Tensor, Value, _is_recording, _note_read, _Recording, _stand_in, stack
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.program import Compiled, Hole, template_of
@@ -252,17 +252,20 @@ class Step:
     def __init__(self, name, f, carry, x):
         self.inputs = []
         given = map_leaves(self.carry_in, carry), map_leaves(self.x_in, x)
-        recording = _Recording(self.inputs, once=True)
+        recording = _Recording(self.inputs)
         try:
             with recording:
                 result = f(*given)
             if recording.refused:   # and f has caught the error
-                raise ArgumentTypeError(recording.refused)
+                raise ArgumentTypeError(f"{name}: f went on after the error: {recording.refused}")
             self.before, (self.after, output) = given[0], next_pair(name, given[0], result)
             self.output = map_leaves(check_output, as_nodes(OUTPUT, output), OUTPUT)
             self.carries = nodes_in_order(self.before, self.after)
             results = [*self.carries, *nodes_of(self.output)]
             self.program = recording.program(results) if results else None
+            self.buffers = recording.buffers
+            for x, attribute in recording.watched:   # for the recording around this one
+                _note_read(x, attribute)
         except TypeError as error:
             if RECORDED in str(error) or INTEGER in str(error):   # a Value as an index, or as the end of a range
                 error.args = (f"{str(error).replace(RECORDED, f'while a step of flatgrad.{name} is recorded')}; "
@@ -283,7 +286,8 @@ class Step:
         if self.program is None:
             return self.after, self.output
         program = self.program.scanned(n_steps, len(self.carries), len(sequences), reverse, checkpoint)
-        results = iter(program(nodes_of(carry) + sequences))
+        buffers = [getattr(module, attribute) for module, attribute in self.buffers]
+        results = iter(program(nodes_of(carry) + sequences + buffers))
         last = filled_in_order(self.before, self.after, results)
         return last, map_leaves(lambda name, leaf: None if leaf is None else next(results), self.output)
 
@@ -389,10 +393,13 @@ class Batch:
     n_samples : int
     axes : list
         For each input of the program, the axis that the samples lie along, or None.
+    buffers : list of (object, str)
+        Attributes, arrays, that are further inputs.
     """
 
     def __init__(self, core, template, n_samples, axes, buffers=()):
-        self.core = None if core is None else core.mapped(n_samples, [axis is not None for axis in axes])
+        varies = [axis is not None for axis in axes] + [False] * len(buffers)
+        self.core = None if core is None else core.mapped(n_samples, varies)
         self.template, self.n_samples, self.axes, self.arrays = template, n_samples, axes, buffers
 
     def buffers(self):
@@ -442,8 +449,7 @@ class Layout:
             program.batches.move_to_end(key)
             return batch
         try:
-            batch = Batch(program.core, program.template, self.n_samples, [*self.axes, *[None] * len(program.buffers)],
-                          program.buffers)
+            batch = Batch(program.core, program.template, self.n_samples, self.axes, program.buffers)
         except ShapeError:
             return None
         program.batches[key] = batch
@@ -476,16 +482,18 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
 
     sample_args = [map_leaves(stand_in, argument) for argument in args]
     sample_kwargs = {name: map_leaves(stand_in, argument) for name, argument in kwargs.items()}
-    recording = _Recording(inputs, once=True)
+    recording = _Recording(inputs)
     with recording:
         result = (fn.fn if isinstance(fn, Compiled) else fn)(*sample_args, **sample_kwargs)
     if recording.refused:   # and the function has caught the error
-        raise ArgumentTypeError(recording.refused)
+        raise ArgumentTypeError(f"vmap: the function went on after the error: {recording.refused}")
+    for x, attribute in recording.watched:   # for the recording around this one
+        _note_read(x, attribute)
     template, outputs = template_of("vmap: the result of fn", result)
     if any(isinstance(x, Tensor) and x.ndim == 2 for x in outputs):
         return None, leaves
     core = recording.program(outputs, tuple(_SIMPLIFICATIONS)) if outputs else None
-    return Batch(core, template, n_samples, axes), leaves
+    return Batch(core, template, n_samples, axes, recording.buffers), leaves
 
 
 def placed(name, template, results, axes, n_samples):

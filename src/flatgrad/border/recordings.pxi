@@ -17,8 +17,6 @@ class _Recording(_Recorder):
     ----------
     inputs : list of Value and Tensor
         Leaves, made for the purpose. Tensors are whole.
-    once : bool, optional
-        The program is called now, and not again: it does not matter what else may change.
 
     Raises
     ------
@@ -46,8 +44,7 @@ class _Recording(_Recorder):
     (0.0, 0.0, True)
     """
 
-    def __init__(self, inputs, once=False):
-        self.once = once
+    def __init__(self, inputs):
         set_inputs(self, to_list("inputs", "Values and Tensors", inputs))
 
     def program(self, outputs, simplify=()):

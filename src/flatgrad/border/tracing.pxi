@@ -71,7 +71,6 @@ cdef class _Recorder:
     cdef readonly str refused    # what the last error of refuse_recorded() said; None if there was none
     cdef readonly list buffers   # (object, attribute) of arrays that are further inputs
     cdef _Recorder outer     # the one that it was entered within, or None
-    cdef bint once           # the program is called now, and not again
     cdef Py_ssize_t entered
 
     def __cinit__(self, *args):
@@ -204,30 +203,21 @@ cdef int refuse_stand_in(fg_id i, object name) except -1:
 fg_refuse_stand_in = refuse_stand_in
 
 
-cdef _Recorder lasting_recorder():
-    """Who records a program in this context that will be called again; None if nobody does."""
-    cdef PyObject *found = current_recorder()
-    cdef _Recorder recorder = None if found == NULL else <_Recorder>found
-    while recorder is not None and recorder.once:
-        recorder = recorder.outer
-    return recorder
-
-
 cdef int note_read(object x, str name) except -1:
     """While a program is recorded in this context: that attribute has been read, and decides which program it is."""
-    cdef _Recorder recorder = lasting_recorder()
-    if recorder is not None:
-        for other, known in recorder.watched:
+    cdef PyObject *recorder = current_recorder()
+    if recorder != NULL:
+        for other, known in (<_Recorder>recorder).watched:
             if other is x and known == name:
                 return 0
-        recorder.watched.append((x, name))
+        (<_Recorder>recorder).watched.append((x, name))
     return 0
 
 
 cdef int note_captured(object x, fg_id i, str name) except -1:
     """note_read() of a leaf that was there before the recording."""
-    cdef _Recorder recorder = None if recordings == 0 else lasting_recorder()
-    if recorder is not None and i < recorder.floor.id and fg_op_is_leaf(fg_tape_op(&tape, i)):
+    cdef PyObject *recorder = NULL if recordings == 0 else current_recorder()
+    if recorder != NULL and i < (<_Recorder>recorder).floor.id and fg_op_is_leaf(fg_tape_op(&tape, i)):
         note_read(x, name)
     return 0
 
@@ -248,13 +238,11 @@ def _buffer_input(x, str name not None, make):
     make : callable
         Makes that leaf, at the first time.
     """
-    cdef _Recorder recorder = lasting_recorder()
-    if recorder is None:
+    cdef PyObject *found = current_recorder()
+    cdef _Recorder recorder
+    if found == NULL:
         return None
-    if <PyObject *>recorder != current_recorder():
-        raise ArgumentTypeError(f"{name} of {describe(x)}: an array of a module, read in a scan, a fori_loop or a vmap "
-                                "within a compiled function. Call the module outside of the loop, or give the loop "
-                                "unroll=True")
+    recorder = <_Recorder>found
     for k, (other, known) in enumerate(recorder.buffers):
         if other is x and known == name:
             return recorder.inputs[len(recorder.inputs) - len(recorder.buffers) + k]
