@@ -85,7 +85,8 @@ saved_body = body.__reduce__()
 rowed = _core._Recording([one])
 with rowed:
     rowed_results = [(one * a).log() + u @ u, u * one]
-batch = rowed.program(rowed_results).mapped(3, [True])
+single = rowed.program(rowed_results)
+batch = single.mapped(3, [True])
 lanes = batch.__reduce__()[1][0]
 saved_lanes = lanes.__reduce__()
 """
@@ -237,11 +238,12 @@ CASES = {
     "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
-    "_Program.mapped": "program.mapped(5, [True])",
-    "_Program.__call__ of a batch": "batch([u])",
+    "_Program.mapped": "single.mapped(5, [True])",
+    "_Program.__call__ of a batch": "batch([array[0]])",
     "_Program.__call__ of a batch, domain": "raises(batch, [[-1.0, 1.0, 1.0]])",
-    "_Program.__call__ of a batch, backward": "batch([u])[0].sum().backward()",
-    "_Program.__call__ of a batch, part": "batch([u])[0][1]._local_grads",
+    "_Program.__call__ of a batch, backward": "batch([array[0]])[0].sum().backward()",
+    "_Program.__call__ of a batch, part": "batch([array[0]])[0][1]._local_grads",
+    "_Callee": "_core._Callee()", "_Lanes": "_core._Lanes()",
     "_Lanes.__reduce__": "lanes.__reduce__()", "_restore_lanes": "saved_lanes[0](*saved_lanes[1])",
     "_stand_in": "_core._stand_in(a)", "_stand_in of a Tensor": "_core._stand_in(t)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
