@@ -13,12 +13,12 @@ struct fg_lanes {
     size_t *place;         /* [n_segments] where a varying one's numbers begin in `taken` and `given` */
     fg_stretch *groups;    /* [n_groups] */
     fg_id n_groups, n_samples;
-    fg_stretch *results;   /* [n_results of the program] result 0 of the call that is of it, and how far apart they are */
+    fg_stretch *results;   /* [n_results of the program] the first of the call's that is of it, and the distance */
     fg_stretch *uniform;   /* [n_uniform] nodes of the body that are computed once */
     fg_id n_uniform;
     size_t numbers;        /* of all varying operands */
     double *taken, *given; /* [numbers] their data in the last call, and gradients of this one */
-    double *total;         /* [body.n] gradients of uniform nodes, of all blocks so far */
+    double *total;         /* [body.n] gradients of uniform nodes, of all blocks so far; of others anything */
     uint64_t *live;        /* [FG_MARKS_WORDS(body.n)] nodes that gradients of the results which count flow to */
     uint64_t *any_live;    /* [the same] in one of the groups of samples */
     uint64_t *of_all;      /* [the same] if all results count */
@@ -335,9 +335,7 @@ static int reverse_samples(fg_lanes *l, const asked *a, size_t count)
         if (status != FG_OK)
             return status;
         empty_lanes(l, samples, used);
-        for (fg_id k = 1; k < l->program->body.n; k++)
-            if (!fg_batch_is_varying(l->batch, k))
-                l->total[k] += *fg_batch_grad(l->batch, k);
+        fg_batch_add_sums(l->batch, l->total);
     }
     return FG_OK;
 }
@@ -442,10 +440,10 @@ static void mark_samples(const fg_lanes *l, const fg_tape *t, fg_record *r, size
         const fg_stretch s = l->program->callee.segments[v];
         const int dense = is_dense(view);
         if (dense && !leaves) { /* mostly they are weights */
-            uint8_t any = 0;
+            int inner = 0;
             for (fg_id e = 0; e < view->rows * view->cols; e++)
-                any |= t->op[view->base + e];
-            if (any == FG_LEAF)
+                inner |= !fg_op_is_leaf(t->op[view->base + e]);
+            if (!inner)
                 continue;
         }
         for (size_t n = 0; n < (l->varies[v] ? count : 1); n++)

@@ -415,7 +415,7 @@ static int max_reverse(fg_batch *b, const step *s)
     return FG_OK;
 }
 
-/* The rows of x as matrices of lanes, in one piece each: a whole view that is one row is copied if its rows lie apart. */
+/* The rows of x as matrices of lanes, in one piece each: a whole view that is one row is copied if they lie apart. */
 static matrix rows_of(fg_batch *b, const step *s, size_t length, double **scratch)
 {
     const operand *const x = s->x;
@@ -782,7 +782,8 @@ static void set_step(plan *p, step *s, fg_id i)
     fg_tape *const t = p->b->body;
     const int op = fg_tape_op(t, i);
     const fg_id first = i - (fg_op_is_block(op) ? t->args[i].b : 0);
-    *s = (step){.node = i, .op = op, .rows = 1, .cols = 1, .work = p->b->lanes, .z = fg_batch_data(p->b, first), .dz = fg_batch_grad(p->b, first)};
+    *s = (step){.node = i, .op = op, .rows = 1, .cols = 1, .work = p->b->lanes,
+                .z = fg_batch_data(p->b, first), .dz = fg_batch_grad(p->b, first)};
     if (fg_op_is_block(op)) {
         set_block(p, s, i);
         return;
@@ -1010,6 +1011,11 @@ int fg_batch_reverse(fg_batch *b)
             return FG_E_INTERRUPTED;
     }
     return FG_OK;
+}
+
+void fg_batch_add_sums(const fg_batch *b, double *total)
+{
+    b->kernels->axpy(b->body->n, 1.0, b->sums, total);
 }
 
 /* ---- faults ---- */

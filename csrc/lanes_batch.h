@@ -43,6 +43,9 @@ void fg_batch_clear(fg_batch *b);
  * FG_E_INTERRUPTED. */
 int fg_batch_reverse(fg_batch *b);
 
+/* Add the gradients of uniform nodes to those in `total`, [body.n]; what it adds for varying nodes means nothing. */
+void fg_batch_add_sums(const fg_batch *b, double *total);
+
 /* Of a forward step that has failed: see fg_callee_steps. */
 int fg_batch_fault(const fg_batch *b, double x[3], int32_t *k, int *status);
 

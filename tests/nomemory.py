@@ -93,7 +93,8 @@ saved_body = body.__reduce__()
 rowed = _core._Recording([one])
 with rowed:
     rowed_results = [(one * a).log() + u @ u, u * one]
-batch = rowed.program(rowed_results).mapped(3, [True])
+single = rowed.program(rowed_results)
+batch = single.mapped(3, [True])
 lanes = batch.__reduce__()[1][0]
 saved_lanes = lanes.__reduce__()
 """
@@ -257,11 +258,11 @@ CASES = {
     "_Scan.__copy__": "scan_body.__copy__()", "_Scan.__deepcopy__": "scan_body.__deepcopy__({})",
     "_Scan.__reduce__": "scan_body.__reduce__()", "_restore_scan": "saved_scan[0](*saved_scan[1])",
     "_stand_in": "_core._stand_in(c)", "_stand_in Tensor": "_core._stand_in(t, False)",
-    "_Program.mapped": "program.mapped(5, [True])",
-    "_Program.__call__ of a batch": "batch([u])",
+    "_Program.mapped": "single.mapped(5, [True])",
+    "_Program.__call__ of a batch": "batch([array[0]])",
     "_Program.__call__ of a batch, domain": "raises(batch, [[-1.0, 1.0, 1.0]])",
-    "_Program.__call__ of a batch, backward": "batch([u])[0].sum().backward()",
-    "_Program.__call__ of a batch, part": "batch([u])[0][1]._local_grads",
+    "_Program.__call__ of a batch, backward": "batch([array[0]])[0].sum().backward()",
+    "_Program.__call__ of a batch, part": "batch([array[0]])[0][1]._local_grads",
     "_Lanes.__reduce__": "lanes.__reduce__()", "_restore_lanes": "saved_lanes[0](*saved_lanes[1])",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
     "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
