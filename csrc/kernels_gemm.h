@@ -3,7 +3,7 @@
  * As in BLIS (Van Zee and van de Geijn, 2015): a tile of C stays in registers during the sum over a block of k. What
  * the tiles of a block share stays in the caches near the processor: either the rows of A in the first level and the
  * columns of B in the second, or, where A must be packed, a panel of B in the first and the rows of A in the second.
- * A sum takes its terms in order, at most K_BLOCK of them at a time, so it does not depend on the tile that it is in. */
+ * A tile takes the terms of its sums in order, at most K_BLOCK at a time: no sum depends on the tile's shape. */
 #ifndef FG_KERNELS_GEMM_H
 #define FG_KERNELS_GEMM_H
 
@@ -156,10 +156,11 @@ FG_INLINE void tile(int rows, int vecs, const common *of, const double *a, const
     add_turned(rows, vecs, sums, c, c_row, part);
 }
 
-typedef void (*tile_function)(const common *of, const double *a, const double *b, ptrdiff_t b_row, double *c, size_t part);
+typedef void (*tile_function)(const common *of, const double *a, const double *b, ptrdiff_t b_row, double *c,
+                              size_t part);
 
 #define TILE(rows, vecs)                                                                                     \
-    static void tile_##rows##_##vecs(const common *of, const double *a, const double *b, ptrdiff_t b_row,       \
+    static void tile_##rows##_##vecs(const common *of, const double *a, const double *b, ptrdiff_t b_row,    \
                                      double *c, size_t part)                                                 \
     {                                                                                                        \
         tile(rows, vecs, of, a, b, b_row, c, part);                                                          \

@@ -36,7 +36,8 @@
 #define FG_PREFETCH(p) ((void)(p))
 #endif
 
-/* Compilers load a number again rather than keep it, where that saves an instruction. */
+/* FG_APART is no part of its callers. FG_PREFETCH asks for the cache line of p, which may be any address. After
+ * FG_IN_REGISTER(x), x is in a register: compilers load a vector again for each use if that saves an instruction. */
 #if defined(__GNUC__) && defined(FG_ISA_AVX512)
 #define FG_IN_REGISTER(x) __asm__("" : "+v"(x))
 #elif defined(__GNUC__) && defined(FG_ISA_AVX2)

@@ -35,8 +35,8 @@ LEVELS = ["baseline", "neon", "avx2", "avx512"]   # of all processors, from the 
 L = np.longdouble
 
 # Numbers of lanes, rows, columns and terms: all small ones, and around what one vector, a few of them, the
-# tile of a product, the chunk of a sum (128) and the blocks of a product (96 rows, 240 columns, 256 terms)
-# hold.
+# tile of a product, the chunk of a sum (128) and the blocks of a product (30 or 40 rows, 96 or 240 columns, 256
+# terms) hold.
 LENGTHS = [*range(1, 41), 63, 64, 65, 127, 128, 129, 130, 257, 300]
 EDGES = [1, 2, 3, 5, 6, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 33, 47, 49, 63, 64, 65, 95, 96, 97, 127, 130,
          239, 240, 241, 255, 256, 257, 300]
