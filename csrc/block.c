@@ -84,7 +84,7 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
     return FG_OK;
 }
 
-static int apply(fg_tape *t, fg_id i, const uint64_t *reached, size_t *done)
+static inline int apply(fg_tape *t, fg_id i, const uint64_t *reached, size_t *done)
 {
     fg_record *const r = fg_tape_record(t, i);
     const fg_id first = i - t->args[i].b;
