@@ -32,6 +32,9 @@ typedef struct fg_program {
     fg_id *words;          /* [FG_MARKS_WORDS(body.n)] scratch for fg_sweep_reach() */
     uint64_t *masks;       /* [the same] */
 
+    fg_id *order;          /* [n_order] what a sweep from all results visits, in its order, found with the first of them */
+    fg_id n_order;         /* 0 before, and FG_MAX_ID, without an array, if there is no such order */
+
     int status;            /* of the last run that failed, and the node where, and */
     fg_id at, element;     /* for FG_MAP the result, counted row by row */
 } fg_program;
@@ -57,6 +60,18 @@ int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segment
 /* Append the nodes of the body to a tape, from node 1 on. Returns the id of node 0, were it there, or FG_E_MEMORY.
  * Precondition: room for body.n - 1 nodes and body.npool operands. */
 int64_t fg_program_expand(const fg_program *p, fg_tape *t);
+
+/* For training.c, where the operands are in the body already: compute it, and then, from one result or all, their
+ * gradients, which are added to those that operands have. FG_OK; FG_E_INTERRUPTED; or of fg_program_run() the status of
+ * a row. result: which one, whose gradient begins at 1.
+ * Precondition: no result is an operand. */
+int fg_program_run(fg_program *p);
+int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_order);
+
+/* The order of a sweep from so many nodes in p->outputs, in a new array, as fg_sweep_order() says; *order stays NULL and
+ * the result is FG_MAX_ID if there is none, or no memory. */
+fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order);
+void fg_program_release_order(fg_program *p, fg_id *order, fg_id n_order);
 
 /* Free a program that nobody holds. */
 void fg_program_free(fg_program *p);

@@ -20,11 +20,13 @@ from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
+import bisect
 import copyreg
 import gc
 import operator
 import os
 import sys
+import time
 from contextvars import ContextVar
 
 from flatgrad.arguments import flag, one_of, shortened
@@ -83,5 +85,6 @@ include "border/derivatives.pxi"
 include "border/passes.pxi"
 include "border/programs.pxi"
 include "border/recordings.pxi"
+include "border/training.pxi"
 include "border/publish.pxi"
 include "border/inside.pxi"
