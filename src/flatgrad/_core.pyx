@@ -16,7 +16,7 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 from cpython.weakref cimport PyWeakref_NewRef
-from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
+from libc.math cimport INFINITY, fabs, isfinite, isnan, pow, sqrt
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
