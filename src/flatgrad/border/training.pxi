@@ -444,7 +444,7 @@ cdef class _Loop:
                     self.give()
                     self.note()
                 elapsed = seconds() - began
-                if elapsed < 0.01:
+                if elapsed < 0.01 and goal <= <size_t>steps:   # it was all of the budget
                     self.budget *= 2
                 elif elapsed > 0.03 and self.budget > 1:
                     self.budget //= 2

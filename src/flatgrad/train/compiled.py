@@ -70,6 +70,7 @@ class Code:
         self.kept.append(x)
         kind = type(x)
         if isinstance(x, Module):
+            what = f"{what.split(', ')[0]}, {kind.__name__},"
             self.enter_class(kind, what)
             self.enter_container(vars(x), what)
         elif kind in (list, tuple, dict):
@@ -92,8 +93,8 @@ class Code:
             return
         elif isinstance(x, type):
             self.enter_class(x, what)
-        elif x not in PURE:
-            raise NotCompiled(f"{what} has {short(x)}, which may be another at each step")
+        elif not any(x is pure for pure in PURE):
+            raise NotCompiled(f"{what} has a {short(x)}, which may be another at each step")
 
     def enter_container(self, x, what):
         contained = list(x.values()) if isinstance(x, dict) else list(x)
@@ -105,7 +106,7 @@ class Code:
 
     def enter_class(self, kind, what):
         """A class of modules or losses: ours, or one whose methods are looked at."""
-        if kind in PURE or id(kind) in self.seen and is_ours(kind):
+        if any(kind is pure for pure in PURE) or id(kind) in self.seen and is_ours(kind):
             return
         for c in kind.__mro__:
             if c is object or is_ours(c):
@@ -116,8 +117,7 @@ class Code:
             self.kept.append(c)
             for name, x in vars(c).items():
                 if isinstance(x, property):
-                    for part in (x.fget,):
-                        self.enter(part, f"{what}, {c.__name__}.{name}")
+                    self.enter(x.fget, f"{what}, {c.__name__}.{name}")
                 elif isinstance(x, (staticmethod, classmethod)):
                     self.enter(x.__func__, f"{what}, {c.__name__}.{name}")
                 elif isinstance(x, FunctionType) and name not in UNUSED:
@@ -194,7 +194,7 @@ def code_of(model, loss, penalty):
     code = Code()
     if not isinstance(model, Module):
         raise NotCompiled("the model is no Module")
-    code.enter(model, f"the model, {type(model).__name__}")
+    code.enter(model, "the model")
     code.enter(loss, f"the loss, {short(loss)}")
     if penalty is not None:
         code.enter(penalty, f"the penalty, {short(penalty)}")
