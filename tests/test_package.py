@@ -161,7 +161,7 @@ C_LAYERS = ["base simd", "ops mem marks kernels_lanes", "record kernels rows ker
             "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms", "kernels_gemm",
             "kernels.c", "cpu tape", "block block_leaves", "block_matrix block_build", "block_reached block_steps",
             "block_layer block_map block_rows block_take block_call", "block.c block_operands", "sweep", "program",
-            "program_cut"]
+            "program_cut training"]
 C_LIBRARY = set("assert errno float limits math stdbool stddef stdint stdlib string time".split())
 C_COMPILER = {"intrin", "immintrin", "arm_neon"}
 FORBIDDEN_CALLS = re.compile(r"\b(exit|_Exit|abort|longjmp|setjmp|getenv|system|\w*printf|puts)\s*\(")

@@ -302,9 +302,11 @@ class CompiledSteps:
                 raise NotCompiled("there are metrics, and the outputs are neither a Tensor nor a list of Values")
             self.width = math.prod(self.shape)
         try:
-            return recording.program(outputs)
+            program = recording.program(outputs)
         except (ArgumentError, ArgumentTypeError) as error:
             raise NotCompiled(str(error).split(":")[0]) from None
+        del prediction, result, outputs   # the last first, so that the tape just drops them
+        return program
 
     def is_current(self):
         """Whether the programs still are what model, loss and penalty do."""
