@@ -87,9 +87,10 @@ loss_program = recorded_loss.program(loss_of_two)
 learned = _core.Parameters([a, c])
 learned.sgd({}, None, 0.0, 0.0, 0.0, False, False)
 column = np.array([[0.5], [0.25], [0.75], [1.0]])
-def make_loop():
-    return _core._Loop([loss_program], [2], 4, [learned], [column], [[0]], [[]])
-loop = make_loop()
+loop_of = [loss_program], [2], 4, [learned], [column], [[0]], [[]]
+wrong_loop_of = [program], [3], 4, [learned], [column], [[0]], [[]]
+no_loop_of = [], [], 4, [], [], [], []
+loop, backwards, rates = _core._Loop(*loop_of), np.array([3, 2, 1, 0]), [0.0]
 loop_losses = np.zeros(4)
 saved_program = program.__reduce__()
 body = saved_program[1][0]
@@ -243,12 +244,11 @@ CASES = {
     "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
-    "_Store": "_core._Store()", "_Loop": "make_loop()",
-    "_Loop of nonsense": "raises(_core._Loop, [program], [3], 4, [learned], [column], [[0]], [[]])",
-    "_Loop.__init__": "raises(loop.__init__, [], [], 4, [], [], [], [])",
-    "_Loop.run": "loop.run(4, [0.0], None, loop_losses)", "_Loop.done": "loop.done",
-    "_Loop.run at first": "make_loop().run(2, [0.0], None, loop_losses)",
-    "_Loop.run order": "loop.run(2, [0.0], np.array([3, 2, 1, 0]), loop_losses)",
+    "_Store": "_core._Store()", "_Loop": "_core._Loop(*loop_of)",
+    "_Loop of nonsense": "raises(_core._Loop, *wrong_loop_of)", "_Loop.__init__": "raises(loop.__init__, *no_loop_of)",
+    "_Loop.run": "loop.run(4, rates, None, loop_losses)", "_Loop.done": "loop.done",
+    "_Loop.run at first": "_core._Loop(*loop_of).run(2, rates, None, loop_losses)",
+    "_Loop.run order": "loop.run(2, rates, backwards, loop_losses)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
     "pickle of a call": "pickled([called, program])", "deepcopy of a call": "copy.deepcopy([called, program])",
     "Parameters": "_core.Parameters(iter([*values, u, a, a]))",
