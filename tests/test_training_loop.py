@@ -232,6 +232,114 @@ def test_against_torch():
     assert trainer.engine == "compiled"
 
 
+# ---- minimize ----
+
+def scalar_loss(model):
+    @flatgrad.compile
+    def loss(X, y, scale):
+        errors = [(model(x) - target) ** 2 for x, target in zip(X, y)]
+        return scale * sum(errors) / len(errors)
+
+    return loss
+
+
+XOR, TRUTH = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [-1.0, 1.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_minimize_is_the_loop_over_calls(optimizer):
+    found = []
+    for way in "python", "minimize":
+        model = mlp((4, 1))
+        loss, own = scalar_loss(model), OPTIMIZERS[optimizer](model.parameters())
+        if way == "minimize":
+            numbers = loss.minimize(own, XOR, TRUTH, 0.5, steps=60).tolist()
+        else:
+            numbers = []
+            for _ in range(60):
+                total = loss(XOR, TRUTH, 0.5)
+                own.zero_grad()
+                total.backward()
+                own.step()
+                numbers.append(total.data)
+        found.append([numbers, [p.data for p in model.parameters()], [p.grad for p in model.parameters()],
+                      repr(own.state_dict())])
+    same(found)
+
+
+@pytest.mark.parametrize("kind", ["lists", "arrays"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_minimize_in_batches(shuffle, kind):
+    data, target = (X.tolist(), SIGNS.tolist()) if kind == "lists" else (X, SIGNS)
+    found = []
+    for way in "python", "minimize":
+        model = mlp((4, 1))
+        loss, own = scalar_loss(model), Adam(model.parameters(), lr=0.01)
+        if kind == "arrays":
+            loss = flatgrad.compile(lambda X, y, scale, model=model: scale * losses.mse(model(X), y))
+        if way == "minimize":
+            numbers = loss.minimize(own, data, target, 2.0, steps=13, batch_size=20, shuffle=shuffle, seed=5,
+                                    every=2, callback=lambda step, loss: None).tolist()
+        else:
+            numbers, epoch = [], 0
+            while len(numbers) < 13:
+                epoch += 1
+                order = np.random.default_rng([5, epoch]).permutation(45) if shuffle else np.arange(45)
+                for rows in (order[:20], order[20:40], order[40:])[:13 - len(numbers)]:
+                    total = loss([data[k] for k in rows] if kind == "lists" else X[rows],
+                                 [target[k] for k in rows] if kind == "lists" else SIGNS[rows], 2.0)
+                    own.zero_grad()
+                    total.backward()
+                    own.step()
+                    numbers.append(total.data)
+        found.append([numbers, [p.data for p in model.parameters()]])
+    same(found)
+
+
+def test_minimize_arguments_and_callbacks():
+    w, x, seen = Value(3.0), Tensor([1.0, 2.0]), []
+    loss = flatgrad.compile(lambda w, x: (w * x * x).sum() ** 2)
+
+    def look(step, number):
+        seen.append((step, number, w.data))
+        return step == 6
+
+    losses_ = loss.minimize(SGD([w, x], lr=1e-3), w, x, steps=50, every=3, callback=look)
+    v, y = Value(3.0), Tensor([1.0, 2.0])
+    own, expected = SGD([v, y], lr=1e-3), []
+    for _ in range(6):
+        total = loss(v, y)
+        own.zero_grad()
+        total.backward()
+        own.step()
+        expected.append(total.data)
+    assert losses_.tolist() == expected and w.data == v.data and x.data.tolist() == y.data.tolist()
+    assert [step for step, *_ in seen] == [3, 6] and seen[-1][1:] == (losses_[5], w.data)
+
+
+def test_minimize_goes_on_with_nan():
+    w = Value(3.0)
+    loss = flatgrad.compile(lambda x: w * w * x)
+    assert np.isnan(loss.minimize(SGD([w], lr=1e200), 1e200, steps=5)[-1])
+
+
+@pytest.mark.parametrize("arguments, options, message", [
+    (("SGD", 1.0), {}, "minimize: optimizer"), ((None, 1.0), {"steps": -1}, "minimize: steps"),
+    ((None, 1.0), {"batch_size": 0}, "minimize: batch_size"), ((None, 1.0), {"batch_size": 2}, "minimize: batch_size"),
+    ((None, 1.0), {"every": 0}, "minimize: every"), ((None, 1.0), {"callback": 3}, "minimize: callback"),
+    ((None, 1.0), {"shuffle": 3}, "minimize: shuffle"), ((None, [1.0]), {}, "returns a Value"),
+    ((None, [1.0, [2.0, 3.0]]), {"batch_size": 1}, "minimize: argument 0"),
+    ((None, Value(1.0)), {"steps": "x"}, "minimize: steps"), ((None, Tensor([1.0])), {}, "a loss that is a Value"),
+])
+def test_minimize_refuses(arguments, options, message):
+    w = Value(3.0)
+    loss = flatgrad.compile(lambda x: [w] if isinstance(x, list) else w * x)
+    optimizer = SGD([w], lr=0.1) if arguments[0] is None else arguments[0]
+    with pytest.raises((TypeError, ValueError), match=message):
+        loss.minimize(optimizer, *arguments[1:], **options)
+    assert w.data == 3.0
+
+
 # ---- which way ----
 
 class Counting(nn.Module):

@@ -97,7 +97,9 @@ cdef class _Loop(_Store):
             size = 0   # of the inputs: they come first, without holes
             for c in range(program.n_inputs):
                 size += lesson.program.callee.segments[c].count
-            if program.results[0][0] != () or lesson.program.results[0] <= lesson.program.area:
+            if program.results[0][0] != ():
+                raise ArgumentError(f"expected a loss that is a Value, got a Tensor of shape {program.results[0][0]}")
+            if lesson.program.results[0] <= lesson.program.area:
                 raise ArgumentError("the loss does not depend on anything by an operation")
             lesson.slots = <fg_id *>PyMem_Calloc(len(self.columns) + 1, sizeof(fg_id))
             if lesson.slots == NULL:
