@@ -67,7 +67,8 @@ class History(dict):
     def _extend(self, epochs, columns):
         """Add the numbers of several epochs, a list for each name."""
         for name in columns:
-            self.setdefault(name, [math.nan] * len(self.epochs))
+            if name not in self:
+                self[name] = [math.nan] * len(self.epochs)
         for name in self:
             self[name] += columns.get(name) or [math.nan] * len(epochs)
         self.epochs += epochs

@@ -27,7 +27,8 @@ from flatgrad.train.samples import Task, array_of, constant
 __all__ = ["Trainer"]
 
 PAUSE = 0.05   # seconds, between two looks at progress while compiled code takes steps
-FEW_STEPS = 4   # are not worth a recording
+FEW_STEPS = 4   # fewer are not worth a recording, ...
+FEW_PARAMETERS = 10   # ... nor are fewer than one for so many parameters
 CHUNK = 4096   # rows for one call of the model outside of training
 RESERVED = ("loss", "learning_rate", "time", "epoch", "epochs", *(name for name in dir(History) if name[0] != "_"))
 
@@ -337,8 +338,10 @@ class Trainer:
             reason = "engine='python'"
         else:
             reason = reason_of(self, self._callbacks)
-            if reason is None and engine == "auto" and epochs * -(-len(X) // size) < FEW_STEPS:
-                reason = f"fewer than {FEW_STEPS} steps"
+            if reason is None and engine == "auto":   # a recording has to pay
+                few = max(FEW_STEPS, sum(one.count for one in self.optimizer._parameters) // FEW_PARAMETERS)
+                if epochs * -(-len(X) // size) < few:
+                    reason = f"fewer than {few} steps"
         if reason is None:
             try:
                 steps = CompiledSteps(self, X, y, size, shuffle, engine == "compiled")
