@@ -244,7 +244,7 @@ CASES = {
     "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
-    "_Store": "_core._Store()", "_Loop": "_core._Loop(*loop_of)",
+    "_Callee": "_core._Callee()", "_Store": "_core._Store()", "_Loop": "_core._Loop(*loop_of)",
     "_Loop of nonsense": "raises(_core._Loop, *wrong_loop_of)", "_Loop.__init__": "raises(loop.__init__, *no_loop_of)",
     "_Loop.run": "loop.run(4, rates, None, loop_losses)", "_Loop.done": "loop.done",
     "_Loop.run at first": "_core._Loop(*loop_of).run(2, rates, None, loop_losses)",
