@@ -10,6 +10,7 @@ Run from the repository's root, with flatgrad installed::
         python -m bench --instructions      instruction counts, which do not depend on the machine's load
     python -m bench --peers             against micrograd, PyTorch, JAX, NumPy: some four minutes
     python -m bench --peers --markdown  the same as Markdown
+    python -m bench --programs          compiled functions against C by hand, JAX and PyTorch
 
 Each case first checks that its contenders compute the same values and gradients. A difference is an error that gives
 both numbers, with exit code 1. A missed target is only shown, unless ``--strict`` is given. If a package or a tool is
@@ -27,9 +28,14 @@ each step, JAX with one call for a whole training, and NumPy with derivatives wr
 one thread. A library that is not installed is skipped; ``pip install micrograd torch jax`` installs them.
 torch.compile needs a C++ compiler.
 
+``--programs`` compares flatgrad's compiled functions with the same in C, written by hand (``rivals/*.c``), which the C
+compiler of the machine compiles on first use (``CC``, or else cc, gcc or clang), and with JAX and PyTorch. Every target
+of this suite is a goal: it stands beside the figure, whether it is met or not.
+
 Each module uses only the modules before it. `runner` times and compares, `workloads` is the code that is timed,
-`processes` starts a fresh process and reads its figures. `peers` has the code of other libraries, and `contenders` the
-contenders that both suites time. `cases` and `versus` define the cases and their targets, and `suites` has both suites.
+`processes` starts a fresh process and reads its figures. `peers` and `program_peers` have the code of other libraries,
+`byhand` the contenders in C, `ways` flatgrad's ways to run a program, and `contenders` what several suites time.
+`cases`, `versus` and `programs` define the cases and their targets, and `suites` has all suites.
 `probe` is the code in a fresh process, `instructions` counts instructions, `report` prints the figures.
 """
 import os

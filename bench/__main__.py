@@ -54,7 +54,7 @@ def parse(argv):
                         f"({ROUNDS}; {QUICK_ROUNDS} with --quick)")
     parser.add_argument("--processes", type=positive, metavar="N",
                         help=f"processes for each case ({PROCESSES}; {PEERS_PROCESSES} with "
-                        "--peers; 1 with --quick)")
+                        "--peers or --programs; 1 with --quick)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these cases")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     parser.add_argument("--json", metavar="FILE", help="write every figure to FILE")
@@ -65,6 +65,9 @@ def parse(argv):
     suite.add_argument("--peers", action="store_true",
                        help="compare with micrograd, PyTorch, JAX and NumPy, as far as they are "
                        "installed; --list and --only then are about these cases")
+    suite.add_argument("--programs", action="store_true",
+                       help="compare compiled functions with C by hand, JAX and PyTorch; --list and --only then are "
+                       "about these cases")
     suite.add_argument("--instructions", nargs="?", const="auto", metavar="TOOL",
                        choices=["auto", "perf", "callgrind"],
                        help="count instructions instead, with perf or callgrind")
@@ -87,10 +90,11 @@ def run(args):
     for package in ("flatgrad", "numpy"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"{package} is not installed; run: pip install .")
+    from bench.byhand import BUILD
     from bench.instructions import WORKLOADS
     from bench.suites import SUITES
 
-    suite = "peers" if args.peers else "cases"
+    suite = "peers" if args.peers else "programs" if args.programs else "cases"
     cases = SUITES[suite]
     if args.list:
         width = max(map(len, cases))
@@ -103,6 +107,7 @@ def run(args):
     # torch.compile caches its results in files; with these, a second run would show no compile time.
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
+        os.environ.setdefault(BUILD, cache)   # a compiler runs once for all processes
         return measure(args, suite, names)
 
 
@@ -143,7 +148,7 @@ def measure(args, suite, names):
 
     session = Session(args.quick, args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
                       args.processes or (1 if args.quick else
-                                         PEERS_PROCESSES if args.peers else PROCESSES),
+                                         PROCESSES if suite == "cases" else PEERS_PROCESSES),
                       QUICK_MIN_SECONDS if args.quick else MIN_SECONDS)
     facts = report.about()
     print(report.heading(facts))

@@ -1,8 +1,11 @@
-"""The contenders of both suites: Values and classes of a library, for any library."""
-from bench import workloads
+"""The contenders of several suites: Values and classes of a library, for any library."""
+import importlib.util
+
+from bench import processes, workloads
 from bench.runner import Contender, own_copy, repeated, repeated_after
 
-__all__ = ["MICROGRAD_ITERATIONS", "chain_backward", "chain_of_values", "compare_demo", "readme_contender"]
+__all__ = ["MICROGRAD_ITERATIONS", "chain_backward", "chain_of_values", "compare_demo", "example",
+           "readme_contender"]
 
 # micrograd sorts the graph by recursion, with one frame for each operation of a chain. Python stops at 1,000 frames;
 # this number of iterations leaves some frames to the callers.
@@ -63,3 +66,12 @@ def compare_demo(session, target=None):
         ours, theirs = (contender(library, steps) for library in libraries)
         session.compare(theirs, ours, work="in a loop", per="step", rounds=1,
                         note=f"mean of {steps} steps, with the garbage that they leave")
+
+
+def example(name):
+    """A fresh import of a module of examples/."""
+    file = processes.ROOT / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

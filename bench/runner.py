@@ -14,7 +14,7 @@ The figures are meant to be reliable also on a machine that others use:
   collection before each timing is not timed; it frees the garbage of the other contenders.
 - Contenders have to give the same results before they are timed.
 
-`cases` and `versus` define the work, and `report` prints the figures.
+`cases`, `versus` and `programs` define the work, and `report` prints the figures.
 """
 import gc
 import importlib

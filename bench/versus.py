@@ -4,7 +4,6 @@ Every row's ratio is a contender's time divided by flatgrad's, so flatgrad loses
 compares flatgrad with each contender in turn, micrograd first, before the imports of large packages leave objects in
 memory.
 """
-import importlib.util
 import random
 from types import SimpleNamespace
 
@@ -166,7 +165,7 @@ def gpt_contender(name, engine, documents, vocabulary, rounds=1):
     """examples/scalar_gpt.py with one of its engines. A repeat trains `rounds` times on each document; the results are
     those of the first time."""
     # Each contender has its own copy of the module, for the reason given in `own_copy`.
-    scalar_gpt = example("scalar_gpt")
+    scalar_gpt = contenders.example("scalar_gpt")
 
     def new():
         return scalar_gpt.GPT(engine, vocabulary, random.Random(42))
@@ -185,24 +184,15 @@ def gpt_contender(name, engine, documents, vocabulary, rounds=1):
                      units=steps)
 
 
-def example(name):
-    """A fresh import of a module of examples/."""
-    file = processes.ROOT / "examples" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @case("gpt", "the character GPT of examples/, written in scalars, a name of eight letters a step")
 def gpt_case(session):
     names = ["argparse", "builtins", "calendar", "colorsys"][:session.size(4, 1)]
     letters = sorted(set("".join(names)))
     end = len(letters)
     documents = [[end, *map(letters.index, name), end] for name in names]
-    flatgrad = example("scalar_gpt").load_engine("flatgrad")
+    flatgrad = contenders.example("scalar_gpt").load_engine("flatgrad")
     ours = gpt_contender("flatgrad", flatgrad, documents, end + 1, rounds=25)
-    theirs = gpt_contender("pure Python", example("pure_value"), documents, end + 1)
+    theirs = gpt_contender("pure Python", contenders.example("pure_value"), documents, end + 1)
     session.verify(theirs, ours, tolerance=1e-9)
     session.compare(theirs, ours, at_least(250), per="step", note="Adam included")
 

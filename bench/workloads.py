@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-__all__ = ["CHAIN", "WORK_ITERATIONS", "Fit", "Problem", "chain", "chain_gradients", "chain_leaves", "chain_results",
-           "digits_problem", "fit_digits_problem", "fit_moons_problem", "fit_training",
-           "fused_training", "library", "loop_training", "moons", "moons_problem", "moons_results",
-           "new_training", "readme", "readme_formula", "readme_results", "ten_nodes",
-           "ten_nodes_results", "training", "xor_problem"]
+__all__ = ["CHAIN", "WORK_ITERATIONS", "Fit", "Names", "Pendulums", "Problem", "chain", "chain_gradients",
+           "chain_leaves", "chain_results", "digits_problem", "fit_digits_problem", "fit_moons_problem", "fit_training",
+           "flatgrad_model", "flatgrad_samples", "fused_training", "library", "loop_training", "moons", "moons_problem",
+           "moons_results", "names_problem", "new_training", "pendulums", "readme", "readme_formula", "readme_results",
+           "ten_nodes", "ten_nodes_results", "training", "xor_problem"]
 
 
 def library(name):
@@ -479,6 +479,122 @@ def loop_training(problem):
         return found
 
     return new, run
+
+
+# ---- the GPT of examples/scalar_gpt.py, in each library as its users would write it ----
+
+@dataclass(frozen=True)
+class Names:
+    """Training of a character-level GPT on names of eight letters: nine positions each. Adam has betas of 0.85 and 0.99
+    and an epsilon of 1e-8.
+
+    Parameters
+    ----------
+    documents : ndarray of int32, shape (n_documents, 10)
+        Tokens from 0 to 26; 26 is at both ends.
+    batch : int
+        How many documents a step takes, in turn; its loss is the mean of theirs.
+    rates : list of float
+        The learning rate of each step; a training has as many steps.
+    initial : ndarray, shape (4192,)
+        The matrices of SHAPES one after the other, row by row.
+    """
+
+    documents: np.ndarray
+    batch: int
+    rates: list
+    initial: np.ndarray
+
+    SHAPES = {"token": (27, 16), "position": (16, 16), "query": (16, 16), "key": (16, 16), "value": (16, 16),
+              "mix": (16, 16), "up": (64, 16), "down": (16, 64), "out": (27, 16)}
+
+    def batches(self, steps):
+        """The documents of each step, as an array of shape (steps, batch, 10)."""
+        rows = np.arange(steps * self.batch) % len(self.documents)
+        return self.documents[rows].reshape(steps, self.batch, -1)
+
+    @classmethod
+    def matrices(cls, flat):
+        """The matrices by name, as views of an array with all parameters."""
+        found, start = {}, 0
+        for name, (rows, columns) in cls.SHAPES.items():
+            found[name] = flat[start:start + rows * columns].reshape(rows, columns)
+            start += rows * columns
+        return found
+
+
+def names_problem(batch, steps):
+    """Invented names, consonant by vowel."""
+    draw = random.Random(1337)
+    vowels = [0, 4, 8, 14, 20]
+    documents = [[26, *(draw.choice(vowels) if k % 2 else draw.randrange(26) for k in range(8)), 26] for _ in range(96)]
+    count = sum(rows * columns for rows, columns in Names.SHAPES.values())
+    initial = np.array([draw.gauss(0.0, 0.08) for _ in range(count)])
+    return Names(np.array(documents, np.int32), batch, [0.01 * (1 - k / 1000) for k in range(steps)], initial)
+
+
+# ---- a pendulum, step by step ----
+
+@dataclass(frozen=True)
+class Pendulums:
+    """Damped pendulums x'' = -k sin(x) - c x' + t, each from its own start and with its own constants. The loss of a
+    trajectory is ``(x - 0.3)**2 + v**2`` at its end; what is wanted are the losses and their gradients by k, c and t.
+
+    Parameters
+    ----------
+    method : str
+        "euler", or "rk4" for the classical method of Runge and Kutta.
+    numbers : ndarray, shape (5, n_trajectories)
+        The rows x, v, k, c, t.
+    steps : int
+    """
+
+    method: str
+    numbers: np.ndarray
+    steps: int = 1000
+
+    H = 0.01   # seconds a step
+
+    @property
+    def count(self):
+        """The number of trajectories."""
+        return self.numbers.shape[1]
+
+    def step(self, x, v, k, c, t, sin):
+        """Angle and speed after a step, of any class that has the operators and a function `sin`."""
+        h = self.H
+
+        def acceleration(x, v):
+            return t - k * sin(x) - c * v
+        if self.method == "euler":
+            return x + h * v, v + h * acceleration(x, v)
+        a1 = acceleration(x, v)
+        v2 = v + 0.5 * h * a1
+        a2 = acceleration(x + 0.5 * h * v, v2)
+        v3 = v + 0.5 * h * a2
+        a3 = acceleration(x + 0.5 * h * v2, v3)
+        v4 = v + h * a3
+        a4 = acceleration(x + h * v3, v4)
+        return x + h / 6 * (v + 2 * (v2 + v3) + v4), v + h / 6 * (a1 + 2 * (a2 + a3) + a4)
+
+    @staticmethod
+    def loss(x, v):
+        return (x - 0.3) ** 2 + v * v
+
+    @staticmethod
+    def results(losses, gradients):
+        """The numbers by name, for `Contender.results`: of all trajectories, from arrays of all."""
+        rows = {"loss": losses, **{f"d{name}": row for name, row in zip("kct", gradients)}}
+        return {f"{name} of trajectory {k}": float(number) for name, row in rows.items()
+                for k, number in enumerate(row)}
+
+
+def pendulums(method, count, steps):
+    """Trajectories that differ in everything."""
+    i = np.arange(count)
+    k = i * (1000 / count)
+    return Pendulums(method, np.array([-2 + 0.004 * k, 0.5 * np.sin(i), 4 + 0.002 * k, 0.1 + 0.0002 * k,
+                                       0.2 * np.cos(3.0 * i)]), steps)
 
 
 # ---- a small graph, for the cost of a backward pass apart from its nodes ----

@@ -84,11 +84,10 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
     return FG_OK;
 }
 
-int fg_block_apply(fg_tape *t, fg_id i, int some, size_t *done)
+static int apply(fg_tape *t, fg_id i, const uint64_t *reached, size_t *done)
 {
     fg_record *const r = fg_tape_record(t, i);
     const fg_id first = i - t->args[i].b;
-    const uint64_t *const reached = some ? t->marks.word : NULL;
     size_t wanted = 0;
     fg_slots slots = fg_slots_of(t);
     int status = fg_block_reverse(&slots, fg_tape_op(t, i), r, first, reached, done, &wanted);
@@ -98,4 +97,15 @@ int fg_block_apply(fg_tape *t, fg_id i, int some, size_t *done)
         status = fg_block_reverse(&slots, fg_tape_op(t, i), r, first, reached, done, &wanted);
     }
     return status;
+}
+
+int fg_block_apply(fg_tape *t, fg_id i, int some, size_t *done)
+{
+    return apply(t, i, some ? t->marks.word : NULL, done);
+}
+
+int fg_block_apply_reached(fg_tape *t, fg_id i, const uint64_t *reached)
+{
+    size_t done = 0;
+    return apply(t, i, reached, &done);
 }

@@ -110,8 +110,11 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
  * 0: call again, after whatever happened, to have the rest done. *done is 0 at first. */
 int fg_block_apply(fg_tape *t, fg_id i, int some, size_t *done);
 
-/* Which operands: those that a sweep has to visit, which leaves out leaves and constants; those that gradients flow to,
- * which leaves out constants; or all. */
+/* The same by the results that have a bit in `reached`, or by all if that is NULL; without going on. */
+int fg_block_apply_reached(fg_tape *t, fg_id i, const uint64_t *reached);
+
+/* Which operands: those that a sweep has to visit, which leaves out leaves and constants; those that gradients
+ * can flow to, which leaves out constants, and has all of the table of an FG_TAKE, for its positions are data; or all. */
 typedef enum fg_which { FG_VISITED, FG_FLOWN_TO, FG_ALL } fg_which;
 
 /* Mark the operands of block node i and nothing between. Of an FG_CALL, constants are left out in any case. */

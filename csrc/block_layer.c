@@ -49,20 +49,37 @@ size_t fg_layer_scratch(const fg_kernels *kernels, fg_record *r)
 
 /* A long product is made in blocks of about so many multiply-adds, and between them the caller is asked whether
  * to stop: some 10 ms. */
-#define BLOCK_WORK 100000000.0
+#define BLOCK_WORK 200000000.0
 
-/* Rows and columns of the next block of the result, as large as that allows. */
-static void block_size(size_t m, size_t n, size_t k, size_t *rows, size_t *cols)
+/* What a block takes of each sum, if not all of it, is a multiple of this: the kernels take as much at a time. */
+enum { DEPTH = 256 };
+
+/* How many of `all` to take at a time: about `fit`, but not fewer than `least`, and each time as many. */
+static size_t part_of(size_t all, double fit, size_t least)
 {
-    *rows = m;
-    *cols = n;
-    if ((double)m * (double)n * (double)k <= BLOCK_WORK)
-        return;
-    const double fit = BLOCK_WORK / ((double)n * (double)k);
-    *rows = fit >= 96.0 ? (size_t)fit : m < 96 ? m : 96; /* fewer would leave the product's own blocks empty */
-    const double across = BLOCK_WORK / ((double)*rows * (double)k);
-    if (across < (double)n)
-        *cols = across >= 240.0 ? (size_t)across : n < 240 ? n : 240;
+    if (fit >= (double)all)
+        return all;
+    const size_t most = fit > (double)least ? (size_t)fit : least;
+    const size_t times = (all + most - 1) / most;
+    return (all + times - 1) / times;
+}
+
+/* The next block of the product: rows and columns of the result, and terms of its sums. As large as BLOCK_WORK allows,
+ * and first of all with fewer terms, for that costs nothing. */
+typedef struct block_shape {
+    size_t rows, cols, terms;
+} block_shape;
+
+static block_shape block_size(size_t m, size_t n, size_t k)
+{
+    block_shape size = {m, n, k};
+    const double fit = BLOCK_WORK / ((double)m * (double)n);
+    if (fit >= (double)k)
+        return size;
+    size.terms = fit >= 2.0 * DEPTH ? (size_t)fit / DEPTH * DEPTH : k < DEPTH ? k : DEPTH;
+    size.rows = part_of(m, BLOCK_WORK / ((double)n * (double)size.terms), 96); /* fewer would not be worth packing B */
+    size.cols = part_of(n, BLOCK_WORK / ((double)size.rows * (double)size.terms), 240);
+    return size;
 }
 
 /* A matrix that is only read. */
@@ -83,34 +100,37 @@ static size_t multiply_add(const fg_slots *slots, size_t m, size_t n, size_t k, 
                            double *work, size_t *skip)
 {
     const fg_kernels *const kernels = slots->kernels;
-    size_t rows, cols, done = 0;
-    block_size(m, n, k, &rows, &cols);
-    for (size_t i = 0; i < m; i += rows)
-        for (size_t j = 0; j < n; j += cols) {
-            const size_t mi = m - i < rows ? m - i : rows, nj = n - j < cols ? n - j : cols;
-            const double *const ai = a.p + (ptrdiff_t)i * a.row, *const bj = b.p + (ptrdiff_t)j * b.col;
-            double *const cij = c.p + (ptrdiff_t)i * c.row + (ptrdiff_t)j * c.col;
-            done++;
-            if (*skip > 0) {
-                --*skip;
-                continue;
+    const block_shape size = block_size(m, n, k);
+    size_t done = 0;
+    for (size_t p = 0; p < k; p += size.terms)
+        for (size_t i = 0; i < m; i += size.rows)
+            for (size_t j = 0; j < n; j += size.cols) {
+                const size_t mi = m - i < size.rows ? m - i : size.rows, nj = n - j < size.cols ? n - j : size.cols;
+                const size_t kp = k - p < size.terms ? k - p : size.terms;
+                const double *const ai = a.p + (ptrdiff_t)i * a.row + (ptrdiff_t)p * a.col;
+                const double *const bj = b.p + (ptrdiff_t)p * b.row + (ptrdiff_t)j * b.col;
+                double *const cij = c.p + (ptrdiff_t)i * c.row + (ptrdiff_t)j * c.col;
+                done++;
+                if (*skip > 0) {
+                    --*skip;
+                    continue;
+                }
+                if (c.col == 1)
+                    kernels->gemm(mi, nj, kp, ai, a.row, a.col, bj, b.row, b.col, cij, c.row, work);
+                else /* the same, transposed */
+                    kernels->gemm(nj, mi, kp, bj, b.col, b.row, ai, a.col, a.row, cij, c.col, work);
+                const int last = p + size.terms >= k && i + size.rows >= m && j + size.cols >= n;
+                if (!last && slots->stop && slots->stop())
+                    return done;
             }
-            if (c.col == 1)
-                kernels->gemm(mi, nj, k, ai, a.row, a.col, bj, b.row, b.col, cij, c.row, work);
-            else /* the same, transposed */
-                kernels->gemm(nj, mi, k, bj, b.col, b.row, ai, a.col, a.row, cij, c.col, work);
-            if ((i + rows < m || j + cols < n) && slots->stop && slots->stop())
-                return done;
-        }
     return 0;
 }
 
 /* How many blocks that product has. */
 static size_t blocks_of(size_t m, size_t n, size_t k)
 {
-    size_t rows, cols;
-    block_size(m, n, k, &rows, &cols);
-    return ((m + rows - 1) / rows) * ((n + cols - 1) / cols);
+    const block_shape size = block_size(m, n, k);
+    return ((m + size.rows - 1) / size.rows) * ((n + size.cols - 1) / size.cols) * ((k + size.terms - 1) / size.terms);
 }
 
 /* z (m, n) = activation(sums), sums (m, n) = x (m, k) w (n, k)^T + b (1, n). */
@@ -134,9 +154,10 @@ int fg_layer_forward(step *s, double *z)
     } else if (shape == ONE_COLUMN) {
         kernels->gemv(m, k, x.p, x.row, w.p, b.p, 0, sums);
     } else {
-        for (size_t i = 0; i < m; i++)
-            for (size_t j = 0; j < n; j++)
-                sums[i * n + j] = b.p ? b.p[(ptrdiff_t)j * b.col] : 0.0;
+        for (size_t j = 0; j < n; j++)
+            sums[j] = b.p ? b.p[(ptrdiff_t)j * b.col] : 0.0;
+        for (size_t i = 1; i < m; i++)
+            memcpy(sums + i * n, sums, n * sizeof *sums);
         if (multiply_add(s->slots, m, n, k, read_only(x), (operand){w.p, w.col, w.row},
                          (matrix){sums, (ptrdiff_t)n, 1, 0}, s->scratch, &skip))
             return FG_E_INTERRUPTED;

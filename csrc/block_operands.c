@@ -72,8 +72,8 @@ void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which
     }
     fg_operands o;
     fg_tape_views(t, i, &o);
-    if (which != FG_ALL && fg_tape_op(t, i) == FG_TAKE) {
-        mark_sources(t, fg_tape_record(t, i), NULL, marks, which != FG_VISITED);
+    if (which == FG_VISITED && fg_tape_op(t, i) == FG_TAKE) {
+        mark_sources(t, fg_tape_record(t, i), NULL, marks, 0);
         return;
     }
     for (fg_id v = 0; v < o.count; v++)

@@ -1,8 +1,9 @@
 /* kernels_gemm.h: a matrix times a matrix.
  *
- * As in BLIS (Van Zee and van de Geijn, 2015): a tile of C stays in registers during the sum over a block
- * of k. The packed panel of B stays in the first-level cache for all tiles of a column, and the block of A
- * stays in the second-level cache. */
+ * As in BLIS (Van Zee and van de Geijn, 2015): a tile of C stays in registers during the sum over a block of k. What
+ * the tiles of a block share stays in the caches near the processor: either the rows of A in the first level and the
+ * columns of B in the second, or, where A must be packed, a panel of B in the first and the rows of A in the second.
+ * A sum takes its terms in order, at most K_BLOCK of them at a time, so it does not depend on the tile that it is in. */
 #ifndef FG_KERNELS_GEMM_H
 #define FG_KERNELS_GEMM_H
 
@@ -12,33 +13,39 @@ enum {
     /* the accumulators of a tile, a row of B and a number of A together fill the registers */
     TILE_ROWS = FG_REGISTERS == 32 ? 8 : 6,
     TILE_VECS = FG_REGISTERS == 32 ? 3 : 2,
+    TILE_COLS = TILE_VECS * FG_W,
+    WIDE = TILE_COLS > 16,        /* whether a panel of B is too large for the first-level cache */
     K_BLOCK = 256,
-    N_BLOCK = 240, /* the packed B of a block has half a megabyte */
-    M_BLOCK = 96,
-    ALIGN = 8,          /* doubles in a cache line */
-    TINY = 64,          /* up to so many multiplications, plain loops are faster */
-    FEW = 1 << 14,      /* up to so many numbers can be read again for each of a few rows or columns */
-    DIRECT_SPAN = 8192, /* B is not packed if its rows lie within so many numbers */
-    MANY = 256          /* for so many rows, packing is always faster */
+    N_BLOCK = WIDE ? 240 : 96,    /* columns of B that each tile of rows reads in turn */
+    N_PACKED = 1024,              /* the same if A is packed */
+    PACKED_TILES = 5,             /* tiles of rows that are packed at a time, */
+    PACKED_STEPS = 16,            /* and how many terms of each */
+    ALIGN = 8,                    /* doubles in a cache line */
+    TINY = 64,                    /* up to so many multiplications, plain loops are faster */
+    FEW = 1 << 14,                /* up to so many numbers can be read again for each of a few rows or columns */
+    DIRECT_SPAN = 10240,          /* what lies within so many numbers is not packed */
+    DIRECT_TILES = 8,             /* nor is B for so few tiles of rows, */
+    DIRECT_COLS = 2 * TILE_COLS,  /* nor A for so few columns, or, if its rows are in one piece, for so many: */
+    DIRECT_ROW_COLS = WIDE ? 1 << 30 : 400,
+    PACKING = 5,                  /* to pack or to turn a vector takes as long as so many multiply-adds */
+    FAR = 64                      /* for so many terms it is worth while to ask for C early */
 };
 
-/* C += A B for one tile of `rows` rows and `vecs` vectors; b has its vectors side by side. If `part` is not
- * 0, the last vector of C has only `part` numbers. */
-FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                    const double *b, ptrdiff_t b_row, double *c, ptrdiff_t c_row, size_t part)
+/* acc += A B for one tile of `rows` rows and `vecs` vectors; b has its vectors side by side. If `part` is not
+ * 0, the last vector of B has only `part` numbers. */
+FG_INLINE void tile_sums(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                         const double *b, ptrdiff_t b_row, size_t part, vd acc[TILE_ROWS][TILE_VECS])
 {
-    vd acc[TILE_ROWS][TILE_VECS];
-    FG_UNROLL(8)
-    for (int r = 0; r < rows; r++) {
-        FG_UNROLL(4)
-        for (int v = 0; v < vecs; v++)
-            acc[r][v] = v_set1(0.0);
-    }
     for (; k > 0; k--) {
         vd bs[TILE_VECS];
         FG_UNROLL(4)
         for (int v = 0; v < vecs; v++)
-            bs[v] = v_load(b + v * FG_W);
+            bs[v] = part && v == vecs - 1 ? v_load_part(b + v * FG_W, part) : v_load(b + v * FG_W);
+        if (rows == 2 || rows == 3) {
+            FG_UNROLL(4)
+            for (int v = 0; v < vecs; v++)
+                FG_IN_REGISTER(bs[v]); /* else it is loaded again for each row */
+        }
         FG_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             const vd as = v_set1(a[r * a_row]);
@@ -49,28 +56,113 @@ FG_INLINE void tile(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_r
         a += a_col;
         b += b_row;
     }
-    FG_UNROLL(8)
-    for (int r = 0; r < rows; r++) {
-        FG_UNROLL(4)
-        for (int v = 0; v < vecs; v++) {
-            double *const to = c + r * c_row + v * FG_W;
-            if (part && v == vecs - 1)
-                v_store_part(to, part, v_add(v_load_part(to, part), acc[r][v]));
-            else
-                v_store(to, v_add(v_load(to), acc[r][v]));
+}
+
+/* to[i] += x[i] for the first `count` lanes. */
+FG_INLINE void add_lanes(double *to, vd x, size_t count)
+{
+    if (count < FG_W)
+        v_store_part(to, count, v_add(v_load_part(to, count), x));
+    else
+        v_store(to, v_add(v_load(to), x));
+}
+
+/* How many of `left` to take at once: at most `most`, and no very small rest for the last time. */
+static size_t share(size_t left, size_t most)
+{
+    return left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
+}
+
+static size_t vectors(size_t n)
+{
+    return (n + FG_W - 1) / FG_W;
+}
+
+/* What the tiles of a block have in common. */
+typedef struct common {
+    size_t k;
+    ptrdiff_t a_row, a_col, c_row;
+    int turned; /* the transposed of C is meant, though c_row is that of C */
+} common;
+
+/* C += the transposed of these sums of a tile. */
+FG_APART void add_turned(int rows, int vecs, double sums[TILE_VECS][TILE_ROWS][FG_W], double *c,
+                         ptrdiff_t c_row, size_t part)
+{
+    for (int v = 0; v < vecs; v++) {
+        const size_t lanes = part && v == vecs - 1 ? part : FG_W;
+        for (int r = 0; r < rows; r += FG_W) {
+            const size_t count = smaller((size_t)(rows - r), FG_W);
+            double *to = c + v * FG_W * c_row + r;
+            if (count <= FG_W / 4) {
+                for (size_t i = 0; i < lanes; i++, to += c_row)
+                    for (size_t j = 0; j < count; j++)
+                        to[j] += sums[v][(size_t)r + j][i];
+                continue;
+            }
+            vd block[FG_W];
+            FG_UNROLL(8)
+            for (int i = 0; i < FG_W; i++)
+                block[i] = r + i < rows ? v_load(sums[v][r + i]) : v_set1(0.0);
+            v_transpose(block);
+            FG_UNROLL(8)
+            for (size_t i = 0; i < FG_W; i++, to += c_row)
+                if (i < lanes)
+                    add_lanes(to, block[i], count);
         }
     }
 }
 
-typedef void (*tile_function)(size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col, const double *b,
-                              ptrdiff_t b_row, double *c, ptrdiff_t c_row, size_t part);
+/* C += A B for one tile. */
+FG_INLINE void tile(int rows, int vecs, const common *of, const double *a, const double *b, ptrdiff_t b_row, double *c,
+                    size_t part)
+{
+    vd acc[TILE_ROWS][TILE_VECS];
+    const ptrdiff_t c_row = of->c_row;
+    if (of->k >= FAR && !of->turned) {
+        FG_UNROLL(8)
+        for (int r = 0; r < rows; r++) {
+            FG_UNROLL(4)
+            for (int v = 0; v < vecs; v++)
+                FG_PREFETCH(c + r * c_row + v * FG_W);
+        }
+    }
+    FG_UNROLL(8)
+    for (int r = 0; r < rows; r++) {
+        FG_UNROLL(4)
+        for (int v = 0; v < vecs; v++)
+            acc[r][v] = v_set1(0.0);
+    }
+    if (part)
+        tile_sums(rows, vecs, of->k, a, of->a_row, of->a_col, b, b_row, part, acc);
+    else
+        tile_sums(rows, vecs, of->k, a, of->a_row, of->a_col, b, b_row, 0, acc);
+    if (!of->turned) {
+        FG_UNROLL(8)
+        for (int r = 0; r < rows; r++) {
+            FG_UNROLL(4)
+            for (int v = 0; v < vecs; v++)
+                add_lanes(c + r * c_row + v * FG_W, acc[r][v], part && v == vecs - 1 ? part : FG_W);
+        }
+        return;
+    }
+    double sums[TILE_VECS][TILE_ROWS][FG_W];
+    FG_UNROLL(4)
+    for (int v = 0; v < vecs; v++) {
+        FG_UNROLL(8)
+        for (int r = 0; r < rows; r++)
+            v_store(sums[v][r], acc[r][v]);
+    }
+    add_turned(rows, vecs, sums, c, c_row, part);
+}
 
-#define TILE(rows, vecs)                                                                             \
-    static void tile_##rows##_##vecs(size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,    \
-                                     const double *b, ptrdiff_t b_row, double *c, ptrdiff_t c_row,   \
-                                     size_t part)                                                    \
-    {                                                                                                \
-        tile(rows, vecs, k, a, a_row, a_col, b, b_row, c, c_row, part);                              \
+typedef void (*tile_function)(const common *of, const double *a, const double *b, ptrdiff_t b_row, double *c, size_t part);
+
+#define TILE(rows, vecs)                                                                                     \
+    static void tile_##rows##_##vecs(const common *of, const double *a, const double *b, ptrdiff_t b_row,       \
+                                     double *c, size_t part)                                                 \
+    {                                                                                                        \
+        tile(rows, vecs, of, a, b, b_row, c, part);                                                          \
     }
 #if FG_REGISTERS == 32
 #define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3)
@@ -95,66 +187,66 @@ static const tile_function tiles[TILE_ROWS][TILE_VECS] = {
 #endif
 };
 
-/* How many of `left` to take at once: at most `most`, and no very small rest for the last time. */
-static size_t share(size_t left, size_t most)
+/* C += A B for n columns of up to TILE_ROWS rows. The columns of B lie side by side in rows that begin b_row apart,
+ * or, if b_row is 0, in packed panels. */
+FG_INLINE void stripe(const common *of, size_t rows, size_t n, const double *a, const double *b, ptrdiff_t b_row,
+                      double *c)
 {
-    return left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
+    const tile_function *const function = tiles[rows - 1];
+    const size_t b_col = b_row ? 1 : of->k;
+    const ptrdiff_t c_col = of->turned ? of->c_row : 1;
+    for (size_t j = 0, vecs; j < n; j += vecs * FG_W) {
+        vecs = share(vectors(n - j), TILE_VECS);
+        function[vecs - 1](of, a, b + j * b_col, b_row ? b_row : (ptrdiff_t)(vecs * FG_W), c + (ptrdiff_t)j * c_col,
+                           vecs * FG_W <= n - j ? 0 : n % FG_W);
+    }
 }
 
-static size_t vectors(size_t n)
+/* Copy k rows of `width` numbers to rows that begin `to_row` apart. After the last of them, up to FG_W - 1 numbers
+ * more may be written. */
+static void pack(size_t k, size_t width, const double *from, ptrdiff_t row, ptrdiff_t col, double *to, size_t to_row)
 {
-    return (n + FG_W - 1) / FG_W;
-}
-
-/* Copy k rows of `width` numbers of B to rows of whole vectors, with zeros at the end. */
-static void pack_panel(size_t k, size_t width, const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *to)
-{
-    const size_t row = vectors(width) * FG_W;
-    for (size_t at = 0; at < width; at += FG_W) {
-        const double *const from = b + (ptrdiff_t)at * b_col;
+    const size_t whole = width - width % FG_W;
+    if (col == 1) {
+        for (; k > 0; k--, from += row, to += to_row) {
+            for (size_t at = 0; at < whole; at += FG_W)
+                v_store(to + at, v_load(from + at));
+            if (whole < width)
+                v_store(to + whole, v_load_part(from + whole, width - whole));
+        }
+        return;
+    }
+    for (size_t at = (vectors(width) - 1) * FG_W;; at -= FG_W) { /* a partial vector first: it spoils the next row */
+        const double *const b = from + (ptrdiff_t)at * col;
         const size_t count = smaller(width - at, FG_W);
         double *out = to + at;
         size_t p = 0;
-        if (b_col == 1) {
-            if (count == FG_W)
-                for (; p < k; p++, out += row)
-                    v_store(out, v_load(from + (ptrdiff_t)p * b_row));
-            else
-                for (; p < k; p++, out += row)
-                    v_store(out, v_load_part(from + (ptrdiff_t)p * b_row, count));
-            continue;
-        }
-        if (b_row == 1) {
+        if (row == 1) {
             for (; k - p >= FG_W; p += FG_W) {
                 vd block[FG_W];
                 FG_UNROLL(8)
                 for (size_t c = 0; c < FG_W; c++)
-                    block[c] = c < count ? v_load(from + (ptrdiff_t)c * b_col + p) : v_set1(0.0);
+                    block[c] = c < count ? v_load(b + (ptrdiff_t)c * col + p) : v_set1(0.0);
                 v_transpose(block);
                 FG_UNROLL(8)
-                for (size_t c = 0; c < FG_W; c++, out += row)
+                for (size_t c = 0; c < FG_W; c++, out += to_row)
                     v_store(out, block[c]);
             }
         }
-        for (; p < k; p++, out += row)
-            for (size_t c = 0; c < FG_W; c++)
-                out[c] = c < count ? from[(ptrdiff_t)p * b_row + (ptrdiff_t)c * b_col] : 0.0;
+        for (; p < k; p++, out += to_row)
+            for (size_t c = 0; c < count; c++)
+                out[c] = b[(ptrdiff_t)p * row + (ptrdiff_t)c * col];
+        if (at == 0)
+            return;
     }
-}
-
-/* Copy `rows` rows of A, column after column. */
-static void pack_rows(size_t rows, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col, double *to)
-{
-    for (size_t p = 0; p < k; p++)
-        for (size_t r = 0; r < rows; r++)
-            *to++ = a[(ptrdiff_t)r * a_row + (ptrdiff_t)p * a_col];
 }
 
 static size_t gemm_work(size_t m, size_t n, size_t k)
 {
     const size_t depth = smaller(k, K_BLOCK);
-    const size_t packed_a = smaller(m, M_BLOCK) * depth;
-    const size_t packed_b = vectors(smaller(n, N_BLOCK)) * FG_W * depth;
+    const size_t longer = m > n ? m : n; /* for A and B may change places */
+    const size_t packed_a = PACKED_TILES * (TILE_ROWS * depth + FG_W);
+    const size_t packed_b = vectors(smaller(longer, N_PACKED)) * FG_W * depth;
     return packed_a + packed_b + ALIGN + m + n + k; /* m, n and k are for gemm_column */
 }
 
@@ -210,49 +302,49 @@ static void gemm_tiny(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a
         }
 }
 
-/* C += A B for n <= N_BLOCK and k <= K_BLOCK. Rows of A, and panels of B without a partial vector, can be read
- * in place, without packing. A panel of B is packed all the same if it is read often and its rows lie far
- * apart, or if its rows fall on the same cache lines and evict each other. */
-static void gemm_block(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                       const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *c, ptrdiff_t c_row,
-                       double *packed_b)
+/* C += A B, or, if `turned`, the transposed of C, for k <= K_BLOCK. Rows of A and panels of B can be read in place,
+ * without packing. B is packed all the same if it is read often and its rows lie far apart. */
+static void gemm_block(common *of, size_t m, size_t n, const double *a, const double *b, ptrdiff_t b_row,
+                       ptrdiff_t b_col, double *c, int pack_a, double *packed_b)
 {
+    const size_t k = of->k, span = k * (size_t)(b_row < 0 ? -b_row : b_row);
+    const ptrdiff_t a_row = of->a_row, a_col = of->a_col, down = of->turned ? 1 : of->c_row;
+    if (b_col != 1 || b_row == 0 || (m > DIRECT_TILES * TILE_ROWS && span > DIRECT_SPAN)) {
+        for (size_t j = 0, vecs; j < n; j += vecs * FG_W) {
+            vecs = share(vectors(n - j), TILE_VECS);
+            pack(k, smaller(vecs * FG_W, n - j), b + (ptrdiff_t)j * b_col, b_row, b_col, packed_b + j * k, vecs * FG_W);
+        }
+        b = packed_b;
+        b_row = 0;
+    }
+    if (!pack_a) {
+        for (size_t i = 0, rows; i < m; i += rows, a += (ptrdiff_t)rows * a_row, c += (ptrdiff_t)rows * down) {
+            rows = share(m - i, TILE_ROWS);
+            stripe(of, rows, n, a, b, b_row, c);
+        }
+        return;
+    }
     double *const packed_a = packed_b + vectors(n) * FG_W * k;
-    const size_t spread = k * (size_t)(b_row < 0 ? -b_row : b_row);
-    const int pack_a = a_col != 1 && n > 2 * TILE_VECS * FG_W;
-    const int keep_b = b_col == 1 && (m <= 3 * TILE_ROWS || spread <= DIRECT_SPAN || (m < MANY && b_row % 64 != 0));
-
-    for (size_t i0 = 0; i0 < m; i0 += M_BLOCK) {
-        const size_t i_end = smaller(i0 + M_BLOCK, m);
-        double *panel = packed_b;
-        for (size_t j = 0, width; j < n; j += width) {
-            const size_t vecs = share(vectors(n - j), TILE_VECS);
-            width = smaller(vecs * FG_W, n - j);
-            const size_t part = width % FG_W;
-            const double *tile_b = b + (ptrdiff_t)j * b_col;
-            ptrdiff_t tile_b_row = b_row;
-            if (!keep_b || part) {
-                if (i0 == 0)
-                    pack_panel(k, width, tile_b, b_row, b_col, panel);
-                tile_b = panel;
-                tile_b_row = (ptrdiff_t)(vecs * FG_W);
+    const size_t apart = TILE_ROWS * k + FG_W;
+    const ptrdiff_t across = of->turned ? of->c_row : 1;
+    of->a_row = 1;
+    of->a_col = TILE_ROWS;
+    for (size_t i0 = 0, block; i0 < m; i0 += block, a += (ptrdiff_t)block * a_row, c += (ptrdiff_t)block * down) {
+        block = share(m - i0, PACKED_TILES * TILE_ROWS);
+        for (size_t p = 0; p < k; p += PACKED_STEPS) {
+            double *to = packed_a + p * TILE_ROWS;
+            for (size_t i = 0, rows; i < block; i += rows, to += apart) {
+                rows = share(block - i, TILE_ROWS);
+                pack(smaller(k - p, PACKED_STEPS), rows, a + (ptrdiff_t)i * a_row + (ptrdiff_t)p * a_col, a_col, a_row,
+                     to, TILE_ROWS);
             }
-            panel += vecs * FG_W * k;
-
-            double *block = packed_a;
-            for (size_t i = i0, rows; i < i_end; i += rows) {
-                rows = share(i_end - i, TILE_ROWS);
-                const double *const tile_a = a + (ptrdiff_t)i * a_row;
-                double *const tile_c = c + (ptrdiff_t)i * c_row + (ptrdiff_t)j;
-                const tile_function function = tiles[rows - 1][vecs - 1];
-                if (!pack_a) {
-                    function(k, tile_a, a_row, a_col, tile_b, tile_b_row, tile_c, c_row, part);
-                    continue;
-                }
-                if (j == 0)
-                    pack_rows(rows, k, tile_a, a_row, a_col, block);
-                function(k, block, 1, (ptrdiff_t)rows, tile_b, tile_b_row, tile_c, c_row, part);
-                block += rows * k;
+        }
+        for (size_t j = 0, width; j < n; j += width) {
+            const double *from = packed_a, *const panel = b + (b_row ? j : j * k);
+            width = smaller(share(vectors(n - j), TILE_VECS) * FG_W, n - j);
+            for (size_t i = 0, rows; i < block; i += rows, from += apart) {
+                rows = share(block - i, TILE_ROWS);
+                stripe(of, rows, width, from, panel, b_row, c + (ptrdiff_t)i * down + (ptrdiff_t)j * across);
             }
         }
     }
@@ -275,7 +367,7 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
         gemm_tiny(m, n, k, a, a_row, a_col, b, b_row, b_col, c, c_row);
         return;
     }
-    if (n <= FG_W / 2 && m * k <= FEW && (a_row == 1 || a_col == 1)) { /* most of a tile would be empty */
+    if (n <= FG_W / 2 && m * k <= FEW && a_col == 1) { /* most of a tile would be empty */
         for (size_t j = 0; j < n; j++)
             gemm_column(m, k, a, a_row, a_col, side_by_side(k, b + (ptrdiff_t)j * b_col, b_row, work), c + j,
                         c_row, work + k);
@@ -287,12 +379,39 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
                         c + (ptrdiff_t)i * c_row, 1, work + k);
         return;
     }
+    /* What a step of the sums costs, with vectors of columns and with vectors of rows. */
+    const size_t across = vectors(n), down = vectors(m);
+    const size_t plain = (m + (b_col == 1 ? 0 : PACKING)) * across, other = (n + (a_row == 1 ? 0 : PACKING)) * down;
+    const int turned = other < plain
+                    && (double)(plain - other) * (double)k > (double)PACKING * (double)m * (double)across;
+    if (turned) {
+        const double *const left = b;
+        const ptrdiff_t row = b_col, col = b_row;
+        const size_t rows = n;
+        b = a, b_row = a_col, b_col = a_row;
+        a = left, a_row = row, a_col = col;
+        n = m, m = rows;
+    }
+    const ptrdiff_t c_col = turned ? c_row : 1;
+    size_t rest = n % FG_W; /* columns for which a vector would be almost empty */
+    if (rest <= FG_W / 4 && n > FG_W && m * k <= FEW && (a_row == 1 || a_col == 1))
+        for (; rest > 0; rest--) {
+            n--;
+            gemm_column(m, k, a, a_row, a_col, side_by_side(k, b + (ptrdiff_t)n * b_col, b_row, work),
+                        c + (ptrdiff_t)n * c_col, turned ? 1 : c_row, work + k);
+        }
     double *const packed_b = work + (ALIGN - (uintptr_t)work / sizeof *work % ALIGN) % ALIGN;
-    for (size_t j = 0; j < n; j += N_BLOCK)
-        for (size_t p = 0; p < k; p += K_BLOCK)
-            gemm_block(m, smaller(n - j, N_BLOCK), smaller(k - p, K_BLOCK), a + (ptrdiff_t)p * a_col, a_row,
-                       a_col, b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row, b_col, c + j, c_row,
-                       packed_b);
+    const size_t span = smaller(k, K_BLOCK) * (size_t)(a_col < 0 ? -a_col : a_col);
+    const int pack_a = a_col == 1 ? n > DIRECT_ROW_COLS : n > DIRECT_COLS && span > DIRECT_SPAN;
+    for (size_t j = 0, width; j < n; j += width) {
+        width = smaller(share(vectors(n - j), (pack_a ? N_PACKED : N_BLOCK) / FG_W) * FG_W, n - j);
+        for (size_t p = 0, depth; p < k; p += depth) {
+            depth = share(k - p, K_BLOCK);
+            common of = {depth, a_row, a_col, c_row, turned};
+            gemm_block(&of, m, width, a + (ptrdiff_t)p * a_col, b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row,
+                       b_col, c + (ptrdiff_t)j * c_col, pack_a, packed_b);
+        }
+    }
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* program.c: see program.h, of which this has the steps of FG_CALL. The order here: forward, reverse, which operands
  * results depend on, faults. How a program is made is in program_cut.c. */
+#include "calls.h"
 #include "program.h"
 
 #include <string.h>
@@ -16,47 +17,7 @@ static int wants_stop(const fg_tape *t)
     return t->stop && t->stop();
 }
 
-/* ---- views of a call ---- */
-
-/* Whether the elements of a view follow each other, row by row. */
-static int is_dense(const fg_view *v)
-{
-    return !(v->flags & FG_VIEW_LIST) && (v->col_step == 1 || v->cols == 1)
-           && (v->rows == 1 || v->row_step == (int32_t)v->cols);
-}
-
-/* An element of a view, counted row by row, of a view that is not dense. */
-static fg_id slot_at(const fg_record *r, const fg_view *v, fg_id e)
-{
-    return fg_record_slot(r, v, e / v->cols, e % v->cols);
-}
-
 /* ---- forward ---- */
-
-/* Copy the operands' data into the body; returns whether any of them was another. */
-static int take_data(fg_program *p, const fg_slots *t, fg_record *r)
-{
-    int other = 0;
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *const view = fg_record_view(r, v);
-        const fg_id count = p->callee.segments[v].count;
-        double *const to = p->body.data + p->callee.segments[v].first;
-        if (is_dense(view)) {
-            const double *const from = t->data + view->base;
-            if (memcmp(to, from, count * sizeof *to) != 0) {
-                memcpy(to, from, count * sizeof *to);
-                other = 1;
-            }
-            continue;
-        }
-        for (fg_id e = 0; e < count; e++) {
-            const double *const from = t->data + slot_at(r, view, e);
-            other |= memcmp(to + e, from, sizeof *to) != 0;
-            to[e] = *from;
-        }
-    }
-    return other;
-}
 
 /* Compute the nodes from i to before `end`; *next: the one after the last. */
 static int run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next)
@@ -105,9 +66,7 @@ static int run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, f
     return FG_OK;
 }
 
-/* Compute the body. lenient: numbers outside of an operation's domain are no fault. FG_OK, FG_E_INTERRUPTED, or the
- * status of a row, and then p->at is the node at fault. */
-static int run(fg_program *p, int lenient)
+int fg_program_run(fg_program *p, int lenient)
 {
     const fg_id n = p->body.n;
     fg_slots slots = fg_slots_of(&p->body);
@@ -125,120 +84,24 @@ static int run(fg_program *p, int lenient)
     return FG_OK;
 }
 
-/* Mark the slots of the operands in t->marks, or clear them; returns whether one was marked before. */
-static int mark_slots(const fg_slots *t, fg_record *r, int on)
-{
-    uint64_t *const word = t->marks;
-    int twice = 0;
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *const view = fg_record_view(r, v);
-        const fg_id count = view->rows * view->cols;
-        if (is_dense(view)) {
-            for (fg_id w = view->base >> 6; w <= (view->base + count - 1) >> 6; w++) {
-                const uint64_t mask = fg_marks_mask(w, view->base, view->base + count);
-                twice |= (word[w] & mask) != 0;
-                word[w] = on ? word[w] | mask : word[w] & ~mask;
-            }
-            continue;
-        }
-        for (fg_id e = 0; e < count; e++) {
-            const fg_id i = slot_at(r, view, e);
-            const uint64_t mask = (uint64_t)1 << (i & 63u);
-            twice |= (word[i >> 6] & mask) != 0;
-            word[i >> 6] = on ? word[i >> 6] | mask : word[i >> 6] & ~mask;
-        }
-    }
-    return twice;
-}
-
 /* z (1, n_results), from as many views as there are segments. The record may still be on its way to the tape. */
 static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 {
     fg_program *const p = program_of(c);
     assert(r->views == p->callee.n_segments && r->rows * r->cols == p->callee.n_results);
-    const int other = take_data(p, t, r); /* always: it is what is compared with later */
+    const int other = fg_call_take_data(&p->callee, t, r, p->body.data); /* always: it is what is compared with later */
     if (other || !p->ready) {
-        const int status = run(p, t->lenient);
+        const int status = fg_program_run(p, t->lenient);
         if (status != FG_OK)
             return status;
     }
     for (fg_id k = 0; k < p->callee.n_results; k++)
         z[k] = p->body.data[p->results[k]];
-    r->k = (fg_id)mark_slots(t, r, 1);
-    (void)mark_slots(t, r, 0);
+    fg_call_find_twice(t, r);
     return FG_OK;
 }
 
 /* ---- reverse ---- */
-
-static int is_frozen(const fg_slots *t, fg_id i)
-{
-    return (t->op[i] & ~FG_HOOK) == FG_FROZEN;
-}
-
-static int is_marked(const fg_slots *t, fg_id i)
-{
-    return (int)(t->marks[i >> 6] >> (i & 63u) & 1u);
-}
-
-/* The operands' gradients into the body, which adds to them, so that they are rounded as if its nodes were on the tape.
- * Those of constants and frozen leaves are not wanted. A slot that is an operand twice has its gradient in the first
- * place, and in the others -0.0, to which anything can be added. `none`: nothing has a gradient yet. */
-static void take_gradients(fg_program *p, const fg_slots *t, fg_record *r, int none)
-{
-    uint64_t *const word = t->marks;
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *const view = fg_record_view(r, v);
-        const fg_stretch s = p->callee.segments[v];
-        double *const to = p->body.grad + s.first;
-        uint8_t *const op = p->body.op + s.first;
-        const int dense = is_dense(view);
-        if (none || view->flags & FG_VIEW_CONSTANT) {
-            memset(to, 0, s.count * sizeof *to);
-            memset(op, none ? FG_LEAF : FG_FROZEN, s.count);
-            continue;
-        }
-        for (fg_id e = 0; e < s.count; e++)
-            op[e] = (uint8_t)(is_frozen(t, dense ? view->base + e : slot_at(r, view, e)) ? FG_FROZEN : FG_LEAF);
-        if (dense && !r->k) {
-            memcpy(to, t->grad + view->base, s.count * sizeof *to);
-            continue;
-        }
-        for (fg_id e = 0; e < s.count; e++) {
-            const fg_id i = slot_at(r, view, e);
-            to[e] = r->k && is_marked(t, i) ? -0.0 : t->grad[i];
-            if (r->k)
-                word[i >> 6] |= (uint64_t)1 << (i & 63u);
-        }
-    }
-    if (r->k && !none)
-        (void)mark_slots(t, r, 0);
-}
-
-/* The way back. */
-static void give_gradients(const fg_program *p, const fg_slots *t, fg_record *r)
-{
-    uint64_t *const word = t->marks;
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *const view = fg_record_view(r, v);
-        const fg_stretch s = p->callee.segments[v];
-        const double *const from = p->body.grad + s.first;
-        if (view->flags & FG_VIEW_CONSTANT)
-            continue;
-        if (is_dense(view) && !r->k) {
-            memcpy(t->grad + view->base, from, s.count * sizeof *from);
-            continue;
-        }
-        for (fg_id e = 0; e < s.count; e++) {
-            const fg_id i = slot_at(r, view, e);
-            t->grad[i] = r->k && is_marked(t, i) ? t->grad[i] + from[e] : from[e];
-            if (r->k)
-                word[i >> 6] |= (uint64_t)1 << (i & 63u);
-        }
-    }
-    if (r->k)
-        (void)mark_slots(t, r, 0);
-}
 
 fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order)
 {
@@ -320,11 +183,6 @@ static int sweep(fg_program *p, fg_id count, const double *const *seeds)
     return FG_OK;
 }
 
-int fg_program_run(fg_program *p)
-{
-    return run(p, 0);
-}
-
 int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_order)
 {
     static const double one = 1.0;
@@ -356,8 +214,8 @@ static fg_id find_outputs(fg_program *p, double *grad, fg_id first, const uint64
 /* The body's data are those of the operands' present data. FG_OK or FG_E_INTERRUPTED. */
 static int get_ready(fg_program *p, const fg_slots *t, fg_record *r)
 {
-    const int other = take_data(p, t, r);
-    return other || !p->ready ? run(p, 1) : FG_OK;
+    const int other = fg_call_take_data(&p->callee, t, r, p->body.data);
+    return other || !p->ready ? fg_program_run(p, 1) : FG_OK;
 }
 
 static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, const uint64_t *reached)
@@ -366,10 +224,10 @@ static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, c
     int status = get_ready(p, t, r);
     if (status != FG_OK)
         return status;
-    take_gradients(p, t, r, 0);
+    fg_call_take_gradients(&p->callee, t, r, p->body.grad, p->body.op, 0);
     status = sweep(p, find_outputs(p, t->grad, first, reached), p->seeds);
     if (status == FG_OK)
-        give_gradients(p, t, r);
+        fg_call_give_gradients(&p->callee, t, r, p->body.grad);
     return status;
 }
 
@@ -419,7 +277,7 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         const fg_stretch s = p->callee.segments[v];
-        const int dense = is_dense(view);
+        const int dense = fg_call_is_dense(view);
         if (dense && !leaves) { /* mostly they are weights */
             uint8_t any = 0;
             for (fg_id e = 0; e < s.count; e++)
@@ -428,7 +286,7 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
                 continue;
         }
         for (fg_id e = 0; e < s.count; e++) {
-            const fg_id i = dense ? view->base + e : slot_at(r, view, e);
+            const fg_id i = dense ? view->base + e : fg_call_slot(r, view, e);
             if (has_bit(bits, s.first + e) && (leaves || !fg_op_is_leaf(t->op[i])))
                 fg_marks_add(marks, i);
         }
@@ -448,7 +306,7 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
         p->body.stop = NULL; /* nobody could begin again */
         const fg_slots slots = fg_slots_of(t);
         (void)get_ready(p, &slots, r);
-        take_gradients(p, &slots, r, 1);
+        fg_call_take_gradients(&p->callee, &slots, r, p->body.grad, p->body.op, 1);
         (void)sweep(p, 1, &seed);
         p->body.stop = stop;
     }
@@ -457,7 +315,7 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
         for (fg_id e = 0; e < s.count; e++)
             if (has_bit(p->reached, s.first + e)) {
                 if (ids)
-                    ids[count] = slot_at(r, fg_record_view(r, v), e);
+                    ids[count] = fg_call_slot(r, fg_record_view(r, v), e);
                 if (partials)
                     partials[count] = p->body.grad[s.first + e];
                 count++;
@@ -478,7 +336,7 @@ static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
         const fg_callee *const called = fg_tape_callee(t, fg_tape_record(t, p->at));
         return called->steps->fault(called, x, k, status);
     }
-    if (op != FG_MAP) {
+    if (op != FG_MAP && op != FG_TAKE) {
         fg_id count;
         const fg_id *const ids = fg_tape_operands(t, p->at, &count);
         for (fg_id j = 0; j < count; j++)
@@ -487,6 +345,11 @@ static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
         return op;
     }
     fg_record *const r = fg_tape_record(t, p->at);
+    if (op == FG_TAKE) {
+        x[0] = t->data[fg_record_slot(r, fg_record_view(r, 1), 0, p->element)];
+        *k = (int32_t)(r->k == FG_TAKE_EACH ? fg_record_view(r, 0)->cols : fg_record_view(r, 0)->rows);
+        return op;
+    }
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         const fg_id row = p->element / r->cols, col = p->element % r->cols;

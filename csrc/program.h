@@ -2,7 +2,7 @@
  * then computed again and again: the calls are nodes of a tape like any other, FG_CALL.
  *
  * It promises that a call computes what the nodes did that it was cut from, and that its gradients are theirs, bit for
- * bit. It leaves to its caller what the operands are: which of them are inputs, and how they are found at each call.
+ * bit unless it has been simplified. It leaves to its caller what the operands are: which of them are inputs, and how they are found at each call.
  *
  * The nodes of the body:
  *
@@ -16,6 +16,7 @@
 #ifndef FG_PROGRAM_H
 #define FG_PROGRAM_H
 
+#include "simplify.h"
 #include "sweep.h"
 
 typedef struct fg_program {
@@ -53,6 +54,11 @@ int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_in
 
 void fg_program_forget(fg_program *p, fg_id *captured);
 
+/* From now on the body is what fg_simplify() makes of it, and results and gradients are those that there were but for
+ * rounding. Of t only the allocations that fail on purpose are asked for. FG_OK; or FG_E_MEMORY or FG_E_FULL, and
+ * nothing has changed. */
+int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *report);
+
 /* Segments of a program whose only input is all of the area of another: those of that one. FG_OK or FG_E_MEMORY. The
  * caller has checked that they lie in the area. */
 int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments);
@@ -61,11 +67,13 @@ int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segment
  * Precondition: room for body.n - 1 nodes and body.npool operands. */
 int64_t fg_program_expand(const fg_program *p, fg_tape *t);
 
-/* For training.c, where the operands are in the body already: compute it, and then, from one result or all, their
- * gradients, which are added to those that operands have. FG_OK; FG_E_INTERRUPTED; or of fg_program_run() the status of
- * a row. result: which one, whose gradient begins at 1.
- * Precondition: no result is an operand. */
-int fg_program_run(fg_program *p);
+/* Compute the body. lenient: numbers outside of an operation's domain are no fault. FG_OK, FG_E_INTERRUPTED, or the
+ * status of a row, and then p->at is the node at fault. */
+int fg_program_run(fg_program *p, int lenient);
+
+/* For training.c, where the operands are in the body already: from one result, whose gradient begins at 1, the gradients
+ * of operands, which are added to those that they have. order: of a sweep from there, or NULL. FG_OK or
+ * FG_E_INTERRUPTED. Precondition: the result is no operand. */
 int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_order);
 
 /* The order of a sweep from so many nodes in p->outputs, in a new array, as fg_sweep_order() says; *order stays NULL and

@@ -1,6 +1,7 @@
 /* program_cut.c: see program.h, of which this has how a program is made. As in a collection, what is needed is marked
  * from the top, and then copied with new ids; but what is below the floor, or an input, is an operand. The order here:
- * sets of slots, what depends on an operand, what is needed, numbers, the copy. */
+ * sets of slots, what depends on an operand, what is needed, numbers, the copy, simplification, programs that
+ * have been saved. */
 #include "program.h"
 
 #include <string.h>
@@ -312,21 +313,29 @@ static void release(fg_mem *mem, void *array, size_t count, size_t size)
         (void)fg_mem_resize(mem, where, count, 0, size);
 }
 
-/* The program's own arrays, once area, n_segments and n_results are known; and the sweep that the body always has. */
+/* Scratch for fg_sweep_reach() over a body, and the sweep that it always has. */
+static int allocate_sweep(fg_tape *body, fg_id **words, uint64_t **masks)
+{
+    const size_t all = FG_MARKS_WORDS(body->n);
+    if (allocate(&body->mem, words, all, sizeof **words) < 0 || allocate(&body->mem, masks, all, sizeof **masks) < 0)
+        return FG_E_MEMORY;
+    fg_sweep *const s = fg_tape_sweep_begin(body, body->n);
+    if (!s)
+        return FG_E_MEMORY;
+    fg_tape_sweep_end(body, s);
+    return FG_OK;
+}
+
+/* The program's own arrays, once area, n_segments and n_results are known. */
 static int allocate_program(fg_program *p)
 {
     fg_mem *const mem = &p->body.mem;
-    const size_t words = FG_MARKS_WORDS((size_t)p->area + 1), all = FG_MARKS_WORDS(p->body.n);
+    const size_t words = FG_MARKS_WORDS((size_t)p->area + 1);
     if (allocate(mem, &p->used, words, sizeof *p->used) < 0 || allocate(mem, &p->reached, words, sizeof *p->reached) < 0
         || allocate(mem, &p->outputs, p->callee.n_results, sizeof *p->outputs) < 0
-        || allocate(mem, &p->seeds, p->callee.n_results, sizeof *p->seeds) < 0
-        || allocate(mem, &p->words, all, sizeof *p->words) < 0 || allocate(mem, &p->masks, all, sizeof *p->masks) < 0)
+        || allocate(mem, &p->seeds, p->callee.n_results, sizeof *p->seeds) < 0)
         return FG_E_MEMORY;
-    fg_sweep *const s = fg_tape_sweep_begin(&p->body, p->body.n);
-    if (!s)
-        return FG_E_MEMORY;
-    fg_tape_sweep_end(&p->body, s);
-    return FG_OK;
+    return allocate_sweep(&p->body, &p->words, &p->masks);
 }
 
 /* Which slots the inputs are, and their places. */
@@ -452,6 +461,51 @@ int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_in
     release(&mem, &c.need, c.words, sizeof *c.need);
     release(&mem, &c.kept, c.words, sizeof *c.kept);
     release(&mem, &c.rank, c.words, sizeof *c.rank);
+    return status;
+}
+
+/* ---- the same in fewer instructions ---- */
+
+int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *report)
+{
+    fg_mem mem;
+    fg_tape body = {0};
+    fg_id *results = NULL, *words = NULL;
+    uint64_t *masks = NULL;
+    const fg_id count = p->callee.n_results;
+    const size_t all = FG_MARKS_WORDS(p->body.n);
+    fg_mem_init(&mem);
+    mem.fail_after = t->mem.fail_after;
+    int status = allocate(&mem, &results, count, sizeof *results);
+    if (status == FG_OK)
+        status = fg_simplify(&p->body, p->area, p->results, count, steps, &mem, &body, results, report);
+    if (status == FG_OK) {
+        body.mem.fail_after = mem.fail_after;
+        status = allocate_sweep(&body, &words, &masks);
+        mem.fail_after = body.mem.fail_after;
+        body.mem.fail_after = -1;
+        if (status < 0) {
+            release(&body.mem, &words, FG_MARKS_WORDS(body.n), sizeof *words);
+            release(&body.mem, &masks, FG_MARKS_WORDS(body.n), sizeof *masks);
+            fg_tape_free(&body);
+        }
+    }
+    if (status == FG_OK) {
+        memcpy(p->results, results, count * sizeof *results);
+        body.stop = p->body.stop;
+        release(&p->body.mem, &p->words, all, sizeof *p->words);
+        release(&p->body.mem, &p->masks, all, sizeof *p->masks);
+        fg_tape_free(&p->body);
+        body.mem.bytes += p->body.mem.bytes; /* what the program has besides */
+        p->body = body;
+        p->body.owner[0] = &p->body.sentinel;
+        p->words = words;
+        p->masks = masks;
+        p->ready = 0;
+        fg_program_find_used(p);
+    }
+    t->mem.fail_after = mem.fail_after;
+    release(&mem, &results, count, sizeof *results);
     return status;
 }
 

@@ -17,17 +17,32 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define FG_INLINE static inline __attribute__((always_inline))
+#define FG_APART static __attribute__((noinline))
 #define FG_RARE static __attribute__((noinline, cold))
 #define FG_PRAGMA(text) _Pragma(#text)
 #define FG_UNROLL(count) FG_PRAGMA(GCC unroll count)
+#define FG_PREFETCH(p) __builtin_prefetch(p)
 #elif defined(_MSC_VER)
 #define FG_INLINE static __forceinline
+#define FG_APART static __declspec(noinline)
 #define FG_RARE static __declspec(noinline)
 #define FG_UNROLL(count)
+#define FG_PREFETCH(p) ((void)(p))
 #else
 #define FG_INLINE static inline
+#define FG_APART static
 #define FG_RARE static
 #define FG_UNROLL(count)
+#define FG_PREFETCH(p) ((void)(p))
+#endif
+
+/* Compilers load a number again rather than keep it, where that saves an instruction. */
+#if defined(__GNUC__) && defined(FG_ISA_AVX512)
+#define FG_IN_REGISTER(x) __asm__("" : "+v"(x))
+#elif defined(__GNUC__) && defined(FG_ISA_AVX2)
+#define FG_IN_REGISTER(x) __asm__("" : "+x"(x))
+#else
+#define FG_IN_REGISTER(x) ((void)0)
 #endif
 
 #if defined(FG_ISA_AVX512)

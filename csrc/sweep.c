@@ -158,6 +158,23 @@ int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
     return status;
 }
 
+int fg_sweep_replay(fg_tape *t, const fg_id *nodes, fg_id count, const uint64_t *seen)
+{
+    for (fg_id k = 0; k < count; k++) {
+        const fg_id i = nodes[k];
+        const int op = t->op[i];
+        if (FG_LIKELY(fg_op_is_scalar(op))) {
+            apply(t, i);
+            continue;
+        }
+        const fg_id block = op == FG_PART ? i + t->args[i].a : i;
+        const int status = fg_block_apply_reached(t, block, op == FG_PART ? seen : NULL);
+        if (status != FG_OK)
+            return status;
+    }
+    return FG_OK;
+}
+
 /* Rows whose rule is expanded inside the loop below as well; nothing that calls a function, for
  * that would push the loop's pointers out of registers. */
 #define IS_HOT(op) ((op) == FG_ADD || (op) == FG_MUL || (op) == FG_SUB || (op) == FG_RELU)

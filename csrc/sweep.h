@@ -27,6 +27,11 @@ int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words);
  * have none. At any time, also between two calls of fg_sweep_run. Returns what fg_block_apply does. */
 int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done);
 
+/* Add to the gradients of the operands of these nodes, one after the other, by their own rules: of an instruction by
+ * those of all results, or, where it is a part that is given, of the results that have a bit in `seen`. Nothing is
+ * marked. FG_OK; or FG_E_INTERRUPTED, and there is no going on. */
+int fg_sweep_replay(fg_tape *t, const fg_id *nodes, fg_id count, const uint64_t *seen);
+
 /* End a sweep early; the gradients added so far stay. */
 void fg_sweep_cancel(fg_tape *t, fg_sweep *s);
 

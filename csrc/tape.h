@@ -74,7 +74,8 @@ typedef struct fg_callee_steps {
     fg_id (*operands)(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials);
     /* Whether gradients flow to segment k. */
     int (*wants)(const fg_callee *c, fg_id k);
-    /* Of a forward step that has failed: the opcode of the row, its operands' data in x, its immediate, its status. */
+    /* Of a forward step that has failed: the opcode of the row, its operands' data in x, its immediate, its status. Of
+     * FG_TAKE the position in x[0], and as immediate how many there are. */
     int (*fault)(const fg_callee *c, double x[3], int32_t *k, int *status);
     /* All that it takes, in bytes. */
     size_t (*bytes)(const fg_callee *c);

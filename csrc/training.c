@@ -127,7 +127,7 @@ static int step(fg_loop *l, int which)
     if (!l->filled)
         fill(l, s);
     l->filled = l->n_samples == s->rows && !l->order;
-    int status = fg_program_run(p);
+    int status = fg_program_run(p, 0);
     if (status != FG_OK)
         return status;
     const double loss = p->body.data[p->results[0]];

@@ -4,8 +4,8 @@
 ``exp``, ``log``, ``relu``. Each node keeps its operands and the partial derivative by each operand, computed in the
 forward pass; `Value.backward` applies the chain rule.
 
-`dot`, `matvec` and `softmax` use these operations, and `Adam` is a loop over Values. flatgrad has functions and a class
-with the same names.
+`dot`, `matvec` and `softmax` use these operations, `take` is an element of a list, and `Adam` is a loop over Values.
+flatgrad has functions and a class with the same names.
 """
 import math
 from operator import mul
@@ -124,6 +124,10 @@ def softmax(x):
     powers = [(xi - largest).exp() for xi in x]
     total = sum(powers[1:], powers[0])
     return [power / total for power in powers]
+
+
+def take(x, k):
+    return x[k]
 
 
 class Adam:

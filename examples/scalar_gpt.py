@@ -32,11 +32,11 @@ TEMPERATURE = 0.5         # of the samples: below 1, likely characters become ev
 
 
 def load_engine(name):
-    """The engine: a namespace of five names, with the same meaning in both engines.
+    """The engine: a namespace of six names, with the same meaning in both engines.
 
     ``Value`` is a scalar; ``dot(a, b)`` the sum of products; ``matvec(matrix, x)`` the list of each
-    row's dot with x; ``softmax(x)`` a list of positive Values that add up to 1; and
-    ``Adam(parameters, lr, betas, eps)`` the optimizer.
+    row's dot with x; ``softmax(x)`` a list of positive Values that add up to 1; ``take(x, k)`` the
+    element k of a list; and ``Adam(parameters, lr, betas, eps)`` the optimizer.
     """
     if name == "python":
         import pure_value
@@ -44,7 +44,7 @@ def load_engine(name):
     import flatgrad
     from flatgrad.optim import Adam
     return SimpleNamespace(Value=flatgrad.Value, dot=flatgrad.dot, matvec=flatgrad.matvec,
-                           softmax=flatgrad.softmax, Adam=Adam)
+                           softmax=flatgrad.softmax, take=flatgrad.take, Adam=Adam)
 
 
 # The model. Vectors are lists of Values, matrices lists of rows.
@@ -107,7 +107,7 @@ class GPT:
         """Logits of the next token. Adds the key and the value of this token to the earlier ones."""
         linear, rmsnorm = self.engine.matvec, self.rmsnorm
         position = len(keys[0])
-        x = add(self.token[token], self.position[position])
+        x = add(self.engine.take(self.token, token), self.position[position])
         x = rmsnorm(x)
 
         residual = x
@@ -134,7 +134,7 @@ class GPT:
         losses = []
         for token, target in zip(tokens, tokens[1:]):
             p = self.engine.softmax(self.logits(token, *cache))
-            losses.append(-p[target].log())
+            losses.append(-self.engine.take(p, target).log())
         return sum(losses[1:], losses[0]) / len(losses)
 
     def sample(self, end, rng):

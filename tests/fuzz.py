@@ -150,7 +150,7 @@ class Node:
                     # What nobody holds has kept the rounding errors of earlier passes.
                     operand.size = max(operand.size, abs(operand.grad))
                 if node.op != "CUSTOM":
-                    chosen = partial == 0 and node.op in ("WHERE", "CLIP", "MAXIMUM", "MINIMUM", "MAX")
+                    chosen = partial == 0 and node.op in ("WHERE", "CLIP", "MAXIMUM", "MINIMUM", "MAX", "FLOOR")
                     operand.grad += 0.0 if chosen else float(partial) * node.grad
                     # The partials of these are differences of numbers about 1.
                     rounding = 1e-3 if node.op in DIFFERENCES else 0.0
@@ -217,6 +217,8 @@ class Round:
     def agree(self, data, node):
         """The model's number, but for rounding; from then on it has the tape's."""
         size = 4 * math.ulp(node.data) * (max(1, ORACLE[node.op].ulps) if node.op in ORACLE else 1)
+        if node.op in DIFFERENCES and node.op in ORACLE:   # their terms may be far larger than they are
+            size += 4 * math.ulp(math.prod([1.0 + abs(n.data) for n in node.operands]))
         if node.op in FUSED and node.op != "COPY":
             size += 1e-12 * (1.0 + sum([abs(n.data) for n in node.operands]))
         layer = node.hidden or node
@@ -381,6 +383,7 @@ class Round:
     def dot(self):
         x, nodes = self.row()
         w, weights = self.row(len(x))
+        (x[0],), (nodes[0],) = self.row(1, numbers=False)   # of numbers alone it would be a constant
         b, bias = self.row(1) if self.rng.random() < 0.5 else ([None], [])
         self.add(flatgrad.dot(w, x, *b), Node.fused("LAYER", nodes + weights + bias, (len(x), None)))
 

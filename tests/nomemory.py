@@ -78,11 +78,19 @@ recorded = _core._Recording([one])
 with recorded:
     recorded_results = [(one * a).log() + t[0] @ u, t * one]
 program = recorded.program(recorded_results)
+pair = [c, u]
+step_recorded = _core._Recording([two := Value(0.5), three := Value(0.25)])
+with step_recorded:
+    step_results = [two * a + three, two * u]
+step_program = step_recorded.program(step_results)
+scanned_program = step_program.scanned(3, 1, 1)
+scan_body = scanned_program.__reduce__()[1][0]
+saved_scan = scan_body.__reduce__()
 called = program([c])[0]
-two = Tensor([0.0, 0.0], requires_grad=False)
-recorded_loss = _core._Recording([two])
+pair_of = Tensor([0.0, 0.0], requires_grad=False)
+recorded_loss = _core._Recording([pair_of])
 with recorded_loss:
-    loss_of_two = [((two - a) ** 2).mean()]
+    loss_of_two = [((pair_of - a) ** 2).mean()]
 loss_program = recorded_loss.program(loss_of_two)
 learned = _core.Parameters([a, c])
 learned.sgd({}, None, 0.0, 0.0, 0.0, False, False)
@@ -117,7 +125,8 @@ CASES = {
     "Value.__pow__": "a ** 2", "Value.__pow__ float": "a ** 0.5", "Value.__rpow__": "2.0 ** a",
     "Value.__pow__ domain": "raises(b.__pow__, 0.5)", "Value.__neg__": "-a", "Value.__pos__": "+a",
     "Value.__lt__": "a < b", "Value.__le__": "a <= 1", "Value.__gt__": "a > np.float64(1.0)", "Value.__ge__": "a >= b",
-    "Value.__eq__": "a == b", "Value.__ne__": "a != b", "Value.__hash__": "hash(a)", "Value.__float__": "float(a)",
+    "Value.__eq__": "a == b", "Value.__ne__": "a != b", "Value.__bool__": "bool(a)",
+    "Value.__hash__": "hash(a)", "Value.__float__": "float(a)",
     "Value.__int__": "int(a)", "Value.__trunc__": "a.__trunc__()", "Value.__round__": "round(a, 2)",
     "Value.__format__": "f'{a:.3f} {a}'", "Value.__repr__": "repr(a)",
     "Value.__reduce_ex__": "chain.__reduce_ex__(4)", "Value.__reduce_ex__ rule": "ruled.__reduce_ex__(4)",
@@ -236,6 +245,7 @@ CASES = {
     "_Recorder": "_core._Recorder()", "_Recording": "_core._Recording([one])",
     "_Recording program": "recorded.program(recorded_results)",
     "_Recording program of an input": "recorded.program([one])",
+    "_Recording program simplified": "recorded.program(recorded_results, ('shared', 'dots', 'layers', 'together'))",
     "_Program": "_core._Program()", "_Program.__call__": "program([c])", "_Program.__call__ number": "program([0.5])",
     "_Program.__call__ domain": "raises(program, [-1.0])", "_Program.__call__ nonsense": "raises(program, ['x'])",
     "_Program.__call__ backward": "program([c])[0].backward()",
@@ -244,12 +254,24 @@ CASES = {
     "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
-    "_Callee": "_core._Callee()", "_Store": "_core._Store()", "_Loop": "_core._Loop(*loop_of)",
+    "_Program.scanned": "step_program.scanned(3, 1, 1)",
+    "_Program.scanned nonsense": "raises(step_program.scanned, 3, 2, 1)",
+    "_Program.__call__ scan": "scanned_program(pair)",
+    "_Program.__call__ scan backward": "scanned_program(pair)[0].backward()",
+    "_Program.__call__ scan part": "scanned_program(pair)[0]._local_grads",
+    "_Program.stats scan": "scanned_program.stats()",
+    "_Callee": "_core._Callee()", "_Scan": "_core._Scan()",
+    "_Scan.__copy__": "scan_body.__copy__()", "_Scan.__deepcopy__": "scan_body.__deepcopy__({})",
+    "_Scan.__reduce__": "scan_body.__reduce__()", "_restore_scan": "saved_scan[0](*saved_scan[1])",
+    "_stand_in": "_core._stand_in(c)", "_stand_in Tensor": "_core._stand_in(t, False)",
+    "_Store": "_core._Store()", "_Loop": "_core._Loop(*loop_of)",
     "_Loop of nonsense": "raises(_core._Loop, *wrong_loop_of)", "_Loop.__init__": "raises(loop.__init__, *no_loop_of)",
     "_Loop.run": "loop.run(4, rates, None, loop_losses)", "_Loop.done": "loop.done",
     "_Loop.run at first": "_core._Loop(*loop_of).run(2, rates, None, loop_losses)",
     "_Loop.run order": "loop.run(2, rates, backwards, loop_losses)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
+    "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
+    "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",
     "pickle of a call": "pickled([called, program])", "deepcopy of a call": "copy.deepcopy([called, program])",
     "Parameters": "_core.Parameters(iter([*values, u, a, a]))",
     "Parameters of nonsense": "raises(_core.Parameters, iter([t.T]))",
@@ -317,7 +339,7 @@ def missing():
     wanted = {name for name, x in vars(_core).items()
               if callable(x) and getattr(x, "__module__", None) in (_core.__name__, "flatgrad")} - LEFT_OUT
     for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute,
-                _core._Program, _core._Body):
+                _core._Program, _core._Body, _core._Scan):
         wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
                    if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}
     return sorted(wanted - LEFT_OUT - have)

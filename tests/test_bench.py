@@ -5,6 +5,7 @@ Nothing here asserts a speed: a test must not depend on what else the machine do
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -321,6 +322,118 @@ def test_peers_list_and_what_does_not_go_together():
     process = bench("--peers", "--only", "big-chain")
     assert process.returncode == 2 and "big-chain" in process.stderr and "xor" in process.stderr
     assert bench("--peers", "--instructions").returncode == 2
+
+
+# ---- compiled functions against C by hand ----
+
+def programs(*arguments, patch=HIDDEN, **environment):
+    """The suite with a patch, in an environment that is changed."""
+    command = (f"import os, sys\nos.environ.update({environment!r})\n{patch}\n"
+               f"from bench.__main__ import main\nsys.exit(main({['--programs', '--quick', *arguments]!r}))")
+    return run("-c", command)
+
+
+def test_programs_list():
+    process = bench("--programs", "--list")
+    assert process.returncode == 0
+    assert [line.split()[0] for line in process.stdout.splitlines()] == [
+        "moons-step", "moons-loop", "xor-epoch", "xor-loop", "mlp", "mlp-loop", "gpt-document", "gpt-batch",
+        "pendulum-euler", "pendulum-rk4", "recording"]
+    assert bench("--programs", "--peers").returncode == 2
+
+
+def test_programs_quick_run_has_goals_beside_its_figures(tmp_path):
+    file = tmp_path / "figures.json"
+    process = programs("--rounds", "1", "--json", str(file))
+    assert process.returncode == 0, process.stderr
+    assert "skipped: xor-loop (jax fori_loop / " in process.stdout
+    figures = json.loads(file.read_text())
+    rows = {(row["case"], row["label"]): row for row in figures["rows"]}
+    with_c = {case for case, label in rows if label.endswith(" / C")}
+    skipped = {skip["case"] for skip in figures["skipped"] if skip["label"].endswith(" / C")}
+    assert with_c | skipped == {"moons-step", "moons-loop", "xor-epoch", "xor-loop", "gpt-batch", "pendulum-euler",
+                                "pendulum-rk4"} and not with_c & skipped
+    assert all(rows[case, "flatgrad / compiled"]["unit"] == "times" for case in ("moons-step", "gpt-document"))
+    assert rows["recording", "record and lay out"]["target"] == "<= 100"
+    assert rows["pendulum-euler", "first call"]["unit"] == "ms"
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "neon", "baseline"])
+@pytest.mark.parametrize("compiler", ["gcc", pytest.param("clang", marks=pytest.mark.slow)])
+def test_what_is_written_by_hand_computes_what_flatgrad_does(isa, compiler):
+    """In lanes of every width: eight, four and two."""
+    if not shutil.which(compiler):
+        pytest.skip(f"without {compiler}")
+    process = run("-c", f"""
+import os
+os.environ["CC"], os.environ["FLATGRAD_ISA"] = {compiler!r}, {isa!r}
+from dataclasses import replace
+from bench import byhand, peers, ways, workloads
+from bench.runner import Session
+try:
+    import flatgrad
+except ImportError as error:
+    raise SystemExit(3 if "FLATGRAD_ISA" in str(error) else 4)   # this processor has no such instructions
+byhand.FLAGS += ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-psabi", "-Werror"]
+session = Session(quick=True, rounds=1)
+assert byhand.compiler_missing() is None, byhand.compiler_missing()
+for problem in workloads.moons_problem(), workloads.xor_problem():
+    problem = replace(problem, rates=problem.rates[:10])
+    session.verify(*(peers.contender(make(problem), 1, 10) for make in (peers.flatgrad_trainer, byhand.mlp_trainer)),
+                   tolerance=1e-11)
+problem = workloads.names_problem(16, 3)
+session.verify(*(peers.contender(make(problem), 1, 3) for make in (ways.names_trainer, byhand.names_trainer)),
+               tolerance=1e-11)
+for method in "euler", "rk4":
+    task = workloads.pendulums(method, 37, 100)   # not a multiple of the lanes
+    session.verify(ways.pendulums_one_by_one(task), byhand.pendulum_contender(task), tolerance=1e-11)
+""")
+    if process.returncode == 3:
+        pytest.skip(f"this processor has no {isa}")
+    assert process.returncode == 0, process.stderr
+
+
+def test_without_a_c_compiler_its_contenders_are_skipped(tmp_path):
+    process = programs("--rounds", "1", "--only", "xor-epoch", CC=str(tmp_path / "no-cc"))
+    assert process.returncode == 0, process.stderr
+    assert f"skipped: xor-epoch (compiled / C): no C compiler ({tmp_path / 'no-cc'})" in process.stdout
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
+    broken.chmod(0o755)
+    process = programs("--rounds", "1", "--only", "xor-epoch", CC=str(broken))
+    assert process.returncode == 0, process.stderr
+    assert "skipped: xor-epoch (compiled / C): xor.c: out of order" in process.stdout
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="without a C compiler")
+def test_c_that_computes_something_else_is_caught():
+    process = programs("--rounds", "1", "--only", "xor-epoch", patch=HIDDEN + """
+from dataclasses import replace
+from bench import byhand
+right = byhand.mlp_trainer
+byhand.mlp_trainer = lambda problem: right(replace(problem, rates=[1.001 * rate for rate in problem.rates]))""")
+    assert process.returncode == 1
+    assert "C gives" in process.stderr and "flatgrad gives" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("package", ["torch", "jax"])
+def test_other_libraries_compute_what_flatgrad_does_in_programs(package):
+    pytest.importorskip(package)
+    process = run("-c", f"""
+from bench import peers, program_peers, ways, workloads
+from bench.runner import Session
+session = Session(quick=True, rounds=1)
+problem = workloads.names_problem(2, 2)
+ours = peers.contender(ways.names_trainer(problem), 1, 2)
+for make in {{"torch": [program_peers.torch_names_trainer],
+             "jax": [program_peers.jax_names_trainer, program_peers.jax_names_scan_trainer]}}[{package!r}]:
+    session.verify(ours, peers.contender(make(problem), 1, 2), tolerance=1e-9)
+task = workloads.pendulums("rk4", 16, 20)
+made = program_peers.{package}_pendulum_contender(task)
+session.verify(ways.pendulums_one_by_one(task), made[0] if isinstance(made, tuple) else made, tolerance=1e-9)
+""")
+    assert process.returncode == 0, process.stderr
 
 
 def test_list_and_instructions_without_a_tool():

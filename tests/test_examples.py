@@ -183,15 +183,44 @@ def test_the_gradient_of_the_simulation_is_that_of_finite_differences():
     """Through the integrator and its branches, for each constant, on both sides of the stop."""
     from flatgrad import Value
 
-    ode = load("ode")
-    constants = [Value(number) for number in ode.TRUE]
-    positions = ode.simulate(constants)
-    assert min(x.data for x in positions) < 0.0 and max(x.data for x in positions) > ode.STOP_AT
+    spring = load("spring")
+    constants = [Value(number) for number in spring.TRUE]
+    positions = spring.simulate(constants)
+    assert min(x.data for x in positions) < 0.0 and max(x.data for x in positions) > spring.STOP_AT
     sum((x * x for x in positions), Value(0.0)).backward()
+    for k, number in enumerate(spring.TRUE):
+        h = 1e-6 * number
+        ends = [sum(x * x for x in spring.simulate([*spring.TRUE[:k], number + d, *spring.TRUE[k + 1:]]))
+                for d in (h, -h)]
+        assert constants[k].grad == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5)
+
+
+def test_the_compiled_pendulum_is_the_plain_one_and_its_gradient_that_of_finite_differences():
+    import flatgrad
+
+    ode = load("ode")
+
+    def loss(constants):
+        return (ode.simulate(constants) ** 2).mean()
+    plain, compiled = [flatgrad.value_and_grad(f)(ode.TRUE) for f in (loss, flatgrad.compile(loss))]
+    assert compiled[0] == pytest.approx(plain[0], rel=1e-12) and compiled[1] == pytest.approx(plain[1], rel=1e-9)
     for k, number in enumerate(ode.TRUE):
         h = 1e-6 * number
-        ends = [sum(x * x for x in ode.simulate([*ode.TRUE[:k], number + d, *ode.TRUE[k + 1:]])) for d in (h, -h)]
-        assert constants[k].grad == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5)
+        ends = [loss([*ode.TRUE[:k], number + d, *ode.TRUE[k + 1:]]).data for d in (h, -h)]
+        assert compiled[1][k] == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5)
+
+
+def test_compiled_examples_train_alike(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    moons, gpt = load("compiled_moons"), load("compiled_gpt")
+    X, y = moons.make_moons(20, noise=0.1, random_state=0)
+    plain, compiled = [moons.train(X.tolist(), (2 * y - 1).tolist(), way)[0] for way in (False, True)]
+    assert [k for pair in compiled[:20] for k in pair] == pytest.approx([k for pair in plain[:20] for k in pair])
+
+    monkeypatch.setattr(gpt, "STEPS", 12)
+    documents, letters = gpt.data()
+    losses = [gpt.train(kind, documents[:4], len(letters) + 1)[1] for kind in (gpt.scalar_gpt.GPT, gpt.GPT)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9) and len(set(losses[0])) == 12
 
 
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in HELPERS)

@@ -160,8 +160,8 @@ C_LAYERS = ["base simd", "ops mem marks kernels_lanes", "record kernels rows ker
             "kernels_rows",
             "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms", "kernels_gemm",
             "kernels.c", "cpu tape", "block block_leaves", "block_matrix block_build", "block_reached block_steps",
-            "block_layer block_map block_rows block_take block_call", "block.c block_operands", "sweep", "program",
-            "program_cut training"]
+            "block_layer block_map block_rows block_take block_call", "block.c block_operands calls", "sweep simplify", "program",
+            "program_cut scan training"]
 C_LIBRARY = set("assert errno float limits math stdbool stddef stdint stdlib string time".split())
 C_COMPILER = {"intrin", "immintrin", "arm_neon"}
 FORBIDDEN_CALLS = re.compile(r"\b(exit|_Exit|abort|longjmp|setjmp|getenv|system|\w*printf|puts)\s*\(")
@@ -285,8 +285,8 @@ def test_python_imports_only_what_it_may_know(path):
 
 
 BENCH = sorted((ROOT / "bench").glob("*.py"))
-BENCH_LAYERS = ["__init__", "runner workloads", "processes peers contenders", "cases versus", "suites",
-                "probe instructions report", "__main__"]
+BENCH_LAYERS = ["__init__", "runner workloads", "processes peers", "contenders byhand program_peers", "ways",
+                "cases versus programs", "suites", "probe instructions report", "__main__"]
 
 
 @pytest.mark.skipif(not BENCH, reason="bench/ is not part of an installed package")

@@ -492,3 +492,612 @@ def test_random_programs(seed):
     args = [Value(rng.uniform(-1, 1)), rng.uniform(-1, 1), Value(rng.uniform(-1, 1)),
             Tensor([rng.uniform(-1, 1) for _ in range(4)])]
     both_ways(random_function(rng, leaves), [*leaves, args[0], args[2], args[3]], *args, rtol=1e-9)
+
+
+# ---- positions that are arguments ----
+
+def test_take_and_pick_at_other_positions_than_the_recorded_ones():
+    rng = np.random.default_rng(0)
+    values = [Value(v) for v in rng.normal(size=5)]
+    rows = [[Value(v) for v in row] for row in rng.normal(size=(4, 3))]
+    table, matrix = Tensor(rng.normal(size=6)), Tensor(rng.normal(size=(4, 3)))
+    leaves = [*values, *[v for row in rows for v in row], table, matrix]
+
+    def f(k, several, each, x):
+        scaled = [v * x for v in values]
+        return (flatgrad.take(values, k) * 2.0 + flatgrad.take(scaled, k) ** 2 + flatgrad.take(table, several).sum()
+                + flatgrad.dot(flatgrad.pick(matrix, each), [1.0, 2.0, 3.0, 4.0]) + sum(flatgrad.take(rows, k)) * x
+                + flatgrad.take(matrix * x, several).sum() + flatgrad.pick(values, k).tanh())
+
+    inner = flatgrad.compile(f)
+    functions = {"plain": f, "compiled": inner, "nested": flatgrad.compile(lambda *args: inner(*args) * 1.0)}
+    for _ in range(20):
+        args = (int(rng.integers(-4, 4)), [int(k) for k in rng.integers(-4, 4, size=3)],
+                [int(k) for k in rng.integers(-3, 3, size=4)], float(rng.normal()))
+        found = {}
+        for name, fn in functions.items():
+            for leaf in leaves:
+                leaf.grad = 0.0
+            x = Value(args[3])
+            out = fn(*args[:3], x)
+            out.backward()
+            found[name] = [out.data, x.grad, *np.concatenate([np.ravel(g) for g in gradients(leaves)])]
+        np.testing.assert_allclose(found["compiled"], found["plain"], rtol=1e-12)
+        np.testing.assert_allclose(found["nested"], found["plain"], rtol=1e-12)
+
+
+def test_transforms_of_take_at_other_positions():
+    f = flatgrad.compile(lambda table, k: [flatgrad.take(table, k) ** 2, flatgrad.take([v * 3.0 for v in table], k)])
+    table = [1.0, 2.0, 3.0]
+    for k in (0, 2, 1, -1):
+        want = np.zeros((2, 3))
+        want[:, k] = 2 * table[k], 3.0
+        np.testing.assert_array_equal(flatgrad.jacobian(f)(table, k), want)
+        np.testing.assert_array_equal(flatgrad.grad(lambda t, k: sum(f(t, k)))(table, k), want.sum(axis=0))
+    values = [Value(v) for v in table]
+    f(values, 0)
+    out = f(values, 2)[0]
+    assert dict(zip(out._children, out._local_grads))[values[2]] == 6.0
+    twin, twins = pickle.loads(pickle.dumps((out, values)))
+    twin.backward()
+    assert [v.grad for v in twins] == [0.0, 0.0, 6.0]
+
+
+def test_a_table_of_constants_and_a_position_that_is_an_argument():
+    f = flatgrad.compile(lambda k, x: flatgrad.take([1.0, 2.0, 4.0], k) * x + flatgrad.take(np.eye(2), k)[0])
+    assert [f(k, 3.0).data for k in (0, 1, 0, -1)] == [4.0, 6.0, 4.0, 12.0]
+
+
+@pytest.mark.parametrize("k", [3, -4, 0.5, math.nan])
+def test_a_position_that_is_none(k):
+    f = flatgrad.compile(lambda k: flatgrad.take([Value(1.0), Value(2.0), Value(4.0)], k) * 2.0)
+    g = flatgrad.compile(lambda t, k: flatgrad.pick(t, [k, k]).sum())
+    table = np.ones((2, 3))
+    f(1), g(table, 1)
+    for call in (lambda: f(k), lambda: g(table, k), lambda: flatgrad.take([Value(1.0)] * 3, Value(k))):
+        with pytest.raises(IndexError, match=rf"position {k:.17g}: expected a whole number from -3 to 2"):
+            call()
+    assert f(1).data == 4.0 and g(table, 0).data == 2.0
+
+
+# ---- what decides by identity, or by more than numbers ----
+
+@pytest.mark.parametrize("ask", [
+    lambda x, w: bool(x), lambda x, w: not x, lambda x, w: x == 2.0, lambda x, w: x != 2.0, lambda x, w: 2.0 == x,
+    lambda x, w: x == w, lambda x, w: w == x, lambda x, w: x in [w], lambda x, w: 2.0 in [x], lambda x, w: [w].count(x),
+    lambda x, w: x or 1.0, lambda x, w: any([x]), lambda x, w: list(filter(None, [x])), lambda x, w: w and 1.0,
+    lambda x, w: w == 1.0, lambda x, w: (x * w) == np.float64(2.0), lambda x, w: [x] == [w],
+    lambda x, w: x == True,  # noqa: E712
+    lambda x, w: {"a": x} == {"a": w}, lambda x, w: [x, w].remove(w), lambda x, w: x in Tensor([1.0, 2.0]),
+], ids=range(21))
+def test_the_truth_and_equality_of_a_traced_value_are_refused_at_the_line(ask):
+    w = Value(1.0)
+    plain = ask(Value(3.0), w)   # and nothing is refused elsewhere
+
+    def f(x):
+        return x * 2.0 + (0.0 if ask(x, w) else 1.0)
+
+    with pytest.raises(ArgumentTypeError, match="while a compiled function is recorded") as caught:
+        flatgrad.compile(f)(2.0)
+    assert any(entry.name == "f" for entry in caught.traceback)
+    assert repr(ask(Value(3.0), w)) == repr(plain)
+
+
+def test_identity_is_as_ever():
+    a, b = Value(1.0), Value(1.0)
+    assert a == a and a != b and not a == b and bool(a) and bool(Value(0.0)) and a in [b, a] and [b, a].index(a) == 1
+    assert a != 1.0 and a != None and a != "a" and (a == 1.0) is False and len({a, b, a}) == 2  # noqa: E711
+
+    class Sized(Value):
+        def __len__(self):
+            return 0
+
+    assert not Sized(1.0)
+
+    @flatgrad.compile
+    def f(x, xs, bias=None):
+        seen, table = {x, a}, {x: 1.0, b: 2.0}
+        assert x in seen and table[x] == 1.0 and x is not None and x != None and x == x and xs[0] in xs  # noqa: E711
+        return x * table[b] + sum(xs) + (0.0 if bias is None else bias)
+
+    assert [f(1.0, [2.0, 3.0]).data, f(2.0, [2.0, 3.0]).data] == [7.0, 9.0]
+    assert f(1.0, [2.0, 3.0], bias=1.0).data == 8.0
+
+
+class Box:
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize("make", [
+    lambda x: {x}, lambda x: Box(x), lambda x: [Box(x)], lambda x: (x for _ in range(2)), lambda x: map(abs, [x]),
+    lambda x: (lambda: x), lambda x: {"a": frozenset([x])}, lambda x: {x: 1.0}, lambda x: {(1, x): 1.0},
+    lambda x: zip([x], [x]), lambda x: [x].__iter__(), lambda x: Ellipsis, lambda x: {"a": x}.values(),
+    lambda x: bytearray(2),
+    lambda x: __import__("collections").deque([x]), lambda x: __import__("types").SimpleNamespace(x=x),
+    lambda x: __import__("collections").Counter(a=1), lambda x: nn.Module(), lambda x: np.array([x], object),
+], ids=range(19))
+def test_results_of_other_kinds_are_refused(make):
+    with pytest.raises(ArgumentTypeError, match="the result.*: expected"):
+        flatgrad.compile(lambda x: make(x))(1.0)
+
+
+def test_results_that_are_constants_and_repeated():
+    from collections import OrderedDict, defaultdict
+    array = np.array([1.0, 2.0])
+
+    @flatgrad.compile
+    def f(x):
+        y = x * 2.0
+        return {"y": y, "again": (y, [y]), "array": array, "x": x, "text": "a", "none": None, "yes": True, "n": 3}
+
+    first, second = f(1.0), f(2.0)
+    assert second["y"] is second["again"][0] and second["y"] is second["again"][1][0] and second["y"].data == 4.0
+    assert first["array"] is not second["array"] and first["array"] is not array
+    first["array"][0] = 100.0
+    array[1] = 50.0
+    assert f(1.0)["array"].tolist() == [1.0, 2.0] and (f(1.0)["n"], f(1.0)["yes"]) == (3, True)
+    g = flatgrad.compile(lambda d, e: (OrderedDict(e, b=d["a"]), e, d))
+    for x in (1.0, 2.0):
+        one, two, three = g(defaultdict(float, a=x), OrderedDict(a=x))
+        assert type(one) is type(two) is OrderedDict and one["b"].data == x and three["missing"] == 0.0
+    h = flatgrad.compile(lambda d: d["missing"] + d["a"])
+    assert h(defaultdict(lambda: 2.0, a=1.0)).data == 3.0
+    x = Value(3.0)
+    out = flatgrad.compile(lambda x: x)(x)
+    assert out is not x and out.data == 3.0 and out._children == (x,)   # a copy
+
+
+# ---- modes and buffers of modules ----
+
+def test_a_program_is_that_of_the_mode():
+    drop = nn.Dropout(0.5)
+    w = Value(2.0)
+    f = flatgrad.compile(lambda x: (drop([x, x])[0] if drop.training else drop([x, x])[1]) * w)
+    drop.eval()
+    assert f(1.0).data == 2.0 and f(3.0).data == 6.0 and f.cache_info() == (1, 1, 128, 1)
+    drop.train()
+    with pytest.raises(ArgumentTypeError, match="dropout: a mask drawn"):
+        f(1.0)
+    drop.eval()
+    assert f(1.0).data == 2.0
+
+    class Model(nn.Module):
+        def __init__(self):
+            self.w, self.inner = Value(2.0), nn.Dropout(0.0)
+
+        def __call__(self, x):
+            return self.w * x if self.training else self.w * x + (1.0 if self.inner.training else 5.0)
+
+    model = Model()
+    g = flatgrad.compile(lambda x: model(x))
+    for _ in range(3):
+        for mode, inner, want in ((True, True, 2.0), (False, True, 3.0), (False, False, 7.0), (True, False, 2.0)):
+            model.train(mode)
+            model.inner.train(inner)
+            assert g(1.0).data == want
+    assert g.cache_info().currsize <= 4 and g.cache_info().hits >= 7 and "number" in g.explain()
+    assert Model.training is True and model.training is True and "training" in vars(model)
+    with pytest.raises(ArgumentTypeError, match="training: assigned to while a compiled function is recorded"):
+        flatgrad.compile(lambda x: model.eval() and x)(1.0)
+    g.clear()
+    assert g(1.0).data == 2.0 and g.cache_info().currsize == 1
+
+
+def test_running_statistics_are_read_at_each_call_and_not_written():
+    norm = nn.BatchNorm(2)
+    x = np.array([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]])
+    f = flatgrad.compile(lambda x: norm(x).sum())
+    with pytest.raises(ArgumentTypeError, match=r"running statistics: updated .*eval\(\)"):
+        f(x)
+    norm.eval()
+    for _ in range(3):
+        np.testing.assert_allclose(f(x).data, norm(x).sum().data, rtol=1e-12)
+        norm.train()(x + 1.0)
+        norm.eval()
+        norm.running_mean[0] += 0.5
+    assert f.cache_info().misses == 2   # one of them was refused
+    norm.weight.grad = 0.0
+    f(x).backward()
+    got = norm.weight.grad.tolist()
+    norm.weight.grad = 0.0
+    norm(x).sum().backward()
+    np.testing.assert_allclose(got, norm.weight.grad.tolist(), rtol=1e-12)
+    batch = nn.BatchNorm(2, track_running_stats=False)
+    g = flatgrad.compile(lambda x: (batch(x) * x).sum())
+    for k in (1.0, 2.0):
+        np.testing.assert_allclose(g(x * k).data, (batch(x * k) * (x * k)).sum().data, rtol=1e-12)
+
+    class Own(nn.Module):
+        buffer_names = ("scale", "count")
+
+        def __init__(self):
+            self.scale, self.count = np.array([1.0, 2.0]), np.array(3.0)
+
+        def __call__(self, x):
+            return (x * self.scale).sum() * self.count
+
+        def write(self, x):
+            self.scale = np.array([0.0, 0.0])
+            return x
+
+    own = Own()
+    h = flatgrad.compile(lambda x: own(x) + own(x))
+    assert h(np.array([1.0, 1.0])).data == 18.0
+    own.load_state_dict({"scale": np.array([5.0, 5.0]), "count": np.array(1.0)})
+    assert h(np.array([1.0, 1.0])).data == 20.0 and h.cache_info().hits == 1
+    with pytest.raises(ArgumentTypeError, match="scale: a buffer assigned to"):
+        flatgrad.compile(own.write)(1.0)
+    assert own.scale.tolist() == [5.0, 5.0] and pickle.loads(pickle.dumps(norm)).running_mean.shape == (2,)
+
+
+# ---- static arguments ----
+
+def test_static_arguments_are_told_apart_by_whatever_could_be_told():
+    f = flatgrad.compile(lambda x, n: x * 2.0, static_argnames="n")
+    for misses, n in enumerate([1, 1.0, True, 0.0, -0.0, (1, 2), (1.0, 2), (1, (True,)), (1, (1,)), math.nan, (math.nan,),
+                                range(3), np.float64(1.0), np.float32(1.0), np.int64(1), 1j, complex(-0.0, 1.0),
+                                "a", b"a", None, frozenset([1]), frozenset([1.0]), Pair(1, 2), __import__("fractions").Fraction(1, 2)]):
+        f(1.0, n=n), f(1.0, n=copy.deepcopy(n))
+        assert f.cache_info().misses == misses + 1, n
+    f.explain()
+
+    class Equal:
+        def __init__(self, x):
+            self.x = x
+
+        def __eq__(self, other):
+            return True
+
+        def __hash__(self):
+            return 1
+
+    g = flatgrad.compile(lambda x, c: x * c.x)
+    one, two = Equal(1.0), Equal(2.0)
+    assert [g(1.0, one).data, g(1.0, two).data, g(1.0, one).data] == [1.0, 2.0, 1.0]
+    assert g.cache_info() == (1, 2, 128, 2)
+    h = flatgrad.compile(lambda d: d[1] * (2.0 if type(next(iter(d))) is int else 3.0))
+    assert [h({1: 1.0}).data, h({1.0: 1.0}).data, h({True: 1.0}).data] == [2.0, 3.0, 3.0]
+
+
+def test_requires_grad_of_arguments_and_captured_leaves_decides_which_program():
+    w = Value(3.0)
+    t = Tensor([1.0, 2.0])
+    f = flatgrad.compile(lambda x: (x * 2.0 if x.requires_grad else x * 5.0) + (w if w.requires_grad else 0.0)
+                         + (t.sum() if t.requires_grad else 0.0))
+    x, fixed = Value(1.0), Value(1.0)
+    fixed.requires_grad = False
+    for _ in range(2):
+        for on in (True, False):
+            w.requires_grad = on
+            assert [f(x).data, f(fixed).data] == [5.0 + 3.0 * on, 8.0 + 3.0 * on]
+            t.requires_grad = False
+            assert [f(x).data, f(fixed).data] == [2.0 + 3.0 * on, 5.0 + 3.0 * on]
+            t.requires_grad = True
+    x.grad = fixed.grad = 0.0
+    (f(x) + f(fixed)).backward()
+    assert (x.grad, fixed.grad) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize("read", [lambda x: x.label, lambda x: x._prev, lambda x: x._op, lambda x: x._children])
+def test_other_attributes_of_arguments_are_refused(read):
+    f = flatgrad.compile(lambda x: x * 2.0 if read(x) else x * 3.0)
+    for x in (1.0, Value(1.0), Value(1.0) * 2.0):
+        with pytest.raises(ArgumentTypeError, match="of an argument: read while a compiled function is recorded"):
+            f(x)
+
+    @flatgrad.compile
+    def g(x):
+        x.label = "x"
+        y = x * 2.0
+        y.label = x.label + "y"
+        return y * (1.0 if y._op == "*" and y.label == "xy" else 0.0)
+
+    assert g(1.0).data == 2.0
+
+
+@pytest.mark.parametrize("x, words", [
+    (iter([1.0]), r"write list\(\.\.\.\)"), ((v for v in [1.0]), r"write list\(\.\.\.\)"),
+    (map(abs, [1.0]), "write list"), (zip([1.0]), "write list"), ({"a": 1.0}.values(), "write list"), ({1.0: 2.0}.keys(), "write list"),
+    (__import__("collections").Counter(a=1), r"subclass Counter; write dict\(\.\.\.\)"),
+    (type("Own", (list,), {})([1.0]), r"subclass Own; write list\(\.\.\.\)"),
+    (__import__("collections").deque([1.0]), "expected a number"), ([iter([1.0])], r"argument 0\[0\]"),
+    ({Value(1.0): 2.0}, "a key: expected a static argument"), (__import__("array").array("d", [1.0]), "argument 0"),
+])
+def test_arguments_whose_elements_would_be_those_of_the_first_call(x, words):
+    with pytest.raises(ArgumentTypeError, match=words):
+        flatgrad.compile(lambda xs: sum(xs))(x)
+
+
+def test_static_parameters_by_number_and_by_name():
+    def f(x, n=2, *, k=1):
+        assert type(n) is type(k) is int
+        return x**n * k
+
+    for options in ({"static_argnums": 1, "static_argnames": "k"}, {"static_argnums": -1, "static_argnames": ["k"]},
+                    {"static_argnames": ("n", "k")}):
+        g = flatgrad.compile(f, **options)
+        assert [g(2.0).data, g(2.0, 3).data, g(2.0, n=3).data, g(2.0, n=3, k=2).data] == [4.0, 8.0, 8.0, 16.0]
+    for options, words in (({"static_argnums": 2}, "of the 2 positional parameters of f.x, n=2, "),
+                           ({"static_argnums": -3}, "got -3"), ({"static_argnames": "m"}, "got 'm'")):
+        with pytest.raises(ArgumentError, match=words):
+            flatgrad.compile(f, **options)
+    several = flatgrad.compile(lambda *xs, **more: xs[0] * xs[-1] * more["n"], static_argnums=-1, static_argnames="n")
+    assert several(1.0, 2.0, 3, n=2).data == 6.0 and several(1.0, 3, n=2).data == 6.0
+
+    class Model:
+        @flatgrad.compile(static_argnums=(2,))
+        def power(self, x, n=2):
+            assert type(n) is int
+            return x**n
+
+        @flatgrad.compile(static_argnames=("n", "self"))
+        def other(self, x, n=2):
+            return x**n
+
+    m = Model()
+    assert [m.power(2.0, 3).data, m.power(2.0, n=3).data, m.power(2.0).data, m.other(2.0, 3).data] == [8, 8, 4, 8]
+
+
+def test_kinds_of_functions():
+    class Model:
+        scale = 2.0
+
+        @staticmethod
+        @flatgrad.compile
+        def twice(x):
+            return x * 2.0
+
+        @classmethod
+        @flatgrad.compile
+        def scaled(cls, x):
+            return x * cls.scale
+
+        @property
+        @flatgrad.compile
+        def loss(self):
+            return Value(3.0) * self.scale
+
+    class Other(Model):
+        scale = 5.0
+
+    assert Model.twice(2.0).data == Model().twice(2.0).data == 4.0
+    assert [Model.scaled(1.0).data, Other.scaled(1.0).data, Model().scaled(3.0).data] == [2.0, 5.0, 6.0]
+    assert Model().loss.data == 6.0
+    for wrong in (classmethod, staticmethod, property):
+        with pytest.raises(ArgumentTypeError, match=f"write @{wrong.__name__} above @flatgrad.compile"):
+            flatgrad.compile(wrong(lambda x: x))
+
+    def generator(x):
+        yield x
+
+    async def coroutine(x):
+        return x
+
+    async def both(x):
+        yield x
+
+    class Called:
+        def __call__(self, x):
+            yield x
+
+    for fn in (generator, coroutine, both, Called()):
+        with pytest.raises(ArgumentTypeError, match="has yield or async"):
+            flatgrad.compile(fn)
+
+
+def test_what_contains_itself():
+    xs = [1.0]
+    xs.append(xs)
+    with pytest.raises(ArgumentError, match="an argument contains itself"):
+        flatgrad.compile(lambda xs: xs[0])(xs)
+
+    def f(x):
+        out = [x]
+        out.append(out)
+        return out
+
+    with pytest.raises(ArgumentError, match="the result contains itself"):
+        flatgrad.compile(f)(1.0)
+
+
+# ---- layers and losses ----
+
+def test_labels_and_indices_that_are_arguments():
+    logits, table = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]]), nn.Embedding(4, 2)
+    losses = flatgrad.losses
+    for labels in ([0, 1, 1], np.array([0, 1, 1])):
+        for loss in (losses.cross_entropy, losses.nll):
+            with pytest.raises(ArgumentTypeError, match="target: .* a static argument, .*flatgrad.pick"):
+                flatgrad.compile(lambda x, y: loss(x * 1.0, y))(logits, labels)
+        with pytest.raises(ArgumentTypeError, match=r"indices: .*flatgrad.take\(embedding.weight, indices\)"):
+            flatgrad.compile(lambda k: table(k))(labels)
+    with pytest.raises(ArgumentTypeError, match="indices: .*flatgrad.take"):
+        flatgrad.compile(lambda k: table(k))(1)
+    f = flatgrad.compile(lambda x, y: losses.cross_entropy(x, y) + table(y).sum(), static_argnames="y")
+    g = flatgrad.compile(lambda x, y: -flatgrad.pick(x.log_softmax(), y).mean() + flatgrad.take(table.weight, y).sum())
+    for y in ((0, 1, 1), (1, 1, 0), (0, 0, 0)):
+        want = losses.cross_entropy(logits, y).data + table(y).sum().data
+        assert f(logits, y).data == pytest.approx(want) and g(logits, np.array(y)).data == pytest.approx(want)
+    assert (f.cache_info().misses, g.cache_info().misses) == (3, 1)
+    with pytest.raises(IndexError, match="position 0: the table has no elements"):
+        flatgrad.take([], 0)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.Conv1d(1, 2, 3, length=6), lambda: nn.Conv1d(1, 2, 3, padding=1, length=6),
+    lambda: nn.Conv2d(1, 1, 2, size=(2, 3)), lambda: nn.MaxPool1d(1, 2, length=6),
+    lambda: nn.AvgPool2d(1, 2, size=(2, 3)),
+    lambda: nn.LayerNorm(6), lambda: nn.Layer(6, 2), lambda: nn.MLP(6, [3, 1]), lambda: nn.Softmax(), lambda: nn.GELU(),
+    lambda: nn.RNNCell(6, 2), lambda: nn.GRUCell(6, 2), lambda: nn.BatchNorm(6).eval(),
+], ids=range(13))
+@pytest.mark.parametrize("form", ["array", "rows", "row", "Values", "Tensor"])
+def test_layers_on_arguments_of_all_forms(make, form):
+    random.seed(0)
+    layer, rng = make(), np.random.default_rng(0)
+    f = flatgrad.compile(lambda x: layer(x))
+    for _ in range(3):
+        x = rng.normal(size=(3, 6))
+        given = {"array": x, "rows": x.tolist(), "row": x[0].tolist(), "Values": [Value(v) for v in x[0]],
+                 "Tensor": Tensor(x)}[form]
+        found = []
+        for fn in (f, layer):
+            layer.zero_grad()
+            out = fn(given)
+            parts = [v for v in (out if isinstance(out, (list, tuple)) else [out])]
+            total = sum((v if isinstance(v, Value) else v.sum()) * 1.5 for v in parts)
+            if layer.parameters():
+                total.backward()
+            found.append([total.data, *[p.grad for p in layer.parameters()]])
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+# ---- captured leaves that others take the place of ----
+
+weight_of_the_module, factor_of_the_module = Value(2.0), 3.0
+
+
+def helper_of_the_module(x):
+    return weight_of_the_module * x * factor_of_the_module
+
+
+def test_what_takes_the_place_of_a_captured_leaf_is_recorded_anew(monkeypatch):
+    f = flatgrad.compile(lambda x: helper_of_the_module(x) + weight_of_the_module)
+    assert f(1.0).data == 8.0 and f(1.0).data == 8.0 and f.cache_info().misses == 1
+    monkeypatch.setitem(globals(), "weight_of_the_module", Value(5.0))
+    assert f(1.0).data == 20.0 and f.cache_info().misses == 2
+    f(1.0).backward()
+    assert weight_of_the_module.grad == 4.0
+    monkeypatch.setitem(globals(), "factor_of_the_module", 1.0)
+    assert f(1.0).data == 10.0 and f.cache_info().misses == 3
+    monkeypatch.setitem(globals(), "factor_of_the_module", float("1.0"))   # the same number
+    monkeypatch.setitem(globals(), "helper_of_the_module", lambda x: x)
+    assert f(1.0).data == 6.0
+
+    model, params, table, scale = nn.MLP(2, [3, 1]), [Value(1.0), Value(2.0)], {"a": Value(3.0)}, 1.0
+    g = flatgrad.compile(lambda x: model([x, x]) * scale + params[0] * table["a"])
+    for change in (lambda: None, lambda: model.layers.__setitem__(0, nn.Layer(2, 3)), lambda: params.reverse(),
+                   lambda: table.update(a=Value(-1.0)), lambda: setattr(model.layers[1].neurons[0], "b", Value(1.0)),
+                   lambda: model.layers[1].neurons[0].w.__setitem__(1, Value(1.5)),
+                   lambda: model.layers[1].neurons.__setitem__(0, nn.Neuron(3)),
+                   lambda: setattr(model.layers[0].neurons[0], "w", [Value(1.0), Value(2.0)]),
+                   lambda: params.__setitem__(0, Value(7.0)), lambda: setattr(model, "layers", [nn.Layer(2, 1)])):
+        change()
+        for _ in range(2):
+            assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    assert g.cache_info()[:2] == (10, 10)
+    for scale in (2.0, 3.0):
+        assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    model = nn.MLP(2, [1])
+    assert g(0.5).data == pytest.approx(g.fn(0.5).data, rel=1e-12)
+    assert g.cache_info() == (10, 13, 128, 1)
+
+
+def test_attributes_of_an_instance_that_are_replaced():
+    class Model:
+        def __init__(self):
+            self.w, self.steps, self.history = Value(2.0), 0, []
+
+        @flatgrad.compile
+        def loss(self, x):
+            return self.w * x
+
+    m = Model()
+    for w in (2.0, 3.0):
+        for _ in range(3):
+            assert m.loss(2.0).data == 2.0 * w
+            m.steps += 1
+            m.history.append(m.loss(1.0))   # is no matter of the program
+        m.w = Value(3.0)
+    assert m.loss.cache_info().misses == 2
+    m.loss(1.0).backward()
+    assert m.w.grad == 1.0
+
+    @flatgrad.compile
+    def by_argument(model, x):
+        return model.w * x
+
+    assert by_argument(m, 2.0).data == 6.0
+    m.w = Value(4.0)
+    assert by_argument(m, 2.0).data == 8.0
+    del m.w
+    with pytest.raises(AttributeError):
+        by_argument(m, 2.0)
+
+
+def test_check_finds_a_replaced_leaf_that_nothing_else_finds():
+    class Hidden:
+        __slots__ = ("w",)
+
+    hidden = Hidden()
+    hidden.w = Value(2.0)
+    f = flatgrad.compile(lambda x: hidden.w * x, check=True)
+    assert f(1.0).data == 2.0
+    hidden.w = Value(2.0)   # of the same number: its gradient tells
+    with pytest.raises(RecordingError, match="the gradient by number 0"):
+        f(1.0)
+    f.clear()
+    assert f(1.0).data == 2.0
+    hidden.w = Value(3.0)
+    with pytest.raises(RecordingError, match="result 0 is 2.0 by the program and 3.0 by the function"):
+        f(1.0)
+
+
+# ---- what docs/programs.md says of backward passes ----
+
+def test_data_that_change_between_forward_and_backward():
+    w = Value(2.0)
+    fn = lambda x: (w * x) * (w * x)  # noqa: E731
+    for f, want in ((fn, 2 * 6.0 * 3.0), (flatgrad.compile(fn), 2 * 15.0 * 3.0)):
+        w.data, w.grad = 2.0, 0.0
+        y = f(3.0)
+        w.data = 5.0
+        y.backward()
+        assert (w.grad, y.data) == (want, 36.0)
+    x = Value(3.0)
+    f = flatgrad.compile(lambda x: x * x * w)
+    y = f(x)
+    f(7.0)
+    x.data = 4.0
+    y.backward()
+    assert x.grad == 2 * 4.0 * 5.0
+
+
+def test_a_second_backward():
+    w = Value(2.0)
+    fn = lambda x: (w * x) * (w * x)  # noqa: E731
+    for f, want in ((fn, 108.0), (flatgrad.compile(fn), 72.0)):
+        w.grad = 0.0
+        y = f(3.0)
+        y.backward()
+        assert w.grad == 36.0
+        y.backward()
+        assert w.grad == want
+    w.grad = 0.0
+    y = flatgrad.compile(fn)(3.0)
+    z = y * 2.0
+    z.backward()
+    z.backward()
+    assert (y.grad, w.grad) == (4.0, 36.0 * (2.0 + 4.0))   # as in micrograd, outside of the function
+
+
+def test_an_error_of_the_recording_that_the_function_catches():
+    def f(x):
+        try:
+            return x * 2.0 if x > 0.0 else x
+        except TypeError:
+            return x * 100.0
+
+    compiled = flatgrad.compile(f)
+    for _ in range(2):
+        with pytest.raises(ArgumentTypeError, match="it went on after the error: a comparison while a compiled function"):
+            compiled(1.0)
+
+    @flatgrad.compile
+    def g(x):
+        try:
+            return (x / 0.0) * 1.0
+        except ZeroDivisionError:   # of the function's own
+            return x * 3.0
+
+    assert g(1.0).data == 3.0

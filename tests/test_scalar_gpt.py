@@ -63,10 +63,10 @@ def test_engines_are_what_they_say(engines):
     """That the numbers agree would not tell if both engines were the same one."""
     fused, plain = engines
     assert fused.Value is flatgrad.Value
-    for name in "dot", "matvec", "softmax":
+    for name in "dot", "matvec", "softmax", "take":
         assert getattr(fused, name) is getattr(flatgrad, name)
     assert fused.Adam is flatgrad.optim.Adam
-    for name in "Value", "dot", "matvec", "softmax", "Adam":
+    for name in "Value", "dot", "matvec", "softmax", "take", "Adam":
         assert getattr(plain, name).__module__ == "pure_value"
 
 

@@ -280,6 +280,13 @@ cdef extern from "block.h" nogil:
     fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
 
 
+cdef extern from "simplify.h" nogil:
+    int FG_SIMPLIFY_SHARED, FG_SIMPLIFY_DOTS, FG_SIMPLIFY_LAYERS, FG_SIMPLIFY_TOGETHER
+    ctypedef struct fg_simplified:
+        fg_id before
+        fg_id *after
+
+
 cdef extern from "program.h" nogil:
     ctypedef struct fg_program:
         fg_callee callee
@@ -293,9 +300,37 @@ cdef extern from "program.h" nogil:
     int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_inputs, const fg_id *outputs,
                        fg_id n_outputs, fg_program **made, fg_id **captured, fg_id *at)
     void fg_program_forget(fg_program *p, fg_id *captured)
+    int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *report)
     int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
     int64_t fg_program_expand(const fg_program *p, fg_tape *t)
     void fg_program_free(fg_program *p)
+
+
+cdef extern from "scan.h" nogil:
+    ctypedef struct fg_scan:
+        fg_callee callee
+        fg_program *step
+        fg_id length
+        fg_id n_carry
+        fg_id n_x
+        fg_id carries
+        fg_id xs
+        fg_id parts
+        fg_id *sizes
+        bint backwards
+        fg_id checkpoint
+        fg_id area
+        double *data
+        fg_id every
+        fg_id at
+
+    enum:
+        FG_SCAN_FORM
+
+    const fg_callee_steps fg_scan_steps
+    int fg_scan_make(fg_program *step, fg_mem *mem, fg_id length, fg_id carries, fg_id xs, const fg_id *sizes,
+                     fg_id parts, int backwards, fg_id checkpoint, fg_scan **made)
+    void fg_scan_free(fg_scan *s)
 
 
 cdef extern from "training.h" nogil:

@@ -28,6 +28,7 @@ import os
 import sys
 import time
 from contextvars import ContextVar
+from time import perf_counter
 
 from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError

@@ -6,8 +6,8 @@ import numbers
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, stack
-from flatgrad.arguments import is_bool, shortened, whole
+from flatgrad._core import Tensor, Value, _Recording, _stand_in, stack
+from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.structures import leaves_of, like, map_leaves, same_structure
 
@@ -94,7 +94,7 @@ def vmap(fn, in_axes=0, out_axes=0):
     return mapped
 
 
-def scan(f, init, xs=None, length=None, reverse=False):
+def scan(f, init, xs=None, length=None, reverse=False, checkpoint=None, unroll=False):
     """A recurrence: `f` is called with its own last result and the next of `xs`, from the first to the last.
 
     Parameters
@@ -109,6 +109,12 @@ def scan(f, init, xs=None, length=None, reverse=False):
         How many steps; it may be left out if there are `xs`.
     reverse : bool, optional
         True: the steps go from the last of `xs` to the first, and each output keeps the place of its x.
+    checkpoint : int, optional
+        A backward pass keeps the numbers of so many steps at a time, and computes the others once more from the carry
+        at every so many steps. None: all steps if they need little memory, else as many as fit into fast memory.
+    unroll : bool, optional
+        True: Python calls `f` at each step, and every operation becomes a node. For a step that reads numbers, draws
+        them at random, or is another one from step to step.
 
     Returns
     -------
@@ -122,11 +128,15 @@ def scan(f, init, xs=None, length=None, reverse=False):
     ------
     ArgumentTypeError, ArgumentError, ShapeError
         If an argument is not as described, there is no step at all, `f` does not return a pair, or the structure of
-        the carry changes.
+        the carry changes. ArgumentTypeError also at the line of `f` that reads a number of its arguments, or of a
+        captured Value, by ``.data``, ``float``, a comparison or as an index.
 
     Notes
     -----
     As `jax.lax.scan`. Numbers in `init` become Values, and arrays Tensors.
+
+    `f` is called once and recorded, as by `flatgrad.compile`, and then computed for all steps as one instruction. What
+    it captures receives gradients; Python numbers that it captures are constants.
 
     Examples
     --------
@@ -146,10 +156,13 @@ def scan(f, init, xs=None, length=None, reverse=False):
         raise ArgumentTypeError(f"scan: f: expected a callable, got {shortened(f)}")
     if not is_bool(reverse):
         raise ArgumentTypeError(f"scan: reverse: expected True or False, got {reverse!r}")
+    unroll = flag("scan: unroll", unroll)
     batches = []
     pair_up("xs", xs, 0, batches) if xs is not None else None
     if length is not None:
         length = whole("scan: length", length, 1)
+    if checkpoint is not None:
+        checkpoint = whole("scan: checkpoint", checkpoint, 1)
     if batches:
         n_steps = length_of(batches)
         if length is not None and length != n_steps:
@@ -158,17 +171,120 @@ def scan(f, init, xs=None, length=None, reverse=False):
         raise ArgumentError("scan: expected xs or length: neither says how many steps there are")
     else:
         n_steps = length
-    carry, outputs = as_nodes("init", init), [None] * n_steps
+    carry = as_nodes("init", init)
+    if unroll:
+        return unrolled(f, carry, xs, batches, n_steps, reverse)
+    return recorded("scan", f, carry, xs, batches, n_steps, reverse, checkpoint)
+
+
+def unrolled(f, carry, xs, batches, n_steps, reverse):
+    """scan() as Python code: each step appends its nodes."""
+    outputs = [None] * n_steps
     for k in range(n_steps):
         at = n_steps - 1 - k if reverse else k
-        result = f(carry, sample_of(xs, iter(batches), at))
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise ArgumentTypeError(f"scan: expected f to return a pair, carry and output, got {shortened(result)}")
-        carry, outputs[at] = next_carry("scan", carry, result[0]), result[1]
+        carry, outputs[at] = next_pair("scan", carry, f(carry, sample_of(xs, iter(batches), at)))
     return carry, stacked("scan: the output of f", outputs, 0)
 
 
-def fori_loop(lower, upper, body, init):
+def next_pair(name, carry, result):
+    """What `f` has returned: the next carry, and an output."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ArgumentTypeError(f"{name}: expected f to return a pair, carry and output, got {shortened(result)}")
+    return next_carry(name, carry, result[0]), result[1]
+
+
+def recorded(name, f, carry, xs, batches, n_steps, reverse, checkpoint):
+    """scan() as one instruction."""
+    step = Step(name, f, carry, sample_of(xs, iter(batches), n_steps - 1 if reverse else 0))
+    sequences = [leaf if isinstance(leaf, Tensor) else np.asarray(leaf, np.float64)
+                 for _, leaf, axis in batches if axis is not None]
+    return step(carry, sequences, n_steps, bool(reverse), checkpoint or 0)
+
+
+class Step:
+    """One step of a scan, recorded.
+
+    Parameters
+    ----------
+    name : str
+        The function of ours that is called.
+    f : callable
+    carry, x
+        What `f` is called with: nodes, of which new leaves take the place.
+    """
+
+    def __init__(self, name, f, carry, x):
+        self.inputs = []
+        given = map_leaves(self.carry_in, carry), map_leaves(self.x_in, x)
+        recording = _Recording(self.inputs)
+        try:
+            with recording:
+                result = f(*given)
+            self.before, (self.after, output) = given[0], next_pair(name, given[0], result)
+            self.output = map_leaves(check_output, as_nodes(OUTPUT, output), OUTPUT)
+            self.carries = nodes_in_order(self.before, self.after)
+            results = [*self.carries, *nodes_of(self.output)]
+            self.program = recording.program(results) if results else None
+        except TypeError as error:
+            if RECORDED in str(error) or INTEGER in str(error):   # a Value as an index, or as the end of a range
+                error.args = (f"{str(error).replace(RECORDED, f'while a step of flatgrad.{name} is recorded')}; "
+                              f"{name}(..., unroll=True) runs the steps one by one in Python",)
+            raise
+
+    def carry_in(self, name, leaf, requires_grad=True):
+        """A leaf in place of a node: even if that is a constant, the carries after it may have gradients."""
+        if leaf is None:
+            return None
+        self.inputs.append(_stand_in(leaf, requires_grad))
+        return self.inputs[-1]
+
+    def x_in(self, name, leaf):
+        return self.carry_in(name, leaf, not isinstance(leaf, Tensor) or leaf.requires_grad)
+
+    def __call__(self, carry, sequences, n_steps, reverse, checkpoint):
+        if self.program is None:
+            return self.after, self.output
+        program = self.program.scanned(n_steps, len(self.carries), len(sequences), reverse, checkpoint)
+        results = iter(program(nodes_of(carry) + sequences))
+        last = filled_in_order(self.before, self.after, results)
+        return last, map_leaves(lambda name, leaf: None if leaf is None else next(results), self.output)
+
+
+OUTPUT = "scan: the output of f"
+RECORDED, INTEGER = "while a compiled function is recorded", "integer"
+
+
+def check_output(name, leaf):
+    if isinstance(leaf, Tensor) and leaf.ndim > 1:
+        raise ShapeError(f"{name}: expected Values or Tensors of one dimension, since a Tensor has at most two, got "
+                         f"the shape {leaf.shape}")
+    return leaf
+
+
+def nodes_of(tree):
+    return [leaf for leaf in leaves_of(tree) if leaf is not None]
+
+
+def nodes_in_order(before, after):
+    """The nodes of `after`, in the order in which `before`, of the same structure, has them."""
+    if isinstance(before, dict):
+        return [node for key in before for node in nodes_in_order(before[key], after[key])]
+    if isinstance(before, (list, tuple)):
+        return [node for pair in zip(before, after) for node in nodes_in_order(*pair)]
+    return [] if before is None else [after]
+
+
+def filled_in_order(before, after, nodes):
+    """`after` with other nodes, which come in the order of `before`."""
+    if isinstance(before, dict):
+        parts = {key: filled_in_order(part, after[key], nodes) for key, part in before.items()}
+        return {key: parts[key] for key in after}
+    if isinstance(before, (list, tuple)):
+        return like(after, [filled_in_order(*pair, nodes) for pair in zip(before, after)])
+    return None if before is None else next(nodes)
+
+
+def fori_loop(lower, upper, body, init, unroll=False):
     """``init = body(i, init)`` for each i from `lower` to before `upper`.
 
     Parameters
@@ -176,8 +292,10 @@ def fori_loop(lower, upper, body, init):
     lower, upper : int
         No step at all if `upper` is not above `lower`.
     body : callable
-        ``body(i, value)`` returns the next value, in the structure of `init`.
+        ``body(i, value)`` returns the next value, in the structure of `init`. i is a Value.
     init : number, Value, Tensor, array, or structure of these
+    unroll : bool, optional
+        True: Python calls `body` at each step, with an int, and every operation becomes a node; as for `scan`.
 
     Returns
     -------
@@ -187,11 +305,12 @@ def fori_loop(lower, upper, body, init):
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If an argument is not as described, or the structure of the value changes.
+        If an argument is not as described, the structure of the value changes, or `body` reads a number, as for `scan`.
 
     Notes
     -----
-    As `jax.lax.fori_loop`. Numbers in `init` become Values, and arrays Tensors.
+    As `jax.lax.fori_loop`. Numbers in `init` become Values, and arrays Tensors. `body` is called once and recorded, as
+    `scan` does.
 
     Examples
     --------
@@ -204,10 +323,18 @@ def fori_loop(lower, upper, body, init):
     for name, bound in (("lower", lower), ("upper", upper)):
         if not isinstance(bound, numbers.Integral) or is_bool(bound):
             raise ArgumentTypeError(f"fori_loop: {name}: expected an int, got {shortened(bound)}")
-    value = as_nodes("init", init)
-    for i in range(int(lower), int(upper)):
-        value = next_carry("fori_loop", value, body(i, value))
-    return value
+    unroll = flag("fori_loop: unroll", unroll)
+    value, lower, upper = as_nodes("init", init), int(lower), int(upper)
+    if unroll or upper <= lower:
+        for i in range(lower, upper):
+            value = next_carry("fori_loop", value, body(i, value))
+        return value
+    if max(abs(lower), abs(upper)) > 2 ** 53:
+        raise ArgumentError("fori_loop: expected bounds of at most 2**53, which float64 holds, got "
+                            f"{lower} and {upper}; unroll=True takes any")
+    steps = np.arange(lower, upper, dtype=np.float64)
+    return recorded("fori_loop", lambda value, i: (body(i, value), None), value, steps, [("i", steps, 0)], len(steps),
+                    False, None)[0]
 
 
 # ---- what they share ----
@@ -300,7 +427,7 @@ def next_carry(name, before, after):
         raise ArgumentTypeError(f"{name}: expected a carry in the structure of the one before, {shortened(before)}, "
                                 f"got {shortened(after)}")
     after = as_nodes(f"{name}: the carry", after)
-    for old, new in zip(leaves_of(before), leaves_of(after)):
+    for old, new in zip(nodes_of(before), nodes_in_order(before, after)):
         if getattr(old, "shape", ()) != getattr(new, "shape", ()):
             raise ShapeError(f"{name}: expected a carry of the shapes of the one before, {getattr(old, 'shape', ())}, "
                              f"got {getattr(new, 'shape', ())}")

@@ -12,7 +12,8 @@ import operator
 import numpy as np
 
 from flatgrad import arguments
-from flatgrad._core import Tensor, Value, abs, all_signs, are_values, dot, log_softmax, pairwise, sum, where
+from flatgrad._core import (
+    Tensor, Value, _is_recording, abs, all_signs, are_values, dot, log_softmax, pairwise, sum, where)
 from flatgrad._core import cross_entropy as mean_cross_entropy
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
@@ -955,6 +956,13 @@ def by_label(x, shape, labels, smoothing, reduction, weight, ignore_index):
 
 def labels_of(target, n_classes):
     """The labels as an array of int64, or an error that names the first wrong label."""
+    if _is_recording() and any(isinstance(x, (Tensor, Value)) for x in [target, *(
+            target if isinstance(target, (list, tuple)) else ())]):
+        raise ArgumentTypeError(
+            f"target: expected integer labels that are constants of the compiled function being recorded, got "
+            f"{arguments.shortened(target)}, computed from an argument, which is another at each call. Make the labels "
+            "a static argument, such as a tuple of ints, or captured ones; or write "
+            "-flatgrad.pick(log_probabilities, labels).mean() with labels from 0 on")
     if isinstance(target, (Tensor, Value)):
         raise ArgumentTypeError(f"target: expected integer labels, got a {type(target).__name__}")
     try:

@@ -3,18 +3,22 @@
 `compile` records what a function does with its arguments as a list of instructions, and replays the list in place of
 the function. A call is one instruction on the tape, so gradients flow through it as through any other.
 """
+import enum
 import functools
 import numbers
 import sys
-from collections import OrderedDict, namedtuple
+import types
+from collections import OrderedDict, defaultdict, namedtuple
+from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, _is_recording, _Recording, derivatives
-from flatgrad.arguments import flag, is_bool, shortened
+from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places, _Recording,
+                            derivatives)
+from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
-from flatgrad.structures import leaves_of, like, map_leaves
+from flatgrad.structures import leaves_of, like
 
 __all__ = ["CacheInfo", "Compiled", "compile"]
 
@@ -27,7 +31,7 @@ As `functools.lru_cache` counts.
 """
 
 
-def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
+def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simplify=True):
     """A function that does what `fn` does, recorded once and replayed by the compiled core.
 
     Parameters
@@ -37,14 +41,18 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
         captures, such as the parameters of a model, is read afresh at each call and receives gradients. Without
         `fn` the result is a decorator.
     static_argnums : int or tuple of int, optional
-        Positional arguments that are part of the program: it is recorded once for each value of them, and they
-        have to be hashable. Arguments that are neither numbers nor arrays, such as strings, bools, None and models,
-        are static in any case.
+        Positional parameters that are part of the program, also where they come by keyword: it is recorded once for
+        each value of them, and they have to be hashable. Arguments that are neither numbers nor arrays, such as
+        strings, bools, None and models, are static in any case.
     static_argnames : str or tuple of str, optional
-        Arguments by keyword of which the same is true.
+        Parameters by name of which the same is true, also where they come by position.
     check : bool, optional
         True: each call also runs `fn` itself, and raises an error if results or gradients differ. For finding out
         whether `fn` depends on anything that was recorded as a constant.
+    simplify : bool, optional
+        Whether the program is rewritten in fewer and larger instructions, which run faster. Sums are then added up in
+        another order, and results and gradients are those of `fn` but for rounding. With False they are the same bit
+        for bit. A set of some of "shared", "dots", "layers" and "together" takes these steps alone.
 
     Returns
     -------
@@ -57,15 +65,17 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
         If an argument is not as described.
         The function that is returned raises an ArgumentTypeError while it records, at the line of `fn` that reads a
         number which may be another one at the next call: by ``.data``, ``float``, ``int``, ``bool``, a comparison, or
-        as an index.
+        as an index; or at the first call, if the result has other objects in it than those that are taken as arguments.
     RecordingError
         Raised by that function with `check`, if the program and `fn` differ.
 
     Notes
     -----
     The function is recorded at the first call, and again for each new structure of its arguments: other shapes, lengths
-    of lists, keys of dicts, or static arguments. It should compute its result from its arguments and from Values
-    and Tensors alone. A Python number that it captures is a constant of the program, and so is what it draws at random.
+    of lists, keys of dicts, or static arguments; and when a variable that it names, or what leads from there to its
+    parameters, has become another object. It should compute its result from its arguments and from Values and Tensors
+    alone. Any other number, such as one in an attribute, is a constant of the program, and so is what it draws at
+    random.
 
     A call within another compiled function becomes part of that function's program.
 
@@ -87,9 +97,11 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False):
     >>> loss(2.0, 5.0).data, loss.cache_info().currsize
     (1.0, 1)
     """
-    options = {"static_argnums": static_argnums, "static_argnames": static_argnames, "check": check}
+    options = {"static_argnums": static_argnums, "static_argnames": static_argnames, "check": check,
+               "simplify": simplify}
     if fn is None:
-        Compiled(len, **options)   # so that a wrong option is told where it stands
+        check_options(static_argnums, static_argnames, check)   # so that a wrong option is told where it stands
+        steps_of(simplify)
         return functools.partial(compile, **options)
     return Compiled(fn, **options)
 
@@ -99,7 +111,7 @@ class Compiled:
 
     Parameters
     ----------
-    fn, static_argnums, static_argnames, check
+    fn, static_argnums, static_argnames, check, simplify
         As for `compile`.
 
     Attributes
@@ -117,14 +129,15 @@ class Compiled:
     CacheInfo(hits=1, misses=1, maxsize=128, currsize=1)
     """
 
-    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False):
-        if not callable(fn):
-            raise ArgumentTypeError(f"compile: fn: expected a callable, got {shortened(fn)}")
+    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False, simplify=True):
+        check_function(fn)
         self.fn = fn
-        self.static_argnums = numbers_of(static_argnums)
-        self.static_argnames = names_of(static_argnames)
-        self.check = flag("compile: check", check)
+        self.static_argnums, self.static_argnames, self.check = check_options(
+            static_argnums, static_argnames, check)
+        self.simplify = steps_of(simplify)
+        self._numbers, self._names = static_parameters(fn, self.static_argnums, self.static_argnames)
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
+        self._watched = {}   # by that structure: which attributes decide as well
         self._hits = self._misses = 0
         functools.update_wrapper(self, fn, updated=())
 
@@ -132,40 +145,62 @@ class Compiled:
         if _is_recording():   # of a function around this one
             return self.fn(*args, **kwargs)
         leaves = []
-        key = self._key(args, kwargs, leaves)
+        try:
+            structure = key = self._key(args, kwargs, leaves)
+        except RecursionError:
+            raise ArgumentError(f"compile({name_of(self.fn)}): an argument contains itself, or is nested too "
+                                "deeply") from None
+        if self._watched and key in self._watched:
+            key = Watched(key, present(self._watched[key]))
         program = self._programs.get(key)
-        if program is None:
+        if program is None or program.places and not program.places.hold():
             self._misses += 1
-            program = Program(self.fn, args, kwargs, self._is_static)
-            self._programs[key] = program
-            if len(self._programs) > MOST_PROGRAMS:
-                self._programs.popitem(last=False)
+            program = self._record(structure, args, kwargs)
         else:
             self._hits += 1
             self._programs.move_to_end(key)
         result = program(leaves)
         if self.check:
-            plain = self.fn(*[x if self._is_static(k) or self._is_static(k - len(args)) else as_nodes(x)
+            plain = self.fn(*[x if self._is_static(k, len(args)) else mapped(as_node, f"argument {k}", x)
                               for k, x in enumerate(args)],
-                            **{name: x if self._is_static(name) else as_nodes(x) for name, x in kwargs.items()})
+                            **{name: x if name in self._names else mapped(as_node, name, x)
+                               for name, x in kwargs.items()})
             compare(self, program, leaves, result, plain)
         return result
 
-    def _is_static(self, name):
-        return name in self.static_argnums or name in self.static_argnames
+    def _record(self, structure, args, kwargs):
+        """A new program, which is kept."""
+        static = [self._is_static(k, len(args)) for k in range(len(args))]
+        program = Program(self.fn, args, kwargs, static, self._names, self.simplify)
+        watched = list(self._watched.get(structure, ()))
+        more = [pair for pair in program.watched if not any(pair[0] is o and pair[1] == name for o, name in watched)]
+        if more:   # what is known without them is not enough to find a program by
+            for key in [key for key in self._programs if structure_of(key) is structure
+                        or structure_of(key) == structure]:
+                del self._programs[key]
+            self._watched[structure] = watched = [*watched, *more]
+        key = Watched(structure, present(watched)) if watched else structure
+        self._programs[key] = program
+        if len(self._programs) > MOST_PROGRAMS:
+            gone = structure_of(self._programs.popitem(last=False)[0])
+            if gone in self._watched and not any(structure_of(key) == gone for key in self._programs):
+                del self._watched[gone]
+        return program
+
+    def _is_static(self, number, count):
+        """Whether that one of `count` positional arguments is static."""
+        return number in self._numbers or number - count in self._numbers
 
     def _key(self, args, kwargs, leaves):
         """The structure of the arguments, hashable; the leaves that are not static are appended to `leaves`."""
-        static = self.static_argnums, self.static_argnames
-        if not any(static):
+        if not self._numbers:
             key = [structure(f"argument {k}", x, leaves) for k, x in enumerate(args)]
         else:
-            numbers = {n + len(args) if n < 0 else n for n in self.static_argnums}
-            key = [static_part(f"argument {k}", x) if k in numbers else structure(f"argument {k}", x, leaves)
-                   for k, x in enumerate(args)]
+            key = [static_part(f"argument {k}", x) if self._is_static(k, len(args))
+                   else structure(f"argument {k}", x, leaves) for k, x in enumerate(args)]
         for name in sorted(kwargs):
             key.append(name)
-            key.append(static_part(name, kwargs[name]) if name in self.static_argnames
+            key.append(static_part(name, kwargs[name]) if name in self._names
                        else structure(name, kwargs[name], leaves))
         return tuple(key)
 
@@ -228,16 +263,19 @@ class Compiled:
         flag("minimize: shuffle", shuffle)
 
         def record(given):
-            program = Program(self.fn, given, {}, self._is_static)
-            if program.core is None or program.template is not HOLE:
+            static = [self._is_static(k, len(args)) for k in range(len(args))]
+            program = Program(self.fn, given, {}, static, self._names, self.simplify)
+            if program.core is None or type(program.template) is not Hole:
                 raise ArgumentError(f"minimize: expected a function that returns a Value, the loss; "
                                     f"{name_of(self.fn)} does not")
+            if program.buffers:
+                raise ArgumentError(f"minimize: {name_of(self.fn)} reads {program.buffers[0][1]!r} of a module, which "
+                                    "may be another at each step; call the function in a loop")
             return program.core
 
         def leaves(name, x):
             found = []
-            if not (name.startswith("argument ") and (self._is_static(int(name[9:]))
-                                                      or self._is_static(int(name[9:]) - len(args)))):
+            if not (name.startswith("argument ") and self._is_static(int(name[9:]), len(args))):
                 structure(name, x, found)
             return found
 
@@ -256,6 +294,7 @@ class Compiled:
     def clear(self):
         """Forget all programs; the next call records again."""
         self._programs.clear()
+        self._watched.clear()
         self._hits = self._misses = 0
 
     def explain(self):
@@ -265,7 +304,8 @@ class Compiled:
         -------
         str
             For each program the structure of its arguments, the instructions, which kinds of them there are how
-            often, and its memory in bytes.
+            often, and its memory in bytes; how many instructions each step of simplification has left, after which
+            small ones become single operations again; and how long it took to make the program.
 
         Examples
         --------
@@ -276,17 +316,21 @@ class Compiled:
         >>> print(norm.explain())  # doctest: +ELLIPSIS
         compile(<lambda>): 1 program
           (number, number): 4 instructions (2 *, 1 +, 1 sqrt), 2 operands, 0 captured, 0 constants, ... bytes
+            simplified: 4 instructions at first, 4 after 'shared', 2 after 'dots', 2 after 'layers', 2 after 'together'
+            milliseconds: ... to record, ... to cut, ... to simplify
         """
         count = len(self._programs)
         lines = [f"compile({name_of(self.fn)}): {count or 'no'} program{'s' * (count != 1)}"]
         for key, program in self._programs.items():
-            lines.append(f"  ({', '.join(map(shown, key))}): {program.explain()}")
+            lines.append(f"  ({', '.join(map(shown, structure_of(key)))}): {program.explain()}")
         return "\n".join(lines)
 
     def __get__(self, instance, owner=None):
         """For a method: the program of each instance, kept in it, for the parameters are its own."""
         if instance is None:
             return self
+        if isinstance(instance, type):   # of a classmethod: the class is a static argument
+            return types.MethodType(self, instance)
         name = "_compiled_" + name_of(self.fn)
         own = getattr(instance, "__dict__", None)
         if own is None:
@@ -294,8 +338,10 @@ class Compiled:
                                     "keep its programs: the class has __slots__ and no __dict__")
         bound = own.get(name)
         if not isinstance(bound, Compiled) or bound.fn.__self__ is not instance or bound.fn.__func__ is not self.fn:
-            static = tuple(n - (n > 0) for n in self.static_argnums if n != 0)   # `self` is no argument any more
-            bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, self.static_argnames, self.check)
+            static = tuple(n - (n > 0) for n in self._numbers if n != 0)   # `self` is no argument any more
+            names = tuple(n for n in self.static_argnames if n != first_parameter(self.fn))
+            bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, names, self.check,
+                                         self.simplify)
         return bound
 
     def __repr__(self):
@@ -308,12 +354,13 @@ class Compiled:
             found = getattr(found, name, None)
         if found is self:
             return self.__qualname__
-        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check)
+        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check, self.simplify)
 
     def __deepcopy__(self, memo):
         import copy
 
-        return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check)
+        return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check,
+                        self.simplify)
 
 
 class Program:
@@ -324,30 +371,52 @@ class Program:
     fn : callable
     args, kwargs
         What it is called with to be recorded.
-    leaves : list
-        The numbers, Values, Tensors and arrays among these that are not static.
-    stand_ins : callable
-        Of a list of leaves it returns args and kwargs with these in place.
+    static : list of bool
+        Which of `args` are.
+    names : set of str
+        Which of `kwargs` are.
+    simplify : tuple of str
+
+    Attributes
+    ----------
+    watched : list of (object, str)
+        Attributes that were read, and decide which program it is.
+    places : _Places or None
+        Where the function finds what it has captured.
     """
 
-    def __init__(self, fn, args, kwargs, static):
+    def __init__(self, fn, args, kwargs, static, names, simplify):
         inputs = []
-        with_inputs = functools.partial(replaced, inputs)
-        new_args = [x if static(k) or static(k - len(args)) else with_inputs(f"argument {k}", x)
-                    for k, x in enumerate(args)]
-        new_kwargs = {name: kwargs[name] if static(name) else None for name in kwargs}
+        leaf = functools.partial(replaced, inputs)
+        new_args = [x if static[k] else mapped(leaf, f"argument {k}", x) for k, x in enumerate(args)]
+        new_kwargs = dict(kwargs)
         for name in sorted(kwargs):   # in the order of the key
-            if not static(name):
-                new_kwargs[name] = with_inputs(name, kwargs[name])
+            if name not in names:
+                new_kwargs[name] = mapped(leaf, name, kwargs[name])
         recording = _Recording(inputs)
         with recording:
             result = fn(*new_args, **new_kwargs)
-        outputs = []
-        self.template = output_template("the result", result, outputs)
-        self.core = recording.program(outputs) if outputs else None   # or it is a constant
+        if recording.refused:   # and the function has caught the error
+            raise ArgumentTypeError(f"compile({name_of(fn)}): it went on after the error: {recording.refused}")
+        places = {}
+        try:
+            self.template = mapped(functools.partial(place_of, places), "the result", result)
+        except RecursionError:
+            raise ArgumentError(f"compile({name_of(fn)}): the result contains itself, or is nested too "
+                                "deeply") from None
+        outputs = [x for x, _ in places.values()]
+        self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
+        self.watched, self.buffers = recording.watched, recording.buffers
+        places = Search(self.core.captured if self.core else ()).of_all([fn, *[
+            x for x in (*args, *kwargs.values()) if not isinstance(x, (list, tuple, dict, Value, Tensor, np.ndarray))]])
+        self.places = places if places else None   # or there are none to look at
 
     def __call__(self, operands):
-        return filled(self.template, self.core(operands) if self.core is not None else [])
+        if self.core is None:
+            return filled(self.template, [])
+        if self.buffers:
+            operands = operands + [getattr(module, name) for module, name in self.buffers]
+        return filled(self.template, self.core(operands))
 
     def explain(self):
         if self.core is None:
@@ -357,17 +426,73 @@ class Program:
                           sorted(stats["instructions"].items(), key=lambda item: (-item[1], item[0])))
         total = sum(stats["instructions"].values())
         return (f"{total} instruction{'s' * (total != 1)}{f' ({kinds})' * bool(kinds)}, {stats['operands']} operands, "
-                f"{stats['captured']} captured, {stats['constants']} constants, {stats['bytes']} bytes")
+                f"{stats['captured']} captured, {stats['constants']} constants, {stats['bytes']} bytes"
+                f"{history(stats)}")
 
 
 class Hole:
-    """Where in the structure of a result the next Value or Tensor goes."""
+    """Where in the structure of a result a Value or Tensor goes, and which."""
+
+    def __init__(self, number):
+        self.number = number
 
 
-HOLE = Hole()
+# The key of a program that attributes decide upon as well: the structure of the arguments, and what these are.
+Watched = namedtuple("Watched", "structure values")
 
 
-# ---- arguments ----
+def structure_of(key):
+    return key.structure if type(key) is Watched else key
+
+
+def present(watched):
+    """What attributes are now, hashable."""
+    return tuple([static_part(name, getattr(x, name)) for x, name in watched])
+
+
+# ---- options ----
+
+def check_function(fn):
+    import inspect   # here, as it takes long to import
+
+    if isinstance(fn, (classmethod, staticmethod, property)):
+        kind = type(fn).__name__
+        raise ArgumentTypeError(f"compile: fn: expected a function, got a {kind}; write @{kind} above "
+                                "@flatgrad.compile")
+    if not callable(fn):
+        raise ArgumentTypeError(f"compile: fn: expected a callable, got {shortened(fn)}")
+    for kind in ("isgeneratorfunction", "iscoroutinefunction", "isasyncgenfunction"):
+        ask = getattr(inspect, kind)
+        if ask(fn) or ask(getattr(type(fn), "__call__", None)):
+            raise ArgumentTypeError(f"compile: fn: expected a function that computes when it is called, got "
+                                    f"{shortened(fn)}, which has yield or async; return a list in place of yield")
+
+
+def check_options(static_argnums, static_argnames, check):
+    return numbers_of(static_argnums), names_of(static_argnames), flag("compile: check", check)
+
+def steps_of(simplify):
+    """The steps of simplification that are taken, in their order."""
+    if is_bool(simplify):
+        return tuple(_SIMPLIFICATIONS) if simplify else ()
+    if not isinstance(simplify, (set, frozenset, tuple, list)):
+        raise ArgumentTypeError("compile: simplify: expected a bool or a set of steps, got " + shortened(simplify))
+    for name in simplify:
+        one_of("compile: simplify", name, tuple(_SIMPLIFICATIONS))
+    return tuple([name for name in _SIMPLIFICATIONS if name in simplify])
+
+
+def history(stats):
+    """How a program was made, as text."""
+    lines = []
+    if stats["simplified"]:
+        counts = dict(stats["simplified"])
+        lines.append(f"simplified: {counts.pop('before')} instructions at first"
+                     + "".join(f", {count} after {name!r}" for name, count in counts.items()))
+    if stats["seconds"]:
+        lines.append("milliseconds: " + ", ".join(f"{1000 * s:.2f} to {name}" for name, s in stats["seconds"].items()))
+    return "".join(f"\n    {line}" for line in lines)
+
 
 def numbers_of(static_argnums):
     result = static_argnums if isinstance(static_argnums, (tuple, list)) else (static_argnums,)
@@ -387,6 +512,49 @@ def names_of(static_argnames):
     return tuple(result)
 
 
+def parameters_of(fn):
+    """The parameters by name; None where Python does not know."""
+    import inspect
+
+    try:
+        return inspect.signature(fn).parameters
+    except (TypeError, ValueError):   # of some functions that are compiled
+        return None
+
+
+def first_parameter(fn):
+    return next(iter(parameters_of(fn) or [None]))
+
+
+def static_parameters(fn, static_argnums, static_argnames):
+    """The numbers and the names by which static arguments may come: a parameter has both. A number below 0 counts from
+    the end of a call's arguments, where there may be any number of them."""
+    parameters = parameters_of(fn) if static_argnums or static_argnames else None
+    if parameters is None:
+        return set(static_argnums), set(static_argnames)
+    positional = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    signature = f"{name_of(fn)}({', '.join(map(str, parameters.values()))})"
+    any_number, any_name = [any(p.kind is getattr(p, kind) for p in parameters.values())
+                            for kind in ("VAR_POSITIONAL", "VAR_KEYWORD")]
+    found, names = set(), set(static_argnames)
+    for n in static_argnums:
+        at = n + len(positional) if n < 0 and not any_number else n
+        if not any_number and not 0 <= at < len(positional):
+            raise ArgumentError(f"compile: static_argnums: expected numbers of the {len(positional)} positional "
+                                f"parameters of {signature}, got {n}")
+        found.add(at)
+        if 0 <= at < len(positional):   # of one that is positional only nobody gives the name
+            names.add(positional[at])
+    for name in static_argnames:
+        if name in positional:
+            found.add(positional.index(name))
+        elif not any_name and (name not in parameters or parameters[name].kind is not parameters[name].KEYWORD_ONLY):
+            raise ArgumentError(f"compile: static_argnames: expected names of parameters of {signature}, got {name!r}")
+    return found, names
+
+
+# ---- arguments ----
+
 def structure(name, x, leaves):
     """What a program depends on of an argument, hashable: all but numbers, which are appended to `leaves`."""
     kind = type(x)
@@ -395,15 +563,25 @@ def structure(name, x, leaves):
         return NUMBER
     if kind is Value:
         leaves.append(x)
-        return VALUE
+        return VALUE if x.requires_grad else FROZEN
     if kind is Tensor:
         leaves.append(x)
         return ("Tensor", x.shape, x.requires_grad)
     if kind is list or kind is tuple:
+        if NUMBERS.issuperset(map(type, x)):   # most often
+            leaves.extend(x)
+            return (kind,) + (NUMBER,) * len(x)
         return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
-    if isinstance(x, dict):
-        return (dict, *[(key, structure(f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
-    if isinstance(x, (list, tuple)):   # a namedtuple, or a subclass
+    if kind is dict:
+        return (dict, *[(key if type(key) is str else static_part(f"{name}: a key", key),
+                         structure(f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
+    if kind in PLAIN:
+        return (Static, kind, x)
+    if isinstance(x, (dict, list, tuple)):
+        check_kind(name, x)
+        if isinstance(x, dict):
+            factory = Same(x.default_factory) if kind is defaultdict else None
+            return (kind, factory, *structure(name, dict(x), leaves)[1:])
         return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "iufb":
@@ -416,44 +594,119 @@ def structure(name, x, leaves):
     if isinstance(x, (Value, Tensor)):
         raise ArgumentTypeError(f"{name}: expected a Value or a Tensor itself, got one of the subclass "
                                 f"{kind.__name__}, whose own operators a program would not have")
-    if isinstance(x, numbers.Real) and not is_bool(x):
+    if isinstance(x, numbers.Real) and not is_bool(x) and not isinstance(x, enum.Enum):
         leaves.append(x)
         return NUMBER
+    if hasattr(x, "__array__") and not isinstance(x, np.generic):
+        raise ArgumentTypeError(f"{name}: expected an array of NumPy, got {shortened(x)}; write numpy.asarray(...)")
     return static_part(name, x)
 
 
-NUMBER, VALUE = "number", "Value"
+NUMBER, VALUE, FROZEN = "number", "Value", "frozen Value"
+PLAIN = frozenset({bool, int, str, bytes, type(None), type(...)})   # equal ones of one of these types are the same
+FLOATS = {float: float.hex, complex: lambda x: (x.real.hex(), x.imag.hex())}   # tells -0.0 from 0.0; nan is nan
+NUMBERS = frozenset({float, int})
+ONCE = (KeysView, ValuesView, ItemsView)
+
+
+def check_kind(name, x):
+    """An error for a list, tuple or dict of a subclass that cannot be made anew."""
+    kind = type(x)
+    if kind not in (list, tuple, dict, OrderedDict, defaultdict) and not (isinstance(x, tuple)
+                                                                          and hasattr(kind, "_fields")):
+        plain = next(base.__name__ for base in (list, tuple, dict) if isinstance(x, base))
+        raise ArgumentTypeError(f"{name}: expected a list, a tuple, a namedtuple or a dict, got one of the subclass "
+                                f"{kind.__name__}; write {plain}(...)")
 
 
 def static_part(name, x):
-    """A static argument as part of a key: what is equal, and of the same type, has the same program."""
+    """A static argument as part of a key: whatever could be told from it has another program."""
+    kind = type(x)
+    if kind in PLAIN:
+        return (Static, kind, x)
+    if kind in FLOATS:
+        return (Static, kind, FLOATS[kind](x))
+    if isinstance(x, (Value, Tensor)):
+        raise ArgumentTypeError(f"{name}: expected a static argument, got {shortened(x)}, which is read at each call")
+    if isinstance(x, tuple) and (kind is tuple or hasattr(kind, "_fields")):
+        return (Static, kind, *[static_part(f"{name}[{k}]", part) for k, part in enumerate(x)])
+    if kind is frozenset:
+        return (Static, kind, frozenset([static_part(f"{name}: an element", part) for part in x]))
+    if kind is range or kind is slice:
+        return (Static, kind, *[static_part(name, part) for part in (x.start, x.stop, x.step)])
+    if isinstance(x, np.generic):
+        return (Static, kind, x.dtype.str, x.tobytes())
+    if kind.__module__ in ("decimal", "fractions"):
+        return (Static, kind, str(x))
+    if hasattr(kind, "__next__") or isinstance(x, ONCE):
+        raise ArgumentTypeError(f"{name}: expected a list, got {shortened(x)}, whose elements would be those of the "
+                                "first call; write list(...)")
     try:
         hash(x)
     except TypeError:
         raise ArgumentTypeError(f"{name}: expected a number, a Value, a Tensor, an array, a list, tuple or dict of "
                                 f"them, or a static argument, which has to be hashable, got {shortened(x)}") from None
-    if isinstance(x, (Value, Tensor)):
-        raise ArgumentTypeError(f"{name}: expected a static argument, got {shortened(x)}, which is read at each call")
-    return (Static, type(x), x)
+    return (Static, kind, Same(x))
 
 
 class Static:
     """Marks static arguments in a key."""
 
 
-def replaced(inputs, name, x):
-    """An argument with new leaves in place of its numbers; they are appended to `inputs`."""
+class Same:
+    """An object in a key that only itself is equal to; the key keeps it alive."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, x):
+        self.x = x
+
+    def __hash__(self):
+        return id(self.x) >> 4
+
+    def __eq__(self, other):
+        return type(other) is Same and other.x is self.x
+
+    def __repr__(self):
+        return shortened(self.x)
+
+
+def mapped(function, name, x):
+    """A structure with ``function(name, leaf)`` in place of each leaf; the name is that of the whole and the path."""
+    if isinstance(x, (dict, list, tuple)):
+        check_kind(name, x)
     if isinstance(x, dict):
-        return {key: replaced(inputs, f"{name}[{key!r}]", part) for key, part in x.items()}
+        for key in x:
+            if type(key) is not str and has_node(key):
+                raise ArgumentTypeError(f"{name}: expected keys that are constants, got {shortened(key)}")
+        return dict_like(x, {key: mapped(function, f"{name}[{key!r}]", part) for key, part in x.items()})
     if isinstance(x, (list, tuple)):
-        return like(x, [replaced(inputs, f"{name}[{k}]", part) for k, part in enumerate(x)])
+        return like(x, [mapped(function, f"{name}[{k}]", part) for k, part in enumerate(x)])
+    return function(name, x)
+
+
+def has_node(key):
+    return isinstance(key, (Value, Tensor)) or isinstance(key, (tuple, frozenset)) and any(map(has_node, key))
+
+
+def dict_like(x, items):
+    """A dict as a dict, an OrderedDict or a defaultdict, as x is."""
+    if type(x) is defaultdict:
+        return defaultdict(x.default_factory, items)
+    return OrderedDict(items) if type(x) is OrderedDict else items
+
+
+def replaced(inputs, name, x):
+    """A new leaf in place of an argument's number, Value, array or Tensor; it is appended to `inputs`."""
     if isinstance(x, Tensor):
         leaf = Tensor(x.data, requires_grad=x.requires_grad)
     elif isinstance(x, np.ndarray) and x.ndim > 0:
         leaf = Tensor(np.asarray(x, np.float64), requires_grad=False)
     elif isinstance(x, Value):
         leaf = Value(x.data)
-    elif (isinstance(x, numbers.Real) or isinstance(x, np.ndarray)) and not is_bool(x):
+        if not x.requires_grad:
+            leaf.requires_grad = False
+    elif isinstance(x, (numbers.Real, np.ndarray)) and not is_bool(x) and not isinstance(x, enum.Enum):
         leaf = Value(exact(name, x))
     else:
         return x
@@ -461,9 +714,9 @@ def replaced(inputs, name, x):
     return leaf
 
 
-def as_nodes(x):
-    """An argument with Values in place of its numbers and Tensors in place of its arrays, as a recording has them."""
-    return map_leaves(lambda name, leaf: leaf if isinstance(leaf, (Value, Tensor)) else replaced([], name, leaf), x)
+def as_node(name, x):
+    """A leaf of an argument as a recording has it: a Value in place of a number, a Tensor in place of an array."""
+    return x if isinstance(x, (Value, Tensor)) else replaced([], name, x)
 
 
 def exact(name, x):
@@ -480,38 +733,138 @@ def exact(name, x):
 
 # ---- results ----
 
-def output_template(name, x, outputs):
-    """The structure of a result, with holes for the Values and Tensors, which are appended to `outputs`."""
-    if isinstance(x, dict):
-        return {key: output_template(f"{name}[{key!r}]", part, outputs) for key, part in x.items()}
-    if isinstance(x, (list, tuple)):
-        return like(x, [output_template(f"{name}[{k}]", part, outputs) for k, part in enumerate(x)])
-    if isinstance(x, (Value, Tensor)):
-        outputs.append(x)
-        return HOLE
-    if isinstance(x, np.ndarray) and x.dtype == object:
-        raise ArgumentTypeError(f"compile: {name}: expected Values, Tensors, numbers, or lists, tuples and dicts of "
-                                f"them, got an array of objects of shape {x.shape}; flatgrad.stack makes a Tensor of "
-                                "Values")
-    return x   # a constant
+def place_of(places, name, x):
+    """What stands in the template of a result for a leaf: a hole for a Value or Tensor, always the same for the same,
+    which `places` gets by its id; or a constant."""
+    if type(x) is Value or type(x) is Tensor:
+        return places.setdefault(id(x), (x, Hole(len(places))))[1]
+    if isinstance(x, np.ndarray) and x.dtype != object:
+        return x.copy()
+    if x is None or isinstance(x, (numbers.Number, np.generic, str, bytes)):
+        return x
+    what = f"an array of objects of shape {x.shape}" if isinstance(x, np.ndarray) else shortened(x)
+    raise ArgumentTypeError(
+        f"compile: {name}: expected Values, Tensors, numbers, arrays, None, strings, or lists, tuples and dicts of "
+        f"them, got {what}, which would be that of the first call at each call"
+        + ("; flatgrad.stack makes a Tensor of Values" if isinstance(x, np.ndarray) else ""))
 
 
 def filled(template, results):
-    """The template with the results in its holes."""
-    if template is HOLE:   # most often
-        return results[0]
-    rest = iter(results)
+    """The template with the results in its holes, and with copies of its arrays."""
+    kind = type(template)
+    if kind is Hole:   # most often
+        return results[template.number]
+    if kind is list:
+        return [filled(part, results) for part in template]
+    if isinstance(template, dict):
+        return dict_like(template, {key: filled(x, results) for key, x in template.items()})
+    if isinstance(template, tuple):
+        return like(template, [filled(x, results) for x in template])
+    return template.copy() if isinstance(template, np.ndarray) else template
 
-    def fill(part):
-        if part is HOLE:
-            return next(rest)
-        if isinstance(part, dict):
-            return {key: fill(x) for key, x in part.items()}
-        if isinstance(part, (list, tuple)):
-            return like(part, [fill(x) for x in part])
-        return part
 
-    return fill(template)
+# ---- where captured leaves come from ----
+
+class Search:
+    """Finds the places that lead from a function to what its program has captured: variables, attributes, elements of
+    lists and dicts; and the numbers in variables that the function names.
+
+    Parameters
+    ----------
+    captured : tuple
+    """
+
+    MOST = 20_000   # objects that are looked at
+
+    def __init__(self, captured):
+        self.captured = set(map(id, captured))
+        self.places = _Places()
+        self.known = {}   # by id: the object, and whether it leads to what is captured
+
+    def of_all(self, roots):
+        try:
+            for x in roots:
+                self.leads(x)
+        except RecursionError:   # the places that were found until then are right as well
+            pass
+        return self.places
+
+    def leads(self, x):
+        kind = type(x)
+        if kind in PLAIN or kind is float or isinstance(x, (types.ModuleType, type, np.ndarray, np.generic)):
+            return False
+        if id(x) in self.known:
+            return self.known[id(x)][1]
+        if len(self.known) >= self.MOST:
+            return False
+        self.known[id(x)] = x, False   # until it is known: it may lead back to itself
+        found = self.within(x, kind)
+        self.known[id(x)] = x, found
+        return found
+
+    def within(self, x, kind):
+        if isinstance(x, (Value, Tensor)):
+            return _is_captured(self.captured, x)
+        if isinstance(x, Compiled):
+            return self.leads(x.fn)
+        if kind is types.FunctionType:
+            return self.of_function(x)
+        if kind is types.MethodType:
+            return any([self.leads(x.__self__), self.leads(x.__func__)])
+        if kind is functools.partial:
+            return any([self.leads(x.func), *map(self.leads, x.args), *map(self.leads, x.keywords.values())])
+        if isinstance(x, (list, tuple, dict)):
+            found = any([self.leads(part) for part in (x.values() if isinstance(x, dict) else x)])
+            if found and (kind is list or isinstance(x, dict)):
+                self.places.lists.append((x, tuple(x.values() if isinstance(x, dict) else x)))
+            return found
+        found = isinstance(x, Weights) and self.places.note_neuron(x, self.captured)
+        own = getattr(x, "__dict__", None)
+        if type(own) is not dict:
+            return found
+        return any([found, *[self.at(own, name, part) for name, part in list(own.items())]])
+
+    def at(self, own, name, x):
+        """Whether what a dict has under that name leads there; if so, the place is noted."""
+        if self.leads(x):
+            self.places.dicts.append((own, name, x))
+            return True
+        return False
+
+    def of_function(self, fn):
+        if (fn.__module__ or "").partition(".")[0] in ("flatgrad", "numpy"):
+            return False
+        found = [self.leads(fn.__defaults__), self.leads(fn.__kwdefaults__)]
+        for name in global_names(fn.__code__):
+            if name in fn.__globals__:
+                x = fn.__globals__[name]
+                if not self.at(fn.__globals__, name, x) and is_number(x):
+                    self.places.dicts.append((fn.__globals__, name, x))
+                found.append(self.known.get(id(x), (x, False))[1])
+        for cell in fn.__closure__ or ():
+            try:
+                x = cell.cell_contents
+            except ValueError:   # it has none yet
+                continue
+            found.append(self.leads(x))
+            if found[-1] or is_number(x):
+                self.places.cells.append((cell, x))
+        return any(found)
+
+
+def is_number(x):
+    return type(x) in (int, float, bool, str)
+
+
+def global_names(code):
+    """The global variables that a function reads, and those within it."""
+    import dis
+
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            names |= global_names(part)
+    return names
 
 
 # ---- looking at it ----
@@ -525,19 +878,23 @@ def shown(key):
     if isinstance(key, str):
         return key
     if key[0] is Static:
-        return repr(key[2])
+        if key[1] in PLAIN or type(key[2:][0] if key[2:] else None) is Same:
+            return repr(key[2])
+        parts = [shown(x) if type(x) is tuple and x[0] is Static else str(x) for x in key[2:]]
+        return f"{key[1].__name__}({', '.join(parts)})"
     if key[0] in ("Tensor", "array"):
         return f"{key[0]}{key[1]}"
-    if key[0] is dict:
-        return "{" + ", ".join(f"{name!r}: {shown(part)}" for name, part in key[1:]) + "}"
+    if issubclass(key[0], dict):
+        return "{" + ", ".join(f"{name!r}: {shown(part)}" if isinstance(name, str) else f"{shown(name)}: {shown(part)}"
+                               for name, part in (key[1:] if key[0] is dict else key[2:])) + "}"
     parts = [shown(part) for part in key[1:]]
     if len(parts) > 4 and len(set(parts)) == 1:   # a long list of the same
         parts = [f"{parts[0]} x {len(parts)}"]
     return ("[{}]" if issubclass(key[0], list) else "({})").format(", ".join(parts))
 
 
-def rebuilt(fn, static_argnums, static_argnames, check):
-    return Compiled(fn, static_argnums, static_argnames, check)
+def rebuilt(fn, static_argnums, static_argnames, check, simplify=True):
+    return Compiled(fn, static_argnums, static_argnames, check, simplify)
 
 
 def compare(compiled, program, leaves, result, plain):

@@ -122,6 +122,8 @@ def plain(table, k):
     try:
         return table[k]
     except IndexError:
+        if len(table) == 0:
+            raise IndexError(f"position {k}: the table has no elements") from None
         raise IndexError(f"position {k}: expected a whole number from {-len(table)} to {len(table) - 1}") from None
     except TypeError:
         raise ArgumentTypeError(f"table: expected a Tensor, an array, or a list, got {shortened(table)}") from None

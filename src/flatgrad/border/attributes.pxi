@@ -3,7 +3,7 @@
 # Promises that they cost operations nothing, stay with the node while its handles come and go, and are found by any
 # handle of it. What is called `_backward` among them is run by sweeps.
 #
-# Uses messages, python, tape.
+# Uses contexts, messages, python, tape.
 
 cdef dict extra_of(Value self):
     """The attributes of the node, or None if it has none."""
@@ -70,6 +70,8 @@ cdef class _Attribute:
             extra = extra_of(<Value?>instance)
             if extra is not None and self.name in extra:
                 return extra[self.name]
+            if FG_UNLIKELY(recordings != 0):
+                fg_refuse_stand_in((<Value>instance).id, self.name)
             if self.factory is not None:
                 made = self.factory()   # which may run anything
                 return make_extra(instance).setdefault(self.name, made)

@@ -35,6 +35,10 @@ cdef class _Callee:
         """An operand of the last call, counted in the area from 1 on."""
         return 0.0
 
+    cdef str where(self):
+        """Of a call that has failed: in what."""
+        return " in a compiled function"
+
 
 @cython.final
 @cython.auto_pickle(False)
@@ -101,6 +105,57 @@ cdef class _Body(_Callee):
         return _restore_body, (operands, results, tuple(segments))
 
 
+@cython.final
+@cython.auto_pickle(False)
+cdef class _Scan(_Callee):
+    """A program that is computed for one step after the other."""
+
+    cdef inline fg_scan *scan(self) noexcept:
+        return <fg_scan *>self.callee
+
+    cdef fg_id area(self):
+        return self.scan().area
+
+    cdef double number(self, fg_id place):
+        return self.scan().data[place]
+
+    cdef str where(self):
+        return f" in step {self.scan().at} of a scan"
+
+    cdef dict contents(self):
+        return {**callee_object(&self.scan().step.callee).contents(), "steps": self.scan().length,
+                "steps in a stretch": self.scan().every}
+
+    def __reduce__(self):
+        cdef fg_scan *s = self.scan()
+        cdef fg_id k
+        if s == NULL:
+            damaged("no program")
+        return _restore_scan, (callee_object(&s.step.callee), s.length, s.carries, s.xs,
+                               tuple([s.sizes[k] for k in range(s.parts)]), bool(s.backwards), s.checkpoint)
+
+
+cdef int scan_body(_Scan made, _Body step, fg_id length, fg_id carries, fg_id xs, tuple sizes, bint backwards,
+                   fg_id checkpoint) except -1:
+    """Make the scan of a program; see fg_scan_make()."""
+    cdef fg_scan *scan = NULL
+    cdef fg_id k, n = <fg_id>len(sizes)
+    cdef int status
+    scratch = bytearray((n + 1) * sizeof(fg_id))
+    for k in range(n):
+        (<fg_id *><char *>scratch)[k] = sizes[k]
+    status = fg_scan_make(step.program(), &tape.mem, length, carries, xs, <fg_id *><char *>scratch, n, backwards,
+                          checkpoint, &scan)
+    if status == FG_SCAN_FORM:
+        damaged("the step of a scan has other operands and results than carry, x and outputs")
+    if status < 0:
+        raise_status(status)
+    if own_callee(made, &scan.callee) < 0:
+        fg_scan_free(scan)
+        raise_status(FG_E_MEMORY)
+    return 0
+
+
 cdef int64_t own_callee(_Callee body, fg_callee *callee) noexcept:
     """From now on that is the object of the callee, which has none; or FG_E_MEMORY."""
     cdef int64_t place = fg_tape_hold_program(&tape, callee)
@@ -115,24 +170,26 @@ cdef _Callee callee_object(fg_callee *callee):
     cdef _Callee body
     if callee.owner != NULL:
         return <_Callee>callee.owner
-    body = _Body.__new__(_Body)
+    body = _Scan.__new__(_Scan) if callee.steps == &fg_scan_steps else _Body.__new__(_Body)
     if own_callee(body, callee) < 0:
         raise_status(FG_E_MEMORY)
     return body
 
 
-cdef int call_failed(const fg_callee *c, int status) except -1:
+cdef int call_failed(fg_callee *c, int status) except -1:
     """The exception for a call that could not be computed."""
     cdef double[3] x = [0.0, 0.0, 0.0]
     cdef int32_t k = 0
     cdef int op
-    if status != FG_E_ZERO_DIVISION and status != FG_E_OVERFLOW and status != FG_E_DOMAIN:
+    if status not in (FG_E_ZERO_DIVISION, FG_E_OVERFLOW, FG_E_DOMAIN, FG_E_INDEX):
         raise_status(status)
     op = c.steps.fault(c, x, &k, &status)
+    if op == FG_TAKE:
+        raise_position(x[0], <fg_id>k)
     numbers = [x[j] for j in range(fg_op_table[op].arity)]
     if op == FG_POWI:
         numbers.append(k)
-    raise_operation(status, op, tuple(numbers), " in a compiled function")
+    raise_operation(status, op, tuple(numbers), callee_object(c).where())
 
 
 cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id **captured) except -1:
@@ -163,6 +220,25 @@ cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id *
         fg_program_free(program)
         raise_status(FG_E_MEMORY)
     return 0
+
+
+_SIMPLIFICATIONS = {"shared": FG_SIMPLIFY_SHARED, "dots": FG_SIMPLIFY_DOTS, "layers": FG_SIMPLIFY_LAYERS,
+                   "together": FG_SIMPLIFY_TOGETHER}
+
+
+cdef dict simplify_program(_Body body, int steps):
+    """Put fewer and larger instructions into a program that has not been called. How many there were, at first and
+    after each step."""
+    cdef fg_simplified report
+    cdef Py_ssize_t k
+    cdef int status = fg_program_simplify(&tape, body.program(), steps, &report)
+    if status < 0:
+        raise_status(status)
+    found = {"before": report.before}
+    for k, name in enumerate(_SIMPLIFICATIONS):
+        if steps & _SIMPLIFICATIONS[name]:
+            found[name] = report.after[k]
+    return found
 
 
 def _restore_body(_Run operands, _Run results not None, segments):
@@ -208,6 +284,21 @@ def _restore_body(_Run operands, _Run results not None, segments):
     finally:
         release_ids()
     return body
+
+
+def _restore_scan(_Body step not None, length, carries, xs, sizes, backwards, checkpoint):
+    """The scan that _Scan.__reduce__ describes. Raises ValueError for anything else."""
+    cdef _Scan made = _Scan.__new__(_Scan)
+    if (step.callee == NULL or not are_counts((length, carries, xs, checkpoint)) or length < 1
+            or type(backwards) is not bool or not are_counts(sizes) or 0 in sizes):
+        damaged("expected the steps of a scan")
+    scan_body(made, step, length, carries, xs, sizes, backwards, checkpoint)
+    return made
+
+
+cdef bint are_counts(object x):
+    """Whether x is a tuple of ints from 0 to 2**30."""
+    return type(x) is tuple and all([type(k) is int and 0 <= k < MOST_NODES for k in x])
 
 
 def _live_programs():

@@ -15,6 +15,7 @@ cdef extern from *:
 
     static Py_ssize_t recordings; /* programs that are recorded, in all contexts */
     static int (*fg_refuse_recorded)(fg_id, PyObject *); /* see tracing.pxi */
+    static int (*fg_refuse_stand_in)(fg_id, PyObject *); /* likewise */
 
     /* Before a number is read: an error if a program is recorded that it would be a constant of. A macro, for whoever
        reads numbers is to be as fast as if it were not there. */
@@ -55,6 +56,7 @@ cdef extern from *:
     """
     Py_ssize_t recordings
     int (*fg_refuse_recorded)(fg_id i, object what) except -1
+    int (*fg_refuse_stand_in)(fg_id i, object name) except -1
     int guard(fg_id i, object what) except -1
     object fg_frame_generator(object frame)
     PyObject *fg_weak_target(PyObject *reference) noexcept

@@ -22,6 +22,28 @@ cdef inline fg_id first_of(object o) noexcept:
     return (<_Run>o).id - (<_Run>o).count if type(o) is _Run else (<Value>o).id
 
 
+cdef inline bint take_number(object x, Operand *a) noexcept:
+    """Look at a float, or an int that a float holds. No Python code; 0 for anything else."""
+    cdef int overflow = 0
+    cdef long long whole
+    if type(x) is float:
+        a.number = PyFloat_AS_DOUBLE(x)
+    elif type(x) is int:
+        whole = PyLong_AsLongLongAndOverflow(x, &overflow)
+        if overflow != 0 or not -(1 << 53) < whole < 1 << 53:
+            return False
+        a.number = <double>whole
+    else:
+        return False
+    a.kind = NUMBER
+    a.turned = a.flat = False
+    a.exact = True
+    a.o = NULL
+    a.ndim = 0
+    a.rows = a.cols = 1
+    return True
+
+
 cdef int fill_program(_Program made, _Callee body, tuple captured, list pieces, list counts, tuple shapes,
                       tuple results, tuple signs) except -1:
     """Set what a program has. counts: where each captured segment's pieces begin, and where the last one's end."""
@@ -65,6 +87,8 @@ cdef class _Program:
     cdef tuple shapes          # of the inputs: () for a Value
     cdef tuple results         # of each: its shape, and whether it is a constant Tensor
     cdef tuple signs           # nodes of the body, inputs, that have to be -1 or 1
+    cdef dict simplified       # how many instructions there were at first and after each step; None if it was loaded
+    cdef dict seconds          # how long it took to make it; likewise
     cdef fg_id n_inputs, n_segments
     cdef fg_view *inputs       # [n_inputs] their rows and columns, and as flags how many dimensions
     cdef Piece *pieces         # of the captured segments, one after the other
@@ -148,7 +172,7 @@ cdef class _Program:
             scratch = bytearray(self.n_inputs * sizeof(Operand))
             taken = <Operand *><char *>scratch
         for k in range(self.n_inputs):
-            if not take_plain(given[k], &taken[k]):
+            if not take_number(given[k], &taken[k]) and not take_plain(given[k], &taken[k]):
                 take(f"operands[{k}]", given[k], &taken[k], keep)
             shape = &self.inputs[k]
             if (taken[k].ndim != <int>shape.flags or rows_of(&taken[k]) != shape.rows
@@ -244,7 +268,9 @@ cdef class _Program:
         -------
         dict
             ``operands``: how many numbers it takes, of which ``captured`` are its own; ``instructions``: how many nodes
-            there are of each operation; ``constants``: numbers; ``bytes``: memory.
+            there are of each operation; ``constants``: numbers; ``bytes``: memory; ``simplified``: how many
+            instructions there were ``"before"`` and after each step of simplification that was taken; ``seconds``:
+            how long it took to record, to cut and to simplify it. These two are empty if it was loaded.
         """
         cdef fg_callee *c
         cdef fg_id k, operands = 0, captured = 0
@@ -254,14 +280,82 @@ cdef class _Program:
         for k in range(self.n_segments):
             operands += c.segments[k].count
             captured += c.segments[k].count if k >= self.n_inputs else 0
-        return {"operands": operands, "captured": captured, **self.body.contents(), "bytes": c.steps.bytes(c)}
+        return {"operands": operands, "captured": captured, **self.body.contents(), "bytes": c.steps.bytes(c),
+                "simplified": dict(self.simplified or ()), "seconds": dict(self.seconds or ())}
+
+    def scanned(self, length, carries, xs, reverse=False, checkpoint=0):
+        """The program that computes this one for one step after the other.
+
+        Parameters
+        ----------
+        length : int
+            How many steps, 1 or more.
+        carries, xs : int
+            So many inputs are the carry, and so many results, the first ones, the carry of the next step; so many
+            inputs after them are other numbers at each step: the program that is returned takes those of all steps,
+            one below the other, and likewise returns all results but the carry, which is the last.
+        reverse : bool, optional
+            True: the first step takes the last numbers of `xs`, and its results become the last.
+        checkpoint : int, optional
+            A backward pass needs memory for so many steps, and for every so many steps once more a carry; 0: as many as
+            fit into memory that is fast.
+
+        Returns
+        -------
+        _Program
+        """
+        cdef _Program made = _Program.__new__(_Program)
+        cdef _Scan body = _Scan.__new__(_Scan)
+        cdef fg_id k, place
+        cdef list signs = [], shapes = []
+        numbers = 0
+        if type(self.body) is not _Body:
+            raise RuntimeError("a step is made by a recording")
+        if not are_counts((length, carries, xs, checkpoint)) or length < 1:
+            raise ArgumentError(f"expected numbers of steps, carries and xs, got {(length, carries, xs, checkpoint)}")
+        if carries + xs > len(self.shapes) or carries > len(self.results):
+            raise ArgumentError(f"expected at most {len(self.shapes)} carries and xs, and {len(self.results)} carries, "
+                                f"got {carries} and {xs}")
+        for k in range(carries):
+            if self.shapes[k] != self.results[k][0]:
+                raise ShapeError(f"carry {k}: expected the shape {self.shapes[k]}, got {self.results[k][0]}")
+        shapes = list(self.shapes)
+        for k in range(carries, carries + xs):
+            shapes[k] = (length, *shapes[k])
+        for shape in [*self.shapes[carries:carries + xs], *[shape for shape, _ in self.results[carries:]]]:
+            if len(shape) > 1:
+                raise ShapeError(f"expected numbers or one dimension at each step, got the shape {shape}")
+            numbers += size_of_shape(shape)
+        if length * numbers > MOST_NODES:
+            raise MemoryError(f"flatgrad: xs and outputs of {length} steps do not fit on the tape")
+        results = [result if k < carries else ((length, *result[0]), result[1])
+                   for k, result in enumerate(self.results)]
+        sizes = tuple([size_of_shape(shape) for shape, _ in self.results[carries:]])
+        scan_body(body, self.body, length, carries, xs, sizes, reverse, checkpoint)
+        for place in self.signs:
+            for k in range(self.n_inputs):
+                part = self.body.callee.segments[k]
+                if part.first <= place < part.first + part.count:
+                    if k < <fg_id>carries:
+                        raise ArgumentTypeError("target: numbers that have to be -1 or 1, and are a carry: checked "
+                                                "while a compiled function is recorded")
+                    times = length if k < <fg_id>(carries + xs) else 1
+                    signs.extend([body.callee.segments[k].first + place - part.first + j * part.count
+                                  for j in range(times)])
+        pieces, counts = self.layout()
+        fill_program(made, body, self.captured, pieces, counts, tuple(shapes), tuple(results), tuple(signs))
+        return made
+
+    cdef tuple layout(self):
+        """The lists of pieces, and of where those of each captured segment begin."""
+        cdef Py_ssize_t k
+        counts = [self.begins[k] for k in range(self.n_segments - self.n_inputs + 1)]
+        return [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count) for k in range(counts[-1])], counts
 
     def __reduce__(self):
-        cdef Py_ssize_t k
         if self.body is None:
             damaged("no program")
-        counts = [self.begins[k] for k in range(self.n_segments - self.n_inputs + 1)]
-        pieces = [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count) for k in range(counts[-1])]
+        pieces, counts = self.layout()
         return _restore_program, (self.body, self.captured, tuple(pieces), tuple(counts), self.shapes, self.results,
                                   self.signs)
 

@@ -3,7 +3,8 @@
 # A program captures what lies below the recording's floor. What may not be done while a program is recorded is refused
 # in tracing.pxi.
 #
-# Uses callees, contexts, entries, handles, messages, numbers, operands, programs, python, tape, tracing.
+# Uses attributes, callees, contexts, entries, handles, messages, neurons, numbers, operands, programs, python, tape,
+# tracing, views.
 
 cdef tuple shape_tuple(object x):
     return x.shape if type(x) is Tensor else ()
@@ -46,24 +47,48 @@ class _Recording(_Recorder):
     def __init__(self, inputs):
         set_inputs(self, to_list("inputs", "Values and Tensors", inputs))
 
-    def program(self, outputs):
+    def program(self, outputs, simplify=()):
         """The program that leads from the inputs to these outputs.
 
         Parameters
         ----------
         outputs : list of Value and Tensor
             At least one. Inputs, captured Values and constants are taken as well.
+        simplify : tuple of str, optional
+            Steps of _SIMPLIFICATIONS that are taken. Without any, results and gradients are bit for bit what they are
+            without a program; with them but for rounding.
 
         Returns
         -------
         _Program
         """
-        return recorded_program(self, to_list("outputs", "Values and Tensors", outputs))
+        return recorded_program(self, to_list("outputs", "Values and Tensors", outputs), steps_of(simplify))
 
 
 def _is_recording():
     """Whether a program is recorded in this context."""
     return recordings != 0 and current_recorder() != NULL
+
+
+def _stand_in(x, bint requires_grad=True):
+    """For our modules: a new leaf with the number of a Value, or a Tensor of leaves with those of a Tensor, for a
+    recording to begin with; also within another recording, which refuses to give the numbers."""
+    cdef fg_id i, j, first
+    cdef Tensor made, t
+    cdef fg_view view
+    if type(x) is not Tensor:
+        reserve(1, 0)
+        return handle_of(fg_tape_push_leaf(&tape, tape.data[(<Value?>x).id]))
+    t = <Tensor>x
+    made = new_tensor(t.rows, t.cols, t.ndim, False, not requires_grad)
+    reserve(made.rows * made.cols + 1, 0)
+    first = fg_tape_push_leaves(&tape, made.rows * made.cols)
+    view = view_of(t)   # now: making room may have moved it
+    for i in range(made.rows):
+        for j in range(made.cols):
+            tape.data[first + i * made.cols + j] = tape.data[slot_in(&view, i, j)]
+    tie_run(made.run, fg_tape_push_run(&tape, made.rows * made.cols))
+    return made
 
 
 cdef int set_inputs(_Recorder recorder, list inputs) except -1:
@@ -75,7 +100,7 @@ cdef int set_inputs(_Recorder recorder, list inputs) except -1:
             whole = t.offset == 0 and t.size == <Py_ssize_t>t.run.count and lies_dense(t)
             leaf = fg_tape_op(&tape, t.run.id) == FG_RUN
         else:
-            whole, leaf = True, tape.op[(<Value>x).id] == FG_LEAF
+            whole, leaf = True, tape.op[(<Value>x).id] == FG_LEAF or tape.op[(<Value>x).id] == FG_FROZEN
         if not (whole and leaf):
             raise ArgumentError(f"inputs[{k}]: expected a leaf Value or a whole leaf Tensor, got {describe(x)}")
     if len(set([id(x) for x in inputs])) < len(inputs):
@@ -94,7 +119,15 @@ cdef list slots_in_order(object x):
     return [slot_in(&view, i, j) for i in range(view.rows) for j in range(view.cols)]
 
 
-cdef _Program recorded_program(_Recorder recorder, list outputs):
+cdef int steps_of(object simplify) except -1:
+    cdef int steps = 0
+    for name in simplify:
+        steps |= _SIMPLIFICATIONS[one_of("simplify", name, tuple(_SIMPLIFICATIONS))]
+    return steps
+
+
+cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
+    began = perf_counter()
     cdef _Program made = _Program.__new__(_Program)
     cdef _Body body = _Body.__new__(_Body)
     cdef list inputs = [], ids = [], objects = [], pieces = [], counts = [], signs = []
@@ -144,5 +177,108 @@ cdef _Program recorded_program(_Recorder recorder, list outputs):
                     noted.append(body.callee.segments[k].first + place - inputs[k][0])
     finally:
         release_ids()
+    cut = perf_counter()
+    if steps:
+        made.simplified = simplify_program(body, steps)
+    made.seconds = {"record": recorder.seconds, "cut": cut - began, "simplify": perf_counter() - cut}
     fill_program(made, body, tuple(objects), pieces, counts, shapes, results, tuple(noted))
     return made
+
+
+# ---- whether what was captured is still in its place ----
+
+cdef bint is_same(object now, object x) except -1:
+    """Whether they are one object, or equal numbers of one type."""
+    if now is x:
+        return True
+    return type(now) is type(x) and type(x) in (int, float, bool, str) and repr(now) == repr(x)
+
+
+cdef bint is_neuron(Weights neuron, tuple noted) except -1:
+    """Whether a neuron computes with the weights, the bias and the activation that were noted."""
+    cdef Py_ssize_t k
+    cdef tuple kept
+    if neuron.bias is not noted[2] or neuron.code != <int>noted[3]:
+        return False
+    if not is_current(neuron):
+        if see(neuron) == 0:
+            return False
+    kept = neuron.kept
+    if kept is not noted[1]:
+        if len(kept) != len(<tuple>noted[1]):
+            return False
+        for k in range(len(kept)):
+            if kept[k] is not (<tuple>noted[1])[k]:
+                return False
+    return True
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class _Places:
+    """Where a recorded function found things: asked at each call whether they are there still.
+
+    Attributes
+    ----------
+    dicts : list of (dict, key, object)
+    lists : list of (list or dict, tuple)
+        With all that was in them.
+    cells : list of (cell, object)
+    neurons : list of (Weights, tuple of its weights, its bias, its activation)
+    """
+    cdef readonly list dicts, lists, cells, neurons
+
+    def __cinit__(self):
+        self.dicts, self.lists, self.cells, self.neurons = [], [], [], []
+
+    def __bool__(self):
+        return len(self.dicts) + len(self.lists) + len(self.cells) + len(self.neurons) > 0
+
+    def note_neuron(self, Weights neuron not None, set captured not None):
+        """Note it if it computes with what is among `captured`, ids; whether it does."""
+        if not is_current(neuron):
+            see(neuron)
+        if neuron.kept is None or not any([id(x) in captured for x in (*neuron.kept, neuron.bias)]):
+            return False
+        self.neurons.append((neuron, neuron.kept, neuron.bias, neuron.code))
+        return True
+
+    def hold(self):
+        """Whether all are there."""
+        cdef Py_ssize_t k
+        for place in self.dicts:
+            container, key, x = <tuple>place
+            now = (<dict>container).get(key, MISSING)
+            if now is not x and not is_same(now, x):
+                return False
+        for place in self.lists:
+            container, snapshot = <tuple>place
+            if len(container) != len(<tuple>snapshot):
+                return False
+            for k, now in enumerate(container if type(container) is list else tuple(container.values())):
+                if now is not (<tuple>snapshot)[k]:
+                    return False
+        for place in self.neurons:
+            if not is_neuron(<Weights>(<tuple>place)[0], <tuple>place):
+                return False
+        for place in self.cells:
+            cell, x = <tuple>place
+            try:
+                now = cell.cell_contents
+            except ValueError:
+                return False
+            if now is not x and not is_same(now, x):
+                return False
+        return True
+
+
+def _is_captured(captured, x):
+    """Whether a Value, or the numbers of a Tensor, are among what a program has captured.
+
+    Parameters
+    ----------
+    captured : set of int
+        The ids of those objects.
+    x : Value or Tensor
+    """
+    return (id((<Tensor>x).run) if type(x) is Tensor else id(x)) in captured

@@ -3,7 +3,7 @@
 # A sweep stops for users' rules and for Ctrl-C; whatever these do, other sweeps among it, does not harm it. Where it
 # runs and what it adds is the core's (csrc/sweep.c).
 #
-# Uses attributes, handles, tape.
+# Uses attributes, contexts, handles, tape.
 
 cdef unsigned long whole_tape = 0   # the thread, if any, that has put the gradients of the whole tape aside
 
@@ -22,6 +22,8 @@ cdef list parents_of(Value self):
     cdef int shown = fg_op_table[fg_tape_op(&tape, self.id)].parents
     cdef Py_ssize_t k
     cdef list found = []
+    if FG_UNLIKELY(recordings != 0):
+        fg_refuse_stand_in(self.id, "what is before it (_prev, _children)")
     hold_ids()
     try:
         ids = operand_ids(self.id)

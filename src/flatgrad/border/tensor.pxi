@@ -107,6 +107,7 @@ cdef class Tensor:
 
     @property
     def requires_grad(self):
+        note_captured(self, first_slot(self), "requires_grad")
         return not self.constant and not is_frozen(self)
 
     @requires_grad.setter

@@ -65,11 +65,15 @@ cdef class _Recorder:
     cdef tuple inputs        # leaves that the program will be called with
     cdef Value floor         # a leaf: nodes below it were there before, and are captured
     cdef list blocks
+    cdef double seconds      # how long it took
     cdef list signs          # ids of inputs, as handles, that have to be -1 or 1
+    cdef readonly list watched   # (object, attribute): what else the function has read, which may change
+    cdef readonly str refused    # what the last error of refuse_recorded() said; None if there was none
+    cdef readonly list buffers   # (object, attribute) of arrays that are further inputs
     cdef Py_ssize_t entered
 
     def __cinit__(self, *args):
-        self.blocks, self.signs = [], []
+        self.blocks, self.signs, self.watched, self.buffers = [], [], [], []
 
     def __dealloc__(self):
         global recordings
@@ -88,10 +92,12 @@ cdef class _Recorder:
         (<_Block>self.blocks[0]).recorder = <PyObject *>self
         self.entered = 1
         recordings += 1
+        self.seconds = -perf_counter()
         return self
 
     def __exit__(self, *exception):
         global recordings
+        self.seconds += perf_counter()
         if self.blocks:
             (<_Block>self.blocks[0]).recorder = NULL
         leave_block(gradient_block, self.blocks)
@@ -143,15 +149,100 @@ cdef bint is_recorded(fg_id i) except -1:
 cdef int refuse_recorded(fg_id i, object what) except -1:
     """An error for what would make a constant of a number that is another at each call of a program. guard() calls it
     while there are recordings."""
+    cdef PyObject *recorder
     if is_recorded(i):
-        raise ArgumentTypeError(
+        recorder = current_recorder()
+        message = (
             f"{what} while a compiled function is recorded: that number is another at each call, and the program would "
             "keep the first. Write flatgrad.where, flatgrad.maximum or flatgrad.take in place of a decision by "
             "numbers, give what decides as a static argument, or take it out of the compiled function")
+        if recorder != NULL:
+            (<_Recorder>recorder).refused = message
+        raise ArgumentTypeError(message)
     return 0
 
 
 fg_refuse_recorded = refuse_recorded
+
+
+cdef int refuse_same(Value x, object other) except -1:
+    """An error for ``x == other`` where both have numbers: it would be decided by which objects a recording makes."""
+    if recordings != 0 and x is not other and hasattr(other, "__float__"):
+        what = "== or != (of Values they go by identity; `is` does so as well)"
+        refuse_recorded(x.id, what)
+        if isinstance(other, Value):
+            refuse_recorded((<Value>other).id, what)
+    return 0
+
+
+cdef int refuse_stand_in(fg_id i, object name) except -1:
+    """An error for an attribute of an argument that is not its number: it has been made for the recording."""
+    cdef PyObject *recorder
+    cdef fg_id first, count = 0
+    if recordings == 0:
+        return 0
+    recorder = current_recorder()
+    if recorder == NULL:
+        return 0
+    for leaf in (<_Recorder>recorder).inputs:
+        first = first_leaf(leaf, &count)
+        if first <= i < first + count:
+            raise ArgumentTypeError(
+                f"{name} of an argument: read while a compiled function is recorded, in which a new leaf stands for "
+                "the argument. Read it outside of the compiled function, and give it as a static argument")
+    return 0
+
+
+fg_refuse_stand_in = refuse_stand_in
+
+
+cdef int note_read(object x, str name) except -1:
+    """While a program is recorded in this context: that attribute has been read, and decides which program it is."""
+    cdef PyObject *recorder = current_recorder()
+    if recorder != NULL:
+        for other, known in (<_Recorder>recorder).watched:
+            if other is x and known == name:
+                return 0
+        (<_Recorder>recorder).watched.append((x, name))
+    return 0
+
+
+cdef int note_captured(object x, fg_id i, str name) except -1:
+    """note_read() of a leaf that was there before the recording."""
+    cdef PyObject *recorder = NULL if recordings == 0 else current_recorder()
+    if recorder != NULL and i < (<_Recorder>recorder).floor.id and fg_op_is_leaf(fg_tape_op(&tape, i)):
+        note_read(x, name)
+    return 0
+
+
+def _note_read(x, str name not None):
+    """For our modules: if a program is recorded in this context, it is one for the present value of ``x.name``."""
+    note_read(x, name)
+
+
+def _buffer_input(x, str name not None, make):
+    """For our modules: while a program is recorded in this context, the leaf that stands for the array ``x.name``,
+    which the program is called with; None otherwise.
+
+    Parameters
+    ----------
+    x : object
+    name : str
+    make : callable
+        Makes that leaf, at the first time.
+    """
+    cdef PyObject *found = current_recorder()
+    cdef _Recorder recorder
+    if found == NULL:
+        return None
+    recorder = <_Recorder>found
+    for k, (other, known) in enumerate(recorder.buffers):
+        if other is x and known == name:
+            return recorder.inputs[len(recorder.inputs) - len(recorder.buffers) + k]
+    leaf = make()
+    recorder.inputs += (leaf,)
+    recorder.buffers.append((x, name))
+    return leaf
 
 
 cdef inline int guard_number(fg_id i, str call) except -1:

@@ -144,6 +144,7 @@ cdef class Value:
     def requires_grad(self):
         """Whether backward passes add to the gradient. Assignable for a leaf: with False its gradient stays what
         it is, and optimizers leave it alone. True for the results of operations."""
+        note_captured(self, self.id, "requires_grad")
         return fg_tape_op(&tape, self.id) != FG_FROZEN
 
     @requires_grad.setter
@@ -187,13 +188,12 @@ cdef class Value:
         cdef dict extra = extra_of(self)
         if extra is not None and "_op" in extra:
             return extra["_op"]
+        refuse_stand_in(self.id, "_op")
         if op == FG_POWI:
             return f"**{<int32_t>tape.args[self.id].b}"
         if fg_op_table[op].parents < fg_op_table[op].arity:   # and a constant
             return f"{fg_op_table[op].symbol.decode()}{tape.data[tape.args[self.id].b]}"
-        if is_result(op):
-            return block_symbol(block_of(self.id))
-        return fg_op_table[op].symbol.decode()
+        return block_symbol(block_of(self.id)) if is_result(op) else fg_op_table[op].symbol.decode()
 
     @_op.setter
     def _op(self, value):
@@ -349,6 +349,14 @@ cdef class Value:
 
     def __hash__(self):
         return <Py_ssize_t><void *>self >> 4   # by identity; addresses are multiples of 16
+
+    def __eq__(self, other):
+        refuse_same(self, other)
+        return NotImplemented   # so Python goes by identity
+
+    def __bool__(self):
+        guard(self.id, "the truth of a Value (`x is not None` asks whether there is one): read")
+        return True if type(self) is Value or not hasattr(type(self), "__len__") else len(self) > 0
 
     def __add__(left, right):
         return binary(FG_ADD, left, right)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from flatgrad._core import Tensor, linear, where
+from flatgrad._core import Tensor, _is_recording, linear, where
 from flatgrad.arguments import flag, whole
 from flatgrad.errors import ArgumentTypeError, ShapeError
 from flatgrad.nn.initialization import source, uniform, weights
@@ -56,7 +56,7 @@ def for_channels(places, channels, length):
 
 def picked(x, places):
     """The numbers at these places of each row of a Tensor: ``x[:, places]``, but three times as fast."""
-    if not x.requires_grad:   # a constant needs no instruction
+    if not x.requires_grad and not _is_recording():   # a constant needs no instruction
         return Tensor(x.data.take(places, axis=1), requires_grad=False)
     places = np.arange(x.shape[0])[:, None] * x.shape[1] + places
     return x.reshape(-1)[places.reshape(-1)].reshape(places.shape)
@@ -154,7 +154,7 @@ class Convolution(Spatial):
         """The numbers of the windows one after the other, in a row for each sample."""
         if self._inside is not None:
             x = picked(x, self._padded)
-            if x.requires_grad:
+            if x.requires_grad or _is_recording():
                 x = where(self._inside, x, 0.0)
             else:
                 x = Tensor(np.where(self._inside, x.data, 0.0), requires_grad=False)

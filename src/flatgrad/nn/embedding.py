@@ -1,7 +1,7 @@
 """Embedding: a vector of parameters for each of a number of items."""
 import numpy as np
 
-from flatgrad._core import Tensor
+from flatgrad._core import Tensor, Value, _is_recording
 from flatgrad.arguments import array_of_numbers, is_bool, shortened, whole
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 from flatgrad.nn.initialization import weights
@@ -86,6 +86,11 @@ class Embedding(Module):
         expected = "indices: expected an int, or a list or an array of ints"
         if is_bool(indices):
             raise ArgumentTypeError(f"{expected}, got {indices!r}")
+        if _is_recording() and traced(indices):
+            raise ArgumentTypeError(
+                f"{expected} that are constants of the compiled function being recorded, got {shortened(indices)}, "
+                "computed from an argument, which is another at each call. Write flatgrad.take(embedding.weight, "
+                "indices), or make the indices a static argument, such as a tuple of ints")
         try:
             array = array_of_numbers(indices)
         except ValueError:
@@ -108,3 +113,8 @@ class Embedding(Module):
 
     def __repr__(self):
         return shown(self, self.num_embeddings, self.embedding_dim)
+
+
+def traced(indices):
+    """Whether there is a Value or a Tensor in it."""
+    return isinstance(indices, (Value, Tensor)) or isinstance(indices, (list, tuple)) and any(map(traced, indices))

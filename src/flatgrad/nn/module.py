@@ -4,13 +4,76 @@ import sys
 import threading
 from collections import namedtuple
 
-from flatgrad._core import Tensor, Value
+from flatgrad._core import Tensor, Value, _buffer_input, _note_read, _refuse_recording
 from flatgrad.arguments import array_of_numbers, flag, shortened
 from flatgrad.errors import ArgumentTypeError, ShapeError, StateError
 
 __all__ = ["Module"]
 
 Keys = namedtuple("Keys", "missing unexpected")
+
+
+class Mode:
+    """The attribute `training`: kept in the module's `__dict__`. A compiled function that reads it is recorded again
+    for another mode."""
+
+    def __init__(self, default):
+        self.default = default
+
+    def __get__(self, module, owner=None):
+        if module is None:
+            return self.default
+        _note_read(module, "training")
+        return vars(module).get("training", self.default)
+
+    def __set__(self, module, mode):
+        _refuse_recording("training: assigned to")
+        vars(module)["training"] = mode
+
+    def __delete__(self, module):
+        if vars(module).pop("training", None) is None:
+            raise AttributeError("training")
+
+
+class Buffer:
+    """An attribute that `buffer_names` has: kept in the module's `__dict__`. In a compiled function it is a Tensor that
+    no gradient flows to, read at each call."""
+
+    def __init__(self, name, default):
+        self.name, self.default = name, default
+
+    def __get__(self, module, owner=None):
+        array = self.default if module is None else vars(module).get(self.name, self.default)
+        if array is MISSING:
+            raise AttributeError(self.name)
+        if module is None or array is None:
+            return array
+        leaf = _buffer_input(module, self.name, lambda: as_leaf(self.name, array))
+        return array if leaf is None else leaf
+
+    def __set__(self, module, array):
+        _refuse_recording(f"{self.name}: a buffer assigned to")
+        vars(module)[self.name] = array
+
+    def __delete__(self, module):
+        if self.name not in vars(module):
+            raise AttributeError(self.name)
+        del vars(module)[self.name]
+
+
+MISSING = object()
+
+
+def as_leaf(name, array):
+    """A Tensor, or a Value, that stands for a buffer while a function is recorded."""
+    import numpy as np
+
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf" or array.ndim > 2 or array.size == 0:
+        raise ArgumentTypeError(f"{name}: a buffer of dtype {array.dtype} and shape {array.shape}: read while a "
+                                "compiled function is recorded; expected an array of numbers of at most two dimensions")
+    array = array.astype(float)
+    return Tensor(array, requires_grad=False) if array.ndim else Value(array.item())
 
 
 class Module:
@@ -49,8 +112,18 @@ class Module:
     """
 
     fused = True
-    training = True
+    training = Mode(True)
     buffer_names = ()
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if isinstance(vars(cls).get("training"), bool):
+            cls.training = Mode(cls.training)
+        names = vars(cls).get("buffer_names", ())
+        for name in names if isinstance(names, (tuple, list)) else ():
+            present = vars(cls).get(name, MISSING)
+            if present is MISSING or not hasattr(type(present), "__get__"):   # of the user's own, such as a property
+                setattr(cls, name, Buffer(name, present))
 
     def __call__(self, *inputs):
         """The result of `forward`, for a subclass that defines `forward` and not `__call__`."""

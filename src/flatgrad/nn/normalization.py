@@ -1,7 +1,7 @@
 """Layers that give their inputs a mean of 0 and a variance of 1, over a batch or within a sample."""
 import numpy as np
 
-from flatgrad._core import Tensor
+from flatgrad._core import Tensor, _refuse_recording
 from flatgrad.arguments import finite, flag, non_negative, whole
 from flatgrad.errors import ArgumentError, DataError
 from flatgrad.nn.inputs import as_rows, shown
@@ -103,6 +103,9 @@ class BatchNorm(Module):
         if not self.training and self.track_running_stats:
             scale = (self.running_var + self.eps) ** -0.5
             return give(self.scaled(x - self.running_mean, scale if self.weight is None else self.weight * scale))
+        if self.track_running_stats:
+            _refuse_recording("running statistics: updated with a batch (after eval(), or with "
+                              "track_running_stats=False, none are)")
         n = x.shape[0]
         if self.training and n < 2:
             raise DataError("x: expected two samples or more, whose variance is taken in training, got one; "

@@ -288,6 +288,8 @@ class CompiledSteps:
                     result = result + self.penalty(self.model.parameters())
         except (ArgumentError, ArgumentTypeError) as error:
             raise NotCompiled(str(error).split(":")[0]) from None
+        if recording.refused or recording.buffers:
+            raise NotCompiled("the model, the loss or the penalty reads numbers that may be others at each step")
         if not isinstance(result, Value):
             raise NotCompiled("the loss is no Value")
         outputs = [result]

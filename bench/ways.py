@@ -1,0 +1,258 @@
+"""flatgrad's own ways through the problems of the suite `python -m bench --programs`: as it is, compiled, and more.
+
+A function without a way yet returns None, and says what belongs there. The suite then measures the best way that there
+is, and lists the missing one among the skipped.
+"""
+import math
+import random
+from functools import reduce
+from operator import add, mul
+from types import SimpleNamespace
+
+import numpy as np
+
+from bench import contenders, workloads
+from bench.peers import Trainer
+from bench.runner import Contender, own_copy, repeated, repeated_after
+
+__all__ = ["compiled_pendulums", "compiled_trainer", "lanes_of_names", "lanes_of_pendulums", "loop_of_names",
+           "loop_trainer", "names_trainer", "pendulums_one_by_one", "scalar_names", "scalars_contender",
+           "tensors_of_pendulums"]
+
+
+# ---- trainings of a workloads.Problem; as it is: peers.flatgrad_trainer ----
+
+def compiled_trainer(problem):
+    """One call of a compiled loss for each step, then backward and a step of the optimizer."""
+    import flatgrad
+    from flatgrad import losses, optim
+
+    X, y = workloads.flatgrad_samples(problem)
+    data_loss, decay, rates = getattr(losses, problem.loss), problem.decay, problem.rates
+
+    def new():
+        model = workloads.flatgrad_model(problem)
+        parameters = model.parameters()
+
+        @flatgrad.compile
+        def loss():
+            total = data_loss(model(X), y)
+            return total + decay * flatgrad.dot(parameters, parameters) if decay else total
+        loss()   # recorded
+        return loss, parameters, optim.SGD(parameters, lr=rates[0])
+
+    def run(state, steps):
+        loss, _, optimizer = state
+        found = []
+        for k in range(steps):
+            total = loss()
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.lr = rates[k]
+            optimizer.step()
+            found.append(total.data)
+        return found
+
+    return Trainer("compiled", new, run, lambda state: [p.data for p in state[1]])
+
+
+def loop_trainer(problem):
+    """The whole training in one call. There is none yet: a Trainer named "loop" belongs here, whose `run` gives all
+    steps to it."""
+    return None
+
+
+def scalars_contender(name, compiled, steps, checked):
+    """micrograd's demo with its scalar code, as it is or with its loss compiled; the optimizer is flatgrad's."""
+    import flatgrad
+    from flatgrad import optim
+    from flatgrad.nn import MLP
+
+    X, y = workloads.moons()
+    X, y = X.tolist(), y.tolist()
+
+    def new():
+        random.seed(1337)
+        model = MLP(2, [16, 16, 1])
+
+        def loss():
+            scores = list(map(model, X))
+            losses = [(1 + -yi * score).relu() for yi, score in zip(y, scores)]
+            return sum(losses) * (1.0 / len(losses)) + 1e-4 * sum(p * p for p in model.parameters())
+        if compiled:
+            loss = flatgrad.compile(loss)
+            loss()
+        return loss, model, optim.SGD(model.parameters(), lr=1.0)
+
+    def run(state, steps):
+        loss, _, optimizer = state
+        found = []
+        for k in range(steps):
+            total = loss()
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.lr = 1.0 - 0.9 * k / 100
+            optimizer.step()
+            found.append(total.data)
+        return found
+
+    def results():
+        state = new()
+        losses = run(state, checked)
+        return ({f"loss of step {k}": loss for k, loss in enumerate(losses)}
+                | {f"parameter {k}": p.data for k, p in enumerate(state[1].parameters())})
+    return Contender(name, repeated_after(new, lambda state: run(state, steps)), results, units=steps)
+
+
+# ---- the GPT ----
+
+def with_initial(model, problem):
+    """The model of examples/scalar_gpt.py with the parameters of a `workloads.Names`."""
+    for p, number in zip(model.parameters(), problem.initial):
+        p.data = number
+    return model
+
+
+def names_trainer(problem, name="flatgrad", compiled=False):
+    """examples/scalar_gpt.py; compiled: the loss of a batch is one call."""
+    import flatgrad
+
+    scalar_gpt = contenders.example("scalar_gpt")   # a copy of its own, for the reason given in `own_copy`
+    engine = scalar_gpt.load_engine("flatgrad")
+    batches, rates = problem.batches(len(problem.rates)).tolist(), problem.rates
+
+    def new():
+        model = with_initial(scalar_gpt.GPT(engine, 27, random.Random(0)), problem)
+
+        def loss(batch):
+            losses = [model.loss(tokens) for tokens in batch]
+            return losses[0] if len(losses) == 1 else sum(losses[1:], losses[0]) / len(losses)
+        if compiled:
+            loss = flatgrad.compile(loss)
+            loss(batches[0])
+        return loss, model, engine.Adam(model.parameters(), rates[0], scalar_gpt.BETAS, scalar_gpt.EPS)
+
+    def run(state, steps):
+        loss, _, optimizer = state
+        found = []
+        for k in range(steps):
+            total = loss(batches[k])
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.lr = rates[k]
+            optimizer.step()
+            found.append(total.data)
+            total = None   # the graph, before the next one
+        return found
+
+    return Trainer(name, own_copy(new), own_copy(run), lambda state: [p.data for p in state[1].parameters()])
+
+
+def lanes_of_names(problem):
+    """A batch in lanes: `flatgrad.vmap` of the loss of one document. There are no lanes yet: a Trainer named "lanes"
+    belongs here."""
+    return None
+
+
+def loop_of_names(problem):
+    """The whole training in one call. There is none yet: a Trainer named "loop" belongs here."""
+    return None
+
+
+def scalar_names(problem):
+    """The GPT in scalar operations alone, and a compiled function of a document: its loss, some 70,000 nodes."""
+    import flatgrad
+    from flatgrad import Value
+
+    def dot(a, b):
+        return reduce(add, map(mul, a, b))
+
+    def softmax(x):
+        powers = [xi.exp() for xi in x]
+        total = reduce(add, powers)
+        return [power / total for power in powers]
+    scalar_gpt = contenders.example("scalar_gpt")
+    engine = SimpleNamespace(Value=Value, dot=dot, matvec=lambda matrix, x: [dot(row, x) for row in matrix],
+                             softmax=softmax, take=flatgrad.take)
+    model = with_initial(scalar_gpt.GPT(engine, 27, random.Random(0)), problem)
+    return model, flatgrad.compile(model.loss)
+
+
+# ---- the pendulums ----
+
+def end_loss(task):
+    """The loss of one trajectory, or of all in Tensors, as a function of x, v, k, c and t."""
+    import flatgrad
+
+    def loss(x, v, *constants):
+        def body(state, _):
+            return task.step(*state, *constants, flatgrad.sin), None
+        (x, v), _ = flatgrad.scan(body, (x, v), length=task.steps)
+        return task.loss(x, v)
+    return loss
+
+
+def one_by_one(name, task, loss):
+    """A call of `loss` and a backward pass for each trajectory."""
+    from flatgrad import Value
+
+    columns = task.numbers.T.tolist()
+
+    def work():
+        losses, gradients = [], []
+        for x, v, *constants in columns:
+            constants = [Value(number) for number in constants]
+            total = loss(x, v, *constants)
+            total.backward()
+            losses.append(total.data)
+            gradients.append([c.grad for c in constants])
+        return losses, gradients
+
+    def results():
+        losses, gradients = work()
+        return task.results(losses, zip(*gradients))
+    return Contender(name, repeated(work), results, units=task.count)
+
+
+def pendulums_one_by_one(task):
+    """Values and Python's own loop, for each trajectory."""
+    def loss(x, v, *constants):
+        for _ in range(task.steps):
+            x, v = task.step(x, v, *constants, lambda x: x.sin() if hasattr(x, "sin") else math.sin(x))
+        return task.loss(x, v)
+    return one_by_one("flatgrad", task, loss)
+
+
+def compiled_pendulums(task):
+    """One trajectory compiled, with `flatgrad.scan`; a call and a backward pass for each."""
+    import flatgrad
+
+    return one_by_one("compiled", task, flatgrad.compile(end_loss(task)))
+
+
+def tensors_of_pendulums(task, name="tensors", compiled=False):
+    """All trajectories in Tensors, as in PyTorch."""
+    import flatgrad
+    from flatgrad import Tensor
+
+    loss = end_loss(task)
+
+    def total(*rows):
+        losses = loss(*rows)
+        return losses.sum(), losses
+    if compiled:
+        total = flatgrad.compile(total)
+    x, v = [Tensor(row, requires_grad=False) for row in task.numbers[:2]]
+
+    def work():
+        constants = [Tensor(row) for row in task.numbers[2:]]
+        result, losses = total(x, v, *constants)
+        result.backward()
+        return losses.data, [c.grad for c in constants]
+    return Contender(name, repeated(work), lambda: task.results(*map(np.array, work())), units=task.count)
+
+
+def lanes_of_pendulums(task):
+    """The trajectories in lanes: value and gradient of `flatgrad.vmap` of the compiled `end_loss`, with the scan as one
+    instruction. There are no lanes yet: a Contender named "lanes" belongs here."""
+    return None

@@ -1,0 +1,318 @@
+"""Random functions, compiled with and without each step of simplification, against themselves uncompiled.
+
+    python tests/fuzz_simplify.py --seconds 60 [--seed N] [--count N]
+
+A function is a list of steps: any row of ops.def, sums, dot products, layers of them over a batch, all of these also
+written as micrograd's code does; instructions of Tensors, calls of programs, constants, equal steps twice, and results
+that nobody reads. Steps whose numbers are outside of a domain or large are not taken. Each function is called with the
+numbers that it was recorded with, and with others; values and gradients, by all results and by one alone, are those of
+the function itself but for 1e-12 of the largest, and for as much as they change when the operands change by 1e-13 of
+themselves. Prints the seed of the function that fails. test_simplify.py runs some hundred.
+"""
+import argparse
+import itertools
+import math
+import random
+import sys
+import time
+
+import numpy as np
+
+import flatgrad
+from flatgrad import Tensor, Value, _core
+
+STEPS = ("shared", "dots", "layers", "together")
+SUBSETS = [subset for n in range(5) for subset in itertools.combinations(STEPS, n)]
+ROWS = [row for row in _core._operations()
+        if row["kind"] and row["id"] not in ("COPY", "POWI", "POWC", "BINARY_CROSS_ENTROPY")]
+LARGEST = 1e4   # of results and gradients, so that 1e-12 of it tells something
+
+
+class Unfit(Exception):
+    """A function whose numbers or gradients are no test."""
+
+
+def row_step(draw, n):
+    row = draw.choice(ROWS)
+    operands = [draw.randrange(n) for _ in range(row["arity"])]
+
+    def apply(values, tensors, row=row["id"], operands=operands):
+        values.append(_core._apply(row, *[values[k] for k in operands]))
+    return apply
+
+
+def power_step(draw, n):
+    a, k = draw.randrange(n), draw.choice([2, 3, -1, 0.5, 1, -2, 1.7])
+
+    def apply(values, tensors):
+        values.append(values[a] ** k)
+    return apply
+
+
+def constant_step(draw, n):
+    a, c, kind = draw.randrange(n), draw.choice([0.0, 1.0, -1.0, 2.0, 0.5, draw.uniform(-2, 2)]), draw.randrange(6)
+
+    def apply(values, tensors):
+        x = values[a]
+        values.append([x + c, c + x, x * c, c * x, x - c, x / (c or 1.0)][kind])
+    return apply
+
+
+def sum_step(draw, n):
+    """A sum as Python's sum() makes it, of Values and products."""
+    terms = [(draw.randrange(n), draw.randrange(n) if draw.random() < 0.6 else None)
+             for _ in range(draw.randrange(1, 12))]
+    start, activation = draw.choice([0, 0.0, 0.25, None]), draw.choice([None, "tanh", "relu", "sigmoid", "exp"])
+    bias = draw.randrange(n)
+
+    def apply(values, tensors):
+        parts = [values[a] if b is None else values[a] * values[b] for a, b in terms]
+        total = sum(parts, values[bias] if start is None else start) * 0.25
+        values.append(total if activation is None else getattr(total.tanh(), activation)())
+    return apply
+
+
+def layer_step(draw, n):
+    """A layer of micrograd's neurons over some samples: a list of dot products in plain Python, or nearly."""
+    k, width, batch = draw.randrange(1, 9), draw.randrange(1, 7), draw.randrange(1, 5)
+    rows = [[draw.randrange(n) for _ in range(k)] for _ in range(width)]
+    biases = [draw.randrange(n) for _ in range(width)] if draw.random() < 0.6 else None
+    samples = [[draw.randrange(n) for _ in range(k)] for _ in range(batch)]
+    activation, turned = draw.choice([None, "tanh", "relu", "sigmoid", "gelu"]), draw.random() < 0.3
+    first = draw.random() < 0.5
+
+    def apply(values, tensors):
+        for x in samples:
+            for j, w in enumerate(rows):
+                products = [values[b] * values[a] if turned else values[a] * values[b] for a, b in zip(w, x)]
+                start = values[biases[j]] if biases else 0
+                total = sum(products, start) if first or not biases else sum(products) + start
+                total = total * 0.125 if activation is None else getattr(total * 0.125, activation)()
+                values.append(total)
+    return apply
+
+
+def many_step(draw, n):
+    """An operation on many Values, one by one."""
+    operands = [(draw.randrange(n), draw.randrange(n)) for _ in range(draw.randrange(2, 40))]
+    if draw.random() < 0.5:
+        operands = [(a, operands[0][1]) for a, _ in operands]
+    kind = draw.choice(["tanh", "sin", "mul", "maximum", "sub", "exp"])
+
+    def apply(values, tensors):
+        for a, b in operands:
+            x, y = values[a], values[b]
+            values.append({"tanh": lambda: x.tanh(), "sin": lambda: x.sin(), "mul": lambda: x * y * 0.5,
+                           "maximum": lambda: flatgrad.maximum(x, y), "sub": lambda: x - y,
+                           "exp": lambda: (x.tanh()).exp()}[kind]())
+    return apply
+
+
+def again_step(draw, n):
+    """Twice the same expression, written twice."""
+    a, b = draw.randrange(n), draw.randrange(n)
+
+    def apply(values, tensors):
+        values.append((values[a] * values[b]).tanh() + values[a])
+        values.append((values[a] * values[b]).tanh() - values[b])
+    return apply
+
+
+def tensor_step(draw, n):
+    kind, a, b, c = draw.randrange(17), draw.randrange(n), draw.randrange(1 << 20), draw.randrange(1 << 20)
+    several = [draw.randrange(n) for _ in range(6)]
+
+    def apply(values, tensors):
+        s, t = tensors[b % len(tensors)], tensors[c % len(tensors)]
+        if kind == 0:
+            tensors.append((s * values[a]).tanh())
+        elif kind == 1:
+            tensors.append(flatgrad.stack([values[k] for k in several]).reshape(2, 3))
+        elif kind == 2:
+            tensors.append(((s @ t.T) @ s * 0.1).tanh())
+        elif kind == 3:
+            tensors.append(s.softmax() + t)
+        elif kind == 4:
+            values.append(s.sum() * 0.1)
+        elif kind == 5:
+            values.extend(s.sum(axis=1).tanh())
+        elif kind == 6:
+            values.append(s.mean(axis=0)[1] * t[1, 2])
+        elif kind == 7:
+            values.append(s.logsumexp())
+        elif kind == 8:
+            values.append(flatgrad.losses.cross_entropy(s, [0, 2]))
+        elif kind == 9:
+            tensors.append(s.detach() * t.tanh())
+        elif kind == 10:
+            values.append(values[a].detach() * s[0, 0].tanh())
+        elif kind == 11:
+            values.append(flatgrad.take(s[0], flatgrad.clip(_core._apply("FLOOR", values[a]), 0, 2)).tanh())
+        elif kind == 12:
+            tensors.append((s.T.tanh().T + t[0]).sigmoid())
+        elif kind == 13:
+            values.append(s.max() * 0.5)
+        elif kind == 14:
+            values.extend([x * values[a] for x in s[1]])
+        elif kind == 15:
+            tensors.append(s.log_softmax().tanh())
+        else:
+            y, u = INNER([values[a], s])
+            values.append(y)
+            tensors.append(u)
+    return apply
+
+
+def inner_program():
+    """A program that functions call: an instruction of its own."""
+    x, t = Value(0.5), Tensor([[1.0, 2.0, 3.0], [0.5, 0.25, 0.125]])
+    recording = _core._Recording([x, t])
+    with recording:
+        outputs = [(x * t[0, 1]).tanh(), (t * x).sigmoid()]
+    return recording.program(outputs)
+
+
+INNER = inner_program()
+KINDS = [row_step] * 4 + [power_step, constant_step, constant_step, sum_step, sum_step, layer_step, layer_step, many_step,
+                          again_step, tensor_step, tensor_step]
+
+
+class Function:
+    """A random function of some Values and a Tensor.
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    def __init__(self, seed):
+        draw = random.Random(seed)
+        self.numbers = [draw.uniform(-1.5, 1.5) for _ in range(draw.randrange(2, 6))]
+        self.matrix = np.array([[draw.uniform(-1, 1) for _ in range(3)] for _ in range(2)])
+        self.captured = [Value(draw.uniform(-1, 1)) for _ in range(draw.randrange(1, 12))]
+        self.tensor = Tensor([[draw.uniform(-1, 1) for _ in range(3)] for _ in range(2)])
+        self.constant = Tensor([[draw.uniform(-1, 1) for _ in range(3)] for _ in range(2)], requires_grad=False)
+        self.steps = []
+        values, tensors = self.begin([Value(x) for x in self.numbers], Tensor(self.matrix))
+        for _ in range(draw.randrange(2, 18)):
+            step = draw.choice(KINDS)(draw, len(values))
+            n, m = len(values), len(tensors)
+            try:
+                step(values, tensors)
+                new = [x.data for x in values[n:]] + [x for t in tensors[m:] for x in np.ravel(t.data)]
+                fits = all(math.isfinite(x) and abs(x) < LARGEST for x in new)
+            except (ValueError, ZeroDivisionError, OverflowError, IndexError):
+                fits = False
+            if fits:
+                self.steps.append(step)
+            else:
+                del values[n:], tensors[m:]
+        count = min(len(values), draw.randrange(1, 12))
+        self.results = draw.sample(range(len(values)), count) if draw.random() < 0.5 else range(len(values))[-count:]
+        self.result_tensors = draw.sample(range(len(tensors)), draw.randrange(min(len(tensors), 3)))
+        self.alone = draw.randrange(1 << 20)
+
+    def begin(self, xs, t):
+        return [*xs, *self.captured], [t, self.tensor, self.constant]
+
+    def __call__(self, xs, t):
+        values, tensors = self.begin(xs, t)
+        for step in self.steps:
+            step(values, tensors)
+        return [values[k] for k in self.results], [tensors[k] for k in self.result_tensors]
+
+    def numbers_of(self, f, numbers, matrix, alone=False):
+        """Results of f, and their gradients by all that f depends on: of a weighted sum of them, or of one alone."""
+        leaves = [Value(x) for x in numbers] + [Tensor(matrix)]
+        for leaf in (*self.captured, self.tensor):
+            leaf.grad = np.zeros(leaf.shape) if isinstance(leaf, Tensor) else 0.0
+        values, tensors = f(leaves[:-1], leaves[-1])
+        nodes = [*values, *(x for t in tensors for x in t.reshape(-1))]
+        total = nodes[self.alone % len(nodes)] if alone else sum((x * w for x, w in zip(nodes, WEIGHTS)), Value(0.0))
+        try:
+            total.backward()
+        except RuntimeError:   # it is a constant: gradients stay 0
+            pass
+        grads = [x for leaf in (*leaves, *self.captured, self.tensor) for x in np.ravel(leaf.grad)]
+        return np.array([x.data for x in nodes]), np.array(grads)
+
+
+WEIGHTS = [0.5 + (k * 0.618) % 1.0 for k in range(1000)]
+
+
+def tolerance(function, plain, numbers, matrix, alone, expected):
+    """How far results and gradients may be off."""
+    draw = random.Random(1)
+    found = [1e-12 * max(1.0, np.abs(x).max()) + np.zeros(len(x)) for x in expected]
+    for x in expected:
+        if not np.isfinite(x).all() or np.abs(x).max() > 1e3 * LARGEST:
+            raise Unfit
+    kept = [x.data for x in function.captured]
+    for _ in range(3):
+        for x, number in zip(function.captured, kept):
+            x.data = number * (1 + 1e-13 * draw.uniform(-1, 1))
+        try:
+            other = function.numbers_of(plain, [x * (1 + 1e-13 * draw.uniform(-1, 1)) for x in numbers],
+                                        matrix * (1 + 1e-13 * draw.uniform(-1, 1)), alone)
+        except (ValueError, ZeroDivisionError, OverflowError, IndexError):
+            raise Unfit from None
+        finally:
+            for x, number in zip(function.captured, kept):
+                x.data = number
+        for k in range(2):
+            found[k] += np.abs(other[k] - expected[k]) + 1e-3 * np.abs(other[k] - expected[k]).max()
+    return found
+
+
+def check(seed, subsets=SUBSETS, plain=None):
+    """Compare one function with its programs; `plain`: what is compared with in its place. How many comparisons."""
+    function = Function(seed)
+    draw = random.Random(seed + 1)
+    points = [(function.numbers, function.matrix)]
+    points.append(([x * draw.uniform(0.5, 1.2) for x in function.numbers], function.matrix * draw.uniform(0.5, 1.2)))
+    compared = 0
+    programs = {subset: flatgrad.compile(lambda xs, t: function(xs, t), simplify=set(subset)) for subset in subsets}
+    for numbers, matrix in points:
+        for alone in (False, True):
+            try:
+                expected = function.numbers_of(plain or function, numbers, matrix, alone)
+                allowed = tolerance(function, plain or function, numbers, matrix, alone, expected)
+            except (ValueError, ZeroDivisionError, OverflowError, IndexError, Unfit):
+                continue
+            for subset, program in programs.items():
+                try:
+                    found = function.numbers_of(program, numbers, matrix, alone)
+                except Exception as error:
+                    raise AssertionError(f"seed {seed}, simplify={set(subset) or False}") from error
+                for what, got, want, most in zip(("results", "gradients"), found, expected, allowed):
+                    wrong = ~(np.abs(got - want) <= most) if subset else got != want
+                    if wrong.any():
+                        k = int(np.argmax(wrong))
+                        raise AssertionError(
+                            f"seed {seed}, simplify={set(subset) or False}, {what}, {'one alone' if alone else 'all'}, "
+                            f"number {k} of {len(got)}: {got[k]!r} compiled, {want[k]!r} not, {most[k]:.2e} allowed\n"
+                            f"{program.explain()}")
+                compared += 1
+    return compared
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
+    parser.add_argument("--count", type=int, default=None, help="how many functions; then it takes as long as it takes")
+    parser.add_argument("--seed", type=int, default=0, help="the first function's seed (default 0)")
+    options = parser.parse_args()
+    end, seed, compared = time.monotonic() + options.seconds, options.seed, 0
+    while seed < options.seed + options.count if options.count is not None else time.monotonic() < end:
+        try:
+            compared += check(seed)
+        except BaseException:
+            print(f"fuzz_simplify: failed with --seed {seed}", file=sys.stderr)
+            raise
+        seed += 1
+    print(f"fuzz_simplify: {seed - options.seed} functions, {compared} comparisons passed, seeds {options.seed} to "
+          f"{seed - 1}, kernels {flatgrad.stats()['isa']}")
+
+
+if __name__ == "__main__":
+    main()
