@@ -33,7 +33,7 @@ typedef struct fg_program {
     fg_id *words;          /* [FG_MARKS_WORDS(body.n)] scratch for fg_sweep_reach() */
     uint64_t *masks;       /* [the same] */
 
-    fg_id *order;          /* [n_order] what a sweep from all results visits, in its order, found with the first of them */
+    fg_id *order;          /* [n_order] what a sweep from all results visits, in its order; found with the first */
     fg_id n_order;         /* 0 before, and FG_MAX_ID, without an array, if there is no such order */
 
     int status;            /* of the last run that failed, and the node where, and */
@@ -76,8 +76,8 @@ int fg_program_run(fg_program *p, int lenient);
  * FG_E_INTERRUPTED. Precondition: the result is no operand. */
 int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_order);
 
-/* The order of a sweep from so many nodes in p->outputs, in a new array, as fg_sweep_order() says; *order stays NULL and
- * the result is FG_MAX_ID if there is none, or no memory. */
+/* The order of a sweep from so many nodes in p->outputs, in a new array, as fg_sweep_order() says; *order stays NULL
+ * and the result is FG_MAX_ID if there is none, or no memory. */
 fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order);
 void fg_program_release_order(fg_program *p, fg_id *order, fg_id n_order);
 

@@ -375,7 +375,7 @@ fg_id fg_sweep_order(fg_tape *t, const fg_id *outputs, size_t count, fg_id *node
                     i += t->args[i].a;
                     whole = take_parts(t, i) && whole;
                 }
-                whole = whole && !(t->op[i] & FG_HOOK);
+                whole = whole && !(t->op[i] & FG_HOOK) && fg_tape_op(t, i) != FG_TAKE;
                 if (!whole || fg_op_is_leaf(fg_tape_op(t, i)))
                     continue; /* and if it is not, on to clear the marks that are left */
                 mark_operands(t, i, &t->marks, FG_VISITED);

@@ -44,8 +44,9 @@ fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which wh
                      int *hooked);
 
 /* The nodes that a sweep from these outputs visits, in its order, instructions in place of their parts; leaves are left
- * out. Returns how many; there is room for n. FG_MAX_ID: one of them has a hook, or an instruction is reached by some
- * of its parts alone, and the order is of no use. It is that of every later sweep until the tape changes. */
+ * out. Returns how many; there is room for n. FG_MAX_ID: one of them has a hook, an instruction is reached by some of
+ * its parts alone, or an FG_TAKE visits what numbers say, and there is no such order. Else it is that of every later
+ * sweep until the tape changes. */
 fg_id fg_sweep_order(fg_tape *t, const fg_id *outputs, size_t count, fg_id *nodes);
 
 /* What a sweep does with the nodes that fg_sweep_order() has found, once the outputs' gradients are set and those
