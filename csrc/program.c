@@ -102,6 +102,51 @@ static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 
 /* ---- reverse ---- */
 
+fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order)
+{
+    void *nodes = NULL;
+    fg_id found = FG_MAX_ID;
+    *order = NULL;
+    if (fg_mem_resize(&p->body.mem, &nodes, 0, p->body.n, sizeof **order) < 0)
+        return FG_MAX_ID;
+    if (count > 0)
+        found = fg_sweep_order(&p->body, p->outputs, count, nodes);
+    const fg_id kept = found == FG_MAX_ID ? 0 : found; /* to get smaller never fails */
+    (void)fg_mem_resize(&p->body.mem, &nodes, p->body.n, kept, sizeof **order);
+    *order = nodes;
+    return kept > 0 ? kept : FG_MAX_ID;
+}
+
+void fg_program_release_order(fg_program *p, fg_id *order, fg_id n_order)
+{
+    void *nodes = order;
+    if (order)
+        (void)fg_mem_resize(&p->body.mem, &nodes, n_order, 0, sizeof *order);
+}
+
+/* Visit the nodes of an order. FG_OK, or FG_E_INTERRUPTED. */
+static int sweep_ordered(fg_program *p, const fg_id *order, fg_id n_order)
+{
+    for (fg_id k = 0; k < n_order; k += CHUNK) {
+        size_t done = 0;
+        if (k > 0 && wants_stop(&p->body))
+            return FG_E_INTERRUPTED;
+        if (fg_sweep_ordered(&p->body, order + k, n_order - k < CHUNK ? n_order - k : CHUNK, &done) != FG_OK)
+            return FG_E_INTERRUPTED;
+    }
+    return FG_OK;
+}
+
+/* The order of a sweep from all results, if these are what p->outputs has, and if there is one. */
+static const fg_id *order_of(fg_program *p, fg_id count)
+{
+    if (count < p->callee.n_results)
+        return NULL;
+    if (p->n_order == 0)
+        p->n_order = fg_program_order(p, count, &p->order);
+    return p->order;
+}
+
 /* A sweep over the body from the nodes in p->outputs, whose gradients are `seeds`. FG_OK, or FG_E_INTERRUPTED. */
 static int sweep(fg_program *p, fg_id count, const double *const *seeds)
 {
@@ -109,6 +154,15 @@ static int sweep(fg_program *p, fg_id count, const double *const *seeds)
     const fg_id first = p->area + 1;
     fg_id highest = 0;
     memset(t->grad + first, 0, (t->n - first) * sizeof *t->grad);
+    const fg_id *const order = order_of(p, count);
+    if (order) {
+        for (fg_id k = 0; k < count; k++)
+            if (p->outputs[k] > p->area)
+                t->grad[p->outputs[k]] = -0.0; /* plus any seed, that seed */
+        for (fg_id k = 0; k < count; k++)
+            t->grad[p->outputs[k]] += *seeds[k];
+        return sweep_ordered(p, order, p->n_order);
+    }
     for (fg_id k = 0; k < count; k++)
         highest = p->outputs[k] > highest ? p->outputs[k] : highest;
     fg_sweep *const s = fg_tape_sweep_begin(t, highest + 1);
@@ -126,6 +180,19 @@ static int sweep(fg_program *p, fg_id count, const double *const *seeds)
             return FG_E_INTERRUPTED;
         }
     return FG_OK;
+}
+
+int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_order)
+{
+    static const double one = 1.0;
+    const double *const seed = &one;
+    fg_tape *const t = &p->body;
+    p->outputs[0] = p->results[result];
+    if (!order)
+        return sweep(p, 1, &seed);
+    memset(t->grad + p->area + 1, 0, (t->n - p->area - 1) * sizeof *t->grad);
+    t->grad[p->outputs[0]] = 1.0;
+    return sweep_ordered(p, order, n_order);
 }
 
 /* The nodes of the results that have a bit in `reached`, or of all, into p->outputs, and where their gradients are; how

@@ -33,6 +33,9 @@ typedef struct fg_program {
     fg_id *words;          /* [FG_MARKS_WORDS(body.n)] scratch for fg_sweep_reach() */
     uint64_t *masks;       /* [the same] */
 
+    fg_id *order;          /* [n_order] what a sweep from all results visits, in its order; found with the first */
+    fg_id n_order;         /* 0 before, and FG_MAX_ID, without an array, if there is no such order */
+
     int status;            /* of the last run that failed, and the node where, and */
     fg_id at, element;     /* for FG_MAP the result, counted row by row */
 } fg_program;
@@ -73,6 +76,16 @@ int fg_program_copy(const fg_program *p, int64_t *fail_after, fg_program **made)
 /* Compute the nodes of the body from i to before `end`; *next: the one after the last. What fg_callee_steps.forward
  * returns. Precondition: neither is among the results of an instruction. */
 int fg_program_run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id end, fg_id *next);
+
+/* For training.c, where the operands are in the body already: from one result, whose gradient begins at 1, the gradients
+ * of operands, which are added to those that they have. order: of a sweep from there, or NULL. FG_OK or
+ * FG_E_INTERRUPTED. Precondition: the result is no operand. */
+int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_order);
+
+/* The order of a sweep from so many nodes in p->outputs, in a new array, as fg_sweep_order() says; *order stays NULL
+ * and the result is FG_MAX_ID if there is none, or no memory. */
+fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order);
+void fg_program_release_order(fg_program *p, fg_id *order, fg_id n_order);
 
 /* Free a program that nobody holds. */
 void fg_program_free(fg_program *p);

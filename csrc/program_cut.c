@@ -525,6 +525,7 @@ void fg_program_free(fg_program *p)
     release(mem, &p->reached, words, sizeof *p->reached);
     release(mem, &p->outputs, p->callee.n_results, sizeof *p->outputs);
     release(mem, &p->seeds, p->callee.n_results, sizeof *p->seeds);
+    fg_program_release_order(p, p->order, p->n_order);
     release(mem, &p->words, all, sizeof *p->words);
     release(mem, &p->masks, all, sizeof *p->masks);
     if (p->body.capacity > 0)

@@ -339,3 +339,67 @@ fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which wh
     }
     return found;
 }
+
+/* Take the marks of all parts of instruction `block` away; returns whether all were there. */
+static int take_parts(fg_tape *t, fg_id block)
+{
+    const fg_id first = block - t->args[block].b;
+    int all = 1;
+    for (fg_id w = first >> 6; w <= (block - 1) >> 6; w++) {
+        const uint64_t mask = fg_marks_mask(w, first, block);
+        all = all && (t->marks.word[w] & mask) == mask;
+        t->marks.word[w] &= ~mask;
+    }
+    return all;
+}
+
+fg_id fg_sweep_order(fg_tape *t, const fg_id *outputs, size_t count, fg_id *nodes)
+{
+    fg_id found = 0, highest = 0;
+    int whole = 1;
+    for (size_t k = 0; k < count; k++)
+        highest = outputs[k] > highest ? outputs[k] : highest;
+    t->marks.lowest = t->marks.highest = highest >> 12;
+    for (size_t k = 0; k < count; k++)
+        fg_marks_add(&t->marks, outputs[k]);
+    for (fg_id s = highest >> 12;; s--) {
+        while (t->marks.summary[s]) {
+            const unsigned top = fg_bits_top(t->marks.summary[s]);
+            const fg_id w = (s << 6) + top;
+            while (t->marks.word[w]) {
+                const unsigned bit = fg_bits_top(t->marks.word[w]);
+                fg_id i = (w << 6) + bit;
+                t->marks.word[w] ^= (uint64_t)1 << bit;
+                if (fg_tape_op(t, i) == FG_PART) {
+                    t->marks.word[w] |= (uint64_t)1 << bit;
+                    i += t->args[i].a;
+                    whole = take_parts(t, i) && whole;
+                }
+                whole = whole && !(t->op[i] & FG_HOOK) && fg_tape_op(t, i) != FG_TAKE;
+                if (!whole || fg_op_is_leaf(fg_tape_op(t, i)))
+                    continue; /* and if it is not, on to clear the marks that are left */
+                mark_operands(t, i, &t->marks, FG_VISITED);
+                nodes[found++] = i;
+            }
+            t->marks.summary[s] &= ~((uint64_t)1 << top);
+        }
+        if (s == t->marks.lowest)
+            break;
+    }
+    return whole ? found : FG_MAX_ID;
+}
+
+int fg_sweep_ordered(fg_tape *t, const fg_id *nodes, fg_id count, size_t *done)
+{
+    for (fg_id k = 0; k < count; k++) {
+        const fg_id i = nodes[k];
+        if (FG_UNLIKELY(fg_op_is_block(t->op[i]))) {
+            const int status = fg_block_apply(t, i, 0, done);
+            if (status != FG_OK)
+                return status;
+            continue;
+        }
+        apply(t, i);
+    }
+    return FG_OK;
+}

@@ -43,4 +43,14 @@ void fg_sweep_cancel(fg_tape *t, fg_sweep *s);
 fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which which, fg_id *words, uint64_t *masks,
                      int *hooked);
 
+/* The nodes that a sweep from these outputs visits, in its order, instructions in place of their parts; leaves are left
+ * out. Returns how many; there is room for n. FG_MAX_ID: one of them has a hook, an instruction is reached by some of
+ * its parts alone, or an FG_TAKE visits what numbers say, and there is no such order. Else it is that of every later
+ * sweep until the tape changes. */
+fg_id fg_sweep_order(fg_tape *t, const fg_id *outputs, size_t count, fg_id *nodes);
+
+/* What a sweep does with the nodes that fg_sweep_order() has found, once the outputs' gradients are set and those
+ * of all other nodes are 0, leaves' apart. FG_OK; or FG_E_INTERRUPTED, and then nothing can go on from there. */
+int fg_sweep_ordered(fg_tape *t, const fg_id *nodes, fg_id count, size_t *done);
+
 #endif

@@ -87,6 +87,19 @@ scanned_program = step_program.scanned(3, 1, 1)
 scan_body = scanned_program.__reduce__()[1][0]
 saved_scan = scan_body.__reduce__()
 called = program([c])[0]
+pair_of = Tensor([0.0, 0.0], requires_grad=False)
+recorded_loss = _core._Recording([pair_of])
+with recorded_loss:
+    loss_of_two = [((pair_of - a) ** 2).mean()]
+loss_program = recorded_loss.program(loss_of_two)
+learned = _core.Parameters([a, c])
+learned.sgd({}, None, 0.0, 0.0, 0.0, False, False)
+column = np.array([[0.5], [0.25], [0.75], [1.0]])
+loop_of = [loss_program], [2], 4, [learned], [column], [[0]], [[]]
+wrong_loop_of = [program], [3], 4, [learned], [column], [[0]], [[]]
+no_loop_of = [], [], 4, [], [], [], []
+loop, backwards, rates = _core._Loop(*loop_of), np.array([3, 2, 1, 0]), [0.0]
+loop_losses = np.zeros(4)
 saved_program = program.__reduce__()
 body = saved_program[1][0]
 saved_body = body.__reduce__()
@@ -264,6 +277,11 @@ CASES = {
     "_Program.__call__ of a batch, backward": "batch([array[0]])[0].sum().backward()",
     "_Program.__call__ of a batch, part": "batch([array[0]])[0][1]._local_grads",
     "_Lanes.__reduce__": "lanes.__reduce__()", "_restore_lanes": "saved_lanes[0](*saved_lanes[1])",
+    "_Store": "_core._Store()", "_Loop": "_core._Loop(*loop_of)",
+    "_Loop of nonsense": "raises(_core._Loop, *wrong_loop_of)", "_Loop.__init__": "raises(loop.__init__, *no_loop_of)",
+    "_Loop.run": "loop.run(4, rates, None, loop_losses)", "_Loop.done": "loop.done",
+    "_Loop.run at first": "_core._Loop(*loop_of).run(2, rates, None, loop_losses)",
+    "_Loop.run order": "loop.run(2, rates, backwards, loop_losses)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
     "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
     "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",

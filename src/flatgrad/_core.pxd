@@ -349,6 +349,62 @@ cdef extern from "lanes.h" nogil:
     size_t fg_lanes_width(const fg_lanes *l)
 
 
+cdef extern from "training.h" nogil:
+    ctypedef struct fg_learner:
+        size_t at, count
+        int rule
+        fg_rule how
+        double lr, lr_decay
+        uint64_t steps
+        double *state[3]
+
+    ctypedef struct fg_kept:
+        size_t at
+        fg_id slot, count, learner
+        int frozen
+
+    ctypedef struct fg_lesson:
+        fg_program *program
+        fg_id rows
+        fg_kept *kept
+        size_t n_kept
+        fg_id *slots
+        fg_id *labels
+
+    ctypedef struct fg_column:
+        const double *from_ "from"
+        size_t width
+
+    ctypedef struct fg_loop:
+        fg_lesson lessons[2]
+        int n_lessons
+        fg_learner *learners
+        fg_id n_learners
+        double *data
+        double *grad
+        size_t count
+        fg_column *columns
+        fg_id n_columns
+        const int64_t *label
+        const int64_t *order
+        size_t n_samples
+        int picky
+        int at, filled
+        size_t begin, epoch, done
+        double *losses
+        double *kept
+        size_t kept_width
+
+    enum:
+        FG_LOOP_DIVERGED
+
+    int fg_loop_run(fg_loop *l, size_t steps, int *at)
+    void fg_loop_settle(fg_loop *l)
+    void fg_loop_prepare(fg_loop *l)
+    void fg_loop_free(fg_loop *l)
+    fg_id *fg_loop_labels(fg_program *p, fg_id rows, size_t *classes)
+
+
 cdef extern from "cpu.h" nogil:
     const fg_kernels *fg_cpu_kernels(const char *isa)
     const char *fg_cpu_level(size_t i)

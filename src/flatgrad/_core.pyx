@@ -16,15 +16,17 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 from cpython.weakref cimport PyWeakref_NewRef
-from libc.math cimport INFINITY, fabs, isfinite, isnan, sqrt
+from libc.math cimport INFINITY, fabs, isfinite, isnan, pow, sqrt
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
+import bisect
 import copyreg
 import gc
 import operator
 import os
 import sys
+import time
 from contextvars import ContextVar
 from time import perf_counter
 
@@ -84,5 +86,7 @@ include "border/derivatives.pxi"
 include "border/passes.pxi"
 include "border/programs.pxi"
 include "border/recordings.pxi"
+include "border/stores.pxi"
+include "border/training.pxi"
 include "border/publish.pxi"
 include "border/inside.pxi"

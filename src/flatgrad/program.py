@@ -16,6 +16,7 @@ import numpy as np
 from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places, _Recording,
                             derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
+from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
 from flatgrad.structures import leaves_of, like
 
@@ -207,6 +208,83 @@ class Compiled:
             key.append(static_part(name, kwargs[name]) if name in self._names
                        else structure(name, kwargs[name], leaves))
         return tuple(key)
+
+    def minimize(self, optimizer, *args, steps=1000, batch_size=None, shuffle=True, seed=None, every=1, callback=None):
+        """Take steps of an optimizer that make this loss smaller, all of them in compiled code.
+
+        A step computes the loss, sets the gradients of the optimizer's parameters to 0, computes them by a backward
+        pass, and updates the parameters.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            One of `flatgrad.optim`. Its parameters are captured by the function, or among its arguments.
+        *args
+            The arguments of the function. It returns the loss, a Value.
+        steps : int, optional
+            The number of steps.
+        batch_size : int, optional
+            The number of samples for each step: arguments that are arrays, lists or tuples, and as long as the first
+            of these, are cut into batches, the last of which may be smaller. None: all arguments are the same at
+            each step.
+        shuffle : bool, optional
+            Whether the batches are drawn anew each time that all samples have been used.
+        seed : int, optional
+            The seed of that. None: one from the system.
+        every : int, optional
+            The number of steps from one call of `callback` to the next.
+        callback : callable, optional
+            ``callback(step, loss)``, with the number of steps so far and the loss of the last one. True as its result
+            ends the training.
+
+        Returns
+        -------
+        ndarray of float64, shape (steps,)
+            The loss before each step. A loss of nan or inf ends nothing.
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentError, ShapeError
+            If an argument is not as described.
+
+        Notes
+        -----
+        The losses are those of a loop in Python over calls of this function, bit for bit. Ctrl-C raises a
+        KeyboardInterrupt after a whole step. Parameters have their new numbers in callbacks and at the end; other
+        threads run in the meantime and see earlier ones.
+
+        Examples
+        --------
+        >>> import flatgrad
+        >>> from flatgrad import Value, optim
+        >>> w = Value(3.0)
+        >>> @flatgrad.compile
+        ... def loss(x, y):
+        ...     return (w * x - y) ** 2
+        >>> losses = loss.minimize(optim.SGD([w], lr=0.1), 1.0, 2.0, steps=100)
+        >>> losses[0].item(), round(w.data, 6)
+        (1.0, 2.0)
+        """
+        flag("minimize: shuffle", shuffle)
+
+        def record(given):
+            static = [self._is_static(k, len(args)) for k in range(len(args))]
+            program = Program(self.fn, given, {}, static, self._names, self.simplify)
+            if program.core is None or type(program.template) is not Hole:
+                raise ArgumentError(f"minimize: expected a function that returns a Value, the loss; "
+                                    f"{name_of(self.fn)} does not")
+            if program.buffers:
+                raise ArgumentError(f"minimize: {name_of(self.fn)} reads {program.buffers[0][1]!r} of a module, which "
+                                    "may be another at each step; call the function in a loop")
+            return program.core
+
+        def leaves(name, x):
+            found = []
+            if not (name.startswith("argument ") and self._is_static(int(name[9:]), len(args))):
+                structure(name, x, found)
+            return found
+
+        return minimize(record, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback)
 
     def cache_info(self):
         """How often it was replayed (hits) and recorded (misses), and how many programs it keeps.

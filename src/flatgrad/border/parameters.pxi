@@ -271,7 +271,7 @@ cdef class Parameters:
         cdef double t = <double>(self.steps + 1)
         self.how.lr = lr / (1.0 + self.steps * self.lr_decay)
         if self.rule == FG_ADAM:
-            self.how.correction1, self.how.correction2 = 1.0 - self.how.beta1**t, 1.0 - self.how.beta2**t
+            self.how.correction1, self.how.correction2 = 1.0 - pow(self.how.beta1, t), 1.0 - pow(self.how.beta2, t)
         if self.rule == FG_ADAM or self.rule == FG_ADAGRAD:
             self.name, self.number = "step", self.steps + 1
         return 0

@@ -64,6 +64,15 @@ class History(dict):
             self[name].append(number)
         self.epochs.append(epoch)
 
+    def _extend(self, epochs, columns):
+        """Add the numbers of several epochs, a list for each name."""
+        for name in columns:
+            if name not in self:
+                self[name] = [math.nan] * len(self.epochs)
+        for name in self:
+            self[name] += columns.get(name) or [math.nan] * len(epochs)
+        self.epochs += epochs
+
     def to_dict(self):
         """The epochs, as ``'epoch'``, and the numbers, in new lists.
 

@@ -18,6 +18,7 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, Diverge
 from flatgrad.nn.module import Module
 from flatgrad.train.callbacks import Callbacks, checked, checked_states, epoch_number
 from flatgrad.train.checkpoint import load_tree, save_tree, size_of
+from flatgrad.train.compiled import CompiledSteps, NotCompiled, reason_of
 from flatgrad.train.history import History
 from flatgrad.train.metrics import accuracy, column, metrics_by_name
 from flatgrad.train.progress import Interrupts, progress_of
@@ -25,6 +26,9 @@ from flatgrad.train.samples import Task, array_of, constant
 
 __all__ = ["Trainer"]
 
+PAUSE = 0.05   # seconds, between two looks at progress while compiled code takes steps
+FEW_STEPS = 4   # fewer are not worth a recording, ...
+FEW_PARAMETERS = 10   # ... nor are fewer than one for so many parameters
 CHUNK = 4096   # rows for one call of the model outside of training
 RESERVED = ("loss", "learning_rate", "time", "epoch", "epochs", *(name for name in dir(History) if name[0] != "_"))
 
@@ -63,6 +67,8 @@ class Trainer:
         The seed of the order of samples; None before the first `fit`.
     stopped : str or None
         The reason why the last `fit` has ended before its number of epochs.
+    engine : str or None
+        How the last `fit` has taken its steps: ``'compiled'``, or ``'python: '`` and the reason. None before the first.
 
     Raises
     ------
@@ -115,6 +121,7 @@ class Trainer:
         self.epoch = 0
         self.seed = None
         self.stopped = None
+        self.engine = None
         self.log_names = ()        # of the numbers that each epoch of the current fit adds to the history
         self._task = Task(model, loss)
         self._callbacks = Callbacks(())
@@ -122,7 +129,8 @@ class Trainer:
 
     # ---- training ----
 
-    def fit(self, X, y, epochs, batch_size=None, shuffle=True, seed=None, validation=None, callbacks=(), progress=True):
+    def fit(self, X, y, epochs, batch_size=None, shuffle=True, seed=None, validation=None, callbacks=(), progress=True,
+            engine="auto"):
         """Train for further epochs.
 
         Parameters
@@ -148,6 +156,13 @@ class Trainer:
             `EarlyStopping`, `Checkpoint`, functions ``(trainer, epoch, logs)``, or objects as in `Callback`.
         progress : bool, optional
             Whether to show progress on stderr: a bar if tqdm is installed, otherwise a line every few seconds.
+        engine : {'auto', 'compiled', 'python'}, optional
+            Whether compiled code takes the steps, many at a time, or a loop in Python. The numbers are the same bit for
+            bit. 'auto': compiled code if the code of model, loss and penalty does the same at each step, as far as it
+            can be seen, and nothing has to run in Python between two steps. 'compiled': an error if that is not
+            possible; the code of model, loss and penalty is not looked at, and the caller sees to it that the code
+            depends on nothing that changes but parameters, samples and targets. The attribute `engine` says which way
+            was taken, and why.
 
         Returns
         -------
@@ -174,6 +189,7 @@ class Trainer:
         batch_size = None if batch_size is None else whole("batch_size", batch_size, 1)
         flag("shuffle", shuffle)
         flag("progress", progress)
+        one_of("engine", engine, ("auto", "compiled", "python"))
         seed = self.seed if seed is None else whole("seed", seed)
         if seed is None:
             seed = np.random.SeedSequence().entropy
@@ -196,7 +212,8 @@ class Trainer:
             if callbacks.on_fit_begin:   # a callback may have changed the model
                 modes = Modes(self.model)
             with recording(), modes, Interrupts() as interrupts:
-                for logs in self._epochs(epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts):
+                for logs in self._epochs(epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts,
+                                         engine):
                     if bar is not None and time.perf_counter() >= bar.due:
                         bar.epoch(self.epoch - first, logs)
                     for end in callbacks.on_epoch_end:
@@ -223,7 +240,7 @@ class Trainer:
         """
         self.stopped = str(reason)
 
-    def _epochs(self, epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts):
+    def _epochs(self, epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts, engine):
         """The loop: train for an epoch, add its numbers to the history, and yield them."""
         model, task, loss, penalty = self.model, self._task, self.loss, self.penalty
         zero_grad, step = self.optimizer.zero_grad, self.optimizer.step
@@ -242,6 +259,11 @@ class Trainer:
         clock, isfinite = time.perf_counter, math.isfinite
         modes.set(True)
         seed = self.seed   # a callback may load another seed
+        steps = self._compiled(engine, epochs, X, y, size, shuffle)
+        if steps is not None and not (shuffle or measured or validation or self.scheduler is not None or epoch_begins
+                                      or self._callbacks.on_epoch_end):
+            yield from self._epochs_alone(steps, epochs, bar, interrupts)
+            return
 
         for epoch in range(self.epoch + 1, self.epoch + 1 + epochs):
             began = clock()
@@ -256,7 +278,14 @@ class Trainer:
             rate = self._learning_rate()
             mean = 0.0
             predictions = []
-            for batch, (part, share) in enumerate(batches, 1):
+            if steps is not None and not steps.is_current():
+                steps = self._compiled(engine, epochs, X, y, size, shuffle)
+            if steps is not None:
+                mean = self._compiled_epoch(steps, epoch, order if shuffle else None, [share for _, share in batches],
+                                            by_batch, bar, interrupts)
+                if measured:
+                    predictions.append(steps.predictions())
+            for batch, (part, share) in enumerate(batches, 1) if steps is None else ():
                 inputs, targets = task.batch(X.take(part[0], axis=0), y.take(part[0], axis=0)) if shuffle else part
                 prediction = model(inputs)
                 result = loss(prediction, targets)
@@ -302,6 +331,100 @@ class Trainer:
             if interrupts.pending:
                 raise KeyboardInterrupt
             yield logs
+
+    def _compiled(self, engine, epochs, X, y, size, shuffle):
+        """The steps as compiled code takes them, or None; `engine` says so, and why."""
+        if engine == "python":
+            reason = "engine='python'"
+        else:
+            reason = reason_of(self, self._callbacks)
+            if reason is None and engine == "auto":   # a recording has to pay
+                few = max(FEW_STEPS, sum(one.count for one in self.optimizer._parameters) // FEW_PARAMETERS)
+                if epochs * -(-len(X) // size) < few:
+                    reason = f"fewer than {few} steps"
+        if reason is None:
+            try:
+                steps = CompiledSteps(self, X, y, size, shuffle, engine == "compiled")
+            except NotCompiled as error:
+                reason = str(error)
+            else:
+                self.engine = "compiled"
+                return steps
+        if engine == "compiled":
+            raise ArgumentError(f"engine: expected 'auto' or 'python', because {reason}, got 'compiled'")
+        self.engine = f"python: {reason}"
+        return None
+
+    def _compiled_epoch(self, steps, epoch, order, shares, by_batch, bar, interrupts):
+        """Take the steps of one epoch, and return its mean loss."""
+        numbers, done = steps.losses, 0
+        while done < len(shares):
+            if by_batch:
+                interrupts.held = True
+                count, diverged = steps.run(1, order, numbers[done:])
+                if diverged is None:
+                    self.scheduler.step()
+                interrupts.held = False
+                if interrupts.pending:
+                    raise KeyboardInterrupt
+            else:
+                count, diverged = steps.run(len(shares) - done, order, numbers[done:], PAUSE)
+            done += count
+            if diverged is not None:
+                raise self._diverged(diverged, epoch, done + 1, len(shares))
+            if bar is not None and done < len(shares) and time.perf_counter() >= bar.due:
+                bar.batch(done, len(shares))
+        mean = 0.0
+        for number, share in zip(numbers.tolist(), shares):
+            mean += number * share
+        return mean
+
+    def _epochs_alone(self, steps, epochs, bar, interrupts):
+        """Epochs between which nothing has to be done in Python: many at a time, and yield the numbers of the last."""
+        clock, rate = time.perf_counter, self._learning_rate()
+        shares = [share for _, share in cut((), steps.size, steps.n_samples)]
+        n_batches, count, last = len(shares), 1, self.epoch + epochs
+        while self.epoch < last:
+            count = min(count, last - self.epoch)
+            numbers = np.empty(count * n_batches)
+            began, done, diverged = clock(), 0, None
+            try:
+                while done < len(numbers) and diverged is None:
+                    try:
+                        steps.run(len(numbers) - done, None, numbers[done:], PAUSE)
+                    finally:
+                        done += steps.done
+                    diverged = steps.diverged
+                    if bar is not None and n_batches > 1 and done < len(numbers) and clock() >= bar.due:
+                        bar.batch(done % n_batches, n_batches)
+            finally:
+                elapsed = clock() - began
+                interrupts.held = True
+                logs = self._note_epochs(numbers[:done // n_batches * n_batches].reshape(-1, n_batches), shares, rate,
+                                         elapsed)
+                interrupts.held = False
+            if diverged is not None:
+                raise self._diverged(diverged, self.epoch + 1, done % n_batches + 1, n_batches)
+            if interrupts.pending:
+                raise KeyboardInterrupt
+            if elapsed < PAUSE / 2:
+                count *= 2
+            elif elapsed > PAUSE:
+                count = -(-count // 2)
+            yield logs
+
+    def _note_epochs(self, numbers, shares, rate, elapsed):
+        """Add whole epochs, a row of losses for each, to the history; the numbers of the last."""
+        if len(numbers) == 0:
+            return {}
+        mean = np.zeros(len(numbers))
+        for k, share in enumerate(shares):   # in the order in which they came
+            mean += numbers[:, k] * share
+        logs = {"loss": mean.tolist(), "learning_rate": [rate] * len(mean),
+                "time": [elapsed / len(mean)] * len(mean)}
+        self.history._extend(range(self.epoch + 1, self.epoch + 1 + len(mean)), logs)
+        self.epoch += len(mean)
+        return {name: column[-1] for name, column in logs.items()}
 
     def _validation(self, validation, X, y, shape, shuffle, seed):
         """(X, y) for training, and (X, y) for validation or (None, None)."""

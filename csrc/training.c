@@ -1,0 +1,203 @@
+/* training.c: see training.h. */
+#include "training.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- between the store and a program ---- */
+
+void fg_loop_settle(fg_loop *l)
+{
+    if (l->at < 0)
+        return;
+    const fg_lesson *const s = &l->lessons[l->at];
+    for (size_t k = 0; k < s->n_kept; k++) {
+        const fg_kept *const e = &s->kept[k];
+        if (e->slot == 0)
+            continue;
+        memcpy(l->data + e->at, s->program->body.data + e->slot, e->count * sizeof(double));
+        memcpy(l->grad + e->at, s->program->body.grad + e->slot, e->count * sizeof(double));
+    }
+    l->at = -1;
+    l->filled = 0;
+}
+
+/* All numbers into the area of a lesson's program. */
+static void enter(fg_loop *l, int which)
+{
+    const fg_lesson *const s = &l->lessons[which];
+    fg_tape *const body = &s->program->body;
+    fg_loop_settle(l);
+    memset(body->op + 1, FG_FROZEN, s->program->area); /* of the columns */
+    for (size_t k = 0; k < s->n_kept; k++) {
+        const fg_kept *const e = &s->kept[k];
+        if (e->slot == 0)
+            continue;
+        memcpy(body->data + e->slot, l->data + e->at, e->count * sizeof(double));
+        memcpy(body->grad + e->slot, l->grad + e->at, e->count * sizeof(double));
+        memset(body->op + e->slot, e->frozen ? FG_FROZEN : FG_LEAF, e->count);
+    }
+    l->at = which;
+}
+
+/* ---- one step ---- */
+
+/* The samples of a batch into the area. */
+static void fill(fg_loop *l, const fg_lesson *s)
+{
+    double *const data = s->program->body.data;
+    const int64_t *const order = l->order ? l->order + l->epoch * l->n_samples + l->begin : NULL;
+    for (fg_id c = 0; c < l->n_columns; c++) {
+        const size_t width = l->columns[c].width;
+        const double *const from = l->columns[c].from;
+        double *const to = data + s->slots[c];
+        if (!order) {
+            memcpy(to, from + l->begin * width, s->rows * width * sizeof *to);
+            continue;
+        }
+        for (fg_id i = 0; i < s->rows; i++)
+            memcpy(to + i * width, from + (size_t)order[i] * width, width * sizeof *to);
+    }
+    for (fg_id i = 0; s->labels && i < s->rows; i++)
+        s->labels[i] = (fg_id)l->label[order ? (size_t)order[i] : l->begin + i];
+}
+
+/* The gradients of what is updated begin at 0; those of others go into the store, in case of an interruption. */
+static void clear(fg_loop *l, const fg_lesson *s)
+{
+    double *const grad = s->program->body.grad;
+    for (size_t k = 0; k < s->n_kept; k++) {
+        const fg_kept *const e = &s->kept[k];
+        if (e->slot == 0)
+            continue;
+        if (e->learner == FG_MAX_ID)
+            memcpy(l->grad + e->at, grad + e->slot, e->count * sizeof *grad);
+        else
+            memset(grad + e->slot, 0, e->count * sizeof *grad);
+    }
+}
+
+/* After an interruption: the gradients of others as they were before. */
+static void restore(fg_loop *l, const fg_lesson *s)
+{
+    for (size_t k = 0; k < s->n_kept; k++) {
+        const fg_kept *const e = &s->kept[k];
+        if (e->slot > 0 && e->learner == FG_MAX_ID)
+            memcpy(s->program->body.grad + e->slot, l->grad + e->at, e->count * sizeof(double));
+    }
+}
+
+/* As Parameters.step has it, in src/flatgrad/border/parameters.pxi. */
+static void update(fg_loop *l, const fg_lesson *s)
+{
+    const fg_tape *const body = &s->program->body;
+    for (fg_id k = 0; k < l->n_learners; k++) {
+        fg_learner *const e = &l->learners[k];
+        const double t = (double)(e->steps + 1);
+        e->how.lr = e->lr / (1.0 + (double)e->steps * e->lr_decay);
+        if (e->rule == FG_ADAM) {
+            e->how.correction1 = 1.0 - pow(e->how.beta1, t);
+            e->how.correction2 = 1.0 - pow(e->how.beta2, t);
+        }
+    }
+    for (size_t k = 0; k < s->n_kept; k++) {
+        const fg_kept *const e = &s->kept[k];
+        if (e->learner == FG_MAX_ID || e->frozen)
+            continue;
+        fg_learner *const of = &l->learners[e->learner];
+        double *state[3];
+        for (int j = 0; j < 3; j++)
+            state[j] = of->state[j] ? of->state[j] + (e->at - of->at) : NULL;
+        if (of->rule != FG_NO_RULE)
+            body->kernels->update[of->rule](e->count, e->slot ? body->data + e->slot : l->data + e->at,
+                                            e->slot ? body->grad + e->slot : l->grad + e->at, state, &of->how);
+    }
+    for (fg_id k = 0; k < l->n_learners; k++) {
+        l->learners[k].how.first = 0;
+        l->learners[k].steps++;
+    }
+}
+
+static int step(fg_loop *l, int which)
+{
+    const fg_lesson *const s = &l->lessons[which];
+    fg_program *const p = s->program;
+    if (l->at != which)
+        enter(l, which);
+    if (!l->filled)
+        fill(l, s);
+    l->filled = l->n_samples == s->rows && !l->order;
+    int status = fg_program_run(p, 0);
+    if (status != FG_OK)
+        return status;
+    const double loss = p->body.data[p->results[0]];
+    if (l->picky && !isfinite(loss))
+        return FG_LOOP_DIVERGED;
+    clear(l, s);
+    status = fg_program_sweep(p, 0, s->order, s->n_order);
+    if (status != FG_OK) {
+        restore(l, s);
+        return status;
+    }
+    update(l, s);
+    p->ready = 0;
+    l->losses[l->done++] = loss;
+    if (l->kept) {
+        double *const to = l->kept + l->begin * l->kept_width;
+        for (size_t k = 0; k < s->rows * l->kept_width; k++)
+            to[k] = p->body.data[p->results[1 + k]];
+    }
+    l->begin += s->rows;
+    if (l->begin >= l->n_samples) {
+        l->begin = 0;
+        l->epoch++;
+    }
+    return FG_OK;
+}
+
+int fg_loop_run(fg_loop *l, size_t steps, int *at)
+{
+    while (l->done < steps) {
+        const size_t rest = l->n_samples - l->begin;
+        *at = rest < l->lessons[0].rows;
+        const int status = step(l, *at);
+        if (status != FG_OK)
+            return status;
+    }
+    return FG_OK;
+}
+
+/* ---- before and after ---- */
+
+void fg_loop_prepare(fg_loop *l)
+{
+    for (int k = 0; k < l->n_lessons; k++) {
+        fg_program *const p = l->lessons[k].program;
+        p->outputs[0] = p->results[0];
+        l->lessons[k].n_order = fg_program_order(p, 1, &l->lessons[k].order);
+    }
+}
+
+void fg_loop_free(fg_loop *l)
+{
+    for (int k = 0; k < l->n_lessons; k++) {
+        if (l->lessons[k].program)
+            fg_program_release_order(l->lessons[k].program, l->lessons[k].order, l->lessons[k].n_order);
+        l->lessons[k].order = NULL;
+    }
+}
+
+fg_id *fg_loop_labels(fg_program *p, fg_id rows, size_t *classes)
+{
+    fg_id *labels = NULL;
+    for (fg_id i = p->area + 1; i < p->body.n; i++) {
+        if (fg_tape_op(&p->body, i) != FG_CROSS_ENTROPY)
+            continue;
+        fg_record *const r = fg_tape_record(&p->body, i);
+        if (labels || r->extra != rows)
+            return NULL;
+        labels = fg_record_extra(r);
+        *classes = fg_record_view(r, 0)->cols;
+    }
+    return labels;
+}

@@ -1,0 +1,129 @@
+"""Minimizing a compiled loss: all steps in compiled code, for `flatgrad.program.Compiled.minimize`."""
+import numpy as np
+
+from flatgrad._core import Parameters, Tensor, Value, _Loop
+from flatgrad.arguments import shortened, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+
+__all__ = ["minimize"]
+
+BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
+
+
+def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, seed, every, callback):
+    """Take steps of an optimizer.
+
+    Parameters
+    ----------
+    record : callable
+        Of a list of arguments it returns their program: a list of results, the first of which is the loss.
+    leaves_of : callable
+        Of an argument's name and the argument it returns the list of its numbers, arrays, Values and Tensors.
+    optimizer, args, steps, batch_size, shuffle, seed, every, callback
+        As for `Compiled.minimize`.
+
+    Returns
+    -------
+    ndarray of float64, shape (steps,)
+    """
+    steps, every = whole("minimize: steps", steps), whole("minimize: every", every, 1)
+    cls = type(optimizer)
+    if not (cls.__module__.startswith("flatgrad.optim") and getattr(optimizer, "_checks", None)):
+        raise ArgumentTypeError("minimize: optimizer: expected one of flatgrad.optim, such as SGD(model.parameters()), "
+                                f"got {shortened(optimizer)}")
+    if callback is not None and not callable(callback):
+        raise ArgumentTypeError(f"minimize: callback: expected None or a function (step, loss), got {callback!r}")
+    n_samples = rows = 1
+    if batch_size is not None:
+        batch_size = whole("minimize: batch_size", batch_size, 1)
+        n_samples = length_of(args)
+        rows = min(batch_size, n_samples)
+    sizes = [rows] if n_samples % rows == 0 else [rows, n_samples % rows]
+    in_batches = [batch_size is not None and length(x) == n_samples for x in args]
+    columns = [column_of(f"minimize: argument {k}", x, leaves_of, n_samples)
+               for k, x in enumerate(args) if in_batches[k]]
+    programs, starts, fixed = [], [], []
+    for size in sizes:
+        given = [x[:size] if cut else x for x, cut in zip(args, in_batches)]
+        programs.append(record(given))
+        begins, same, place = [], [], 0
+        for k, x in enumerate(given):
+            if in_batches[k]:
+                begins.append(place)
+            for leaf in leaves_of(f"argument {k}", x):
+                if not in_batches[k]:
+                    same.append((place, as_fixed(leaf)))
+                place += getattr(leaf, "size", 1)
+        starts.append(begins)
+        fixed.append(same)
+    loop = _Loop(programs, sizes, n_samples, optimizer._parameters, columns, starts, fixed)
+    losses = np.empty(steps)
+    n_batches = -(-n_samples // rows)
+    seed = np.random.SeedSequence().entropy if seed is None else whole("minimize: seed", seed)
+    shuffle = shuffle and rows < n_samples
+    epochs = max(1, BLOCK // n_samples) if shuffle else steps   # whose order is drawn at once
+    done = 0
+    while done < steps:
+        order, goal = None, steps
+        if shuffle:
+            first = done // n_batches
+            goal = min(steps, (first + epochs) * n_batches)
+            order = np.concatenate([np.random.default_rng([seed, k + 1]).permutation(n_samples)
+                                    for k in range(first, -(-goal // n_batches))])
+        begun = done
+        while done < goal:
+            count = goal - done if callback is None else min(goal - done, every - done % every)
+            behind = None if order is None else order[(done - begun) // n_batches * n_samples:]
+            loop.run(count, rates_of(optimizer), behind, losses[done:])
+            done += count
+            if callback is not None and done % every == 0 and callback(done, float(losses[done - 1])) is True:
+                return losses[:done].copy()
+    return losses
+
+
+def rates_of(optimizer):
+    """The learning rates, after a check of all hyperparameters, as a step of the optimizer does it."""
+    if not Parameters.have(optimizer.param_groups, optimizer._read, optimizer._seen):
+        optimizer._prepare()
+    return [group["lr"] for group in optimizer._learning_rates()]
+
+
+def length(x):
+    """The number of samples of an argument; None if it has none."""
+    if isinstance(x, (list, tuple)):
+        return len(x)
+    return x.shape[0] if isinstance(x, (np.ndarray, Tensor)) and len(x.shape) > 0 else None
+
+
+def length_of(args):
+    lengths = [length(x) for x in args if length(x) is not None]
+    if not lengths:
+        raise ArgumentTypeError("minimize: batch_size: expected an argument with samples, an array or a list, to make "
+                                f"batches of; got {len(args)} arguments without")
+    if lengths[0] == 0:
+        raise ShapeError("minimize: expected an argument with samples, got an empty one")
+    return lengths[0]
+
+
+def column_of(name, x, leaves_of, n_samples):
+    """The numbers of all samples, a row for each."""
+    leaves = leaves_of(name, x)
+    if any(isinstance(leaf, Value) or isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
+        raise ArgumentTypeError(f"{name}: expected numbers, as batches are made of it, got Values")
+    numbers = np.concatenate([np.asarray(leaf.data if isinstance(leaf, Tensor) else leaf, np.float64).reshape(-1)
+                              for leaf in leaves]) if leaves else np.empty(0)
+    if len(numbers) == 0 or len(numbers) % n_samples != 0:
+        raise ShapeError(f"{name}: expected {n_samples} samples of equally many numbers, got {len(numbers)} numbers")
+    if isinstance(x, (list, tuple)) and len({len(leaves_of(name, row)) for row in x}) > 1:
+        raise ShapeError(f"{name}: expected samples of equally many numbers")
+    return numbers.reshape(n_samples, -1)
+
+
+def as_fixed(leaf):
+    """A leaf as `_Loop` takes what is the same at each step."""
+    if isinstance(leaf, (Value, Tensor)):
+        return leaf
+    try:
+        return np.array(leaf, np.float64).reshape(-1)
+    except (TypeError, ValueError, OverflowError):
+        raise ArgumentError(f"minimize: expected numbers, got {shortened(leaf)}") from None
