@@ -184,12 +184,14 @@ static void put_bit(uint64_t *bits, fg_id i)
 static void plan_block(fg_tape *t, fg_marks *marks, fg_plan *plan, fg_id block, fg_id end)
 {
     const fg_id count = t->args[block].b, first = block - count;
+    const int may = fg_tape_op(t, block) == FG_TAKE && !plan->exact;
+    const fg_which which = may ? FG_FLOWN_TO : FG_VISITED;
     uint64_t *const aside = t->marks.word;
     fg_id found = 0;
     if (count == 0) {
         put_bit(plan->seen, block);
         plan->nodes[plan->count++] = block;
-        fg_block_mark_operands(t, block, marks, FG_VISITED);
+        fg_block_mark_operands(t, block, marks, which);
         return;
     }
     for (fg_id w = first >> 6; w <= (end - 1) >> 6; w++) {
@@ -200,17 +202,17 @@ static void plan_block(fg_tape *t, fg_marks *marks, fg_plan *plan, fg_id block, 
         found += fg_bits_count(marked);
     }
     plan->nodes[plan->count++] = found == count ? block : end - 1;
-    if (found == count)
-        fg_block_mark_operands(t, block, marks, FG_VISITED);
+    if (found == count || may)
+        fg_block_mark_operands(t, block, marks, which);
     else
         fg_block_mark_reached(t, block, marks);
     for (fg_id w = first >> 6; w <= (end - 1) >> 6; w++)
         aside[w] = 0;
 }
 
-/* Fill in the plan for s->wanted. For its time the operands are no leaves, so that they are marked as the results of
+/* Fill in the plan for s->wanted; an exact one for the numbers in the body. For its time the operands are no leaves, so that they are marked as the results of
  * the step before are on a tape. */
-static void make_plan(fg_scan *s, fg_plan *plan)
+static void make_plan(fg_scan *s, fg_plan *plan, int exact)
 {
     fg_program *const p = s->step;
     fg_tape *const t = &p->body;
@@ -222,6 +224,7 @@ static void make_plan(fg_scan *s, fg_plan *plan)
     memset(plan->seen, 0, FG_MARKS_WORDS(t->n) * sizeof *plan->seen);
     plan->count = 0;
     plan->made = 1;
+    plan->exact = exact;
     memset(t->op + 1, FG_CUSTOM, p->area);
     marks->lowest = marks->highest = t->n >> 12;
     for (fg_id k = 0; k < n_results; k++)
@@ -283,7 +286,7 @@ static int is_alike(const fg_scan *s, const asked *of, fg_id at, const fg_plan *
 }
 
 /* The plan of a step, with the plan of the step after; NULL: it is the last. */
-static fg_plan *find_plan(fg_scan *s, const asked *of, fg_id step, const fg_plan *after)
+static fg_plan *find_plan(fg_scan *s, const asked *of, fg_id step, const fg_plan *after, int exact)
 {
     const fg_id n_results = s->n_carry + s->n_outputs, at = place_of(s, step);
     for (fg_id c = 0; c < s->n_carry; c++)
@@ -295,7 +298,7 @@ static fg_plan *find_plan(fg_scan *s, const asked *of, fg_id step, const fg_plan
             s->wanted[s->twin[j] - 1] = 1;
     }
     for (fg_id k = 0; k < FG_SCAN_PLANS; k++)
-        if (s->plans[k].made && memcmp(s->plans[k].wanted, s->wanted, n_results) == 0)
+        if (!exact && s->plans[k].made && !s->plans[k].exact && memcmp(s->plans[k].wanted, s->wanted, n_results) == 0)
             return &s->plans[k];
     if (&s->plans[s->turn] == after)
         s->turn = (s->turn + 1) % FG_SCAN_PLANS;
@@ -303,17 +306,17 @@ static fg_plan *find_plan(fg_scan *s, const asked *of, fg_id step, const fg_plan
     s->turn = (s->turn + 1) % FG_SCAN_PLANS;
     for (fg_id k = 0; k < FG_SCAN_PLANS; k++)
         s->plans[k].before = NULL;
-    make_plan(s, plan);
+    make_plan(s, plan, exact);
     return plan;
 }
 
-/* The same, and mostly known by the plan after. */
-static fg_plan *plan_of(fg_scan *s, const asked *of, fg_id step, fg_plan *after)
+/* The same, and mostly known by the plan after. exact: for the step's numbers, which are in the body. */
+static fg_plan *plan_of(fg_scan *s, const asked *of, fg_id step, fg_plan *after, int exact)
 {
-    const int alike = after && is_alike(s, of, place_of(s, step), after);
+    const int alike = !exact && after && is_alike(s, of, place_of(s, step), after);
     if (FG_LIKELY(alike && after->before))
         return after->before;
-    fg_plan *const plan = find_plan(s, of, step, after);
+    fg_plan *const plan = find_plan(s, of, step, after, exact);
     if (alike)
         after->before = plan;
     return plan;
@@ -333,26 +336,41 @@ static void add_twins(const fg_scan *s, const asked *of, fg_id step, double *dca
     }
 }
 
-/* Of one step: s->dnext has the gradients of the next carry, and then those of its own. */
+/* The numbers of a step of the stretch that is kept, back into the body. */
+static void restore(fg_scan *s, fg_id step)
+{
+    double *const data = s->step->body.data;
+    double *const row = s->rows + (size_t)(step % s->every) * s->width;
+    for (fg_id c = 0; c < s->n_carry; c++)
+        data[1 + c] = row[c];
+    take_x(s, step, data, s->data);
+    move_computed(s, data, row + s->n_carry, 1);
+    if (s->n_taking > 0) {
+        fg_tape *const t = &s->step->body;
+        fg_slots slots = fg_slots_of(t);
+        slots.lenient = 1;
+        for (fg_id k = 0, at; k < s->n_taking; k++) { /* for the positions */
+            const fg_id i = s->taking[k];
+            (void)fg_block_forward(&slots, FG_TAKE, fg_tape_record(t, i), i - t->args[i].b, &at);
+        }
+    }
+}
+
+/* Of one step, whose numbers are in the body: s->dnext has the gradients of the next carry, and then those of its own. */
 static int reverse_step(fg_scan *s, const asked *of, fg_id step, const fg_plan *plan)
 {
     fg_program *const p = s->step;
     fg_tape *const t = &p->body;
-    double *const grad = t->grad, *const data = t->data, *const dcarry = grad + 1;
+    double *const grad = t->grad, *const dcarry = grad + 1;
     const fg_id n_carry = s->n_carry;
-    double *const row = s->rows + (size_t)(step % s->every) * s->width;
-    for (fg_id c = 0; c < n_carry; c++) {
-        data[1 + c] = row[c];
+    for (fg_id c = 0; c < n_carry; c++)
         dcarry[c] = step > 0 ? 0.0 : s->grad[1 + c];
-    }
     if (step > 0)
         add_twins(s, of, step - 1, dcarry);
     else
         memcpy(t->op + 1, s->op + 1, n_carry);
-    take_x(s, step, data, s->data);
     take_x(s, step, grad, s->grad);
     take_x_ops(s, step);
-    move_computed(s, data, row + n_carry, 1);
     for (fg_id k = 0; k < s->n_ranges; k++) /* constants' gradients may be anything */
         memset(grad + s->ranges[k].first, 0, s->ranges[k].count * sizeof *grad);
     for (fg_id j = s->n_outputs; j-- > 0;)
@@ -390,7 +408,8 @@ static int sweep(fg_scan *s, const asked *of)
         if (status != FG_OK)
             break;
         fg_plan *const after = plan;
-        plan = plan_of(s, of, step, after);
+        restore(s, step);
+        plan = plan_of(s, of, step, after, s->n_taking > 0);
         if (plan != after) /* a plan that has just been made leaves leaves */
             for (fg_id k = s->carries + s->xs; k < s->callee.n_segments; k++)
                 memcpy(p->body.op + p->callee.segments[k].first, s->op + s->callee.segments[k].first,
@@ -438,7 +457,7 @@ static void find_reached(fg_scan *s, const asked *of, int with_x, uint64_t *bits
     memset(bits, 0, FG_MARKS_WORDS((size_t)s->area + 1) * sizeof *bits);
     for (fg_id step = s->length; step-- > 0;) {
         fg_plan *const after = plan;
-        plan = plan_of(s, of, step, after);
+        plan = plan_of(s, of, step, after, 0);
         if (plan == after && !with_x && !of->reached && of->dz)
             break; /* all results: the steps before are alike */
         if (plan != after)
@@ -584,6 +603,7 @@ static int resize_all(fg_scan *s, int on)
         {&s->jump, s->n_outputs, sizeof *s->jump},
         {&s->twin, s->n_outputs, sizeof *s->twin},
         {&s->ranges, s->n_ranges, sizeof *s->ranges},
+        {&s->taking, s->n_taking, sizeof *s->taking},
         {&s->next, s->n_carry, sizeof *s->next},
         {&s->dnext, s->n_carry, sizeof *s->dnext},
         {&s->wanted, n_results, sizeof *s->wanted},
@@ -682,7 +702,7 @@ static void fill(fg_scan *s, const fg_id *sizes)
     const fg_program *const p = s->step;
     const fg_tape *const t = &p->body;
     const asked all = {NULL, 0, s->callee.n_results, s->data};
-    fg_id next = 1, j = 0, base = s->n_carry;
+    fg_id next = 1, j = 0, base = s->n_carry, taken = 0;
     for (fg_id k = 0; k < s->callee.n_segments; k++) {
         const fg_id times = k >= s->carries && k < s->carries + s->xs ? s->length : 1;
         s->callee.segments[k] = (fg_stretch){next, p->callee.segments[k].count * times};
@@ -698,8 +718,11 @@ static void fill(fg_scan *s, const fg_id *sizes)
                     s->twin[j] = c + 1;
         }
     }
-    for (fg_id i = first_of(p); i < t->n; i++)
+    for (fg_id i = first_of(p); i < t->n; i++) {
         s->long_steps |= fg_op_is_block(t->op[i]);
+        if (fg_tape_op(t, i) == FG_TAKE)
+            s->taking[taken++] = i;
+    }
     (void)list_computed(s, s->ranges);
     find_reached(s, &all, s->xs > 0, s->used);
 }
@@ -727,6 +750,8 @@ int fg_scan_make(fg_program *step, fg_mem *mem, fg_id length, fg_id carries, fg_
     s->backwards = backwards;
     s->checkpoint = checkpoint;
     step->callee.holders++;
+    for (fg_id i = first_of(step); i < step->body.n; i++)
+        s->n_taking += fg_tape_op(&step->body, i) == FG_TAKE;
     status = count_operands(s);
     if (status == FG_OK)
         status = count_results(s, sizes);

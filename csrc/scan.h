@@ -27,6 +27,7 @@ typedef struct fg_plan {
     fg_id *nodes;     /* [nodes of the step] those that it visits, the highest first */
     fg_id count;
     int made;
+    int exact;        /* it is for the numbers of one step, by which an FG_TAKE decides what it visits */
     struct fg_plan *before; /* the plan of the step before, if that begins with the same outputs; NULL: not known */
 } fg_plan;
 
@@ -69,6 +70,8 @@ typedef struct fg_scan {
     fg_id steps_left;       /* ... else after so many more */
     fg_plan plans[FG_SCAN_PLANS];
     fg_id turn;             /* the plan to be replaced next */
+    fg_id *taking;          /* [n_taking] the FG_TAKEs of a step, whose records have the positions */
+    fg_id n_taking;
 } fg_scan;
 
 /* Make one of a program, whose first segments are those of carry and x, and whose results are the next carry and then

@@ -670,3 +670,43 @@ def test_a_wrong_step_is_noticed():
         return c * w * (1.0 if len(calls) > 1 else 1.0 + 1e-15), None
     with pytest.raises(AssertionError):
         compared(step, Value(0.5), captured=[w], length=5)
+
+
+# ---- positions, by which the gradients of each step go elsewhere ----
+
+TAKING = {
+    "position of x": lambda t: lambda c, x: (c * 0.5 + flatgrad.take(t, x), None),
+    "position of the carry": lambda t: lambda c, x: (
+        c * 0.5 + flatgrad.take(t, flatgrad.clip((c * c * 0.1).floor(), 0, 2)), c),
+    "two of them": lambda t: lambda c, x: (c + flatgrad.take(t, x) * flatgrad.take(t, 2.0 - x), flatgrad.take(t, x)),
+    "computed": lambda t: lambda c, x: (c, flatgrad.take([q.exp() * c for q in t], x)),
+}
+
+
+@pytest.mark.parametrize("checkpoint", [None, 1, 2])
+@pytest.mark.parametrize("name", TAKING)
+def test_each_step_takes_from_its_own_position(name, checkpoint):
+    found = []
+    for options in ({"unroll": True}, {"checkpoint": checkpoint}):
+        t, init = [Value(1.0), Value(2.0), Value(3.0)], Value(1.5)
+        last, ys = scan(TAKING[name](t), init, np.array([0.0, 2.0, 2.0, 1.0, 0.0]), **options)
+        out = last if ys is None else last + (ys * np.arange(1.0, 6.0)).sum()
+        out.backward()
+        found.append([out.data, init.grad, *[q.grad for q in t]])
+    assert found[1] == pytest.approx(found[0], rel=1e-14, abs=0) and any(found[0][2:])
+    for way in (lambda f: f, flatgrad.compile):
+        def outputs(t):
+            return scan(lambda c, x: (c, flatgrad.take(t, x)), 0.0, np.array([0.0, 2.0, 2.0]), checkpoint=checkpoint)[1]
+        assert np.array_equal(flatgrad.jacobian(way(outputs))([1.0, 2.0, 3.0]), np.eye(3)[[0, 2, 2]])
+
+
+def test_what_a_step_does_not_take_is_not_visited():
+    """Else 0 * inf, of a root of 0 that no step takes."""
+    x, y = Value(0.0), Value(2.0)
+    def loss(**options):
+        return scan(lambda c, k: (c + flatgrad.take([x.sqrt(), y * c, y], k), None), 1.0, np.array([1.0, 2.0, 1.0]),
+                    **options)[0]
+    loss(unroll=True).backward()
+    expected, x.grad, y.grad = [x.grad, y.grad], 0.0, 0.0
+    loss().backward()
+    assert [x.grad, y.grad] == expected and expected[0] == 0.0
