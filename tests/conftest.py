@@ -1,5 +1,6 @@
 """What the tests share: fixtures, and a collector that keeps up with some thousand tests."""
 import gc
+import signal
 
 import pytest
 from leaks import living
@@ -20,6 +21,14 @@ def pytest_runtest_logfinish(nodeid, location, finished=[0]):
     if finished[0] % FREEZE_EVERY == 0:
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture
+def interruptible():
+    """SIGINT is a KeyboardInterrupt, in the background job of a shell as well, which is born without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
