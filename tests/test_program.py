@@ -400,6 +400,62 @@ def test_subclasses_of_value_are_refused():
 
 # ---- copies, threads, looking at it ----
 
+class Scaled(nn.Module):
+    def __init__(self, w):
+        self.w = Value(w)
+
+    @flatgrad.compile
+    def forward(self, x):
+        return self.w * x
+
+
+class Shifted(Scaled):
+    def __init__(self, w, b):
+        super().__init__(w)
+        self.b = Value(b)
+
+    @flatgrad.compile
+    def forward(self, x):
+        return super().forward(x) + self.b
+
+
+class Plain:
+    def __init__(self, w):
+        self.w = Value(w)
+
+    def power(self, x, n):
+        return self.w * x**n
+
+
+Plain.power = flatgrad.compile(Plain.power, static_argnums=2)   # no name is set
+
+
+@pytest.mark.parametrize("again", [
+    lambda x: pickle.loads(pickle.dumps(x)), lambda x: pickle.loads(pickle.dumps(x, 0)), copy.deepcopy])
+def test_copies_of_instances_with_compiled_methods(again):
+    model, plain = Shifted(3.0, 1.0), Plain(2.0)
+    for _ in range(2):
+        assert model(2.0).data == 7.0 and Scaled.forward.__get__(model)(2.0).data == 6.0
+        assert plain.power(3.0, 2).data == 18.0
+    assert model.forward.cache_info()[:2] == (1, 1)   # the one of the class above is another
+    twin, other = again((model, plain))
+    twin.w.data = other.w.data = 10.0
+    assert twin.forward(2.0).data == twin(2.0).data == 21.0 and other.power(2.0, 3).data == 80.0
+    assert twin.forward is not model.forward and twin.forward is twin.forward
+    assert twin.forward.cache_info()[:2] == (1, 1)
+    assert model.forward(2.0).data == 7.0 and plain.power(3.0, 2).data == 18.0
+    method, owner = again((model.forward, model))
+    owner.b.data = 0.0
+    assert method is owner.forward and method(2.0).data == 6.0 and model.forward(2.0).data == 7.0
+    method = again(plain.power)
+    assert method(3.0, 2).data == 18.0
+    shallow = copy.copy(model)
+    shallow.w = Value(0.0)
+    assert shallow.forward(2.0).data == 1.0 and model.forward(2.0).data == 7.0
+    model.train(False)
+    assert again(model).forward(2.0).data == 7.0
+
+
 def test_pickle_and_copies():
     assert pickle.loads(pickle.dumps(at_module_level)) is at_module_level or \
         pickle.loads(pickle.dumps(at_module_level))(2.0).data == 4.0

@@ -138,6 +138,7 @@ class Compiled:
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
         self._watched = {}   # by that structure: which attributes decide as well
         self._hits = self._misses = 0
+        self._bound_by = None   # of a method of an instance: that, and what __get__ was called of
         functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args, **kwargs):
@@ -258,24 +259,38 @@ class Compiled:
             return self
         if isinstance(instance, type):   # of a classmethod: the class is a static argument
             return types.MethodType(self, instance)
-        name = "_compiled_" + name_of(self.fn)
+        name = "_compiled_" + getattr(self.fn, "__qualname__", name_of(self.fn))   # a class above may have one as well
         own = getattr(instance, "__dict__", None)
         if own is None:
             raise ArgumentTypeError(f"compile: the method {name_of(self.fn)} of {shortened(instance)} has nowhere to "
                                     "keep its programs: the class has __slots__ and no __dict__")
         bound = own.get(name)
-        if not isinstance(bound, Compiled) or bound.fn.__self__ is not instance or bound.fn.__func__ is not self.fn:
+        by = bound._bound_by if isinstance(bound, Compiled) else None
+        if by is None or by[0] is not instance or by[1] is not self:   # there is none, or that of what this is a copy of
             static = tuple(n - (n > 0) for n in self._numbers if n != 0)   # `self` is no argument any more
             names = tuple(n for n in self.static_argnames if n != first_parameter(self.fn))
             bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, names, self.check,
                                          self.simplify)
+            bound._bound_by = instance, self
         return bound
+
+    def _attribute(self):
+        """For the method of an instance: that, and the class and the name that have the compiled function; or None."""
+        instance, method = self._bound_by or (None, None)
+        for owner in type(instance).__mro__ if method is not None else ():
+            for name, x in vars(owner).items():
+                if x is method:
+                    return instance, owner, name
+        return None
 
     def __repr__(self):
         return f"<compiled {name_of(self.fn)}: {len(self._programs)} programs>"
 
     def __reduce__(self):
         """By name, where that leads here; else without the programs: they are recorded again where it is loaded."""
+        place = self._attribute()
+        if place is not None:   # the instance has it anew where it is loaded
+            return bound_method, place
         found = sys.modules.get(self.__module__)
         for name in getattr(self, "__qualname__", "").split("."):
             found = getattr(found, name, None)
@@ -286,6 +301,9 @@ class Compiled:
     def __deepcopy__(self, memo):
         import copy
 
+        place = self._attribute()
+        if place is not None:
+            return bound_method(copy.deepcopy(place[0], memo), *place[1:])
         return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check,
                         self.simplify)
 
@@ -826,7 +844,13 @@ def shown(key):
     return ("[{}]" if issubclass(key[0], list) else "({})").format(", ".join(parts))
 
 
+def bound_method(instance, owner, name):
+    return vars(owner)[name].__get__(instance)
+
+
 def rebuilt(fn, static_argnums, static_argnames, check, simplify=True):
+    if isinstance(fn, Compiled):   # that is how the method that it was made of is found
+        return fn
     return Compiled(fn, static_argnums, static_argnames, check, simplify)
 
 
