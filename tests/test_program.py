@@ -368,6 +368,14 @@ def test_check_passes_where_nothing_is_stale():
         assert f(x, np.array([x, 2.0]))["a"].data == 2 * x
 
 
+def test_check_does_not_mistake_rounding_for_a_difference():
+    w = Value(0.1)
+    f = flatgrad.compile(lambda x, y: x * w * 1e12 + (y * w + x * y) - x * w * 1e12, check=True)
+    for k in range(50):   # what is left after the large terms is mostly rounding
+        f(0.1 + k, 0.7 * k).backward()
+    assert "after 'dots'" not in f.explain()
+
+
 # ---- arguments that are not taken ----
 
 @pytest.mark.parametrize("call, error, words", [
@@ -388,6 +396,31 @@ def test_check_passes_where_nothing_is_stale():
 def test_what_is_not_taken(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_errors_name_the_place_in_nested_arguments():
+    f = flatgrad.compile(lambda *x, **y: 0.0, static_argnames="mode")
+    deep = [[1.0, 2.0], ([3.0], {"a": [4.0, {5.0}]})]
+    for call, place in ((lambda: f(1.0, deep), r"argument 1\[1\]\[1\]\['a'\]\[1\]: expected a number"),
+                        (lambda: f(data=deep), r"data\[1\]\[1\]\['a'\]\[1\]: expected a number"),
+                        (lambda: f({(1, Value(1.0)): 2.0}), r"argument 0: a key\[1\]: expected a static argument"),
+                        (lambda: f([[np.array(["a"])]]), r"argument 0\[0\]\[0\]: expected an array of numbers"),
+                        (lambda: f(mode=[1.0]), "mode: expected a number"),
+                        (lambda: flatgrad.vmap(f)([np.array(["a"])]), r"argument 0\[0\]: expected an array")):
+        with pytest.raises(ArgumentTypeError, match=place):
+            call()
+
+
+@pytest.mark.parametrize("length", [0, 1, 32, 33, 100])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_long_and_short_rows_of_numbers(kind, length):
+    f = flatgrad.compile(lambda rows: sum((x for row in rows for x in row), Value(0.0)))
+    row = kind(range(length))
+    for rows in ([row, row], (row, [1.0]), [row], [row, [Value(3.0)], kind([1, 2.5])]):
+        want = sum(x.data if isinstance(x, Value) else x for each in rows for x in each)
+        for _ in range(2):
+            assert f(rows).data == want
+    assert f.cache_info()[:2] == (4, 4)
 
 
 def test_subclasses_of_value_are_refused():

@@ -47,7 +47,7 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
         Parameters by name of which the same is true, also where they come by position.
     check : bool, optional
         True: each call also runs `fn` itself, and raises an error if results or gradients differ. For finding out
-        whether `fn` depends on anything that was recorded as a constant.
+        whether `fn` depends on anything that was recorded as a constant. The program is not simplified then.
     simplify : bool, optional
         Whether the program is rewritten in fewer and larger instructions, which run faster. Sums are then added up in
         another order, and results and gradients are those of `fn` but for rounding. With False they are the same bit
@@ -133,7 +133,8 @@ class Compiled:
         self.fn = fn
         self.static_argnums, self.static_argnames, self.check = check_options(
             static_argnums, static_argnames, check)
-        self.simplify = steps_of(simplify)
+        steps = steps_of(simplify)
+        self.simplify = () if self.check else steps   # rounding is not what is looked for
         self._numbers, self._names = static_parameters(fn, self.static_argnums, self.static_argnames)
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
         self._watched = {}   # by that structure: which attributes decide as well
@@ -196,18 +197,26 @@ class Compiled:
         """Whether that one of `count` positional arguments is static."""
         return number in self._numbers or number - count in self._numbers
 
-    def _key(self, args, kwargs, leaves):
-        """The structure of the arguments, hashable; the leaves that are not static are appended to `leaves`."""
-        if not self._numbers:
-            key = [structure(f"argument {k}", x, leaves) for k, x in enumerate(args)]
+    def _key(self, args, kwargs, leaves, named=False):
+        """The structure of the arguments, hashable; the leaves that are not static are appended to `leaves`, a list
+        without any. Names for errors are made once there is one."""
+        try:
+            if not self._numbers:
+                key = [structure(f"argument {k}" if named else None, x, leaves) for k, x in enumerate(args)]
+            else:
+                key = [static_part(f"argument {k}", x) if self._is_static(k, len(args))
+                       else structure(f"argument {k}" if named else None, x, leaves) for k, x in enumerate(args)]
+            for name in sorted(kwargs) if kwargs else ():
+                key.append(name)
+                key.append(static_part(name, kwargs[name]) if name in self._names
+                           else structure(name if named else None, kwargs[name], leaves))
+        except (TypeError, ValueError):
+            if named:
+                raise
         else:
-            key = [static_part(f"argument {k}", x) if self._is_static(k, len(args))
-                   else structure(f"argument {k}", x, leaves) for k, x in enumerate(args)]
-        for name in sorted(kwargs):
-            key.append(name)
-            key.append(static_part(name, kwargs[name]) if name in self._names
-                       else structure(name, kwargs[name], leaves))
-        return tuple(key)
+            return tuple(key)
+        del leaves[:]
+        return self._key(args, kwargs, leaves, named=True)
 
     def cache_info(self):
         """How often it was replayed (hits) and recorded (misses), and how many programs it keeps.
@@ -500,25 +509,37 @@ def static_parameters(fn, static_argnums, static_argnames):
 # ---- arguments ----
 
 def structure(name, x, leaves):
-    """What a program depends on of an argument, hashable: all but numbers, which are appended to `leaves`."""
+    """What a program depends on of an argument, hashable: all but numbers, which are appended to `leaves`.
+
+    The name is that of the whole and the path, for errors; with None there is less to do.
+    """
     kind = type(x)
     if kind is float or kind is int:
         leaves.append(x)
         return NUMBER
+    if kind is list or kind is tuple:
+        if NUMBERS.issuperset(map(type, x)):   # most often
+            leaves.extend(x)
+            return ROWS[kind][len(x)] if len(x) < MOST_KEPT else (kind,) + (NUMBER,) * len(x)
+        if name is None:
+            key = [kind]
+            for part in x:
+                if type(part) is list and len(part) < MOST_KEPT and NUMBERS.issuperset(map(type, part)):
+                    leaves.extend(part)
+                    key.append(LIST_ROWS[len(part)])
+                else:
+                    key.append(structure(None, part, leaves))
+            return tuple(key)
+        return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if kind is Value:
         leaves.append(x)
         return VALUE if x.requires_grad else FROZEN
     if kind is Tensor:
         leaves.append(x)
         return ("Tensor", x.shape, x.requires_grad)
-    if kind is list or kind is tuple:
-        if NUMBERS.issuperset(map(type, x)):   # most often
-            leaves.extend(x)
-            return (kind,) + (NUMBER,) * len(x)
-        return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if kind is dict:
-        return (dict, *[(key if type(key) is str else static_part(f"{name}: a key", key),
-                         structure(f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
+        return (dict, *[(key if type(key) is str else static_part(name and f"{name}: a key", key),
+                         structure(name and f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
     if kind in PLAIN:
         return (Static, kind, x)
     if isinstance(x, (dict, list, tuple)):
@@ -526,7 +547,7 @@ def structure(name, x, leaves):
         if isinstance(x, dict):
             factory = Same(x.default_factory) if kind is defaultdict else None
             return (kind, factory, *structure(name, dict(x), leaves)[1:])
-        return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
+        return (kind, *[structure(name and f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "iufb":
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got one of dtype {x.dtype}")
@@ -550,6 +571,9 @@ NUMBER, VALUE, FROZEN = "number", "Value", "frozen Value"
 PLAIN = frozenset({bool, int, str, bytes, type(None), type(...)})   # equal ones of one of these types are the same
 FLOATS = {float: float.hex, complex: lambda x: (x.real.hex(), x.imag.hex())}   # tells -0.0 from 0.0; nan is nan
 NUMBERS = frozenset({float, int})
+MOST_KEPT = 33
+LIST_ROWS = [(list,) + (NUMBER,) * n for n in range(MOST_KEPT)]   # the structures of rows of numbers
+ROWS = {list: LIST_ROWS, tuple: [(tuple, *row[1:]) for row in LIST_ROWS]}
 ONCE = (KeysView, ValuesView, ItemsView)
 
 
