@@ -1114,6 +1114,119 @@ def test_attributes_of_an_instance_that_are_replaced():
         by_argument(m, 2.0)
 
 
+act_of_the_module, extra_of_the_module, table_of_the_module = Value.tanh, None, [1.0, 2.0]
+
+
+def activated(x):
+    return act_of_the_module(x) + (0.0 if extra_of_the_module is None else extra_of_the_module)
+
+
+def test_any_variable_that_is_rebound_is_seen(monkeypatch):
+    w = Value(0.5)
+    f = flatgrad.compile(lambda x: activated(w * x) * table_of_the_module[-1] + max(1.0, 2.0))
+    for misses, (name, new) in enumerate((
+            ("act_of_the_module", Value.tanh), ("act_of_the_module", Value.relu), ("extra_of_the_module", Value(2.0)),
+            ("extra_of_the_module", 3), ("extra_of_the_module", 3.0), ("extra_of_the_module", np.float64(4.0)),
+            ("table_of_the_module", (1.0, 3.0)), ("table_of_the_module", np.array([5.0])),
+            ("table_of_the_module", {-1: 6.0}), ("max", lambda x, y: 7.0)), 1):
+        monkeypatch.setitem(globals(), name, new)
+        for _ in range(3):
+            assert f(1.5).data == pytest.approx(f.fn(1.5).data, rel=1e-12)
+        assert f.cache_info().misses == misses
+
+
+def test_any_variable_around_it_that_is_rebound_is_seen():
+    class Config:
+        scale, inner = 1.0, None
+
+    class Other(Config):
+        scale = 5.0
+
+    w, act, k, kind, table = Value(0.5), Value.tanh, None, Config, np.array([1.0])
+    config, unrelated = Config(), 0
+    config.inner = Config()
+    config.scale = config.inner.scale = 2.0
+
+    def helper(x, factor=2.0, *, shift=1.0):
+        return act(x) * factor + shift
+
+    @flatgrad.compile
+    def f(x):
+        y = helper(w * x) * kind.scale * table[0] * config.scale * config.inner.scale
+        return y if k is None else y * k
+
+    def expect(misses):
+        for _ in range(3):
+            nonlocal unrelated
+            unrelated += 1
+            assert f(1.5).data == pytest.approx(f.fn(1.5).data, rel=1e-12)
+        assert f.cache_info().misses == misses
+
+    expect(1)
+    act = Value.sin
+    expect(2)
+    k = Value(3.0)
+    expect(3)
+    kind = Other
+    expect(4)
+    table = np.array([3.0])
+    expect(5)
+    config.scale = 3.0
+    expect(6)
+    config.inner.scale = 4.0
+    expect(7)
+    config.unrelated = config.inner.unrelated = 4.0
+    expect(7)
+    config.inner = Other()
+    expect(8)
+    helper.__defaults__ = (7.0,)
+    expect(9)
+    helper.__kwdefaults__ = {"shift": 0.5}
+    expect(10)
+
+
+def test_attributes_that_a_method_reads_are_seen():
+    class Part:
+        def __init__(self):
+            self.w, self.rate, self.counter = Value(1.5), 2.0, 0
+
+        @property
+        def faster(self):
+            return self.rate * 2.0
+
+        def __call__(self, x):
+            return self.w * x * self.faster
+
+    class Model(nn.Module):
+        def __init__(self):
+            self.parts, self.k, self.scale, self.act, self.steps = [Part(), Part()], None, 2.0, Value.tanh, 0
+
+        @flatgrad.compile
+        def forward(self, x):
+            y = self.mixed(x) * self.scale
+            return y if self.k is None else y * self.k
+
+        def mixed(self, x):
+            return self.act(self.parts[0](x) + self.parts[1](x))
+
+        def fit(self):
+            self.steps += 1
+
+    model = Model()
+    free = flatgrad.compile(lambda x: model.mixed(x))
+    for misses, change in enumerate((lambda: None, lambda: setattr(model, "k", Value(2.0)),
+                                     lambda: setattr(model, "scale", 3.0), lambda: setattr(model, "act", Value.sin),
+                                     lambda: setattr(model.parts[1], "rate", 0.5),
+                                     lambda: setattr(model, "k", None)), 1):
+        change()
+        for _ in range(3):
+            model.fit()
+            model.parts[0].counter += 1
+            assert model.forward(0.25).data == pytest.approx(Model.forward.fn(model, 0.25).data, rel=1e-12)
+            assert free(0.25).data == pytest.approx(model.mixed(0.25).data, rel=1e-12)
+        assert model.forward.cache_info().misses == misses
+
+
 def test_check_finds_a_replaced_leaf_that_nothing_else_finds():
     class Hidden:
         __slots__ = ("w",)

@@ -13,7 +13,7 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places, _Recording,
+from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places, _Recording,
                             derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
@@ -742,7 +742,8 @@ def filled(template, results):
 
 class Search:
     """Finds the places that lead from a function to what its program has captured: variables, attributes, elements of
-    lists and dicts; and the numbers in variables that the function names.
+    lists and dicts. Notes as well what all variables are that the function and those it calls name, and attributes by
+    names that they read.
 
     Parameters
     ----------
@@ -755,11 +756,17 @@ class Search:
         self.captured = set(map(id, captured))
         self.places = _Places()
         self.known = {}   # by id: the object, and whether it leads to what is captured
+        self.noted = set()   # (id of a dict, key) and ids of cells, of which the places have been noted
+        self.named = set()   # ids of objects that variables, or methods, have
+        self.attributes = set(CALLED)   # names that functions read
+        self.objects = []   # those with a dict of attributes, and that dict
 
     def of_all(self, roots):
         try:
             for x in roots:
+                self.named.add(id(x))
                 self.leads(x)
+            self.read_attributes()
         except RecursionError:   # the places that were found until then are right as well
             pass
         return self.places
@@ -785,6 +792,7 @@ class Search:
         if kind is types.FunctionType:
             return self.of_function(x)
         if kind is types.MethodType:
+            self.named.add(id(x.__self__))
             return any([self.leads(x.__self__), self.leads(x.__func__)])
         if kind is functools.partial:
             return any([self.leads(x.func), *map(self.leads, x.args), *map(self.leads, x.keywords.values())])
@@ -797,49 +805,116 @@ class Search:
         own = getattr(x, "__dict__", None)
         if type(own) is not dict:
             return found
+        self.objects.append((x, own))
         return any([found, *[self.at(own, name, part) for name, part in list(own.items())]])
 
     def at(self, own, name, x):
         """Whether what a dict has under that name leads there; if so, the place is noted."""
         if self.leads(x):
-            self.places.dicts.append((own, name, x))
+            self.note(own, name, x)
             return True
         return False
 
+    def note(self, own, name, x):
+        if (id(own), name) not in self.noted:
+            self.noted.add((id(own), name))
+            self.places.dicts.append((own, name, x))
+
     def of_function(self, fn):
-        if (fn.__module__ or "").partition(".")[0] in ("flatgrad", "numpy"):
+        package = package_of(fn)
+        if package in OURS:
             return False
+        whole = package not in sys.stdlib_module_names   # else only what leads there
+        self.places.functions.append((fn, fn.__code__, fn.__defaults__, fn.__kwdefaults__))
         found = [self.leads(fn.__defaults__), self.leads(fn.__kwdefaults__)]
-        for name in global_names(fn.__code__):
-            if name in fn.__globals__:
-                x = fn.__globals__[name]
-                if not self.at(fn.__globals__, name, x) and is_number(x):
-                    self.places.dicts.append((fn.__globals__, name, x))
-                found.append(self.known.get(id(x), (x, False))[1])
+        variables, attributes = names_in(fn.__code__)
+        self.attributes |= attributes
+        for name in variables:
+            x = fn.__globals__.get(name, _MISSING)
+            if x is not _MISSING and not isinstance(x, types.ModuleType):
+                self.named.add(id(x))
+                found.append(self.leads(x))
+                if whole or found[-1]:
+                    self.note(fn.__globals__, name, x)
+            elif x is _MISSING and whole:   # one of Python's own, until the module has one
+                self.note(fn.__globals__, name, x)
         for cell in fn.__closure__ or ():
             try:
                 x = cell.cell_contents
             except ValueError:   # it has none yet
                 continue
+            if isinstance(x, types.ModuleType) or id(cell) in self.noted:
+                continue
+            self.noted.add(id(cell))
+            self.named.add(id(x))
             found.append(self.leads(x))
-            if found[-1] or is_number(x):
-                self.places.cells.append((cell, x))
+            self.places.cells.append((cell, x))
         return any(found)
 
+    def read_attributes(self):
+        """Follow methods by names that functions read, and note attributes by these names: of objects that lead to what
+        is captured, and of those that variables have."""
+        methods, before = set(), None
+        while before != (len(self.attributes), len(self.objects)):
+            before = len(self.attributes), len(self.objects)
+            for kind in {type(x) for x, _ in self.objects}:
+                for name in tuple(self.attributes):
+                    for method in methods_of(kind, name):
+                        if id(method) not in methods:
+                            methods.add(id(method))
+                            self.leads(method)
+        objects = {id(x): (x, own) for x, own in self.objects}
+        left = [key for key in objects if self.known[key][1] or key in self.named]
+        while left:
+            x, own = objects.pop(left.pop(), (None, {}))
+            buffers = getattr(type(x), "buffer_names", ())
+            for name in self.attributes.intersection(own):
+                if name != "training" and name not in buffers:   # recordings know of these
+                    self.note(own, name, own[name])
+                    left.append(id(own[name]))
 
-def is_number(x):
-    return type(x) in (int, float, bool, str)
+
+CALLED = ("__call__", "forward")   # by no name that is read, or by Module
 
 
-def global_names(code):
-    """The global variables that a function reads, and those within it."""
+OURS = ("flatgrad", "numpy")   # packages whose variables stay what they are
+
+
+def package_of(fn):
+    return (fn.__module__ or "").partition(".")[0]
+
+
+def methods_of(kind, name):
+    """The functions in Python that an attribute of a class stands for."""
+    for owner in kind.__mro__:
+        x = vars(owner).get(name)
+        if isinstance(x, Compiled):
+            x = x.fn
+        if isinstance(x, (staticmethod, classmethod)):
+            x = x.__func__
+        if isinstance(x, property):
+            x = x.fget
+        if type(x) is types.FunctionType and package_of(x) not in OURS:
+            yield x
+
+
+@functools.lru_cache(512)
+def names_in(code):
+    """The global variables and the attributes that a function reads, and those within it."""
     import dis
 
-    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    variables, attributes = set(), set()
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            variables.add(step.argval)
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+            attributes.add(step.argval)
     for part in code.co_consts:
         if isinstance(part, types.CodeType):
-            names |= global_names(part)
-    return names
+            more = names_in(part)
+            variables |= more[0]
+            attributes |= more[1]
+    return frozenset(variables), frozenset(attributes)
 
 
 # ---- looking at it ----
