@@ -15,6 +15,7 @@ from flatgrad import Tensor, Value, nn, optim
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
 
 Pair = namedtuple("Pair", "first second")
+TABLE = Tensor([1.0, 2.0, 3.0])
 
 
 @flatgrad.compile
@@ -389,6 +390,10 @@ def test_check_does_not_mistake_rounding_for_a_difference():
     (lambda: flatgrad.compile(lambda x: x)(np.ones((2, 2, 2))), ShapeError, r"argument 0: .* the shape \(2, 2, 2\)"),
     (lambda: flatgrad.compile(lambda x: x)(np.array(["a"])), ArgumentTypeError, "argument 0: expected an array of numbers"),
     (lambda: flatgrad.compile(lambda x: x)(2**53 + 1), ArgumentError, "argument 0: expected a number that float64 holds"),
+    (lambda: flatgrad.compile(lambda x: x)(np.array([1, 2**53 + 1])), ArgumentError,
+     r"argument 0\[1\]: expected a number that float64 holds, got 9007199254740993"),
+    (lambda: flatgrad.compile(lambda x: x)(x=np.array([[1], [2**64 - 1]], np.uint64)), ArgumentError,
+     r"x\[1, 0\]: expected a number that float64 holds"),
     (lambda: flatgrad.compile(lambda x: x)(10**400), ArgumentError, "argument 0: expected a number that float64 holds"),
     (lambda: flatgrad.compile(lambda x: x, static_argnums=0)(Value(1.0)), ArgumentTypeError, "expected a static argument"),
     (lambda: flatgrad.compile(lambda x: np.array([x], object))(1.0), ArgumentTypeError, "an array of objects"),
@@ -421,6 +426,31 @@ def test_long_and_short_rows_of_numbers(kind, length):
         for _ in range(2):
             assert f(rows).data == want
     assert f.cache_info()[:2] == (4, 4)
+
+
+@pytest.mark.parametrize("call, error, words", [
+    (lambda: [f(k) for f in [flatgrad.compile(lambda k: flatgrad.take(TABLE, k))] for k in (1.0, 7.0)], IndexError,
+     "position 7: expected a whole number from -3 to 2, in a compiled function$"),
+    (lambda: flatgrad.scan(lambda c, k: (c + flatgrad.take(TABLE, k), None), 0.0, np.array([0.0, 1.0, 9.0])), IndexError,
+     "position 9: expected a whole number from -3 to 2, in step 2 of a scan$"),
+    (lambda: flatgrad.scan(lambda c, _: (c, None), 0.0, length=10**30), ArgumentError,
+     r"scan: length: expected less than 2\*\*30, got 1000000"),
+    (lambda: flatgrad.scan(lambda c, _: (c, None), 0.0, length=2 * 10**9), ArgumentError, "scan: length: expected less"),
+    (lambda: flatgrad.scan(lambda c, _: (c, None), 0.0, length=2, checkpoint=2**30), ArgumentError,
+     r"scan: checkpoint: expected less than 2\*\*30, got 1073741824"),
+    (lambda: flatgrad.fori_loop(-1, 2**30, lambda i, c: c, 0.0), ArgumentError, "fori_loop: upper - lower: expected less"),
+    (lambda: flatgrad.compile(lambda x: flatgrad.grad(lambda y: y * y)(x))(2.0), ArgumentTypeError,
+     r"grad: .* not taken while a compiled function is recorded; .* flatgrad.grad\(flatgrad.compile\(f\)\)"),
+    (lambda: flatgrad.compile(lambda x: flatgrad.jacobian(lambda y: y * y)(x * 2.0))(np.ones(2)), ArgumentTypeError,
+     r"jacobian: .* not taken while a compiled function is recorded; .* flatgrad.jacobian\(flatgrad.compile\(f\)\)"),
+    (lambda: flatgrad.compile(lambda x: flatgrad.value_and_grad(lambda y: y * y)(x + 1.0))(2.0), ArgumentTypeError,
+     "value_and_grad: .* not taken while a compiled function is recorded"),
+    (lambda: flatgrad.scan(lambda c, _: (flatgrad.grad(lambda y: y * y)(c), None), 1.0, length=2), ArgumentTypeError,
+     "grad: .* not taken while a step of flatgrad.scan is recorded; .*unroll=True"),
+])
+def test_errors_name_what_is_at_fault(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
 
 
 def test_subclasses_of_value_are_refused():

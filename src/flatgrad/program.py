@@ -554,6 +554,8 @@ def structure(name, x, leaves):
         if x.ndim > 2 or x.size == 0:
             raise ShapeError(f"{name}: expected an array of at most two dimensions and at least one element, got the "
                              f"shape {x.shape}")
+        if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+            check_whole(name, x)
         leaves.append(x)
         return ("array", x.shape)
     if isinstance(x, (Value, Tensor)):
@@ -565,6 +567,14 @@ def structure(name, x, leaves):
     if hasattr(x, "__array__") and not isinstance(x, np.generic):
         raise ArgumentTypeError(f"{name}: expected an array of NumPy, got {shortened(x)}; write numpy.asarray(...)")
     return static_part(name, x)
+
+
+def check_whole(name, x):
+    """An error for an array of ints that float64 does not hold."""
+    if -(2 ** 53) <= x.min() and x.max() <= 2 ** 53:   # most often
+        return
+    for place in np.ndindex(x.shape):
+        exact(name and f"{name}[{', '.join(map(str, place))}]" if place else name, int(x[place]))
 
 
 NUMBER, VALUE, FROZEN = "number", "Value", "frozen Value"
