@@ -50,8 +50,8 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
         whether `fn` depends on anything that was recorded as a constant. The program is not simplified then.
     simplify : bool, optional
         Whether the program is rewritten in fewer and larger instructions, which run faster. Sums are then added up in
-        another order, and results and gradients are those of `fn` but for rounding. With False they are the same bit
-        for bit. A set of some of "shared", "dots", "layers" and "together" takes these steps alone.
+        another order, and results and gradients are those of `fn` but for rounding. With False results are the same
+        bit for bit, and gradients but for the order in which those of one operand are added. A set of some of "shared", "dots", "layers" and "together" takes these steps alone.
 
     Returns
     -------
@@ -72,9 +72,8 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     -----
     The function is recorded at the first call, and again for each new structure of its arguments: other shapes, lengths
     of lists, keys of dicts, or static arguments; and when a variable that it names, or what leads from there to its
-    parameters, has become another object. It should compute its result from its arguments and from Values and Tensors
-    alone. Any other number, such as one in an attribute, is a constant of the program, and so is what it draws at
-    random.
+    parameters, has become another object, or an attribute that it reads. It should compute its result from its arguments and from Values and Tensors
+    alone. Any other number, such as one in a list, is a constant of the program, and so is what it draws at random.
 
     A call within another compiled function becomes part of that function's program.
 
