@@ -13,6 +13,7 @@ import pytest
 import flatgrad
 from flatgrad import Tensor, Value, nn, optim
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
+from flatgrad.train import Trainer
 
 Pair = namedtuple("Pair", "first second")
 TABLE = Tensor([1.0, 2.0, 3.0])
@@ -121,6 +122,66 @@ def test_training_is_the_same_as_without():
         return history
 
     np.testing.assert_allclose(train(True), train(False), rtol=1e-9)
+
+
+@pytest.mark.parametrize("make", [
+    lambda p: optim.SGD(p, lr=0.05, momentum=0.9), lambda p: optim.Adam(p, lr=0.02), lambda p: optim.AdamW(p, lr=0.02),
+    lambda p: optim.RMSprop(p, lr=0.01), lambda p: optim.Adagrad(p, lr=0.05), lambda p: optim.Adadelta(p, lr=1.0)])
+def test_optimizers_with_a_compiled_loss(make):
+    X, y = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [-1.0, 1.0, 1.0, -1.0]
+
+    def train(compiled):
+        random.seed(3)
+        model = nn.MLP(2, [4, 1])
+        optimizer = make(model.parameters())
+        loss = lambda X, y: sum([(model(x) - t) ** 2 for x, t in zip(X, y)]) / 4  # noqa: E731
+        if compiled:
+            loss = flatgrad.compile(loss)
+        for _ in range(30):
+            total = loss(X, y)
+            optimizer.zero_grad()
+            total.backward()
+            optim.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        return [p.data for p in model.parameters()], loss
+
+    parameters, loss = train(True)
+    np.testing.assert_allclose(parameters, train(False)[0], rtol=1e-8)
+    assert loss.cache_info()[:2] == (29, 1)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        self.inner = nn.MLP(2, [4, 1])
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class CompiledNet(Net):
+    @flatgrad.compile
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_a_trainer_with_a_compiled_loss_and_a_compiled_model():
+    X, y = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.5, 0.5]]), np.array([-1.0, 1.0, 1.0, -1.0, 0.0])
+    squares = lambda prediction, target: ((prediction - target) ** 2).mean()  # noqa: E731
+    compiled = flatgrad.compile(squares)
+
+    def fit(make, loss):
+        random.seed(5)
+        model = make()
+        trainer = Trainer(model, optim.Adam(model.parameters(), lr=0.05), loss)
+        history = trainer.fit(X, y, epochs=20, batch_size=2, seed=1, progress=False)
+        return history.loss, trainer.predict(X), model
+
+    plain = fit(Net, squares)
+    for make, loss in ((Net, compiled), (CompiledNet, squares), (CompiledNet, compiled)):
+        losses, predicted, model = fit(make, loss)
+        np.testing.assert_allclose(losses, plain[0], rtol=1e-8)
+        np.testing.assert_allclose(predicted, plain[1], rtol=1e-8)
+    assert compiled.cache_info().misses <= 4 and model.forward.cache_info().misses <= 4   # by sizes of batches, and modes
 
 
 def test_structures_of_arguments_and_results():
