@@ -13,8 +13,8 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places, _Recording,
-                            derivatives)
+from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places,
+                            _Recording, derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
 from flatgrad.structures import leaves_of, like
@@ -51,7 +51,8 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     simplify : bool, optional
         Whether the program is rewritten in fewer and larger instructions, which run faster. Sums are then added up in
         another order, and results and gradients are those of `fn` but for rounding. With False results are the same
-        bit for bit, and gradients but for the order in which those of one operand are added. A set of some of "shared", "dots", "layers" and "together" takes these steps alone.
+        bit for bit, and gradients but for the last digit. A set of some of "shared", "dots", "layers" and "together"
+        takes these steps alone.
 
     Returns
     -------
@@ -72,8 +73,8 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     -----
     The function is recorded at the first call, and again for each new structure of its arguments: other shapes, lengths
     of lists, keys of dicts, or static arguments; and when a variable that it names, or what leads from there to its
-    parameters, has become another object, or an attribute that it reads. It should compute its result from its arguments and from Values and Tensors
-    alone. Any other number, such as one in a list, is a constant of the program, and so is what it draws at random.
+    parameters, has become another object, or an attribute that it reads. It should compute its result from its
+    arguments and from Values and Tensors alone. Any other number, such as one in a list, is a constant of the program, and so is what it draws at random.
 
     A call within another compiled function becomes part of that function's program.
 
@@ -274,7 +275,7 @@ class Compiled:
                                     "keep its programs: the class has __slots__ and no __dict__")
         bound = own.get(name)
         by = bound._bound_by if isinstance(bound, Compiled) else None
-        if by is None or by[0] is not instance or by[1] is not self:   # there is none, or that of what this is a copy of
+        if by is None or by[0] is not instance or by[1] is not self:   # none, or that of what this copies
             static = tuple(n - (n > 0) for n in self._numbers if n != 0)   # `self` is no argument any more
             names = tuple(n for n in self.static_argnames if n != first_parameter(self.fn))
             bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, names, self.check,
