@@ -13,8 +13,10 @@ import pytest
 import flatgrad
 from flatgrad import Tensor, Value, nn, optim
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
+from flatgrad.train import Trainer
 
 Pair = namedtuple("Pair", "first second")
+TABLE = Tensor([1.0, 2.0, 3.0])
 
 
 @flatgrad.compile
@@ -120,6 +122,66 @@ def test_training_is_the_same_as_without():
         return history
 
     np.testing.assert_allclose(train(True), train(False), rtol=1e-9)
+
+
+@pytest.mark.parametrize("make", [
+    lambda p: optim.SGD(p, lr=0.05, momentum=0.9), lambda p: optim.Adam(p, lr=0.02), lambda p: optim.AdamW(p, lr=0.02),
+    lambda p: optim.RMSprop(p, lr=0.01), lambda p: optim.Adagrad(p, lr=0.05), lambda p: optim.Adadelta(p, lr=1.0)])
+def test_optimizers_with_a_compiled_loss(make):
+    X, y = [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [-1.0, 1.0, 1.0, -1.0]
+
+    def train(compiled):
+        random.seed(3)
+        model = nn.MLP(2, [4, 1])
+        optimizer = make(model.parameters())
+        loss = lambda X, y: sum([(model(x) - t) ** 2 for x, t in zip(X, y)]) / 4  # noqa: E731
+        if compiled:
+            loss = flatgrad.compile(loss)
+        for _ in range(30):
+            total = loss(X, y)
+            optimizer.zero_grad()
+            total.backward()
+            optim.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        return [p.data for p in model.parameters()], loss
+
+    parameters, loss = train(True)
+    np.testing.assert_allclose(parameters, train(False)[0], rtol=1e-8)
+    assert loss.cache_info()[:2] == (29, 1)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        self.inner = nn.MLP(2, [4, 1])
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class CompiledNet(Net):
+    @flatgrad.compile
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_a_trainer_with_a_compiled_loss_and_a_compiled_model():
+    X, y = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.5, 0.5]]), np.array([-1.0, 1.0, 1.0, -1.0, 0.0])
+    squares = lambda prediction, target: ((prediction - target) ** 2).mean()  # noqa: E731
+    compiled = flatgrad.compile(squares)
+
+    def fit(make, loss):
+        random.seed(5)
+        model = make()
+        trainer = Trainer(model, optim.Adam(model.parameters(), lr=0.05), loss)
+        history = trainer.fit(X, y, epochs=20, batch_size=2, seed=1, progress=False)
+        return history.loss, trainer.predict(X), model
+
+    plain = fit(Net, squares)
+    for make, loss in ((Net, compiled), (CompiledNet, squares), (CompiledNet, compiled)):
+        losses, predicted, model = fit(make, loss)
+        np.testing.assert_allclose(losses, plain[0], rtol=1e-8)
+        np.testing.assert_allclose(predicted, plain[1], rtol=1e-8)
+    assert compiled.cache_info().misses <= 4 and model.forward.cache_info().misses <= 4   # by batches and modes
 
 
 def test_structures_of_arguments_and_results():
@@ -368,6 +430,14 @@ def test_check_passes_where_nothing_is_stale():
         assert f(x, np.array([x, 2.0]))["a"].data == 2 * x
 
 
+def test_check_does_not_mistake_rounding_for_a_difference():
+    w = Value(0.1)
+    f = flatgrad.compile(lambda x, y: x * w * 1e12 + (y * w + x * y) - x * w * 1e12, check=True)
+    for k in range(50):   # what is left after the large terms is mostly rounding
+        f(0.1 + k, 0.7 * k).backward()
+    assert "after 'dots'" not in f.explain()
+
+
 # ---- arguments that are not taken ----
 
 @pytest.mark.parametrize("call, error, words", [
@@ -381,11 +451,66 @@ def test_check_passes_where_nothing_is_stale():
     (lambda: flatgrad.compile(lambda x: x)(np.ones((2, 2, 2))), ShapeError, r"argument 0: .* the shape \(2, 2, 2\)"),
     (lambda: flatgrad.compile(lambda x: x)(np.array(["a"])), ArgumentTypeError, "argument 0: expected an array of numbers"),
     (lambda: flatgrad.compile(lambda x: x)(2**53 + 1), ArgumentError, "argument 0: expected a number that float64 holds"),
+    (lambda: flatgrad.compile(lambda x: x)(np.array([1, 2**53 + 1])), ArgumentError,
+     r"argument 0\[1\]: expected a number that float64 holds, got 9007199254740993"),
+    (lambda: flatgrad.compile(lambda x: x)(x=np.array([[1], [2**64 - 1]], np.uint64)), ArgumentError,
+     r"x\[1, 0\]: expected a number that float64 holds"),
     (lambda: flatgrad.compile(lambda x: x)(10**400), ArgumentError, "argument 0: expected a number that float64 holds"),
     (lambda: flatgrad.compile(lambda x: x, static_argnums=0)(Value(1.0)), ArgumentTypeError, "expected a static argument"),
     (lambda: flatgrad.compile(lambda x: np.array([x], object))(1.0), ArgumentTypeError, "an array of objects"),
 ])
 def test_what_is_not_taken(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_errors_name_the_place_in_nested_arguments():
+    f = flatgrad.compile(lambda *x, **y: 0.0, static_argnames="mode")
+    deep = [[1.0, 2.0], ([3.0], {"a": [4.0, {5.0}]})]
+    for call, place in ((lambda: f(1.0, deep), r"argument 1\[1\]\[1\]\['a'\]\[1\]: expected a number"),
+                        (lambda: f(data=deep), r"data\[1\]\[1\]\['a'\]\[1\]: expected a number"),
+                        (lambda: f({(1, Value(1.0)): 2.0}), r"argument 0: a key\[1\]: expected a static argument"),
+                        (lambda: f([[np.array(["a"])]]), r"argument 0\[0\]\[0\]: expected an array of numbers"),
+                        (lambda: f(mode=[1.0]), "mode: expected a number"),
+                        (lambda: flatgrad.vmap(f)([np.array(["a"])]), r"argument 0\[0\]: expected an array")):
+        with pytest.raises(ArgumentTypeError, match=place):
+            call()
+
+
+@pytest.mark.parametrize("length", [0, 1, 32, 33, 100])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_long_and_short_rows_of_numbers(kind, length):
+    f = flatgrad.compile(lambda rows: sum((x for row in rows for x in row), Value(0.0)))
+    row = kind(range(length))
+    for rows in ([row, row], (row, [1.0]), [row], [row, [Value(3.0)], kind([1, 2.5])]):
+        want = sum(x.data if isinstance(x, Value) else x for each in rows for x in each)
+        for _ in range(2):
+            assert f(rows).data == want
+    assert f.cache_info()[:2] == (4, 4)
+
+
+@pytest.mark.parametrize("call, error, words", [
+    (lambda: [f(k) for f in [flatgrad.compile(lambda k: flatgrad.take(TABLE, k))] for k in (1.0, 7.0)], IndexError,
+     "position 7: expected a whole number from -3 to 2, in a compiled function$"),
+    (lambda: flatgrad.scan(lambda c, k: (c + flatgrad.take(TABLE, k), None), 0.0, np.array([0.0, 1.0, 9.0])),
+     IndexError,
+     "position 9: expected a whole number from -3 to 2, in step 2 of a scan$"),
+    (lambda: flatgrad.scan(lambda c, _: (c, None), 0.0, length=10**30), ArgumentError,
+     r"scan: length: expected less than 2\*\*30, got 1000000"),
+    (lambda: flatgrad.scan(lambda c, _: (c, None), 0.0, length=2 * 10**9), ArgumentError, "scan: length: expected"),
+    (lambda: flatgrad.scan(lambda c, _: (c, None), 0.0, length=2, checkpoint=2**30), ArgumentError,
+     r"scan: checkpoint: expected less than 2\*\*30, got 1073741824"),
+    (lambda: flatgrad.fori_loop(-1, 2**30, lambda i, c: c, 0.0), ArgumentError, "fori_loop: upper - lower: expected"),
+    (lambda: flatgrad.compile(lambda x: flatgrad.grad(lambda y: y * y)(x))(2.0), ArgumentTypeError,
+     r"grad: .* not taken while a compiled function is recorded; .* flatgrad.grad\(flatgrad.compile\(f\)\)"),
+    (lambda: flatgrad.compile(lambda x: flatgrad.jacobian(lambda y: y * y)(x * 2.0))(np.ones(2)), ArgumentTypeError,
+     r"jacobian: .* not taken while a compiled function is recorded; .* flatgrad.jacobian\(flatgrad.compile\(f\)\)"),
+    (lambda: flatgrad.compile(lambda x: flatgrad.value_and_grad(lambda y: y * y)(x + 1.0))(2.0), ArgumentTypeError,
+     "value_and_grad: .* not taken while a compiled function is recorded"),
+    (lambda: flatgrad.scan(lambda c, _: (flatgrad.grad(lambda y: y * y)(c), None), 1.0, length=2), ArgumentTypeError,
+     "grad: .* not taken while a step of flatgrad.scan is recorded; .*unroll=True"),
+])
+def test_errors_name_what_is_at_fault(call, error, words):
     with pytest.raises(error, match=words):
         call()
 
@@ -399,6 +524,62 @@ def test_subclasses_of_value_are_refused():
 
 
 # ---- copies, threads, looking at it ----
+
+class Scaled(nn.Module):
+    def __init__(self, w):
+        self.w = Value(w)
+
+    @flatgrad.compile
+    def forward(self, x):
+        return self.w * x
+
+
+class Shifted(Scaled):
+    def __init__(self, w, b):
+        super().__init__(w)
+        self.b = Value(b)
+
+    @flatgrad.compile
+    def forward(self, x):
+        return super().forward(x) + self.b
+
+
+class Plain:
+    def __init__(self, w):
+        self.w = Value(w)
+
+    def power(self, x, n):
+        return self.w * x**n
+
+
+Plain.power = flatgrad.compile(Plain.power, static_argnums=2)   # no name is set
+
+
+@pytest.mark.parametrize("again", [
+    lambda x: pickle.loads(pickle.dumps(x)), lambda x: pickle.loads(pickle.dumps(x, 0)), copy.deepcopy])
+def test_copies_of_instances_with_compiled_methods(again):
+    model, plain = Shifted(3.0, 1.0), Plain(2.0)
+    for _ in range(2):
+        assert model(2.0).data == 7.0 and Scaled.forward.__get__(model)(2.0).data == 6.0
+        assert plain.power(3.0, 2).data == 18.0
+    assert model.forward.cache_info()[:2] == (1, 1)   # the one of the class above is another
+    twin, other = again((model, plain))
+    twin.w.data = other.w.data = 10.0
+    assert twin.forward(2.0).data == twin(2.0).data == 21.0 and other.power(2.0, 3).data == 80.0
+    assert twin.forward is not model.forward and twin.forward is twin.forward
+    assert twin.forward.cache_info()[:2] == (1, 1)
+    assert model.forward(2.0).data == 7.0 and plain.power(3.0, 2).data == 18.0
+    method, owner = again((model.forward, model))
+    owner.b.data = 0.0
+    assert method is owner.forward and method(2.0).data == 6.0 and model.forward(2.0).data == 7.0
+    method = again(plain.power)
+    assert method(3.0, 2).data == 18.0
+    shallow = copy.copy(model)
+    shallow.w = Value(0.0)
+    assert shallow.forward(2.0).data == 1.0 and model.forward(2.0).data == 7.0
+    model.train(False)
+    assert again(model).forward(2.0).data == 7.0
+
 
 def test_pickle_and_copies():
     assert pickle.loads(pickle.dumps(at_module_level)) is at_module_level or \
@@ -1023,6 +1204,119 @@ def test_attributes_of_an_instance_that_are_replaced():
     del m.w
     with pytest.raises(AttributeError):
         by_argument(m, 2.0)
+
+
+act_of_the_module, extra_of_the_module, table_of_the_module = Value.tanh, None, [1.0, 2.0]
+
+
+def activated(x):
+    return act_of_the_module(x) + (0.0 if extra_of_the_module is None else extra_of_the_module)
+
+
+def test_any_variable_that_is_rebound_is_seen(monkeypatch):
+    w = Value(0.5)
+    f = flatgrad.compile(lambda x: activated(w * x) * table_of_the_module[-1] + max(1.0, 2.0))
+    for misses, (name, new) in enumerate((
+            ("act_of_the_module", Value.tanh), ("act_of_the_module", Value.relu), ("extra_of_the_module", Value(2.0)),
+            ("extra_of_the_module", 3), ("extra_of_the_module", 3.0), ("extra_of_the_module", np.float64(4.0)),
+            ("table_of_the_module", (1.0, 3.0)), ("table_of_the_module", np.array([5.0])),
+            ("table_of_the_module", {-1: 6.0}), ("max", lambda x, y: 7.0)), 1):
+        monkeypatch.setitem(globals(), name, new)
+        for _ in range(3):
+            assert f(1.5).data == pytest.approx(f.fn(1.5).data, rel=1e-12)
+        assert f.cache_info().misses == misses
+
+
+def test_any_variable_around_it_that_is_rebound_is_seen():
+    class Config:
+        scale, inner = 1.0, None
+
+    class Other(Config):
+        scale = 5.0
+
+    w, act, k, kind, table = Value(0.5), Value.tanh, None, Config, np.array([1.0])
+    config, unrelated = Config(), 0
+    config.inner = Config()
+    config.scale = config.inner.scale = 2.0
+
+    def helper(x, factor=2.0, *, shift=1.0):
+        return act(x) * factor + shift
+
+    @flatgrad.compile
+    def f(x):
+        y = helper(w * x) * kind.scale * table[0] * config.scale * config.inner.scale
+        return y if k is None else y * k
+
+    def expect(misses):
+        for _ in range(3):
+            nonlocal unrelated
+            unrelated += 1
+            assert f(1.5).data == pytest.approx(f.fn(1.5).data, rel=1e-12)
+        assert f.cache_info().misses == misses
+
+    expect(1)
+    act = Value.sin
+    expect(2)
+    k = Value(3.0)
+    expect(3)
+    kind = Other
+    expect(4)
+    table = np.array([3.0])
+    expect(5)
+    config.scale = 3.0
+    expect(6)
+    config.inner.scale = 4.0
+    expect(7)
+    config.unrelated = config.inner.unrelated = 4.0
+    expect(7)
+    config.inner = Other()
+    expect(8)
+    helper.__defaults__ = (7.0,)
+    expect(9)
+    helper.__kwdefaults__ = {"shift": 0.5}
+    expect(10)
+
+
+def test_attributes_that_a_method_reads_are_seen():
+    class Part:
+        def __init__(self):
+            self.w, self.rate, self.counter = Value(1.5), 2.0, 0
+
+        @property
+        def faster(self):
+            return self.rate * 2.0
+
+        def __call__(self, x):
+            return self.w * x * self.faster
+
+    class Model(nn.Module):
+        def __init__(self):
+            self.parts, self.k, self.scale, self.act, self.steps = [Part(), Part()], None, 2.0, Value.tanh, 0
+
+        @flatgrad.compile
+        def forward(self, x):
+            y = self.mixed(x) * self.scale
+            return y if self.k is None else y * self.k
+
+        def mixed(self, x):
+            return self.act(self.parts[0](x) + self.parts[1](x))
+
+        def fit(self):
+            self.steps += 1
+
+    model = Model()
+    free = flatgrad.compile(lambda x: model.mixed(x))
+    for misses, change in enumerate((lambda: None, lambda: setattr(model, "k", Value(2.0)),
+                                     lambda: setattr(model, "scale", 3.0), lambda: setattr(model, "act", Value.sin),
+                                     lambda: setattr(model.parts[1], "rate", 0.5),
+                                     lambda: setattr(model, "k", None)), 1):
+        change()
+        for _ in range(3):
+            model.fit()
+            model.parts[0].counter += 1
+            assert model.forward(0.25).data == pytest.approx(Model.forward.fn(model, 0.25).data, rel=1e-12)
+            assert free(0.25).data == pytest.approx(model.mixed(0.25).data, rel=1e-12)
+        assert model.forward.cache_info().misses == misses
 
 
 def test_check_finds_a_replaced_leaf_that_nothing_else_finds():

@@ -12,7 +12,7 @@ import numbers
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, depends, derivatives, recording, tracing
+from flatgrad._core import Tensor, Value, _is_recording, depends, derivatives, recording, tracing
 from flatgrad.arguments import flag, non_negative, positive, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, GradcheckError, ShapeError
 from flatgrad.structures import map_leaves
@@ -301,8 +301,15 @@ def differentiated(name, f, argnums, compute, result):
             positions.append(n % len(args))
         if len(set(positions)) != len(positions):
             raise ArgumentError(f"argnums: expected different arguments, got {argnums} for {len(args)} arguments")
-        for n in positions:
-            replaced[n] = with_leaves(name, f"argument {n}", args[n], leaves, False)
+        try:
+            for n in positions:
+                replaced[n] = with_leaves(name, f"argument {n}", args[n], leaves, False)
+        except ArgumentTypeError as error:
+            if not _is_recording():
+                raise
+            raise ArgumentTypeError(f"{name}: a derivative by what a program computes: it is not taken while a "
+                                    f"compiled function is recorded; transform that function instead, as in "
+                                    f"flatgrad.{name}(flatgrad.compile(f))") from error
         leaves = only_leaves(name, leaves)
         output = called(f, replaced, kwargs, leaves)
         value, gradients = compute(name, output, leaves, [args[n] for n in positions], positions)

@@ -16,6 +16,7 @@ from flatgrad.structures import leaves_of, like, map_leaves, same_structure
 __all__ = ["fori_loop", "scan", "vmap"]
 
 MOST_BATCHES = 32   # of different lengths, for one program
+MOST_STEPS = 1 << 30   # of one instruction
 MOST_LAYOUTS = 128   # structures of arguments that one vmapped function remembers
 
 
@@ -198,7 +199,7 @@ def scan(f, init, xs=None, length=None, reverse=False, checkpoint=None, unroll=F
     if length is not None:
         length = whole("scan: length", length, 1)
     if checkpoint is not None:
-        checkpoint = whole("scan: checkpoint", checkpoint, 1)
+        checkpoint = few_steps("scan: checkpoint", whole("scan: checkpoint", checkpoint, 1))
     if batches:
         n_steps = length_of(batches)
         if length is not None and length != n_steps:
@@ -210,7 +211,15 @@ def scan(f, init, xs=None, length=None, reverse=False, checkpoint=None, unroll=F
     carry = as_nodes("init", init)
     if unroll:
         return unrolled(f, carry, xs, batches, n_steps, reverse)
+    few_steps("scan: length", n_steps)
     return recorded("scan", f, carry, xs, batches, n_steps, reverse, checkpoint)
+
+
+def few_steps(name, count):
+    """That number of steps, if one instruction may have so many."""
+    if count >= MOST_STEPS:
+        raise ArgumentError(f"{name}: expected less than 2**30, got {shortened(count)}; several scans take more steps")
+    return count
 
 
 def unrolled(f, carry, xs, batches, n_steps, reverse):
@@ -374,6 +383,7 @@ def fori_loop(lower, upper, body, init, unroll=False):
     if max(abs(lower), abs(upper)) > 2 ** 53:
         raise ArgumentError("fori_loop: expected bounds of at most 2**53, which float64 holds, got "
                             f"{lower} and {upper}; unroll=True takes any")
+    few_steps("fori_loop: upper - lower", upper - lower)
     steps = np.arange(lower, upper, dtype=np.float64)
     return recorded("fori_loop", lambda value, i: (body(i, value), None), value, steps, [("i", steps, 0)], len(steps),
                     False, None)[0]

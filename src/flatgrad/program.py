@@ -13,8 +13,8 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places, _Recording,
-                            derivatives)
+from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places,
+                            _Recording, derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
@@ -48,11 +48,12 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
         Parameters by name of which the same is true, also where they come by position.
     check : bool, optional
         True: each call also runs `fn` itself, and raises an error if results or gradients differ. For finding out
-        whether `fn` depends on anything that was recorded as a constant.
+        whether `fn` depends on anything that was recorded as a constant. The program is not simplified then.
     simplify : bool, optional
         Whether the program is rewritten in fewer and larger instructions, which run faster. Sums are then added up in
-        another order, and results and gradients are those of `fn` but for rounding. With False they are the same bit
-        for bit. A set of some of "shared", "dots", "layers" and "together" takes these steps alone.
+        another order, and results and gradients are those of `fn` but for rounding. With False results are the same
+        bit for bit, and gradients but for the last digit. A set of some of "shared", "dots", "layers" and "together"
+        takes these steps alone.
 
     Returns
     -------
@@ -73,9 +74,8 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     -----
     The function is recorded at the first call, and again for each new structure of its arguments: other shapes, lengths
     of lists, keys of dicts, or static arguments; and when a variable that it names, or what leads from there to its
-    parameters, has become another object. It should compute its result from its arguments and from Values and Tensors
-    alone. Any other number, such as one in an attribute, is a constant of the program, and so is what it draws at
-    random.
+    parameters, has become another object, or an attribute that it reads. It should compute its result from its
+    arguments and from Values and Tensors alone. Any other number, such as one in a list, is a constant of the program, and so is what it draws at random.
 
     A call within another compiled function becomes part of that function's program.
 
@@ -134,11 +134,13 @@ class Compiled:
         self.fn = fn
         self.static_argnums, self.static_argnames, self.check = check_options(
             static_argnums, static_argnames, check)
-        self.simplify = steps_of(simplify)
+        steps = steps_of(simplify)
+        self.simplify = () if self.check else steps   # rounding is not what is looked for
         self._numbers, self._names = static_parameters(fn, self.static_argnums, self.static_argnames)
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
         self._watched = {}   # by that structure: which attributes decide as well
         self._hits = self._misses = 0
+        self._bound_by = None   # of a method of an instance: that, and what __get__ was called of
         functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args, **kwargs):
@@ -196,18 +198,26 @@ class Compiled:
         """Whether that one of `count` positional arguments is static."""
         return number in self._numbers or number - count in self._numbers
 
-    def _key(self, args, kwargs, leaves):
-        """The structure of the arguments, hashable; the leaves that are not static are appended to `leaves`."""
-        if not self._numbers:
-            key = [structure(f"argument {k}", x, leaves) for k, x in enumerate(args)]
+    def _key(self, args, kwargs, leaves, named=False):
+        """The structure of the arguments, hashable; the leaves that are not static are appended to `leaves`, a list
+        without any. Names for errors are made once there is one."""
+        try:
+            if not self._numbers:
+                key = [structure(f"argument {k}" if named else None, x, leaves) for k, x in enumerate(args)]
+            else:
+                key = [static_part(f"argument {k}", x) if self._is_static(k, len(args))
+                       else structure(f"argument {k}" if named else None, x, leaves) for k, x in enumerate(args)]
+            for name in sorted(kwargs) if kwargs else ():
+                key.append(name)
+                key.append(static_part(name, kwargs[name]) if name in self._names
+                           else structure(name if named else None, kwargs[name], leaves))
+        except (TypeError, ValueError):
+            if named:
+                raise
         else:
-            key = [static_part(f"argument {k}", x) if self._is_static(k, len(args))
-                   else structure(f"argument {k}", x, leaves) for k, x in enumerate(args)]
-        for name in sorted(kwargs):
-            key.append(name)
-            key.append(static_part(name, kwargs[name]) if name in self._names
-                       else structure(name, kwargs[name], leaves))
-        return tuple(key)
+            return tuple(key)
+        del leaves[:]
+        return self._key(args, kwargs, leaves, named=True)
 
     def minimize(self, optimizer, *args, steps=1000, batch_size=None, shuffle=True, seed=None, every=1, callback=None):
         """Take steps of an optimizer that make this loss smaller, all of them in compiled code.
@@ -336,24 +346,38 @@ class Compiled:
             return self
         if isinstance(instance, type):   # of a classmethod: the class is a static argument
             return types.MethodType(self, instance)
-        name = "_compiled_" + name_of(self.fn)
+        name = "_compiled_" + getattr(self.fn, "__qualname__", name_of(self.fn))   # a class above may have one as well
         own = getattr(instance, "__dict__", None)
         if own is None:
             raise ArgumentTypeError(f"compile: the method {name_of(self.fn)} of {shortened(instance)} has nowhere to "
                                     "keep its programs: the class has __slots__ and no __dict__")
         bound = own.get(name)
-        if not isinstance(bound, Compiled) or bound.fn.__self__ is not instance or bound.fn.__func__ is not self.fn:
+        by = bound._bound_by if isinstance(bound, Compiled) else None
+        if by is None or by[0] is not instance or by[1] is not self:   # none, or that of what this copies
             static = tuple(n - (n > 0) for n in self._numbers if n != 0)   # `self` is no argument any more
             names = tuple(n for n in self.static_argnames if n != first_parameter(self.fn))
             bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, names, self.check,
                                          self.simplify)
+            bound._bound_by = instance, self
         return bound
+
+    def _attribute(self):
+        """For the method of an instance: that, and the class and the name that have the compiled function; or None."""
+        instance, method = self._bound_by or (None, None)
+        for owner in type(instance).__mro__ if method is not None else ():
+            for name, x in vars(owner).items():
+                if x is method:
+                    return instance, owner, name
+        return None
 
     def __repr__(self):
         return f"<compiled {name_of(self.fn)}: {len(self._programs)} programs>"
 
     def __reduce__(self):
         """By name, where that leads here; else without the programs: they are recorded again where it is loaded."""
+        place = self._attribute()
+        if place is not None:   # the instance has it anew where it is loaded
+            return bound_method, place
         found = sys.modules.get(self.__module__)
         for name in getattr(self, "__qualname__", "").split("."):
             found = getattr(found, name, None)
@@ -364,6 +388,9 @@ class Compiled:
     def __deepcopy__(self, memo):
         import copy
 
+        place = self._attribute()
+        if place is not None:
+            return bound_method(copy.deepcopy(place[0], memo), *place[1:])
         return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check,
                         self.simplify)
 
@@ -560,25 +587,37 @@ def static_parameters(fn, static_argnums, static_argnames):
 # ---- arguments ----
 
 def structure(name, x, leaves):
-    """What a program depends on of an argument, hashable: all but numbers, which are appended to `leaves`."""
+    """What a program depends on of an argument, hashable: all but numbers, which are appended to `leaves`.
+
+    The name is that of the whole and the path, for errors; with None there is less to do.
+    """
     kind = type(x)
     if kind is float or kind is int:
         leaves.append(x)
         return NUMBER
+    if kind is list or kind is tuple:
+        if NUMBERS.issuperset(map(type, x)):   # most often
+            leaves.extend(x)
+            return ROWS[kind][len(x)] if len(x) < MOST_KEPT else (kind,) + (NUMBER,) * len(x)
+        if name is None:
+            key = [kind]
+            for part in x:
+                if type(part) is list and len(part) < MOST_KEPT and NUMBERS.issuperset(map(type, part)):
+                    leaves.extend(part)
+                    key.append(LIST_ROWS[len(part)])
+                else:
+                    key.append(structure(None, part, leaves))
+            return tuple(key)
+        return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if kind is Value:
         leaves.append(x)
         return VALUE if x.requires_grad else FROZEN
     if kind is Tensor:
         leaves.append(x)
         return ("Tensor", x.shape, x.requires_grad)
-    if kind is list or kind is tuple:
-        if NUMBERS.issuperset(map(type, x)):   # most often
-            leaves.extend(x)
-            return (kind,) + (NUMBER,) * len(x)
-        return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if kind is dict:
-        return (dict, *[(key if type(key) is str else static_part(f"{name}: a key", key),
-                         structure(f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
+        return (dict, *[(key if type(key) is str else static_part(name and f"{name}: a key", key),
+                         structure(name and f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
     if kind in PLAIN:
         return (Static, kind, x)
     if isinstance(x, (dict, list, tuple)):
@@ -586,13 +625,15 @@ def structure(name, x, leaves):
         if isinstance(x, dict):
             factory = Same(x.default_factory) if kind is defaultdict else None
             return (kind, factory, *structure(name, dict(x), leaves)[1:])
-        return (kind, *[structure(f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
+        return (kind, *[structure(name and f"{name}[{k}]", part, leaves) for k, part in enumerate(x)])
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "iufb":
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got one of dtype {x.dtype}")
         if x.ndim > 2 or x.size == 0:
             raise ShapeError(f"{name}: expected an array of at most two dimensions and at least one element, got the "
                              f"shape {x.shape}")
+        if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+            check_whole(name, x)
         leaves.append(x)
         return ("array", x.shape)
     if isinstance(x, (Value, Tensor)):
@@ -606,10 +647,21 @@ def structure(name, x, leaves):
     return static_part(name, x)
 
 
+def check_whole(name, x):
+    """An error for an array of ints that float64 does not hold."""
+    if -(2 ** 53) <= x.min() and x.max() <= 2 ** 53:   # most often
+        return
+    for place in np.ndindex(x.shape):
+        exact(name and f"{name}[{', '.join(map(str, place))}]" if place else name, int(x[place]))
+
+
 NUMBER, VALUE, FROZEN = "number", "Value", "frozen Value"
 PLAIN = frozenset({bool, int, str, bytes, type(None), type(...)})   # equal ones of one of these types are the same
 FLOATS = {float: float.hex, complex: lambda x: (x.real.hex(), x.imag.hex())}   # tells -0.0 from 0.0; nan is nan
 NUMBERS = frozenset({float, int})
+MOST_KEPT = 33
+LIST_ROWS = [(list,) + (NUMBER,) * n for n in range(MOST_KEPT)]   # the structures of rows of numbers
+ROWS = {list: LIST_ROWS, tuple: [(tuple, *row[1:]) for row in LIST_ROWS]}
 ONCE = (KeysView, ValuesView, ItemsView)
 
 
@@ -778,7 +830,8 @@ def filled(template, results):
 
 class Search:
     """Finds the places that lead from a function to what its program has captured: variables, attributes, elements of
-    lists and dicts; and the numbers in variables that the function names.
+    lists and dicts. Notes as well what all variables are that the function and those it calls name, and attributes by
+    names that they read.
 
     Parameters
     ----------
@@ -791,11 +844,17 @@ class Search:
         self.captured = set(map(id, captured))
         self.places = _Places()
         self.known = {}   # by id: the object, and whether it leads to what is captured
+        self.noted = set()   # (id of a dict, key) and ids of cells, of which the places have been noted
+        self.named = set()   # ids of objects that variables, or methods, have
+        self.attributes = set(CALLED)   # names that functions read
+        self.objects = []   # those with a dict of attributes, and that dict
 
     def of_all(self, roots):
         try:
             for x in roots:
+                self.named.add(id(x))
                 self.leads(x)
+            self.read_attributes()
         except RecursionError:   # the places that were found until then are right as well
             pass
         return self.places
@@ -821,6 +880,7 @@ class Search:
         if kind is types.FunctionType:
             return self.of_function(x)
         if kind is types.MethodType:
+            self.named.add(id(x.__self__))
             return any([self.leads(x.__self__), self.leads(x.__func__)])
         if kind is functools.partial:
             return any([self.leads(x.func), *map(self.leads, x.args), *map(self.leads, x.keywords.values())])
@@ -833,49 +893,116 @@ class Search:
         own = getattr(x, "__dict__", None)
         if type(own) is not dict:
             return found
+        self.objects.append((x, own))
         return any([found, *[self.at(own, name, part) for name, part in list(own.items())]])
 
     def at(self, own, name, x):
         """Whether what a dict has under that name leads there; if so, the place is noted."""
         if self.leads(x):
-            self.places.dicts.append((own, name, x))
+            self.note(own, name, x)
             return True
         return False
 
+    def note(self, own, name, x):
+        if (id(own), name) not in self.noted:
+            self.noted.add((id(own), name))
+            self.places.dicts.append((own, name, x))
+
     def of_function(self, fn):
-        if (fn.__module__ or "").partition(".")[0] in ("flatgrad", "numpy"):
+        package = package_of(fn)
+        if package in OURS:
             return False
+        whole = package not in sys.stdlib_module_names   # else only what leads there
+        self.places.functions.append((fn, fn.__code__, fn.__defaults__, fn.__kwdefaults__))
         found = [self.leads(fn.__defaults__), self.leads(fn.__kwdefaults__)]
-        for name in global_names(fn.__code__):
-            if name in fn.__globals__:
-                x = fn.__globals__[name]
-                if not self.at(fn.__globals__, name, x) and is_number(x):
-                    self.places.dicts.append((fn.__globals__, name, x))
-                found.append(self.known.get(id(x), (x, False))[1])
+        variables, attributes = names_in(fn.__code__)
+        self.attributes |= attributes
+        for name in variables:
+            x = fn.__globals__.get(name, _MISSING)
+            if x is not _MISSING and not isinstance(x, types.ModuleType):
+                self.named.add(id(x))
+                found.append(self.leads(x))
+                if whole or found[-1]:
+                    self.note(fn.__globals__, name, x)
+            elif x is _MISSING and whole:   # one of Python's own, until the module has one
+                self.note(fn.__globals__, name, x)
         for cell in fn.__closure__ or ():
             try:
                 x = cell.cell_contents
             except ValueError:   # it has none yet
                 continue
+            if isinstance(x, types.ModuleType) or id(cell) in self.noted:
+                continue
+            self.noted.add(id(cell))
+            self.named.add(id(x))
             found.append(self.leads(x))
-            if found[-1] or is_number(x):
-                self.places.cells.append((cell, x))
+            self.places.cells.append((cell, x))
         return any(found)
 
+    def read_attributes(self):
+        """Follow methods by names that functions read, and note attributes by these names: of objects that lead to what
+        is captured, and of those that variables have."""
+        methods, before = set(), None
+        while before != (len(self.attributes), len(self.objects)):
+            before = len(self.attributes), len(self.objects)
+            for kind in {type(x) for x, _ in self.objects}:
+                for name in tuple(self.attributes):
+                    for method in methods_of(kind, name):
+                        if id(method) not in methods:
+                            methods.add(id(method))
+                            self.leads(method)
+        objects = {id(x): (x, own) for x, own in self.objects}
+        left = [key for key in objects if self.known[key][1] or key in self.named]
+        while left:
+            x, own = objects.pop(left.pop(), (None, {}))
+            buffers = getattr(type(x), "buffer_names", ())
+            for name in self.attributes.intersection(own):
+                if name != "training" and name not in buffers:   # recordings know of these
+                    self.note(own, name, own[name])
+                    left.append(id(own[name]))
 
-def is_number(x):
-    return type(x) in (int, float, bool, str)
+
+CALLED = ("__call__", "forward")   # by no name that is read, or by Module
 
 
-def global_names(code):
-    """The global variables that a function reads, and those within it."""
+OURS = ("flatgrad", "numpy")   # packages whose variables stay what they are
+
+
+def package_of(fn):
+    return (fn.__module__ or "").partition(".")[0]
+
+
+def methods_of(kind, name):
+    """The functions in Python that an attribute of a class stands for."""
+    for owner in kind.__mro__:
+        x = vars(owner).get(name)
+        if isinstance(x, Compiled):
+            x = x.fn
+        if isinstance(x, (staticmethod, classmethod)):
+            x = x.__func__
+        if isinstance(x, property):
+            x = x.fget
+        if type(x) is types.FunctionType and package_of(x) not in OURS:
+            yield x
+
+
+@functools.lru_cache(512)
+def names_in(code):
+    """The global variables and the attributes that a function reads, and those within it."""
     import dis
 
-    names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    variables, attributes = set(), set()
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            variables.add(step.argval)
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+            attributes.add(step.argval)
     for part in code.co_consts:
         if isinstance(part, types.CodeType):
-            names |= global_names(part)
-    return names
+            more = names_in(part)
+            variables |= more[0]
+            attributes |= more[1]
+    return frozenset(variables), frozenset(attributes)
 
 
 # ---- looking at it ----
@@ -904,7 +1031,13 @@ def shown(key):
     return ("[{}]" if issubclass(key[0], list) else "({})").format(", ".join(parts))
 
 
+def bound_method(instance, owner, name):
+    return vars(owner)[name].__get__(instance)
+
+
 def rebuilt(fn, static_argnums, static_argnames, check, simplify=True):
+    if isinstance(fn, Compiled):   # that is how the method that it was made of is found
+        return fn
     return Compiled(fn, static_argnums, static_argnames, check, simplify)
 
 

@@ -242,7 +242,7 @@ cdef int call_failed(fg_callee *c, int status) except -1:
         raise_status(status)
     op = c.steps.fault(c, x, &k, &status)
     if op == FG_TAKE:
-        raise_position(x[0], <fg_id>k)
+        raise_position(x[0], <fg_id>k, callee_object(c).where())
     numbers = [x[j] for j in range(fg_op_table[op].arity)]
     if op == FG_POWI:
         numbers.append(k)

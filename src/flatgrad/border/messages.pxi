@@ -22,9 +22,10 @@ cdef int damaged(str what) except -1:
     raise ValueError(f"a saved Value is damaged: {what}")
 
 
-cdef int raise_position(double position, fg_id length) except -1:
+cdef int raise_position(double position, fg_id length, str where="") except -1:
     """The exception for a number that is no position among `length`."""
-    raise IndexError(f"position {position:.17g}: expected a whole number from {-<int64_t>length} to {length - 1}")
+    raise IndexError(f"position {position:.17g}: expected a whole number from {-<int64_t>length} to {length - 1}"
+                     + (f",{where}" if where else ""))
 
 
 cdef int raise_operation(int status, int op, tuple operands, str where="") except -1:

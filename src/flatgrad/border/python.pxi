@@ -56,6 +56,10 @@ cdef extern from "Python.h":
     object PyLong_FromVoidPtr(void *pointer)
     void *PyLong_AsVoidPtr(object x) except? NULL
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
+    PyObject *PyFunction_GetCode(object function)   # these without a reference of their own
+    PyObject *PyFunction_GetDefaults(object function)
+    PyObject *PyFunction_GetKwDefaults(object function)
+    PyObject *PyCell_GET(object cell)
     PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type
     void *PyMem_Malloc(size_t size)
     void *PyMem_Realloc(void *pointer, size_t size)

@@ -187,6 +187,8 @@ cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
 
 # ---- whether what was captured is still in its place ----
 
+_MISSING = MISSING   # in place of an object of _Places: there was none
+
 cdef bint is_same(object now, object x) except -1:
     """Whether they are one object, or equal numbers of one type."""
     if now is x:
@@ -213,6 +215,11 @@ cdef bint is_neuron(Weights neuron, tuple noted) except -1:
     return True
 
 
+cdef inline bint is_there(PyObject *now, object x) noexcept:
+    """Whether that is x; NULL stands for None."""
+    return now == <PyObject *>x or now == NULL and x is None
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class _Places:
@@ -225,14 +232,15 @@ cdef class _Places:
         With all that was in them.
     cells : list of (cell, object)
     neurons : list of (Weights, tuple of its weights, its bias, its activation)
+    functions : list of (function, its code, its defaults, those of keywords)
     """
-    cdef readonly list dicts, lists, cells, neurons
+    cdef readonly list dicts, lists, cells, neurons, functions
 
     def __cinit__(self):
-        self.dicts, self.lists, self.cells, self.neurons = [], [], [], []
+        self.dicts, self.lists, self.cells, self.neurons, self.functions = [], [], [], [], []
 
     def __bool__(self):
-        return len(self.dicts) + len(self.lists) + len(self.cells) + len(self.neurons) > 0
+        return (len(self.dicts) + len(self.lists) + len(self.cells) + len(self.neurons) + len(self.functions)) > 0
 
     def note_neuron(self, Weights neuron not None, set captured not None):
         """Note it if it computes with what is among `captured`, ids; whether it does."""
@@ -246,9 +254,11 @@ cdef class _Places:
     def hold(self):
         """Whether all are there."""
         cdef Py_ssize_t k
+        cdef PyObject *found
         for place in self.dicts:
             container, key, x = <tuple>place
-            now = (<dict>container).get(key, MISSING)
+            found = PyDict_GetItemWithError(container, key)
+            now = MISSING if found == NULL else <object>found
             if now is not x and not is_same(now, x):
                 return False
         for place in self.lists:
@@ -261,12 +271,18 @@ cdef class _Places:
         for place in self.neurons:
             if not is_neuron(<Weights>(<tuple>place)[0], <tuple>place):
                 return False
+        for place in self.functions:
+            function, code, defaults, others = <tuple>place
+            if (PyFunction_GetCode(function) != <PyObject *>code
+                    or not is_there(PyFunction_GetDefaults(function), defaults)
+                    or not is_there(PyFunction_GetKwDefaults(function), others)):
+                return False
         for place in self.cells:
             cell, x = <tuple>place
-            try:
-                now = cell.cell_contents
-            except ValueError:
+            found = PyCell_GET(cell)
+            if found == NULL:
                 return False
+            now = <object>found
             if now is not x and not is_same(now, x):
                 return False
         return True
