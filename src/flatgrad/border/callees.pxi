@@ -298,6 +298,18 @@ cdef dict simplify_program(_Body body, int steps):
     return found
 
 
+cdef bint are_ints(object x, Py_ssize_t length):
+    """Whether x is a tuple of ints of 0 to 2**30, so many, or any number for -1."""
+    return type(x) is tuple and (length < 0 or len(x) == length) and all([
+        type(k) is int and 0 <= k < MOST_NODES for k in x])
+
+
+cdef Py_ssize_t size_of_shape(object shape) except -1:
+    if not are_ints(shape, -1) or len(shape) > 2 or 0 in shape:
+        damaged(f"a program has an operand or a result of shape {describe(shape)}")
+    return 1 if len(shape) == 0 else shape[0] if len(shape) == 1 else shape[0] * shape[1]
+
+
 def _restore_body(_Run operands, _Run results not None, segments):
     """The program that _Body.__reduce__ describes. Raises ValueError for anything else."""
     cdef _Body body = _Body.__new__(_Body)
@@ -346,16 +358,11 @@ def _restore_body(_Run operands, _Run results not None, segments):
 def _restore_scan(_Body step not None, length, carries, xs, sizes, backwards, checkpoint):
     """The scan that _Scan.__reduce__ describes. Raises ValueError for anything else."""
     cdef _Scan made = _Scan.__new__(_Scan)
-    if (step.callee == NULL or not are_counts((length, carries, xs, checkpoint)) or length < 1
-            or type(backwards) is not bool or not are_counts(sizes) or 0 in sizes):
+    if (step.callee == NULL or not are_ints((length, carries, xs, checkpoint), -1) or length < 1
+            or type(backwards) is not bool or not are_ints(sizes, -1) or 0 in sizes):
         damaged("expected the steps of a scan")
     scan_body(made, step, length, carries, xs, sizes, backwards, checkpoint)
     return made
-
-
-cdef bint are_counts(object x):
-    """Whether x is a tuple of ints from 0 to 2**30."""
-    return type(x) is tuple and all([type(k) is int and 0 <= k < MOST_NODES for k in x])
 
 
 def _restore_lanes(_Body body not None, varies, n_samples, counts):

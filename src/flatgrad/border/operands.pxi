@@ -385,3 +385,25 @@ cdef int fill(fg_record *r, fg_id v, const Operand *a) noexcept:
 
 cdef uint64_t elements_of(const Operand *a) noexcept:
     return <uint64_t>a.rows * a.cols
+
+
+cdef inline bint take_number(object x, Operand *a) noexcept:
+    """Look at a float, or an int that a float holds. No Python code; 0 for anything else."""
+    cdef int overflow = 0
+    cdef long long whole
+    if type(x) is float:
+        a.number = PyFloat_AS_DOUBLE(x)
+    elif type(x) is int:
+        whole = PyLong_AsLongLongAndOverflow(x, &overflow)
+        if overflow != 0 or not -(1 << 53) < whole < 1 << 53:
+            return False
+        a.number = <double>whole
+    else:
+        return False
+    a.kind = NUMBER
+    a.turned = a.flat = False
+    a.exact = True
+    a.o = NULL
+    a.ndim = 0
+    a.rows = a.cols = 1
+    return True

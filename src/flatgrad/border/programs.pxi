@@ -22,28 +22,6 @@ cdef inline fg_id first_of(object o) noexcept:
     return (<_Run>o).id - (<_Run>o).count if type(o) is _Run else (<Value>o).id
 
 
-cdef inline bint take_number(object x, Operand *a) noexcept:
-    """Look at a float, or an int that a float holds. No Python code; 0 for anything else."""
-    cdef int overflow = 0
-    cdef long long whole
-    if type(x) is float:
-        a.number = PyFloat_AS_DOUBLE(x)
-    elif type(x) is int:
-        whole = PyLong_AsLongLongAndOverflow(x, &overflow)
-        if overflow != 0 or not -(1 << 53) < whole < 1 << 53:
-            return False
-        a.number = <double>whole
-    else:
-        return False
-    a.kind = NUMBER
-    a.turned = a.flat = False
-    a.exact = True
-    a.o = NULL
-    a.ndim = 0
-    a.rows = a.cols = 1
-    return True
-
-
 cdef int fill_program(_Program made, _Callee body, tuple captured, list pieces, list counts, tuple shapes,
                       tuple results, tuple signs) except -1:
     """Set what a program has. counts: where each captured segment's pieces begin, and where the last one's end."""
@@ -376,7 +354,7 @@ cdef class _Program:
         numbers = 0
         if type(self.body) is not _Body:
             raise RuntimeError("a step is made by a recording")
-        if not are_counts((length, carries, xs, checkpoint)) or length < 1:
+        if not are_ints((length, carries, xs, checkpoint), -1) or length < 1:
             raise ArgumentError(f"expected numbers of steps, carries and xs, got {(length, carries, xs, checkpoint)}")
         if carries + xs > len(self.shapes) or carries > len(self.results):
             raise ArgumentError(f"expected at most {len(self.shapes)} carries and xs, and {len(self.results)} carries, "
@@ -423,18 +401,6 @@ cdef class _Program:
         pieces, counts = self.layout()
         return _restore_program, (self.body, self.captured, tuple(pieces), tuple(counts), self.shapes, self.results,
                                   self.signs)
-
-
-cdef bint are_ints(object x, Py_ssize_t length):
-    """Whether x is a tuple of ints of 0 to 2**30, so many, or any number for -1."""
-    return type(x) is tuple and (length < 0 or len(x) == length) and all([
-        type(k) is int and 0 <= k < MOST_NODES for k in x])
-
-
-cdef Py_ssize_t size_of_shape(object shape) except -1:
-    if not are_ints(shape, -1) or len(shape) > 2 or 0 in shape:
-        damaged(f"a program has an operand or a result of shape {describe(shape)}")
-    return 1 if len(shape) == 0 else shape[0] if len(shape) == 1 else shape[0] * shape[1]
 
 
 def _restore_program(_Callee body not None, captured, pieces, counts, shapes, results, signs):
