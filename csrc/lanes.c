@@ -296,9 +296,9 @@ static void find_live(fg_lanes *l, fg_id n_outputs, uint64_t *live)
     s->marks.lowest = s->marks.highest = (t->n - 1) >> 12;
     for (fg_id k = 0; k < n_outputs; k++)
         fg_marks_add(&s->marks, l->program->outputs[k]);
-    for (fg_id w = FG_MARKS_WORDS(t->n); w-- > 0;)
+    for (size_t w = FG_MARKS_WORDS(t->n); w-- > 0;)
         while (s->marks.word[w])
-            visit(t, s, (w << 6) + fg_bits_top(s->marks.word[w]), live);
+            visit(t, s, ((fg_id)w << 6) + fg_bits_top(s->marks.word[w]), live);
     memset(s->marks.summary, 0, FG_MARKS_WORDS(FG_MARKS_WORDS(t->n)) * sizeof *s->marks.summary);
     fg_tape_sweep_end(t, s);
 }
