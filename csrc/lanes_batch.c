@@ -166,7 +166,7 @@ static void add_gradients(const fg_batch *b, const operand *x, int varying, matr
             if (to.grad && to.step)
                 b->kernels->axpy(lanes, 1.0, from, to.grad);
             else if (to.grad)
-                to.grad[0] += b->kernels->sum(b->used, from);
+                to.grad[0] += lanes == 1 ? *from : b->kernels->sum(b->used, from);
         }
 }
 
