@@ -244,13 +244,16 @@ def test_random_programs_within_each_other(part):
 @pytest.mark.parametrize("rows", [[[0, 1, 2], [3, 0, 1]], [[0, 1, 2], [2, 3, 0]], [[0, 1, 2], [1, 2, 3], [2, 3, 4]],
                                   [[2, 1, 0], [3, 2, 1]], [[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [0, 0, 1]]])
 @pytest.mark.parametrize("varying", [True, False])
-@pytest.mark.parametrize("first", [0, 1, 4])
-def test_weights_that_are_in_a_layer_more_than_once(rows, varying, first):
+@pytest.mark.parametrize("first", [0, 1, None])
+@pytest.mark.parametrize("inner", [True, False])
+def test_weights_that_are_in_a_layer_more_than_once(rows, varying, first, inner):
     """Also where they lie in order, so that rows overlap."""
     weights = [Value(0.3 + 0.17 * k) for k in range(5)]
 
     def f(x):
-        ins = [x, weights[first].sin() * (x if varying else 1.0), weights[3].cos()]
+        ins = [x.exp() if inner else x, x.sin(), x.cos()]
+        if first is not None:
+            ins[1:] = weights[first].sin() * (x if varying else 1.0), weights[3].cos()
         return flatgrad.sum([sum(weights[k] * z for k, z in zip(row, ins)).tanh() * (i + 1.0)
                              for i, row in enumerate(rows)])
 
