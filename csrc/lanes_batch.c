@@ -166,7 +166,7 @@ static void add_gradients(const fg_batch *b, const operand *x, int varying, matr
             if (to.grad && to.step)
                 b->kernels->axpy(lanes, 1.0, from, to.grad);
             else if (to.grad)
-                to.grad[0] += b->kernels->sum(b->used, from);
+                to.grad[0] += lanes == 1 ? *from : b->kernels->sum(b->used, from);
         }
 }
 
@@ -616,7 +616,16 @@ static spot spot_of(const plan *p, fg_id i)
     return (spot){fg_batch_data(b, i), p->needed[i] ? fg_batch_grad(b, i) : NULL, b->place[i] != UNIFORM};
 }
 
-/* The elements of a view: as they lie if they lie in order, all varying or none, else listed. */
+/* Whether no two elements lie at one place: to a product of matrices gradients are added without regard to that. */
+static int lie_apart(const fg_view *v, ptrdiff_t row, ptrdiff_t col)
+{
+    const ptrdiff_t down = row < 0 ? -row : row, across = col < 0 ? -col : col;
+    const int rows_apart = v->rows == 1 || down > (ptrdiff_t)(v->cols - 1) * across;
+    const int cols_apart = v->cols == 1 || across > (ptrdiff_t)(v->rows - 1) * down;
+    return (rows_apart && (v->cols == 1 || across > 0)) || (cols_apart && (v->rows == 1 || down > 0));
+}
+
+/* The elements of a view: as they lie if they lie in order and apart, all varying or none, else listed. */
 static operand operand_of(plan *p, const fg_record *r, const fg_view *v)
 {
     const fg_batch *const b = p->b;
@@ -635,7 +644,7 @@ static operand operand_of(plan *p, const fg_record *r, const fg_view *v)
                        && fg_batch_data(b, at) - fg_batch_data(b, first) == (ptrdiff_t)i * row + (ptrdiff_t)j * col;
         }
     x.step = (size_t)some;
-    if (in_order) {
+    if (in_order && (!x.wanted || lie_apart(v, row, col))) {
         x.data = fg_batch_data(b, first);
         x.grad = fg_batch_grad(b, first);
         x.row = row;

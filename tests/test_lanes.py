@@ -154,6 +154,118 @@ def test_random_programs_on_every_level(level):
     assert found.stdout.strip() == level, found.stderr
 
 
+# ---- one within the other ----
+
+class Nested:
+    """A random function of Values: batches, recurrences and compiled functions within each other, and layers."""
+
+    def __init__(self, seed, depth=0):
+        rng = random.Random(seed)
+        kinds = ["layer", "layer", "sum", "product", "take", "map"] + ["vmap", "scan", "compiled"] * (depth < 2)
+        self.steps = [self.step(rng, rng.choice(kinds), depth) for _ in range(rng.randrange(2, 6))]
+        if depth == 0:
+            self.steps.append(self.step(rng, rng.choice(["vmap", "scan"]), depth))
+
+    def step(self, rng, kind, depth):
+        inner = Nested(rng.getrandbits(40), depth + 1) if kind in ("vmap", "scan", "compiled") else None
+        return kind, inner, rng.getrandbits(40)
+
+    def __call__(self, inputs, weights, within=True):
+        """The last values; not `within`: as a loop, and called as it is."""
+        values = [*weights, *inputs]
+        for kind, inner, seed in self.steps:
+            rng = random.Random(seed)
+            picked = [rng.choice(values) if rng.random() < 0.4 else values[-1 - rng.randrange(min(5, len(values)))]
+                      for _ in range(5)]
+            values += getattr(self, kind)(rng, picked, weights, inner, within)
+        return values[-3:]
+
+    def layer(self, rng, picked, weights, inner, within):
+        rows, ins, act = rng.randrange(1, 5), picked[:rng.randrange(2, 5)], rng.choice(["tanh", "relu", None])
+        at = rng.choice([lambda i, j: rng.randrange(len(weights)), lambda i, j: (i * len(ins) + j) % len(weights),
+                         lambda i, j: (i + j) % len(weights)])
+        sums = [sum(weights[at(i, j)] * x for j, x in enumerate(ins)) + weights[i % len(weights)] for i in range(rows)]
+        return [getattr(x, act)() if act else x * 0.2 for x in sums]
+
+    def sum(self, rng, picked, weights, inner, within):
+        return [flatgrad.logsumexp(picked[:3]) * 0.3 + picked[3]]
+
+    def product(self, rng, picked, weights, inner, within):
+        y = Tensor([picked[:2], picked[1:3]]) @ Tensor([[picked[3]], [picked[4]]])
+        return [y[0, 0].tanh(), y[1, 0].tanh()]
+
+    def take(self, rng, picked, weights, inner, within):
+        return [flatgrad.take(picked[:4], (picked[4].tanh() * 3.9).floor())]
+
+    def map(self, rng, picked, weights, inner, within):
+        return [picked[0] * picked[1] * 0.5 - picked[2].tanh(), picked[3].sin()]
+
+    def vmap(self, rng, picked, weights, inner, within):
+        f = lambda x: inner([x], weights, within)[-1]  # noqa: E731
+        batch = Tensor(picked[:rng.randrange(1, 6)])
+        return [vmap(f)(batch).mean() if within else flatgrad.mean([f(x) for x in batch])]
+
+    def scan(self, rng, picked, weights, inner, within):
+        def f(carry, x):
+            out = inner([carry, x], weights, within)
+            return out[-1].tanh(), out[-2]
+        end, path = flatgrad.scan(f, picked[0], Tensor(picked[1:rng.randrange(2, 6)]), unroll=not within)
+        return [path.mean(), end]
+
+    def compiled(self, rng, picked, weights, inner, within):
+        f = lambda *x: inner(x, weights, within)[-2:]  # noqa: E731
+        return [x.tanh() for x in (flatgrad.compile(f) if within else f)(*picked[:2])]
+
+
+def compare_nested(seed):
+    rng = random.Random(seed)
+    nested = Nested(seed)
+    weights = [Value(0.0) for _ in range(rng.randrange(3, 7))]
+    compiled = flatgrad.compile(lambda *x: flatgrad.sum(nested(x, weights)), simplify=rng.random() < 0.8)
+    for _ in range(2):
+        inputs = [Value(rng.uniform(-1.5, 1.5)) for _ in range(2)]
+        for w in weights:
+            w.data = rng.uniform(-1.0, 1.0)
+        seen = []
+        for call in (lambda: flatgrad.sum(nested(inputs, weights, False)), lambda: compiled(*inputs)):
+            clear(inputs + weights)
+            y = call()
+            y.backward()
+            seen.append([y.data, *(x.grad for x in inputs + weights)])
+        np.testing.assert_allclose(seen[1], seen[0], rtol=1e-9, atol=1e-9, err_msg=f"seed {seed}")
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_random_programs_within_each_other(part):
+    for seed in range(30 * part, 30 * part + 30):
+        compare_nested(seed)
+
+
+@pytest.mark.parametrize("rows", [[[0, 1, 2], [3, 0, 1]], [[0, 1, 2], [2, 3, 0]], [[0, 1, 2], [1, 2, 3], [2, 3, 4]],
+                                  [[2, 1, 0], [3, 2, 1]], [[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [0, 0, 1]]])
+@pytest.mark.parametrize("varying", [True, False])
+@pytest.mark.parametrize("first", [0, 1, None])
+@pytest.mark.parametrize("inner", [True, False])
+def test_weights_that_are_in_a_layer_more_than_once(rows, varying, first, inner):
+    """Also where they lie in order, so that rows overlap."""
+    weights = [Value(0.3 + 0.17 * k) for k in range(5)]
+
+    def f(x):
+        ins = [x.exp() if inner else x, x.sin(), x.cos()]
+        if first is not None:
+            ins[1:] = weights[first].sin() * (x if varying else 1.0), weights[3].cos()
+        return flatgrad.sum([sum(weights[k] * z for k, z in zip(row, ins)).tanh() * (i + 1.0)
+                             for i, row in enumerate(rows)])
+
+    data = np.linspace(-1.0, 1.0, 11)
+    flatgrad.sum([f(Value(x)) for x in data]).backward()
+    want = grads(weights)
+    for batch in (vmap(flatgrad.compile(f)), flatgrad.compile(lambda x: vmap(f)(x))):
+        clear(weights)
+        batch(data).sum().backward()
+        close(grads(weights), want)
+
+
 # ---- vmap of compiled functions, and within them ----
 
 def both_ways(fn, *args, leaves=(), in_axes=0, out_axes=0):
