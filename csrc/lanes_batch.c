@@ -616,12 +616,15 @@ static spot spot_of(const plan *p, fg_id i)
     return (spot){fg_batch_data(b, i), p->needed[i] ? fg_batch_grad(b, i) : NULL, b->place[i] != UNIFORM};
 }
 
-/* Whether no two elements lie at one place: to a product of matrices gradients are added without regard to that. */
-static int lie_apart(const fg_view *v, ptrdiff_t row, ptrdiff_t col)
+/* Whether a product of matrices can be added to it: no two elements lie at one place, and, of what is the same for all
+ * samples, those of a row or of a column lie side by side. */
+static int lie_apart(const fg_view *v, ptrdiff_t row, ptrdiff_t col, int varies)
 {
     const ptrdiff_t down = row < 0 ? -row : row, across = col < 0 ? -col : col;
     const int rows_apart = v->rows == 1 || down > (ptrdiff_t)(v->cols - 1) * across;
     const int cols_apart = v->cols == 1 || across > (ptrdiff_t)(v->rows - 1) * down;
+    if (!varies && v->rows > 1 && v->cols > 1 && row != 1 && col != 1)
+        return 0;
     return (rows_apart && (v->cols == 1 || across > 0)) || (cols_apart && (v->rows == 1 || down > 0));
 }
 
@@ -644,7 +647,7 @@ static operand operand_of(plan *p, const fg_record *r, const fg_view *v)
                        && fg_batch_data(b, at) - fg_batch_data(b, first) == (ptrdiff_t)i * row + (ptrdiff_t)j * col;
         }
     x.step = (size_t)some;
-    if (in_order && (!x.wanted || lie_apart(v, row, col))) {
+    if (in_order && (!x.wanted || lie_apart(v, row, col, some))) {
         x.data = fg_batch_data(b, first);
         x.grad = fg_batch_grad(b, first);
         x.row = row;

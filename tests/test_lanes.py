@@ -242,13 +242,14 @@ def test_random_programs_within_each_other(part):
 
 
 @pytest.mark.parametrize("rows", [[[0, 1, 2], [3, 0, 1]], [[0, 1, 2], [2, 3, 0]], [[0, 1, 2], [1, 2, 3], [2, 3, 4]],
-                                  [[2, 1, 0], [3, 2, 1]], [[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [0, 0, 1]]])
+                                  [[2, 1, 0], [3, 2, 1]], [[2, 1, 0], [5, 4, 3]], [[0, 2, 4], [7, 9, 11]],
+                                  [[0, 0, 0], [1, 1, 1]], [[0, 0, 0], [0, 0, 1]]])
 @pytest.mark.parametrize("varying", [True, False])
 @pytest.mark.parametrize("first", [0, 1, None])
 @pytest.mark.parametrize("inner", [True, False])
 def test_weights_that_are_in_a_layer_more_than_once(rows, varying, first, inner):
     """Also where they lie in order, so that rows overlap."""
-    weights = [Value(0.3 + 0.17 * k) for k in range(5)]
+    weights = [Value(0.3 + 0.07 * k) for k in range(12)]
 
     def f(x):
         ins = [x.exp() if inner else x, x.sin(), x.cos()]
