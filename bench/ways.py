@@ -22,13 +22,13 @@ __all__ = ["compiled_pendulums", "compiled_trainer", "lanes_of_names", "lanes_of
 
 # ---- trainings of a workloads.Problem; as it is: peers.flatgrad_trainer ----
 
-def compiled_trainer(problem):
-    """One call of a compiled loss for each step, then backward and a step of the optimizer."""
+def compiled_state(problem):
+    """A function that makes a compiled loss, the parameters, and the optimizer."""
     import flatgrad
     from flatgrad import losses, optim
 
     X, y = workloads.flatgrad_samples(problem)
-    data_loss, decay, rates = getattr(losses, problem.loss), problem.decay, problem.rates
+    data_loss, decay = getattr(losses, problem.loss), problem.decay
 
     def new():
         model = workloads.flatgrad_model(problem)
@@ -39,7 +39,13 @@ def compiled_trainer(problem):
             total = data_loss(model(X), y)
             return total + decay * flatgrad.dot(parameters, parameters) if decay else total
         loss()   # recorded
-        return loss, parameters, optim.SGD(parameters, lr=rates[0])
+        return loss, parameters, optim.SGD(parameters, lr=problem.rates[0])
+    return new
+
+
+def compiled_trainer(problem):
+    """One call of a compiled loss for each step, then backward and a step of the optimizer."""
+    new, rates = compiled_state(problem), problem.rates
 
     def run(state, steps):
         loss, _, optimizer = state
@@ -57,9 +63,25 @@ def compiled_trainer(problem):
 
 
 def loop_trainer(problem):
-    """The whole training in one call. There is none yet: a Trainer named "loop" belongs here, whose `run` gives all
-    steps to it."""
-    return None
+    """The whole training by `minimize`: one call while the learning rate changes, with a callback that sets it after
+    each step, and one for the steps after that."""
+    new, rates = compiled_state(problem), problem.rates
+    changing = max([k for k in range(1, len(rates)) if rates[k] != rates[k - 1]], default=0)
+
+    def run(state, steps):
+        loss, _, optimizer = state
+        optimizer.lr = rates[0]
+
+        def schedule(step, _):
+            optimizer.lr = rates[min(step, len(rates) - 1)]
+        found, first = [], min(steps, changing)
+        if first:
+            found += loss.minimize(optimizer, steps=first, callback=schedule).tolist()
+        if steps > first:
+            found += loss.minimize(optimizer, steps=steps - first).tolist()
+        return found
+
+    return Trainer("loop", new, run, lambda state: [p.data for p in state[1]])
 
 
 def scalars_contender(name, compiled, steps, checked):
@@ -113,13 +135,15 @@ def with_initial(model, problem):
     return model
 
 
-def names_trainer(problem, name="flatgrad", compiled=False):
-    """examples/scalar_gpt.py; compiled: the loss of a batch is one call."""
+def names_trainer(problem, name="flatgrad", compiled=False, lanes=False):
+    """examples/scalar_gpt.py; compiled: the loss of a batch is one call; lanes: with a document in each lane."""
     import flatgrad
 
     scalar_gpt = contenders.example("scalar_gpt")   # a copy of its own, for the reason given in `own_copy`
     engine = scalar_gpt.load_engine("flatgrad")
-    batches, rates = problem.batches(len(problem.rates)).tolist(), problem.rates
+    batches, rates = problem.batches(len(problem.rates)), problem.rates
+    n_tokens = batches.shape[2]
+    batches = list(batches.astype(float)) if lanes else batches.tolist()
 
     def new():
         model = with_initial(scalar_gpt.GPT(engine, 27, random.Random(0)), problem)
@@ -127,7 +151,13 @@ def names_trainer(problem, name="flatgrad", compiled=False):
         def loss(batch):
             losses = [model.loss(tokens) for tokens in batch]
             return losses[0] if len(losses) == 1 else sum(losses[1:], losses[0]) / len(losses)
-        if compiled:
+
+        def loss_in_lanes(batch):
+            return flatgrad.vmap(lambda tokens: model.loss([tokens[k] for k in range(n_tokens)]))(batch).mean()
+        if lanes:
+            loss = flatgrad.compile(loss_in_lanes)
+            loss(batches[0])
+        elif compiled:
             loss = flatgrad.compile(loss)
             loss(batches[0])
         return loss, model, engine.Adam(model.parameters(), rates[0], scalar_gpt.BETAS, scalar_gpt.EPS)
@@ -149,9 +179,8 @@ def names_trainer(problem, name="flatgrad", compiled=False):
 
 
 def lanes_of_names(problem):
-    """A batch in lanes: `flatgrad.vmap` of the loss of one document. There are no lanes yet: a Trainer named "lanes"
-    belongs here."""
-    return None
+    """A batch in lanes: `flatgrad.vmap` of the loss of one document, within a compiled function."""
+    return names_trainer(problem, "lanes", lanes=True)
 
 
 def loop_of_names(problem):
