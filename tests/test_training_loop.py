@@ -193,6 +193,27 @@ def test_gradients_of_what_is_not_updated_add_up():
     assert found[0][0] != 0.25
 
 
+@pytest.mark.parametrize("engine", ["auto", "compiled"])
+def test_gradients_of_parameters_that_are_not_read_begin_at_0(engine):
+    def make():
+        model, unused, frozen, other = mlp((4, 2)), Value(3.0), Value(2.0), Tensor([1.0, 2.0])
+        unused.grad, frozen.grad = 7.0, 5.0
+        other.grad = 4.0
+        model.parameters()[0].grad = 6.0
+        frozen.requires_grad = False
+        return Trainer(model, SGD([*model.parameters(), unused, frozen, other], lr=0.1, momentum=0.5), "mse"), (
+            unused, frozen, other)
+
+    found = []
+    for way in "python", engine:
+        trainer, others = make()
+        trainer.fit(X, REAL, 5, batch_size=20, seed=4, progress=False, engine=way)
+        found.append([left_by(trainer), [repr((p.data, p.grad)) for p in others]])
+    assert trainer.engine == "compiled"
+    same(found)
+    assert others[0].grad == 0.0 and others[0].data == 3.0
+
+
 def test_fits_go_on_either_way():
     found = []
     for ways in ["python"] * 4, ["auto", "python", "compiled", "auto"]:
@@ -315,6 +336,16 @@ def test_minimize_arguments_and_callbacks():
         expected.append(total.data)
     assert losses_.tolist() == expected and w.data == v.data and x.data.tolist() == y.data.tolist()
     assert [step for step, *_ in seen] == [3, 6] and seen[-1][1:] == (losses_[5], w.data)
+
+
+def test_minimize_sets_all_gradients_to_0():
+    w, z, still = Value(1.0), Value(5.0), Tensor([1.0, 2.0])
+    z.grad = 7.0
+    still.grad = 3.0
+    loss = flatgrad.compile(lambda x, y: (w * x - y) ** 2)
+    loss.minimize(SGD([w, z, still], lr=0.1), 1.0, 2.0, steps=3)
+    assert (z.data, z.grad) == (5.0, 0.0)
+    assert still.data.tolist() == [1.0, 2.0] and still.grad.tolist() == [0.0, 0.0]
 
 
 def test_minimize_goes_on_with_nan():
