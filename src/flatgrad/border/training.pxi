@@ -156,6 +156,16 @@ cdef class _Loop(_Store):
             one.note_step()
         return 0
 
+    def look(self):
+        """Find anew where the numbers are; an ArgumentError if they are not those of leaves."""
+        if self.programs is None:
+            raise RuntimeError("__init__ has not been called")
+        if self.running:
+            raise RuntimeError("this loop is running")
+        self.moves = -1
+        while self.moves != handle_moves:
+            self.place()
+
     def run(self, Py_ssize_t steps, list rates not None, order, double[::1] losses not None, kept=None,
             double pause=INFINITY):
         """Take steps.
