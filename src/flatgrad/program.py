@@ -261,8 +261,8 @@ class Compiled:
 
         Notes
         -----
-        Numbers, arrays and lists among the arguments are copied at the start. Values, Tensors and parameters are read
-        at each step, and after each callback.
+        Numbers, arrays and lists among the arguments are copied at the start. Values and parameters are read at each
+        step, and after each callback.
 
         The losses are those of a loop in Python over calls of this function, bit for bit. Ctrl-C raises a
         KeyboardInterrupt after a whole step. Parameters have their new numbers in callbacks and at the end; other
