@@ -2,7 +2,7 @@
 #
 # They are found anew when a Value has become another node's handle, or was frozen.
 #
-# Uses handles, operands, parameters, programs, python, tape.
+# Uses handles, messages, operands, parameters, programs, python, tape.
 
 @cython.auto_pickle(False)
 cdef class _Store:
@@ -85,8 +85,8 @@ cdef class _Store:
                 if of is None:
                     raise ArgumentError(f"a parameter of the optimizer, Value(data={tape.data[i]}), is computed from "
                                         "others, or has a _backward of its own")
-                raise ArgumentError(f"the function captures or is given {describe(of)}, which is computed outside of the "
-                                    "loop from others, or has a _backward of its own; detach() makes a leaf of it")
+                raise ArgumentError(f"the function captures or is given {describe(of)}, which is computed outside of "
+                                    "the loop from others, or has a _backward of its own; detach() makes a leaf of it")
         return 0
 
     cdef list kept_of(self, Py_ssize_t k, list known):
