@@ -7,7 +7,6 @@ import builtins
 import dis
 import functools
 import math
-import numbers
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
@@ -67,17 +66,17 @@ class Code:
     def __init__(self):
         self.seen = set()
         self.kept = []        # alive, for their ids to mean something
-        self.containers = []  # (dict or list, what it contains)
+        self.dicts = []       # (dict, its keys and values)
         self.names = []       # (dict, name, object)
         self.objects = []     # (object, its class)
         self.arrays = []      # (array, copy)
-        self.places = _Places()   # neurons and functions
+        self.places = _Places()   # neurons, functions, lists, and attributes of objects and classes
 
     def changed(self):
         """Whether anything of it is another than when it was found."""
         return (not self.places.hold()
                 or any(type(x) is not kind for x, kind in self.objects)
-                or any(not is_same(contents(now), then) for now, then in self.containers)
+                or any(not is_same(contents(now), then) for now, then in self.dicts)
                 or any(names.get(name, getattr(builtins, name, self)) is not x for names, name, x in self.names)
                 or any(x.shape != then.shape or x.tobytes() != then.tobytes() for x, then in self.arrays))
 
@@ -96,9 +95,9 @@ class Code:
         elif kind in (list, tuple, dict):
             self.enter_container(x, what)
         elif isinstance(x, losses.Loss):
-            self.objects.append((x, kind))
             self.enter_class(kind, what)
-            self.enter_container(vars(x), what)
+            self.note_attributes(x)
+            self.enter_all(contents(vars(x)), what)
         elif kind is functools.partial:
             self.enter(x.func, what)
             self.enter(x.args, what)
@@ -125,15 +124,20 @@ class Code:
 
     def note_module(self, x):
         """Note what a module has, without a look at it."""
-        self.objects.append((x, type(x)))
-        self.containers.append((vars(x), contents(vars(x))))
+        self.note_attributes(x)
         if isinstance(x, Weights):
             self.places.note_neuron(x, {id(x.b)})
 
+    def note_attributes(self, x):
+        self.objects.append((x, type(x)))
+        self.places.lists.append((vars(x), tuple(vars(x).values())))
+
     def enter_container(self, x, what):
         contained = contents(x)
-        if not isinstance(x, tuple):
-            self.containers.append((x, contained))
+        if isinstance(x, dict):
+            self.dicts.append((x, contained))
+        elif isinstance(x, list):
+            self.places.lists.append((x, tuple(contained)))
         self.enter_all(contained, what)
 
     def enter_all(self, contained, what):
@@ -152,7 +156,7 @@ class Code:
                 continue
             self.seen.add(id(c))
             self.kept.append(c)
-            self.containers.append((vars(c), contents(vars(c))))
+            self.places.lists.append((vars(c), tuple(vars(c).values())))
             ours = is_ours(c)
             for name, x in list(vars(c).items()):
                 if ours and not (type(x) is FunctionType and not is_ours(x)):   # nobody has put it there
