@@ -358,7 +358,6 @@ class CompiledSteps:
             self.look_at_schedule(trainer)
         optimizer = self.optimizer
         self.parameters = list(optimizer._parameters)
-        self.trained = self.which_are_trained()
         rows = [size] if self.n_samples % size == 0 else [size, self.n_samples % size]
         columns = [np.ascontiguousarray(X)] + ([] if by_label else [np.ascontiguousarray(y)])
         columns = [column.reshape(self.n_samples, -1) for column in columns]
@@ -367,7 +366,7 @@ class CompiledSteps:
         try:
             self.loop = _Loop(programs, rows, self.n_samples, self.parameters, columns, places, [[] for _ in rows],
                               y if by_label else None, True)
-            self.loop.look()
+            self.trained = self.loop.look()
         except (ArgumentError, ArgumentTypeError) as error:
             if str(error).startswith("labels:"):
                 raise NotCompiled("the loss takes the labels in another way than by one cross_entropy of the whole "
@@ -386,10 +385,6 @@ class CompiledSteps:
                 for each in x if isinstance(x, (list, tuple)) else [x]:
                     if name != "optimizer" and (callable(each) or hasattr(each, "step")):
                         self.code.enter(each, f"the schedule, {type(trainer.scheduler).__name__},")
-
-    def which_are_trained(self):
-        """For each parameter of the optimizer whether it takes a gradient."""
-        return [p.requires_grad for group in self.optimizer.param_groups for p in group["params"]]
 
     def record(self, rows):
         """The program of batches of so many samples."""
@@ -440,15 +435,14 @@ class CompiledSteps:
         """Whether the programs still are what model, loss and penalty do."""
         return (len(self.parameters) == len(self.optimizer._parameters)
                 and all(map(is_, self.parameters, self.optimizer._parameters))
-                and (self.only_ours or not self.code.changed() and self.trained == self.which_are_trained()
-                     and self.finds_leaves()))
+                and (self.only_ours or not self.code.changed() and self.finds_leaves()))
 
     def finds_leaves(self):
+        """Whether what is updated can be updated by the loop, and takes gradients as it did."""
         try:
-            self.loop.look()
+            return self.loop.look() == self.trained
         except ArgumentError:   # told by a new recording
             return False
-        return True
 
     def rates(self):
         """The learning rates, after a check of all hyperparameters, as a step of the optimizer does it."""
