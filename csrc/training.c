@@ -62,18 +62,17 @@ static void fill(fg_loop *l, const fg_lesson *s)
         s->labels[i] = (fg_id)l->label[order ? (size_t)order[i] : l->begin + i];
 }
 
-/* The gradients of what is updated begin at 0; those of others go into the store, in case of an interruption. */
+/* The gradients of what is updated begin at 0, whether the program reads it or not; those of others go into the store,
+ * in case of an interruption. */
 static void clear(fg_loop *l, const fg_lesson *s)
 {
     double *const grad = s->program->body.grad;
     for (size_t k = 0; k < s->n_kept; k++) {
         const fg_kept *const e = &s->kept[k];
-        if (e->slot == 0)
-            continue;
-        if (e->learner == FG_MAX_ID)
+        if (e->learner != FG_MAX_ID)
+            memset(e->slot ? grad + e->slot : l->grad + e->at, 0, e->count * sizeof *grad);
+        else if (e->slot > 0)
             memcpy(l->grad + e->at, grad + e->slot, e->count * sizeof *grad);
-        else
-            memset(grad + e->slot, 0, e->count * sizeof *grad);
     }
 }
 

@@ -193,6 +193,27 @@ def test_gradients_of_what_is_not_updated_add_up():
     assert found[0][0] != 0.25
 
 
+@pytest.mark.parametrize("engine", ["auto", "compiled"])
+def test_gradients_of_parameters_that_are_not_read_begin_at_0(engine):
+    def make():
+        model, unused, frozen, other = mlp((4, 2)), Value(3.0), Value(2.0), Tensor([1.0, 2.0])
+        unused.grad, frozen.grad = 7.0, 5.0
+        other.grad = 4.0
+        model.parameters()[0].grad = 6.0
+        frozen.requires_grad = False
+        return Trainer(model, SGD([*model.parameters(), unused, frozen, other], lr=0.1, momentum=0.5), "mse"), (
+            unused, frozen, other)
+
+    found = []
+    for way in "python", engine:
+        trainer, others = make()
+        trainer.fit(X, REAL, 5, batch_size=20, seed=4, progress=False, engine=way)
+        found.append([left_by(trainer), [repr((p.data, p.grad)) for p in others]])
+    assert trainer.engine == "compiled"
+    same(found)
+    assert others[0].grad == 0.0 and others[0].data == 3.0
+
+
 def test_fits_go_on_either_way():
     found = []
     for ways in ["python"] * 4, ["auto", "python", "compiled", "auto"]:
@@ -317,6 +338,16 @@ def test_minimize_arguments_and_callbacks():
     assert [step for step, *_ in seen] == [3, 6] and seen[-1][1:] == (losses_[5], w.data)
 
 
+def test_minimize_sets_all_gradients_to_0():
+    w, z, still = Value(1.0), Value(5.0), Tensor([1.0, 2.0])
+    z.grad = 7.0
+    still.grad = 3.0
+    loss = flatgrad.compile(lambda x, y: (w * x - y) ** 2)
+    loss.minimize(SGD([w, z, still], lr=0.1), 1.0, 2.0, steps=3)
+    assert (z.data, z.grad) == (5.0, 0.0)
+    assert still.data.tolist() == [1.0, 2.0] and still.grad.tolist() == [0.0, 0.0]
+
+
 def test_minimize_goes_on_with_nan():
     w = Value(3.0)
     loss = flatgrad.compile(lambda x: w * w * x)
@@ -422,6 +453,230 @@ def test_parameters_are_there_when_python_looks():
             X, REAL, 5, batch_size=20, seed=1, progress=False, engine=engine,
             callbacks=lambda *_: seen[engine].append([p.data for p in model.parameters()]))
     assert seen["python"] == seen["auto"]
+
+
+class Scaled(nn.Module):
+    factor = 1.0
+
+    def __init__(self):
+        self.inner = mlp()
+
+    def __call__(self, x):
+        return self.inner(x) * self.factor
+
+
+def squares(p, y, k=1.0):
+    return losses.mse(p, y) * k
+
+
+def activation_at_the_end(trainer, epoch, logs):
+    trainer.model.inner.layers[-1].activation = "tanh"
+
+
+def class_attribute(trainer, epoch, logs):
+    Scaled.factor += 1.0
+
+
+def defaults(trainer, epoch, logs):
+    squares.__defaults__ = (squares.__defaults__[0] + 1.0,)
+
+
+def weight(trainer, epoch, logs):
+    trainer.model.inner.layers[0].neurons[0].w[0] = Value(0.25)
+
+
+def rule(trainer, epoch, logs):
+    if epoch == 3:
+        trainer.model.inner.parameters()[0]._backward = lambda: None
+
+
+def helper(trainer, epoch, logs):
+    Scaled.__call__ = lambda self, x: self.inner(x) * 3.0
+
+
+def penalty(trainer, epoch, logs):
+    trainer.penalty, trainer.model = losses.l2, None
+    activation_at_the_end(type("T", (), {"model": trainer.kept}), epoch, logs)
+
+
+@pytest.mark.parametrize("change", [activation_at_the_end, class_attribute, defaults, weight, rule, helper, penalty])
+def test_what_a_recording_depends_on_may_change_between_epochs(change, monkeypatch):
+    found, call = [], Scaled.__call__
+    for engine in "python", "auto":
+        monkeypatch.setattr(Scaled, "factor", 1.0)
+        monkeypatch.setattr(Scaled, "__call__", call)
+        monkeypatch.setattr(squares, "__defaults__", (1.0,))
+        model = Scaled()
+        trainer = Trainer(model, SGD(model.parameters(), lr=0.01), squares)
+        trainer.kept = model
+        trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine, callbacks=change)
+        assert trainer.engine.startswith("compiled" if engine == "auto" and change is not rule else "python")
+        found.append([without_time(trainer.history), [p.data for p in model.parameters()]])
+    same(found)
+
+
+def reading(what):
+    def make():
+        model = mlp()
+        optimizer = SGD(model.parameters(), lr=0.01)
+        schedule = lr_scheduler.StepLR(optimizer, 1, 0.5)
+        box = []
+        loss = {
+            "epoch": lambda p, y: losses.mse(p, y) * (1 + box[0].epoch),
+            "history": lambda p, y: losses.mse(p, y) * (1 + len(box[0].history)),
+            "lr": lambda p, y: losses.mse(p, y) * optimizer.lr,
+            "groups": lambda p, y: losses.mse(p, y) * optimizer.param_groups[0]["lr"],
+            "last_epoch": lambda p, y: losses.mse(p, y) * (1 + schedule.last_epoch),
+            "step": lambda p, y, step=schedule.step: losses.mse(p, y),
+            "nodes": lambda p, y: losses.mse(p, y) + 0.0 * flatgrad.stats()["nodes"],
+        }[what]
+        trainer = Trainer(model, optimizer, loss, scheduler=schedule)
+        box.append(trainer)
+        return trainer
+
+    return make
+
+
+@pytest.mark.parametrize("what, reason", [("epoch", "has a Trainer"), ("history", "has a Trainer"), ("lr", "has a SGD"),
+                                          ("groups", "has a SGD"), ("last_epoch", "has a StepLR"),
+                                          ("step", "has a StepLR"), ("nodes", "stats")])
+def test_a_loss_that_reads_the_training_goes_to_python(what, reason):
+    found = []
+    for engine in "python", "auto":
+        trainer = reading(what)()
+        trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine)
+        found.append(left_by(trainer))
+    same(found)
+    assert trainer.engine.startswith("python: ") and reason in trainer.engine
+
+
+def test_a_loss_that_changes_a_list_goes_to_python():
+    kept = []
+
+    def loss(p, y):
+        mine = kept
+        mine += [1.0]
+        return losses.mse(p, y)
+
+    model = mlp()
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.01), loss)
+    trainer.fit(X, REAL, 6, progress=False)
+    assert trainer.engine == "python: the model, the loss or the penalty changes something when it is called"
+
+
+@pytest.mark.parametrize("how", ["rule", "computed"])
+def test_leaves_that_are_none_go_to_python(how):
+    found = []
+    for engine in "python", "auto":
+        model, scale = mlp(), Value(2.0) * 3.0
+        if how == "rule":
+            model.parameters()[0]._backward = lambda: None
+        trainer = Trainer(model, SGD(model.parameters(), lr=0.01),
+                          "mse" if how == "rule" else lambda p, y: losses.mse(p, y) * scale)
+        trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine)
+        found.append(left_by(trainer))
+    same(found)
+    expected = "a parameter of the optimizer, Value" if how == "rule" else "captures or is given Value"
+    assert trainer.engine.startswith("python: ") and expected in trainer.engine
+    with pytest.raises(ArgumentError, match=expected):
+        trainer.fit(X, REAL, 6, progress=False, engine="compiled")
+
+
+def test_minimize_says_which_leaf_is_none():
+    w, scale = Value(3.0), Value(2.0) * 3.0
+    loss = flatgrad.compile(lambda x: (w * x * scale) ** 2)
+    with pytest.raises(ArgumentError, match="minimize: expected leaves, but the function captures .*6.0"):
+        loss.minimize(SGD([w], lr=0.1), 1.0)
+    w._backward = lambda: None
+    with pytest.raises(ArgumentError, match="minimize: expected leaves, but a parameter of the optimizer.*3.0"):
+        flatgrad.compile(lambda x: w * x).minimize(SGD([w], lr=0.1), 1.0)
+    assert w.data == 3.0
+
+
+@pytest.mark.parametrize("engine", ["python", "auto", "compiled"])
+def test_a_loss_without_parameters(engine):
+    model = mlp()
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.01), lambda p, y: (y * y).sum())
+    with pytest.raises(RuntimeError, match="no gradient flows"):
+        trainer.fit(X, REAL, 6, progress=False, engine=engine)
+    assert trainer.epoch == 0
+
+
+def test_minimize_a_loss_without_parameters():
+    w = Value(1.0)
+    with pytest.raises(RuntimeError, match="no gradient flows"):
+        flatgrad.compile(lambda x: (x * x).sum()).minimize(SGD([w], lr=0.1), X)
+    loss = flatgrad.compile(lambda x: w * x)
+
+    def freeze(step, number):
+        w.requires_grad = False
+
+    with pytest.raises(RuntimeError, match="no gradient flows"):
+        loss.minimize(SGD([w], lr=0.1), 1.0, steps=5, every=2, callback=freeze)
+    with pytest.raises(RuntimeError, match="no gradient flows"):
+        loss.minimize(SGD([w], lr=0.1), 1.0)
+
+
+def test_minimize_does_not_check():
+    w = Value(1.0)
+    loss = flatgrad.compile(lambda x: (w * x) ** 2, check=True)
+    with pytest.raises(ArgumentError, match="minimize: expected a function of compile.check=False"):
+        loss.minimize(SGD([w], lr=0.1), 1.0)
+    assert w.data == 1.0
+
+
+def test_minimize_ends_by_true_of_numpy_and_has_a_limit():
+    w = Value(1.0)
+    loss = flatgrad.compile(lambda x: (w * x) ** 2)
+    assert len(loss.minimize(SGD([w], lr=0.1), 1.0, callback=lambda step, number: np.bool_(step == 4))) == 4
+    with pytest.raises(ArgumentError, match="minimize: steps: expected at most .*, got 10000"):
+        loss.minimize(SGD([w], lr=0.1), 1.0, steps=10**30)
+
+
+def closs(p, y):
+    return losses.mse(p, y)
+
+
+@pytest.mark.parametrize("make, loss, y, x, message", [
+    (lambda: mlp((4, 3)), losses.CrossEntropyLoss(weight=[1.0, 2.0, 3.0]), LABELS, X, "without weights of classes"),
+    (lambda: mlp((4, 3)), "nll", LABELS, X, "of losses that take labels only cross_entropy"),
+    (lambda: mlp((4, 3)), lambda p, y: losses.cross_entropy(p, y, label_smoothing=0.1), LABELS, X,
+     "of losses that take labels only cross_entropy"),
+    (lambda: nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Layer(8, 3)), "cross_entropy", LABELS,
+     np.abs(X).astype(int), "the recording says: indices: "),
+])
+def test_why_not_compiled_is_a_sentence(make, loss, y, x, message):
+    trainer = Trainer(model := make(), SGD(model.parameters(), lr=0.01), loss)
+    with pytest.raises(ArgumentError, match=f"engine: expected 'auto' or 'python', because .*{message}"):
+        trainer.fit(x, y, 5, progress=False, engine="compiled")
+
+
+def test_a_compiled_loss_goes_to_python():
+    trainer = Trainer(model := mlp(), SGD(model.parameters(), lr=0.01), flatgrad.compile(closs))
+    trainer.fit(X, REAL, 5, progress=False)
+    assert trainer.engine.startswith("python: the loss, closs is or calls a function of flatgrad.compile")
+
+
+def test_schedules_with_functions_that_change_something():
+    def make():
+        model, box = Scaled(), [1.0]
+
+        def rate(n):
+            box[0] += 1.0
+            return 1 / (1 + n)
+
+        optimizer = SGD(model.parameters(), lr=0.01)
+        return Trainer(model, optimizer, lambda p, y: losses.mse(p, y) * box[0],
+                       scheduler=lr_scheduler.LambdaLR(optimizer, rate), scheduler_interval=interval)
+
+    for interval in "epoch", "batch":
+        found = []
+        for engine in "python", "auto":
+            trainer = make()
+            trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine)
+            found.append(left_by(trainer))
+        same(found)
+        assert trainer.engine.startswith("compiled" if interval == "epoch" else "python: the schedule, LambdaLR")
 
 
 # ---- ends ----

@@ -1,11 +1,15 @@
 """Minimizing a compiled loss: all steps in compiled code, for `flatgrad.program.Compiled.minimize`."""
+import sys
+
 import numpy as np
 
-from flatgrad._core import Parameters, Tensor, Value, _Loop
+from flatgrad._core import Parameters, Tensor, Value, _Loop, depends
 from flatgrad.arguments import shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
-__all__ = ["minimize"]
+__all__ = ["minimize", "no_gradient"]
+
+MOST_STEPS = sys.maxsize // 8   # whose losses an array has room for
 
 BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
 
@@ -16,7 +20,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
     Parameters
     ----------
     record : callable
-        Of a list of arguments it returns their program: a list of results, the first of which is the loss.
+        Of a list of arguments, and a function that looks at the loss, it returns their program.
     leaves_of : callable
         Of an argument's name and the argument it returns the list of its numbers, arrays, Values and Tensors.
     optimizer, args, steps, batch_size, shuffle, seed, every, callback
@@ -27,6 +31,8 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
     ndarray of float64, shape (steps,)
     """
     steps, every = whole("minimize: steps", steps), whole("minimize: every", every, 1)
+    if steps > MOST_STEPS:
+        raise ArgumentError(f"minimize: steps: expected at most {MOST_STEPS}, got {steps}")
     cls = type(optimizer)
     if not (cls.__module__.startswith("flatgrad.optim") and getattr(optimizer, "_checks", None)):
         raise ArgumentTypeError("minimize: optimizer: expected one of flatgrad.optim, such as SGD(model.parameters()), "
@@ -43,9 +49,17 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
     columns = [column_of(f"minimize: argument {k}", x, leaves_of, n_samples)
                for k, x in enumerate(args) if in_batches[k]]
     programs, starts, fixed = [], [], []
+
+    def look(loss, stand_ins):
+        leaves = [leaf for k, x in enumerate(given) for leaf in leaves_of(f"argument {k}", x)]
+        trained = trained_of(optimizer) + [stand_in for stand_in, leaf in zip(stand_ins, leaves)
+                                           if isinstance(leaf, (Value, Tensor)) and leaf.requires_grad]
+        if not depends([loss], trained):
+            raise no_gradient()
+
     for size in sizes:
         given = [x[:size] if cut else x for x, cut in zip(args, in_batches)]
-        programs.append(record(given))
+        programs.append(record(given, look))
         begins, same, place = [], [], 0
         for k, x in enumerate(given):
             if in_batches[k]:
@@ -57,6 +71,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
         starts.append(begins)
         fixed.append(same)
     loop = _Loop(programs, sizes, n_samples, optimizer._parameters, columns, starts, fixed)
+    look_for_leaves(loop)
     losses = np.empty(steps)
     n_batches = -(-n_samples // rows)
     seed = np.random.SeedSequence().entropy if seed is None else whole("minimize: seed", seed)
@@ -76,9 +91,32 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
             behind = None if order is None else order[(done - begun) // n_batches * n_samples:]
             loop.run(count, rates_of(optimizer), behind, losses[done:])
             done += count
-            if callback is not None and done % every == 0 and callback(done, float(losses[done - 1])) is True:
-                return losses[:done].copy()
+            if callback is not None and done % every == 0:
+                answer = callback(done, float(losses[done - 1]))
+                if isinstance(answer, (bool, np.bool_)) and answer:
+                    return losses[:done].copy()
+                if not trained_of(optimizer):
+                    raise no_gradient()
+                look_for_leaves(loop)
     return losses
+
+
+def look_for_leaves(loop):
+    try:
+        loop.look()
+    except ArgumentError as error:
+        raise ArgumentError(f"minimize: expected leaves, but {error}") from None
+
+
+def trained_of(optimizer):
+    """The parameters that take a gradient."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
+def no_gradient():
+    """The error of backward() where nothing depends on a parameter."""
+    return RuntimeError("backward(): no gradient flows from here: the loss depends on no parameter of the optimizer "
+                        "whose requires_grad is True")
 
 
 def rates_of(optimizer):

@@ -255,10 +255,15 @@ class Compiled:
         Raises
         ------
         ArgumentTypeError, ArgumentError, ShapeError
-            If an argument is not as described.
+            If an argument is not as described, or the function was compiled with `check`.
+        RuntimeError
+            If the loss depends on no parameter of the optimizer, as `Value.backward` raises it.
 
         Notes
         -----
+        Numbers, arrays and lists among the arguments are copied at the start. Values and parameters are read at each
+        step, and after each callback.
+
         The losses are those of a loop in Python over calls of this function, bit for bit. Ctrl-C raises a
         KeyboardInterrupt after a whole step. Parameters have their new numbers in callbacks and at the end; other
         threads run in the meantime and see earlier ones.
@@ -276,10 +281,13 @@ class Compiled:
         (1.0, 2.0)
         """
         flag("minimize: shuffle", shuffle)
+        if self.check:
+            raise ArgumentError(f"minimize: expected a function of compile(check=False), as no step is checked, got "
+                                f"{name_of(self.fn)} with check=True")
 
-        def record(given):
+        def record(given, look):
             static = [self._is_static(k, len(args)) for k in range(len(args))]
-            program = Program(self.fn, given, {}, static, self._names, self.simplify)
+            program = Program(self.fn, given, {}, static, self._names, self.simplify, look)
             if program.core is None or type(program.template) is not Hole:
                 raise ArgumentError(f"minimize: expected a function that returns a Value, the loss; "
                                     f"{name_of(self.fn)} does not")
@@ -408,6 +416,8 @@ class Program:
     names : set of str
         Which of `kwargs` are.
     simplify : tuple of str
+    look : callable, optional
+        Called with the result, if it is a Value, and the stand-ins of the arguments' leaves.
 
     Attributes
     ----------
@@ -417,7 +427,7 @@ class Program:
         Where the function finds what it has captured.
     """
 
-    def __init__(self, fn, args, kwargs, static, names, simplify):
+    def __init__(self, fn, args, kwargs, static, names, simplify, look=None):
         inputs = []
         leaf = functools.partial(replaced, inputs)
         new_args = [x if static[k] else mapped(leaf, f"argument {k}", x) for k, x in enumerate(args)]
@@ -435,6 +445,8 @@ class Program:
         except RecursionError:
             raise ArgumentError(f"compile({name_of(fn)}): the result contains itself, or is nested too "
                                 "deeply") from None
+        if look is not None and isinstance(result, Value):
+            look(result, inputs)
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
         self.batches = OrderedDict()   # what loops.py has made of it for batches
         self.watched, self.buffers = recording.watched, recording.buffers

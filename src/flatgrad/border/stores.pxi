@@ -2,7 +2,7 @@
 #
 # They are found anew when a Value has become another node's handle, or was frozen.
 #
-# Uses handles, operands, parameters, programs, python, tape.
+# Uses handles, messages, operands, parameters, programs, python, tape.
 
 @cython.auto_pickle(False)
 cdef class _Store:
@@ -49,7 +49,7 @@ cdef class _Store:
                 self.loop.learners[k].at, self.loop.learners[k].count = at, one.count
                 for first, offset, length, frozen in one.stretches:
                     i = first_slot(first) + <fg_id>offset
-                    self.expect_leaves(i, <fg_id>length)
+                    self.expect_leaves(i, <fg_id>length, None)
                     known.append((i, length, at, k, frozen))
                     self.sources.append((first, offset, length, at, k, frozen))
                     at += length
@@ -77,11 +77,16 @@ cdef class _Store:
                 self.moves = -1
         return 0
 
-    cdef int expect_leaves(self, fg_id first, fg_id count) except -1:
+    cdef int expect_leaves(self, fg_id first, fg_id count, object of) except -1:
+        """An error for a Value or Tensor that steps cannot read as numbers; None stands for the optimizer's."""
         cdef fg_id i
         for i in range(first, first + count):
             if not fg_op_is_leaf(tape.op[i]):   # nor has it a rule of its own
-                raise ArgumentError("it reads a Value that is computed, or has a rule of its own, outside of the loop")
+                if of is None:
+                    raise ArgumentError(f"a parameter of the optimizer, Value(data={tape.data[i]}), is computed from "
+                                        "others, or has a _backward of its own")
+                raise ArgumentError(f"the function captures or is given {describe(of)}, which is computed outside of "
+                                    "the loop from others, or has a _backward of its own; detach() makes a leaf of it")
         return 0
 
     cdef list kept_of(self, Py_ssize_t k, list known):
@@ -140,7 +145,7 @@ cdef class _Store:
             if k + 1 < len(known):
                 start = known[k + 1][0]
                 n = start - first if start - first < n else n
-            self.expect_leaves(first, n)
+            self.expect_leaves(first, n, o)
             start = 1
             while start < n and fg_tape_op(&tape, first + start) == fg_tape_op(&tape, first):
                 start += 1

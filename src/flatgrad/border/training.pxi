@@ -156,6 +156,23 @@ cdef class _Loop(_Store):
             one.note_step()
         return 0
 
+    def look(self):
+        """Find anew where the numbers are; an ArgumentError if they are not those of leaves.
+
+        Returns
+        -------
+        list of (int, int, bool)
+            Of what is updated: where numbers in a row begin, how many they are, and whether they are frozen.
+        """
+        if self.programs is None:
+            raise RuntimeError("__init__ has not been called")
+        if self.running:
+            raise RuntimeError("this loop is running")
+        self.moves = -1
+        while self.moves != handle_moves:
+            self.place()
+        return [(at, count, frozen) for _, _, count, at, learner, frozen in self.sources if learner is not None]
+
     def run(self, Py_ssize_t steps, list rates not None, order, double[::1] losses not None, kept=None,
             double pause=INFINITY):
         """Take steps.

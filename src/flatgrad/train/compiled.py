@@ -7,17 +7,17 @@ import builtins
 import dis
 import functools
 import math
-import numbers
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 
 from flatgrad import losses
-from flatgrad._core import Parameters, Tensor, Value, _Loop, _Recording
+from flatgrad._core import Parameters, Tensor, Value, Weights, _Loop, _Places, _Recording, depends
+from flatgrad.descent import no_gradient
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn.module import Module
-from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop
+from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, lr_scheduler
 from flatgrad.train.callbacks import Checkpoint, EarlyStopping
 from flatgrad.train.samples import constant
 
@@ -31,7 +31,19 @@ PURE = {getattr(builtins, name) for name in ("abs", "all", "any", "bool", "dict"
                                              "range", "reversed", "round", "set", "sorted", "str", "sum", "super",
                                              "tuple", "type", "zip")}
 
-PLAIN = {Value, Tensor, float, int, bool, str, type(None)}
+# What does not change, or is read at each step.
+PLAIN = {Value, Tensor, float, int, bool, complex, str, bytes, type(None)}
+
+# Functions of this package that tell what the engine is doing.
+IMPURE = {"stats", "collect", "scalar_graph"}
+
+# What each class has and a step does not read.
+NOT_READ = {"__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__annotate__",
+            "__annotate_func__", "__annotations_cache__", "__firstlineno__", "__static_attributes__",
+            "__abstractmethods__", "_abc_impl"}
+
+# Schedules that call functions of a user's, or other schedules.
+CALLING = (lr_scheduler.LambdaLR, lr_scheduler.SequentialLR)
 
 # Operations of the interpreter that change more than local variables.
 WRITES = ("STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "STORE_SUBSCR", "STORE_SLICE", "DELETE_ATTR",
@@ -40,7 +52,8 @@ WRITES = ("STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "STORE_SUBS
 # Methods that change their object, or give numbers that are others at each call.
 CHANGES = {"append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "setdefault", "sort", "add",
            "discard", "fill", "put", "train", "eval", "data", "grad", "backward", "zero_grad", "step", "__dict__",
-           "__setattr__", "random", "manual_seed", "seed"}
+           "__setattr__", "__iadd__", "random", "manual_seed", "seed", "requires_grad", "_backward", "_prev",
+           "label"}
 
 
 class NotCompiled(Exception):
@@ -52,32 +65,39 @@ class Code:
 
     def __init__(self):
         self.seen = set()
-        self.kept = []       # alive, for their ids to mean something
-        self.containers = []   # (dict or list, what it contains)
-        self.names = []      # (dict, name, object)
+        self.kept = []        # alive, for their ids to mean something
+        self.dicts = []       # (dict, its keys and values)
+        self.names = []       # (dict, name, object)
+        self.objects = []     # (object, its class)
+        self.arrays = []      # (array, copy)
+        self.places = _Places()   # neurons, functions, lists, and attributes of objects and classes
 
     def changed(self):
         """Whether anything of it is another than when it was found."""
-        return (any(len(now) != len(then) or not all(map(is_, now.values() if isinstance(now, dict) else now, then))
-                    for now, then in self.containers)
-                or any(names.get(name, self) is not x for names, name, x in self.names))
+        return (not self.places.hold()
+                or any(type(x) is not kind for x, kind in self.objects)
+                or any(not is_same(contents(now), then) for now, then in self.dicts)
+                or any(names.get(name, getattr(builtins, name, self)) is not x for names, name, x in self.names)
+                or any(x.shape != then.shape or x.tobytes() != then.tobytes() for x, then in self.arrays))
 
     def enter(self, x, what):
         """Look at an object that code can reach; NotCompiled if it may do something else at each step."""
-        if x is None or isinstance(x, (numbers.Number, str, Value, Tensor, np.dtype)) or id(x) in self.seen:
+        kind = type(x)
+        if kind in PLAIN or isinstance(x, np.generic | np.dtype) or id(x) in self.seen:
             return
         self.seen.add(id(x))
         self.kept.append(x)
-        kind = type(x)
         if isinstance(x, Module):
             what = f"{what.split(', ')[0]}, {kind.__name__},"
             self.enter_class(kind, what)
-            self.enter_container(vars(x), what)
+            self.note_module(x)
+            self.enter_all(contents(vars(x)), what)
         elif kind in (list, tuple, dict):
             self.enter_container(x, what)
         elif isinstance(x, losses.Loss):
             self.enter_class(kind, what)
-            self.enter_container(vars(x), what)
+            self.note_attributes(x)
+            self.enter_all(contents(vars(x)), what)
         elif kind is functools.partial:
             self.enter(x.func, what)
             self.enter(x.args, what)
@@ -85,44 +105,67 @@ class Code:
         elif kind is MethodType:
             self.enter(x.__func__, what)
             self.enter(x.__self__, what)
-        elif is_ours(x) or kind is BuiltinFunctionType and is_ours(kind):
-            return
         elif kind is FunctionType:
-            self.enter_function(x, what)
-        elif kind is np.ndarray and not x.flags.writeable:
+            self.places.functions.append((x, x.__code__, x.__defaults__, x.__kwdefaults__))
+            if not is_ours(x):
+                self.enter_container(vars(x), what)
+                self.enter_function(x, what)
+        elif kind is BuiltinFunctionType and is_ours(x) and x.__name__ not in IMPURE:
             return
+        elif kind is np.ndarray and not x.flags.writeable and not x.dtype.hasobject:
+            self.arrays.append((x, x.copy()))
         elif isinstance(x, type):
             self.enter_class(x, what)
+        elif is_compiled(x):
+            raise NotCompiled(f"{what} is or calls a function of flatgrad.compile, which looks at each call whether to "
+                              "record again; pass the function itself")
         elif not any(x is pure for pure in PURE):
             raise NotCompiled(f"{what} has a {short(x)}, which may be another at each step")
 
+    def note_module(self, x):
+        """Note what a module has, without a look at it."""
+        self.note_attributes(x)
+        if isinstance(x, Weights):
+            self.places.note_neuron(x, {id(x.b)})
+
+    def note_attributes(self, x):
+        self.objects.append((x, type(x)))
+        self.places.lists.append((vars(x), tuple(vars(x).values())))
+
     def enter_container(self, x, what):
-        contained = list(x.values()) if isinstance(x, dict) else list(x)
-        if not isinstance(x, tuple):
-            self.containers.append((x, contained))
+        contained = contents(x)
+        if isinstance(x, dict):
+            self.dicts.append((x, contained))
+        elif isinstance(x, list):
+            self.places.lists.append((x, tuple(contained)))
+        self.enter_all(contained, what)
+
+    def enter_all(self, contained, what):
         if not set(map(type, contained)) <= PLAIN:   # mostly they are a neuron's weights
             for each in contained:
                 self.enter(each, what)
 
     def enter_class(self, kind, what):
-        """A class of modules or losses: ours, or one whose methods are looked at."""
-        if any(kind is pure for pure in PURE) or id(kind) in self.seen and is_ours(kind):
+        """A class: ours, or one whose methods are looked at."""
+        if any(kind is pure for pure in PURE) or kind.__module__ == "builtins" and issubclass(kind, Exception):
             return
+        if not (type(kind) is type or is_ours(type(kind))):
+            raise NotCompiled(f"{what} has the class {kind.__name__}, which has a metaclass of its own")
         for c in kind.__mro__:
-            if c is object or is_ours(c):
-                break
-            if id(c) in self.seen and c is not kind:
+            if c is object or id(c) in self.seen and c is not kind:
                 continue
             self.seen.add(id(c))
             self.kept.append(c)
-            for name, x in vars(c).items():
+            self.places.lists.append((vars(c), tuple(vars(c).values())))
+            ours = is_ours(c)
+            for name, x in list(vars(c).items()):
+                if ours and not (type(x) is FunctionType and not is_ours(x)):   # nobody has put it there
+                    continue
                 if isinstance(x, property):
                     self.enter(x.fget, f"{what}, {c.__name__}.{name}")
                 elif isinstance(x, (staticmethod, classmethod)):
                     self.enter(x.__func__, f"{what}, {c.__name__}.{name}")
-                elif isinstance(x, FunctionType) and name not in UNUSED:
-                    self.enter(x, f"{what}, {c.__name__}.{name}")
-                elif not (name.startswith("__") and name.endswith("__")) and not callable(x):
+                elif name not in NOT_READ and name not in UNUSED:
                     self.enter(x, f"{what}, {c.__name__}.{name}")
 
     def enter_function(self, function, what):
@@ -135,29 +178,47 @@ class Code:
             self.names.append((Cell(x), "cell_contents", x.cell_contents))
         for x in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self.enter(x, what)
+        if function.__kwdefaults__:
+            self.enter_container(function.__kwdefaults__, what)
         self.enter_code(code, function.__globals__, what)
 
     def enter_code(self, code, names, what):
-        for op in dis.get_instructions(code):
+        operations = list(dis.get_instructions(code))
+        for k, op in enumerate(operations):
             if op.opname in WRITES:
                 raise NotCompiled(f"{what} writes {op.argval!r}" if isinstance(op.argval, str)
                                   else f"{what} writes to something")
             if op.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 name = op.argval
                 x = names.get(name, getattr(builtins, name, self))
+                self.names.append((names, name, x))
                 if isinstance(x, ModuleType):
-                    if not is_ours(x) and x is not math:
-                        raise NotCompiled(f"{what} uses the module {name!r}")
+                    self.enter_attributes(x, name, operations[k + 1:], what)
                 elif x is self:
                     raise NotCompiled(f"{what} reads {name!r}, which is not there")
                 else:
                     self.enter(x, what)
-                self.names.append((names if name in names else vars(builtins), name, x))
             elif op.opname in ("LOAD_ATTR", "LOAD_METHOD") and op.argval in CHANGES:
                 raise NotCompiled(f"{what} uses {op.argval!r}")
         for constant_ in code.co_consts:
             if isinstance(constant_, CodeType):
                 self.enter_code(constant_, names, what)
+
+    def enter_attributes(self, x, name, operations, what):
+        """What code takes from a module, by the operations that follow."""
+        for op in operations:
+            if not is_ours(x) and x is not math:
+                raise NotCompiled(f"{what} uses the module {name!r}")
+            if op.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+                break
+            name, module, x = op.argval, x, getattr(x, op.argval, None)
+            self.names.append((Attribute(module), name, x))
+            if module is math:
+                return
+            if not isinstance(x, ModuleType):
+                self.enter(x, what)
+                return
+        raise NotCompiled(f"{what} uses the module {name!r}")
 
 
 # Methods that a step does not call.
@@ -178,6 +239,29 @@ class Cell:
             return default
 
 
+class Attribute:
+    """The attributes of a module, as a dict has them."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def get(self, name, default):
+        return getattr(self.module, name, None)
+
+
+def contents(x):
+    """What a list, a tuple or a dict has, in a list."""
+    return list(x) if isinstance(x, (list, tuple)) else [*x.keys(), *x.values()]
+
+
+def is_same(now, then):
+    return len(now) == len(then) and all(map(is_, now, then))
+
+
+def is_compiled(x):
+    return type(x).__module__ == "flatgrad.program" and hasattr(x, "fn")
+
+
 def is_ours(x):
     """Whether it is of this package: a module, a class, a function."""
     name = x.__name__ if isinstance(x, ModuleType) else getattr(x, "__module__", None)
@@ -186,7 +270,15 @@ def is_ours(x):
 
 
 def short(x):
+    if is_compiled(x):
+        return getattr(x, "__name__", "")
     return f"{type(x).__name__} {getattr(x, '__name__', '')}".strip()
+
+
+def told(error):
+    """An error of a recording, as a reason."""
+    text = str(error)
+    return f"the recording says: {text}" if text else f"the recording raises {type(error).__name__}"
 
 
 def code_of(model, loss, penalty):
@@ -201,10 +293,9 @@ def code_of(model, loss, penalty):
     return code
 
 
-def reason_of(trainer, callbacks):
+def reason_of(optimizer, callbacks):
     """Why a fit with these callbacks has to take the loop in Python, or None. Of models and losses more is known when
     they are recorded."""
-    optimizer = trainer.optimizer
     if type(optimizer) not in OPTIMIZERS or {"step", "zero_grad"} & vars(optimizer).keys():
         return f"the optimizer {type(optimizer).__name__} is not one of flatgrad.optim"
     if callbacks.on_batch_end:
@@ -216,7 +307,8 @@ def only_ours(trainer, callbacks):
     """Whether no Python code of others runs between epochs."""
     return (all(type(callback) in (Checkpoint, EarlyStopping) for callback in callbacks.all)
             and all(map(is_ours, trainer.metrics.values()))
-            and (trainer.scheduler is None or is_ours(type(trainer.scheduler))))
+            and (trainer.scheduler is None
+                 or is_ours(type(trainer.scheduler)) and not isinstance(trainer.scheduler, CALLING)))
 
 
 class CompiledSteps:
@@ -225,6 +317,8 @@ class CompiledSteps:
     Parameters
     ----------
     trainer : Trainer
+    parts : tuple
+        The model, the loss, the penalty and the optimizer that the fit began with.
     X, y : ndarray
         Checked samples and targets.
     size : int
@@ -237,27 +331,31 @@ class CompiledSteps:
     ------
     NotCompiled
         If they are not for this.
+    RuntimeError
+        If `trusted`, and the loss depends on no parameter.
     """
 
-    def __init__(self, trainer, X, y, size, shuffle, trusted):
-        self.model, self.loss, self.penalty = trainer.model, trainer._task.loss, trainer.penalty
-        self.optimizer = trainer.optimizer
+    def __init__(self, trainer, parts, X, y, size, shuffle, trusted):
+        self.model, self.loss, self.penalty, self.optimizer = parts
+        self.trusted = trusted
         self.measured = bool(trainer.metrics)
         self.only_ours = only_ours(trainer, trainer._callbacks)
         self.n_samples, self.size = len(X), size
         self.n_batches = -(-self.n_samples // size)
         by_label = y.dtype == np.int64
         if by_label and trainer._task.kind != "cross_entropy":
-            raise NotCompiled("the labels are not those of cross_entropy")
+            raise NotCompiled(f"the loss is {short(self.loss)}, and of losses that take labels only cross_entropy, as "
+                              "loss='cross_entropy' or CrossEntropyLoss, has compiled code")
         if not shuffle:   # as Tensors have their own numbers
             X, y = X.copy(), y.copy()
         self.X, self.y = X, y
         self.code = Code()
-        if isinstance(self.model, Module):
-            for module in trainer.model.modules():
-                self.code.containers.append((vars(module), list(vars(module).values())))
+        if trusted and isinstance(self.model, Module):
+            for module in self.model.modules():
+                self.code.note_module(module)
         if not trusted:
             self.code = code_of(self.model, self.loss, self.penalty)
+            self.look_at_schedule(trainer)
         optimizer = self.optimizer
         self.parameters = list(optimizer._parameters)
         rows = [size] if self.n_samples % size == 0 else [size, self.n_samples % size]
@@ -268,11 +366,25 @@ class CompiledSteps:
         try:
             self.loop = _Loop(programs, rows, self.n_samples, self.parameters, columns, places, [[] for _ in rows],
                               y if by_label else None, True)
+            self.trained = self.loop.look()
         except (ArgumentError, ArgumentTypeError) as error:
+            if str(error).startswith("labels:"):
+                raise NotCompiled("the loss takes the labels in another way than by one cross_entropy of the whole "
+                                  "batch, without weights of classes") from None
             raise NotCompiled(str(error)) from None
+        if not trusted and self.code.changed():
+            raise NotCompiled("the model, the loss or the penalty changes something when it is called")
         self.kept = np.empty((self.n_samples, self.width)) if self.measured else None
         self.losses = np.empty(self.n_batches)
         self.rates()   # hyperparameters that are wrong are told by the loop in Python
+
+    def look_at_schedule(self, trainer):
+        """NotCompiled if a schedule may change after each batch what the steps depend on."""
+        if trainer.scheduler_interval == "batch" and isinstance(trainer.scheduler, CALLING):
+            for name, x in vars(trainer.scheduler).items():
+                for each in x if isinstance(x, (list, tuple)) else [x]:
+                    if name != "optimizer" and (callable(each) or hasattr(each, "step")):
+                        self.code.enter(each, f"the schedule, {type(trainer.scheduler).__name__},")
 
     def record(self, rows):
         """The program of batches of so many samples."""
@@ -287,11 +399,20 @@ class CompiledSteps:
                 if self.penalty is not None:
                     result = result + self.penalty(self.model.parameters())
         except (ArgumentError, ArgumentTypeError) as error:
-            raise NotCompiled(str(error).split(":")[0]) from None
+            raise NotCompiled(told(error)) from None
+        except Exception as error:   # the loop in Python raises it as well, or it does not come there
+            if self.trusted:
+                raise
+            raise NotCompiled(told(error)) from None
         if recording.refused or recording.buffers:
             raise NotCompiled("the model, the loss or the penalty reads numbers that may be others at each step")
         if not isinstance(result, Value):
             raise NotCompiled("the loss is no Value")
+        if not depends([result], [p for group in self.optimizer.param_groups for p in group["params"]
+                                  if p.requires_grad]):
+            if self.trusted:
+                raise no_gradient()
+            raise NotCompiled("the loss depends on no parameter of the optimizer")
         outputs = [result]
         if self.measured:
             if isinstance(prediction, Tensor):
@@ -306,7 +427,7 @@ class CompiledSteps:
         try:
             program = recording.program(outputs)
         except (ArgumentError, ArgumentTypeError) as error:
-            raise NotCompiled(str(error).split(":")[0]) from None
+            raise NotCompiled(told(error)) from None
         del prediction, result, outputs   # the last first, so that the tape just drops them
         return program
 
@@ -314,7 +435,14 @@ class CompiledSteps:
         """Whether the programs still are what model, loss and penalty do."""
         return (len(self.parameters) == len(self.optimizer._parameters)
                 and all(map(is_, self.parameters, self.optimizer._parameters))
-                and (self.only_ours or not self.code.changed()))
+                and (self.only_ours or not self.code.changed() and self.finds_leaves()))
+
+    def finds_leaves(self):
+        """Whether what is updated can be updated by the loop, and takes gradients as it did."""
+        try:
+            return self.loop.look() == self.trained
+        except ArgumentError:   # told by a new recording
+            return False
 
     def rates(self):
         """The learning rates, after a check of all hyperparameters, as a step of the optimizer does it."""

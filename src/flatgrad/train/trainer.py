@@ -259,7 +259,8 @@ class Trainer:
         clock, isfinite = time.perf_counter, math.isfinite
         modes.set(True)
         seed = self.seed   # a callback may load another seed
-        steps = self._compiled(engine, epochs, X, y, size, shuffle)
+        parts = model, loss, penalty, self.optimizer   # whatever callbacks put in their places
+        steps = self._compiled(engine, parts, epochs, X, y, size, shuffle)
         if steps is not None and not (shuffle or measured or validation or self.scheduler is not None or epoch_begins
                                       or self._callbacks.on_epoch_end):
             yield from self._epochs_alone(steps, epochs, bar, interrupts)
@@ -279,7 +280,7 @@ class Trainer:
             mean = 0.0
             predictions = []
             if steps is not None and not steps.is_current():
-                steps = self._compiled(engine, epochs, X, y, size, shuffle)
+                steps = self._compiled(engine, parts, epochs, X, y, size, shuffle)
             if steps is not None:
                 mean = self._compiled_epoch(steps, epoch, order if shuffle else None, [share for _, share in batches],
                                             by_batch, bar, interrupts)
@@ -332,19 +333,19 @@ class Trainer:
                 raise KeyboardInterrupt
             yield logs
 
-    def _compiled(self, engine, epochs, X, y, size, shuffle):
+    def _compiled(self, engine, parts, epochs, X, y, size, shuffle):
         """The steps as compiled code takes them, or None; `engine` says so, and why."""
         if engine == "python":
             reason = "engine='python'"
         else:
-            reason = reason_of(self, self._callbacks)
+            reason = reason_of(parts[-1], self._callbacks)
             if reason is None and engine == "auto":   # a recording has to pay
-                few = max(FEW_STEPS, sum(one.count for one in self.optimizer._parameters) // FEW_PARAMETERS)
+                few = max(FEW_STEPS, sum(one.count for one in parts[-1]._parameters) // FEW_PARAMETERS)
                 if epochs * -(-len(X) // size) < few:
                     reason = f"fewer than {few} steps"
         if reason is None:
             try:
-                steps = CompiledSteps(self, X, y, size, shuffle, engine == "compiled")
+                steps = CompiledSteps(self, parts, X, y, size, shuffle, engine == "compiled")
             except NotCompiled as error:
                 reason = str(error)
             else:
