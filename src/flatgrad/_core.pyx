@@ -20,7 +20,6 @@ from libc.math cimport INFINITY, fabs, isfinite, isnan, pow, sqrt
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
-import bisect
 import copyreg
 import gc
 import operator

@@ -4,6 +4,18 @@
 #
 # Uses handles, messages, operands, parameters, programs, python, tape.
 
+cdef Py_ssize_t count_up_to(list sorted_tuples, Py_ssize_t at) except -1:
+    """How many of them begin with a number up to that one."""
+    cdef Py_ssize_t low = 0, high = len(sorted_tuples), middle
+    while low < high:
+        middle = (low + high) // 2
+        if <Py_ssize_t>(<tuple>sorted_tuples[middle])[0] <= at:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 @cython.auto_pickle(False)
 cdef class _Store:
     """The numbers of a loop: what is updated, and what else its programs read."""
@@ -132,7 +144,7 @@ cdef class _Store:
         cdef Py_ssize_t k
         cdef fg_id n, start, size
         while count > 0:
-            k = bisect.bisect_left(known, (first + 1,)) - 1
+            k = count_up_to(known, first) - 1
             if k >= 0:
                 start, size = known[k][0], known[k][1]
                 if first < start + size:
@@ -163,7 +175,7 @@ cdef class _Store:
             if learner is None:
                 continue
             at, end = begin, begin + length
-            k = bisect.bisect_right(kept, (at,))
+            k = count_up_to(kept, at - 1)
             while at < end:
                 if k < n and kept[k][0] <= at:
                     at = kept[k][0] + kept[k][2]
