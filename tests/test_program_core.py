@@ -3,6 +3,7 @@ the same function called as it is; where that is not enough, finite differences.
 import copy
 import gc
 import math
+import os
 import pickle
 import random
 import threading
@@ -969,8 +970,10 @@ def test_nothing_leaks():
     for _ in range(200):
         work()
     gc.collect()
-    assert tracemalloc.get_traced_memory()[0] - first < 200 * 40
+    last = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
+    if "PYTHONMALLOC" not in os.environ:   # the sanitizers' allocator, whose own check of leaks this is then left to
+        assert last - first < 200 * 40
     assert nodes() == before and live_programs() == programs
 
 
