@@ -7,6 +7,8 @@ places of those to come.
 """
 from dataclasses import replace
 
+import numpy as np
+
 from bench import byhand, peers, program_peers, ways, workloads
 from bench.runner import Contender, Row, at_least, at_most, enter, own_copy, repeated
 
@@ -238,3 +240,26 @@ def recording_case(session):
     timed(session, lane, "loss and gradient, one lane", "us", at_most(50), per="document")
     session.compare(plain, lane, per="document", note="without and with compile")
     session.skip("8 lanes", "flatgrad has no lanes yet; the goal is 8 us a document")
+
+
+# ---- products ----
+
+PRODUCTS = [(16, 16, 16), (64, 64, 64), (256, 256, 256), (1000, 1000, 1000), (128, 64, 784), (64, 784, 128),
+            (100, 16, 16)]   # samples, outputs, inputs
+
+
+@case("products", "a batch through a linear layer: flatgrad.linear against the product of NumPy's BLAS")
+def products_case(session):
+    for sizes in PRODUCTS:
+        sizes = [min(size, session.size(1000, 64)) for size in sizes]
+        ours, numpys = workloads.products(*sizes)
+        contenders = [Contender(name, repeated(work), lambda work=work: numbers_of(work()))
+                      for name, work in (("numpy", numpys), ("flatgrad", ours))]
+        session.verify(*contenders, tolerance=1e-9)
+        session.compare(*contenders, at_least(0.95), work="x".join(map(str, sizes)), per="call",
+                        note="the results are nodes of the tape")
+
+
+def numbers_of(product):
+    product = np.asarray(getattr(product, "data", product))
+    return {"sum": product.sum().item(), "last": product[-1, -1].item(), "norm": np.linalg.norm(product).item()}

@@ -13,8 +13,8 @@ import numpy as np
 __all__ = ["CHAIN", "WORK_ITERATIONS", "Fit", "Names", "Pendulums", "Problem", "chain", "chain_gradients",
            "chain_leaves", "chain_results", "digits_problem", "fit_digits_problem", "fit_moons_problem", "fit_training",
            "flatgrad_model", "flatgrad_samples", "fused_training", "library", "loop_training", "moons", "moons_problem",
-           "moons_results", "names_problem", "new_training", "pendulums", "readme", "readme_formula", "readme_results",
-           "ten_nodes", "ten_nodes_results", "training", "xor_problem"]
+           "moons_results", "names_problem", "new_training", "pendulums", "products", "readme", "readme_formula",
+           "readme_results", "ten_nodes", "ten_nodes_results", "training", "xor_problem"]
 
 
 def library(name):
@@ -616,3 +616,17 @@ def ten_nodes_results(run, a, b):
     out = run(a, b)
     out.backward()
     return {"value": out.data, "a.grad": a.grad, "b.grad": b.grad}
+
+
+# ---- products ----
+
+def products(n_samples, n_out, n_in):
+    """``x @ w.T``, as functions without arguments: flatgrad's, whose results are new nodes, and NumPy's, into an array
+    that is there."""
+    import flatgrad
+
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal((rows, n_in)) for rows in (n_samples, n_out))
+    out = np.empty((n_samples, n_out))
+    leaves = flatgrad.Tensor(x), flatgrad.Tensor(w)
+    return lambda: flatgrad.linear(*leaves), lambda: np.matmul(x, w.T, out=out)
