@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "block.h"
-#include "block_leaves.h"
 
 /* Whether the elements of a view follow each other, row by row. */
 static inline int fg_call_is_dense(const fg_view *v)
@@ -162,7 +161,7 @@ static inline void fg_call_give_gradients(const fg_callee *c, const fg_slots *t,
 static inline int fg_call_has_leaves_alone(const fg_tape *t, const fg_view *view)
 {
     return view->flags & FG_VIEW_CONSTANT
-           || (fg_call_is_dense(view) && all_leaves(t, view->base, view->base + view->rows * view->cols));
+           || (fg_call_is_dense(view) && fg_block_are_leaves(t, view->base, view->base + view->rows * view->cols));
 }
 
 /* Mark `count` elements of a view from element `from` on: those that have a bit in `bits`, which are counted from
