@@ -63,23 +63,12 @@ def compiled_trainer(problem):
 
 
 def loop_trainer(problem):
-    """The whole training by `minimize`: one call while the learning rate changes, with a callback that sets it after
-    each step, and one for the steps after that."""
+    """The whole training in one call of `minimize`, with the learning rates as its schedule."""
     new, rates = compiled_state(problem), problem.rates
-    changing = max([k for k in range(1, len(rates)) if rates[k] != rates[k - 1]], default=0)
 
     def run(state, steps):
         loss, _, optimizer = state
-        optimizer.lr = rates[0]
-
-        def schedule(step, _):
-            optimizer.lr = rates[min(step, len(rates) - 1)]
-        found, first = [], min(steps, changing)
-        if first:
-            found += loss.minimize(optimizer, steps=first, callback=schedule).tolist()
-        if steps > first:
-            found += loss.minimize(optimizer, steps=steps - first).tolist()
-        return found
+        return loss.minimize(optimizer, steps=steps, schedule=rates[:steps]).tolist()
 
     return Trainer("loop", new, run, lambda state: [p.data for p in state[1]])
 
@@ -135,14 +124,16 @@ def with_initial(model, problem):
     return model
 
 
-def names_trainer(problem, name="flatgrad", compiled=False, lanes=False):
-    """examples/scalar_gpt.py; compiled: the loss of a batch is one call; lanes: with a document in each lane."""
+def names_trainer(problem, name="flatgrad", compiled=False, lanes=False, loop=False):
+    """examples/scalar_gpt.py; compiled: the loss of a batch is one call; lanes: with a document in each lane; loop: all
+    steps in one call of `minimize`."""
     import flatgrad
 
     scalar_gpt = contenders.example("scalar_gpt")   # a copy of its own, for the reason given in `own_copy`
     engine = scalar_gpt.load_engine("flatgrad")
     batches, rates = problem.batches(len(problem.rates)), problem.rates
     n_tokens = batches.shape[2]
+    documents = batches.reshape(-1, n_tokens).astype(float)
     batches = list(batches.astype(float)) if lanes else batches.tolist()
 
     def new():
@@ -165,6 +156,9 @@ def names_trainer(problem, name="flatgrad", compiled=False, lanes=False):
     def run(state, steps):
         loss, _, optimizer = state
         found = []
+        if loop:
+            return loss.minimize(optimizer, documents[:steps * problem.batch], steps=steps, batch_size=problem.batch,
+                                 shuffle=False, schedule=rates[:steps]).tolist()
         for k in range(steps):
             total = loss(batches[k])
             optimizer.zero_grad()
@@ -184,8 +178,8 @@ def lanes_of_names(problem):
 
 
 def loop_of_names(problem):
-    """The whole training in one call. There is none yet: a Trainer named "loop" belongs here."""
-    return None
+    """The whole training in one call, with a document of a batch in each lane."""
+    return names_trainer(problem, "loop", lanes=True, loop=True)
 
 
 def scalar_names(problem):

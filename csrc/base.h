@@ -73,4 +73,15 @@ static inline unsigned fg_bits_count(uint64_t w)
     return (unsigned)((w * 0x0101010101010101u) >> 56);
 }
 
+/* Whether number i is in a set, bit i % 64 of bits[i / 64]; and enter it. */
+static inline int fg_bits_has(const uint64_t *bits, fg_id i)
+{
+    return (int)(bits[i >> 6] >> (i & 63u) & 1u);
+}
+
+static inline void fg_bits_put(uint64_t *bits, fg_id i)
+{
+    bits[i >> 6] |= (uint64_t)1 << (i & 63u);
+}
+
 #endif

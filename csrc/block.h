@@ -117,6 +117,9 @@ int fg_block_apply_reached(fg_tape *t, fg_id i, const uint64_t *reached);
  * can flow to, which leaves out constants, and has all of the table of an FG_TAKE, for its positions are data; or all. */
 typedef enum fg_which { FG_VISITED, FG_FLOWN_TO, FG_ALL } fg_which;
 
+/* Whether the nodes from `first` to before `end` are all leaves without a hook, which no sweep has to visit. */
+int fg_block_are_leaves(const fg_tape *t, fg_id first, fg_id end);
+
 /* Mark the operands of block node i and nothing between. Of an FG_CALL, constants are left out in any case. */
 void fg_block_mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which);
 

@@ -5,6 +5,11 @@
 
 /* ---- marking operands, for sweeps ---- */
 
+int fg_block_are_leaves(const fg_tape *t, fg_id first, fg_id end)
+{
+    return all_leaves(t, first, end);
+}
+
 /* Mark an area of a view; without `leaves` the nodes that a sweep has to visit are enough. */
 static void mark_area(const fg_tape *t, fg_marks *marks, const fg_id *words, const fg_view *view, area a,
                       int leaves)

@@ -1,5 +1,6 @@
 /* calls.h: what the callees of FG_CALL share: the numbers and the gradients of a call's operands, copied out of the
- * tape and back. A callee keeps them in an array of its own, each segment's where callee.segments says. */
+ * tape and back, and which operands are marked. A callee keeps both in arrays of its own, each segment's where
+ * callee.segments says. */
 #ifndef FG_CALLS_H
 #define FG_CALLS_H
 
@@ -20,28 +21,32 @@ static inline fg_id fg_call_slot(const fg_record *r, const fg_view *v, fg_id e)
     return fg_record_slot(r, v, e / v->cols, e % v->cols);
 }
 
+/* Copy the data of a view to `to`; returns whether any number was another there. */
+static inline int fg_call_take_view(const fg_slots *t, const fg_record *r, const fg_view *view, double *to)
+{
+    const fg_id count = view->rows * view->cols;
+    int other = 0;
+    if (fg_call_is_dense(view)) {
+        const double *const from = t->data + view->base;
+        other = memcmp(to, from, count * sizeof *to) != 0;
+        if (other)
+            memcpy(to, from, count * sizeof *to);
+        return other;
+    }
+    for (fg_id e = 0; e < count; e++) {
+        const double *const from = t->data + fg_call_slot(r, view, e);
+        other |= memcmp(to + e, from, sizeof *to) != 0;
+        to[e] = *from;
+    }
+    return other;
+}
+
 /* Copy the operands' data to `data`; returns whether any of them was another there. */
 static inline int fg_call_take_data(const fg_callee *c, const fg_slots *t, fg_record *r, double *data)
 {
     int other = 0;
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *const view = fg_record_view(r, v);
-        const fg_id count = c->segments[v].count;
-        double *const to = data + c->segments[v].first;
-        if (fg_call_is_dense(view)) {
-            const double *const from = t->data + view->base;
-            if (memcmp(to, from, count * sizeof *to) != 0) {
-                memcpy(to, from, count * sizeof *to);
-                other = 1;
-            }
-            continue;
-        }
-        for (fg_id e = 0; e < count; e++) {
-            const double *const from = t->data + fg_call_slot(r, view, e);
-            other |= memcmp(to + e, from, sizeof *to) != 0;
-            to[e] = *from;
-        }
-    }
+    for (fg_id v = 0; v < r->views; v++)
+        other |= fg_call_take_view(t, r, fg_record_view(r, v), data + c->segments[v].first);
     return other;
 }
 
@@ -85,7 +90,7 @@ static inline int fg_call_is_frozen(const fg_slots *t, fg_id i)
 
 static inline int fg_call_is_marked(const fg_slots *t, fg_id i)
 {
-    return (int)(t->marks[i >> 6] >> (i & 63u) & 1u);
+    return fg_bits_has(t->marks, i);
 }
 
 /* The operands' gradients to `grad`, for the callee to add to, so that they are rounded as if its nodes were on the
@@ -148,6 +153,49 @@ static inline void fg_call_give_gradients(const fg_callee *c, const fg_slots *t,
     }
     if (r->k)
         (void)fg_call_mark_slots(t, r, 0);
+}
+
+/* ---- which operands gradients flow to ---- */
+
+/* Whether a sweep has nothing to visit among the slots of a view: mostly they are weights. */
+static inline int fg_call_has_leaves_alone(const fg_tape *t, const fg_view *view)
+{
+    return view->flags & FG_VIEW_CONSTANT
+           || (fg_call_is_dense(view) && fg_block_are_leaves(t, view->base, view->base + view->rows * view->cols));
+}
+
+/* Mark `count` elements of a view from element `from` on: those that have a bit in `bits`, which are counted from
+ * `first` on; without `leaves` as far as a sweep has to visit them. */
+static inline void fg_call_mark_view(const fg_tape *t, const fg_record *r, const fg_view *view, fg_id from, fg_id count,
+                                     const uint64_t *bits, fg_id first, fg_marks *marks, int leaves)
+{
+    const int dense = fg_call_is_dense(view);
+    for (fg_id e = 0; e < count; e++) {
+        const fg_id i = dense ? view->base + from + e : fg_call_slot(r, view, from + e);
+        if (fg_bits_has(bits, first + e) && (leaves || !fg_op_is_leaf(t->op[i])))
+            fg_marks_add(marks, i);
+    }
+}
+
+/* Mark the operands that have a bit in `bits`, in which they are counted as the segments say: fg_callee_steps.mark. */
+static inline void fg_call_mark(const fg_callee *c, const fg_tape *t, const uint64_t *bits, fg_record *r,
+                                fg_marks *marks, int leaves)
+{
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        if (leaves || !fg_call_has_leaves_alone(t, view))
+            fg_call_mark_view(t, r, view, 0, c->segments[v].count, bits, c->segments[v].first, marks, leaves);
+    }
+}
+
+/* Whether gradients flow to segment k, of those that have a bit in `used`. */
+static inline int fg_call_wants(const fg_callee *c, const uint64_t *used, fg_id k)
+{
+    const fg_stretch s = c->segments[k];
+    for (fg_id i = s.first; i < s.first + s.count; i++)
+        if (fg_bits_has(used, i))
+            return 1;
+    return 0;
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* lanes.c: see lanes.h. The order here: views, numbers in and out, forward, which results count, reverse, operands,
  * faults, making one. */
+#include "calls.h"
 #include "lanes.h"
 
 #include <string.h>
@@ -40,48 +41,7 @@ static const fg_lanes *const_lanes_of(const fg_callee *c)
     return (const fg_lanes *)(const void *)c;
 }
 
-static int has(const uint64_t *bits, fg_id i)
-{
-    return (int)(bits[i >> 6] >> (i & 63u) & 1u);
-}
-
 /* ---- views of a call ---- */
-
-static int is_dense(const fg_view *v)
-{
-    return !(v->flags & FG_VIEW_LIST) && (v->col_step == 1 || v->cols == 1)
-           && (v->rows == 1 || v->row_step == (int32_t)v->cols);
-}
-
-/* An element of a view, counted row by row. */
-static fg_id slot_at(const fg_record *r, const fg_view *v, fg_id e)
-{
-    return fg_record_slot(r, v, e / v->cols, e % v->cols);
-}
-
-static int is_frozen(const uint8_t *op, fg_id i)
-{
-    return (op[i] & ~FG_HOOK) == FG_FROZEN;
-}
-
-/* Copy the numbers of a view; returns whether one was another. */
-static int take_view(const double *data, const fg_record *r, const fg_view *view, double *to)
-{
-    const fg_id count = view->rows * view->cols;
-    int other = 0;
-    if (is_dense(view)) {
-        other = memcmp(to, data + view->base, count * sizeof *to) != 0;
-        if (other)
-            memcpy(to, data + view->base, count * sizeof *to);
-        return other;
-    }
-    for (fg_id e = 0; e < count; e++) {
-        const double *const from = data + slot_at(r, view, e);
-        other |= memcmp(to + e, from, sizeof *to) != 0;
-        to[e] = *from;
-    }
-    return other;
-}
 
 /* The operands' data. */
 static void take_data(fg_lanes *l, const fg_slots *t, fg_record *r)
@@ -89,9 +49,9 @@ static void take_data(fg_lanes *l, const fg_slots *t, fg_record *r)
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         if (l->varies[v]) {
-            if (take_view(t->data, r, view, l->taken + l->place[v]))
+            if (fg_call_take_view(t, r, view, l->taken + l->place[v]))
                 l->filled = 0;
-        } else if (take_view(t->data, r, view, l->program->body.data + l->program->callee.segments[v].first)) {
+        } else if (fg_call_take_view(t, r, view, l->program->body.data + l->program->callee.segments[v].first)) {
             l->ready = l->filled = 0;
         }
     }
@@ -217,7 +177,7 @@ static fg_id place_of(const fg_lanes *l, fg_id sample, fg_id result)
 static int counts(const fg_lanes *l, const asked *a, fg_id sample, fg_id result)
 {
     const fg_id at = place_of(l, sample, result);
-    return a->single ? at == a->only : !a->reached || has(a->reached, a->first + at);
+    return a->single ? at == a->only : !a->reached || fg_bits_has(a->reached, a->first + at);
 }
 
 /* The next samples of which the same results count: into l->samples, and how many; 0: there are none any more. The
@@ -351,7 +311,7 @@ static int sweep_uniform(fg_lanes *l)
     memcpy(t->grad, l->total, t->n * sizeof *t->grad);
     for (fg_id k = 0; k < l->n_uniform; k++)
         for (fg_id i = l->uniform[k].first; i < l->uniform[k].first + l->uniform[k].count; i++)
-            if (has(l->any_live, i))
+            if (fg_bits_has(l->any_live, i))
                 fg_marks_add(&s->marks, i);
     while (fg_sweep_run(t, s, 1 << 16) != FG_SWEEP_DONE)
         if (t->stop && t->stop()) {
@@ -394,10 +354,10 @@ static int reverse_all(fg_lanes *l, const asked *a)
 static void give_view(const fg_slots *t, const fg_record *r, const fg_view *view, const double *from)
 {
     const fg_id count = view->rows * view->cols;
-    const int dense = is_dense(view);
+    const int dense = fg_call_is_dense(view);
     for (fg_id e = 0; e < count; e++) {
-        const fg_id i = dense ? view->base + e : slot_at(r, view, e);
-        if (!is_frozen(t->op, i))
+        const fg_id i = dense ? view->base + e : fg_call_slot(r, view, e);
+        if (!fg_call_is_frozen(t, i))
             t->grad[i] += from[e];
     }
 }
@@ -424,11 +384,7 @@ static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, c
 static int wants(const fg_callee *c, fg_id k)
 {
     const fg_program *const p = const_lanes_of(c)->program;
-    const fg_stretch s = p->callee.segments[k];
-    for (fg_id i = s.first; i < s.first + s.count; i++)
-        if (has(p->used, i))
-            return 1;
-    return 0;
+    return fg_call_wants(&p->callee, p->used, k);
 }
 
 /* Of `count` samples, those in l->samples, the operands that have a bit in `flown_to`. */
@@ -438,21 +394,11 @@ static void mark_samples(const fg_lanes *l, const fg_tape *t, fg_record *r, size
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         const fg_stretch s = l->program->callee.segments[v];
-        const int dense = is_dense(view);
-        if (dense && !leaves) { /* mostly they are weights */
-            int inner = 0;
-            for (fg_id e = 0; e < view->rows * view->cols; e++)
-                inner |= !fg_op_is_leaf(t->op[view->base + e]);
-            if (!inner)
-                continue;
-        }
+        if (!leaves && fg_call_has_leaves_alone(t, view))
+            continue;
         for (size_t n = 0; n < (l->varies[v] ? count : 1); n++)
-            for (fg_id e = 0; e < s.count; e++) {
-                const fg_id at = (l->varies[v] ? l->samples[n] * s.count : 0) + e;
-                const fg_id i = dense ? view->base + at : slot_at(r, view, at);
-                if (has(flown_to, s.first + e) && (leaves || !fg_op_is_leaf(t->op[i])))
-                    fg_marks_add(marks, i);
-            }
+            fg_call_mark_view(t, r, view, l->varies[v] ? l->samples[n] * s.count : 0, s.count, flown_to, s.first, marks,
+                              leaves);
     }
 }
 
@@ -509,9 +455,9 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
         const fg_stretch s = p->callee.segments[v];
         const fg_id from = l->varies[v] ? sample * s.count : 0;
         for (fg_id e = 0; e < s.count; e++)
-            if (has(l->live, s.first + e)) {
+            if (fg_bits_has(l->live, s.first + e)) {
                 if (ids)
-                    ids[count] = slot_at(r, fg_record_view(r, v), from + e);
+                    ids[count] = fg_call_slot(r, fg_record_view(r, v), from + e);
                 if (partials)
                     partials[count] = l->varies[v] ? l->given[l->place[v] + from + e] : p->body.grad[s.first + e];
                 count++;

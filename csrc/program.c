@@ -202,7 +202,7 @@ static fg_id find_outputs(fg_program *p, double *grad, fg_id first, const uint64
     fg_id count = 0;
     for (fg_id k = 0; k < p->callee.n_results; k++) {
         const fg_id i = first + k;
-        if (!reached || reached[i >> 6] >> (i & 63u) & 1u) {
+        if (!reached || fg_bits_has(reached, i)) {
             p->outputs[count] = p->results[k];
             p->seeds[count++] = grad + i;
         }
@@ -250,19 +250,9 @@ void fg_program_find_used(fg_program *p)
     find_reached(p, p->callee.n_results, p->used);
 }
 
-static int has_bit(const uint64_t *bits, fg_id i)
-{
-    return (int)(bits[i >> 6] >> (i & 63u) & 1u);
-}
-
 static int wants(const fg_callee *c, fg_id k)
 {
-    const fg_program *const p = (const fg_program *)(const void *)c;
-    const fg_stretch s = c->segments[k];
-    for (fg_id i = s.first; i < s.first + s.count; i++)
-        if (has_bit(p->used, i))
-            return 1;
-    return 0;
+    return fg_call_wants(c, ((const fg_program *)(const void *)c)->used, k);
 }
 
 static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves)
@@ -273,23 +263,7 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
         find_reached(p, find_outputs(p, t->grad, first, t->marks.word), p->reached);
         bits = p->reached;
     }
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *const view = fg_record_view(r, v);
-        const fg_stretch s = p->callee.segments[v];
-        const int dense = fg_call_is_dense(view);
-        if (dense && !leaves) { /* mostly they are weights */
-            uint8_t any = 0;
-            for (fg_id e = 0; e < s.count; e++)
-                any |= t->op[view->base + e];
-            if (any == FG_LEAF)
-                continue;
-        }
-        for (fg_id e = 0; e < s.count; e++) {
-            const fg_id i = dense ? view->base + e : fg_call_slot(r, view, e);
-            if (has_bit(bits, s.first + e) && (leaves || !fg_op_is_leaf(t->op[i])))
-                fg_marks_add(marks, i);
-        }
-    }
+    fg_call_mark(c, t, bits, r, marks, leaves);
 }
 
 static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials)
@@ -312,7 +286,7 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
     for (fg_id v = 0; v < r->views; v++) {
         const fg_stretch s = p->callee.segments[v];
         for (fg_id e = 0; e < s.count; e++)
-            if (has_bit(p->reached, s.first + e)) {
+            if (fg_bits_has(p->reached, s.first + e)) {
                 if (ids)
                     ids[count] = fg_call_slot(r, fg_record_view(r, v), e);
                 if (partials)

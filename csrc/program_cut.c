@@ -27,16 +27,6 @@ typedef struct cut {
 
 /* ---- sets of slots ---- */
 
-static int has(const uint64_t *bits, fg_id i)
-{
-    return (int)(bits[i >> 6] >> (i & 63u) & 1u);
-}
-
-static void put(uint64_t *bits, fg_id i)
-{
-    bits[i >> 6] |= (uint64_t)1 << (i & 63u);
-}
-
 static fg_id input_place(const cut *c, fg_id i)
 {
     return i >= c->low && i < c->high ? c->place[i - c->low] : 0;
@@ -82,7 +72,7 @@ static int view_moves(const cut *c, const fg_view *view, fg_id *lowest, fg_id *h
 
 static int slot_depends(const cut *c, fg_id i)
 {
-    return i < c->floor || has(c->depends, i);
+    return i < c->floor || fg_bits_has(c->depends, i);
 }
 
 static int view_depends(const cut *c, const fg_record *r, const fg_view *view)
@@ -113,17 +103,17 @@ static void find_dependent(cut *c)
             const int depends = block_depends(c, block);
             for (; i <= block; i++)
                 if (depends)
-                    put(c->depends, i);
+                    fg_bits_put(c->depends, i);
             continue;
         }
         if (input_place(c, i)) {
-            put(c->depends, i);
+            fg_bits_put(c->depends, i);
         } else if (fg_op_is_scalar(op)) {
             fg_id count;
             const fg_id *const ids = fg_tape_operands(t, i, &count);
             for (fg_id k = 0; k < count; k++)
                 if (slot_depends(c, ids[k])) {
-                    put(c->depends, i);
+                    fg_bits_put(c->depends, i);
                     break;
                 }
         }
@@ -136,7 +126,7 @@ static void find_dependent(cut *c)
 /* Whether the node is computed anew at each run. */
 static int is_computed(const cut *c, fg_id i)
 {
-    return i >= c->floor && has(c->need, i) && has(c->depends, i) && !input_place(c, i);
+    return i >= c->floor && fg_bits_has(c->need, i) && fg_bits_has(c->depends, i) && !input_place(c, i);
 }
 
 static void need_record(cut *c, fg_id block)
@@ -148,11 +138,11 @@ static void need_record(cut *c, fg_id block)
         fg_id lowest, highest;
         for (fg_id row = 0; row < view->rows; row++)
             for (fg_id col = 0; col < view->cols; col++)
-                put(c->need, fg_record_slot(r, view, row, col));
+                fg_bits_put(c->need, fg_record_slot(r, view, row, col));
         if (view_moves(c, view, &lowest, &highest)) {
             if (!input_place(c, lowest))
                 for (fg_id i = lowest; i <= highest; i++)
-                    put(c->kept, i);
+                    fg_bits_put(c->kept, i);
         } else if (!(view->flags & FG_VIEW_LIST)) { /* it becomes one */
             c->pool += (uint64_t)view->rows * view->cols;
         }
@@ -176,11 +166,11 @@ static int find_needed(cut *c)
             fg_id count;
             const fg_id *const ids = fg_tape_operands(t, i, &count);
             for (fg_id k = 0; k < count; k++)
-                put(c->need, ids[k]);
+                fg_bits_put(c->need, ids[k]);
             c->pool += fg_op_is_pooled(op) ? fg_op_pool_size(op, count) : 0;
-        } else if (op != FG_PART || !has(c->need, block)) { /* with one of its results the others */
+        } else if (op != FG_PART || !fg_bits_has(c->need, block)) { /* with one of its results the others */
             for (fg_id k = block - t->args[block].b; k <= block; k++)
-                put(c->need, k);
+                fg_bits_put(c->need, k);
             need_record(c, block);
         }
     }
@@ -271,13 +261,13 @@ static int copy_nodes(cut *c)
         fg_tape_push_run(body, area);
     }
     for (fg_id i = c->floor; i < c->top; i++) {
-        if (!has(c->kept, i))
+        if (!fg_bits_has(c->kept, i))
             continue;
         fg_id node;
         assert(body->n == mapped(c, i));
         const int op = fg_tape_op(t, i);
         if (!is_computed(c, i)) {
-            fg_tape_push_leaf(body, has(c->need, i) ? t->data[i] : 0.0);
+            fg_tape_push_leaf(body, fg_bits_has(c->need, i) ? t->data[i] : 0.0);
         } else if (op == FG_PART || fg_op_is_block(op)) {
             i = op == FG_PART ? i + t->args[i].a : i;
             const int status = copy_block(c, i, &node);
@@ -380,7 +370,7 @@ static int prepare(cut *c, const fg_stretch *inputs, fg_id n_inputs, const fg_id
         return FG_E_MEMORY;
     find_dependent(c);
     for (fg_id k = 0; k < n_outputs; k++)
-        put(c->need, outputs[k]);
+        fg_bits_put(c->need, outputs[k]);
     return find_needed(c);
 }
 

@@ -170,16 +170,6 @@ static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 
 /* ---- plans ---- */
 
-static int has_bit(const uint64_t *bits, fg_id i)
-{
-    return (int)(bits[i >> 6] >> (i & 63u) & 1u);
-}
-
-static void put_bit(uint64_t *bits, fg_id i)
-{
-    bits[i >> 6] |= (uint64_t)1 << (i & 63u);
-}
-
 /* Enter block instruction `block`, of whose results those below `end` may be marked, into the plan. */
 static void plan_block(fg_tape *t, fg_marks *marks, fg_plan *plan, fg_id block, fg_id end)
 {
@@ -189,7 +179,7 @@ static void plan_block(fg_tape *t, fg_marks *marks, fg_plan *plan, fg_id block, 
     uint64_t *const aside = t->marks.word;
     fg_id found = 0;
     if (count == 0) {
-        put_bit(plan->seen, block);
+        fg_bits_put(plan->seen, block);
         plan->nodes[plan->count++] = block;
         fg_block_mark_operands(t, block, marks, which);
         return;
@@ -239,7 +229,7 @@ static void make_plan(fg_scan *s, fg_plan *plan, int exact)
             plan_block(t, marks, plan, block, i + 1);
             continue;
         }
-        put_bit(plan->seen, i);
+        fg_bits_put(plan->seen, i);
         if (fg_op_is_leaf(op))
             continue;
         fg_id count;
@@ -250,7 +240,7 @@ static void make_plan(fg_scan *s, fg_plan *plan, int exact)
     }
     for (fg_id i = 1; i <= p->area; i++)
         if (fg_marks_has(marks, i))
-            put_bit(plan->seen, i);
+            fg_bits_put(plan->seen, i);
     memset(t->op + 1, FG_LEAF, p->area);
     memset(marks->word, 0, FG_MARKS_WORDS(t->n) * sizeof *marks->word);
     memset(marks->summary, 0, FG_MARKS_WORDS(FG_MARKS_WORDS(t->n)) * sizeof *marks->summary);
@@ -268,7 +258,7 @@ typedef struct asked {
 
 static int is_reached(const asked *of, fg_id i)
 {
-    return of->reached ? has_bit(of->reached, of->first + i) : of->dz != NULL || i == of->single;
+    return of->reached ? fg_bits_has(of->reached, of->first + i) : of->dz != NULL || i == of->single;
 }
 
 static double seed_of(const asked *of, fg_id i, fg_id n_results)
@@ -290,7 +280,7 @@ static fg_plan *find_plan(fg_scan *s, const asked *of, fg_id step, const fg_plan
 {
     const fg_id n_results = s->n_carry + s->n_outputs, at = place_of(s, step);
     for (fg_id c = 0; c < s->n_carry; c++)
-        s->wanted[c] = (uint8_t)(after ? has_bit(after->seen, 1 + c) : is_reached(of, c));
+        s->wanted[c] = (uint8_t)(after ? fg_bits_has(after->seen, 1 + c) : is_reached(of, c));
     for (fg_id j = 0; j < s->n_outputs; j++) {
         const int reached = is_reached(of, s->base[j] + at * s->jump[j]);
         s->wanted[s->n_carry + j] = (uint8_t)reached;
@@ -463,36 +453,22 @@ static void find_reached(fg_scan *s, const asked *of, int with_x, uint64_t *bits
         if (plan != after)
             for (fg_id k = s->carries + s->xs; k < s->callee.n_segments; k++)
                 for (fg_id e = 0; e < s->callee.segments[k].count; e++)
-                    if (has_bit(plan->seen, p->callee.segments[k].first + e))
-                        put_bit(bits, s->callee.segments[k].first + e);
+                    if (fg_bits_has(plan->seen, p->callee.segments[k].first + e))
+                        fg_bits_put(bits, s->callee.segments[k].first + e);
         for (fg_id k = s->carries; with_x && k < s->carries + s->xs; k++)
             for (fg_id e = 0; e < p->callee.segments[k].count; e++)
-                if (has_bit(plan->seen, p->callee.segments[k].first + e))
-                    put_bit(bits, s->callee.segments[k].first + place_of(s, step) * p->callee.segments[k].count + e);
+                if (fg_bits_has(plan->seen, p->callee.segments[k].first + e))
+                    fg_bits_put(bits, s->callee.segments[k].first + place_of(s, step) * p->callee.segments[k].count
+                                          + e);
     }
     for (fg_id c = 0; c < s->n_carry; c++)
-        if (plan && has_bit(plan->seen, 1 + c))
-            put_bit(bits, 1 + c);
+        if (plan && fg_bits_has(plan->seen, 1 + c))
+            fg_bits_put(bits, 1 + c);
 }
 
 static int wants(const fg_callee *c, fg_id k)
 {
-    const fg_scan *const s = (const fg_scan *)(const void *)c;
-    for (fg_id e = 0; e < c->segments[k].count; e++)
-        if (has_bit(s->used, c->segments[k].first + e))
-            return 1;
-    return 0;
-}
-
-/* Whether all slots of a view are leaves that take gradients. */
-static int all_leaves(const fg_tape *t, const fg_view *view)
-{
-    uint8_t any = 0;
-    if (!fg_call_is_dense(view))
-        return 0;
-    for (fg_id e = 0; e < view->rows * view->cols; e++)
-        any |= t->op[view->base + e];
-    return any == FG_LEAF;
+    return fg_call_wants(c, ((const fg_scan *)(const void *)c)->used, k);
 }
 
 static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int all, fg_marks *marks, int leaves)
@@ -503,23 +479,12 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
         const asked of = {t->marks.word, first, c->n_results, t->grad + first};
         int with_x = 0;
         for (fg_id v = s->carries; v < s->carries + s->xs; v++)
-            with_x |= !(fg_record_view(r, v)->flags & FG_VIEW_CONSTANT)
-                      && (leaves || !all_leaves(t, fg_record_view(r, v)));
+            with_x |= leaves ? !(fg_record_view(r, v)->flags & FG_VIEW_CONSTANT)
+                             : !fg_call_has_leaves_alone(t, fg_record_view(r, v));
         find_reached(s, &of, with_x, s->reached);
         bits = s->reached;
     }
-    for (fg_id v = 0; v < r->views; v++) {
-        const fg_view *const view = fg_record_view(r, v);
-        const fg_stretch place = c->segments[v];
-        const int dense = fg_call_is_dense(view);
-        if (!leaves && (view->flags & FG_VIEW_CONSTANT || all_leaves(t, view)))
-            continue;
-        for (fg_id e = 0; e < place.count; e++) {
-            const fg_id i = dense ? view->base + e : fg_call_slot(r, view, e);
-            if (has_bit(bits, place.first + e) && (leaves || !fg_op_is_leaf(t->op[i])))
-                fg_marks_add(marks, i);
-        }
-    }
+    fg_call_mark(c, t, bits, r, marks, leaves);
 }
 
 static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials)
@@ -540,7 +505,7 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
     for (fg_id v = 0; v < r->views; v++) {
         const fg_stretch place = c->segments[v];
         for (fg_id e = 0; e < place.count; e++)
-            if (has_bit(s->reached, place.first + e)) {
+            if (fg_bits_has(s->reached, place.first + e)) {
                 if (ids)
                     ids[count] = fg_call_slot(r, fg_record_view(r, v), e);
                 if (partials)

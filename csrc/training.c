@@ -92,8 +92,8 @@ static void update(fg_loop *l, const fg_lesson *s)
     const fg_tape *const body = &s->program->body;
     for (fg_id k = 0; k < l->n_learners; k++) {
         fg_learner *const e = &l->learners[k];
-        const double t = (double)(e->steps + 1);
-        e->how.lr = e->lr / (1.0 + (double)e->steps * e->lr_decay);
+        const double t = (double)(e->steps + 1), lr = l->rates ? l->rates[l->done * l->n_learners + k] : e->lr;
+        e->how.lr = lr / (1.0 + (double)e->steps * e->lr_decay);
         if (e->rule == FG_ADAM) {
             e->how.correction1 = 1.0 - pow(e->how.beta1, t);
             e->how.correction2 = 1.0 - pow(e->how.beta2, t);

@@ -20,7 +20,7 @@ typedef struct fg_learner {
     size_t at, count;  /* its numbers in the store */
     int rule;
     fg_rule how;       /* but for `lr` and corrections, which are those of a step */
-    double lr, lr_decay;
+    double lr, lr_decay; /* lr: unless fg_loop.rates has those of each step */
     uint64_t steps;    /* there were so many */
     double *state[3];  /* [count] each, or NULL; the caller's */
 } fg_learner;
@@ -71,6 +71,7 @@ typedef struct fg_loop {
     size_t begin;         /* in the epoch: samples before the next batch */
     size_t epoch;         /* of this run */
     size_t done;          /* steps of this run */
+    const double *rates;  /* [steps of this run][n_learners] their learning rates; NULL: those that learners have */
     double *losses;       /* [steps of this run] */
     double *kept;         /* [n_samples][width] the other results, in the order of batches; or NULL */
     size_t kept_width;

@@ -13,7 +13,7 @@ import pytest
 
 import flatgrad
 from flatgrad import Tensor, Value, losses, nn
-from flatgrad.errors import ArgumentError, DivergedError, UnknownNameError
+from flatgrad.errors import ArgumentError, ArgumentTypeError, DivergedError, UnknownNameError
 from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, lr_scheduler
 from flatgrad.optim.optimizers import Optimizer
 from flatgrad.train import Callback, EarlyStopping, Trainer
@@ -314,6 +314,132 @@ def test_minimize_in_batches(shuffle, kind):
                     own.step()
                     numbers.append(total.data)
         found.append([numbers, [p.data for p in model.parameters()]])
+    same(found)
+
+
+SCHEDULES = {
+    "step": lambda own: lr_scheduler.StepLR(own, 3, 0.5),
+    "exponential": lambda own: lr_scheduler.ExponentialLR(own, 0.9),
+    "cosine": lambda own: lr_scheduler.CosineAnnealingLR(own, 7),
+    "lambda": lambda own: lr_scheduler.LambdaLR(own, lambda epoch: 1 / (1 + epoch)),
+    "cycle": lambda own: lr_scheduler.OneCycleLR(own, 0.1, total_steps=60),
+    "sequence": lambda own: lr_scheduler.SequentialLR(own, [lr_scheduler.ConstantLR(own, 0.1, 9),
+                                                            lr_scheduler.ExponentialLR(own, 0.95)], [8]),
+}
+
+
+@pytest.mark.parametrize("every", [1, 7, 1000])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_minimize_with_a_schedule(schedule, every, monkeypatch):
+    monkeypatch.setattr("flatgrad.descent.AHEAD", 5)
+    found = []
+    for way in "python", "minimize":
+        model, numbers, seen = mlp((4, 1)), [], []
+        parameters = model.parameters()
+        loss = scalar_loss(model)
+        own = Adam([{"params": parameters[:5]}, {"params": parameters[5:], "lr": 0.03}], lr=0.01)
+        rates = SCHEDULES[schedule](own)
+        if way == "minimize":
+            numbers = loss.minimize(own, XOR, TRUTH, 0.5, steps=40, schedule=rates, every=every,
+                                    callback=lambda step, _: seen.append([step, own.lr])).tolist()
+        for step in range(40 if way == "python" else 0):
+            total = loss(XOR, TRUTH, 0.5)
+            own.zero_grad()
+            total.backward()
+            own.step()
+            rates.step()
+            numbers.append(total.data)
+            if (step + 1) % every == 0:
+                seen.append([step + 1, own.lr])
+        found.append([numbers, seen, [p.data for p in parameters], repr(own.state_dict()), repr(rates.state_dict())])
+    same(found)
+
+
+@pytest.mark.parametrize("kind", ["function", "function of groups", "array", "array of groups"])
+def test_minimize_with_given_rates(kind):
+    several = "groups" in kind
+    rates = [[0.1 / (k + 1), 0.02 * (k % 3)] if several else 0.1 / (k + 1) for k in range(30)]
+    schedule = rates.__getitem__ if "function" in kind else np.array(rates)
+    found = []
+    for way in "python", "minimize":
+        model, numbers = mlp((4, 1)), []
+        parameters = model.parameters()
+        loss, own = scalar_loss(model), SGD([{"params": parameters[:5]}, {"params": parameters[5:]}], momentum=0.5)
+        if way == "minimize":
+            numbers = loss.minimize(own, XOR, TRUTH, 0.5, steps=30, schedule=schedule).tolist()
+        for step in range(30 if way == "python" else 0):
+            for group, lr in zip(own.param_groups, rates[step] if several else [rates[step]] * 2):
+                group["lr"] = lr
+            total = loss(XOR, TRUTH, 0.5)
+            own.zero_grad()
+            total.backward()
+            own.step()
+            numbers.append(total.data)
+        found.append([numbers, [p.data for p in parameters], repr(own.state_dict())])
+    same(found)
+
+
+@pytest.mark.parametrize("kind", ["fault", "schedule"])
+def test_a_schedule_is_where_the_steps_are_after_an_error(kind):
+    found = []
+    for way in "python", "minimize":
+        w = Value(1.0)
+        loss, own = flatgrad.compile(lambda x, w=w: (w * x).log() if kind == "fault" else w * x), SGD([w], lr=0.3)
+        rates = lr_scheduler.OneCycleLR(own, 0.5, total_steps=6 if kind == "schedule" else 60, cycle_momentum=False)
+        with pytest.raises(ValueError) as raised:
+            if way == "minimize":
+                loss.minimize(own, -1.0 if kind == "schedule" else 1.0, steps=50, schedule=rates)
+            for _ in range(50):
+                total = loss(-1.0 if kind == "schedule" else 1.0)
+                own.zero_grad()
+                total.backward()
+                own.step()
+                rates.step()
+        found.append([type(raised.value), str(raised.value), w.data, own.lr, repr(rates.state_dict())])
+    same(found)
+
+
+@pytest.mark.parametrize("schedule, message", [
+    ("cosine", "minimize: schedule: expected an LRScheduler, a function"),
+    ([0.1, 0.2], r"minimize: schedule: expected 3 learning rates.* shape \(2,\)"),
+    ([[0.1, 0.2]] * 3, r"minimize: schedule: expected 3 learning rates.* shape \(3, 2\)"),
+    ([0.1, -0.5, 0.2], "minimize: schedule: expected learning rates that are finite and 0 or more, got -0.5"),
+    (lambda step: -1.0 * step, r"minimize: schedule\(1\): expected .*-1.0"),
+    (lambda step: [0.1, 0.2], r"minimize: schedule\(0\): expected a learning rate, or one for each of 1 groups"),
+    (lr_scheduler.StepLR(SGD([Value(1.0)], lr=0.1), 2), "minimize: schedule: expected a schedule of this optimizer"),
+    (lr_scheduler.ReduceLROnPlateau(SGD([Value(1.0)], lr=0.1)), "minimize: schedule: expected an LRScheduler that goes"),
+])
+def test_minimize_refuses_schedules(schedule, message):
+    w = Value(2.0)
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=message):
+        flatgrad.compile(lambda x: (w * x) ** 2).minimize(SGD([w], lr=0.1), 1.0, steps=3, schedule=schedule)
+    assert w.data == 2.0
+
+
+def test_minimize_a_batch_in_lanes():
+    tokens, found = np.arange(60.0).reshape(30, 2) % 7.0, []
+    for way in "python", "minimize":
+        rng = np.random.default_rng(1)
+        table, weights = Tensor(rng.normal(size=(7, 3))), Tensor(rng.normal(size=(1, 3)))
+        own = Adam([table, weights], lr=0.01)
+
+        def one(pair):
+            return (flatgrad.linear(flatgrad.take(table, pair[0]), weights).tanh()[0] - pair[1]) ** 2
+
+        loss = flatgrad.compile(lambda batch, one=one: flatgrad.vmap(one)(batch).mean())
+        if way == "minimize":
+            numbers = loss.minimize(own, tokens, steps=40, batch_size=8, shuffle=False,
+                                    schedule=lambda step: 0.01 / (step + 1)).tolist()
+        else:
+            numbers = []
+            for step in range(40):
+                own.lr = 0.01 / (step + 1)
+                total = loss(tokens[step % 4 * 8:step % 4 * 8 + 8])
+                own.zero_grad()
+                total.backward()
+                own.step()
+                numbers.append(total.data)
+        found.append([numbers, table.data.tolist(), weights.data.tolist(), repr(own.state_dict())])
     same(found)
 
 

@@ -391,6 +391,7 @@ cdef extern from "training.h" nogil:
         int picky
         int at, filled
         size_t begin, epoch, done
+        const double *rates
         double *losses
         double *kept
         size_t kept_width

@@ -18,7 +18,7 @@ from cpython.object cimport PyObject
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.math cimport INFINITY, fabs, isfinite, isnan, pow, sqrt
 from libc.stdlib cimport qsort
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 import copyreg
 import gc

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 
 from flatgrad._core import Parameters, Tensor, Value, _Loop, depends
-from flatgrad.arguments import shortened, whole
+from flatgrad.arguments import non_negative, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 __all__ = ["minimize", "no_gradient"]
@@ -13,8 +13,10 @@ MOST_STEPS = sys.maxsize // 8   # whose losses an array has room for
 
 BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
 
+AHEAD = 1000   # steps for which a schedule is asked at once
 
-def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, seed, every, callback):
+
+def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule):
     """Take steps of an optimizer.
 
     Parameters
@@ -23,7 +25,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
         Of a list of arguments, and a function that looks at the loss, it returns their program.
     leaves_of : callable
         Of an argument's name and the argument it returns the list of its numbers, arrays, Values and Tensors.
-    optimizer, args, steps, batch_size, shuffle, seed, every, callback
+    optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule
         As for `Compiled.minimize`.
 
     Returns
@@ -39,6 +41,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
                                 f"got {shortened(optimizer)}")
     if callback is not None and not callable(callback):
         raise ArgumentTypeError(f"minimize: callback: expected None or a function (step, loss), got {callback!r}")
+    speeds = schedule_of(schedule, optimizer, steps)
     n_samples = rows = 1
     if batch_size is not None:
         batch_size = whole("minimize: batch_size", batch_size, 1)
@@ -89,7 +92,12 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
         while done < goal:
             count = goal - done if callback is None else min(goal - done, every - done % every)
             behind = None if order is None else order[(done - begun) // n_batches * n_samples:]
-            loop.run(count, rates_of(optimizer), behind, losses[done:])
+            rates = speeds.ahead(done, count)
+            count = count if isinstance(rates, list) else len(rates)
+            try:
+                loop.run(count, rates, behind, losses[done:])
+            finally:
+                speeds.settle(loop.done)
             done += count
             if callback is not None and done % every == 0:
                 answer = callback(done, float(losses[done - 1]))
@@ -124,6 +132,113 @@ def rates_of(optimizer):
     if not Parameters.have(optimizer.param_groups, optimizer._read, optimizer._seen):
         optimizer._prepare()
     return [group["lr"] for group in optimizer._learning_rates()]
+
+
+def schedule_of(schedule, optimizer, steps):
+    """The learning rates of all steps: an object with `ahead` and `settle`."""
+    if schedule is None:
+        return Unchanged(optimizer)
+    if hasattr(schedule, "get_last_lr"):
+        from flatgrad.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau   # which few programs need
+
+        if isinstance(schedule, ReduceLROnPlateau) or not isinstance(schedule, LRScheduler):
+            raise ArgumentTypeError("minimize: schedule: expected an LRScheduler that goes by steps alone, got "
+                                    f"{shortened(schedule)}; call its step() in `callback`")
+        if schedule.optimizer is not optimizer:
+            raise ArgumentError("minimize: schedule: expected a schedule of this optimizer, got one of another, "
+                                f"{shortened(schedule)}")
+        return Scheduled(schedule)
+    return Given(schedule, optimizer, steps)
+
+
+class Unchanged:
+    """The learning rates that the optimizer has."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def ahead(self, first, count):
+        """Those of the steps from `first` on: one for each group, or an array of those of up to `count` steps."""
+        return rates_of(self.optimizer)
+
+    def settle(self, done):
+        """So many of these steps have been taken."""
+
+
+class Given:
+    """The learning rates that an array or a function has for each step."""
+
+    def __init__(self, schedule, optimizer, steps):
+        self.schedule, self.optimizer = schedule, optimizer
+        if callable(schedule):
+            return
+        groups = len(optimizer.param_groups)
+        try:
+            rates = np.array(schedule, np.float64)
+        except (TypeError, ValueError):
+            raise ArgumentTypeError("minimize: schedule: expected an LRScheduler, a function of the step or an array of "
+                                    f"learning rates, got {shortened(schedule)}") from None
+        if rates.shape not in [(steps,), (steps, groups)]:
+            raise ShapeError(f"minimize: schedule: expected {steps} learning rates, one for each step, or {groups} for "
+                             f"each, got an array of shape {rates.shape}")
+        if not (np.isfinite(rates) & (rates >= 0.0)).all():
+            raise ArgumentError("minimize: schedule: expected learning rates that are finite and 0 or more, got "
+                                f"{rates[~(np.isfinite(rates) & (rates >= 0.0))][0]}")
+        self.schedule = np.repeat(rates[:, None], groups, 1) if rates.ndim == 1 else rates
+
+    def ahead(self, first, count):
+        rates_of(self.optimizer)
+        if not callable(self.schedule):
+            self.rates = self.schedule[first:first + count]
+        else:
+            self.rates = np.array([self.called(first + k) for k in range(min(count, AHEAD))])
+        return self.rates
+
+    def called(self, step):
+        found, groups = self.schedule(step), len(self.optimizer.param_groups)
+        several = isinstance(found, (list, tuple))
+        if several and len(found) != groups:
+            raise ArgumentError(f"minimize: schedule({step}): expected a learning rate, or one for each of {groups} "
+                                f"groups, got {shortened(found)}")
+        return [non_negative(f"minimize: schedule({step})", lr) for lr in (found if several else [found] * groups)]
+
+    def settle(self, done):
+        for group, lr in zip(self.optimizer.param_groups, self.rates[done - 1].tolist() if done else ()):
+            group["lr"] = lr
+
+
+class Scheduled:
+    """Those of an LRScheduler, whose step follows that of the optimizer."""
+
+    def __init__(self, schedule):
+        self.schedule, self.optimizer = schedule, schedule.optimizer
+
+    def ahead(self, first, count):
+        """It takes the schedule's steps as well, as many as there are rows."""
+        optimizer, rates, self.error = self.optimizer, [rates_of(self.optimizer)], None
+        parts = [self.schedule, *getattr(self.schedule, "_schedulers", ())]
+        self.before = [(vars(x), dict(vars(x))) for x in parts] + [(x, dict(x)) for x in optimizer.param_groups]
+        try:
+            self.schedule.step()
+            while len(rates) < min(count, AHEAD) and Parameters.have(optimizer.param_groups, optimizer._read,
+                                                                     optimizer._seen):
+                rates.append(rates_of(optimizer))
+                self.schedule.step()
+        except BaseException as error:   # the schedule's, after the step of the last row
+            self.error = error
+        self.count = len(rates)
+        return np.array(rates)
+
+    def settle(self, done):
+        if done < self.count:   # no schedule goes further than the steps
+            self.error = None
+            for names, then in self.before:
+                names.clear()
+                names.update(then)
+            for _ in range(done):
+                self.schedule.step()
+        if self.error is not None:
+            raise self.error
 
 
 def length(x):

@@ -219,7 +219,8 @@ class Compiled:
         del leaves[:]
         return self._key(args, kwargs, leaves, named=True)
 
-    def minimize(self, optimizer, *args, steps=1000, batch_size=None, shuffle=True, seed=None, every=1, callback=None):
+    def minimize(self, optimizer, *args, steps=1000, batch_size=None, shuffle=True, seed=None, every=1, callback=None,
+                 schedule=None):
         """Take steps of an optimizer that make this loss smaller, all of them in compiled code.
 
         A step computes the loss, sets the gradients of the optimizer's parameters to 0, computes them by a backward
@@ -246,6 +247,10 @@ class Compiled:
         callback : callable, optional
             ``callback(step, loss)``, with the number of steps so far and the loss of the last one. True as its result
             ends the training.
+        schedule : LRScheduler, callable or array_like, optional
+            The learning rates of the steps: a schedule of `flatgrad.optim.lr_scheduler`, whose ``step()`` follows each
+            step of the optimizer; a function of the step, counted from 0, that returns the learning rate, or a list
+            with one for each group; or an array of shape (steps,) or (steps, groups). None: those of the optimizer.
 
         Returns
         -------
@@ -262,7 +267,9 @@ class Compiled:
         Notes
         -----
         Numbers, arrays and lists among the arguments are copied at the start. Values and parameters are read at each
-        step, and after each callback.
+        step, and after each callback. A schedule is asked for the learning rates of many steps at once, before these
+        are taken, but not beyond the next callback. When `minimize` ends, the schedule is where the steps are, and the
+        optimizer has the learning rate of a function or an array for the last one.
 
         The losses are those of a loop in Python over calls of this function, bit for bit. Ctrl-C raises a
         KeyboardInterrupt after a whole step. Parameters have their new numbers in callbacks and at the end; other
@@ -302,7 +309,7 @@ class Compiled:
                 structure(name, x, found)
             return found
 
-        return minimize(record, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback)
+        return minimize(record, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule)
 
     def cache_info(self):
         """How often it was replayed (hits) and recorded (misses), and how many programs it keeps.

@@ -198,21 +198,15 @@ cdef bint is_same(object now, object x) except -1:
 
 cdef bint is_neuron(Weights neuron, tuple noted) except -1:
     """Whether a neuron computes with the weights, the bias and the activation that were noted."""
-    cdef Py_ssize_t k
-    cdef tuple kept
+    cdef tuple kept, snapshot
     if neuron.bias is not noted[2] or neuron.code != <int>noted[3]:
         return False
     if not is_current(neuron):
         if see(neuron) == 0:
             return False
-    kept = neuron.kept
-    if kept is not noted[1]:
-        if len(kept) != len(<tuple>noted[1]):
-            return False
-        for k in range(len(kept)):
-            if kept[k] is not (<tuple>noted[1])[k]:
-                return False
-    return True
+    kept, snapshot = neuron.kept, <tuple>noted[1]
+    return kept is snapshot or (len(kept) == len(snapshot) and memcmp(
+        PySequence_Fast_ITEMS(kept), PySequence_Fast_ITEMS(snapshot), len(kept) * sizeof(PyObject *)) == 0)
 
 
 cdef inline bint is_there(PyObject *now, object x) noexcept:
@@ -253,7 +247,6 @@ cdef class _Places:
 
     def hold(self):
         """Whether all are there."""
-        cdef Py_ssize_t k
         cdef PyObject *found
         for place in self.dicts:
             container, key, x = <tuple>place
@@ -265,9 +258,10 @@ cdef class _Places:
             container, snapshot = <tuple>place
             if len(container) != len(<tuple>snapshot):
                 return False
-            for k, now in enumerate(container if type(container) is list else tuple(container.values())):
-                if now is not (<tuple>snapshot)[k]:
-                    return False
+            present = container if type(container) is list else tuple(container.values())
+            if memcmp(PySequence_Fast_ITEMS(present), PySequence_Fast_ITEMS(snapshot),
+                      len(<tuple>snapshot) * sizeof(PyObject *)) != 0:   # the same objects; there may be very many
+                return False
         for place in self.neurons:
             if not is_neuron(<Weights>(<tuple>place)[0], <tuple>place):
                 return False

@@ -173,15 +173,16 @@ cdef class _Loop(_Store):
             self.place()
         return [(at, count, frozen) for _, _, count, at, learner, frozen in self.sources if learner is not None]
 
-    def run(self, Py_ssize_t steps, list rates not None, order, double[::1] losses not None, kept=None,
+    def run(self, Py_ssize_t steps, rates not None, order, double[::1] losses not None, kept=None,
             double pause=INFINITY):
         """Take steps.
 
         Parameters
         ----------
         steps : int
-        rates : list of float
-            The learning rate of each of `parameters`. Their other settings are those of their rule.
+        rates : list of float, or ndarray of float64, shape (steps, n)
+            The learning rate of each of the n `parameters`, or those of each step. Their other settings are those of
+            their rule.
         order : ndarray of int64, shape (epochs * n_samples,), or None
             Which sample comes where, in the epochs that the steps are of; the first step goes on where the last call
             ended. None: as they are.
@@ -201,6 +202,7 @@ cdef class _Loop(_Store):
         """
         cdef const int64_t[::1] places
         cdef double[:, ::1] results
+        cdef const double[:, ::1] speeds
         cdef size_t n = self.loop.n_samples, size, goal, before
         cdef Py_ssize_t k
         cdef int status = 0, at = 0
@@ -209,12 +211,20 @@ cdef class _Loop(_Store):
             raise RuntimeError("__init__ has not been called")
         if self.running:
             raise RuntimeError("this loop is running")
+        self.loop.done = 0
         if FG_UNLIKELY(recordings != 0):
             refuse_recording("training")
-        if steps < 0 or losses.shape[0] < steps or len(rates) != len(self.several):
+        if steps < 0 or losses.shape[0] < steps or len(rates) < 1 <= len(self.several) or (
+                type(rates) is list and len(rates) != len(self.several)):
             raise ValueError("expected steps, a learning rate for each of the parameters, and room for losses")
         if steps == 0:
             return 0, None
+        self.loop.rates, now = NULL, rates
+        if type(rates) is not list:
+            speeds, now = rates, [0.0] * len(self.several)
+            if speeds.shape[0] < steps or speeds.shape[1] != len(self.several):
+                raise ValueError("rates: expected those of each step, one for each of the parameters")
+            self.loop.rates = &speeds[0, 0] if self.several else NULL
         size = self.loop.lessons[0].rows
         self.loop.order = NULL
         if order is not None:
@@ -242,7 +252,7 @@ cdef class _Loop(_Store):
             while self.loop.done < <size_t>steps and status != FG_LOOP_DIVERGED:
                 while self.moves != handle_moves:
                     self.place()
-                self.learn(rates)
+                self.learn(now)
                 self.take()
                 began = seconds()
                 before = self.loop.done
@@ -263,7 +273,7 @@ cdef class _Loop(_Store):
                     break
         finally:
             self.running = False
-            self.loop.order, self.loop.losses, self.loop.kept = NULL, NULL, NULL
+            self.loop.order, self.loop.losses, self.loop.kept, self.loop.rates = NULL, NULL, NULL, NULL
         if status != FG_LOOP_DIVERGED:
             return <Py_ssize_t>self.loop.done, None
         return <Py_ssize_t>self.loop.done, self.loss_at(at)
