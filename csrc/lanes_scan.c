@@ -9,6 +9,7 @@
 enum {
     NEAR = 112 << 10,    /* numbers of rows that stay in a near cache */
     MOST_ROWS = 1 << 19, /* and in one that costs less than computing them twice */
+    LINE = 8,            /* numbers of a cache line */
     STOP_AFTER = 1 << 18 /* numbers computed between two questions whether to stop */
 };
 
@@ -19,6 +20,8 @@ struct fg_lanes_scan {
     size_t lanes;
     fg_spot *operands; /* [area + 1] */
     fg_id every, stretches;
+    double *memory;    /* [n_numbers] in which the following are, each vector within a cache line */
+    size_t n_numbers;
     double *fixed;     /* [code->fixed * lanes] */
     double *pairs;     /* [2 * code->pairs * lanes] the carry that no row has, of a step and of the next, in turns */
     double *rows;      /* [(every + 1) * code->width * lanes] of one stretch, and what the next begins with */
@@ -315,9 +318,9 @@ int fg_lanes_scan_make(fg_lanes_scan **made, const fg_scan *scan, fg_mem *mem, c
 
 size_t fg_lanes_scan_best(const fg_lanes_scan *s)
 {
-    const size_t numbers = ((size_t)s->scan->length + 1) * (s->code->width + 1);
+    const size_t numbers = ((size_t)s->scan->length + 1) * s->code->width;
     size_t lanes = 64;
-    while (lanes > 16 && numbers * lanes > NEAR)
+    while (lanes > 32 && numbers * lanes > NEAR)
         lanes /= 2;
     return lanes;
 }
@@ -326,7 +329,7 @@ size_t fg_lanes_scan_best(const fg_lanes_scan *s)
 static void divide(fg_lanes_scan *s)
 {
     const fg_scan *const scan = s->scan;
-    const double width = (double)(s->code->width + 1) * (double)s->lanes;
+    const double width = (double)s->code->width * (double)s->lanes + 1.0;
     double every = scan->checkpoint;
     if (scan->checkpoint == 0) {
         const double least = sqrt((double)scan->length * scan->n_carry / (s->code->width + 1.0)), near = NEAR / width;
@@ -345,13 +348,18 @@ int fg_lanes_scan_set_lanes(fg_lanes_scan *s, size_t lanes)
         return FG_E_MEMORY;
     s->lanes = lanes;
     divide(s);
-    if (allocate(s, &s->fixed, code->fixed * lanes, sizeof *s->fixed) < 0
-        || allocate(s, &s->pairs, 2 * code->pairs * lanes, sizeof *s->pairs) < 0
-        || allocate(s, &s->rows, ((size_t)s->every + 1) * code->width * lanes, sizeof *s->rows) < 0
-        || allocate(s, &s->starts, (size_t)s->stretches * scan->n_carry * lanes, sizeof *s->starts) < 0
+    const size_t n_fixed = code->fixed * lanes, n_pairs = 2 * code->pairs * lanes,
+                 n_rows = ((size_t)s->every + 1) * code->width * lanes,
+                 n_starts = (size_t)s->stretches * scan->n_carry * lanes;
+    s->n_numbers = n_fixed + n_pairs + n_rows + n_starts + LINE;
+    if (allocate(s, &s->memory, s->n_numbers, sizeof *s->memory) < 0
         || allocate(s, &s->wanted, (size_t)scan->n_carry + scan->n_outputs, 1) < 0
         || allocate(s, &s->touched, code->n_values, 1) < 0)
         return FG_E_MEMORY;
+    s->fixed = s->memory + (LINE - (uintptr_t)s->memory / sizeof *s->memory % LINE) % LINE;
+    s->pairs = s->fixed + n_fixed;
+    s->rows = s->pairs + n_pairs;
+    s->starts = s->rows + n_rows;
     return FG_OK;
 }
 
@@ -367,10 +375,7 @@ void fg_lanes_scan_free(fg_lanes_scan *s)
     void *place = s;
     if (code) {
         release(s, &s->operands, s->scan->area, sizeof *s->operands);
-        release(s, &s->fixed, code->fixed * s->lanes, sizeof *s->fixed);
-        release(s, &s->pairs, 2 * code->pairs * s->lanes, sizeof *s->pairs);
-        release(s, &s->rows, ((size_t)s->every + 1) * code->width * s->lanes, sizeof *s->rows);
-        release(s, &s->starts, (size_t)s->stretches * s->scan->n_carry * s->lanes, sizeof *s->starts);
+        release(s, &s->memory, s->n_numbers, sizeof *s->memory);
         release(s, &s->wanted, (size_t)s->scan->n_carry + s->scan->n_outputs, 1);
         release(s, &s->touched, code->n_values, 1);
         fg_code_free(s->code);
