@@ -22,6 +22,7 @@
 #include "kernels_optimizers.h"
 #include "kernels_norms.h"
 #include "kernels_batch.h"
+#include "kernels_code.h"
 
 const fg_kernels FG_KERNELS = {
     .isa = FG_ISA,
@@ -50,4 +51,5 @@ const fg_kernels FG_KERNELS = {
     .lane_softmax = lane_softmax,
     .lane_logsumexp = lane_logsumexp,
     .lane_log_softmax = lane_log_softmax,
+    .run_code = run_code,
 };

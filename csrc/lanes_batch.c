@@ -5,13 +5,11 @@
 
 #include <string.h>
 
+#include "lanes_scan.h"
+
 enum { STOP_AFTER = 1 << 18 }; /* numbers computed between two questions whether to stop */
 
-/* One element of an operand: a number for each lane, or, with step 0, the same for all. */
-typedef struct spot {
-    double *data, *grad; /* grad is NULL if nobody wants it */
-    size_t step;
-} spot;
+typedef fg_spot spot;
 
 /* A matrix of elements. */
 typedef struct operand {
@@ -44,6 +42,7 @@ struct step {
     fg_record *record; /* of instructions */
     fg_id *slots;      /* of what is done sample by sample the varying slots among its operands, each once */
     fg_id n_slots;
+    fg_lanes_scan *scan; /* of an FG_CALL what computes it in lanes, or NULL */
 };
 
 struct fg_batch {
@@ -66,6 +65,8 @@ struct fg_batch {
     size_t n_spots;
     fg_id *ids;          /* the slots of all steps that are done sample by sample */
     size_t n_ids;
+    fg_lanes_scan **scans; /* [n_calls] of each varying FG_CALL what computes it in lanes, or NULL */
+    size_t n_calls;
     const step *at;      /* the step at fault, */
     size_t lane;         /* in that lane, */
     fg_id element;       /* and of FG_MAP its result, counted row by row */
@@ -599,6 +600,23 @@ static int each_reverse(fg_batch *b, const step *s)
     return FG_OK;
 }
 
+/* ---- scans ---- */
+
+/* Where a lane may be at fault, sample by sample: that finds the first, and what it has computed. */
+static int scan_forward(fg_batch *b, const step *s)
+{
+    const int status = fg_lanes_scan_forward(s->scan, b->lenient, b->body->stop, s->z);
+    return status == FG_E_DOMAIN ? each_forward(b, s) : status;
+}
+
+static int scan_reverse(fg_batch *b, const step *s)
+{
+    if (!fg_lanes_scan_is_ready(s->scan))
+        return each_reverse(b, s);
+    return fg_lanes_scan_reverse(s->scan, b->used, b->body->stop, s->dz, s->whole ? NULL : b->live,
+                                 s->node - b->body->args[s->node].b);
+}
+
 /* ---- making a batch ---- */
 
 /* What is known while one is made. */
@@ -608,6 +626,7 @@ typedef struct plan {
     spot *spot;            /* the next free one; NULL while they are counted */
     fg_id *id;             /* likewise */
     size_t most;           /* scratch of the steps so far */
+    size_t calls;          /* likewise FG_CALLs */
 } plan;
 
 static spot spot_of(const plan *p, fg_id i)
@@ -722,6 +741,30 @@ static void set_each(plan *p, step *s, fg_record *r)
         }
 }
 
+static const fg_scan *scan_called(const fg_tape *t, const fg_record *r)
+{
+    const fg_callee *const c = fg_tape_callee(t, r);
+    return c->steps == &fg_scan_steps ? (const fg_scan *)(const void *)c : NULL; /* its first member */
+}
+
+/* A scan in lanes, and where its operands are. */
+static void set_scan(plan *p, step *s, fg_record *r)
+{
+    fg_spot *const operands = fg_lanes_scan_operands(s->scan);
+    const fg_callee *const c = fg_tape_callee(p->b->body, r);
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        for (fg_id e = 0; e < c->segments[v].count; e++) {
+            fg_spot *const operand = operands + c->segments[v].first + e;
+            *operand = spot_of(p, fg_record_slot(r, view, e / view->cols, e % view->cols));
+            if (view->flags & FG_VIEW_CONSTANT)
+                operand->grad = NULL;
+        }
+    }
+    s->forward = scan_forward;
+    s->reverse = scan_reverse;
+}
+
 static void set_block(plan *p, step *s, fg_id i)
 {
     fg_tape *const t = p->b->body;
@@ -734,6 +777,8 @@ static void set_block(plan *p, step *s, fg_id i)
     s->work = (size_t)r->rows * r->cols * lanes;
     if (s->op == FG_CALL || s->op == FG_TAKE) {
         set_each(p, s, r);
+        if (s->op == FG_CALL && (s->scan = p->b->scans[p->calls++]) != NULL)
+            set_scan(p, s, r);
         return;
     }
     s->operands = r->views;
@@ -847,13 +892,22 @@ static int allocate(fg_mem *mem, void *array, size_t count, size_t size)
     return fg_mem_resize(mem, array, 0, count, size);
 }
 
-/* How many lanes: so many that the numbers stay near, and that as few as possible have no sample. */
-static size_t choose_lanes(size_t slots, size_t samples, size_t most)
+static void release(fg_mem *mem, void *array, size_t count, size_t size)
+{
+    void **const where = array;
+    if (*where)
+        (void)fg_mem_resize(mem, where, count, 0, size);
+}
+
+/* How many lanes: so many that the numbers stay near, and that as few as possible have no sample. best: at
+ * most so many, unless it is 0. */
+static size_t choose_lanes(size_t slots, size_t samples, size_t most, size_t best)
 {
     enum { NEAR = 1 << 17, LEAST = 8, MOST = 1024 }; /* numbers, of which there are as many gradients */
     if (most == 0) {
         most = NEAR / (slots + 1);
         most = most < LEAST ? LEAST : most > MOST ? MOST : most;
+        most = best > 0 && best < most ? best : most;
     }
     const size_t blocks = (samples + most - 1) / most, lanes = (samples + blocks - 1) / blocks;
     return (lanes + LEAST - 1) / LEAST * LEAST;
@@ -879,7 +933,7 @@ static int set_steps(fg_batch *b, const uint8_t *varying, const uint8_t *needed)
 {
     const fg_tape *const t = b->body;
     for (int counted = 0; counted < 2; counted++) {
-        plan p = {b, needed, b->spots, b->ids, 0};
+        plan p = {b, needed, b->spots, b->ids, 0, 0};
         step *s = b->steps;
         b->n_spots = b->n_ids = 0;
         for (fg_id i = 1; i < t->n; i++)
@@ -892,6 +946,45 @@ static int set_steps(fg_batch *b, const uint8_t *varying, const uint8_t *needed)
             || allocate(b->mem, &b->scratch, p.most, sizeof *b->scratch) < 0)
             return FG_E_MEMORY;
         b->scratch_size = p.most;
+    }
+    return FG_OK;
+}
+
+/* What computes scans in lanes; *best: how many lanes they would have, if that is fewer. */
+static int make_scans(fg_batch *b, const uint8_t *varying, const uint8_t *needed, size_t *best)
+{
+    fg_tape *const t = b->body;
+    size_t calls = 0;
+    for (fg_id i = 1; i < t->n; i++)
+        calls += varying[i] && fg_tape_op(t, i) == FG_CALL;
+    if (allocate(b->mem, &b->scans, calls, sizeof *b->scans) < 0)
+        return FG_E_MEMORY;
+    for (; b->n_calls < calls; b->n_calls++)
+        b->scans[b->n_calls] = NULL;
+    calls = 0;
+    for (fg_id i = 1; i < t->n; i++) {
+        if (!varying[i] || fg_tape_op(t, i) != FG_CALL)
+            continue;
+        fg_record *const r = fg_tape_record(t, i);
+        const fg_scan *const scan = scan_called(t, r);
+        fg_lanes_scan **const made = b->scans + calls++;
+        uint8_t *wanted = NULL;
+        if (!scan)
+            continue;
+        if (allocate(b->mem, &wanted, (size_t)scan->area + 1, 1) < 0)
+            return FG_E_MEMORY;
+        for (fg_id v = 0; v < r->views; v++) {
+            const fg_view *const view = fg_record_view(r, v);
+            for (fg_id e = 0; e < scan->callee.segments[v].count; e++)
+                wanted[scan->callee.segments[v].first + e] =
+                    !(view->flags & FG_VIEW_CONSTANT) && needed[fg_record_slot(r, view, e / view->cols, e % view->cols)];
+        }
+        const int status = fg_lanes_scan_make(made, scan, b->mem, wanted);
+        release(b->mem, &wanted, (size_t)scan->area + 1, 1);
+        if (status < 0)
+            return status;
+        if (*made && (*best == 0 || fg_lanes_scan_best(*made) < *best))
+            *best = fg_lanes_scan_best(*made);
     }
     return FG_OK;
 }
@@ -920,13 +1013,19 @@ int fg_batch_make(fg_batch **made, fg_program *program, fg_mem *mem, const uint8
         spread(body, area, needed, 0);
         status = place_nodes(b, varying);
     }
+    size_t best = 0;
+    if (status == FG_OK)
+        status = make_scans(b, varying, needed, &best);
     if (status == FG_OK) {
-        const size_t lanes = b->lanes = choose_lanes(b->slots, samples, most_lanes);
+        const size_t lanes = b->lanes = choose_lanes(b->slots, samples, most_lanes, best);
         if (allocate(mem, &b->data, b->slots * lanes, sizeof *b->data) < 0
             || allocate(mem, &b->grad, b->slots * lanes, sizeof *b->grad) < 0
             || allocate(mem, &b->sums, n, sizeof *b->sums) < 0
             || allocate(mem, &b->steps, b->count, sizeof *b->steps) < 0)
             status = FG_E_MEMORY;
+        for (size_t k = 0; k < b->n_calls && status == FG_OK; k++)
+            if (b->scans[k])
+                status = fg_lanes_scan_set_lanes(b->scans[k], lanes);
     }
     if (status == FG_OK)
         status = set_steps(b, varying, needed);
@@ -935,16 +1034,13 @@ int fg_batch_make(fg_batch **made, fg_program *program, fg_mem *mem, const uint8
     return status;
 }
 
-static void release(fg_mem *mem, void *array, size_t count, size_t size)
-{
-    void **const where = array;
-    if (*where)
-        (void)fg_mem_resize(mem, where, count, 0, size);
-}
-
 void fg_batch_free(fg_batch *b)
 {
     fg_mem *const mem = b->mem;
+    for (size_t k = 0; k < b->n_calls; k++)
+        if (b->scans[k])
+            fg_lanes_scan_free(b->scans[k]);
+    release(mem, &b->scans, b->n_calls, sizeof *b->scans);
     release(mem, &b->place, b->body->n, sizeof *b->place);
     release(mem, &b->data, b->slots * b->lanes, sizeof *b->data);
     release(mem, &b->grad, b->slots * b->lanes, sizeof *b->grad);
