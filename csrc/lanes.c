@@ -90,6 +90,33 @@ static void empty_lanes(fg_lanes *l, const fg_id *samples, size_t used)
     }
 }
 
+/* The same from and to an array of rows for each segment that varies, the first row being that of sample `first`. */
+static void fill_rows(fg_lanes *l, const double *const *from, size_t first, size_t used)
+{
+    const size_t lanes = fg_batch_lanes(l->batch);
+    for (fg_id v = 0; v < l->callee.n_segments; v++) {
+        const fg_stretch s = l->program->callee.segments[v];
+        for (fg_id e = 0; e < s.count && l->varies[v]; e++) {
+            const double *const row = from[v] + first * s.count + e;
+            double *const to = fg_batch_data(l->batch, s.first + e);
+            for (size_t lane = 0; lane < lanes; lane++)
+                to[lane] = row[(lane < used ? lane : used - 1) * s.count];
+        }
+    }
+}
+
+static void empty_rows(fg_lanes *l, double *const *to, size_t first, size_t used)
+{
+    for (fg_id v = 0; v < l->callee.n_segments; v++) {
+        const fg_stretch s = l->program->callee.segments[v];
+        for (fg_id e = 0; e < s.count && l->varies[v] && to[v]; e++) {
+            const double *const from = fg_batch_grad(l->batch, s.first + e);
+            for (size_t lane = 0; lane < used; lane++)
+                to[v][(first + lane) * s.count + e] = from[lane];
+        }
+    }
+}
+
 /* ---- forward ---- */
 
 /* Bring the uniform nodes up to date. */
@@ -379,6 +406,44 @@ static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, c
     return status;
 }
 
+/* ---- off the tape ---- */
+
+void fg_lanes_changed(fg_lanes *l)
+{
+    l->ready = l->filled = 0;
+}
+
+int fg_lanes_sum(fg_lanes *l, const double *const *from, double *const *to, size_t count, double seed, double *sum)
+{
+    const fg_id node = l->program->results[0];
+    const size_t lanes = fg_batch_lanes(l->batch), step = (size_t)fg_batch_is_varying(l->batch, node);
+    int status = run_uniform(l, 0);
+    assert(l->program->callee.n_results == 1 && !l->partial);
+    memset(l->total, 0, l->program->body.n * sizeof *l->total);
+    memcpy(l->any_live, l->of_all, FG_MARKS_WORDS(l->program->body.n) * sizeof *l->any_live);
+    l->filled = 0;
+    *sum = 0.0;
+    for (size_t i = 0; i < count && status == FG_OK; i += lanes) {
+        const size_t used = smaller(lanes, count - i);
+        fill_rows(l, from, i, used);
+        status = fg_batch_forward(l->batch, used, 0);
+        l->in_lanes = status != FG_OK;
+        if (status != FG_OK)
+            return status;
+        for (size_t lane = 0; lane < used; lane++)
+            *sum += fg_batch_data(l->batch, node)[lane * step];
+        fg_batch_clear(l->batch);
+        for (size_t lane = 0; lane < used; lane++)
+            fg_batch_grad(l->batch, node)[lane * step] += seed;
+        status = fg_batch_reverse(l->batch);
+        if (status == FG_OK) {
+            empty_rows(l, to, i, used);
+            fg_batch_add_sums(l->batch, l->total);
+        }
+    }
+    return status == FG_OK ? sweep_uniform(l) : status;
+}
+
 /* ---- which operands gradients flow to ---- */
 
 static int wants(const fg_callee *c, fg_id k)
@@ -488,7 +553,21 @@ static void free_callee(fg_callee *c)
     fg_lanes_free(lanes_of(c));
 }
 
-static const fg_callee_steps lanes_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee};
+static int copy(const fg_callee *c, int (*stop)(void), int64_t *fail_after, fg_callee **made)
+{
+    const fg_lanes *const l = const_lanes_of(c);
+    fg_program *own = NULL;
+    fg_lanes *other = NULL;
+    int status = fg_program_copy_alone(l->program, stop, fail_after, &own);
+    if (status == FG_OK)
+        status = fg_lanes_make_of(own, l->varies, l->n_samples, l->groups, l->n_groups,
+                                  (fg_id)fg_batch_lanes(l->batch), fail_after, &other);
+    if (status == FG_OK)
+        *made = &other->callee;
+    return status;
+}
+
+static const fg_callee_steps lanes_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee, copy};
 
 static int allocate(fg_lanes *l, void *array, size_t count, size_t size)
 {
@@ -602,17 +681,16 @@ static fg_id list_uniform(const fg_lanes *l, fg_stretch *stretches)
     return count;
 }
 
-static int fill(fg_lanes *l, const fg_program *p, const uint8_t *varies, const fg_stretch *groups, fg_id n_groups,
+static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_stretch *groups, fg_id n_groups,
                 fg_id most_lanes)
 {
     const size_t n = p->body.n, words = FG_MARKS_WORDS(n);
     uint8_t *operand = NULL;
+    l->program = p;
+    l->program->callee.holders = 1;
     int status = set_segments(l, p, varies);
     if (status < 0)
         return status;
-    if (fg_program_copy(p, &l->mem.fail_after, &l->program) < 0)
-        return FG_E_MEMORY;
-    l->program->callee.holders = 1;
     status = set_results(l, groups, n_groups);
     if (status < 0)
         return status;
@@ -641,27 +719,39 @@ static int fill(fg_lanes *l, const fg_program *p, const uint8_t *varies, const f
     return FG_OK;
 }
 
-int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
-                  fg_id n_groups, fg_id most_lanes, fg_lanes **made)
+int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups, fg_id n_groups,
+                     fg_id most_lanes, int64_t *fail_after, fg_lanes **made)
 {
     fg_mem mem;
     void *place = NULL;
     fg_mem_init(&mem);
-    mem.fail_after = t->mem.fail_after;
+    mem.fail_after = *fail_after;
     int status = fg_mem_resize(&mem, &place, 0, 1, sizeof **made);
     if (status == FG_OK) {
         fg_lanes *const l = place;
         *l = (fg_lanes){.callee = {.steps = &lanes_steps}, .mem = mem, .n_samples = n_samples};
-        status = fill(l, p, varies, groups, n_groups, most_lanes);
+        status = fill(l, own, varies, groups, n_groups, most_lanes);
         mem.fail_after = l->mem.fail_after;
         l->mem.fail_after = -1;
         if (status < 0)
             fg_lanes_free(l);
         else
             *made = l;
+    } else {
+        fg_program_free(own);
     }
-    t->mem.fail_after = mem.fail_after;
+    *fail_after = mem.fail_after;
     return status;
+}
+
+int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
+                  fg_id n_groups, fg_id most_lanes, fg_lanes **made)
+{
+    fg_program *own = NULL;
+    const int status = fg_program_copy(p, &t->mem.fail_after, &own);
+    return status < 0 ? status
+                      : fg_lanes_make_of(own, varies, n_samples, groups, n_groups, most_lanes, &t->mem.fail_after,
+                                         made);
 }
 
 int fg_lanes_is(const fg_callee *c)

@@ -20,6 +20,18 @@ typedef struct fg_lanes fg_lanes;
 int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
                   fg_id n_groups, fg_id most_lanes, fg_lanes **made);
 
+/* The same of a program that is its own from now on, also if that fails. *fail_after: as in fg_mem. */
+int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups, fg_id n_groups,
+                     fg_id most_lanes, int64_t *fail_after, fg_lanes **made);
+
+/* For evaluate.c, without a call, of a program of one result. The numbers of operands that are the same for all are in
+ * the body of fg_lanes_program(), and fg_lanes_changed() was called when they changed. Then *sum is that of the results
+ * of `count` samples, added up in their order, and the body has the gradients of those operands for a gradient `seed`
+ * of each sample's result. `from`: for each segment that varies, a row for each sample; `to`: the gradients, likewise,
+ * or NULL. FG_OK, FG_E_INTERRUPTED, or the status of a row. */
+void fg_lanes_changed(fg_lanes *l);
+int fg_lanes_sum(fg_lanes *l, const double *const *from, double *const *to, size_t count, double seed, double *sum);
+
 /* Free what nobody holds. */
 void fg_lanes_free(fg_lanes *l);
 

@@ -346,4 +346,13 @@ static void free_callee(fg_callee *c)
     fg_program_free(program_of(c));
 }
 
-const fg_callee_steps fg_program_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee};
+static int copy(const fg_callee *c, int (*stop)(void), int64_t *fail_after, fg_callee **made)
+{
+    fg_program *q = NULL;
+    const int status = fg_program_copy_alone((const fg_program *)(const void *)c, stop, fail_after, &q);
+    if (status == FG_OK)
+        *made = &q->callee;
+    return status;
+}
+
+const fg_callee_steps fg_program_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee, copy};

@@ -40,7 +40,7 @@ typedef struct fg_program {
     fg_id at, element;     /* for FG_MAP the result, counted row by row */
 } fg_program;
 
-enum { FG_PROGRAM_RULE = 1 };
+enum { FG_PROGRAM_RULE = 1, FG_PROGRAM_SHARED = 2 /* it calls something that cannot be copied */ };
 
 /* Cut out what leads from the outputs, nodes of t, down to the inputs and to nodes below `floor`, which are captured.
  * Leaves from the floor on that are no inputs are constants, and so is what is computed from constants alone. Segments
@@ -72,6 +72,10 @@ int64_t fg_program_expand(const fg_program *p, fg_tape *t);
 int fg_program_run(fg_program *p, int lenient);
 /* The same program once more, with a body of its own; nobody holds it. *fail_after: as in fg_mem. FG_OK or FG_E_MEMORY. */
 int fg_program_copy(const fg_program *p, int64_t *fail_after, fg_program **made);
+
+/* That, and what it calls is copied as well: it shares nothing that is written to with any other, so that a thread may
+ * compute it while others compute theirs. All of it asks `stop`. FG_OK; FG_E_MEMORY; or FG_PROGRAM_SHARED. */
+int fg_program_copy_alone(const fg_program *p, int (*stop)(void), int64_t *fail_after, fg_program **made);
 
 /* Compute the nodes of the body from i to before `end`; *next: the one after the last. What fg_callee_steps.forward
  * returns. Precondition: neither is among the results of an instruction. */

@@ -621,3 +621,29 @@ int fg_program_copy(const fg_program *p, int64_t *fail_after, fg_program **made)
     *fail_after = mem.fail_after;
     return status;
 }
+
+int fg_program_copy_alone(const fg_program *p, int (*stop)(void), int64_t *fail_after, fg_program **made)
+{
+    fg_program *q = NULL;
+    int status = fg_program_copy(p, fail_after, &q);
+    if (status < 0)
+        return status;
+    q->body.stop = stop;
+    for (fg_id k = 0; k < q->body.n_programs && status == FG_OK; k++) {
+        fg_called *const e = &q->body.programs[k];
+        fg_callee *own = NULL;
+        if (!e->callee)
+            continue;
+        status = e->callee->steps->copy ? e->callee->steps->copy(e->callee, stop, fail_after, &own) : FG_PROGRAM_SHARED;
+        if (status == FG_OK) {
+            own->holders = 1;
+            e->callee->holders--; /* p has it still */
+            e->callee = own;
+        }
+    }
+    if (status != FG_OK)
+        fg_program_free(q);
+    else
+        *made = q;
+    return status;
+}

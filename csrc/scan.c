@@ -533,7 +533,29 @@ static void free_callee(fg_callee *c)
     fg_scan_free(scan_of(c));
 }
 
-const fg_callee_steps fg_scan_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee};
+static int copy(const fg_callee *c, int (*stop)(void), int64_t *fail_after, fg_callee **made)
+{
+    const fg_scan *const s = (const fg_scan *)(const void *)c;
+    fg_program *step = NULL;
+    fg_scan *own = NULL;
+    fg_mem mem;
+    int status = fg_program_copy_alone(s->step, stop, fail_after, &step);
+    if (status != FG_OK)
+        return status;
+    fg_mem_init(&mem);
+    mem.fail_after = *fail_after;
+    step->callee.holders = 1;
+    status = fg_scan_make(step, &mem, s->length, s->carries, s->xs, s->sizes, s->parts, s->backwards, s->checkpoint,
+                          &own);
+    *fail_after = mem.fail_after;
+    if (--step->callee.holders == 0)
+        fg_program_free(step);
+    else
+        *made = &own->callee;
+    return status;
+}
+
+const fg_callee_steps fg_scan_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee, copy};
 
 /* ---- making one ---- */
 

@@ -80,6 +80,9 @@ typedef struct fg_callee_steps {
     /* All that it takes, in bytes. */
     size_t (*bytes)(const fg_callee *c);
     void (*free)(fg_callee *c);
+    /* The same once more, which shares nothing that is written to, nor does what it calls; they ask `stop`. Nobody
+     * holds it. *fail_after: as in fg_mem. FG_OK, or what else fg_program_copy_alone() returns. NULL: there is none. */
+    int (*copy)(const fg_callee *c, int (*stop)(void), int64_t *fail_after, fg_callee **made);
 } fg_callee_steps;
 
 /* Slots or numbers in a row. */

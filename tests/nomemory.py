@@ -100,6 +100,9 @@ wrong_loop_of = [program], [3], 4, [learned], [column], [[0]], [[]]
 no_loop_of = [], [], 4, [], [], [], []
 loop, backwards, rates = _core._Loop(*loop_of), np.array([3, 2, 1, 0]), [0.0]
 loop_losses = np.zeros(4)
+evaluated, by_captured = _core._Evaluator(loss_program, [0]), _core._Evaluator(loss_program, [], [a, c])
+of_batch = _core._Evaluator(loss_program, [0], None, [True], 3)
+two_given, pairs_given, shared_numbers = np.ones(2), np.ones((3, 2)), of_batch.shared([None])
 saved_program = program.__reduce__()
 body = saved_program[1][0]
 saved_body = body.__reduce__()
@@ -282,6 +285,16 @@ CASES = {
     "_Loop.run": "loop.run(4, rates, None, loop_losses)", "_Loop.done": "loop.done",
     "_Loop.look": "_core._Loop(*loop_of).look()",
     "_Loop.run at first": "_core._Loop(*loop_of).run(2, rates, None, loop_losses)",
+    "_Copies": "_core._Copies()", "_Evaluator": "_core._Evaluator(loss_program, [0])", "_Evaluator.__init__": "raises(evaluated.__init__, program, [])",
+    "_Evaluator of a batch": "_core._Evaluator(loss_program, [], [a], [True], 3)",
+    "_Evaluator of nonsense": "raises(_core._Evaluator, loss_program, [7])",
+    "_Evaluator.__call__": "evaluated([two_given])", "_Evaluator.__call__ parameters": "by_captured([two_given])",
+    "_Evaluator.__call__ anew": "_core._Evaluator(loss_program, [], [a, c])([two_given])",
+    "_Evaluator.__call__ nonsense": "raises(evaluated, ['x'])", "_Evaluator.table": "evaluated.table([two_given])",
+    "_Evaluator.shared": "of_batch.shared([None])", "_Evaluator.count": "evaluated.count",
+    "_Evaluator.sum": "of_batch.sum(shared_numbers, [pairs_given], [np.zeros((3, 2))], 0, 3, 2, 1.0, np.zeros(0))",
+    "_Evaluator.width": "of_batch.width",
+    "_Program.shapes": "program.shapes", "_Program.results": "program.results",
     "_Loop.run order": "loop.run(2, rates, backwards, loop_losses)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
     "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",

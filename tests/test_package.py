@@ -158,10 +158,10 @@ C_FILES = sorted([*CSRC.glob("*.[ch]"), *CSRC.glob("*.def")])
 # where that file stands if its header stands earlier, for its parts to know it.
 C_LAYERS = ["base simd", "ops mem marks kernels_lanes", "record kernels rows kernels_elementary", "kernels_powers",
             "kernels_rows",
-            "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms kernels_batch", "kernels_gemm kernels_code",
-            "kernels.c", "cpu tape", "block block_leaves", "block_matrix block_build", "block_reached block_steps",
+            "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms kernels_batch",
+            "kernels_gemm kernels_code", "kernels.c", "cpu tape", "block block_leaves", "block_matrix block_build", "block_reached block_steps",
             "block_layer block_map block_rows block_take block_call", "block.c block_operands calls", "sweep simplify", "program",
-            "program_cut scan training", "lanes_code", "lanes_scan", "lanes_batch", "lanes"]
+            "program_cut scan training", "lanes_code", "lanes_scan", "lanes_batch", "lanes", "evaluate"]
 C_LIBRARY = set("assert errno float limits math stdbool stddef stdint stdlib string time".split())
 C_COMPILER = {"intrin", "immintrin", "arm_neon"}
 FORBIDDEN_CALLS = re.compile(r"\b(exit|_Exit|abort|longjmp|setjmp|getenv|system|\w*printf|puts)\s*\(")
@@ -250,8 +250,8 @@ def test_every_place_in_c_is_taken():
 # A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches, and the
 # modules of a package stand where it does, in an order of their own.
 PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core", "array_functions descent scalar",
-                 "flatgrad engine", "datasets functional losses nn optim program selection", "loops", "viz", "train",
-                 "estimators", "compat", "cli", "__main__"]
+                 "flatgrad engine", "datasets losses nn optim program selection", "loops", "gradients", "functional viz",
+                 "train", "estimators", "compat", "cli", "__main__"]
 
 
 def layers_of(name):

@@ -296,6 +296,7 @@ cdef extern from "program.h" nogil:
 
     enum:
         FG_PROGRAM_RULE
+        FG_PROGRAM_SHARED
 
     int fg_program_cut(fg_tape *t, fg_id floor, const fg_stretch *inputs, fg_id n_inputs, const fg_id *outputs,
                        fg_id n_outputs, fg_program **made, fg_id **captured, fg_id *at)
@@ -303,6 +304,7 @@ cdef extern from "program.h" nogil:
     int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *report)
     int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
     int64_t fg_program_expand(const fg_program *p, fg_tape *t)
+    int fg_program_copy_alone(const fg_program *p, int (*stop)() noexcept nogil, int64_t *fail_after, fg_program **made)
     void fg_program_free(fg_program *p)
 
 
@@ -347,6 +349,16 @@ cdef extern from "lanes.h" nogil:
     const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count)
     double fg_lanes_number(const fg_lanes *l, fg_id place)
     size_t fg_lanes_width(const fg_lanes *l)
+    int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
+                         fg_id n_groups, fg_id most_lanes, int64_t *fail_after, fg_lanes **made)
+    void fg_lanes_changed(fg_lanes *l)
+    int fg_lanes_sum(fg_lanes *l, const double **source, double **to, size_t count, double seed, double *sum)
+
+
+cdef extern from "evaluate.h" nogil:
+    void fg_evaluate_for(fg_program *p, const uint8_t *wanted)
+    int fg_evaluate(fg_program *p, fg_id k, double *value)
+    int fg_evaluate_all(fg_program *p, const uint8_t *wanted, double *values, double *table, fg_id *rows)
 
 
 cdef extern from "training.h" nogil:

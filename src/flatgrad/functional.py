@@ -7,14 +7,18 @@ The result of an inner transform would be a constant for an outer transform, and
 So a transform within another transform raises an error if it depends on the arguments of the outer one.
 """
 import functools
+import itertools
 import math
 import numbers
 
 import numpy as np
 
 from flatgrad._core import Tensor, Value, _is_recording, depends, derivatives, recording, tracing
-from flatgrad.arguments import flag, non_negative, positive, shortened
+from flatgrad.arguments import flag, non_negative, positive, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, GradcheckError, ShapeError
+from flatgrad.gradients import Evaluations
+from flatgrad.loops import vmap
+from flatgrad.program import Compiled
 from flatgrad.structures import map_leaves
 
 __all__ = ["grad", "value_and_grad", "jacobian", "gradcheck"]
@@ -23,7 +27,7 @@ FIRST_ONLY = ("flatgrad has first derivatives only, and the result of {name} is 
               "transform. For second derivatives take finite differences of grad(f); for a constant pass .detach()")
 
 
-def grad(f, argnums=0):
+def grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
     """The gradient of `f`, as a function. `f` returns one number.
 
     Parameters
@@ -34,6 +38,14 @@ def grad(f, argnums=0):
         not change.
     argnums : int or tuple of int, optional
         The positional arguments to differentiate by; negative numbers count from the last argument.
+    parameters : iterable of Value and Tensor, optional
+        By which to differentiate in place of arguments, such as ``model.parameters()``.
+    in_axes : int, None, or tuple of these, optional
+        As for `vmap`: `f` takes one sample, and the returned function takes a batch, and differentiates the mean of
+        `f` over the samples. None: `f` takes what the returned function takes.
+    threads : int, optional
+        How many threads divide the samples of a batch among them. The result does not depend on it. More than one are
+        for a function of `flatgrad.compile`.
 
     Returns
     -------
@@ -41,15 +53,15 @@ def grad(f, argnums=0):
         A function that takes the arguments of `f` and returns the gradient in the structure of the argument `argnums`,
         or a tuple of gradients for a tuple `argnums`. The gradient of a number or a Value is a float. The gradient of
         an array or a Tensor is an ndarray of the same shape. The gradient of a list, tuple or dict has the same
-        structure.
+        structure. By `parameters` it is one ndarray of float64, with the numbers of all parameters in their order.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If `f` is not callable or `argnums` is not as described. The returned function raises these errors if the
-        argument `argnums` is missing, or contains an object that is no real number, or contains a Value that is the
-        result of an operation. It also raises them if `f` returns another type, or if the call needs a second
-        derivative.
+        If an argument is not as described. The returned function raises these errors if the argument `argnums` is
+        missing, or contains an object that is no real number, or contains a Value that is the result of an operation.
+        It also raises them if `f` returns another type, or if the call needs a second derivative; and, with `in_axes`,
+        where a function of `vmap` does.
 
     Notes
     -----
@@ -60,6 +72,9 @@ def grad(f, argnums=0):
     so it raises an ArgumentTypeError. So do functions that call ``float``, such as ``math.sin(x)``, ``int(x)``,
     ``round(x)`` and ``np.array([x], float)``: write ``x.sin()`` or ``flatgrad.sin(x)``. Comparisons and
     ``f"{x:.4f}"`` work as usual. Values that do not depend on the arguments have no restrictions.
+
+    A function of `flatgrad.compile` is evaluated by its program, off the tape and without Python's lock, the GIL.
+    Several threads may call the returned function at the same time.
 
     `jax.grad` and `torch.func.grad` are called in the same way, and return arrays where this function returns
     floats. Their transforms nest, and flatgrad's do not: for second derivatives take finite differences of
@@ -75,21 +90,22 @@ def grad(f, argnums=0):
     >>> flatgrad.grad(energy, argnums=(0, 1))([1.0, 2.0], {"k": 10.0})
     ([10.0, 20.0], {'k': 2.5})
     """
-    return differentiated("grad", f, argnums, scalar_gradient, lambda value, gradient: gradient)
+    return gradient_function("grad", f, argnums, parameters, in_axes, threads, lambda value, gradient: gradient)
 
 
-def value_and_grad(f, argnums=0):
+def value_and_grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
     """A function that computes both `f` and its gradient, in the time of the gradient alone.
 
     Parameters
     ----------
-    f, argnums
+    f, argnums, parameters, in_axes, threads
         As for `grad`.
 
     Returns
     -------
     callable
-        A function that takes the arguments of `f` and returns a pair: the result of `f`, a float, and the gradient.
+        A function that takes the arguments of `f` and returns a pair: the result of `f`, a float, or with `in_axes`
+        the mean of the results; and the gradient.
 
     Raises
     ------
@@ -99,10 +115,23 @@ def value_and_grad(f, argnums=0):
     Examples
     --------
     >>> import flatgrad
+    >>> import numpy as np
+    >>> from flatgrad import Value
     >>> flatgrad.value_and_grad(lambda x: x**2)(3.0)
     (9.0, 6.0)
+
+    The mean of a loss over a batch, and its gradient by the parameters of a model.
+
+    >>> w, b = Value(2.0), Value(1.0)
+    >>> @flatgrad.compile
+    ... def loss(x, y):
+    ...     return (w * x + b - y) ** 2
+    >>> step = flatgrad.value_and_grad(loss, parameters=[w, b], in_axes=0)
+    >>> step(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    (2.5, array([2., 3.]))
     """
-    return differentiated("value_and_grad", f, argnums, scalar_gradient, lambda value, gradient: (value, gradient))
+    return gradient_function("value_and_grad", f, argnums, parameters, in_axes, threads,
+                             lambda value, gradient: (value, gradient))
 
 
 def jacobian(f, argnums=0):
@@ -144,7 +173,29 @@ def jacobian(f, argnums=0):
     >>> flatgrad.jacobian(lambda x: x.softmax())(np.zeros(2)).tolist()
     [[0.25, -0.25], [-0.25, 0.25]]
     """
-    return differentiated("jacobian", f, argnums, full_jacobian, lambda value, gradient: gradient)
+    by_tape = differentiated("jacobian", f, argnums, full_jacobian, lambda value, gradient: gradient)
+    if not isinstance(f, Compiled) or f.check:
+        return by_tape
+    evaluations = Evaluations(f)
+    argnums, single = argument_numbers(argnums)
+
+    @functools.wraps(f)
+    def transformed(*args, **kwargs):
+        if traces or _is_recording():
+            return by_tape(*args, **kwargs)
+        positions = positions_of(argnums, args, kwargs)
+        shapes = [input_shape(f"argument {n}", args[n]) for n in positions]
+        found = evaluations.table(args, kwargs, positions)
+        if found is None:
+            return by_tape(*args, **kwargs)
+        places, table = found
+        table = np.concatenate([table, np.zeros((1, table.shape[1]))])   # where a constant's -1 leads
+        ends = list(itertools.accumulate(map(math.prod, shapes), initial=0))
+        jacobians = [table[places, begin:end].reshape(places.shape + shape)
+                     for begin, end, shape in zip(ends, ends[1:], shapes)]
+        return jacobians[0] if single else tuple(jacobians)
+
+    return transformed
 
 
 def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
@@ -292,15 +343,7 @@ def differentiated(name, f, argnums, compute, result):
 
     @functools.wraps(f)
     def transformed(*args, **kwargs):
-        leaves, replaced, positions = [], list(args), []
-        for n in argnums:
-            if not -len(args) <= n < len(args):
-                raise ArgumentError(f"argnums: {n} is out of range for {len(args)} positional "
-                                    f"argument{'s' * (len(args) != 1)}"
-                                    + ("; arguments by keyword are not differentiated by" if kwargs else ""))
-            positions.append(n % len(args))
-        if len(set(positions)) != len(positions):
-            raise ArgumentError(f"argnums: expected different arguments, got {argnums} for {len(args)} arguments")
+        leaves, replaced, positions = [], list(args), positions_of(argnums, args, kwargs)
         try:
             for n in positions:
                 replaced[n] = with_leaves(name, f"argument {n}", args[n], leaves, False)
@@ -318,8 +361,110 @@ def differentiated(name, f, argnums, compute, result):
     return transformed
 
 
-def scalar_gradient(name, output, leaves, args, positions):
-    """The value of f and, for each argument, its gradient in the argument's structure."""
+def positions_of(argnums, args, kwargs):
+    """The arguments that `argnums` means, counted from 0."""
+    positions = []
+    for n in argnums:
+        if not -len(args) <= n < len(args):
+            raise ArgumentError(f"argnums: {n} is out of range for {len(args)} positional "
+                                f"argument{'s' * (len(args) != 1)}"
+                                + ("; arguments by keyword are not differentiated by" if kwargs else ""))
+        positions.append(n % len(args))
+    if len(set(positions)) != len(positions):
+        raise ArgumentError(f"argnums: expected different arguments, got {argnums} for {len(args)} arguments")
+    return tuple(positions)
+
+
+def gradient_function(name, f, argnums, parameters, in_axes, threads, result):
+    """The function that `grad` and `value_and_grad` return; it returns result(value, gradient)."""
+    callable_(name, f)
+    numbers_of_arguments, single = argument_numbers(argnums)
+    threads = whole(f"{name}: threads", threads, 1)
+    if threads > 1 and in_axes is None:
+        raise ArgumentError(f"{name}: threads: expected 1, as there is no batch to divide, got {threads}; in_axes says "
+                            "along which axes samples lie")
+    if threads > 1 and (not isinstance(f, Compiled) or f.check):
+        raise ArgumentError(f"{name}: threads: expected 1, as f is a function that Python runs, got {threads}; "
+                            "flatgrad.compile makes one that threads can divide")
+    if parameters is not None:
+        parameters = parameters_in(name, parameters, numbers_of_arguments)
+    mean = f if in_axes is None else mean_of(name, f, in_axes)
+    if parameters is None:
+        by_tape = differentiated(name, mean, argnums, scalar_gradient, result)
+    else:
+        by_tape = differentiated_by(name, mean, parameters, result)
+    if not isinstance(f, Compiled) or f.check:
+        return functools.wraps(f)(by_tape)
+    evaluations = Evaluations(f, parameters, in_axes, threads)
+
+    @functools.wraps(f)
+    def transformed(*args, **kwargs):
+        if traces or _is_recording():
+            return by_tape(*args, **kwargs)
+        positions = () if parameters is not None else positions_of(numbers_of_arguments, args, kwargs)
+        found = evaluations(args, kwargs, positions)
+        if found is None:
+            return by_tape(*args, **kwargs)
+        value, gradient = found
+        if parameters is not None:
+            return result(value, gradient)
+        row = Reader(gradient)
+        gradients = [row.structure_of(args[n]) for n in positions]
+        return result(value, gradients[0] if single else tuple(gradients))
+
+    return transformed
+
+
+def parameters_in(name, parameters, argnums):
+    """The parameters as a list, checked."""
+    if argnums != (0,):
+        raise ArgumentError(f"{name}: expected one of argnums and parameters, got argnums={argnums} besides parameters")
+    if isinstance(parameters, (Value, Tensor)) or not hasattr(parameters, "__iter__"):
+        raise ArgumentTypeError(f"{name}: parameters: expected a list of Values and Tensors, such as "
+                                f"model.parameters(), got {described(parameters)}")
+    parameters = list(parameters)
+    for k, x in enumerate(parameters):
+        if not isinstance(x, (Value, Tensor)):
+            raise ArgumentTypeError(f"{name}: parameters[{k}]: expected a Value or a Tensor, got {described(x)}")
+        if not x.requires_grad:
+            raise ArgumentError(f"{name}: parameters[{k}]: expected numbers that require a gradient, got {shortened(x)} "
+                                "with requires_grad=False")
+    if not parameters:
+        raise ArgumentError(f"{name}: parameters: expected at least one, got none")
+    return parameters
+
+
+def mean_of(name, f, in_axes):
+    """The function of a batch that computes the mean of `f`, a function of one sample."""
+    mapped = vmap(f, in_axes)
+
+    @functools.wraps(f)
+    def mean(*args, **kwargs):
+        results = mapped(*args, **kwargs)
+        if not isinstance(results, Tensor):
+            raise ArgumentTypeError(f"{name}: expected f to return a Value, a Tensor of one element or a number for a "
+                                    f"sample, got {described(results)} for the batch")
+        if results.ndim == 2 and results.shape[1] != 1:
+            raise ShapeError(f"{name}: expected f to return one number for a sample, got {results.shape[1]}; jacobian "
+                             "takes functions of many outputs")
+        return results.mean()
+
+    return mean
+
+
+def differentiated_by(name, f, parameters, result):
+    """The function that returns result(value, gradient) by the parameters of `f`, on the tape."""
+    def transformed(*args, **kwargs):
+        output = called(f, args, kwargs, parameters, [])
+        output = one_number(name, output)
+        refuse_outer(name, "the result of f", [output])
+        return result(output.item(), derivatives([output], parameters)[0])
+
+    return transformed
+
+
+def one_number(name, output):
+    """What f has returned, as a Value or a Tensor."""
     if isinstance(output, Tensor) and output.size != 1:
         raise ShapeError(f"{name}: expected f to return one number, got a Tensor of shape {output.shape}; jacobian "
                          "takes functions of many outputs")
@@ -329,6 +474,12 @@ def scalar_gradient(name, output, leaves, args, positions):
         many = "; jacobian takes functions of many outputs" if isinstance(output, (list, tuple, np.ndarray)) else ""
         raise ArgumentTypeError(f"{name}: expected f to return a Value, a Tensor of one element or a number, got "
                                 f"{described(output)}{many}")
+    return output
+
+
+def scalar_gradient(name, output, leaves, args, positions):
+    """The value of f and, for each argument, its gradient in the argument's structure."""
+    output = one_number(name, output)
     check_trace(name, [output], leaves)
     row = Reader(derivatives([output], leaves)[0])
     return output.item(), [row.structure_of(x) for x in args]

@@ -456,6 +456,7 @@ class Program:
             look(result, inputs)
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
         self.batches = OrderedDict()   # what loops.py has made of it for batches
+        self.evaluators = OrderedDict()   # and gradients.py for values and gradients off the tape
         self.watched, self.buffers = recording.watched, recording.buffers
         places = Search(self.core.captured if self.core else ()).of_all([fn, *[
             x for x in (*args, *kwargs.values()) if not isinstance(x, (list, tuple, dict, Value, Tensor, np.ndarray))]])

@@ -235,18 +235,26 @@ cdef _Lanes lanes_of(_Body body, tuple varies, fg_id n_samples, tuple counts, fg
 
 cdef int call_failed(fg_callee *c, int status) except -1:
     """The exception for a call that could not be computed."""
+    return call_failed_in(c, status, callee_object(c).where() if status in FAULTS else "")
+
+
+FAULTS = (FG_E_ZERO_DIVISION, FG_E_OVERFLOW, FG_E_DOMAIN, FG_E_INDEX)   # which a callee knows more of
+
+
+cdef int call_failed_in(fg_callee *c, int status, str where) except -1:
+    """The same; where: what users may know it as, said of a fault."""
     cdef double[3] x = [0.0, 0.0, 0.0]
     cdef int32_t k = 0
     cdef int op
-    if status not in (FG_E_ZERO_DIVISION, FG_E_OVERFLOW, FG_E_DOMAIN, FG_E_INDEX):
+    if status not in FAULTS:
         raise_status(status)
     op = c.steps.fault(c, x, &k, &status)
     if op == FG_TAKE:
-        raise_position(x[0], <fg_id>k, callee_object(c).where())
+        raise_position(x[0], <fg_id>k, where)
     numbers = [x[j] for j in range(fg_op_table[op].arity)]
     if op == FG_POWI:
         numbers.append(k)
-    raise_operation(status, op, tuple(numbers), callee_object(c).where())
+    raise_operation(status, op, tuple(numbers), where)
 
 
 cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id **captured) except -1:

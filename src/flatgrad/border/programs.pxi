@@ -59,11 +59,15 @@ cdef class _Program:
     ----------
     captured : tuple
         The Values, and what keeps the numbers of Tensors, that it reads at each call.
+    shapes : tuple of tuple
+        Those of the inputs, () for a Value.
+    results : tuple of (tuple, bool)
+        The shape of each result, and whether it is a constant Tensor.
     """
     cdef _Callee body
     cdef readonly tuple captured
-    cdef tuple shapes          # of the inputs: () for a Value
-    cdef tuple results         # of each: its shape, and whether it is a constant Tensor
+    cdef readonly tuple shapes   # of the inputs: () for a Value
+    cdef readonly tuple results  # of each: its shape, and whether it is a constant Tensor
     cdef tuple signs           # nodes of the body, inputs, that have to be -1 or 1
     cdef dict simplified       # how many instructions there were at first and after each step; None if it was loaded
     cdef dict seconds          # how long it took to make it; likewise

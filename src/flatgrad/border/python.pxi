@@ -32,7 +32,7 @@ cdef extern from "Python.h":
         void *tp_descr_set
     int PyOS_InterruptOccurred()
     void PyErr_SetInterrupt()
-    unsigned long PyThread_get_thread_ident()
+    unsigned long PyThread_get_thread_ident() nogil
     PyTypeObject PyType_Type
     PyObject *_PyType_Lookup(PyTypeObject *tp, PyObject *name)
     PyObject *PyType_GenericAlloc(PyTypeObject *tp, Py_ssize_t nitems) except NULL

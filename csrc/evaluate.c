@@ -1,0 +1,57 @@
+/* evaluate.c: see evaluate.h. */
+#include "evaluate.h"
+
+#include <string.h>
+
+void fg_evaluate_for(fg_program *p, const uint8_t *wanted)
+{
+    uint8_t *const op = p->body.op;
+    if (p->area > 0)
+        memset(op + 1, FG_FROZEN, p->area);
+    for (fg_id k = 0; k < p->callee.n_segments; k++) {
+        const fg_stretch s = p->callee.segments[k];
+        if (wanted[k])
+            memset(op + s.first, FG_LEAF, s.count);
+    }
+    for (fg_id i = 1; i <= p->area; i++)
+        if (op[i] == FG_FROZEN)
+            p->used[i >> 6] &= ~((uint64_t)1 << (i & 63u));
+}
+
+/* From result k, over gradients of operands that begin at 0. */
+static int sweep(fg_program *p, fg_id k)
+{
+    memset(p->body.grad + 1, 0, p->area * sizeof *p->body.grad);
+    return fg_program_sweep(p, k, NULL, 0);
+}
+
+int fg_evaluate(fg_program *p, fg_id k, double *value)
+{
+    const int status = fg_program_run(p, 0);
+    if (status != FG_OK)
+        return status;
+    *value = p->body.data[p->results[k]];
+    return sweep(p, k);
+}
+
+int fg_evaluate_all(fg_program *p, const uint8_t *wanted, double *values, double *table, fg_id *rows)
+{
+    size_t width = 0;
+    int status = *rows > 0 ? FG_OK : fg_program_run(p, 0);
+    for (fg_id v = 0; v < p->callee.n_segments; v++)
+        width += wanted[v] ? p->callee.segments[v].count : 0;
+    for (; status == FG_OK && *rows < p->callee.n_results; ++*rows) {
+        double *row = table + *rows * width;
+        values[*rows] = p->body.data[p->results[*rows]];
+        status = sweep(p, *rows);
+        for (fg_id v = 0; v < p->callee.n_segments && status == FG_OK; v++)
+            if (wanted[v]) {
+                const fg_stretch s = p->callee.segments[v];
+                memcpy(row, p->body.grad + s.first, s.count * sizeof *row);
+                row += s.count;
+            }
+        if (status != FG_OK)
+            break;
+    }
+    return status;
+}

@@ -1,0 +1,297 @@
+# evaluations.pxi: Values and gradients of programs as plain numbers, off the tape and without the GIL.
+#
+# A thread that evaluates takes a copy of the program that no other thread is in, reads the operands into it, lets the
+# GIL go, computes, and takes the GIL again. No node is appended, and no gradient on the tape changes.
+#
+# Uses callees, copies, criteria, handles, messages, numbers, operands, programs.
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class _Evaluator(_Copies):
+    """The value of a program with one result, and its gradient.
+
+    Parameters
+    ----------
+    program : _Program
+    wanted : list of int
+        Inputs whose gradients are returned, in this order.
+    parameters : list of Value and Tensor, optional
+        Instead of those: what the program may have captured. Gradients are returned in this order, 0 where the program
+        does not have it.
+    varies : list of bool, optional
+        For each input, whether it is another for each sample of a batch.
+    n_samples : int, optional
+        How many samples there are expected in that case.
+
+    Attributes
+    ----------
+    count : int
+        How many numbers the gradient has; of a batch without those of inputs that vary.
+    width : int
+        How many samples are computed at once.
+
+    Raises
+    ------
+    NotImplementedError
+        If the program calls something that cannot be copied.
+    """
+
+    def __init__(self, _Program program not None, list wanted not None, list parameters=None, list varies=None,
+                 n_samples=1):
+        cdef Py_ssize_t k, n
+        cdef Copy made
+        if self.program is not None or program.body is None or type(program.body) is not _Body:
+            raise TypeError("an evaluator is made once, of a program of one sample")
+        n = program.n_inputs
+        if not all([type(k) is int and 0 <= k < n for k in wanted]) or varies is not None and len(varies) != n:
+            raise ValueError(f"expected some of {n} inputs, and whether each of them varies")
+        if type(n_samples) is not int or not 0 < n_samples < MOST_NODES:
+            raise ValueError(f"n_samples: expected a number of samples, got {describe(n_samples)}")
+        if varies is not None and program.body.callee.n_results != 1:
+            raise ValueError("expected a program of one result")
+        flags = bytearray(program.n_segments)
+        for k in range(program.n_segments):
+            flags[k] = parameters is not None if k >= n else k in wanted
+        self.wanted, self.n_samples = bytes(flags), n_samples
+        if varies is not None:
+            self.varying = bytes([bool(x) for x in varies]) + bytes(program.n_segments - n)
+            self.rows = tuple([k for k in wanted if self.varying[k]])
+        self.count = 0 if parameters is None else count_numbers("parameters", tuple(parameters))
+        if parameters is None:
+            self.find_inputs(program, [k for k in wanted if varies is None or not self.varying[k]])
+        self.parameters = parameters
+        self.program = program
+        made = self.take_copy()
+        self.width = 1 if made.lanes == NULL else <Py_ssize_t>fg_lanes_width(made.lanes)
+        self.give_copy(&made)
+
+    # ---- one sample ----
+
+    def __call__(self, operands not None):
+        """The value and the gradient.
+
+        Parameters
+        ----------
+        operands : list
+            For each input a Value, a Tensor, a number or an array of its shape.
+
+        Returns
+        -------
+        value : float
+        gradient : ndarray of float64, shape (count,)
+            None, and no value, if there are parameters, and something that is captured is no leaf: their gradients
+            may flow through it.
+        """
+        cdef Copy c
+        cdef double value = 0.0
+        cdef double[::1] gradient
+        cdef int status
+        cdef list given = operands, keep = []
+        cdef Operand[FEW] few
+        cdef Operand *taken = few
+        if len(given) > FEW:
+            scratch = bytearray(len(given) * sizeof(Operand))
+            taken = <Operand *><char *>scratch
+        self.refuse(False)
+        self.take_operands(given, taken, keep)
+        numpy_is_there()
+        result = np.zeros(self.count)
+        gradient = result
+        c = self.take_copy()
+        try:
+            while self.parameters is not None and self.moves != handle_moves:
+                self.find_parameters()
+            if not self.read(taken, c.program.body.data) and self.parameters is not None:
+                return None, None
+            self.check_signs(c.program.body.data)
+            while True:
+                with nogil:
+                    status = fg_evaluate(c.program, 0, &value)
+                if status != FG_E_INTERRUPTED:
+                    break
+                PyErr_CheckSignals()
+            if status < 0:
+                call_failed_in(&c.program.callee, status, self.program.body.where())
+            if self.count > 0:
+                self.add_gradients(c.program.body.grad, &gradient[0])
+            return value, result
+        finally:
+            self.give_copy(&c)
+
+    def table(self, operands not None):
+        """All results, and the gradient of each by the inputs that are wanted.
+
+        Parameters
+        ----------
+        operands : list
+
+        Returns
+        -------
+        values : ndarray of float64, shape (n_results,)
+        table : ndarray of float64, shape (n_results, count)
+        """
+        cdef Copy c
+        cdef double[::1] values
+        cdef double[:, ::1] rows
+        cdef int status
+        cdef fg_id done = 0
+        cdef list given = operands, keep = []
+        cdef Operand[FEW] few
+        cdef Operand *taken = few
+        cdef const uint8_t *wanted
+        if len(given) > FEW:
+            scratch = bytearray(len(given) * sizeof(Operand))
+            taken = <Operand *><char *>scratch
+        self.refuse(False)
+        if self.parameters is not None or self.count == 0:
+            raise ValueError("wanted: expected inputs")
+        wanted = <const uint8_t *><const char *>self.wanted
+        self.take_operands(given, taken, keep)
+        numpy_is_there()
+        results, table = np.zeros(self.program.body.callee.n_results), np.zeros(
+            (self.program.body.callee.n_results, self.count))
+        values, rows = results, table
+        c = self.take_copy()
+        try:
+            self.read(taken, c.program.body.data)
+            self.check_signs(c.program.body.data)
+            while True:
+                with nogil:
+                    status = fg_evaluate_all(c.program, wanted, &values[0], &rows[0, 0], &done)
+                if status != FG_E_INTERRUPTED:
+                    break
+                PyErr_CheckSignals()
+            if status < 0:
+                call_failed_in(&c.program.callee, status, self.program.body.where())
+            return results, table
+        finally:
+            self.give_copy(&c)
+
+    # ---- batches ----
+
+    def shared(self, operands not None):
+        """The numbers that are the same for all samples, as they are now.
+
+        Parameters
+        ----------
+        operands : list
+            For each input; those that vary are not looked at.
+
+        Returns
+        -------
+        ndarray of float64 or None
+            For `sum`. None, if there are parameters, and something that is captured is no leaf.
+        """
+        cdef double[::1] numbers
+        cdef list given = operands, keep = []
+        cdef Operand *taken
+        self.refuse(True)
+        scratch = bytearray((len(given) + 1) * sizeof(Operand))
+        taken = <Operand *><char *>scratch
+        self.take_operands(given, taken, keep)
+        numpy_is_there()
+        result = np.zeros((<_Body>self.program.body).program().area + 1)
+        numbers = result
+        while self.parameters is not None and self.moves != handle_moves:
+            self.find_parameters()
+        if not self.read(taken, &numbers[0]) and self.parameters is not None:
+            return None
+        self.check_signs(&numbers[0])
+        return result
+
+    def sum(self, const double[::1] shared not None, list columns not None, list to not None, Py_ssize_t first,
+            Py_ssize_t count, Py_ssize_t chunk, double seed, double[::1] gradient not None):
+        """The sum of the results of some samples, and gradients.
+
+        Parameters
+        ----------
+        shared : ndarray of float64
+            What `shared` has returned.
+        columns : list of ndarray of float64, shape (n_samples, numbers of the input)
+            For each input that varies.
+        to : list of ndarray
+            For each input that varies and is wanted: its gradients come there. Of the same shapes.
+        first, count : int
+            The samples.
+        chunk : int
+            So many samples are added up for themselves, and then these sums.
+        seed : float
+            The gradient of each result.
+        gradient : ndarray of float64
+            The other gradients are added to it.
+
+        Returns
+        -------
+        float
+        """
+        cdef Copy c
+        cdef fg_program *p
+        cdef const double[:, ::1] column
+        cdef double[:, ::1] row
+        cdef const double **begins
+        cdef double **ends
+        cdef const double **source
+        cdef double **target
+        cdef double total = 0.0, part = 0.0
+        cdef Py_ssize_t k, j, n, size, n_segments
+        cdef fg_stretch *s
+        cdef int status = 0
+        cdef double *grad
+        self.refuse(True)
+        p = (<_Body>self.program.body).program()
+        n_segments = self.program.n_segments
+        places = [k for k in range(self.program.n_inputs) if self.varying[k]]
+        if (shared.shape[0] != <Py_ssize_t>p.area + 1 or len(columns) != len(places) or len(to) != len(self.rows)
+                or gradient.shape[0] != self.count or first < 0 or count < 1 or chunk < 1):
+            raise ValueError("expected the numbers of this program, and samples")
+        scratch = bytearray(4 * (n_segments + 1) * sizeof(double *))
+        begins = <const double **><char *>scratch
+        ends = <double **>(begins + n_segments)
+        source, target = begins + 2 * n_segments, ends + 2 * n_segments
+        views = []
+        for k, x in zip(places, columns):
+            column = x
+            if column.shape[0] < first + count or <fg_id>column.shape[1] != self.program.body.callee.segments[k].count:
+                raise ValueError("columns: expected a row for each sample")
+            begins[k] = &column[0, 0]
+            views.append(memoryview(x))   # nobody gives its memory back
+            s = &self.program.body.callee.segments[k]
+            for number in self.program.signs:
+                if <Py_ssize_t>s.first <= number < <Py_ssize_t>(s.first + s.count):
+                    j = number - s.first
+                    for n in range(first, first + count):
+                        if not is_sign(column[n, j], NEAR_SIGN):
+                            raise DataError(f"target: expected -1 or 1, got {column[n, j]}")
+        for k, x in zip(self.rows, to):
+            row = x
+            if row.shape[0] < first + count or <fg_id>row.shape[1] != self.program.body.callee.segments[k].count:
+                raise ValueError("to: expected a row for each sample")
+            ends[k] = &row[0, 0]
+            views.append(memoryview(x))
+        grad = &gradient[0] if self.count > 0 else NULL
+        c = self.take_copy()
+        try:
+            self.enter(c.program, &shared[0])
+            fg_lanes_changed(c.lanes)
+            n = 0
+            while n < count:
+                with nogil:
+                    while n < count:
+                        size = chunk if chunk < count - n else count - n
+                        for k in range(n_segments):
+                            j = self.program.body.callee.segments[k].count
+                            source[k] = begins[k] + (first + n) * j if begins[k] != NULL else NULL
+                            target[k] = ends[k] + (first + n) * j if ends[k] != NULL else NULL
+                        status = fg_lanes_sum(c.lanes, source, target, size, seed, &part)
+                        if status != 0:
+                            break
+                        total += part
+                        self.add_gradients(c.program.body.grad, grad)
+                        n += size
+                if status == FG_E_INTERRUPTED:
+                    PyErr_CheckSignals()
+                elif status != 0:
+                    call_failed_in(<fg_callee *>c.lanes, status, self.program.body.where())
+            return total
+        finally:
+            self.give_copy(&c)

@@ -1,0 +1,333 @@
+"""Values and gradients of compiled functions as numbers, off the tape: for `flatgrad.functional`.
+
+The compiled core evaluates a program without the GIL. What it cannot evaluate, its caller leaves to the tape.
+"""
+import itertools
+import math
+import os
+from collections import OrderedDict
+
+import numpy as np
+
+from flatgrad._core import Tensor, Value, _Evaluator
+from flatgrad.arguments import is_bool
+from flatgrad.loops import Layout, length_of, pair_up
+from flatgrad.program import Hole, structure
+from flatgrad.structures import map_leaves
+
+__all__ = ["Evaluations"]
+
+MOST_PLANS = 16      # of one transform, for different programs; and evaluators of one program
+MOST_CHUNK = 256     # samples that are computed at once, and ...
+MOST_CHUNKS = 64     # ... pieces of a batch
+
+
+class Evaluations:
+    """How a transform evaluates a compiled function.
+
+    Parameters
+    ----------
+    f : Compiled
+    parameters : list of Value and Tensor or None
+        By which gradients are taken; None: by arguments.
+    in_axes
+        As for `vmap`: `f` takes one sample, and the mean over a batch is evaluated. None: `f` takes all.
+    threads : int
+    """
+
+    def __init__(self, f, parameters=None, in_axes=None, threads=1):
+        self.f, self.parameters, self.in_axes, self.threads = f, parameters, in_axes, threads
+        self.plans = OrderedDict()   # by program; of batches by the structure of the arguments
+        self.own = OrderedDict()     # evaluators for the parameters
+
+    def __call__(self, args, kwargs, positions):
+        """The value, and the gradient as a flat array: by the parameters, or by the arguments at these positions, in
+        their order. None: this is for the tape."""
+        found = self.prepared(args, kwargs, positions)
+        if found is None:
+            return None
+        plan, leaves = found
+        if self.in_axes is not None:
+            return plan.mean(leaves, self.threads)
+        value, gradient = plan.evaluator(plan.operands(leaves))
+        return None if gradient is None else (value, plan.in_order(gradient))
+
+    def table(self, args, kwargs, positions):
+        """The template of the results with their numbers as indices, and the derivatives of each by the arguments."""
+        found = self.prepared(args, kwargs, positions, many=True)
+        if found is None:
+            return None
+        plan, leaves = found
+        return plan.places, plan.in_order(plan.evaluator.table(plan.operands(leaves))[1])
+
+    def prepared(self, args, kwargs, positions, many=False):
+        """The Plan, and the leaves of the arguments; or None."""
+        f, leaves, given = self.f, [], list(args)
+        for n in positions:
+            given[n] = as_numbers(args[n])
+            if given[n] is None or f._is_static(n, len(args)):
+                return None
+        try:
+            key = f._key(given, kwargs, leaves)
+        except RecursionError:
+            return None
+        if self.parameters is not None and any(
+                isinstance(x, (Value, Tensor)) and x.requires_grad for x in leaves):
+            return None
+        if positions:
+            key = tuple([with_tensors(part) if n in positions else part for n, part in enumerate(key)])
+        if self.in_axes is not None:
+            plan = self.batch_plan(key, given, kwargs, positions, leaves)
+        else:
+            program = f._find(key)
+            plan = self.plans.get(program) if program is not None else None
+            if plan is None:
+                if program is None:
+                    program = f._record(key, recorded_args(given, positions), kwargs)
+                plan = Plan(self, program, given, positions, many)
+                kept(self.plans, program, plan)
+        return (plan, leaves) if plan.evaluator is not None else None
+
+    def batch_plan(self, key, given, kwargs, positions, leaves):
+        f, key = self.f, (key, positions)
+        plan = self.plans.get(key)
+        if plan is not None and f._find(plan.layout.structure) is plan.program:
+            return plan
+        in_axes = self.in_axes
+        args = recorded_args(given, positions)
+        several = isinstance(in_axes, (tuple, list)) and len(in_axes) == len(args)
+        batches = []
+        for k, argument in enumerate(args):
+            pair_up(f"argument {k}", argument, in_axes[k] if several else in_axes, batches)
+        for name, argument in kwargs.items():
+            pair_up(name, argument, 0, batches)
+        n_samples = length_of(batches)
+        layout = Layout(f, args, kwargs, batches, n_samples)
+        program = f._find(layout.structure) or f._record(layout.structure, layout.args, layout.kwargs)
+        layout.args = layout.kwargs = None
+        plan = BatchPlan(self, program, given, positions, layout)
+        kept(self.plans, key, plan)
+        return plan
+
+
+class Plan:
+    """How one program is evaluated.
+
+    Attributes
+    ----------
+    evaluator : _Evaluator or None
+        None: the tape has to do it.
+    """
+
+    def __init__(self, evaluations, program, given, positions, many=False, layout=None):
+        self.program, self.layout, self.evaluator = program, layout, None
+        core = program.core
+        self.places = places_of(program) if many else None
+        if core is None or (self.places is None if many else not is_number(program)):
+            return
+        counts = [0 if evaluations.f._is_static(k, len(given)) else leaf_count(k, x) for k, x in enumerate(given)]
+        self.wanted = [first + j for n in positions for first in [sum(counts[:n])] for j in range(counts[n])]
+        wanted = sorted(self.wanted) if many else self.wanted
+        self.order = None
+        if wanted != self.wanted:   # a table has them in the order of the arguments
+            sizes = [core_size(core, k) for k in wanted]
+            ends = list(itertools.accumulate(sizes))
+            begin = {k: end - size for k, end, size in zip(wanted, ends, sizes)}
+            self.order = np.concatenate([np.arange(begin[k], begin[k] + core_size(core, k)) for k in self.wanted])
+        varies = n_samples = None
+        if layout is not None:
+            varies = [axis is not None for axis in layout.axes] + [False] * len(program.buffers)
+            pieces = -(-layout.n_samples // MOST_CHUNK)
+            n_samples = -(-layout.n_samples // pieces)
+        store = program.evaluators if evaluations.parameters is None else evaluations.own
+        key = (program if store is evaluations.own else None, tuple(wanted), varies and tuple(varies), n_samples)
+        self.evaluator = store.get(key)
+        if self.evaluator is None:
+            try:
+                self.evaluator = _Evaluator(core, wanted, evaluations.parameters, varies, n_samples or 1)
+            except NotImplementedError:
+                return
+            kept(store, key, self.evaluator)
+
+    def operands(self, leaves):
+        if self.program.buffers:
+            return leaves + [getattr(module, name) for module, name in self.program.buffers]
+        return leaves
+
+    def in_order(self, gradient):
+        return gradient if self.order is None else gradient[..., self.order]
+
+
+class BatchPlan(Plan):
+    """How the mean over a batch is evaluated."""
+
+    def __init__(self, evaluations, program, given, positions, layout):
+        super().__init__(evaluations, program, given, positions, layout=layout)
+
+    def mean(self, leaves, threads):
+        """The mean, and its gradient; or None."""
+        n_samples, axes, evaluator = self.layout.n_samples, self.layout.axes, self.evaluator
+        shared = evaluator.shared(self.operands(leaves))
+        if shared is None:
+            return None
+        columns = {k: rows_of(leaf, axis, n_samples) for k, (leaf, axis) in enumerate(zip(leaves, axes))
+                   if axis is not None}
+        to = {k: np.empty(columns[k].shape) for k in self.wanted if k in columns}
+        total = np.zeros(evaluator.count)
+        blocks = -(-n_samples // evaluator.width)
+        chunk = evaluator.width * -(-blocks // MOST_CHUNKS)   # so it does not depend on the number of threads
+        job = shared, [*columns.values()], [*to.values()]
+        if threads == 1 or n_samples <= chunk:
+            value = evaluator.sum(*job, 0, n_samples, chunk, 1.0 / n_samples, total)
+        else:
+            value = in_threads(evaluator, job, n_samples, chunk, threads, total)
+        if to:
+            at, parts = 0, []
+            for k in self.wanted:
+                if k in to:
+                    parts.append((to[k].T if axes[k] == 1 else to[k]).reshape(-1))
+                else:
+                    parts.append(total[at:at + core_size(self.program.core, k)])
+                    at += len(parts[-1])
+            total = np.concatenate(parts)
+        return value / n_samples, total
+
+
+def in_threads(evaluator, job, n_samples, chunk, threads, total):
+    """The sum of all results; gradients are added to `total`. Each chunk is computed for itself, and what they give is
+    added up in their order."""
+    count = -(-n_samples // chunk)
+    totals, sums, errors, numbers = np.zeros((count, len(total))), [0.0] * count, {}, itertools.count()
+
+    def work():
+        for k in numbers:
+            if k >= count or errors and k > min(errors):   # the error of the first sample at fault is raised
+                return
+            try:
+                sums[k] = evaluator.sum(*job, k * chunk, min(chunk, n_samples - k * chunk), chunk, 1.0 / n_samples,
+                                        totals[k])
+            except BaseException as error:
+                errors[k if isinstance(error, Exception) else -1] = error
+                return
+
+    futures = [workers(threads - 1).submit(work) for _ in range(min(threads, count) - 1)]
+    try:
+        work()
+        for future in futures:
+            if not future.cancel():
+                future.result()
+    except BaseException as error:   # Ctrl-C while it waits
+        errors[-1] = error
+    if errors:
+        raise errors[min(errors)]
+    value = 0.0
+    for k in range(count):
+        value += sums[k]
+        total += totals[k]
+    return value
+
+
+pools = {}   # the threads of this process: by its number, how many there are, and their executor
+
+
+def workers(count):
+    """An executor with so many threads at least."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    size, pool = pools.get(os.getpid(), (0, None))
+    if size < count:
+        pool = ThreadPoolExecutor(count, "flatgrad")
+        pools.clear()   # those of a parent process are no threads of this one
+        pools[os.getpid()] = count, pool
+    return pool
+
+
+# ---- arguments ----
+
+def as_numbers(x):
+    """An argument to differentiate by, with floats in place of numbers and Values, and arrays of floats in place of
+    arrays and Tensors; None if it has anything else in it, which the tape has an error for."""
+    unusual = []
+
+    def number(name, x):
+        kind = type(x)
+        if kind is float:
+            return x
+        if kind is Value and not x._op and not x._children:
+            return x.data
+        if kind is Tensor and not x._op:
+            return np.asarray(x.data)
+        if kind is np.ndarray and x.dtype.kind in "iuf" and x.ndim <= 2 and x.size > 0:
+            return np.asarray(x, np.float64) if x.ndim > 0 else float(x)
+        if isinstance(x, (int, np.integer, np.floating)) and not is_bool(x):
+            try:
+                return float(x)
+            except OverflowError:
+                pass
+        unusual.append(x)
+
+    result = number("", x) if type(x) is float else map_leaves(number, x)
+    return None if unusual else result
+
+
+def with_tensors(key):
+    """The structure of an argument of numbers and arrays, if it had Tensors in place of the arrays, as it is recorded."""
+    if type(key) is not tuple or not key:
+        return key
+    return ("Tensor", key[1], True) if key[0] == "array" else tuple([with_tensors(part) for part in key])
+
+
+def recorded_args(given, positions):
+    return [map_leaves(lambda name, leaf: Tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, x)
+            if n in positions else x for n, x in enumerate(given)]
+
+
+def leaf_count(number, x):
+    found = []
+    structure(f"argument {number}", x, found)
+    return len(found)
+
+
+def rows_of(leaf, axis, n_samples):
+    """The numbers of a batch, a row for each sample."""
+    numbers = np.asarray(leaf.data if isinstance(leaf, Tensor) else leaf, np.float64)
+    return np.ascontiguousarray(numbers.T if axis == 1 else numbers).reshape(n_samples, -1)
+
+
+# ---- results ----
+
+def is_number(program):
+    """Whether the result of a program is one Value, or a Tensor with one element."""
+    shapes = [shape for shape, _ in program.core.results]
+    return type(program.template) is Hole and len(shapes) == 1 and math.prod(shapes[0]) == 1
+
+
+def core_size(core, k):
+    return math.prod(core.shapes[k])
+
+
+def places_of(program):
+    """The results as the tape's way has them, an array with the number of each; -1 stands for a constant. None if that
+    way has an error for them."""
+    shapes = [shape for shape, _ in program.core.results]
+    ends = list(itertools.accumulate(map(math.prod, shapes), initial=0))
+
+    def place(name, x):
+        if type(x) is Hole:
+            return np.arange(ends[x.number], ends[x.number + 1]).reshape(shapes[x.number]).tolist()
+        if isinstance(x, np.ndarray) and x.dtype.kind in "iuf":
+            return np.full(x.shape, -1).tolist()
+        return -1 if isinstance(x, (int, float)) and not is_bool(x) else None
+
+    try:
+        places = np.array(map_leaves(place, program.template))
+    except ValueError:   # of parts that differ in shape
+        return None
+    return places if places.dtype.kind == "i" else None
+
+
+def kept(cache, key, x):
+    """Put it there; the oldest goes when there are too many."""
+    cache[key] = x
+    if len(cache) > MOST_PLANS:
+        cache.popitem(last=False)
