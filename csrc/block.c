@@ -74,6 +74,7 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
         return status;
     if (results) {
         memcpy(t->data + t->n, results, count * sizeof *results);
+        t->writes += op == FG_CALL && t->writes > 0; /* its program has not seen these operands */
     } else { /* there is room at the end, and nothing lives there yet */
         const fg_slots slots = fg_slots_of(t);
         status = fg_block_forward(&slots, op, r, t->n, node);

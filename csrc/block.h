@@ -45,13 +45,15 @@ typedef struct fg_slots {
     int lenient;         /* FG_MAP: numbers outside of a row's domain are no fault; their results are C's */
     const fg_called *programs; /* which FG_CALL's param counts */
     uint64_t *marks;     /* a bit for each slot, clear but for results that are reached: scratch for sets of operands */
+    const fg_outside *outside; /* where views with a number for that have their slots; NULL: here, all */
+    uint64_t writes;     /* see fg_tape */
 } fg_slots;
 
 /* The nodes of a tape. Valid until the tape changes. */
 static inline fg_slots fg_slots_of(const fg_tape *t)
 {
     return (fg_slots){t->data, t->grad, t->op, t->scratch, t->scratch_capacity, t->kernels, t->stop, 0, t->programs,
-                      t->marks.word};
+                      t->marks.word, t->outside, t->writes};
 }
 
 /* What k of an FG_TAKE says: which of the two it is. */

@@ -219,7 +219,7 @@ static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
     const fg_view *const vb = fg_record_view(r, 2);
     const fg_id m = s->at.rows, n = s->at.cols, col = s->at.col;
     const double *sums = dsums;
-    if ((vb->flags & FG_VIEW_CONSTANT) && !s->aside)
+    if (is_constant(s->slots, vb) && !s->aside)
         return;
     if (m > 1) {
         double *const added = take(&s->scratch, n);
@@ -231,10 +231,10 @@ static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
     if (s->aside)
         memcpy(s->aside[2], sums, n * sizeof *sums);
     else if (!cols && !is_listed(vb) && vb->col_step == 1)
-        s->slots->kernels->axpy(n, 1.0, sums, s->slots->grad + vb->base + col);
+        s->slots->kernels->axpy(n, 1.0, sums, number_of(s->slots, vb, vb->base + col, GRADIENTS));
     else
         for (fg_id j = 0; j < n; j++)
-            s->slots->grad[fg_record_slot(r, vb, 0, cols ? cols[j] : col + j)] += sums[j];
+            *number_of(s->slots, vb, fg_record_slot(r, vb, 0, cols ? cols[j] : col + j), GRADIENTS) += sums[j];
 }
 
 /* dx (m, k) += dsums (m, n) w (n, k), dw (n, k) += dsums^T x (m, k), and db, for

@@ -108,33 +108,60 @@ static inline area area_of(int op, fg_record *r, fg_id v, area at)
     }
 }
 
-/* Which numbers of a view: its data, or its gradients, which are added up in what is returned; it is NULL
- * if nobody wants them. */
+/* Which numbers of a view. */
 typedef enum numbers { DATA, GRADIENTS } numbers;
+
+/* What a view has outside of the slots, or NULL. */
+static inline const fg_outside *outside_of(const fg_slots *slots, const fg_view *view)
+{
+    const fg_id place = view->flags >> FG_VIEW_OUTSIDE;
+    return FG_UNLIKELY(place > 0) && slots->outside ? slots->outside + (place - 1) : NULL;
+}
+
+/* The number of a slot of that view. */
+static inline double *number_of(const fg_slots *slots, const fg_view *view, fg_id slot, numbers what)
+{
+    const fg_outside *const o = outside_of(slots, view);
+    double *const there = !o ? NULL : what == DATA ? o->data : o->grad;
+    return there ? there + (slot - o->first) : (what == DATA ? slots->data : slots->grad) + slot;
+}
+
+/* Its opcode. */
+static inline const uint8_t *op_of(const fg_slots *slots, const fg_view *view, fg_id slot)
+{
+    const fg_outside *const o = outside_of(slots, view);
+    return o && o->grad ? o->op + (slot - o->first) : slots->op + slot;
+}
+
+/* Whether no gradient of a view is wanted, whatever its slots are. */
+static inline int is_constant(const fg_slots *slots, const fg_view *view)
+{
+    const fg_outside *const o = outside_of(slots, view);
+    return view->flags & FG_VIEW_CONSTANT || (o && o->grad && o->constant);
+}
 
 /* Whether nobody wants the gradients of an area of a view: it is constant, or all of it is frozen leaves. */
 static inline int is_unwanted(const fg_slots *slots, fg_record *r, const fg_view *view, area a)
 {
-    const uint8_t *const op = slots->op;
-    if (view->flags & FG_VIEW_CONSTANT)
+    if (is_constant(slots, view))
         return 1;
     const int dense = !is_listed(view) && view->col_step == 1;
     for (fg_id i = a.row; i < a.row + a.rows && a.cols > 0; i++) {
-        const fg_id first = fg_record_slot(r, view, i, a.col);
-        if (op[first] != FG_FROZEN && !all_frozen(op + first, 1)) /* mostly at once */
+        const uint8_t *const op = op_of(slots, view, fg_record_slot(r, view, i, a.col));
+        if (*op != FG_FROZEN && !all_frozen(op, 1)) /* mostly at once */
             return 0;
-        if (dense && !all_frozen(op + first, a.cols))
+        if (dense && !all_frozen(op, a.cols))
             return 0;
         for (fg_id j = 1; !dense && j < a.cols; j++)
-            if (!all_frozen(op + fg_record_slot(r, view, i, a.col + j), 1))
+            if (!all_frozen(op_of(slots, view, fg_record_slot(r, view, i, a.col + j)), 1))
                 return 0;
     }
     return 1;
 }
 
-/* An area of a view as it lies in the slots, or, if `copy`, in dense scratch memory: gradients then begin
- * with 0, and add_copied() adds them to the slots' at the end. picks: the rows, if they are not those of the
- * area; they are copied. */
+/* An area of a view as it lies in the slots, or, if `copy`, in dense scratch memory: gradients then begin with 0, and
+ * add_copied() adds them to the slots' at the end. Gradients that nobody wants are NULL. picks: the rows, if they are
+ * not those of the area; they are copied. */
 static inline matrix lay_out(step *s, fg_id v, numbers what, area a, const fg_id *picks, int copy)
 {
     const fg_slots *const slots = s->slots;
@@ -145,11 +172,11 @@ static inline matrix lay_out(step *s, fg_id v, numbers what, area a, const fg_id
     }
     if (what == GRADIENTS && !picks && is_unwanted(slots, s->r, view, a))
         return (matrix){NULL, 0, 0, 0};
-    if (what == GRADIENTS && (view->flags & FG_VIEW_CONSTANT))
+    if (what == GRADIENTS && is_constant(slots, view))
         return (matrix){NULL, 0, 0, 0};
     if (!copy && !picks)
-        return (matrix){(what == DATA ? slots->data : slots->grad) + fg_record_slot(s->r, view, a.row, a.col),
-                        view->row_step, view->cols > 1 ? view->col_step : 1, 0};
+        return (matrix){number_of(slots, view, fg_record_slot(s->r, view, a.row, a.col), what), view->row_step,
+                        view->cols > 1 ? view->col_step : 1, 0};
     const matrix m = {take(&s->scratch, (size_t)a.rows * a.cols), (ptrdiff_t)a.cols, 1, 1};
     double *p = m.p;
     if (what == GRADIENTS) {
@@ -159,7 +186,7 @@ static inline matrix lay_out(step *s, fg_id v, numbers what, area a, const fg_id
     for (fg_id i = 0; i < a.rows; i++) {
         const fg_id row = picks ? picks[i] : a.row + i;
         for (fg_id j = 0; j < a.cols; j++)
-            *p++ = slots->data[fg_record_slot(s->r, view, row, a.col + j)];
+            *p++ = *number_of(slots, view, fg_record_slot(s->r, view, row, a.col + j), DATA);
     }
     return m;
 }
@@ -173,7 +200,7 @@ static inline void add_copied(const step *s, fg_id v, area a, const fg_id *picks
     for (fg_id i = 0; i < a.rows; i++) {
         const fg_id row = picks ? picks[i] : a.row + i;
         for (fg_id j = 0; j < a.cols; j++)
-            s->slots->grad[fg_record_slot(s->r, view, row, a.col + j)] += *p++;
+            *number_of(s->slots, view, fg_record_slot(s->r, view, row, a.col + j), GRADIENTS) += *p++;
     }
 }
 

@@ -89,11 +89,12 @@ static void sum_reverse(const step *s, const double *dz)
     const area a = operand_area(s, 0);
     const int single = is_single(s->r);
     const double n = single ? (double)a.rows * a.cols : (double)a.cols;
-    if (view->flags & FG_VIEW_CONSTANT)
+    if (is_constant(s->slots, view))
         return;
     for (fg_id i = 0; i < a.rows; i++) {
         const double di = dz[single ? 0 : i], d = s->op == FG_SUM ? di : di / n;
-        double *const row = s->slots->grad + (is_listed(view) ? 0 : fg_record_slot(s->r, view, a.row + i, 0));
+        const fg_id first = is_listed(view) ? 0 : fg_record_slot(s->r, view, a.row + i, 0);
+        double *const row = number_of(s->slots, view, first, GRADIENTS);
         if (is_listed(view))
             for (fg_id j = 0; j < a.cols; j++)
                 row[fg_record_slot(s->r, view, a.row + i, j)] += d;

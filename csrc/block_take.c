@@ -31,18 +31,17 @@ int fg_take_forward(step *s, double *z)
 {
     fg_record *const r = s->r;
     const fg_view *const x = fg_record_view(r, 0), *const p = fg_record_view(r, 1);
-    const double *const data = s->slots->data;
     const fg_id length = r->k == FG_TAKE_EACH ? x->cols : x->rows, count = r->rows * r->cols;
     fg_id *const at = fg_record_extra(r);
     for (fg_id k = 0; k < p->cols; k++) {
-        const double number = data[fg_record_slot(r, p, 0, k)];
+        const double number = *number_of(s->slots, p, fg_record_slot(r, p, 0, k), DATA);
         s->done = k;
         if (!(number >= -(double)length && number < (double)length) || number != floor(number))
             return FG_E_INDEX;
         at[k] = (fg_id)(number < 0.0 ? number + (double)length : number);
     }
     for (fg_id k = 0; k < count; k++)
-        z[k] = data[source(r, k)];
+        z[k] = *number_of(s->slots, x, source(r, k), DATA);
     return FG_OK;
 }
 
@@ -56,10 +55,11 @@ int fg_take_reverse(step *s, const double *z, const double *dz)
         s->aside[0][1] = 0.0;
         return FG_OK;
     }
-    if (fg_record_view(s->r, 0)->flags & FG_VIEW_CONSTANT)
+    const fg_view *const x = fg_record_view(s->r, 0);
+    if (is_constant(s->slots, x))
         return FG_OK;
     for (fg_id k = 0; k < s->at.rows * s->at.cols; k++)
-        s->slots->grad[source(r, first + k)] += dz[k];
+        *number_of(s->slots, x, source(r, first + k), GRADIENTS) += dz[k];
     return FG_OK;
 }
 
@@ -68,10 +68,11 @@ int fg_take_reverse_reached(step *s, const double *z, const double *dz)
     const fg_record *const r = s->r;
     const fg_id all = r->rows * r->cols;
     (void)z;
-    if (fg_record_view(s->r, 0)->flags & FG_VIEW_CONSTANT)
+    const fg_view *const x = fg_record_view(s->r, 0);
+    if (is_constant(s->slots, x))
         return FG_OK;
     for (fg_id k = next_result(&s->of, 0, all, 1); k < all; k = next_result(&s->of, k + 1, all, 1))
-        s->slots->grad[source(r, k)] += dz[k];
+        *number_of(s->slots, x, source(r, k), GRADIENTS) += dz[k];
     return FG_OK;
 }
 

@@ -93,15 +93,24 @@ static inline int fg_call_is_marked(const fg_slots *t, fg_id i)
     return fg_bits_has(t->marks, i);
 }
 
+/* Whether the gradients of segment v are added to where they are. `outside`: of each segment, or NULL. */
+static inline int fg_call_adds_in_place(const fg_outside *outside, fg_id v)
+{
+    return outside && outside[v].grad;
+}
+
 /* The operands' gradients to `grad`, for the callee to add to, so that they are rounded as if its nodes were on the
  * tape; `op`: FG_FROZEN for constants and frozen leaves, whose gradients are not wanted, FG_LEAF for the others. A slot
  * that is an operand twice has its gradient in the first place, and in the others -0.0, to which anything can be added.
- * `none`: nothing has a gradient yet. */
+ * `none`: nothing has a gradient yet. Segments that are added to in place are left out; then no slot is an operand
+ * twice. */
 static inline void fg_call_take_gradients(const fg_callee *c, const fg_slots *t, fg_record *r, double *grad,
-                                          uint8_t *op, int none)
+                                          uint8_t *op, int none, const fg_outside *outside)
 {
     uint64_t *const word = t->marks;
     for (fg_id v = 0; v < r->views; v++) {
+        if (fg_call_adds_in_place(outside, v))
+            continue;
         const fg_view *const view = fg_record_view(r, v);
         const fg_stretch s = c->segments[v];
         double *const to = grad + s.first;
@@ -131,14 +140,15 @@ static inline void fg_call_take_gradients(const fg_callee *c, const fg_slots *t,
 }
 
 /* The way back. */
-static inline void fg_call_give_gradients(const fg_callee *c, const fg_slots *t, fg_record *r, const double *grad)
+static inline void fg_call_give_gradients(const fg_callee *c, const fg_slots *t, fg_record *r, const double *grad,
+                                          const fg_outside *outside)
 {
     uint64_t *const word = t->marks;
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         const fg_stretch s = c->segments[v];
         const double *const from = grad + s.first;
-        if (view->flags & FG_VIEW_CONSTANT)
+        if (view->flags & FG_VIEW_CONSTANT || fg_call_adds_in_place(outside, v))
             continue;
         if (fg_call_is_dense(view) && !r->k) {
             memcpy(t->grad + view->base, from, s.count * sizeof *from);

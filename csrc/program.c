@@ -71,6 +71,7 @@ int fg_program_run(fg_program *p, int lenient)
     fg_slots slots = fg_slots_of(&p->body);
     slots.lenient = lenient;
     p->ready = 0;
+    p->writes = 0;
     for (fg_id i = p->area + (p->area > 0) + 1; i < n;) {
         const fg_id end = n - i < CHUNK ? n : i + CHUNK;
         const int status = fg_program_run_nodes(p, &slots, i, end, &i);
@@ -83,14 +84,72 @@ int fg_program_run(fg_program *p, int lenient)
     return FG_OK;
 }
 
+/* Whether segment v is used in place by a call with that view. */
+static int is_in_place(const fg_program *p, const fg_slots *t, const fg_view *view, fg_id v)
+{
+    return v < p->n_outside && p->outside[v].first > 0 && t->writes > 0 && fg_call_is_dense(view);
+}
+
+/* The operands' data, to the area or in place. Returns whether the body is to be computed: always for the forward step
+ * of a call with operands in place, whose slots may have been those of another one that is gone. For a reverse step the
+ * operands have been there since the forward step, and so the tape's count says whether anything has changed. */
+static int take_data(fg_program *p, const fg_slots *t, fg_record *r, int is_forward)
+{
+    int other = !p->ready;
+    if (!p->looked)
+        fg_program_find_outside(p);
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        double *const area = p->body.data + p->callee.segments[v].first;
+        const int in_place = is_in_place(p, t, view, v);
+        if (v < p->n_outside) {
+            const fg_id base = in_place ? view->base : 0;
+            other |= p->base[v] != base || (in_place && (is_forward || p->writes != t->writes));
+            p->base[v] = base;
+            p->outside[v].data = in_place ? t->data + base : NULL;
+            p->outside[v].grad = NULL;
+        }
+        if (!in_place)
+            other |= fg_call_take_view(t, r, view, area);
+#ifndef NDEBUG
+        else if (fg_call_take_view(t, r, view, area)) /* nobody assigns without counting */
+            assert(other);
+#endif
+    }
+    return other;
+}
+
+/* Compute the body, whose operands have been taken. FG_OK, FG_E_INTERRUPTED, or the status of a row, and then the
+ * operands are in the area, where the fault finds them. */
+static int run_call(fg_program *p, const fg_slots *t, fg_record *r, int lenient)
+{
+    p->body.outside = p->outside;
+    const int status = fg_program_run(p, lenient);
+    p->body.outside = NULL;
+    if (status == FG_OK)
+        p->writes = t->writes;
+    else if (status != FG_E_INTERRUPTED)
+        (void)fg_call_take_data(&p->callee, t, r, p->body.data);
+    return status;
+}
+
+double fg_program_number(const fg_program *p, fg_id place)
+{
+    for (fg_id v = 0; v < p->n_outside; v++) {
+        const fg_stretch s = p->callee.segments[v];
+        if (place >= s.first && place < s.first + s.count && p->outside[v].data)
+            return p->outside[v].data[place - s.first];
+    }
+    return p->body.data[place];
+}
+
 /* z (1, n_results), from as many views as there are segments. The record may still be on its way to the tape. */
 static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 {
     fg_program *const p = program_of(c);
     assert(r->views == p->callee.n_segments && r->rows * r->cols == p->callee.n_results);
-    const int other = fg_call_take_data(&p->callee, t, r, p->body.data); /* always: it is what is compared with later */
-    if (other || !p->ready) {
-        const int status = fg_program_run(p, t->lenient);
+    if (take_data(p, t, r, 1)) {
+        const int status = run_call(p, t, r, t->lenient);
         if (status != FG_OK)
             return status;
     }
@@ -213,8 +272,38 @@ static fg_id find_outputs(fg_program *p, double *grad, fg_id first, const uint64
 /* The body's data are those of the operands' present data. FG_OK or FG_E_INTERRUPTED. */
 static int get_ready(fg_program *p, const fg_slots *t, fg_record *r)
 {
-    const int other = fg_call_take_data(&p->callee, t, r, p->body.data);
-    return other || !p->ready ? fg_program_run(p, 1) : FG_OK;
+    return take_data(p, t, r, 0) ? run_call(p, t, r, 1) : FG_OK;
+}
+
+/* From now on the gradients of segments that are used in place are those on the tape. Not those of a slot that is an
+ * operand twice, which are rounded as if they were added up one after the other; and not in a long sweep, for there is
+ * no going back if it is interrupted. Returns whether there are any. */
+static int add_in_place(fg_program *p, const fg_slots *t, fg_record *r)
+{
+    int any = 0;
+    for (fg_id v = 0; v < p->n_outside && !r->k && !p->is_long; v++) {
+        fg_outside *const o = &p->outside[v];
+        if (!o->data)
+            continue;
+        o->grad = t->grad + p->base[v];
+        o->op = t->op + p->base[v];
+        o->constant = (fg_record_view(r, v)->flags & FG_VIEW_CONSTANT) != 0;
+        any = 1;
+    }
+    return any;
+}
+
+/* A sweep over the body, with what is in place. Without `may_stop` it ends in any case. */
+static int sweep_call(fg_program *p, fg_id count, int may_stop)
+{
+    int (*const stop)(void) = p->body.stop;
+    p->body.outside = p->outside;
+    if (!may_stop)
+        p->body.stop = NULL;
+    const int status = sweep(p, count, p->seeds);
+    p->body.stop = stop;
+    p->body.outside = NULL;
+    return status;
 }
 
 static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, const uint64_t *reached)
@@ -223,10 +312,11 @@ static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, c
     int status = get_ready(p, t, r);
     if (status != FG_OK)
         return status;
-    fg_call_take_gradients(&p->callee, t, r, p->body.grad, p->body.op, 0);
-    status = sweep(p, find_outputs(p, t->grad, first, reached), p->seeds);
+    const int in_place = add_in_place(p, t, r);
+    fg_call_take_gradients(&p->callee, t, r, p->body.grad, p->body.op, 0, p->outside);
+    status = sweep_call(p, find_outputs(p, t->grad, first, reached), !in_place);
     if (status == FG_OK)
-        fg_call_give_gradients(&p->callee, t, r, p->body.grad);
+        fg_call_give_gradients(&p->callee, t, r, p->body.grad, p->outside);
     return status;
 }
 
@@ -269,7 +359,6 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
 static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_id *ids, double *partials)
 {
     static const double one = 1.0;
-    const double *const seed = &one;
     fg_program *const p = program_of(c);
     fg_id count = 0;
     p->outputs[0] = p->results[k];
@@ -279,8 +368,9 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
         p->body.stop = NULL; /* nobody could begin again */
         const fg_slots slots = fg_slots_of(t);
         (void)get_ready(p, &slots, r);
-        fg_call_take_gradients(&p->callee, &slots, r, p->body.grad, p->body.op, 1);
-        (void)sweep(p, 1, &seed);
+        fg_call_take_gradients(&p->callee, &slots, r, p->body.grad, p->body.op, 1, NULL); /* none is in place */
+        p->seeds[0] = &one;
+        (void)sweep_call(p, 1, 0);
         p->body.stop = stop;
     }
     for (fg_id v = 0; v < r->views; v++) {

@@ -12,6 +12,11 @@
  * A hole is a leaf that nobody reads: it keeps the rows of a view as far apart as they were. The operands between two
  * holes, or of one input, are a segment, and a call has a view for each segment. The body's data are those of the last
  * call that ran, and its gradients those of the last that was reversed.
+ *
+ * Operands are copied into the area at each call. But a segment that instructions of the body read by views alone,
+ * each of them within it, needs no copy where it lies in a row on a tape that counts what is assigned to: the views
+ * then lead to the numbers on the tape (fg_outside), and gradients are added to there. So many weights cost a call
+ * nothing. The segment's slots in the area mean nothing then.
  */
 #ifndef FG_PROGRAM_H
 #define FG_PROGRAM_H
@@ -25,6 +30,14 @@ typedef struct fg_program {
     fg_id area;            /* nodes 1 to area are operands and holes */
     fg_id *results;        /* [n_results] nodes of the body, any but the FG_RUN */
     int ready;             /* the body's data follow from the data of its operands */
+    uint64_t writes;       /* the tape's count then, if the last run was a call's; else 0 */
+
+    fg_outside *outside;   /* [n_outside] where a call has the numbers of a segment that is not copied; found with the
+                              first call */
+    fg_id n_outside;       /* n_segments, or 0 before, or if no segment may be used in place */
+    fg_id *base;           /* [n_outside] of the last run: the segment's first slot on the tape; 0: it was copied */
+    int looked;            /* whether there are any has been seen */
+    int is_long;           /* its reverse step takes so long that it has to be interrupted */
 
     uint64_t *used;        /* [FG_MARKS_WORDS(area + 1)] which operands gradients flow to */
     uint64_t *reached;     /* [the same] likewise, of some results: scratch */
@@ -90,6 +103,13 @@ int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_or
  * and the result is FG_MAX_ID if there is none, or no memory. */
 fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order);
 void fg_program_release_order(fg_program *p, fg_id *order, fg_id n_order);
+
+/* The number of operand `place` in the last call: right after it. */
+double fg_program_number(const fg_program *p, fg_id place);
+
+/* Find which segments may be used in place, and say so in the body's views. Without memory there are none. */
+void fg_program_find_outside(fg_program *p);
+void fg_program_release_outside(fg_program *p);
 
 /* Free a program that nobody holds. */
 void fg_program_free(fg_program *p);

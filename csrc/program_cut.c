@@ -1,7 +1,7 @@
 /* program_cut.c: see program.h, of which this has how a program is made. As in a collection, what is needed is marked
  * from the top, and then copied with new ids; but what is below the floor, or an input, is an operand. The order here:
- * sets of slots, what depends on an operand, what is needed, numbers, the copy, simplification, programs that
- * have been saved. */
+ * sets of slots, what depends on an operand, what is needed, numbers, the copy, simplification, what is used
+ * in place, programs that have been saved. */
 #include "program.h"
 
 #include <string.h>
@@ -516,12 +516,126 @@ void fg_program_free(fg_program *p)
     release(mem, &p->outputs, p->callee.n_results, sizeof *p->outputs);
     release(mem, &p->seeds, p->callee.n_results, sizeof *p->seeds);
     fg_program_release_order(p, p->order, p->n_order);
+    fg_program_release_outside(p);
     release(mem, &p->words, all, sizeof *p->words);
     release(mem, &p->masks, all, sizeof *p->masks);
     if (p->body.capacity > 0)
         fg_tape_free(&p->body);
     fg_mem last = p->body.mem;
     (void)fg_mem_resize(&last, &place, 1, 0, sizeof *p);
+}
+
+/* ---- what is used in place ---- */
+
+/* The segment that has that operand, or the next one; they are in order. */
+static fg_id segment_of(const fg_program *p, fg_id i)
+{
+    fg_id low = 0, high = p->callee.n_segments;
+    while (low < high) {
+        const fg_id middle = low + (high - low) / 2;
+        if (p->callee.segments[middle].first + p->callee.segments[middle].count <= i)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Segments with any of these operands are copied. */
+static void copy_segments(fg_program *p, fg_id lowest, fg_id highest)
+{
+    for (fg_id k = segment_of(p, lowest); k < p->n_outside && p->callee.segments[k].first <= highest; k++)
+        p->outside[k].first = 0;
+}
+
+/* Whether all slots of a view that is not empty are in one segment, *segment, and it is no list. */
+static int is_of_segment(const fg_program *p, const fg_view *view, fg_id *segment)
+{
+    fg_id lowest, highest;
+    if (view->flags & FG_VIEW_LIST)
+        return 0;
+    fg_view_extent(view, &lowest, &highest);
+    *segment = segment_of(p, lowest);
+    if (*segment >= p->callee.n_segments)
+        return 0;
+    const fg_stretch s = p->callee.segments[*segment];
+    return lowest >= s.first && highest < s.first + s.count;
+}
+
+/* What is read otherwise than by views of one segment each is copied. FG_CALL reads slots. */
+static void copy_operands(fg_program *p, fg_id i)
+{
+    fg_operands o;
+    fg_tape_views(&p->body, i, &o);
+    for (fg_id v = 0; v < o.count; v++) {
+        fg_id segment, lowest, highest;
+        const fg_view *const view = o.view + v;
+        if (view->rows == 0 || view->cols == 0)
+            continue;
+        if (fg_op_is_block(fg_tape_op(&p->body, i)) && fg_tape_op(&p->body, i) != FG_CALL
+            && is_of_segment(p, view, &segment))
+            continue;
+        if (!(view->flags & FG_VIEW_LIST)) {
+            fg_view_extent(view, &lowest, &highest);
+            copy_segments(p, lowest, highest);
+            continue;
+        }
+        for (fg_id row = 0; row < view->rows; row++)
+            for (fg_id col = 0; col < view->cols; col++) {
+                const fg_id slot = fg_view_slot(o.words, view, row, col);
+                copy_segments(p, slot, slot);
+            }
+    }
+}
+
+/* Say in the views of block instruction i where their slots are; returns how many multiply-adds its steps take. */
+static double enter_outside(fg_program *p, fg_id i)
+{
+    fg_record *const r = fg_tape_record(&p->body, i);
+    for (fg_id v = 0; v < r->views; v++) {
+        fg_view *const view = fg_record_view(r, v);
+        fg_id segment;
+        if (view->rows > 0 && view->cols > 0 && is_of_segment(p, view, &segment) && p->outside[segment].first > 0)
+            view->flags |= (segment + 1) << FG_VIEW_OUTSIDE;
+    }
+    return (double)r->rows * r->cols * (fg_tape_op(&p->body, i) == FG_LAYER ? fg_record_view(r, 0)->cols : 1);
+}
+
+/* A sweep over so many multiply-adds may take so long that it has to be interrupted: 20 ms, or 100 on a slow processor.
+ */
+#define LONG_SWEEP 200000000.0
+
+void fg_program_find_outside(fg_program *p)
+{
+    fg_tape *const t = &p->body;
+    const fg_id n = p->callee.n_segments, most = (fg_id)1 << (31 - FG_VIEW_OUTSIDE);
+    double work = t->n;
+    p->looked = 1;
+    if (n == 0 || n >= most || allocate(&t->mem, &p->outside, n, sizeof *p->outside) < 0)
+        return;
+    p->n_outside = n;
+    if (allocate(&t->mem, &p->base, n, sizeof *p->base) < 0) {
+        fg_program_release_outside(p);
+        return;
+    }
+    for (fg_id k = 0; k < n; k++)
+        p->outside[k].first = p->callee.segments[k].first;
+    for (fg_id k = 0; k < p->callee.n_results; k++)
+        if (p->results[k] <= p->area)
+            copy_segments(p, p->results[k], p->results[k]);
+    for (fg_id i = p->area + 1; i < t->n; i++)
+        copy_operands(p, i);
+    for (fg_id i = p->area + 1; i < t->n; i++)
+        if (fg_op_is_block(fg_tape_op(t, i)))
+            work += enter_outside(p, i);
+    p->is_long = work > LONG_SWEEP;
+}
+
+void fg_program_release_outside(fg_program *p)
+{
+    release(&p->body.mem, &p->outside, p->n_outside, sizeof *p->outside);
+    release(&p->body.mem, &p->base, p->n_outside, sizeof *p->base);
+    p->n_outside = 0;
 }
 
 /* ---- of programs that have been saved ---- */
@@ -560,6 +674,7 @@ int64_t fg_program_expand(const fg_program *p, fg_tape *t)
             if (op == FG_CALL)
                 copy->param = (fg_id)place;
             for (fg_id v = 0; v < r->views; v++) {
+                fg_record_view(copy, v)->flags &= FG_VIEW_LIST | FG_VIEW_CONSTANT;
                 fg_id count, *const ids = fg_view_ids((fg_id *)(void *)copy, fg_record_view(copy, v), &count);
                 for (fg_id k = 0; k < count; k++)
                     ids[k] += base;

@@ -12,11 +12,13 @@
 
 enum { FG_SCRATCH_UNIT = 16 };
 
-enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2 };
+/* Bits of a view's flags; from FG_VIEW_OUTSIDE on there is a number, see fg_outside in tape.h. */
+enum { FG_VIEW_LIST = 1, FG_VIEW_CONSTANT = 2, FG_VIEW_OUTSIDE = 8 };
 
 /* A matrix of slots. */
 typedef struct fg_view {
-    fg_id flags; /* FG_VIEW_LIST: the slots are listed; FG_VIEW_CONSTANT: no gradient is needed */
+    fg_id flags; /* FG_VIEW_LIST: the slots are listed; FG_VIEW_CONSTANT: no gradient is needed; and, not of a list,
+                    flags >> FG_VIEW_OUTSIDE: 0, or one more than the place in the tape's `outside` with its slots */
     fg_id base;  /* slot of element (0, 0); for a list: the place in the record where its ids begin, row by row */
     fg_id rows, cols;
     int32_t row_step, col_step; /* slots from one row to the next and one column to the next */

@@ -430,10 +430,10 @@ static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, c
     int status = get_ready(s, t, r);
     if (status != FG_OK)
         return status;
-    fg_call_take_gradients(c, t, r, s->grad, s->op, 0);
+    fg_call_take_gradients(c, t, r, s->grad, s->op, 0, NULL);
     status = sweep(s, &of);
     if (status == FG_OK)
-        fg_call_give_gradients(c, t, r, s->grad);
+        fg_call_give_gradients(c, t, r, s->grad, NULL);
     return status;
 }
 
@@ -497,7 +497,7 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
         s->step->body.stop = NULL; /* nobody could begin again */
         const fg_slots slots = fg_slots_of(t);
         (void)get_ready(s, &slots, r);
-        fg_call_take_gradients(c, &slots, r, s->grad, s->op, 1);
+        fg_call_take_gradients(c, &slots, r, s->grad, s->op, 1, NULL);
         (void)sweep(s, &of);
         s->step->body.stop = stop;
     }

@@ -104,6 +104,7 @@ int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
     set_collect_at(t);
     fg_tape_push_leaf(t, 0.0);
     t->owner[0] = &t->sentinel;
+    t->writes = 1;
     return FG_OK;
 }
 
@@ -847,6 +848,7 @@ fg_id fg_tape_collect(fg_tape *t)
     }
     memset(word, 0, words * sizeof *word);
     t->collections++;
+    t->writes += t->writes > 0;
     set_collect_at(t);
     return n - living;
 }

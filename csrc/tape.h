@@ -99,6 +99,15 @@ struct fg_callee {
     fg_id n_results;
 };
 
+/* Slots of a body whose numbers are another tape's, during a call: of the view that names this place slot i has its
+ * number at data[i - first], where data is not NULL, and its gradient and opcode likewise where grad is not NULL. */
+typedef struct fg_outside {
+    fg_id first;
+    int constant; /* nobody wants the gradients */
+    double *data, *grad;
+    const uint8_t *op;
+} fg_outside;
+
 /* One of the programs that a tape calls. */
 typedef struct fg_called {
     fg_callee *callee; /* NULL: the place is free */
@@ -144,6 +153,9 @@ struct fg_tape {
     fg_id sentinel;        /* what owner[0] points to: id 0 is always held, so popping stops there */
     fg_called *programs;   /* [n_programs] */
     fg_id n_programs;      /* 0 while there are none, and nobody has to look for their calls */
+    uint64_t writes;       /* at least how often data of nodes that there were have been assigned to, which its owner
+                              counts, or nodes have got other ids; 0: nobody counts, as in the body of a program */
+    const fg_outside *outside; /* of the body of a program during a call, what is not its own; else NULL */
     fg_mem mem;
 };
 

@@ -200,6 +200,7 @@ cdef extern from "tape.h" nogil:
         fg_called *programs
         fg_id n_programs
         uint64_t collections
+        uint64_t writes
         fg_mem mem
         double *scratch
         const fg_kernels *kernels
@@ -305,6 +306,7 @@ cdef extern from "program.h" nogil:
     int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
     int64_t fg_program_expand(const fg_program *p, fg_tape *t)
     int fg_program_copy_alone(const fg_program *p, int (*stop)() noexcept nogil, int64_t *fail_after, fg_program **made)
+    double fg_program_number(const fg_program *p, fg_id place)
     void fg_program_free(fg_program *p)
 
 

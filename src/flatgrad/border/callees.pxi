@@ -52,7 +52,7 @@ cdef class _Body(_Callee):
         return self.program().area
 
     cdef double number(self, fg_id place):
-        return self.program().body.data[place]
+        return fg_program_number(self.program(), place)
 
     cdef dict contents(self):
         cdef fg_program *p = self.program()

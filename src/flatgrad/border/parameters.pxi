@@ -286,6 +286,7 @@ cdef class Parameters:
         state[0] = &self.a[0] if self.a is not None and self.count else NULL
         state[1] = &self.b[0] if self.b is not None and self.count else NULL
         state[2] = &self.c[0] if self.c is not None and self.count else NULL
+        tape.writes += 1
         for first, offset, length, frozen in self.stretches:
             i = first_slot(first) + <fg_id>offset
             if self.rule != FG_NO_RULE and not frozen:

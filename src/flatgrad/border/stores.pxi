@@ -225,6 +225,7 @@ cdef class _Store:
         """And back, after steps. No Python code."""
         cdef fg_id i
         cdef Py_ssize_t offset, count, at
+        tape.writes += 1
         for first, offset, count, at, learner, frozen in self.sources:
             i = first_slot(first) + <fg_id>offset
             if frozen:

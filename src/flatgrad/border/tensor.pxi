@@ -267,6 +267,7 @@ cdef class Tensor:
         if fg_op_is_block(fg_tape_op(&tape, self.run.id)) or self.constant:
             raise ArgumentError(f"update(): expected a leaf Tensor that requires a gradient, got one made by "
                                 f"{self._op or 'requires_grad=False'!r} of shape {self.shape}")
+        tape.writes += 1
         for k in range(view.rows * view.cols):
             slot = pick_slot(&view, k)
             if fg_tape_op(&tape, slot) != FG_FROZEN:

@@ -101,6 +101,7 @@ cdef class Value:
         if nodes or _op or partials or tape.op[self.id] != FG_LEAF:
             become_made(self, number, nodes, partials, str(_op))
         else:
+            tape.writes += 1
             tape.data[self.id] = number
             tape.grad[self.id] = 0.0
         # What shows as '' anyway takes no memory.
@@ -116,6 +117,7 @@ cdef class Value:
     def data(self, value):
         cdef double number = to_data("data", value)
         guard(self.id, "data: assigned to")
+        tape.writes += 1
         tape.data[self.id] = number
 
     @data.deleter
@@ -342,6 +344,7 @@ cdef class Value:
         cdef double rate = learning_rate(lr)
         guard(self.id, "update()")
         if fg_tape_op(&tape, self.id) != FG_FROZEN:
+            tape.writes += 1
             tape.data[self.id] -= rate * tape.grad[self.id]
 
     def __repr__(self):

@@ -122,6 +122,7 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
         raise ShapeError(f"{name}: expected shape {t.shape} or a number, got shape {shape_of(&a)}")
     view = view_of(t)
     array = tape.data if data else tape.grad
+    tape.writes += data
     for k in range(view.rows * view.cols):
         slot = pick_slot(&view, k)
         array[slot] = a.number if a.kind == NUMBER else a.array[k]
