@@ -27,6 +27,7 @@ ENOUGH = 8   # calls that pass one after the other with all allocations from the
 
 # What the cases are made of. A name is gone again after its case.
 OPERANDS = """
+import collections
 import copy
 import pickle
 
@@ -106,6 +107,25 @@ two_given, pairs_given, shared_numbers = np.ones(2), np.ones((3, 2)), of_batch.s
 saved_program = program.__reduce__()
 body = saved_program[1][0]
 saved_body = body.__reduce__()
+places = _core._Places()
+places.dicts.append((state, "a", _core._MISSING))
+places.lists.append((values, tuple(values)))
+places.functions.append((flat_function := lambda: None, flat_function.__code__, None, None))
+places.note_neuron(neuron, {id(neuron.b)})
+hole = _core._Hole(0)
+number_, value_, frozen_, tensor_, array_ = _core._LEAVES
+replay_of = ((number_, (list, value_, (tensor_, (2, 3), True)), (_core._Keywords, ("k", (array_, (2, 3))), (
+    "n", (_core._Static, tuple, (_core._Static, int, 1), (_core._Static, str, "a"))))),
+    (), (), places, "key", lambda leaves: None)
+replay = _core._Replay(*replay_of)
+
+class OwnReplays(_core._Replays):
+    def _call(self, args, kwargs):
+        return None
+
+replays = OwnReplays()
+replays._programs = collections.OrderedDict(key=1)
+replays.remember(replay)
 rowed = _core._Recording([one])
 with rowed:
     rowed_results = [(one * a).log() + u @ u, u * one]
@@ -297,7 +317,16 @@ CASES = {
     "_Program.shapes": "program.shapes", "_Program.results": "program.results",
     "_Loop.run order": "loop.run(2, rates, backwards, loop_losses)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
-    "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
+    "_Places": "_core._Places().hold()", "_Places of all kinds": "places.hold()",
+    "_Replays": "_core._Replays()", "_Replays.__call__": "replays(2.0, [a, t], k=array, n=(1, 'a'))",
+    "_Replays.__call__ other": "replays(2.0, [a, u], k=array, n=(1, 'a'))",
+    "_Replays.remember": "replays.remember(replay)", "_Replays.use": "replays.use('key')",
+    "_Replays.forget": "_core._Replays().forget()", "_Replays.replays_of": "_core._Replays().replays_of(replays)",
+    "_Replays._programs": "replays._programs", "_Replays._hits": "replays._hits", "_Replays._misses": "replays._misses",
+    "_Replay": "_core._Replay(*replay_of)", "_Hole": "_core._Hole(0)", "_Same": "{_core._Same(a): 1}[_core._Same(a)]",
+    "_Same.x": "repr(_core._Same(a).x)", "_filled": "_core._filled([hole, {'a': (hole, array)}], [a])",
+    "_Static": "_core._Static()", "_Keywords": "_core._Keywords()",
+ "_is_captured": "_core._is_captured(set(), a)",
     "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",
     "pickle of a call": "pickled([called, program])", "deepcopy of a call": "copy.deepcopy([called, program])",
     "Parameters": "_core.Parameters(iter([*values, u, a, a]))",
@@ -366,7 +395,7 @@ def missing():
     wanted = {name for name, x in vars(_core).items()
               if callable(x) and getattr(x, "__module__", None) in (_core.__name__, "flatgrad")} - LEFT_OUT
     for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute,
-                _core._Program, _core._Body, _core._Scan, _core._Lanes):
+                _core._Program, _core._Body, _core._Scan, _core._Lanes, _core._Replays):
         wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
                    if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}
     return sorted(wanted - LEFT_OUT - have)

@@ -31,6 +31,7 @@ from time import perf_counter
 
 from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+from flatgrad.structures import dict_like, like
 
 
 # The rooms of the border, one file each, in the order of dependence: a room uses what those before it define, and these
@@ -85,6 +86,8 @@ include "border/derivatives.pxi"
 include "border/passes.pxi"
 include "border/programs.pxi"
 include "border/recordings.pxi"
+include "border/places.pxi"
+include "border/replays.pxi"
 include "border/stores.pxi"
 include "border/training.pxi"
 include "border/copies.pxi"

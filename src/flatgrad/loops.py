@@ -3,11 +3,13 @@
 `vmap`, `scan` and `fori_loop` mean what JAX's functions of these names mean, for Values and Tensors.
 """
 import numbers
+import types
 from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import _SIMPLIFICATIONS, Tensor, Value, _is_recording, _note_read, _Recording, _stand_in, stack
+from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _is_recording, _note_read, _Recording, _Replays, _stand_in,
+                            stack)
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.program import Compiled, Hole, template_of
@@ -81,54 +83,7 @@ def vmap(fn, in_axes=0, out_axes=0):
     if isinstance(in_axes, dict) or leaves_of(in_axes) and all(axis is None for axis in leaves_of(in_axes)):
         raise ArgumentError(f"vmap: in_axes: expected an axis for at least one positional argument, got {in_axes!r}")
 
-    layouts = OrderedDict()   # of a compiled function: the Layout by the structure of the arguments
-
-    def mapped(*args, **kwargs):
-        recording = _is_recording()
-        in_lanes = isinstance(fn, Compiled) and not recording and not fn.check
-        if in_lanes:
-            leaves = []
-            key = fn._key(args, kwargs, leaves)
-            layout = layouts.get(key)
-            program = fn._find(layout.structure) if layout is not None else None
-            batch = layout.batch_of(program) if program is not None else None
-            if batch is not None:
-                layouts.move_to_end(key)
-                return batch(leaves, out_axes)
-        if isinstance(in_axes, (tuple, list)) and len(in_axes) != len(args):
-            raise ArgumentError(f"vmap: in_axes: expected an entry for each of {len(args)} positional arguments, got "
-                                f"{in_axes!r}")
-        axes = list(in_axes) if isinstance(in_axes, (tuple, list)) else [in_axes] * len(args)
-        batches = []   # (name, leaf, axis), in order
-        for k, (argument, axis) in enumerate(zip(args, axes)):
-            pair_up(f"argument {k}", argument, axis, batches)
-        for name, argument in kwargs.items():
-            pair_up(name, argument, 0, batches)
-        n_samples = length_of(batches)
-        if recording:
-            batch, leaves = recorded_batch(fn, args, kwargs, batches, n_samples)
-            if batch is not None:
-                return batch(leaves, out_axes)
-        elif in_lanes:
-            layout = Layout(fn, args, kwargs, batches, n_samples)
-            program = fn._find(layout.structure) or fn._record(layout.structure, layout.args, layout.kwargs)
-            batch = layout.batch_of(program)
-            if batch is not None:
-                layout.args = layout.kwargs = None
-                layouts[key] = layout
-                if len(layouts) > MOST_LAYOUTS:
-                    layouts.popitem(last=False)
-                return batch(leaves, out_axes)
-        samples = []
-        for i in range(n_samples):
-            rest = iter(batches)
-            samples.append(fn(*[sample_of(argument, rest, i) for argument in args],
-                              **{name: sample_of(argument, rest, i) for name, argument in kwargs.items()}))
-        return stacked("vmap: the result of fn", samples, out_axes)
-
-    mapped.__name__ = mapped.__qualname__ = f"vmap({getattr(fn, '__name__', type(fn).__name__)})"
-    mapped.__doc__ = getattr(fn, "__doc__", None)
-    return mapped
+    return Vmapped(fn, in_axes, out_axes)
 
 
 def scan(f, init, xs=None, length=None, reverse=False, checkpoint=None, unroll=False):
@@ -391,6 +346,76 @@ def fori_loop(lower, upper, body, init, unroll=False):
 
 # ---- batches in lanes ----
 
+class Vmapped(_Replays):
+    """What `vmap` returns."""
+
+    def __init__(self, fn, in_axes, out_axes):
+        self.fn, self.in_axes, self.out_axes = fn, in_axes, out_axes
+        self.layouts = OrderedDict()   # of a compiled function: the Layout by the structure of the arguments
+        if isinstance(fn, Compiled):
+            self.replays_of(fn)
+        self.__name__ = self.__qualname__ = f"vmap({getattr(fn, '__name__', type(fn).__name__)})"
+        self.__doc__ = getattr(fn, "__doc__", None)
+
+    def _call(self, args, kwargs):
+        """A call that is not like one of the last: see `_Replays`, which has seen to those."""
+        fn, in_axes, out_axes = self.fn, self.in_axes, self.out_axes
+        recording = _is_recording()
+        in_lanes = isinstance(fn, Compiled) and not recording and not fn.check
+        if in_lanes:
+            leaves = []
+            key = fn._key(args, kwargs, leaves)
+            layout = self.layouts.get(key)
+            program = fn._find(layout.structure) if layout is not None else None
+            batch = layout.batch_of(program) if program is not None else None
+            if batch is not None:
+                self.layouts.move_to_end(key)
+                return self.computed(key, program, batch, leaves)
+        if isinstance(in_axes, (tuple, list)) and len(in_axes) != len(args):
+            raise ArgumentError(f"vmap: in_axes: expected an entry for each of {len(args)} positional arguments, got "
+                                f"{in_axes!r}")
+        axes = list(in_axes) if isinstance(in_axes, (tuple, list)) else [in_axes] * len(args)
+        batches = []   # (name, leaf, axis), in order
+        for k, (argument, axis) in enumerate(zip(args, axes)):
+            pair_up(f"argument {k}", argument, axis, batches)
+        for name, argument in kwargs.items():
+            pair_up(name, argument, 0, batches)
+        n_samples = length_of(batches)
+        if recording:
+            batch, leaves = recorded_batch(fn, args, kwargs, batches, n_samples)
+            if batch is not None:
+                return batch(leaves, out_axes)
+        elif in_lanes:
+            layout = Layout(fn, args, kwargs, batches, n_samples)
+            program = fn._find(layout.structure) or fn._record(layout.structure, layout.args, layout.kwargs)
+            batch = layout.batch_of(program)
+            if batch is not None:
+                layout.args = layout.kwargs = None
+                self.layouts[key] = layout
+                if len(self.layouts) > MOST_LAYOUTS:
+                    self.layouts.popitem(last=False)
+                return self.computed(key, program, batch, leaves)
+        samples = []
+        for i in range(n_samples):
+            rest = iter(batches)
+            samples.append(fn(*[sample_of(argument, rest, i) for argument in args],
+                              **{name: sample_of(argument, rest, i) for name, argument in kwargs.items()}))
+        return stacked("vmap: the result of fn", samples, out_axes)
+
+    def computed(self, key, program, batch, leaves):
+        """The results of a batch, which is remembered."""
+        plain = batch.is_plain(self.out_axes)
+        self.fn._remember(self, key, program, lambda leaves: batch(leaves, self.out_axes),
+                          batch.core if plain else None, batch.template)
+        return batch(leaves, self.out_axes)
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self):
+        return f"<{self.__name__}>"
+
+
 class Batch:
     """A program of one sample, for a batch of them.
 
@@ -411,6 +436,12 @@ class Batch:
         varies = [axis is not None for axis in axes] + [False] * len(buffers)
         self.core = None if core is None else core.mapped(n_samples, varies)
         self.template, self.n_samples, self.axes, self.arrays = template, n_samples, axes, buffers
+
+    def is_plain(self, out_axes):
+        """Whether there is no more to do than to compute `core` and to fill the template."""
+        return (self.core is not None and not self.arrays and out_axes == 0 and 1 not in self.axes
+                and (type(self.template) is Hole or type(self.template) in (list, tuple)
+                     and all(type(part) is Hole for part in self.template)))
 
     def buffers(self):
         return [getattr(module, name) for module, name in self.arrays]

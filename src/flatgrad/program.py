@@ -13,12 +13,13 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places,
-                            _Recording, derivatives)
+from flatgrad._core import (_LEAVES, _MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _filled, _Hole, _is_captured,
+                            _is_recording, _Keywords, _Places, _Recording, _Replay, _Replays, _Same, _Static,
+                            derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
-from flatgrad.structures import leaves_of, like
+from flatgrad.structures import leaves_of, map_leaves
 
 __all__ = ["CacheInfo", "Compiled", "compile"]
 
@@ -106,7 +107,7 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     return Compiled(fn, **options)
 
 
-class Compiled:
+class Compiled(_Replays):
     """What `compile` returns.
 
     Parameters
@@ -139,11 +140,11 @@ class Compiled:
         self._numbers, self._names = static_parameters(fn, self.static_argnums, self.static_argnames)
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
         self._watched = {}   # by that structure: which attributes decide as well
-        self._hits = self._misses = 0
         self._bound_by = None   # of a method of an instance: that, and what __get__ was called of
         functools.update_wrapper(self, fn, updated=())
 
-    def __call__(self, *args, **kwargs):
+    def _call(self, args, kwargs):
+        """A call that is not like one of the last: see `_Replays`, which has seen to those."""
         if _is_recording():   # of a function around this one
             return self.fn(*args, **kwargs)
         leaves = []
@@ -153,6 +154,9 @@ class Compiled:
             raise ArgumentError(f"compile({name_of(self.fn)}): an argument contains itself, or is nested too "
                                 "deeply") from None
         program = self._find(structure) or self._record(structure, args, kwargs)
+        if not self.check:
+            self._remember(self, structure, program, program, None if program.buffers else program.core,
+                           program.template)
         result = program(leaves)
         if self.check:
             plain = self.fn(*[x if self._is_static(k, len(args)) else mapped(as_node, f"argument {k}", x)
@@ -164,18 +168,31 @@ class Compiled:
 
     def _find(self, structure):
         """The program for arguments of that structure, if there is one, and all is where it was when it was recorded."""
-        key = structure
-        if self._watched and key in self._watched:
-            key = Watched(key, present(self._watched[key]))
+        key = self._key_of(structure)
         program = self._programs.get(key)
         if program is None or program.places and not program.places.hold():
             return None
-        self._hits += 1
-        self._programs.move_to_end(key)
+        self.use(key)
         return program
+
+    def _key_of(self, structure):
+        """The key of the program for arguments of that structure, as attributes are now."""
+        watched = self._watched.get(structure) if self._watched else None
+        return Watched(structure, present(watched)) if watched else structure
+
+    def _remember(self, replays, key, program, compute, core, template):
+        """Calls of `replays` with arguments of that structure are those of the program that was used last: they compute
+        `core`, or call `compute` with the leaves."""
+        found_by = next(reversed(self._programs), None)
+        if found_by is None or self._programs[found_by] is not program:   # another thread was quicker
+            return
+        structure, values = found_by if type(found_by) is Watched else (found_by, ())
+        replays.remember(_Replay(key, self._watched.get(structure, ()) if values else (), values, program.places,
+                                 found_by, compute, core, template))
 
     def _record(self, structure, args, kwargs):
         """A new program, which is kept."""
+        self.forget()
         self._misses += 1
         static = [self._is_static(k, len(args)) for k in range(len(args))]
         program = Program(self.fn, args, kwargs, static, self._names, self.simplify)
@@ -188,6 +205,7 @@ class Compiled:
             self._watched[structure] = watched = [*watched, *more]
         key = Watched(structure, present(watched)) if watched else structure
         self._programs[key] = program
+        self.forget()   # once more: the function may have called this one
         if len(self._programs) > MOST_PROGRAMS:
             gone = structure_of(self._programs.popitem(last=False)[0])
             if gone in self._watched and not any(structure_of(key) == gone for key in self._programs):
@@ -207,10 +225,10 @@ class Compiled:
             else:
                 key = [static_part(f"argument {k}", x) if self._is_static(k, len(args))
                        else structure(f"argument {k}" if named else None, x, leaves) for k, x in enumerate(args)]
-            for name in sorted(kwargs) if kwargs else ():
-                key.append(name)
-                key.append(static_part(name, kwargs[name]) if name in self._names
-                           else structure(name if named else None, kwargs[name], leaves))
+            if kwargs:
+                key.append((_Keywords, *[
+                    (name, static_part(name, kwargs[name]) if name in self._names
+                     else structure(name if named else None, kwargs[name], leaves)) for name in sorted(kwargs)]))
         except (TypeError, ValueError):
             if named:
                 raise
@@ -323,6 +341,7 @@ class Compiled:
 
     def clear(self):
         """Forget all programs; the next call records again."""
+        self.forget()
         self._programs.clear()
         self._watched.clear()
         self._hits = self._misses = 0
@@ -464,10 +483,10 @@ class Program:
 
     def __call__(self, operands):
         if self.core is None:
-            return filled(self.template, [])
+            return _filled(self.template, [])
         if self.buffers:
             operands = operands + [getattr(module, name) for module, name in self.buffers]
-        return filled(self.template, self.core(operands))
+        return _filled(self.template, self.core(operands))
 
     def explain(self):
         if self.core is None:
@@ -481,11 +500,7 @@ class Program:
                 f"{history(stats)}")
 
 
-class Hole:
-    """Where in the structure of a result a Value or Tensor goes, and which."""
-
-    def __init__(self, number):
-        self.number = number
+Hole = _Hole
 
 
 # The key of a program that attributes decide upon as well: the structure of the arguments, and what these are.
@@ -612,17 +627,17 @@ def structure(name, x, leaves):
     The name is that of the whole and the path, for errors; with None there is less to do.
     """
     kind = type(x)
-    if kind is float or kind is int:
+    if kind is float or kind is int and -MOST_WHOLE <= x <= MOST_WHOLE:
         leaves.append(x)
         return NUMBER
     if kind is list or kind is tuple:
-        if NUMBERS.issuperset(map(type, x)):   # most often
+        if are_floats(x):   # most often
             leaves.extend(x)
             return ROWS[kind][len(x)] if len(x) < MOST_KEPT else (kind,) + (NUMBER,) * len(x)
         if name is None:
             key = [kind]
             for part in x:
-                if type(part) is list and len(part) < MOST_KEPT and NUMBERS.issuperset(map(type, part)):
+                if type(part) is list and len(part) < MOST_KEPT and are_floats(part):
                     leaves.extend(part)
                     key.append(LIST_ROWS[len(part)])
                 else:
@@ -634,11 +649,11 @@ def structure(name, x, leaves):
         return VALUE if x.requires_grad else FROZEN
     if kind is Tensor:
         leaves.append(x)
-        return ("Tensor", x.shape, x.requires_grad)
+        return (TENSOR, x.shape, x.requires_grad)
     if kind is dict:
         return (dict, *[(key if type(key) is str else static_part(name and f"{name}: a key", key),
                          structure(name and f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
-    if kind in PLAIN:
+    if kind in PLAIN and kind is not int:
         return (Static, kind, x)
     if isinstance(x, (dict, list, tuple)):
         check_kind(name, x)
@@ -655,11 +670,12 @@ def structure(name, x, leaves):
         if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
             check_whole(name, x)
         leaves.append(x)
-        return ("array", x.shape)
+        return (ARRAY, x.shape)
     if isinstance(x, (Value, Tensor)):
         raise ArgumentTypeError(f"{name}: expected a Value or a Tensor itself, got one of the subclass "
                                 f"{kind.__name__}, whose own operators a program would not have")
     if isinstance(x, numbers.Real) and not is_bool(x) and not isinstance(x, enum.Enum):
+        exact(name, x)
         leaves.append(x)
         return NUMBER
     if hasattr(x, "__array__") and not isinstance(x, np.generic):
@@ -667,18 +683,25 @@ def structure(name, x, leaves):
     return static_part(name, x)
 
 
+def are_floats(x):
+    """Whether a list or tuple has floats alone, and ints that a float holds for certain."""
+    kinds = set(map(type, x))
+    return kinds <= FLOAT or kinds <= NUMBERS and -MOST_WHOLE <= min(x) and max(x) <= MOST_WHOLE
+
+
 def check_whole(name, x):
     """An error for an array of ints that float64 does not hold."""
-    if -(2 ** 53) <= x.min() and x.max() <= 2 ** 53:   # most often
+    if -MOST_WHOLE <= x.min() and x.max() <= MOST_WHOLE:   # most often
         return
     for place in np.ndindex(x.shape):
         exact(name and f"{name}[{', '.join(map(str, place))}]" if place else name, int(x[place]))
 
 
-NUMBER, VALUE, FROZEN = "number", "Value", "frozen Value"
+NUMBER, VALUE, FROZEN, TENSOR, ARRAY = _LEAVES
 PLAIN = frozenset({bool, int, str, bytes, type(None), type(...)})   # equal ones of one of these types are the same
 FLOATS = {float: float.hex, complex: lambda x: (x.real.hex(), x.imag.hex())}   # tells -0.0 from 0.0; nan is nan
-NUMBERS = frozenset({float, int})
+FLOAT, NUMBERS = frozenset({float}), frozenset({float, int})
+MOST_WHOLE = 2 ** 53   # a float holds any int as far from 0
 MOST_KEPT = 33
 LIST_ROWS = [(list,) + (NUMBER,) * n for n in range(MOST_KEPT)]   # the structures of rows of numbers
 ROWS = {list: LIST_ROWS, tuple: [(tuple, *row[1:]) for row in LIST_ROWS]}
@@ -725,51 +748,24 @@ def static_part(name, x):
     return (Static, kind, Same(x))
 
 
-class Static:
-    """Marks static arguments in a key."""
-
-
-class Same:
-    """An object in a key that only itself is equal to; the key keeps it alive."""
-
-    __slots__ = ("x",)
-
-    def __init__(self, x):
-        self.x = x
-
-    def __hash__(self):
-        return id(self.x) >> 4
-
-    def __eq__(self, other):
-        return type(other) is Same and other.x is self.x
-
-    def __repr__(self):
-        return shortened(self.x)
+Static, Same = _Static, _Same
 
 
 def mapped(function, name, x):
     """A structure with ``function(name, leaf)`` in place of each leaf; the name is that of the whole and the path."""
-    if isinstance(x, (dict, list, tuple)):
-        check_kind(name, x)
-    if isinstance(x, dict):
-        for key in x:
-            if type(key) is not str and has_node(key):
-                raise ArgumentTypeError(f"{name}: expected keys that are constants, got {shortened(key)}")
-        return dict_like(x, {key: mapped(function, f"{name}[{key!r}]", part) for key, part in x.items()})
-    if isinstance(x, (list, tuple)):
-        return like(x, [mapped(function, f"{name}[{k}]", part) for k, part in enumerate(x)])
-    return function(name, x)
+    return map_leaves(function, x, name, check_container)
+
+
+def check_container(name, x):
+    """An error for a list, tuple or dict that cannot be an argument or a result."""
+    check_kind(name, x)
+    for key in x if isinstance(x, dict) else ():
+        if type(key) is not str and has_node(key):
+            raise ArgumentTypeError(f"{name}: expected keys that are constants, got {shortened(key)}")
 
 
 def has_node(key):
     return isinstance(key, (Value, Tensor)) or isinstance(key, (tuple, frozenset)) and any(map(has_node, key))
-
-
-def dict_like(x, items):
-    """A dict as a dict, an OrderedDict or a defaultdict, as x is."""
-    if type(x) is defaultdict:
-        return defaultdict(x.default_factory, items)
-    return OrderedDict(items) if type(x) is OrderedDict else items
 
 
 def replaced(inputs, name, x):
@@ -830,20 +826,6 @@ def place_of(places, name, x):
         f"{name}: expected Values, Tensors, numbers, arrays, None, strings, or lists, tuples and dicts of "
         f"them, got {what}, which would be that of the first call at each call"
         + ("; flatgrad.stack makes a Tensor of Values" if isinstance(x, np.ndarray) else ""))
-
-
-def filled(template, results):
-    """The template with the results in its holes, and with copies of its arrays."""
-    kind = type(template)
-    if kind is Hole:   # most often
-        return results[template.number]
-    if kind is list:
-        return [filled(part, results) for part in template]
-    if isinstance(template, dict):
-        return dict_like(template, {key: filled(x, results) for key, x in template.items()})
-    if isinstance(template, tuple):
-        return like(template, [filled(x, results) for x in template])
-    return template.copy() if isinstance(template, np.ndarray) else template
 
 
 # ---- where captured leaves come from ----
@@ -1040,7 +1022,9 @@ def shown(key):
             return repr(key[2])
         parts = [shown(x) if type(x) is tuple and x[0] is Static else str(x) for x in key[2:]]
         return f"{key[1].__name__}({', '.join(parts)})"
-    if key[0] in ("Tensor", "array"):
+    if key[0] is _Keywords:
+        return ", ".join([f"{name}={shown(part)}" for name, part in key[1:]])
+    if key[0] in (TENSOR, ARRAY):
         return f"{key[0]}{key[1]}"
     if issubclass(key[0], dict):
         return "{" + ", ".join(f"{name!r}: {shown(part)}" if isinstance(name, str) else f"{shown(name)}: {shown(part)}"

@@ -1,20 +1,31 @@
 """Structures: lists, tuples and dicts, nested, of numbers, Values, Tensors and arrays.
 
 Users call these arguments and results; JAX calls them pytrees. A leaf is anything else than a list, a tuple or a dict.
-A namedtuple keeps its type; a subclass of dict becomes a dict.
+A namedtuple keeps its type, and so do an OrderedDict and a defaultdict; any other subclass of dict becomes a dict.
 """
+from collections import OrderedDict, defaultdict
 
-__all__ = ["leaves_of", "like", "map_leaves", "same_structure"]
+__all__ = ["dict_like", "leaves_of", "like", "map_leaves", "same_structure"]
 
 
-def map_leaves(function, tree, name=""):
+def map_leaves(function, tree, name="", check=None):
     """The structure with ``function(name, leaf)`` in place of each leaf; the name is that of the whole and the path
-    to the leaf, such as ``x[0]['w']``."""
+    to the leaf, such as ``x[0]['w']``. ``check(name, part)`` is called with each list, tuple and dict."""
+    if not isinstance(tree, (dict, list, tuple)):
+        return function(name, tree)
+    if check is not None:
+        check(name, tree)
     if isinstance(tree, dict):
-        return {key: map_leaves(function, part, f"{name}[{key!r}]") for key, part in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return like(tree, [map_leaves(function, part, f"{name}[{k}]") for k, part in enumerate(tree)])
-    return function(name, tree)
+        return dict_like(tree, {key: map_leaves(function, part, f"{name}[{key!r}]", check)
+                                for key, part in tree.items()})
+    return like(tree, [map_leaves(function, part, f"{name}[{k}]", check) for k, part in enumerate(tree)])
+
+
+def dict_like(tree, items):
+    """A dict as a dict, an OrderedDict or a defaultdict, as `tree` is."""
+    if type(tree) is defaultdict:
+        return defaultdict(tree.default_factory, items)
+    return OrderedDict(items) if type(tree) is OrderedDict else items
 
 
 def like(tree, parts):

@@ -139,13 +139,17 @@ cdef class _Program:
         -------
         list of Value and Tensor
         """
-        cdef list given, keep = []
+        cdef list given = list(operands) if type(operands) is list else to_list(
+            "operands", "Values, Tensors, numbers and arrays", operands)
+        return self.run(given)
+
+    cdef list run(self, list given):
+        """__call__ with a list that nobody else has."""
+        cdef list keep = []
         cdef Operand[FEW] few
         cdef Operand *taken = few
         cdef fg_view *shape
         cdef fg_id k
-        given = list(operands) if type(operands) is list else to_list(
-            "operands", "Values, Tensors, numbers and arrays", operands)
         if self.body is None:
             raise RuntimeError("a program is made by a recording")
         if len(given) != len(self.shapes):

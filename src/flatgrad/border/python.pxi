@@ -29,6 +29,7 @@ cdef extern from "Python.h":
         const char *tp_name
         const char *tp_doc
         void *tp_descr_get
+        void *tp_iter
         void *tp_descr_set
     int PyOS_InterruptOccurred()
     void PyErr_SetInterrupt()
@@ -60,7 +61,7 @@ cdef extern from "Python.h":
     PyObject *PyFunction_GetDefaults(object function)
     PyObject *PyFunction_GetKwDefaults(object function)
     PyObject *PyCell_GET(object cell)
-    PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type
+    PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type, PyLong_Type, PyList_Type
     void *PyMem_Malloc(size_t size)
     void *PyMem_Realloc(void *pointer, size_t size)
     void PyMem_Free(void *pointer)
@@ -89,6 +90,7 @@ cdef extern from "Python.h":
     PyObject *PyObject_GetAttr(PyObject *o, PyObject *name) noexcept
     void PyErr_Clear() noexcept
     PyObject *Py_True
+    PyObject *Py_None
 
 
 cdef dict keywords_of(PyObject **args, Py_ssize_t count, PyObject *names):

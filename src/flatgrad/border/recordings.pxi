@@ -3,8 +3,7 @@
 # A program captures what lies below the recording's floor. What may not be done while a program is recorded is refused
 # in tracing.pxi.
 #
-# Uses attributes, callees, contexts, entries, handles, messages, neurons, numbers, operands, programs, python, tape,
-# tracing, views.
+# Uses callees, contexts, entries, handles, messages, numbers, operands, programs, python, tape, tracing, views.
 
 cdef tuple shape_tuple(object x):
     return x.shape if type(x) is Tensor else ()
@@ -183,103 +182,6 @@ cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
     made.seconds = {"record": recorder.seconds, "cut": cut - began, "simplify": perf_counter() - cut}
     fill_program(made, body, tuple(objects), pieces, counts, shapes, results, tuple(noted))
     return made
-
-
-# ---- whether what was captured is still in its place ----
-
-_MISSING = MISSING   # in place of an object of _Places: there was none
-
-cdef bint is_same(object now, object x) except -1:
-    """Whether they are one object, or equal numbers of one type."""
-    if now is x:
-        return True
-    return type(now) is type(x) and type(x) in (int, float, bool, str) and repr(now) == repr(x)
-
-
-cdef bint is_neuron(Weights neuron, tuple noted) except -1:
-    """Whether a neuron computes with the weights, the bias and the activation that were noted."""
-    cdef tuple kept, snapshot
-    if neuron.bias is not noted[2] or neuron.code != <int>noted[3]:
-        return False
-    if not is_current(neuron):
-        if see(neuron) == 0:
-            return False
-    kept, snapshot = neuron.kept, <tuple>noted[1]
-    return kept is snapshot or (len(kept) == len(snapshot) and memcmp(
-        PySequence_Fast_ITEMS(kept), PySequence_Fast_ITEMS(snapshot), len(kept) * sizeof(PyObject *)) == 0)
-
-
-cdef inline bint is_there(PyObject *now, object x) noexcept:
-    """Whether that is x; NULL stands for None."""
-    return now == <PyObject *>x or now == NULL and x is None
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class _Places:
-    """Where a recorded function found things: asked at each call whether they are there still.
-
-    Attributes
-    ----------
-    dicts : list of (dict, key, object)
-    lists : list of (list or dict, tuple)
-        With all that was in them.
-    cells : list of (cell, object)
-    neurons : list of (Weights, tuple of its weights, its bias, its activation)
-    functions : list of (function, its code, its defaults, those of keywords)
-    """
-    cdef readonly list dicts, lists, cells, neurons, functions
-
-    def __cinit__(self):
-        self.dicts, self.lists, self.cells, self.neurons, self.functions = [], [], [], [], []
-
-    def __bool__(self):
-        return (len(self.dicts) + len(self.lists) + len(self.cells) + len(self.neurons) + len(self.functions)) > 0
-
-    def note_neuron(self, Weights neuron not None, set captured not None):
-        """Note it if it computes with what is among `captured`, ids; whether it does."""
-        if not is_current(neuron):
-            see(neuron)
-        if neuron.kept is None or not any([id(x) in captured for x in (*neuron.kept, neuron.bias)]):
-            return False
-        self.neurons.append((neuron, neuron.kept, neuron.bias, neuron.code))
-        return True
-
-    def hold(self):
-        """Whether all are there."""
-        cdef PyObject *found
-        for place in self.dicts:
-            container, key, x = <tuple>place
-            found = PyDict_GetItemWithError(container, key)
-            now = MISSING if found == NULL else <object>found
-            if now is not x and not is_same(now, x):
-                return False
-        for place in self.lists:
-            container, snapshot = <tuple>place
-            if len(container) != len(<tuple>snapshot):
-                return False
-            present = container if type(container) is list else tuple(container.values())
-            if memcmp(PySequence_Fast_ITEMS(present), PySequence_Fast_ITEMS(snapshot),
-                      len(<tuple>snapshot) * sizeof(PyObject *)) != 0:   # the same objects; there may be very many
-                return False
-        for place in self.neurons:
-            if not is_neuron(<Weights>(<tuple>place)[0], <tuple>place):
-                return False
-        for place in self.functions:
-            function, code, defaults, others = <tuple>place
-            if (PyFunction_GetCode(function) != <PyObject *>code
-                    or not is_there(PyFunction_GetDefaults(function), defaults)
-                    or not is_there(PyFunction_GetKwDefaults(function), others)):
-                return False
-        for place in self.cells:
-            cell, x = <tuple>place
-            found = PyCell_GET(cell)
-            if found == NULL:
-                return False
-            now = <object>found
-            if now is not x and not is_same(now, x):
-                return False
-        return True
 
 
 def _is_captured(captured, x):

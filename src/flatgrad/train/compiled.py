@@ -116,6 +116,8 @@ class Code:
             self.arrays.append((x, x.copy()))
         elif isinstance(x, type):
             self.enter_class(x, what)
+        elif kind.__module__ == "flatgrad.loops":   # what vmap has made
+            self.enter_all([x.fn, x.in_axes, x.out_axes], what)
         elif is_compiled(x):
             raise NotCompiled(f"{what} is or calls a function of flatgrad.compile, which looks at each call whether to "
                               "record again; pass the function itself")
