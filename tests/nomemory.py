@@ -280,7 +280,7 @@ CASES = {
     "_Store": "_core._Store()", "_Loop": "_core._Loop(*loop_of)",
     "_Loop of nonsense": "raises(_core._Loop, *wrong_loop_of)", "_Loop.__init__": "raises(loop.__init__, *no_loop_of)",
     "_Loop.run": "loop.run(4, rates, None, loop_losses)", "_Loop.done": "loop.done",
-    "_Loop.look": "_core._Loop(*loop_of).look()",
+    "_Loop.look": "_core._Loop(*loop_of).look()", "_Store.flows": "loop.flows(0, [a, c], [])",
     "_Loop.run at first": "_core._Loop(*loop_of).run(2, rates, None, loop_losses)",
     "_Loop.run order": "loop.run(2, rates, backwards, loop_losses)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
