@@ -39,7 +39,9 @@ def compiled_state(problem):
             total = data_loss(model(X), y)
             return total + decay * flatgrad.dot(parameters, parameters) if decay else total
         loss()   # recorded
-        return loss, parameters, optim.SGD(parameters, lr=problem.rates[0])
+        optimizer = optim.SGD(parameters, lr=problem.rates[0])
+        loss.minimize(optimizer, steps=0)   # likewise
+        return loss, parameters, optimizer
     return new
 
 
@@ -151,7 +153,10 @@ def names_trainer(problem, name="flatgrad", compiled=False, lanes=False, loop=Fa
         elif compiled:
             loss = flatgrad.compile(loss)
             loss(batches[0])
-        return loss, model, engine.Adam(model.parameters(), rates[0], scalar_gpt.BETAS, scalar_gpt.EPS)
+        optimizer = engine.Adam(model.parameters(), rates[0], scalar_gpt.BETAS, scalar_gpt.EPS)
+        if loop:
+            loss.minimize(optimizer, documents[:problem.batch], steps=0, batch_size=problem.batch)   # recorded
+        return loss, model, optimizer
 
     def run(state, steps):
         loss, _, optimizer = state

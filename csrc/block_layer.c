@@ -43,7 +43,7 @@ size_t fg_layer_scratch(const fg_kernels *kernels, fg_record *r)
     const size_t m = r->rows, n = r->cols, k = fg_record_view(r, 0)->cols;
     size_t need = views_scratch(FG_LAYER, r) + m * n + 2 * n + 2 * k + reached_need(r);
     if (shape_of(r, r->rows, r->cols) == BLOCKED)
-        need += gemm_work(kernels, m, n, k);
+        need += larger(gemm_work(kernels, m, n, k), kernels->layer_work(m, n, k));
     return need;
 }
 
@@ -153,6 +153,12 @@ int fg_layer_forward(step *s, double *z)
         kernels->gemv(n, k, w.p, w.row, x.p, b.p, b.col, sums);
     } else if (shape == ONE_COLUMN) {
         kernels->gemv(m, k, x.p, x.row, w.p, b.p, 0, sums);
+    } else if (kernels->layer_work(m, n, k)) {
+        const int relu = r->param == FG_RELU;
+        kernels->layer(relu ? FG_RELU : FG_LEAF, m, n, k, x.p, x.row, x.col, w.p, w.row, w.col, b.p, b.col,
+                       relu ? z : sums, s->scratch);
+        if (relu)
+            return FG_OK;
     } else {
         for (size_t j = 0; j < n; j++)
             sums[j] = b.p ? b.p[(ptrdiff_t)j * b.col] : 0.0;
@@ -212,22 +218,18 @@ static int all_finite(matrix x, fg_id m, fg_id n)
     return !infinite;
 }
 
-/* db (1, n) += the sum of dsums (m, n) over rows. */
-static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
+/* Whether anybody wants the gradient of a bias. */
+static int wants_bias(const step *s)
+{
+    return s->r->views > 2 && (s->aside || !is_constant(s->slots, fg_record_view(s->r, 2)));
+}
+
+/* db (1, n) += these sums of dsums over rows. */
+static void add_bias(const step *s, const fg_id *cols, const double *sums)
 {
     fg_record *const r = s->r;
     const fg_view *const vb = fg_record_view(r, 2);
-    const fg_id m = s->at.rows, n = s->at.cols, col = s->at.col;
-    const double *sums = dsums;
-    if (is_constant(s->slots, vb) && !s->aside)
-        return;
-    if (m > 1) {
-        double *const added = take(&s->scratch, n);
-        memset(added, 0, n * sizeof *added);
-        for (fg_id i = 0; i < m; i++)
-            s->slots->kernels->axpy(n, 1.0, dsums + (size_t)i * n, added);
-        sums = added;
-    }
+    const fg_id n = s->at.cols, col = s->at.col;
     if (s->aside)
         memcpy(s->aside[2], sums, n * sizeof *sums);
     else if (!cols && !is_listed(vb) && vb->col_step == 1)
@@ -237,11 +239,21 @@ static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
             *number_of(s->slots, vb, fg_record_slot(r, vb, 0, cols ? cols[j] : col + j), GRADIENTS) += sums[j];
 }
 
-/* dx (m, k) += dsums (m, n) w (n, k), dw (n, k) += dsums^T x (m, k), and db, for
+/* db (1, n) += the sum of dsums (m, n) over rows. */
+static void bias_reverse(step *s, const fg_id *cols, const double *dsums)
+{
+    const fg_id m = s->at.rows, n = s->at.cols;
+    double *const added = take(&s->scratch, n);
+    if (m > 1)
+        s->slots->kernels->layer_sums(FG_LEAF, m, n, dsums, dsums, NULL, added);
+    add_bias(s, cols, m > 1 ? added : dsums);
+}
+
+/* dx (m, k) += dsums (m, n) w (n, k), dw (n, k) += dsums^T x (m, k), and with `bias` db, for
  * the rows and columns of the results at s->at, or in these lists.
  * FG_OK; FG_E_INTERRUPTED with s->done blocks done, and the next call goes on from there; with `masked`, FG_E_DOMAIN
  * and nothing done unless x and w are finite: 0 times what is not would come where nothing was reached. */
-static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const double *dsums, int masked)
+static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const double *dsums, int masked, int bias)
 {
     const fg_slots *const slots = s->slots;
     fg_record *const r = s->r;
@@ -256,7 +268,7 @@ static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const do
     const matrix w = lay_out(s, 1, DATA, aw, cols, must_copy(vw, side));
     if (masked && s->done == 0 && !(all_finite(x, m, k) && all_finite(w, n, k)))
         return FG_E_DOMAIN;
-    if (r->views > 2 && s->done == 0)
+    if (bias && s->done == 0)
         bias_reverse(s, cols, dsums);
     /* Blocked: a copy unless rows or columns are side by side. */
     const matrix dx = lay_out(s, 0, GRADIENTS, ax, rows, must_copy(vx, side || (vx->row_step != 1 && m > 1)));
@@ -284,8 +296,18 @@ static int layer_reverse(step *s, const fg_id *rows, const fg_id *cols, const do
 /* All results, or, with s->aside, the one at s->at. */
 int fg_layer_reverse(step *s, const double *z, const double *dz)
 {
-    const double *const dsums = s->r->param == FG_LEAF && !s->aside ? dz : layer_dsums(s, NULL, NULL, z, dz, 0);
-    return layer_reverse(s, NULL, NULL, dsums, 0);
+    const fg_record *const r = s->r;
+    const size_t m = r->rows, n = r->cols;
+    if (s->aside)
+        return layer_reverse(s, NULL, NULL, layer_dsums(s, NULL, NULL, z, dz, 0), 0, wants_bias(s));
+    double *const dsums = r->param == FG_LEAF ? NULL : take(&s->scratch, m * n);
+    const int bias = wants_bias(s) && s->done == 0;
+    double *const db = bias && m > 1 ? take(&s->scratch, n) : NULL;
+    if (dsums || db)
+        s->slots->kernels->layer_sums((int)r->param, m, n, z, dz, dsums, db);
+    if (bias)
+        add_bias(s, NULL, db ? db : dsums ? dsums : dz);
+    return layer_reverse(s, NULL, NULL, dsums ? dsums : dz, 0, 0);
 }
 
 /* The reached results alone. Rows and columns that have none are left out of the products; what others have that
@@ -313,7 +335,7 @@ int fg_layer_reverse_reached(step *s, const double *z, const double *dz)
         } else {
             s->at = (area){found.rows[0], found.cols[0], found.n_rows, found.n_cols};
             const double *const dsums = layer_dsums(s, rows, cols, z, dz, masked);
-            const int status = layer_reverse(s, rows, cols, dsums, masked);
+            const int status = layer_reverse(s, rows, cols, dsums, masked, wants_bias(s));
             if (status != FG_E_DOMAIN)
                 return status;
         }
@@ -324,7 +346,7 @@ int fg_layer_reverse_reached(step *s, const double *z, const double *dz)
         const fg_id end = next_result(&s->of, k, row_end, 0);
         s->scratch = slots->scratch;
         s->at = (area){k / r->cols, k % r->cols, 1, end - k};
-        (void)layer_reverse(s, NULL, NULL, layer_dsums(s, NULL, NULL, z, dz, 0), 0);
+        (void)layer_reverse(s, NULL, NULL, layer_dsums(s, NULL, NULL, z, dz, 0), 0, wants_bias(s));
         k = next_result(&s->of, end, count, 1);
     }
     return FG_OK;

@@ -18,6 +18,7 @@
 #include "kernels_elementwise.h"
 #include "kernels_matvec.h"
 #include "kernels_gemm.h"
+#include "kernels_layer.h"
 #include "kernels_softmax.h"
 #include "kernels_optimizers.h"
 #include "kernels_norms.h"
@@ -36,6 +37,9 @@ const fg_kernels FG_KERNELS = {
     .gemv_grad = gemv_grad,
     .gemm = gemm,
     .gemm_work = gemm_work,
+    .layer = layer,
+    .layer_work = layer_work,
+    .layer_sums = layer_sums,
     .logsumexp = logsumexp,
     .softmax = softmax,
     .log_softmax = log_softmax,

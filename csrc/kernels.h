@@ -91,6 +91,17 @@ typedef struct fg_kernels {
                  double *work);
     size_t (*gemm_work)(size_t m, size_t n, size_t k);
 
+    /* A layer: z (m, n), dense, = row(x w^T + b) with x of (m, k), w of (n, k), and b, n numbers b_step apart, or NULL;
+     * row: FG_LEAF for none, or FG_RELU. work: layer_work(m, n, k) doubles, of which 0 says that gemm is better. */
+    void (*layer)(int row, size_t m, size_t n, size_t k, const double *x, ptrdiff_t x_row, ptrdiff_t x_col,
+                  const double *w, ptrdiff_t w_row, ptrdiff_t w_col, const double *b, ptrdiff_t b_step, double *z,
+                  double *work);
+    size_t (*layer_work)(size_t m, size_t n, size_t k);
+
+    /* dsums (m, n): the gradient before a layer's activation, from its results z and their gradients dz, all dense; of
+     * FG_LEAF it is not written, as it is dz. db: their sums over the rows, or NULL. */
+    void (*layer_sums)(int row, size_t m, size_t n, const double *z, const double *dz, double *dsums, double *db);
+
     /* For one row of n >= 1 numbers. The largest number is subtracted first, so nothing overflows. A row with
      * nan gives nan. logsumexp of a row of only -inf is -inf, and of a row with inf is inf. */
     double (*logsumexp)(size_t n, const double *x);

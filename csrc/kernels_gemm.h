@@ -83,6 +83,8 @@ typedef struct common {
     size_t k;
     ptrdiff_t a_row, a_col, c_row;
     int turned; /* the transposed of C is meant, though c_row is that of C */
+    const double *start; /* kernels_layer.h: C is not added to, but becomes the sums plus these, one for each column, */
+    int relu;            /* and 0 where they are below */
 } common;
 
 /* C += the transposed of these sums of a tile. */
@@ -119,7 +121,7 @@ FG_INLINE void tile(int rows, int vecs, const common *of, const double *a, const
 {
     vd acc[TILE_ROWS][TILE_VECS];
     const ptrdiff_t c_row = of->c_row;
-    if (of->k >= FAR && !of->turned) {
+    if (of->k >= FAR && !of->turned && !of->start) {
         FG_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             FG_UNROLL(4)
@@ -137,6 +139,22 @@ FG_INLINE void tile(int rows, int vecs, const common *of, const double *a, const
         tile_sums(rows, vecs, of->k, a, of->a_row, of->a_col, b, b_row, part, acc);
     else
         tile_sums(rows, vecs, of->k, a, of->a_row, of->a_col, b, b_row, 0, acc);
+    if (of->start) {
+        FG_UNROLL(4)
+        for (int v = 0; v < vecs; v++) {
+            const vd start = v_load(of->start + v * FG_W), zero = v_set1(0.0);
+            FG_UNROLL(8)
+            for (int r = 0; r < rows; r++) {
+                const vd total = v_add(start, acc[r][v]);
+                const vd z = of->relu ? v_select(v_lt(total, zero), zero, total) : total;
+                if (part && v == vecs - 1)
+                    v_store_part(c + r * c_row + v * FG_W, part, z);
+                else
+                    v_store(c + r * c_row + v * FG_W, z);
+            }
+        }
+        return;
+    }
     if (!of->turned) {
         FG_UNROLL(8)
         for (int r = 0; r < rows; r++) {
@@ -408,7 +426,7 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
         width = smaller(share(vectors(n - j), (pack_a ? N_PACKED : N_BLOCK) / FG_W) * FG_W, n - j);
         for (size_t p = 0, depth; p < k; p += depth) {
             depth = share(k - p, K_BLOCK);
-            common of = {depth, a_row, a_col, c_row, turned};
+            common of = {depth, a_row, a_col, c_row, turned, NULL, 0};
             gemm_block(&of, m, width, a + (ptrdiff_t)p * a_col, b + (ptrdiff_t)p * b_row + (ptrdiff_t)j * b_col, b_row,
                        b_col, c + (ptrdiff_t)j * c_col, pack_a, packed_b);
         }

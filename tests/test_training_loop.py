@@ -443,6 +443,43 @@ def test_minimize_a_batch_in_lanes():
     same(found)
 
 
+def test_minimize_records_once():
+    recorded, table = [], Tensor([1.0, 2.0])
+
+    def squares(x, table):
+        recorded.append(x)
+        return (table * table * x).sum()
+
+    squares = flatgrad.compile(squares)
+    own = SGD([table], lr=0.01)
+
+    def again(step, number):   # the program of the loop around is not to be had
+        squares.minimize(SGD([w], lr=0.1), 2.0, w, steps=2)
+
+    w = Tensor([3.0, 4.0])
+    for _ in range(2):
+        squares.minimize(own, 2.0, table, steps=3)
+    assert len(recorded) == 1
+    squares.minimize(own, 2.0, table, steps=3, every=3, callback=again)
+    assert len(recorded) == 2
+    with pytest.raises(RuntimeError, match="no gradient flows"):
+        squares.minimize(SGD([Value(1.0)], lr=0.1), 2.0, Tensor([1.0, 2.0], requires_grad=False))
+    squares.clear()
+    squares.minimize(own, 2.0, table, steps=3)
+    assert len(recorded) == 4
+    expected = 1.0
+    for _ in range(12):
+        expected -= 0.01 * 4.0 * expected
+    assert abs(table.data[0] - expected) < 1e-12
+
+
+def test_minimize_updates_a_tensor_whose_elements_are_captured():
+    table = Tensor([1.0, 2.0])
+    first = table[0]
+    flatgrad.compile(lambda x: first * first * x).minimize(SGD([table], lr=0.25), 1.0, steps=1)
+    assert table.data.tolist() == [0.5, 2.0]
+
+
 def test_minimize_arguments_and_callbacks():
     w, x, seen = Value(3.0), Tensor([1.0, 2.0]), []
     loss = flatgrad.compile(lambda w, x: (w * x * x).sum() ** 2)

@@ -294,6 +294,7 @@ cdef extern from "program.h" nogil:
         fg_tape body
         fg_id area
         fg_id *results
+        uint64_t *used
 
     enum:
         FG_PROGRAM_RULE

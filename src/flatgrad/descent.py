@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 
-from flatgrad._core import Parameters, Tensor, Value, _Loop, depends
+from flatgrad._core import Parameters, Tensor, Value, _Loop
 from flatgrad.arguments import non_negative, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
@@ -22,7 +22,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
     Parameters
     ----------
     record : callable
-        Of a list of arguments, and a function that looks at the loss, it returns their program.
+        Of a list of arguments it returns their program.
     leaves_of : callable
         Of an argument's name and the argument it returns the list of its numbers, arrays, Values and Tensors.
     optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule
@@ -51,29 +51,29 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
     in_batches = [batch_size is not None and length(x) == n_samples for x in args]
     columns = [column_of(f"minimize: argument {k}", x, leaves_of, n_samples)
                for k, x in enumerate(args) if in_batches[k]]
-    programs, starts, fixed = [], [], []
-
-    def look(loss, stand_ins):
-        leaves = [leaf for k, x in enumerate(given) for leaf in leaves_of(f"argument {k}", x)]
-        trained = trained_of(optimizer) + [stand_in for stand_in, leaf in zip(stand_ins, leaves)
-                                           if isinstance(leaf, (Value, Tensor)) and leaf.requires_grad]
-        if not depends([loss], trained):
-            raise no_gradient()
+    programs, starts, fixed, trained_inputs = [], [], [], []
 
     for size in sizes:
         given = [x[:size] if cut else x for x, cut in zip(args, in_batches)]
-        programs.append(record(given, look))
-        begins, same, place = [], [], 0
+        programs.append(record(given))
+        begins, same, trained, place, count = [], [], [], 0, 0
         for k, x in enumerate(given):
             if in_batches[k]:
                 begins.append(place)
             for leaf in leaves_of(f"argument {k}", x):
                 if not in_batches[k]:
                     same.append((place, as_fixed(leaf)))
+                if isinstance(leaf, (Value, Tensor)) and leaf.requires_grad:
+                    trained.append(count)
                 place += getattr(leaf, "size", 1)
+                count += 1
         starts.append(begins)
         fixed.append(same)
+        trained_inputs.append(trained)
     loop = _Loop(programs, sizes, n_samples, optimizer._parameters, columns, starts, fixed)
+    for k, inputs in enumerate(trained_inputs):
+        if not loop.flows(k, trained_of(optimizer), inputs):
+            raise no_gradient()
     look_for_leaves(loop)
     losses = np.empty(steps)
     n_batches = -(-n_samples // rows)
@@ -139,9 +139,7 @@ def schedule_of(schedule, optimizer, steps):
     if schedule is None:
         return Unchanged(optimizer)
     if hasattr(schedule, "get_last_lr"):
-        from flatgrad.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau   # which few programs need
-
-        if isinstance(schedule, ReduceLROnPlateau) or not isinstance(schedule, LRScheduler):
+        if getattr(schedule, "_by_metric", True):
             raise ArgumentTypeError("minimize: schedule: expected an LRScheduler that goes by steps alone, got "
                                     f"{shortened(schedule)}; call its step() in `callback`")
         if schedule.optimizer is not optimizer:

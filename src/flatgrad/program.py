@@ -141,6 +141,7 @@ class Compiled(_Replays):
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
         self._watched = {}   # by that structure: which attributes decide as well
         self._bound_by = None   # of a method of an instance: that, and what __get__ was called of
+        self._own = None   # the same function, with programs for `minimize`
         functools.update_wrapper(self, fn, updated=())
 
     def _call(self, args, kwargs):
@@ -310,9 +311,18 @@ class Compiled(_Replays):
             raise ArgumentError(f"minimize: expected a function of compile(check=False), as no step is checked, got "
                                 f"{name_of(self.fn)} with check=True")
 
-        def record(given, look):
-            static = [self._is_static(k, len(args)) for k in range(len(args))]
-            program = Program(self.fn, given, {}, static, self._names, self.simplify, look)
+        if self._own is None:   # programs that nobody calls while a loop has them
+            self._own = Compiled(self.fn, self.static_argnums, self.static_argnames, False, self.simplify)
+        own, taken = self._own, []
+
+        def record(given):
+            found = []
+            key = own._key(given, {}, found)
+            program = own._find(key)
+            if program is None or program.busy:   # by another thread, or a callback
+                program = own._record(key, given, {})
+            program.busy = True
+            taken.append(program)
             if program.core is None or type(program.template) is not Hole:
                 raise ArgumentError(f"minimize: expected a function that returns a Value, the loss; "
                                     f"{name_of(self.fn)} does not")
@@ -327,7 +337,11 @@ class Compiled(_Replays):
                 structure(name, x, found)
             return found
 
-        return minimize(record, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule)
+        try:
+            return minimize(record, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule)
+        finally:
+            for program in taken:
+                program.busy = False
 
     def cache_info(self):
         """How often it was replayed (hits) and recorded (misses), and how many programs it keeps.
@@ -344,7 +358,7 @@ class Compiled(_Replays):
         self.forget()
         self._programs.clear()
         self._watched.clear()
-        self._hits = self._misses = 0
+        self._hits, self._misses, self._own = 0, 0, None
 
     def explain(self):
         """What the programs consist of, as text.
@@ -442,18 +456,20 @@ class Program:
     names : set of str
         Which of `kwargs` are.
     simplify : tuple of str
-    look : callable, optional
-        Called with the result, if it is a Value, and the stand-ins of the arguments' leaves.
 
     Attributes
     ----------
+    busy : bool
+        Whether a loop has it, and nobody else may call it.
     watched : list of (object, str)
         Attributes that were read, and decide which program it is.
     places : _Places or None
         Where the function finds what it has captured.
     """
 
-    def __init__(self, fn, args, kwargs, static, names, simplify, look=None):
+    busy = False
+
+    def __init__(self, fn, args, kwargs, static, names, simplify):
         inputs = []
         leaf = functools.partial(replaced, inputs)
         new_args = [x if static[k] else mapped(leaf, f"argument {k}", x) for k, x in enumerate(args)]
@@ -471,8 +487,6 @@ class Program:
         except RecursionError:
             raise ArgumentError(f"compile({name_of(fn)}): the result contains itself, or is nested too "
                                 "deeply") from None
-        if look is not None and isinstance(result, Value):
-            look(result, inputs)
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
         self.batches = OrderedDict()   # what loops.py has made of it for batches
         self.evaluators = OrderedDict()   # and gradients.py for values and gradients off the tape

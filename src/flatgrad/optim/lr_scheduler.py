@@ -76,6 +76,7 @@ class LRScheduler:
 
     _checks = {}       # name of a setting -> its check, which is also applied to state dicts
     _beginning = False   # whether the constructor is setting the first learning rate
+    _by_metric = False   # whether step() takes a metric
 
     def __init__(self, optimizer, last_epoch=-1, **settings):
         self.optimizer = checked_optimizer(optimizer)
@@ -902,6 +903,7 @@ class ReduceLROnPlateau(LRScheduler):
         "eps": non_negative, "cooldown_counter": count, "num_bad_epochs": count,
         "best": lambda name, value: metric(name, value),
     }
+    _by_metric = True
 
     def __init__(self, optimizer, mode="min", factor=0.1, patience=10, threshold=1e-4, threshold_mode="rel",
                  cooldown=0, min_lr=0.0, eps=1e-8):
