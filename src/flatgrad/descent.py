@@ -20,7 +20,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
     Parameters
     ----------
     record : callable
-        Of a list of arguments, and a function that looks at the loss, it returns their program.
+        Of a list of arguments, and a function that looks at the loss, it returns their `Program`.
     leaves_of : callable
         Of an argument's name and the argument it returns the list of its numbers, arrays, Values and Tensors.
     optimizer, args, steps, batch_size, shuffle, seed, every, callback
@@ -70,7 +70,8 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
                 place += getattr(leaf, "size", 1)
         starts.append(begins)
         fixed.append(same)
-    loop = _Loop(programs, sizes, n_samples, optimizer._parameters, columns, starts, fixed)
+    loop = _Loop([program.core for program in programs], sizes, n_samples, optimizer._parameters, columns, starts,
+                 fixed, draws=[program.draws for program in programs])
     look_for_leaves(loop)
     losses = np.empty(steps)
     n_batches = -(-n_samples // rows)
