@@ -126,6 +126,9 @@ static int step(fg_loop *l, int which)
     if (!l->filled)
         fill(l, s);
     l->filled = l->n_samples == s->rows && !l->order;
+    if (!l->ready)
+        fg_draws_take(s->draws, s->n_draws, p->body.data + s->drawn);
+    l->ready = 1;
     int status = fg_program_run(p, 0);
     if (status != FG_OK)
         return status;
@@ -139,7 +142,7 @@ static int step(fg_loop *l, int which)
         return status;
     }
     update(l, s);
-    p->ready = 0;
+    p->ready = l->ready = 0;
     l->losses[l->done++] = loss;
     if (l->kept) {
         double *const to = l->kept + l->begin * l->kept_width;

@@ -13,6 +13,7 @@
 #ifndef FG_TRAINING_H
 #define FG_TRAINING_H
 
+#include "draws.h"
 #include "program.h"
 
 /* Parameters that are updated by one rule. */
@@ -42,6 +43,9 @@ typedef struct fg_lesson {
     size_t n_kept;
     fg_id *slots;         /* [n_columns] where in the area each column's rows are */
     fg_id *labels;        /* [rows] in the body's pool; or NULL */
+    const fg_draw *draws; /* [n_draws] what each step draws at random; the caller's */
+    size_t n_draws;
+    fg_id drawn;          /* where in the area these numbers go */
     fg_id *order;         /* of a sweep from the loss, or NULL; fg_loop_free() releases it */
     fg_id n_order;
 } fg_lesson;
@@ -68,6 +72,7 @@ typedef struct fg_loop {
 
     int at;               /* the lesson whose program has the numbers; -1: the store has them */
     int filled;           /* that program has the batch, which is always the same */
+    int ready;            /* that program has the random numbers of the next step, which has been interrupted */
     size_t begin;         /* in the epoch: samples before the next batch */
     size_t epoch;         /* of this run */
     size_t done;          /* steps of this run */

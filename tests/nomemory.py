@@ -104,6 +104,15 @@ loop_losses = np.zeros(4)
 evaluated, by_captured = _core._Evaluator(loss_program, [0]), _core._Evaluator(loss_program, [], [a, c])
 of_batch = _core._Evaluator(loss_program, [0], None, [True], 3)
 two_given, pairs_given, shared_numbers = np.ones(2), np.ones((3, 2)), of_batch.shared([None])
+rng = np.random.default_rng(0)
+draws = _core._Draws(rng, "normal", (2,))
+draws.extend(_core._Draws(rng, "threshold", (), 0.5))
+aside = {id(rng.bit_generator): (rng.bit_generator, copy.deepcopy(rng.bit_generator))}   # NumPy's copy crashes
+drawing = _core._Recording([pair_of])
+with drawing:
+    drawing_results = [((pair_of - a) ** 2).mean() * fg.Random(rng).uniform(2).sum()]
+drawing_program = drawing.program(drawing_results)
+drawing_loop_of = [drawing_program], *loop_of[1:], None, False, [drawing.draws]
 saved_program = program.__reduce__()
 body = saved_program[1][0]
 saved_body = body.__reduce__()
@@ -328,6 +337,11 @@ CASES = {
     "_Static": "_core._Static()", "_Keywords": "_core._Keywords()",
  "_is_captured": "_core._is_captured(set(), a)",
     "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",
+    "_Draws": "_core._Draws(rng, 'uniform', (3,))", "_Draws.__init__": "raises(draws.__init__, rng)",
+    "_Draws.extend": "_core._Draws(rng, 'uniform', (3,)).extend(draws)", "_Draws.repeated": "draws.repeated(2)",
+    "_Draws.shapes": "draws.shapes", "_Draws.size": "draws.size", "_Draws.draw": "draws.draw()",
+    "_Draws.draw aside": "draws.draw(aside)", "_Draws.states": "draws.states()", "_draw": "_core._draw(draws, None)",
+    "_Loop.run draws": "_core._Loop(*drawing_loop_of).run(2, rates, None, loop_losses)",
     "pickle of a call": "pickled([called, program])", "deepcopy of a call": "copy.deepcopy([called, program])",
     "Parameters": "_core.Parameters(iter([*values, u, a, a]))",
     "Parameters of nonsense": "raises(_core.Parameters, iter([t.T]))",
@@ -395,7 +409,7 @@ def missing():
     wanted = {name for name, x in vars(_core).items()
               if callable(x) and getattr(x, "__module__", None) in (_core.__name__, "flatgrad")} - LEFT_OUT
     for cls in (_core.Value, _core.Tensor, _core.Weights, _core.Parameters, _core._Rule, _core._Run, _core._Attribute,
-                _core._Program, _core._Body, _core._Scan, _core._Lanes, _core._Replays):
+                _core._Program, _core._Body, _core._Scan, _core._Lanes, _core._Replays, _core._Draws):
         wanted |= {f"{cls.__name__}.{name}" for name, x in vars(cls).items()
                    if name not in LEFT_OUT and not isinstance(x, _core._Attribute)}
     return sorted(wanted - LEFT_OUT - have)

@@ -156,7 +156,7 @@ C_FILES = sorted([*CSRC.glob("*.[ch]"), *CSRC.glob("*.def")])
 # Files of a layer include headers of their own and earlier layers only, and from outside the project
 # the headers of the C standard library that have no business with files, processes or signals. A name with ".c" is
 # where that file stands if its header stands earlier, for its parts to know it.
-C_LAYERS = ["base simd", "ops mem marks kernels_lanes", "record kernels rows kernels_elementary", "kernels_powers",
+C_LAYERS = ["base simd", "ops mem marks kernels_lanes", "record draws kernels rows kernels_elementary", "kernels_powers",
             "kernels_rows",
             "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms kernels_batch",
             "kernels_gemm kernels_code", "kernels_layer", "kernels.c", "cpu tape", "block block_leaves",
@@ -250,8 +250,9 @@ def test_every_place_in_c_is_taken():
 
 # A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches, and the
 # modules of a package stand where it does, in an order of their own.
-PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core", "array_functions descent scalar",
-                 "flatgrad engine", "datasets losses nn optim program selection", "loops", "gradients", "functional viz",
+PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core",
+                 "array_functions descent randomness scalar", "flatgrad engine",
+                 "datasets losses nn optim program selection", "loops", "gradients", "functional viz",
                  "train", "estimators", "compat", "cli", "__main__"]
 
 

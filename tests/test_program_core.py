@@ -721,15 +721,17 @@ def test_what_stays_allowed():
 def test_what_would_be_done_once_is_refused():
     x, w = Value(0.5), Value(2.0)
     optimizer = flatgrad.optim.SGD([w], lr=0.1)
-    drop = nn.Dropout(0.5)
+    drop = nn.Dropout(0.0)
     norm = nn.BatchNorm(2)
     made = (x * w)
     for act in (lambda: flatgrad.no_grad().__enter__(), optimizer.step, optimizer.zero_grad, lambda: nn.Layer(2, 1),
-                lambda: nn.MLP(2, [1]), lambda: drop(x), lambda: drop([x, x]), made._backward,
+                lambda: nn.MLP(2, [1]), nn.Dropout, flatgrad.Random, made._backward,
                 lambda: norm([[x, x], [x, 1.0]]), lambda: flatgrad.grad(lambda z: z * x)(1.0)):
         with _Recording([x]):
             with pytest.raises(TypeError, match="recorded|First|first|no_grad"):
                 act()
+    with _Recording([x]):
+        assert drop(x) is x
     drop.eval()
     with _Recording([x]):
         assert drop(x) is x

@@ -553,6 +553,25 @@ class Drawing(nn.Module):
         return self.inner(x) * random.random()
 
 
+class GivenGenerator(nn.Module):
+    def __init__(self):
+        self.inner = mlp()
+        self.generator = np.random.default_rng(1)
+        self.drop = nn.Dropout(0.5, rng=self.generator)
+
+    def __call__(self, x):
+        return self.drop(self.inner(x)) * self.generator.normal()
+
+
+class DrawingFromDropout(GivenGenerator):
+    def __init__(self):
+        super().__init__()
+        del self.generator
+
+    def __call__(self, x):
+        return self.drop(self.inner(x)) * self.drop.rng.normal()
+
+
 class OwnSGD(SGD):
     pass
 
@@ -563,7 +582,8 @@ SCALE = 2.0
 @pytest.mark.parametrize("model, optimizer, loss, options, reason", [
     (Counting, SGD, "mse", {}, "writes 'calls'"),
     (Drawing, SGD, "mse", {}, "uses the module 'random'"),
-    (lambda: nn.Sequential(nn.Layer(2, 2), nn.Dropout(0.5)), SGD, "mse", {}, "Dropout"),
+    (lambda: GivenGenerator(), SGD, "mse", {}, "has a Generator, which may be another at each step"),
+    (lambda: DrawingFromDropout(), SGD, "mse", {}, "uses 'rng'"),
     (lambda: nn.Sequential(nn.Layer(2, 2), nn.BatchNorm(2)), SGD, "mse", {}, "BatchNorm"),
     (mlp, OwnSGD, "mse", {}, "the optimizer OwnSGD"),
     (mlp, SGD, "mse", {"callbacks": type("C", (Callback,), {"on_batch_end": lambda *_: None})()}, "on_batch_end"),
@@ -579,7 +599,7 @@ def test_the_loop_in_python_says_why(model, optimizer, loss, options, reason):
 
 
 def test_a_way_that_is_impossible_is_an_error():
-    model = nn.Sequential(nn.Layer(2, 2), nn.Dropout(0.5))
+    model = nn.Sequential(nn.Layer(2, 2), nn.BatchNorm(2))
     trainer = Trainer(model, SGD(model.parameters(), lr=0.01), "mse")
     before = left_by(trainer)
     with pytest.raises(ArgumentError, match="engine: expected 'auto' or 'python', because .*, got 'compiled'"):

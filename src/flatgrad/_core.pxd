@@ -364,6 +364,24 @@ cdef extern from "evaluate.h" nogil:
     int fg_evaluate_all(fg_program *p, const uint8_t *wanted, double *values, double *table, fg_id *rows)
 
 
+cdef extern from "draws.h" nogil:
+    ctypedef struct fg_draw:
+        int kind, backwards
+        size_t at, count, times, members
+        double a, b, c
+        void *state
+        double (*uniform)(void *state) noexcept nogil
+        uint64_t (*bits)(void *state) noexcept nogil
+
+    enum:
+        FG_DRAW_UNIFORM
+        FG_DRAW_NORMAL
+        FG_DRAW_THRESHOLD
+        FG_DRAW_TIMES
+
+    void fg_draws_take(const fg_draw *draws, size_t n, double *to)
+
+
 cdef extern from "training.h" nogil:
     ctypedef struct fg_learner:
         size_t at, count
@@ -385,6 +403,9 @@ cdef extern from "training.h" nogil:
         size_t n_kept
         fg_id *slots
         fg_id *labels
+        const fg_draw *draws
+        size_t n_draws
+        fg_id drawn
 
     ctypedef struct fg_column:
         const double *from_ "from"
@@ -404,7 +425,7 @@ cdef extern from "training.h" nogil:
         const int64_t *order
         size_t n_samples
         int picky
-        int at, filled
+        int at, filled, ready
         size_t begin, epoch, done
         const double *rates
         double *losses

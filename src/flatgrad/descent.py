@@ -22,7 +22,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
     Parameters
     ----------
     record : callable
-        Of a list of arguments it returns their program.
+        Of a list of arguments it returns their `Program`.
     leaves_of : callable
         Of an argument's name and the argument it returns the list of its numbers, arrays, Values and Tensors.
     optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule
@@ -70,7 +70,8 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
         starts.append(begins)
         fixed.append(same)
         trained_inputs.append(trained)
-    loop = _Loop(programs, sizes, n_samples, optimizer._parameters, columns, starts, fixed)
+    loop = _Loop([program.core for program in programs], sizes, n_samples, optimizer._parameters, columns, starts,
+                 fixed, draws=[program.draws for program in programs])
     for k, inputs in enumerate(trained_inputs):
         if not loop.flows(k, trained_of(optimizer), inputs):
             raise no_gradient()

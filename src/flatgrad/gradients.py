@@ -136,7 +136,8 @@ class Plan:
             self.order = np.concatenate([np.arange(begin[k], begin[k] + core_size(core, k)) for k in self.wanted])
         varies = n_samples = None
         if layout is not None:
-            varies = [axis is not None for axis in layout.axes] + [False] * len(program.buffers)
+            drawn = len(program.draws.shapes) if program.draws is not None else 0
+            varies = [axis is not None for axis in layout.axes] + [True] * drawn + [False] * len(program.buffers)
             pieces = -(-layout.n_samples // MOST_CHUNK)
             n_samples = -(-layout.n_samples // pieces)
         store = program.evaluators if evaluations.parameters is None else evaluations.own
@@ -150,8 +151,11 @@ class Plan:
             kept(store, key, self.evaluator)
 
     def operands(self, leaves):
+        """Those of the program: the leaves of the arguments, and what it draws at random and reads of modules."""
+        if self.program.draws is not None:
+            leaves = leaves + self.program.draws.draw()
         if self.program.buffers:
-            return leaves + [getattr(module, name) for module, name in self.program.buffers]
+            leaves = leaves + [getattr(module, name) for module, name in self.program.buffers]
         return leaves
 
     def in_order(self, gradient):
@@ -163,10 +167,17 @@ class BatchPlan(Plan):
 
     def __init__(self, evaluations, program, given, positions, layout):
         super().__init__(evaluations, program, given, positions, layout=layout)
+        self.draws = None if program.draws is None else program.draws.repeated(layout.n_samples)
+
+    def operands(self, leaves):
+        return leaves + [getattr(module, name) for module, name in self.program.buffers]
 
     def mean(self, leaves, threads):
         """The mean, and its gradient; or None."""
         n_samples, axes, evaluator = self.layout.n_samples, self.layout.axes, self.evaluator
+        if self.draws is not None:
+            drawn = self.draws.draw()
+            leaves, axes = leaves + drawn, [*axes, *[0] * len(drawn)]
         shared = evaluator.shared(self.operands(leaves))
         if shared is None:
             return None

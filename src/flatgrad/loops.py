@@ -8,11 +8,12 @@ from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _is_recording, _note_read, _Recording, _Replays, _stand_in,
+from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _draw, _is_recording, _note_read, _Recording, _Replays, _stand_in,
                             stack)
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.program import Compiled, Hole, template_of
+from flatgrad.randomness import leaf_of
 from flatgrad.structures import leaves_of, like, map_leaves, same_structure
 
 __all__ = ["fori_loop", "scan", "vmap"]
@@ -106,7 +107,7 @@ def scan(f, init, xs=None, length=None, reverse=False, checkpoint=None, unroll=F
         at every so many steps. None: all steps if they need little memory, else as many as fit into fast memory.
     unroll : bool, optional
         True: Python calls `f` at each step, and every operation becomes a node. For a step that reads numbers, draws
-        them at random, or is another one from step to step.
+        them at random in another way than by `flatgrad.Random`, or is another one from step to step.
 
     Returns
     -------
@@ -227,7 +228,12 @@ class Step:
             self.carries = nodes_in_order(self.before, self.after)
             results = [*self.carries, *nodes_of(self.output)]
             self.program = recording.program(results) if results else None
-            self.buffers = recording.buffers
+            self.buffers, self.draws = recording.buffers, recording.draws
+            for shape in self.draws.shapes if self.draws is not None else ():
+                if len(shape) > 1:
+                    raise ShapeError(f"{name}: f draws random numbers of the shape {shape}, and those of all steps "
+                                     f"would have three dimensions; {name}(..., unroll=True) runs the steps one by "
+                                     "one in Python")
             for x, attribute in recording.watched:   # for the recording around this one
                 _note_read(x, attribute)
         except TypeError as error:
@@ -247,6 +253,8 @@ class Step:
         return self.carry_in(name, leaf, not isinstance(leaf, Tensor) or leaf.requires_grad)
 
     def __call__(self, carry, sequences, n_steps, reverse, checkpoint):
+        if self.draws is not None:
+            sequences = sequences + _draw(self.draws.repeated(n_steps, reverse), leaf_of)
         if self.program is None:
             return self.after, self.output
         program = self.program.scanned(n_steps, len(self.carries), len(sequences), reverse, checkpoint)
@@ -430,16 +438,23 @@ class Batch:
         For each input of the program, the axis that the samples lie along, or None.
     buffers : list of (object, str)
         Attributes, arrays, that are further inputs.
+    draws : _Draws or None
+        What one sample draws at random.
     """
 
-    def __init__(self, core, template, n_samples, axes, buffers=()):
-        varies = [axis is not None for axis in axes] + [False] * len(buffers)
+    def __init__(self, core, template, n_samples, axes, buffers=(), draws=None):
+        varies = [axis is not None for axis in axes]
+        self.draws = None
+        if draws is not None:
+            self.draws = draws.repeated(n_samples)
+            varies += [True] * len(draws.shapes)
+        varies += [False] * len(buffers)
         self.core = None if core is None else core.mapped(n_samples, varies)
         self.template, self.n_samples, self.axes, self.arrays = template, n_samples, axes, buffers
 
     def is_plain(self, out_axes):
         """Whether there is no more to do than to compute `core` and to fill the template."""
-        return (self.core is not None and not self.arrays and out_axes == 0 and 1 not in self.axes
+        return (self.core is not None and not self.arrays and self.draws is None and out_axes == 0 and 1 not in self.axes
                 and (type(self.template) is Hole or type(self.template) in (list, tuple)
                      and all(type(part) is Hole for part in self.template)))
 
@@ -448,6 +463,8 @@ class Batch:
 
     def __call__(self, leaves, out_axes):
         operands = [leaf.T if axis == 1 else leaf for leaf, axis in zip(leaves, self.axes)]
+        if self.draws is not None:
+            operands += _draw(self.draws, leaf_of)
         results = [] if self.core is None else self.core(operands + self.buffers())
         if type(self.template) is Hole and out_axes == 0:   # most often
             return results[0]
@@ -490,7 +507,8 @@ class Layout:
             program.batches.move_to_end(key)
             return batch
         try:
-            batch = Batch(program.core, program.template, self.n_samples, self.axes, program.buffers)
+            batch = Batch(program.core, program.template, self.n_samples, self.axes, program.buffers,
+                          program.draws)
         except ShapeError:
             return None
         program.batches[key] = batch
@@ -531,10 +549,11 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
     for x, attribute in recording.watched:   # for the recording around this one
         _note_read(x, attribute)
     template, outputs = template_of("vmap: the result of fn", result)
-    if any(isinstance(x, Tensor) and x.ndim == 2 for x in outputs):
+    draws = recording.draws
+    if any(isinstance(x, Tensor) and x.ndim == 2 for x in outputs) or draws is not None and 2 in map(len, draws.shapes):
         return None, leaves
     core = recording.program(outputs, tuple(_SIMPLIFICATIONS)) if outputs else None
-    return Batch(core, template, n_samples, axes, recording.buffers), leaves
+    return Batch(core, template, n_samples, axes, recording.buffers, draws), leaves
 
 
 def placed(name, template, results, axes, n_samples):

@@ -76,7 +76,9 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     The function is recorded at the first call, and again for each new structure of its arguments: other shapes, lengths
     of lists, keys of dicts, or static arguments; and when a variable that it names, or what leads from there to its
     parameters, has become another object, or an attribute that it reads. It should compute its result from its
-    arguments and from Values and Tensors alone. Any other number, such as one in a list, is a constant of the program, and so is what it draws at random.
+    arguments and from Values and Tensors alone. Any other number, such as one in a list, is a constant of the program.
+    So is what it draws by `random` or by NumPy; what it draws by `flatgrad.Random`, and the masks of `nn.Dropout`, are
+    drawn anew at each call.
 
     A call within another compiled function becomes part of that function's program.
 
@@ -156,10 +158,13 @@ class Compiled(_Replays):
                                 "deeply") from None
         program = self._find(structure) or self._record(structure, args, kwargs)
         if not self.check:
-            self._remember(self, structure, program, program, None if program.buffers else program.core,
-                           program.template)
+            own = program.buffers or program.draws is not None   # the program fills in more
+            self._remember(self, structure, program, program, None if own else program.core, program.template)
+        states = program.draws.states() if self.check and program.draws is not None else ()
         result = program(leaves)
         if self.check:
+            for source, state in states:   # the function draws the same numbers
+                source.state = state
             plain = self.fn(*[x if self._is_static(k, len(args)) else mapped(as_node, f"argument {k}", x)
                               for k, x in enumerate(args)],
                             **{name: x if name in self._names else mapped(as_node, name, x)
@@ -329,7 +334,7 @@ class Compiled(_Replays):
             if program.buffers:
                 raise ArgumentError(f"minimize: {name_of(self.fn)} reads {program.buffers[0][1]!r} of a module, which "
                                     "may be another at each step; call the function in a loop")
-            return program.core
+            return program
 
         def leaves(name, x):
             found = []
@@ -490,12 +495,14 @@ class Program:
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
         self.batches = OrderedDict()   # what loops.py has made of it for batches
         self.evaluators = OrderedDict()   # and gradients.py for values and gradients off the tape
-        self.watched, self.buffers = recording.watched, recording.buffers
+        self.watched, self.buffers, self.draws = recording.watched, recording.buffers, recording.draws
         places = Search(self.core.captured if self.core else ()).of_all([fn, *[
             x for x in (*args, *kwargs.values()) if not isinstance(x, (list, tuple, dict, Value, Tensor, np.ndarray))]])
         self.places = places if places else None   # or there are none to look at
 
     def __call__(self, operands):
+        if self.draws is not None:
+            operands = operands + self.draws.draw()
         if self.core is None:
             return _filled(self.template, [])
         if self.buffers:
@@ -1087,7 +1094,8 @@ def compare(compiled, program, leaves, result, plain):
                              f"by the program and {want.flat[at]} by the function; {STALE}")
 
 
-STALE = "it depends on something that was recorded as a constant, such as a Python number, or a random one"
+STALE = ("it depends on something that was recorded as a constant, such as a Python number, or a random one that is not "
+         "of flatgrad.Random")
 
 
 def same(x, y):

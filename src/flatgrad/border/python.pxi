@@ -55,6 +55,7 @@ cdef extern from "Python.h":
         PyMethodDef *d_method
     bint PyObject_TypeCheck(PyObject *o, PyTypeObject *tp)
     object PyLong_FromVoidPtr(void *pointer)
+    void *PyCapsule_GetPointer(object capsule, const char *name) except NULL
     void *PyLong_AsVoidPtr(object x) except? NULL
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
     PyObject *PyFunction_GetCode(object function)   # these without a reference of their own

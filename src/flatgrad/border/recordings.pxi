@@ -60,6 +60,8 @@ class _Recording(_Recorder):
         Returns
         -------
         _Program
+            Called with an operand for each input, then for each number and array of ``draws``, then for each of
+            ``buffers``.
         """
         return recorded_program(self, to_list("outputs", "Values and Tensors", outputs), steps_of(simplify))
 
@@ -133,16 +135,21 @@ cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
     cdef dict known = {}
     cdef fg_id *captured = NULL
     cdef fg_id k, n_inputs, first = 0, end = 0, slot, after, start, entry, numbers = 0
+    cdef tuple leaves = recorder.inputs
+    cdef Py_ssize_t given
     if recorder.inputs is None or recorder.floor is None:
         raise RuntimeError("program(): expected a recording that has been entered")
     if count_numbers("outputs", outputs) == 0:
         raise ArgumentError("outputs: expected at least one, got none")
-    shapes = tuple([shape_tuple(x) for x in recorder.inputs])
+    if recorder.drawn:
+        given = len(leaves) - len(recorder.buffers)
+        leaves = leaves[:given] + tuple(recorder.drawn) + leaves[given:]
+    shapes = tuple([shape_tuple(x) for x in leaves])
     results = tuple([(shape_tuple(x), type(x) is Tensor and bool((<Tensor>x).constant)) for x in outputs])
-    n_inputs = <fg_id>len(recorder.inputs)
+    n_inputs = <fg_id>len(leaves)
     hold_ids()
     try:
-        for x in recorder.inputs:
+        for x in leaves:
             inputs.append((first_slot(x), (<Tensor>x).size if type(x) is Tensor else 1))
         for x in outputs:
             ids.extend(slots_in_order(x))

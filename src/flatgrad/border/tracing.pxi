@@ -4,7 +4,7 @@
 # Plain Python asks for a float without a word, and a gradient is lost there; so these are not given as one. While a
 # program is recorded, no number is given that depends on what the program will be called with.
 #
-# Uses contexts, handles, messages, numbers, operands, python, tape.
+# Uses contexts, draws, handles, messages, numbers, operands, python, tape.
 
 cdef Py_ssize_t tracings = 0   # transforms under way, in all threads: while there are none, float(v) costs no more
 cdef list traced = []          # of each of them, the tuple of its leaves
@@ -70,11 +70,15 @@ cdef class _Recorder:
     cdef readonly list watched   # (object, attribute): what else the function has read, which may change
     cdef readonly str refused    # what the last error of refuse_recorded() said; None if there was none
     cdef readonly list buffers   # (object, attribute) of arrays that are further inputs
+    cdef readonly _Draws draws   # what it draws at random at each call, or None
+    cdef list drawn          # leaves, one for each array of `draws`: further inputs, before those of buffers
+    cdef dict aside          # generators of the recording's own
     cdef _Recorder outer     # the one that it was entered within, or None
     cdef Py_ssize_t entered
 
     def __cinit__(self, *args):
-        self.blocks, self.signs, self.watched, self.buffers = [], [], [], []
+        self.blocks, self.signs, self.watched, self.buffers, self.drawn = [], [], [], [], []
+        self.aside = {}
 
     def __dealloc__(self):
         global recordings
@@ -109,19 +113,32 @@ cdef class _Recorder:
         self.entered = 0
 
 
-cdef int depends_on_captured(fg_id i, fg_id floor) except -1:
-    """Whether node i is below the floor, or computed from one. No Python code, and no use of the tape's marks."""
-    cdef fg_id k, v, w, row, col, slot, last = 0
+cdef int depends_on_captured(fg_id i, fg_id floor, list drawn) except -1:
+    """Whether node i is below the floor or one of the leaves `drawn`, or computed from one. No Python code, and no use
+    of the tape's marks."""
+    cdef fg_id k, v, w, row, col, slot, first, count = 0, words, last = 0
     cdef uint64_t *marks
+    cdef uint64_t *leaves
     cdef bint found = False
     cdef fg_operands o
     if i < floor:
         return True
+    for leaf in drawn:
+        first = first_leaf(leaf, &count)
+        if first <= i < first + count:
+            return True
     if is_result(fg_tape_op(&tape, i)):
         i = block_of(i)
-    marks = <uint64_t *>PyMem_Calloc(((i - floor) >> 6) + 1, sizeof(uint64_t))
+    words = ((i - floor) >> 6) + 1
+    marks = <uint64_t *>PyMem_Calloc(2 * <size_t>words, sizeof(uint64_t))
     if marks == NULL:
         raise MemoryError()
+    leaves = marks + words
+    for leaf in drawn:
+        first = first_leaf(leaf, &count)
+        for k in range(first, first + count):
+            if k <= i:
+                mark_from(leaves, floor, k)
     mark_from(marks, floor, i)
     for w in range((i - floor) >> 6, -1, -1):
         while marks[w] and not found:
@@ -136,7 +153,7 @@ cdef int depends_on_captured(fg_id i, fg_id floor) except -1:
                 for row in range(o.view[v].rows):
                     for col in range(o.view[v].cols):
                         slot = fg_view_slot(o.words, &o.view[v], row, col)
-                        found = found or slot < floor
+                        found = found or slot < floor or leaves[(slot - floor) >> 6] >> ((slot - floor) & 63) & 1
                         mark_from(marks, floor, slot)
         if found:
             break
@@ -147,7 +164,7 @@ cdef int depends_on_captured(fg_id i, fg_id floor) except -1:
 cdef bint is_recorded(fg_id i) except -1:
     """Whether a program is recorded in this context, and node i depends on what that will be called with."""
     cdef PyObject *recorder = current_recorder()
-    return recorder != NULL and depends_on_captured(i, (<_Recorder>recorder).floor.id)
+    return recorder != NULL and depends_on_captured(i, (<_Recorder>recorder).floor.id, (<_Recorder>recorder).drawn)
 
 
 cdef int refuse_recorded(fg_id i, object what) except -1:
@@ -250,6 +267,34 @@ def _buffer_input(x, str name not None, make):
     recorder.inputs += (leaf,)
     recorder.buffers.append((x, name))
     return leaf
+
+
+def _draw(_Draws draws not None, make):
+    """For our modules: numbers drawn at random. While a program is recorded in this context they are drawn at each of
+    its calls.
+
+    Parameters
+    ----------
+    draws : _Draws
+    make : callable
+        Makes the leaf that stands for a number, or an array, in a recording.
+
+    Returns
+    -------
+    list
+        Of numbers and arrays; while a program is recorded, of leaves.
+    """
+    cdef PyObject *found = current_recorder() if recordings != 0 else NULL
+    cdef _Recorder recorder
+    if found == NULL:
+        return draws.draw()
+    recorder = <_Recorder>found
+    leaves = [make(x) for x in draws.draw(recorder.aside)]
+    if recorder.draws is None:
+        recorder.draws = _Draws()
+    recorder.draws.extend(draws)
+    recorder.drawn += leaves
+    return leaves
 
 
 cdef inline int guard_number(fg_id i, str call) except -1:

@@ -3,7 +3,7 @@
 # While steps are taken, the GIL is released and parameters are in the bodies of programs. Before any Python code can
 # run they are back on the tape, as the last whole step has left them.
 #
-# Uses callees, contexts, handles, messages, parameters, programs, python, tape.
+# Uses callees, contexts, draws, handles, messages, parameters, programs, python, tape.
 
 cdef object seconds = time.perf_counter
 
@@ -40,12 +40,15 @@ cdef class _Loop(_Store):
         The labels for the only cross entropy in the programs.
     picky : bool
         Whether to stop before the step of a loss that is not finite.
+    draws : list of _Draws or None, optional
+        What each program draws at random at each step.
 
     Notes
     -----
     Gradients of what is not updated add up over the steps, as they do on the tape.
     """
     cdef object labels
+    cdef list draws         # of each program, or None
     cdef bytearray label    # a copy of the labels
     cdef size_t n_classes
     cdef size_t budget      # how many steps to take before Python is asked for signals
@@ -55,12 +58,14 @@ cdef class _Loop(_Store):
         self.budget = 1
 
     def __init__(self, list programs not None, list rows not None, Py_ssize_t n_samples, list parameters not None,
-                 list columns not None, list starts not None, list fixed not None, labels=None, bint picky=False):
+                 list columns not None, list starts not None, list fixed not None, labels=None, bint picky=False,
+                 list draws=None):
         cdef fg_lesson *lesson
         cdef _Program program
         cdef const double[:, ::1] numbers
         cdef const int64_t[::1] given
         cdef Py_ssize_t k, c, first, size
+        cdef _Draws drawn
         if self.programs is not None:
             raise RuntimeError("a loop is made once")
         if not (1 <= len(programs) <= 2 and len(rows) == len(starts) == len(fixed) == len(programs)
@@ -97,6 +102,12 @@ cdef class _Loop(_Store):
             size = 0   # of the inputs: they come first, without holes
             for c in range(program.n_inputs):
                 size += lesson.program.callee.segments[c].count
+            drawn = None if draws is None else draws[k]
+            if drawn is not None:
+                if size < drawn.size:
+                    raise ValueError(f"draws[{k}]: expected numbers that are operands")
+                lesson.draws, lesson.n_draws, lesson.drawn = drawn.entries, drawn.count, <fg_id>(size - drawn.size + 1)
+                size -= drawn.size
             if program.results[0][0] != ():
                 raise ArgumentError(f"expected a loss that is a Value, got a Tensor of shape {program.results[0][0]}")
             if lesson.program.results[0] <= lesson.program.area:
@@ -124,6 +135,7 @@ cdef class _Loop(_Store):
                 if lesson.labels == NULL:
                     raise ArgumentError("labels: expected a program with one cross entropy of as many rows")
         self.labels = labels
+        self.draws = draws
         self.loop.n_lessons = <int>len(programs)
         self.loop.n_learners = <fg_id>len(self.several)
         self.programs = list(programs)
@@ -207,6 +219,7 @@ cdef class _Loop(_Store):
         cdef Py_ssize_t k
         cdef int status = 0, at = 0
         cdef double began, elapsed, until
+        cdef list held = []
         if self.programs is None:
             raise RuntimeError("__init__ has not been called")
         if self.running:
@@ -245,11 +258,12 @@ cdef class _Loop(_Store):
             self.loop.kept, self.loop.kept_width = &results[0, 0], results.shape[1]
         if self.labels is not None:
             self.take_labels()
-        self.loop.losses, self.loop.done, self.loop.epoch = &losses[0], 0, 0
+        self.loop.losses, self.loop.done, self.loop.epoch, self.loop.ready = &losses[0], 0, 0, False
         self.running = True
         until = seconds() + pause
         try:
             while self.loop.done < <size_t>steps and status != FG_LOOP_DIVERGED:
+                self.lock_draws(held)   # it may wait, so before anything is read
                 while self.moves != handle_moves:
                     self.place()
                 self.learn(now)
@@ -261,6 +275,7 @@ cdef class _Loop(_Store):
                 if self.loop.done > before:
                     self.give()
                     self.note()
+                release_all(held)
                 elapsed = seconds() - began
                 if elapsed < 0.01 and goal <= <size_t>steps:   # it was all of the budget
                     self.budget *= 2
@@ -272,11 +287,24 @@ cdef class _Loop(_Store):
                 if began + elapsed >= until:
                     break
         finally:
+            release_all(held)
             self.running = False
             self.loop.order, self.loop.losses, self.loop.kept, self.loop.rates = NULL, NULL, NULL, NULL
         if status != FG_LOOP_DIVERGED:
             return <Py_ssize_t>self.loop.done, None
         return <Py_ssize_t>self.loop.done, self.loss_at(at)
+
+    cdef int lock_draws(self, list held) except -1:
+        """Nobody else draws from the generators of the programs, until what `held` gets is released."""
+        cdef _Draws all
+        if self.draws is None:
+            return 0
+        all = _Draws()
+        for draws in self.draws:
+            if draws is not None:
+                all.hold((<_Draws>draws).sources)
+        all.lock(held)
+        return 0
 
     @property
     def done(self):

@@ -1,13 +1,12 @@
 """Dropout."""
-import random
-
 import numpy as np
 
-from flatgrad._core import Tensor, Value, _refuse_recording
-from flatgrad.arguments import finite, generator
+from flatgrad._core import Tensor, Value, _draw, _Draws, _note_read
+from flatgrad.arguments import finite
 from flatgrad.errors import ArgumentError
 from flatgrad.nn.inputs import as_rows, shown
 from flatgrad.nn.module import Module
+from flatgrad.randomness import generator_of, leaf_of
 
 __all__ = ["Dropout"]
 
@@ -36,7 +35,8 @@ class Dropout(Module):
     Notes
     -----
     A number is kept with the probability 1 - p and then multiplied by 1 / (1 - p), as in PyTorch. The call is one
-    instruction; for a list of Values it is two. After `eval`, and for p = 0, the output is the input itself.
+    instruction; for a list of Values it is two. After `eval`, and for p = 0, the output is the input itself. A
+    compiled function draws at each call what it draws without `compile`; see `flatgrad.Random`.
 
     References
     ----------
@@ -57,9 +57,7 @@ class Dropout(Module):
         self.p = finite("p", p, expected)
         if not 0.0 <= self.p <= 1.0:
             raise ArgumentError(f"p: expected {expected}, got {p!r}")
-        if rng is None or rng is random or isinstance(rng, random.Random):
-            rng = (rng or random).getrandbits(64)
-        self.rng = generator("rng", rng)
+        self.rng = generator_of("rng", rng)
 
     def __call__(self, x):
         """The input with some numbers set to 0 and the others enlarged; after `eval`, `x` itself.
@@ -72,19 +70,23 @@ class Dropout(Module):
         -------
         The type of `x`: list of Value, Value, Tensor
         """
-        if not self.training or self.p == 0.0:
+        if not self.training:
+            return x
+        _note_read(self, "p")   # a program is one for what these are
+        _note_read(self, "rng")
+        if self.p == 0.0:
             return x
         if isinstance(x, Value):
-            return x * float(self.mask((1, 1))[0, 0])
+            return x * self.mask(())
         rows, give = as_rows(x)
-        return give(rows * Tensor(self.mask(rows.shape), requires_grad=False))
+        return give(rows * self.mask(rows.shape))
 
     def mask(self, shape):
-        """The factors: each is 0 or 1 / (1 - p)."""
-        _refuse_recording("dropout: a mask drawn")
+        """The factors, each 0 or 1 / (1 - p): a number for the shape (), else a Tensor."""
         if self.p == 1.0:
-            return np.zeros(shape)
-        return (self.rng.random(shape) >= self.p) / (1.0 - self.p)
+            return Tensor(np.zeros(shape), requires_grad=False) if shape else 0.0
+        factors, = _draw(_Draws(self.rng, "threshold", shape, self.p, 0.0, 1.0 / (1.0 - self.p)), leaf_of)
+        return leaf_of(factors) if isinstance(factors, np.ndarray) else factors
 
     def __repr__(self):
         return shown(self, self.p)

@@ -16,8 +16,10 @@ from flatgrad import losses
 from flatgrad._core import Parameters, Tensor, Value, Weights, _Loop, _Places, _Recording, depends
 from flatgrad.descent import no_gradient
 from flatgrad.errors import ArgumentError, ArgumentTypeError
+from flatgrad.nn.dropout import Dropout
 from flatgrad.nn.module import Module
 from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, lr_scheduler
+from flatgrad.randomness import Random
 from flatgrad.train.callbacks import Checkpoint, EarlyStopping
 from flatgrad.train.samples import constant
 
@@ -52,7 +54,7 @@ WRITES = ("STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "STORE_SUBS
 # Methods that change their object, or give numbers that are others at each call.
 CHANGES = {"append", "extend", "insert", "pop", "popitem", "remove", "clear", "update", "setdefault", "sort", "add",
            "discard", "fill", "put", "train", "eval", "data", "grad", "backward", "zero_grad", "step", "__dict__",
-           "__setattr__", "__iadd__", "random", "manual_seed", "seed", "requires_grad", "_backward", "_prev",
+           "__setattr__", "__iadd__", "random", "rng", "manual_seed", "seed", "requires_grad", "_backward", "_prev",
            "label"}
 
 
@@ -91,13 +93,13 @@ class Code:
             what = f"{what.split(', ')[0]}, {kind.__name__},"
             self.enter_class(kind, what)
             self.note_module(x)
-            self.enter_all(contents(vars(x)), what)
+            self.enter_all(attributes_of(x), what)
         elif kind in (list, tuple, dict):
             self.enter_container(x, what)
-        elif isinstance(x, losses.Loss):
+        elif isinstance(x, losses.Loss | Random):
             self.enter_class(kind, what)
             self.note_attributes(x)
-            self.enter_all(contents(vars(x)), what)
+            self.enter_all(attributes_of(x), what)
         elif kind is functools.partial:
             self.enter(x.func, what)
             self.enter(x.args, what)
@@ -256,6 +258,12 @@ def contents(x):
     return list(x) if isinstance(x, (list, tuple)) else [*x.keys(), *x.values()]
 
 
+def attributes_of(x):
+    """The names and the attributes that an object has, but for the generator that it draws from at each step."""
+    own = vars(x)
+    return contents(own if not isinstance(x, Dropout | Random) else {k: v for k, v in own.items() if k != "rng"})
+
+
 def is_same(now, then):
     return len(now) == len(then) and all(map(is_, now, then))
 
@@ -364,10 +372,11 @@ class CompiledSteps:
         columns = [np.ascontiguousarray(X)] + ([] if by_label else [np.ascontiguousarray(y)])
         columns = [column.reshape(self.n_samples, -1) for column in columns]
         places = [[0] if by_label else [0, n * columns[0].shape[1]] for n in rows]
+        self.draws = []   # what the programs draw at random
         programs = [self.record(n) for n in rows]
         try:
             self.loop = _Loop(programs, rows, self.n_samples, self.parameters, columns, places, [[] for _ in rows],
-                              y if by_label else None, True)
+                              y if by_label else None, True, self.draws)
             self.trained = self.loop.look()
         except (ArgumentError, ArgumentTypeError) as error:
             if str(error).startswith("labels:"):
@@ -430,6 +439,7 @@ class CompiledSteps:
             program = recording.program(outputs)
         except (ArgumentError, ArgumentTypeError) as error:
             raise NotCompiled(told(error)) from None
+        self.draws.append(recording.draws)
         del prediction, result, outputs   # the last first, so that the tape just drops them
         return program
 

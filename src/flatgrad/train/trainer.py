@@ -16,6 +16,7 @@ from flatgrad._core import Tensor, Value, no_grad, recording
 from flatgrad.arguments import finite, finite_array, flag, one_of, path_of, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, DivergedError, StateError
 from flatgrad.nn.module import Module
+from flatgrad.randomness import Random
 from flatgrad.train.callbacks import Callbacks, checked, checked_states, epoch_number
 from flatgrad.train.checkpoint import load_tree, save_tree, size_of
 from flatgrad.train.compiled import CompiledSteps, NotCompiled, reason_of
@@ -752,6 +753,8 @@ def generators(model):
     if isinstance(model, Module):
         for path, module in model.named_modules():
             for name, value in vars(module).items():
+                if isinstance(value, Random):
+                    name, value = f"{name}.rng", value.rng
                 if isinstance(value, (np.random.Generator, random.Random)):
                     yield f"{path}.{name}" if path else name, value
 
