@@ -95,6 +95,14 @@ size_t fg_batch_lanes(const fg_batch *b)
     return b->lanes;
 }
 
+int fg_batch_has_scans(const fg_batch *b)
+{
+    int any = 0;
+    for (size_t k = 0; k < b->n_calls; k++)
+        any |= b->scans[k] != NULL;
+    return any;
+}
+
 /* ---- operands ---- */
 
 static size_t size_of(const operand *x)
