@@ -394,7 +394,7 @@ static void place_gradients(fg_code *c)
 static void put(const fg_code *c, fg_lane_code *code, int operand, fg_place place)
 {
     code->base[operand] = (uint8_t)place.base;
-    code->at[operand] = (int32_t)(place.slot * c->lanes);
+    code->at[operand] = (int32_t)(place.slot * c->lanes * sizeof(double));
 }
 
 static fg_place fixed(uint32_t slot)
@@ -513,6 +513,14 @@ static int hand_over(writer *w, uint32_t i, uint32_t slot)
     fg_code_value *const v = w->c->values + i;
     if (v->wanted && v->moving && v->grad == FG_NOWHERE) {
         v->grad = slot;
+        return 1;
+    }
+    if (v->wanted && v->moving && slot == w->c->dnext + i) { /* where it has to be in the end */
+        const uint32_t other = v->grad;
+        add_gradient(w, i, 0, fixed(slot), NULL);
+        put(w->c, w->code + w->count - 1, 0, fixed(slot));
+        v->grad = slot;
+        give_slot(w, other);
         return 1;
     }
     add_gradient(w, i, 0, fixed(slot), NULL);
