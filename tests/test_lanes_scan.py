@@ -1,5 +1,6 @@
 """Scans within batches, all steps in lanes, against the same steps in Python, sample by sample."""
 import gc
+import itertools
 import os
 import random
 import subprocess
@@ -180,3 +181,221 @@ def test_random_steps_on_every_level(level):
     if found.returncode and "FLATGRAD_ISA" in found.stderr:
         pytest.skip(f"no {level} here")
     assert found.stdout.strip() == level, found.stderr
+
+
+# ---- one result of each sample: its gradients may be computed with it ----
+
+def pendulum(length, checkpoint=None):
+    def end(x, v, k, c):
+        def step(state, _):
+            x, v = state
+            return (x + 0.05 * v, v - 0.05 * (k * x.sin() + c * v)), None
+        (x, v), _ = flatgrad.scan(step, (x, v), length=length, checkpoint=checkpoint)
+        return (x - 0.3) ** 2 + v * v
+    return end
+
+
+@pytest.mark.parametrize("shared", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("n", [1, 8, 9, 100])
+@pytest.mark.parametrize("length", [1, 40, 5000])
+def test_all_samples_or_some(shared, n, length):
+    """Backward passes in all ways, again and again: the same gradients, to the last bit where all is the same."""
+    rng = np.random.default_rng(n)
+    fn = pendulum(length)
+    rows = [rng.uniform(0.5, 1.5, n) for _ in range(4)]
+    leaves = [Value(row[0]) if k in shared else Tensor(row) for k, row in enumerate(rows)]
+    axes = tuple(None if k in shared else 0 for k in range(4))
+    mapped = vmap(flatgrad.compile(fn), in_axes=axes)
+    compiled = flatgrad.compile(fn)
+
+    def each(losses_of, total):
+        clear(leaves)
+        out = losses_of()
+        total(out).backward()
+        return grads(leaves)
+
+    def one_by_one():
+        return [compiled(*[x if k in shared else x[i] for k, x in enumerate(leaves)]) for i in range(n)]
+    weights = rng.normal(size=n)
+    totals = [lambda out: flatgrad.sum([out[i] for i in range(n)]),
+              lambda out: flatgrad.sum([out[i] * float(weights[i]) for i in range(n)]),
+              lambda out: flatgrad.sum([out[i] * 0.5 for i in range(0, n, 3)])]
+    for total in totals:
+        want = each(one_by_one, total)
+        first = each(lambda: mapped(*leaves), total)
+        for got, w in zip(first, want):
+            np.testing.assert_allclose(got, w, rtol=1e-8, atol=1e-9)
+        for _ in range(3):   # whether the last call's gradients were asked for or not
+            mapped(*leaves)
+            assert [x.tolist() for x in each(lambda: mapped(*leaves), total)] == [x.tolist() for x in first]
+    out = mapped(*leaves)
+    clear(leaves)
+    out.sum().backward()
+    once = grads(leaves)
+    leaves[0].data = leaves[0].data * 0.5   # gradients are those at the present numbers
+    clear([*leaves, out])
+    out.sum().backward()
+    assert grads(leaves)[0].tolist() != once[0].tolist()
+    want = each(one_by_one, totals[0])
+    clear([*leaves, out])
+    out.sum().backward()
+    for got, w in zip(grads(leaves), want):
+        np.testing.assert_allclose(got, w, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("checkpoint", [None, 1, 7, 64, 300])
+def test_stretches_do_not_change_results(checkpoint):
+    rng = np.random.default_rng(1)
+    rows = [rng.uniform(0.5, 1.5, 21) for _ in range(4)]
+    found = []
+    for every in (None, checkpoint):
+        leaves = [Tensor(row) for row in rows]
+        out = vmap(flatgrad.compile(pendulum(200, every)))(*leaves)
+        out.sum().backward()
+        found.append((out.tolist(), [x.tolist() for x in grads(leaves)]))
+    assert found[0] == found[1]
+
+
+def test_a_scan_too_long_for_near_memory():
+    def fn(x, w):
+        last, path = flatgrad.scan(lambda c, _: ((c * w).sin() + x, c), x, length=30_000)
+        return last + path.mean()
+    x, w = np.linspace(0.1, 0.9, 9), Value(0.7)
+    mapped = vmap(flatgrad.compile(fn), in_axes=(0, None))
+    t = Tensor(x)
+    out = mapped(t, w)
+    out.sum().backward()
+    got = [out.numpy(), t.grad.copy(), w.grad]
+    t, clear_w = Tensor(x), clear([w])
+    each = [fn(t[k], w) for k in range(9)]
+    flatgrad.sum(each).backward()
+    for g, want in zip(got, ([y.data for y in each], t.grad, w.grad)):
+        np.testing.assert_allclose(g, want, rtol=1e-9)
+
+
+def test_infinite_slopes_where_nothing_flows():
+    """Of results that nobody uses no gradient flows, not even 0 times inf."""
+    def fn(x, y):
+        (a, b), roots = flatgrad.scan(lambda c, _: ((c[0] * 0.5, c[1].sqrt()), c[0].sqrt()), (x, y), length=4)
+        return a, b, roots[3], roots[0]
+    x, y = Tensor([1.0, 0.0, 2.0] * 4), Tensor([0.0, 1.0, 0.0] * 4)
+    for used, flows in (([0], "x"), ([1], "y"), ([2], "x"), ([0, 2], "x")):
+        seen = []
+        for f in (vmap(flatgrad.compile(fn)), vmap(fn)):
+            clear([x, y])
+            out = f(x, y)
+            flatgrad.sum([out[k].sum() for k in used]).backward()
+            seen.append(grads([x, y]))
+        np.testing.assert_array_equal(seen[0][0], seen[1][0])
+        np.testing.assert_array_equal(seen[0][1], seen[1][1])
+
+
+# ---- faults, interrupts and memory ----
+
+def test_a_fault_is_that_of_the_first_sample_at_fault():
+    def fn(x, w):
+        return flatgrad.scan(lambda c, _: ((c - 1.0).sqrt() * w, None), x, length=3)[0]
+    compiled = flatgrad.compile(fn)
+    mapped = vmap(compiled, in_axes=(0, None))
+    x = np.full(20, 90.0)
+    assert np.isfinite(mapped(x, 2.0).numpy()).all()
+    for at in ([3], [19, 4], [0], [7, 12]):
+        bad = x.copy()
+        bad[at] = [1.25 - 0.1 * k for k in range(len(at))]
+        with pytest.raises(ValueError) as expected:
+            compiled(bad[min(at)], 2.0)
+        with pytest.raises(ValueError) as got:
+            mapped(bad, 2.0)
+        assert str(got.value).split(" in ")[0] == str(expected.value).split(" in ")[0]
+    want = [compiled(v, 2.0).data for v in x]
+    np.testing.assert_allclose(mapped(x, 2.0).numpy(), want, rtol=1e-12)
+    with pytest.raises(ValueError, match="inf"):
+        vmap(flatgrad.compile(lambda x: flatgrad.scan(lambda c, _: ((c * c).sin(), None), x, length=2)[0]))(
+            np.array([1.0, 2.0, np.inf]))
+    assert _core._check()
+
+
+def test_sines_of_large_numbers():
+    fn = lambda x: flatgrad.scan(lambda c, _: (c * 40.0, c.sin() + c.cos()), x, length=7)[1]  # noqa: E731
+    x, t = np.linspace(-3.0, 3.0, 19), Tensor(np.linspace(-3.0, 3.0, 19))
+    out = vmap(flatgrad.compile(fn))(t)
+    angles = np.stack(list(itertools.accumulate([x] + [40.0] * 6, np.multiply)), 1)   # rounded alike
+    np.testing.assert_allclose(out.numpy(), np.sin(angles) + np.cos(angles), rtol=1e-12, atol=1e-13)
+    out.sum().backward()
+    np.testing.assert_allclose(t.grad, ((np.cos(angles) - np.sin(angles)) * 40.0 ** np.arange(7)).sum(1), rtol=1e-9)
+
+
+def test_memory_that_fails(nothing_left_behind):
+    w = Value(0.3)
+    fn = lambda x: flatgrad.scan(lambda c, y: ((c * w).sin() + y, c), x[0], x, length=5)[1].sum()  # noqa: E731
+    program = record(fn, Tensor(np.ones(5)))
+    for k in range(300):
+        _core._testing(fail_after=k)
+        try:
+            made = program.mapped(70, [True], 8)
+        except MemoryError:
+            continue
+        finally:
+            _core._testing(fail_after=-1)
+        break
+    assert 20 < k < 299
+    before = made.stats()["bytes"]
+    x = Tensor(np.ones((70, 5)))
+    made([x])[0].sum().backward()
+    assert made.stats()["bytes"] >= before > 70 * 5 * 8
+    assert _core._check()
+    gc.collect()
+
+
+def test_ctrl_c(nothing_left_behind):
+    import signal
+    if sys.platform == "win32":
+        pytest.skip("no signals from another thread")
+
+    class Stop(Exception):
+        pass
+
+    def stop(*args):
+        raise Stop
+
+    fn = pendulum(20_000)
+    rows = [Tensor(np.linspace(0.5, 1.5, 3000)) for _ in range(4)]
+    mapped = vmap(flatgrad.compile(fn))
+    small = [Tensor(row.data[:9]) for row in rows]
+    want = vmap(flatgrad.compile(fn))(*small).tolist()
+    old = signal.signal(signal.SIGINT, stop)
+    try:
+        for delay in (0.05, 0.3):
+            timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
+            timer.start()
+            with pytest.raises(Stop):
+                while True:
+                    mapped(*rows).sum().backward()
+            timer.join()
+            assert all(not row.grad.any() for row in rows) or delay > 0.05
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert mapped(*small).tolist() == want
+    assert _core._check()
+
+
+def test_scans_whose_steps_call_batches_and_scans():
+    """Inside out: these steps are computed sample by sample, and right all the same."""
+    inner = flatgrad.compile(lambda u, c: (u * c).sin())
+    batch = np.array([0.3, 0.6, 0.9])
+
+    def of_batches(x):
+        return flatgrad.scan(lambda c, _: (vmap(inner, in_axes=(0, None))(batch, c).sum() * 0.5, None), x, length=4)[0]
+
+    def of_scans(x):
+        return flatgrad.scan(lambda c, _: (flatgrad.fori_loop(0, 3, lambda i, y: (y * c).sin() + 0.2, c), c), x,
+                             length=4)[0]
+    for fn in (of_batches, of_scans):
+        seen = []
+        for f in (vmap(flatgrad.compile(fn)), vmap(fn)):
+            x = Tensor(np.linspace(0.2, 1.4, 11))
+            out = f(x)
+            out.sum().backward()
+            seen.append((out.numpy(), x.grad))
+        close(seen[0][0], seen[1][0])
+        close(seen[0][1], seen[1][1])
