@@ -30,8 +30,8 @@ typedef struct fg_rule {
 } fg_rule;
 
 /* One operation on all lanes of its operands, which are z, x, y, w, and for FG_LANE_RULE the row's result and its
- * gradient: operand j at code.at[j] from base[code.base[j]]. What is written may be one of the operands, but by FG_LANE_ROW,
- * FG_LANE_RULE, FG_LANE_SIN and FG_LANE_COS. */
+ * gradient: operand j at code.at[j] from base[code.base[j]]. What is written may be one of the operands, but by
+ * FG_LANE_ROW, FG_LANE_RULE, FG_LANE_SIN and FG_LANE_COS. */
 enum {
     FG_LANE_CLEAR, FG_LANE_COPY, FG_LANE_NEG, FG_LANE_ADD, FG_LANE_SUB, FG_LANE_MUL,
     FG_LANE_NEG_MUL, /* -(x * y) */

@@ -645,8 +645,8 @@ static void free_callee(fg_callee *c)
 
 static const fg_callee_steps lanes_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee};
 
-/* Whether gradients for 1 by the results are worth it: where a backward pass would have to compute all blocks once more,
- * with loops in them. */
+/* Whether gradients for 1 by the results are worth it: where a backward pass would have to compute all blocks once
+ * more, with loops in them. */
 static int may_have_units(fg_lanes *l)
 {
     for (fg_id k = 0; k < l->callee.n_segments; k++)

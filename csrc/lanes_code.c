@@ -155,7 +155,9 @@ static int add_block(fg_code *c, fg_tape *t, fg_id i)
     if (op == FG_LAYER ? fg_record_view(r, 0)->cols == 0 : op != FG_MAP && op != FG_SUM && op != FG_MEAN)
         return FG_CODE_NONE;
     for (fg_id k = 0; k < r->rows * r->cols; k++) {
-        const int64_t value = op == FG_MAP ? add_map(c, r, k) : op == FG_LAYER ? add_layer(c, r, k) : add_sum(c, op, r, k);
+        const int64_t value = op == FG_MAP     ? add_map(c, r, k)
+                              : op == FG_LAYER ? add_layer(c, r, k)
+                                               : add_sum(c, op, r, k);
         if (value < 0)
             return (int)value;
         c->of_node[first + k] = (uint32_t)value;
@@ -347,7 +349,8 @@ static void place_values(fg_code *c)
         if (!c->values[i].moving || c->values[i].kind == OPERAND) {
             fg_code_value *const v = c->values + i;
             if (is_nowhere(v->data))
-                v->data = v->moving && v->kept ? (fg_place){FG_CODE_ROW, c->width++} : (fg_place){FG_CODE_FIXED, c->fixed++};
+                v->data = v->moving && v->kept ? (fg_place){FG_CODE_ROW, c->width++}
+                                               : (fg_place){FG_CODE_FIXED, c->fixed++};
             if (is_computed(v))
                 v->slope = (fg_place){FG_CODE_FIXED, c->fixed++};
         }

@@ -97,7 +97,8 @@ static void take_x(const fg_lanes_scan *s, const places *p, fg_id step)
     const fg_callee *const of_step = &scan->step->callee;
     for (fg_id k = scan->carries; k < scan->carries + scan->xs; k++) {
         const fg_stretch x = of_step->segments[k];
-        const fg_spot *const from = s->operands + scan->callee.segments[k].first + (size_t)place_of(scan, step) * x.count;
+        const size_t at = scan->callee.segments[k].first + (size_t)place_of(scan, step) * x.count;
+        const fg_spot *const from = s->operands + at;
         for (fg_id e = 0; e < x.count; e++)
             take(s, from + e, number_at(s, p, fg_code_operand(s->code, x.first + e)));
     }

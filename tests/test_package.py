@@ -158,7 +158,8 @@ C_FILES = sorted([*CSRC.glob("*.[ch]"), *CSRC.glob("*.def")])
 # where that file stands if its header stands earlier, for its parts to know it.
 C_LAYERS = ["base simd", "ops mem marks kernels_lanes", "record kernels rows kernels_elementary", "kernels_powers",
             "kernels_rows",
-            "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms kernels_batch", "kernels_gemm kernels_code",
+            "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms kernels_batch",
+            "kernels_gemm kernels_code",
             "kernels.c", "cpu tape", "block block_leaves", "block_matrix block_build", "block_reached block_steps",
             "block_layer block_map block_rows block_take block_call", "block.c block_operands calls", "sweep simplify", "program",
             "program_cut scan training", "lanes_code", "lanes_scan", "lanes_batch", "lanes"]
