@@ -179,11 +179,12 @@ def pendulum_case(session, method, most):
     tensors = ways.tensors_of_pendulums(task)
     compiled = ways.compiled_pendulums(task)
     compiled_tensors = ways.tensors_of_pendulums(task, "compiled tensors", compiled=True)
-    session.verify(plain, tensors, compiled, compiled_tensors, tolerance=1e-8)
-    best = best_of(session, compiled_tensors, ("lanes", ways.lanes_of_pendulums(task)))
+    best = ways.lanes_of_pendulums(task)
+    session.verify(plain, tensors, compiled, compiled_tensors, best, tolerance=1e-8)
     timed(session, best, best.name, "us", at_most(most), per="trajectory",
           note=f"{task.count:,} trajectories of {task.steps:,} steps, gradient by three constants")
-    for other, note in ((plain, "Values, one by one"), (compiled, "one by one"), (tensors, "all in Tensors")):
+    for other, note in ((plain, "Values, one by one"), (compiled, "one by one"), (tensors, "all in Tensors"),
+                        (compiled_tensors, "all in Tensors, compiled")):
         session.compare(other, best, per="trajectory", note=note)
     for name, make, needs in (("C", byhand.pendulum_contender, "C"),
                               ("torch", program_peers.torch_pendulum_contender, "torch"),

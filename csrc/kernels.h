@@ -30,8 +30,8 @@ typedef struct fg_rule {
 } fg_rule;
 
 /* One operation on all lanes of its operands, which are z, x, y, w, and for FG_LANE_RULE the row's result and its
- * gradient: operand j at base[code.base[j]] + code.at[j]. What is written may be one of the operands, but by FG_LANE_ROW,
- * FG_LANE_RULE, FG_LANE_SIN and FG_LANE_COS. */
+ * gradient: operand j at code.at[j] from base[code.base[j]]. What is written may be one of the operands, but by
+ * FG_LANE_ROW, FG_LANE_RULE, FG_LANE_SIN and FG_LANE_COS. */
 enum {
     FG_LANE_CLEAR, FG_LANE_COPY, FG_LANE_NEG, FG_LANE_ADD, FG_LANE_SUB, FG_LANE_MUL,
     FG_LANE_NEG_MUL, /* -(x * y) */
@@ -44,13 +44,13 @@ enum {
     FG_LANE_RULE     /* adds to z what the row's reverse rule does for operand `which` */
 };
 
-enum { FG_LANE_BASES = 6, FG_LANE_OPERANDS = 6 };
+enum { FG_LANE_BASES = 6, FG_LANE_OPERANDS = 6, FG_LANE_SWAPPED = 3 };
 
 typedef struct fg_lane_code {
     uint8_t kind, row, which;
     uint8_t base[FG_LANE_OPERANDS];
     int32_t k;
-    int32_t at[FG_LANE_OPERANDS]; /* doubles; 0, of any base, for those that there are not */
+    int32_t at[FG_LANE_OPERANDS]; /* in bytes; 0, of any base, for those that there are not */
 } fg_lane_code;
 
 typedef struct fg_kernels {
@@ -121,10 +121,11 @@ typedef struct fg_kernels {
     void (*lane_logsumexp)(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z);
     void (*lane_log_softmax)(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z);
 
-    /* These operations, one after the other. Returns count, or, unless `lenient`, the first with a lane whose status is
-     * not FG_OK, or may not be. */
-    size_t (*run_code)(const fg_lane_code *code, size_t count, double *const base[FG_LANE_BASES], size_t lanes,
-                       int lenient);
+    /* These operations, one after the other, and that so many steps: after each, `advance` is added to the bases, and
+     * those at FG_LANE_SWAPPED and behind change places. Returns steps, or, unless `lenient`, the first with a lane
+     * whose status is not FG_OK, or may not be. */
+    size_t (*run_code)(const fg_lane_code *code, size_t count, double *base[FG_LANE_BASES],
+                       const ptrdiff_t advance[FG_LANE_BASES], size_t steps, size_t lanes, int lenient);
 
     /* One update of n parameters p from their gradients g, by PyTorch's rules. `state` are the rule's arrays, NULL
      * for one that it goes without: SGD's and RMSprop's momentum, Adam's largest v, RMSprop's mean. Without weight

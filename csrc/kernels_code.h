@@ -6,12 +6,20 @@
 #include "kernels_elementary.h"
 #include "kernels_elementwise.h"
 
-#define FG_EACH(result)                           \
-    for (size_t i = 0; i < lanes; i += FG_W)      \
-        v_store(z + i, (result));                 \
+/* z is `result` at each j, and that is all. */
+#define FG_EACH(result)                                       \
+    for (size_t i = 0; i < lanes; i += side * FG_W) {         \
+        vd found[4];                                          \
+        FG_UNROLL(4)                                          \
+        for (size_t n = 0, j = i; n < side; n++, j += FG_W)   \
+            found[n] = (result);                              \
+        FG_UNROLL(4)                                          \
+        for (size_t n = 0, j = i; n < side; n++, j += FG_W)   \
+            v_store(z + j, found[n]);                         \
+    }                                                         \
     break
 
-/* One of the two functions and its derivative, of which `turned` says the sign. Returns whether a lane is infinite. */
+/* One of the two functions and its derivative. Returns whether a lane is infinite. */
 FG_INLINE int sin_or_cos(int cosine, size_t lanes, const double *x, double *z, double *slope)
 {
     vm outside = v_lt(v_set1(0.0), v_set1(0.0)), infinite = outside;
@@ -33,62 +41,105 @@ FG_INLINE int sin_or_cos(int cosine, size_t lanes, const double *x, double *z, d
     return vm_any(infinite);
 }
 
-static size_t run_code(const fg_lane_code *code, size_t count, double *const base[FG_LANE_BASES], size_t lanes,
-                       int lenient)
+#define FG_AT(operand) ((double *)(void *)((char *)base[c->base[operand]] + c->at[operand]))
+
+/* So many lanes that `side` vectors go side by side. */
+FG_INLINE size_t run_list(const fg_lane_code *code, size_t count, double *const *base, size_t lanes, size_t side,
+                          int lenient)
 {
     static const size_t all[3] = {1, 1, 1};
-    for (size_t k = 0; k < count; k++) {
-        const fg_lane_code *const c = code + k;
-        double *const z = base[c->base[0]] + c->at[0];
-        const double *const x = base[c->base[1]] + c->at[1];
-        const double *const y = base[c->base[2]] + c->at[2];
-        const double *const w = base[c->base[3]] + c->at[3];
+    for (const fg_lane_code *c = code; c < code + count; c++) {
         switch (c->kind) {
-        case FG_LANE_CLEAR:
+        case FG_LANE_CLEAR: {
+            double *const z = FG_AT(0);
             FG_EACH(v_set1(0.0));
-        case FG_LANE_COPY:
-            FG_EACH(v_load(x + i));
-        case FG_LANE_NEG:
-            FG_EACH(v_neg(v_load(x + i)));
-        case FG_LANE_ADD:
-            FG_EACH(v_add(v_load(x + i), v_load(y + i)));
-        case FG_LANE_SUB:
-            FG_EACH(v_sub(v_load(x + i), v_load(y + i)));
-        case FG_LANE_MUL:
-            FG_EACH(v_mul(v_load(x + i), v_load(y + i)));
-        case FG_LANE_NEG_MUL:
-            FG_EACH(v_neg(v_mul(v_load(x + i), v_load(y + i))));
-        case FG_LANE_ADD_MUL:
-            FG_EACH(v_add(v_load(x + i), v_mul(v_load(y + i), v_load(w + i))));
-        case FG_LANE_SUB_MUL:
-            FG_EACH(v_sub(v_load(x + i), v_mul(v_load(y + i), v_load(w + i))));
-        case FG_LANE_MUL_SUB:
-            FG_EACH(v_sub(v_mul(v_load(y + i), v_load(w + i)), v_load(x + i)));
-        case FG_LANE_SIN:
-        case FG_LANE_COS: {
-            double *const slope = base[c->base[2]] + c->at[2];
-            const int infinite = c->kind == FG_LANE_COS ? sin_or_cos(1, lanes, x, z, slope)
-                                                        : sin_or_cos(0, lanes, x, z, slope);
-            if (infinite && !lenient)
-                return k;
-            break;
         }
+        case FG_LANE_COPY: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1);
+            FG_EACH(v_load(x + j));
+        }
+        case FG_LANE_NEG: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1);
+            FG_EACH(v_neg(v_load(x + j)));
+        }
+        case FG_LANE_ADD: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const y = FG_AT(2);
+            FG_EACH(v_add(v_load(x + j), v_load(y + j)));
+        }
+        case FG_LANE_SUB: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const y = FG_AT(2);
+            FG_EACH(v_sub(v_load(x + j), v_load(y + j)));
+        }
+        case FG_LANE_MUL: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const y = FG_AT(2);
+            FG_EACH(v_mul(v_load(x + j), v_load(y + j)));
+        }
+        case FG_LANE_NEG_MUL: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const y = FG_AT(2);
+            FG_EACH(v_neg(v_mul(v_load(x + j), v_load(y + j))));
+        }
+        case FG_LANE_ADD_MUL: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const y = FG_AT(2), *const w = FG_AT(3);
+            FG_EACH(v_add(v_load(x + j), v_mul(v_load(y + j), v_load(w + j))));
+        }
+        case FG_LANE_SUB_MUL: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const y = FG_AT(2), *const w = FG_AT(3);
+            FG_EACH(v_sub(v_load(x + j), v_mul(v_load(y + j), v_load(w + j))));
+        }
+        case FG_LANE_MUL_SUB: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const y = FG_AT(2), *const w = FG_AT(3);
+            FG_EACH(v_sub(v_mul(v_load(y + j), v_load(w + j)), v_load(x + j)));
+        }
+        case FG_LANE_SIN:
+            if (sin_or_cos(0, lanes, FG_AT(1), FG_AT(0), FG_AT(2)) && !lenient)
+                return (size_t)(c - code);
+            break;
+        case FG_LANE_COS:
+            if (sin_or_cos(1, lanes, FG_AT(1), FG_AT(0), FG_AT(2)) && !lenient)
+                return (size_t)(c - code);
+            break;
         case FG_LANE_ROW: {
-            const double *const xs[3] = {x, y, w};
-            if (map(c->row, lanes, xs, all, c->k, z) < lanes && !lenient)
-                return k;
+            const double *const xs[3] = {FG_AT(1), FG_AT(2), FG_AT(3)};
+            if (map(c->row, lanes, xs, all, c->k, FG_AT(0)) < lanes && !lenient)
+                return (size_t)(c - code);
             break;
         }
         default: { /* FG_LANE_RULE */
-            const double *const xs[3] = {x, y, w};
-            map_grad(c->row, c->which, lanes, xs, all, c->k, base[c->base[4]] + c->at[4], base[c->base[5]] + c->at[5],
-                     z);
+            const double *const xs[3] = {FG_AT(1), FG_AT(2), FG_AT(3)};
+            map_grad(c->row, c->which, lanes, xs, all, c->k, FG_AT(4), FG_AT(5), FG_AT(0));
         }
         }
     }
     return count;
 }
 
+static size_t run_code(const fg_lane_code *code, size_t count, double *base[FG_LANE_BASES],
+                       const ptrdiff_t advance[FG_LANE_BASES], size_t steps, size_t lanes, int lenient)
+{
+    for (size_t step = 0; step < steps; step++) {
+        const size_t done = lanes % (4 * FG_W) == 0 ? run_list(code, count, base, lanes, 4, lenient)
+                                                    : run_list(code, count, base, lanes, 1, lenient);
+        if (done < count)
+            return step;
+        for (size_t k = 0; k < FG_LANE_BASES; k++)
+            base[k] += advance[k];
+        double *const swapped = base[FG_LANE_SWAPPED];
+        base[FG_LANE_SWAPPED] = base[FG_LANE_SWAPPED + 1];
+        base[FG_LANE_SWAPPED + 1] = swapped;
+    }
+    return steps;
+}
+
+#undef FG_AT
 #undef FG_EACH
 
 #endif

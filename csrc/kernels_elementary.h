@@ -304,6 +304,9 @@ FG_INLINE vd v_softplus(vd x)
 #define HALF_PI_2 6.077100506303966e-11
 #define HALF_PI_3 2.0222662487111665e-21
 #define HALF_PI_4 8.4784276603689e-32
+/* And what follows the first in two numbers of 53 bits. */
+#define HALF_PI_REST_1 6.077100506506192e-11
+#define HALF_PI_REST_2 3.5215598651832e-27
 #define TRIG_RANGE 1e6
 
 /* |x| = n * pi / 2 + r with |r| <= pi / 4: sine and cosine of r, and `turn`, which is n less a multiple of 4: -2 to 2.
@@ -312,6 +315,18 @@ typedef struct v_angle {
     v_pair sine, cosine;
     vd turn;
 } v_angle;
+
+/* x less n times what is left of pi / 2 after its first part. */
+FG_INLINE v_pair v_less_half_pis(vd x, vd n)
+{
+    if (FG_FUSED) {
+        const vd more = v_set1(HALF_PI_REST_1), p = v_mul(n, more), p_low = v_fms(n, more, p), r = v_sub(x, p);
+        return (v_pair){r, v_fnma(n, v_set1(HALF_PI_REST_2), v_sub(v_sub(v_sub(x, r), p), p_low))};
+    }
+    const v_pair r2 = v_fast_sum(x, v_mul(n, v_set1(-HALF_PI_2)));
+    const v_pair r3 = v_fast_sum(r2.high, v_mul(n, v_set1(-HALF_PI_3)));
+    return v_fast_sum(r3.high, v_fnma(n, v_set1(HALF_PI_4), v_add(r2.low, r3.low)));
+}
 
 FG_INLINE v_angle v_reduced(vd x)
 {
@@ -325,9 +340,7 @@ FG_INLINE v_angle v_reduced(vd x)
     };
     const vd one = v_set1(1.0), round = v_set1(FG_ROUND), a = v_abs(x);
     const vd n = v_sub(v_fma(a, v_set1(0.6366197723675814), round), round);
-    const v_pair r2 = v_fast_sum(v_fnma(n, v_set1(HALF_PI_1), a), v_mul(n, v_set1(-HALF_PI_2)));
-    const v_pair r3 = v_fast_sum(r2.high, v_mul(n, v_set1(-HALF_PI_3)));
-    const v_pair r = v_fast_sum(r3.high, v_fnma(n, v_set1(HALF_PI_4), v_add(r2.low, r3.low)));
+    const v_pair r = v_less_half_pis(v_fnma(n, v_set1(HALF_PI_1), a), n);
     const vd z = v_mul(r.high, r.high), half = v_mul(v_set1(0.5), z);
     /* sin(r) = r.high + r.low * (1 - z / 2) + r.high * z * S(z), cos(r) = 1 - z / 2 - r.high * r.low + z**2 * C(z) */
     const vd s_low = v_fma(v_mul(r.high, z), v_polynomial(z, S, 7), v_fnma(half, r.low, r.low));
@@ -335,11 +348,6 @@ FG_INLINE v_angle v_reduced(vd x)
     const vd c_low = v_add(top.low, v_fms(v_mul(z, z), v_polynomial(z, C, 6), v_mul(r.high, r.low)));
     const vd quarter = v_sub(v_fma(n, v_set1(0.25), round), round);
     return (v_angle){{r.high, s_low}, {top.high, c_low}, v_fnma(v_set1(4.0), quarter, n)};
-}
-
-FG_INLINE vd v_negated_where(vm yes, vd x)
-{
-    return v_select(yes, v_neg(x), x);
 }
 
 /* sin(|x|) is sin(r), cos(r), -sin(r), -cos(r) for a turn of 0, 1, 2, 3; cos(|x|) is that for one turn more. */
@@ -350,7 +358,7 @@ FG_INLINE void v_sin_cos(vd x, vd *sine, vd *cosine)
     const vd s = v_add(r.sine.high, r.sine.low), c = v_add(r.cosine.high, r.cosine.low);
     const vm odd = v_eq(v_abs(r.turn), one);
     const vd of_sine = v_negated_where(vm_or(v_lt(r.turn, zero), v_eq(r.turn, two)), v_select(odd, c, s));
-    *sine = v_select(v_lt(v_abs(x), v_set1(TINIEST)), x, v_negated_where(v_lt(x, zero), of_sine)); /* -0.0 too */
+    *sine = v_xor(of_sine, v_sign_of(x)); /* of -0.0 too */
     *cosine = v_negated_where(vm_or(v_lt(one, v_abs(r.turn)), v_eq(r.turn, one)), v_select(odd, s, c));
 }
 

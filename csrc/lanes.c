@@ -25,6 +25,13 @@ struct fg_lanes {
     uint64_t *of_all;      /* [the same] if all results count */
     fg_id *samples;        /* [n_samples] those that count alike */
     uint8_t *done;         /* [n_samples] */
+    int by_ones;           /* gradients are those for 1 by each sample's only result, times its gradient */
+    int of_uniform;        /* and uniform operands have some, for which all of these have to be equal */
+    int at_once;           /* these are computed with the results, which is cheaper than to go there again, ... */
+    int awaited;           /* ... and nobody has asked for them yet */
+    int unit_ready;        /* they follow from the operands' data */
+    double *units;         /* [numbers] they, of varying operands */
+    double *unit_total;    /* [body.n] and of uniform nodes, as in total */
     int partial;           /* the batch goes by l->live, not by l->of_all */
     int ready;             /* the uniform nodes are up to date */
     int filled;            /* and all lanes are, of all samples, which are one block */
@@ -50,9 +57,9 @@ static void take_data(fg_lanes *l, const fg_slots *t, fg_record *r)
         const fg_view *const view = fg_record_view(r, v);
         if (l->varies[v]) {
             if (fg_call_take_view(t, r, view, l->taken + l->place[v]))
-                l->filled = 0;
+                l->filled = l->unit_ready = 0;
         } else if (fg_call_take_view(t, r, view, l->program->body.data + l->program->callee.segments[v].first)) {
-            l->ready = l->filled = 0;
+            l->ready = l->filled = l->unit_ready = 0;
         }
     }
 }
@@ -76,14 +83,14 @@ static void fill_lanes(fg_lanes *l, const fg_id *samples, size_t used)
     }
 }
 
-/* The gradients of the lanes to those of the samples. */
-static void empty_lanes(fg_lanes *l, const fg_id *samples, size_t used)
+/* Add the gradients of the lanes to those of the samples, [numbers]. */
+static void empty_lanes(fg_lanes *l, const fg_id *samples, size_t used, double *given)
 {
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
         for (fg_id e = 0; e < s.count && l->varies[v]; e++) {
             const double *const from = fg_batch_grad(l->batch, s.first + e);
-            double *const to = l->given + l->place[v] + e;
+            double *const to = given + l->place[v] + e;
             for (size_t lane = 0; lane < used; lane++)
                 to[(size_t)samples[lane] * s.count] += from[lane];
         }
@@ -155,6 +162,33 @@ static size_t smaller(size_t x, size_t y)
     return x < y ? x : y;
 }
 
+/* ---- gradients by results that are 1 ---- */
+
+static void clear_units(fg_lanes *l)
+{
+    l->unit_ready = 0;
+    memset(l->units, 0, l->numbers * sizeof *l->units);
+    memset(l->unit_total, 0, l->program->body.n * sizeof *l->unit_total);
+    if (l->partial)
+        fg_batch_go_by(l->batch, l->of_all);
+    l->partial = 0;
+}
+
+/* Of samples that are in the lanes, and have been computed. */
+static int add_units(fg_lanes *l, const fg_id *samples, size_t used)
+{
+    fg_batch_clear(l->batch);
+    double *const dz = fg_batch_grad(l->batch, l->program->results[0]);
+    for (size_t lane = 0; lane < used; lane++)
+        dz[lane] = 1.0;
+    const int status = fg_batch_reverse(l->batch);
+    if (status != FG_OK)
+        return status;
+    empty_lanes(l, samples, used, l->units);
+    fg_batch_add_sums(l->batch, l->unit_total);
+    return FG_OK;
+}
+
 static void all_samples(fg_lanes *l)
 {
     for (fg_id i = 0; i < l->n_samples; i++)
@@ -169,6 +203,12 @@ static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
     take_data(l, t, r);
     int status = run_uniform(l, t->lenient);
     all_samples(l);
+    if (l->awaited) /* nobody has asked for the last ones */
+        l->at_once = 0;
+    const int with_units = l->by_ones && l->at_once && status == FG_OK;
+    l->awaited = 0;
+    if (with_units)
+        clear_units(l);
     for (size_t i = 0; i < l->n_samples && status == FG_OK; i += lanes) {
         const size_t used = smaller(lanes, l->n_samples - i);
         if (!l->filled)
@@ -181,7 +221,11 @@ static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
             for (size_t lane = 0; lane < used; lane++)
                 to[lane * l->results[j].count] = from[lane * step];
         }
+        if (status == FG_OK && with_units)
+            status = add_units(l, l->samples + i, used);
     }
+    if (status == FG_OK && with_units)
+        l->unit_ready = l->awaited = 1;
     return status;
 }
 
@@ -321,10 +365,57 @@ static int reverse_samples(fg_lanes *l, const asked *a, size_t count)
         status = fg_batch_reverse(l->batch);
         if (status != FG_OK)
             return status;
-        empty_lanes(l, samples, used);
+        empty_lanes(l, samples, used, l->given);
         fg_batch_add_sums(l->batch, l->total);
     }
     return FG_OK;
+}
+
+static double seed_of(const fg_lanes *l, const asked *a, fg_id sample)
+{
+    return a->grad ? a->grad[a->first + place_of(l, sample, 0)] : 1.0;
+}
+
+/* The same by gradients for 1, of the samples in l->samples. */
+static int reverse_by_ones(fg_lanes *l, size_t count)
+{
+    const size_t lanes = fg_batch_lanes(l->batch);
+    clear_units(l);
+    for (size_t i = 0; i < count; i += lanes) {
+        const size_t used = smaller(lanes, count - i);
+        int status = run_lanes(l, l->samples + i, used, 1);
+        if (status == FG_OK)
+            status = add_units(l, l->samples + i, used);
+        if (status != FG_OK)
+            return status;
+    }
+    l->unit_ready = count == l->n_samples;
+    return FG_OK;
+}
+
+/* All samples that count do so alike, in l->samples. Returns whether that way is open. */
+static int may_go_by_ones(const fg_lanes *l, const asked *a, size_t count)
+{
+    const double seed = seed_of(l, a, l->samples[0]);
+    for (size_t i = 0; l->of_uniform && i < count; i++)
+        if (!(seed_of(l, a, l->samples[i]) == seed)) /* nan is like nothing */
+            return 0;
+    return l->by_ones && (!l->of_uniform || count == l->n_samples);
+}
+
+static void give_units(fg_lanes *l, const asked *a, size_t count)
+{
+    for (fg_id v = 0; v < l->callee.n_segments; v++) {
+        const size_t size = l->program->callee.segments[v].count;
+        for (size_t i = 0; i < count && l->varies[v]; i++) {
+            const double seed = seed_of(l, a, l->samples[i]);
+            const size_t at = l->place[v] + l->samples[i] * size;
+            for (size_t e = at; e < at + size; e++)
+                l->given[e] = seed * l->units[e];
+        }
+    }
+    if (l->of_uniform)
+        l->program->body.kernels->axpy(l->program->body.n, seed_of(l, a, l->samples[0]), l->unit_total, l->total);
 }
 
 /* On from the uniform nodes that have a gradient now to the operands. */
@@ -362,6 +453,16 @@ static int reverse_all(fg_lanes *l, const asked *a)
         const size_t count = next_samples(l, a, &n_outputs);
         if (count == 0)
             break;
+        if (may_go_by_ones(l, a, count)) { /* there is one result, so all that count are these */
+            const int status = l->unit_ready ? FG_OK : reverse_by_ones(l, count);
+            if (status != FG_OK)
+                return status;
+            l->at_once = 1;
+            l->awaited = 0;
+            memcpy(l->any_live, l->of_all, words * sizeof *l->any_live);
+            give_units(l, a, count);
+            break;
+        }
         const int partial = n_outputs < l->program->callee.n_results;
         const uint64_t *const live = partial ? l->live : l->of_all;
         if (partial)
@@ -569,6 +670,16 @@ static int copy(const fg_callee *c, int (*stop)(void), int64_t *fail_after, fg_c
 
 static const fg_callee_steps lanes_steps = {forward, reverse, mark, operands, wants, fault, bytes, free_callee, copy};
 
+/* Whether gradients for 1 by the results are worth it: where a backward pass would have to compute all blocks once
+ * more, with loops in them. */
+static int may_have_units(fg_lanes *l)
+{
+    for (fg_id k = 0; k < l->callee.n_segments; k++)
+        l->of_uniform |= !l->varies[k] && wants(&l->callee, k);
+    return l->program->callee.n_results == 1 && fg_batch_is_varying(l->batch, l->program->results[0])
+           && fg_batch_lanes(l->batch) < l->n_samples && fg_batch_has_scans(l->batch);
+}
+
 static int allocate(fg_lanes *l, void *array, size_t count, size_t size)
 {
     return fg_mem_resize(&l->mem, array, 0, count, size);
@@ -591,6 +702,7 @@ void fg_lanes_free(fg_lanes *l)
         const size_t n = l->program->body.n, words = FG_MARKS_WORDS(n);
         release(l, &l->results, l->program->callee.n_results, sizeof *l->results);
         release(l, &l->total, n, sizeof *l->total);
+        release(l, &l->unit_total, n, sizeof *l->unit_total);
         release(l, &l->live, words, sizeof *l->live);
         release(l, &l->any_live, words, sizeof *l->any_live);
         release(l, &l->of_all, words, sizeof *l->of_all);
@@ -604,6 +716,7 @@ void fg_lanes_free(fg_lanes *l)
     release(l, &l->uniform, l->n_uniform, sizeof *l->uniform);
     release(l, &l->taken, l->numbers, sizeof *l->taken);
     release(l, &l->given, l->numbers, sizeof *l->given);
+    release(l, &l->units, l->numbers, sizeof *l->units);
     release(l, &l->samples, l->n_samples, sizeof *l->samples);
     release(l, &l->done, l->n_samples, sizeof *l->done);
     fg_mem last = l->mem;
@@ -716,6 +829,12 @@ static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_stre
     memcpy(l->program->outputs, l->program->results, l->program->callee.n_results * sizeof *l->program->outputs);
     find_live(l, l->program->callee.n_results, l->of_all);
     fg_batch_go_by(l->batch, l->of_all);
+    if (may_have_units(l)) {
+        if (allocate(l, &l->units, l->numbers, sizeof *l->units) < 0
+            || allocate(l, &l->unit_total, n, sizeof *l->unit_total) < 0)
+            return FG_E_MEMORY;
+        l->by_ones = l->at_once = 1;
+    }
     return FG_OK;
 }
 

@@ -95,6 +95,14 @@ size_t fg_batch_lanes(const fg_batch *b)
     return b->lanes;
 }
 
+int fg_batch_has_scans(const fg_batch *b)
+{
+    int any = 0;
+    for (size_t k = 0; k < b->n_calls; k++)
+        any |= b->scans[k] != NULL;
+    return any;
+}
+
 /* ---- operands ---- */
 
 static size_t size_of(const operand *x)
@@ -977,7 +985,8 @@ static int make_scans(fg_batch *b, const uint8_t *varying, const uint8_t *needed
             const fg_view *const view = fg_record_view(r, v);
             for (fg_id e = 0; e < scan->callee.segments[v].count; e++)
                 wanted[scan->callee.segments[v].first + e] =
-                    !(view->flags & FG_VIEW_CONSTANT) && needed[fg_record_slot(r, view, e / view->cols, e % view->cols)];
+                    !(view->flags & FG_VIEW_CONSTANT)
+                    && needed[fg_record_slot(r, view, e / view->cols, e % view->cols)];
         }
         const int status = fg_lanes_scan_make(made, scan, b->mem, wanted);
         release(b->mem, &wanted, (size_t)scan->area + 1, 1);

@@ -23,6 +23,9 @@ void fg_batch_free(fg_batch *b);
 
 size_t fg_batch_lanes(const fg_batch *b);
 
+/* Whether it computes scans in lanes. */
+int fg_batch_has_scans(const fg_batch *b);
+
 /* Whether a node is varying; and where it has its numbers and its gradients, one for each lane; of a uniform node one
  * number, and the sum of its gradients. */
 int fg_batch_is_varying(const fg_batch *b, fg_id i);

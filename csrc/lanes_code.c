@@ -155,7 +155,9 @@ static int add_block(fg_code *c, fg_tape *t, fg_id i)
     if (op == FG_LAYER ? fg_record_view(r, 0)->cols == 0 : op != FG_MAP && op != FG_SUM && op != FG_MEAN)
         return FG_CODE_NONE;
     for (fg_id k = 0; k < r->rows * r->cols; k++) {
-        const int64_t value = op == FG_MAP ? add_map(c, r, k) : op == FG_LAYER ? add_layer(c, r, k) : add_sum(c, op, r, k);
+        const int64_t value = op == FG_MAP     ? add_map(c, r, k)
+                              : op == FG_LAYER ? add_layer(c, r, k)
+                                               : add_sum(c, op, r, k);
         if (value < 0)
             return (int)value;
         c->of_node[first + k] = (uint32_t)value;
@@ -347,7 +349,8 @@ static void place_values(fg_code *c)
         if (!c->values[i].moving || c->values[i].kind == OPERAND) {
             fg_code_value *const v = c->values + i;
             if (is_nowhere(v->data))
-                v->data = v->moving && v->kept ? (fg_place){FG_CODE_ROW, c->width++} : (fg_place){FG_CODE_FIXED, c->fixed++};
+                v->data = v->moving && v->kept ? (fg_place){FG_CODE_ROW, c->width++}
+                                               : (fg_place){FG_CODE_FIXED, c->fixed++};
             if (is_computed(v))
                 v->slope = (fg_place){FG_CODE_FIXED, c->fixed++};
         }
@@ -394,7 +397,7 @@ static void place_gradients(fg_code *c)
 static void put(const fg_code *c, fg_lane_code *code, int operand, fg_place place)
 {
     code->base[operand] = (uint8_t)place.base;
-    code->at[operand] = (int32_t)(place.slot * c->lanes);
+    code->at[operand] = (int32_t)(place.slot * c->lanes * sizeof(double));
 }
 
 static fg_place fixed(uint32_t slot)
@@ -513,6 +516,14 @@ static int hand_over(writer *w, uint32_t i, uint32_t slot)
     fg_code_value *const v = w->c->values + i;
     if (v->wanted && v->moving && v->grad == FG_NOWHERE) {
         v->grad = slot;
+        return 1;
+    }
+    if (v->wanted && v->moving && slot == w->c->dnext + i) { /* where it has to be in the end */
+        const uint32_t other = v->grad;
+        add_gradient(w, i, 0, fixed(slot), NULL);
+        put(w->c, w->code + w->count - 1, 0, fixed(slot));
+        v->grad = slot;
+        give_slot(w, other);
         return 1;
     }
     add_gradient(w, i, 0, fixed(slot), NULL);

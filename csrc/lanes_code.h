@@ -1,8 +1,8 @@
 /* lanes_code.h: a step of a scan as code for lanes: lists of kernels' operations, forward and back.
  *
- * Whatever the step depends on is in lanes, also what is the same for all samples. Numbers that a reverse step reads are
- * in a row, of which each step has one; all others are in slots that each step uses again. What depends neither on the
- * carry nor on x is computed once, before the first step.
+ * Whatever the step depends on is in lanes, also what is the same for all samples. Numbers that a reverse step reads
+ * are in a row, of which each step has one; all others are in slots that each step uses again. What depends neither on
+ * the carry nor on x is computed once, before the first step.
  *
  * It promises the operations of the step in their order, rounded as they are there; gradients are added up in another
  * order. It leaves to lanes_scan.c where rows are, and how steps follow each other.

@@ -42,6 +42,13 @@ static int wants_stop(fg_lanes_scan *s, int (*stop)(void), size_t more)
     return stop && stop();
 }
 
+/* How many of the steps of a list go in one go. */
+static size_t steps_at_once(const fg_lanes_scan *s, size_t steps, size_t count)
+{
+    const size_t most = STOP_AFTER / (count * s->lanes + 1) + 1;
+    return s->scan->n_x + s->scan->n_outputs > 0 ? 1 : steps < most ? steps : most;
+}
+
 static fg_id place_of(const fg_scan *scan, fg_id step)
 {
     return scan->backwards ? scan->length - 1 - step : step;
@@ -66,6 +73,15 @@ static double *number_at(const fg_lanes_scan *s, const places *p, fg_place place
     return p->base[place.base] + place.slot * s->lanes;
 }
 
+/* A list that is for no step. */
+static int run_once(const fg_lanes_scan *s, const fg_lane_code *code, size_t count, int lenient)
+{
+    static const ptrdiff_t advance[FG_LANE_BASES];
+    places p = places_at(s, 0, 0);
+    return s->scan->step->body.kernels->run_code(code, count, p.base, advance, 1, s->lanes, lenient) == 1 ? FG_OK
+                                                                                                         : FG_E_DOMAIN;
+}
+
 static void take(const fg_lanes_scan *s, const fg_spot *from, double *to)
 {
     if (from->step)
@@ -81,7 +97,8 @@ static void take_x(const fg_lanes_scan *s, const places *p, fg_id step)
     const fg_callee *const of_step = &scan->step->callee;
     for (fg_id k = scan->carries; k < scan->carries + scan->xs; k++) {
         const fg_stretch x = of_step->segments[k];
-        const fg_spot *const from = s->operands + scan->callee.segments[k].first + (size_t)place_of(scan, step) * x.count;
+        const size_t at = scan->callee.segments[k].first + (size_t)place_of(scan, step) * x.count;
+        const fg_spot *const from = s->operands + at;
         for (fg_id e = 0; e < x.count; e++)
             take(s, from + e, number_at(s, p, fg_code_operand(s->code, x.first + e)));
     }
@@ -99,10 +116,7 @@ static int take_same(fg_lanes_scan *s, int lenient)
             take(s, s->operands + scan->callee.segments[k].first + e,
                  number_at(s, &p, fg_code_operand(s->code, same.first + e)));
     }
-    const size_t n_before = s->code->n_before;
-    return scan->step->body.kernels->run_code(s->code->before, n_before, p.base, s->lanes, lenient) < n_before
-               ? FG_E_DOMAIN
-               : FG_OK;
+    return run_once(s, s->code->before, s->code->n_before, lenient);
 }
 
 static void give_outputs(const fg_lanes_scan *s, const places *p, fg_id step, double *z)
@@ -127,19 +141,22 @@ static int run_stretch(fg_lanes_scan *s, fg_id k, int lenient, int (*stop)(void)
     const fg_code *const code = s->code;
     const fg_kernels *const kernels = scan->step->body.kernels;
     const fg_id begin = k * s->every, count = scan->length - begin < s->every ? scan->length - begin : s->every;
+    const ptrdiff_t width = (ptrdiff_t)(code->width * s->lanes), advance[FG_LANE_BASES] = {0, width, width, 0, 0, 0};
     const double *const start = s->starts + (size_t)k * scan->n_carry * s->lanes;
     *end = places_at(s, 0, 0);
     s->kept = s->stretches;
     for (fg_id c = 0; c < scan->n_carry; c++)
         memcpy(number_at(s, end, code->carry[c]), start + c * s->lanes, s->lanes * sizeof *start);
-    for (fg_id i = 0; i < count; i++) {
+    for (fg_id i = 0; i < count;) {
+        const fg_id steps = (fg_id)steps_at_once(s, count - i, code->n_forward);
+        const places p = *end;
         take_x(s, end, begin + i);
-        if (kernels->run_code(code->forward, code->n_forward, end->base, s->lanes, lenient) < code->n_forward)
+        if (kernels->run_code(code->forward, code->n_forward, end->base, advance, steps, s->lanes, lenient) < steps)
             return FG_E_DOMAIN;
         if (z)
-            give_outputs(s, end, begin + i, z);
-        *end = places_at(s, i + 1, (int)((i + 1) & 1u));
-        if (wants_stop(s, stop, code->n_forward))
+            give_outputs(s, &p, begin + i, z);
+        i += steps;
+        if (wants_stop(s, stop, code->n_forward * steps))
             return FG_E_INTERRUPTED;
     }
     s->kept = k;
@@ -226,9 +243,8 @@ static int take_outputs(const fg_lanes_scan *s, fg_id step, const double *dz, co
 static void give_same(fg_lanes_scan *s, size_t used)
 {
     const fg_scan *const scan = s->scan;
-    const places p = places_at(s, 0, 0);
     const size_t count = fg_code_find_after(s->code, s->touched);
-    (void)scan->step->body.kernels->run_code(s->code->after, count, p.base, s->lanes, 1);
+    (void)run_once(s, s->code->after, count, 1);
     for (fg_id k = scan->carries + scan->xs; k < scan->callee.n_segments; k++) {
         const fg_stretch same = scan->step->callee.segments[k];
         for (fg_id e = 0; e < same.count; e++)
@@ -244,6 +260,7 @@ int fg_lanes_scan_reverse(fg_lanes_scan *s, size_t used, int (*stop)(void), cons
     const fg_code *const code = s->code;
     const fg_kernels *const kernels = scan->step->body.kernels;
     const size_t lanes = s->lanes;
+    const ptrdiff_t width = (ptrdiff_t)(code->width * lanes), advance[FG_LANE_BASES] = {0, -width, -width, 0, 0, 0};
     fg_code_back *back = NULL;
     memset(s->touched, 0, code->n_values);
     memset(slot_at(s, code->first_sum), 0, code->n_sums * lanes * sizeof *s->fixed);
@@ -252,15 +269,15 @@ int fg_lanes_scan_reverse(fg_lanes_scan *s, size_t used, int (*stop)(void), cons
         if (s->wanted[c])
             memcpy(slot_at(s, code->dnext + c), dz + c * lanes, lanes * sizeof *dz);
     }
-    for (fg_id step = scan->length; step-- > 0;) {
-        const fg_id row = step % s->every;
-        if (s->kept != step / s->every) {
+    for (fg_id step = scan->length, steps; step > 0; step -= steps) {
+        const fg_id last = step - 1, row = last % s->every;
+        if (s->kept != last / s->every) {
             places end;
-            const int status = run_stretch(s, step / s->every, 1, stop, NULL, &end);
+            const int status = run_stretch(s, last / s->every, 1, stop, NULL, &end);
             if (status != FG_OK)
                 return status;
         }
-        int others = take_outputs(s, step, dz, reached, first, s->wanted + scan->n_carry);
+        int others = take_outputs(s, last, dz, reached, first, s->wanted + scan->n_carry);
         if (back) {
             others |= memcmp(s->wanted, back->flows, scan->n_carry) != 0;
             memcpy(s->wanted, back->flows, scan->n_carry);
@@ -270,11 +287,13 @@ int fg_lanes_scan_reverse(fg_lanes_scan *s, size_t used, int (*stop)(void), cons
             for (uint32_t i = 0; i < code->n_values; i++)
                 s->touched[i] |= back->touched[i];
         }
-        const places p = places_at(s, row, (int)(row & 1u));
-        (void)kernels->run_code(back->code, back->count, p.base, lanes, 1);
+        const int steady = memcmp(back->flows, s->wanted, scan->n_carry) == 0; /* the step before goes alike */
+        places p = places_at(s, row, 0); /* pairs are not read */
+        steps = steady ? (fg_id)steps_at_once(s, row + 1u, back->count) : 1;
+        (void)kernels->run_code(back->code, back->count, p.base, advance, steps, lanes, 1);
         if (scan->n_x > 0)
-            give_x(s, used, back, step);
-        if (wants_stop(s, stop, back->count))
+            give_x(s, used, back, last);
+        if (wants_stop(s, stop, back->count * steps))
             return FG_E_INTERRUPTED;
     }
     for (fg_id c = 0; c < scan->n_carry; c++)

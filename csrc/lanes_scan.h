@@ -1,9 +1,9 @@
 /* lanes_scan.h: a scan within a batch: all its steps for many samples at once, one in each lane.
  *
  * It promises what the scan computes for each sample, but for the rounding of sums and of transcendental functions; of
- * results that are not reached nothing flows, step by step. Stretches and their beginnings are as scan.h says, with a row
- * of lanes in place of each number; their length suits the lanes. It leaves to its caller what happens if a number is
- * outside of an operation's domain.
+ * results that are not reached nothing flows, step by step. Stretches and their beginnings are as scan.h says, with a
+ * row of lanes in place of each number; their length suits the lanes. It leaves to its caller what happens if a number
+ * is outside of an operation's domain.
  */
 #ifndef FG_LANES_SCAN_H
 #define FG_LANES_SCAN_H

@@ -122,6 +122,7 @@ FG_INLINE vd v_max(vd x, vd y) { return _mm512_max_pd(x, y); }
 FG_INLINE vd v_abs(vd x) { return _mm512_andnot_pd(_mm512_set1_pd(-0.0), x); }
 FG_INLINE vd v_sign_of(vd x) { return _mm512_and_pd(_mm512_set1_pd(-0.0), x); }
 FG_INLINE vd v_or(vd x, vd y) { return _mm512_or_pd(x, y); }
+FG_INLINE vd v_xor(vd x, vd y) { return _mm512_xor_pd(x, y); }
 FG_INLINE vm v_lt(vd x, vd y) { return _mm512_cmp_pd_mask(x, y, _CMP_LT_OQ); }
 FG_INLINE vm v_ge(vd x, vd y) { return _mm512_cmp_pd_mask(x, y, _CMP_GE_OQ); }
 FG_INLINE vm v_eq(vd x, vd y) { return _mm512_cmp_pd_mask(x, y, _CMP_EQ_OQ); }
@@ -129,6 +130,7 @@ FG_INLINE vm v_isnan(vd x) { return _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q); }
 FG_INLINE vm vm_or(vm x, vm y) { return (vm)(x | y); }
 FG_INLINE int vm_any(vm x) { return x != 0; }
 FG_INLINE vd v_select(vm yes, vd x, vd y) { return _mm512_mask_blend_pd(yes, y, x); }
+FG_INLINE vd v_negated_where(vm yes, vd x) { return _mm512_mask_xor_pd(x, yes, x, _mm512_set1_pd(-0.0)); }
 
 FG_INLINE vd v_scale(vd x, vd n)
 {
@@ -214,6 +216,7 @@ FG_INLINE vd v_max(vd x, vd y) { return _mm256_max_pd(x, y); }
 FG_INLINE vd v_abs(vd x) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x); }
 FG_INLINE vd v_sign_of(vd x) { return _mm256_and_pd(_mm256_set1_pd(-0.0), x); }
 FG_INLINE vd v_or(vd x, vd y) { return _mm256_or_pd(x, y); }
+FG_INLINE vd v_xor(vd x, vd y) { return _mm256_xor_pd(x, y); }
 FG_INLINE vm v_lt(vd x, vd y) { return _mm256_cmp_pd(x, y, _CMP_LT_OQ); }
 FG_INLINE vm v_ge(vd x, vd y) { return _mm256_cmp_pd(x, y, _CMP_GE_OQ); }
 FG_INLINE vm v_eq(vd x, vd y) { return _mm256_cmp_pd(x, y, _CMP_EQ_OQ); }
@@ -221,6 +224,7 @@ FG_INLINE vm v_isnan(vd x) { return _mm256_cmp_pd(x, x, _CMP_UNORD_Q); }
 FG_INLINE vm vm_or(vm x, vm y) { return _mm256_or_pd(x, y); }
 FG_INLINE int vm_any(vm x) { return _mm256_movemask_pd(x) != 0; }
 FG_INLINE vd v_select(vm yes, vd x, vd y) { return _mm256_blendv_pd(y, x, yes); }
+FG_INLINE vd v_negated_where(vm yes, vd x) { return _mm256_xor_pd(x, _mm256_and_pd(yes, _mm256_set1_pd(-0.0))); }
 
 FG_INLINE vd v_pow2(vd n)
 {
@@ -283,6 +287,7 @@ FG_INLINE vd v_max(vd x, vd y) { return _mm_max_pd(x, y); }
 FG_INLINE vd v_abs(vd x) { return _mm_andnot_pd(_mm_set1_pd(-0.0), x); }
 FG_INLINE vd v_sign_of(vd x) { return _mm_and_pd(_mm_set1_pd(-0.0), x); }
 FG_INLINE vd v_or(vd x, vd y) { return _mm_or_pd(x, y); }
+FG_INLINE vd v_xor(vd x, vd y) { return _mm_xor_pd(x, y); }
 FG_INLINE vm v_lt(vd x, vd y) { return _mm_cmplt_pd(x, y); }
 FG_INLINE vm v_ge(vd x, vd y) { return _mm_cmpge_pd(x, y); }
 FG_INLINE vm v_eq(vd x, vd y) { return _mm_cmpeq_pd(x, y); }
@@ -290,6 +295,7 @@ FG_INLINE vm v_isnan(vd x) { return _mm_cmpunord_pd(x, x); }
 FG_INLINE vm vm_or(vm x, vm y) { return _mm_or_pd(x, y); }
 FG_INLINE int vm_any(vm x) { return _mm_movemask_pd(x) != 0; }
 FG_INLINE vd v_select(vm yes, vd x, vd y) { return _mm_or_pd(_mm_and_pd(yes, x), _mm_andnot_pd(yes, y)); }
+FG_INLINE vd v_negated_where(vm yes, vd x) { return _mm_xor_pd(x, _mm_and_pd(yes, _mm_set1_pd(-0.0))); }
 
 FG_INLINE vd v_pow2(vd n)
 {
@@ -352,6 +358,10 @@ FG_INLINE vd v_or(vd x, vd y)
 {
     return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(x), vreinterpretq_u64_f64(y)));
 }
+FG_INLINE vd v_xor(vd x, vd y)
+{
+    return vreinterpretq_f64_u64(veorq_u64(vreinterpretq_u64_f64(x), vreinterpretq_u64_f64(y)));
+}
 FG_INLINE vd v_sign_of(vd x)
 {
     return vreinterpretq_f64_u64(
@@ -364,6 +374,7 @@ FG_INLINE vm v_isnan(vd x) { return veorq_u64(vceqq_f64(x, x), vdupq_n_u64(~UINT
 FG_INLINE vm vm_or(vm x, vm y) { return vorrq_u64(x, y); }
 FG_INLINE int vm_any(vm x) { return (vgetq_lane_u64(x, 0) | vgetq_lane_u64(x, 1)) != 0; }
 FG_INLINE vd v_select(vm yes, vd x, vd y) { return vbslq_f64(yes, x, y); }
+FG_INLINE vd v_negated_where(vm yes, vd x) { return vbslq_f64(yes, vnegq_f64(x), x); }
 
 FG_INLINE vd v_pow2(vd n)
 {
@@ -414,6 +425,7 @@ FG_INLINE vd v_max(vd x, vd y) { return x > y ? x : y; }
 FG_INLINE vd v_abs(vd x) { return fabs(x); }
 FG_INLINE vd v_sign_of(vd x) { return copysign(0.0, x); }
 FG_INLINE vd v_or(vd x, vd y) { return signbit(y) ? -fabs(x) : x; } /* only used to set a sign */
+FG_INLINE vd v_xor(vd x, vd y) { return signbit(y) ? -x : x; }       /* and to turn one */
 FG_INLINE vm v_lt(vd x, vd y) { return x < y; }
 FG_INLINE vm v_ge(vd x, vd y) { return x >= y; }
 FG_INLINE vm v_eq(vd x, vd y) { return x == y; }
@@ -421,6 +433,7 @@ FG_INLINE vm v_isnan(vd x) { return x != x; }
 FG_INLINE vm vm_or(vm x, vm y) { return x | y; }
 FG_INLINE int vm_any(vm x) { return x; }
 FG_INLINE vd v_select(vm yes, vd x, vd y) { return yes ? x : y; }
+FG_INLINE vd v_negated_where(vm yes, vd x) { return yes ? -x : x; }
 
 FG_INLINE uint64_t bits_of(double x)
 {
