@@ -76,9 +76,30 @@ static inline int fg_call_mark_slots(const fg_slots *t, fg_record *r, int on)
     return twice;
 }
 
+/* Whether the views are few and each of them lies in a row, apart from all others. */
+static inline int fg_call_is_plain(fg_record *r)
+{
+    enum { FEW = 12 };
+    for (fg_id v = 0; v < r->views && r->views <= FEW; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        if (!fg_call_is_dense(view))
+            return 0;
+        for (fg_id u = 0; u < v; u++) {
+            const fg_view *const other = fg_record_view(r, u);
+            if (view->base < other->base + other->rows * other->cols
+                && other->base < view->base + view->rows * view->cols)
+                return 0;
+        }
+    }
+    return r->views <= FEW;
+}
+
 /* Enter into the record whether a slot is an operand twice: a forward step does so. */
 static inline void fg_call_find_twice(const fg_slots *t, fg_record *r)
 {
+    r->k = 0;
+    if (fg_call_is_plain(r)) /* mostly, and then most often they have many slots */
+        return;
     r->k = (fg_id)fg_call_mark_slots(t, r, 1);
     (void)fg_call_mark_slots(t, r, 0);
 }

@@ -431,6 +431,142 @@ def test_a_program_in_a_program():
         deep([1000.0])
 
 
+# ---- operands that are used where they lie ----
+
+def layered():
+    """A program of a layer whose weights are read as matrices, its captured Tensors, and its function."""
+    W, b = Tensor(np.linspace(-1.0, 1.0, 12).reshape(4, 3)), Tensor(np.linspace(0.5, -0.5, 4))
+
+    def f(x):
+        return (flatgrad.linear(x, W, b, "tanh") * flatgrad.linear(x, W, b)).sum()
+    return record(f, Tensor(np.zeros((5, 3)))), (W, b), f
+
+
+def rewritten(W):
+    """Ways to give a Tensor other numbers."""
+    values = list(W.reshape(-1))
+
+    def by_values():
+        for value in values:
+            value.data = value.data * 0.5 + 0.25
+
+    def by_step(rule):
+        W.grad = np.linspace(1.0, 2.0, 12).reshape(4, 3)
+        optimizer = rule([W], lr=0.1)
+        optimizer.step()
+
+    def by_minimizing():
+        loss = flatgrad.compile(lambda: (W * W).sum())
+        loss.minimize(flatgrad.optim.SGD([W], lr=0.01), steps=3)
+
+    def by_state():
+        module = nn.Module()
+        module.W = W
+        module.load_state_dict({"W": np.full((4, 3), 0.125)})
+
+    return {"assigned": lambda: setattr(W, "data", W.data * 0.5 + 0.25), "values": by_values,
+            "update": lambda: (setattr(W, "grad", np.ones((4, 3))), W.update(0.1)),
+            "sgd": lambda: by_step(flatgrad.optim.SGD), "adam": lambda: by_step(flatgrad.optim.Adam),
+            "minimized": by_minimizing, "state": by_state, "one": lambda: setattr(values[7], "data", 3.0)}
+
+
+@pytest.mark.parametrize("way", ["assigned", "values", "update", "sgd", "adam", "minimized", "state", "one"])
+def test_weights_rewritten_between_forward_and_backward(way):
+    program, leaves, f = layered()
+    x = Tensor(np.linspace(0.0, 1.0, 15).reshape(5, 3))
+    loss, = program([x])
+    rewritten(leaves[0])[way]()
+    before = leaves[0].data.copy()
+    for seed in (0.0, 0.75):
+        clear([x, *leaves])
+        leaves[0].grad = seed
+        loss.backward()
+        found = [bits(t.grad) for t in (x, *leaves)]
+        clear([x, *leaves])
+        leaves[0].grad = seed
+        again, = program([x])
+        again.backward()
+        assert found == [bits(t.grad) for t in (x, *leaves)]
+    clear([x, *leaves])
+    leaves[0].grad = seed
+    f(x).backward()
+    assert found == [bits(t.grad) for t in (x, *leaves)] and bits(leaves[0].data) == bits(before)
+
+
+def test_calls_in_turn_whose_operands_take_each_others_slots():
+    program, leaves, f = layered()
+    for k in range(6):
+        first, second = (Tensor(np.full((5, 3), 0.1 * k + c)) for c in (0.0, 0.5))
+        calls = [program([x])[0] for x in (first, second)]
+        program([Tensor(np.full((5, 3), 9.0))])   # gone at once
+        for x, call in zip((first, second), calls if k % 2 else calls[::-1]):
+            x = first if call is calls[0] else second
+            clear([x, *leaves])
+            call.backward()
+            found = [bits(t.grad) for t in (x, *leaves)]
+            clear([x, *leaves])
+            f(x).backward()
+            assert found == [bits(t.grad) for t in (x, *leaves)]
+        if k == 3:
+            del first, x, calls[0]
+            flatgrad.collect()
+            clear([second, *leaves])
+            calls[0].backward()
+            found = bits(second.grad)
+            clear([second])
+            f(second).backward()
+            assert found == bits(second.grad)
+
+
+def test_a_copied_call_has_operands_of_its_own():
+    program, leaves, f = layered()
+    x = Tensor(np.linspace(0.0, 1.0, 15).reshape(5, 3))
+    loss, = program([x])
+    copied, of_x = copy.deepcopy((loss, x))
+    program([Tensor(np.full((5, 3), 9.0))])
+    of_x.grad = 0.0
+    copied.backward()
+    clear([x])
+    f(x).backward()
+    assert bits(of_x.grad) == bits(x.grad)
+
+
+def test_minimizing_between_forward_and_backward():
+    W = Tensor(np.linspace(-1.0, 1.0, 12).reshape(4, 3))
+    loss = flatgrad.compile(lambda x: (flatgrad.linear(x, W) ** 2).sum())
+    x = np.linspace(0.0, 1.0, 15).reshape(5, 3)
+    total = loss(x)
+    loss.minimize(flatgrad.optim.SGD([W], lr=0.01), x, steps=2)
+    W.grad = 0.0
+    total.backward()
+    found = bits(W.grad)
+    W.grad = 0.0
+    loss(x).backward()
+    assert found == bits(W.grad)
+
+
+def test_some_weights_are_frozen_and_some_inputs_are_constants():
+    program, (W, b), f = layered()
+    values = list(W.reshape(-1))
+    values[4].requires_grad = False
+    values[4].grad = 0.25
+    for constant in (False, True):
+        x = Tensor(np.linspace(0.0, 1.0, 15).reshape(5, 3), requires_grad=not constant)
+        clear([W, b])
+        program([x])[0].backward()
+        found = [bits(t.grad) for t in (x, W, b)]
+        clear([W, b] if constant else [x, W, b])
+        f(x).backward()
+        assert found == [bits(t.grad) for t in (x, W, b)]
+    b.requires_grad = False
+    clear([W])
+    program([x])[0].backward()
+    found = [bits(t.grad) for t in (W, b)]
+    clear([W])
+    f(x).backward()
+    assert found == [bits(t.grad) for t in (W, b)]
+
+
 def test_the_same_operand_twice():
     w = Value(0.7)
     program = record(lambda a, b, t: (a * b * w).tanh() + (t * a).sum() + b, Value(0.5), Value(0.2), Tensor([1.0, 2.0]))

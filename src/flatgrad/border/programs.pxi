@@ -22,28 +22,22 @@ cdef inline fg_id first_of(object o) noexcept:
     return (<_Run>o).id - (<_Run>o).count if type(o) is _Run else (<Value>o).id
 
 
-cdef int fill_program(_Program made, _Callee body, tuple captured, list pieces, list counts, tuple shapes,
-                      tuple results, tuple signs) except -1:
-    """Set what a program has. counts: where each captured segment's pieces begin, and where the last one's end."""
+cdef int fill_program(_Program made, _Callee body, tuple captured, tuple shapes, tuple results,
+                      tuple signs) except -1:
+    """Set what a program has, besides its pieces and where they begin."""
     cdef Py_ssize_t k
     cdef fg_id n_inputs = <fg_id>len(shapes)
     made.body, made.captured, made.shapes, made.results, made.signs = body, captured, shapes, results, signs
     made.n_inputs, made.n_segments = n_inputs, body.callee.n_segments
-    made.pieces = <Piece *>PyMem_Malloc((len(pieces) + 1) * sizeof(Piece))
-    made.begins = <Py_ssize_t *>PyMem_Malloc((len(counts) + 1) * sizeof(Py_ssize_t))
     made.listed = <uint8_t *>PyMem_Calloc(made.n_segments + 1, 1)
     made.wanted = <uint8_t *>PyMem_Calloc(made.n_segments + 1, 1)
     made.inputs = <fg_view *>PyMem_Malloc((n_inputs + 1) * sizeof(fg_view))
-    if made.inputs == NULL or made.pieces == NULL or made.begins == NULL or made.listed == NULL or made.wanted == NULL:
+    if made.inputs == NULL or made.listed == NULL or made.wanted == NULL:
         raise MemoryError()
     for k in range(n_inputs):
         shape = shapes[k]
         made.inputs[k] = fg_view(<fg_id>len(shape), 0, shape[0] if len(shape) == 2 else 1,
                                  shape[len(shape) - 1] if len(shape) > 0 else 1, 0, 0)
-    for k in range(len(pieces)):
-        made.pieces[k].which, made.pieces[k].offset, made.pieces[k].count = pieces[k]
-    for k in range(len(counts)):
-        made.begins[k] = counts[k]
     for k in range(made.n_segments):
         made.wanted[k] = body.callee.steps.wants(body.callee, <fg_id>k)
     made.moves = -1
@@ -86,6 +80,23 @@ cdef class _Program:
         PyMem_Free(self.begins)
         PyMem_Free(self.listed)
         PyMem_Free(self.wanted)
+
+    cdef int make_pieces(self, Py_ssize_t most, Py_ssize_t segments) except -1:
+        """Room for so many pieces, there may be fewer in the end, of so many captured segments."""
+        self.pieces = <Piece *>PyMem_Malloc((most + 1) * sizeof(Piece))
+        self.begins = <Py_ssize_t *>PyMem_Malloc((segments + 1) * sizeof(Py_ssize_t))
+        if self.pieces == NULL or self.begins == NULL:
+            raise MemoryError()
+        self.begins[0] = 0
+        return 0
+
+    cdef int copy_pieces(self, _Program of) except -1:
+        """Those of a program that captures the same."""
+        cdef Py_ssize_t segments = of.n_segments - of.n_inputs
+        self.make_pieces(of.begins[segments], segments)
+        memcpy(self.pieces, of.pieces, of.begins[segments] * sizeof(Piece))
+        memcpy(self.begins, of.begins, (segments + 1) * sizeof(Py_ssize_t))
+        return 0
 
     cdef void look(self) noexcept:
         """Whether the captured segments lie in a row: they do until a Value becomes the handle of another node."""
@@ -304,9 +315,8 @@ cdef class _Program:
                     signs.extend(range(body.callee.segments[k].first + j,
                                        body.callee.segments[k].first + body.callee.segments[k].count,
                                        self.body.callee.segments[k].count))
-        pieces = [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count)
-                  for k in range(self.begins[captured])]
-        fill_program(made, body, self.captured, pieces, [self.begins[k] for k in range(captured + 1)],
+        made.copy_pieces(self)
+        fill_program(made, body, self.captured,
                      tuple([(n_samples, *shape) if varying else shape for shape, varying in zip(self.shapes, every)]),
                      tuple([((n_samples, *shape), constant) for shape, constant in self.results]), tuple(signs))
         return made
@@ -393,20 +403,17 @@ cdef class _Program:
                     times = length if k < <fg_id>(carries + xs) else 1
                     signs.extend([body.callee.segments[k].first + place - part.first + j * part.count
                                   for j in range(times)])
-        pieces, counts = self.layout()
-        fill_program(made, body, self.captured, pieces, counts, tuple(shapes), tuple(results), tuple(signs))
+        made.copy_pieces(self)
+        fill_program(made, body, self.captured, tuple(shapes), tuple(results), tuple(signs))
         return made
 
-    cdef tuple layout(self):
-        """The lists of pieces, and of where those of each captured segment begin."""
-        cdef Py_ssize_t k
-        counts = [self.begins[k] for k in range(self.n_segments - self.n_inputs + 1)]
-        return [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count) for k in range(counts[-1])], counts
-
     def __reduce__(self):
+        """Among others the pieces, and where those of each captured segment begin and the last one's end."""
+        cdef Py_ssize_t k
         if self.body is None:
             damaged("no program")
-        pieces, counts = self.layout()
+        counts = [self.begins[k] for k in range(self.n_segments - self.n_inputs + 1)]
+        pieces = [(self.pieces[k].which, self.pieces[k].offset, self.pieces[k].count) for k in range(counts[-1])]
         return _restore_program, (self.body, self.captured, tuple(pieces), tuple(counts), self.shapes, self.results,
                                   self.signs)
 
@@ -445,5 +452,10 @@ def _restore_program(_Callee body not None, captured, pieces, counts, shapes, re
         damaged("a program has another number of results")
     if not are_ints(signs, -1) or not all([0 < place <= body.area() for place in signs]):
         damaged(f"a program has the signs {describe(signs)}")
-    fill_program(made, body, captured, list(pieces), list(counts), shapes, results, signs)
+    made.make_pieces(len(pieces), len(counts) - 1)
+    for k in range(len(pieces)):
+        made.pieces[k].which, made.pieces[k].offset, made.pieces[k].count = pieces[k]
+    for k in range(len(counts)):
+        made.begins[k] = counts[k]
+    fill_program(made, body, captured, shapes, results, signs)
     return made

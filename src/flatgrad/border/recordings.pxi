@@ -131,12 +131,13 @@ cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
     began = perf_counter()
     cdef _Program made = _Program.__new__(_Program)
     cdef _Body body = _Body.__new__(_Body)
-    cdef list inputs = [], ids = [], objects = [], pieces = [], counts = [], signs = []
+    cdef list inputs = [], ids = [], objects = [], signs = []
     cdef dict known = {}
     cdef fg_id *captured = NULL
     cdef fg_id k, n_inputs, first = 0, end = 0, slot, after, start, entry, numbers = 0
     cdef tuple leaves = recorder.inputs
     cdef Py_ssize_t given
+    cdef Py_ssize_t which = 0, count = 0
     if recorder.inputs is None or recorder.floor is None:
         raise RuntimeError("program(): expected a recording that has been entered")
     if count_numbers("outputs", outputs) == 0:
@@ -158,24 +159,28 @@ cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
         cut_program(body, recorder.floor.id, inputs, ids, &captured)
         try:
             for k in range(n_inputs, body.callee.n_segments):
+                count += body.callee.segments[k].count
+            made.make_pieces(count, body.callee.n_segments - n_inputs)
+            count = 0
+            for k in range(n_inputs, body.callee.n_segments):
                 slot, after = captured[k], captured[k] + body.callee.segments[k].count
-                counts.append(len(pieces))
                 while slot < after:
                     entry = entry_near(slot, &first, &end)
-                    if has_parts(entry):
-                        o, start = run_object(entry), entry - tape.args[entry].b
-                        numbers = (entry if entry < after else after) - slot
+                    if has_parts(entry):   # several segments may have parts of it
+                        start, numbers = entry - tape.args[entry].b, (entry if entry < after else after) - slot
+                        if entry not in known:
+                            known[entry] = len(objects)
+                            objects.append(run_object(entry))
+                        which = known[entry]
                     else:
-                        o, start, numbers = handle_of(slot), slot, 1
-                    address = PyLong_FromVoidPtr(<PyObject *>o)
-                    if address not in known:
-                        known[address] = len(objects)
-                        objects.append(o)
-                    pieces.append((known[address], slot - start, numbers))
+                        start, numbers, which = slot, 1, len(objects)
+                        objects.append(handle_of(slot))
+                    made.pieces[count] = Piece(which, slot - start, numbers)
+                    count += 1
                     slot += numbers
+                made.begins[k - n_inputs + 1] = count
         finally:
             fg_program_forget(body.program(), captured)
-        counts.append(len(pieces))
         noted = []
         for k in range(n_inputs):
             for place in signs:
@@ -187,7 +192,7 @@ cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
     if steps:
         made.simplified = simplify_program(body, steps)
     made.seconds = {"record": recorder.seconds, "cut": cut - began, "simplify": perf_counter() - cut}
-    fill_program(made, body, tuple(objects), pieces, counts, shapes, results, tuple(noted))
+    fill_program(made, body, tuple(objects), shapes, results, tuple(noted))
     return made
 
 
