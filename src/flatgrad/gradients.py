@@ -122,7 +122,7 @@ class Plan:
     def __init__(self, evaluations, program, given, positions, many=False, layout=None):
         self.program, self.layout, self.evaluator = program, layout, None
         core = program.core
-        self.places = places_of(program) if many else None
+        self.places = places_of(program) if many and core is not None else None
         if core is None or (self.places is None if many else not is_number(program)):
             return
         counts = [0 if evaluations.f._is_static(k, len(given)) else leaf_count(k, x) for k, x in enumerate(given)]
