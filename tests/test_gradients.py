@@ -584,7 +584,7 @@ def test_other_threads_run_meanwhile():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c(threads):
     if threads == 1:
-        step = long_one(10_000_000)
+        step = long_one(3_000_000)
         step(1.0)   # recorded
         run = lambda: [step(1.0) for _ in range(100)]
     else:
@@ -605,7 +605,8 @@ def test_ctrl_c(threads):
         gradients.workers(1).submit(int).result()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(not hasattr(os, "fork") or "tsan" in os.environ.get("LD_PRELOAD", ""),
+                    reason="no fork, or none that the thread sanitizer allows")
 def test_a_child_process_has_threads_of_its_own():
     code = """if True:
         import os, numpy as np, flatgrad
