@@ -7,6 +7,8 @@
     python3 dev.py sanitize [JOB ...]   test ... or python ... as above, with the core built for the
                                         address and undefined-behaviour sanitizers; without JOB all
                                         tests that reach it but the slow ones
+    python3 dev.py races [JOB ...]      likewise with the thread sanitizer; without JOB the tests of
+                                        what runs without the GIL
     python3 dev.py wheels [PYTHON ...]  the sdist, and from it a wheel for each Python given or found,
                                         tested as installed, on the first by more of the tests than on
                                         the others; they are left in wheelhouse/
@@ -14,7 +16,7 @@
                                         warnings are errors
 
 Each job runs against the package as installed from a copy of this checkout, never against src/. Its
-environment, .venv-dev, .venv-sanitize or .venv-wheels, is made when there is none and brought up to
+environment, .venv-dev, .venv-sanitize, .venv-races or .venv-wheels, is made when there is none and brought up to
 date when a source of the package has changed since.
 """
 import contextlib
@@ -276,16 +278,32 @@ def for_pictures():
     return ordinary("viz")
 
 
+def runtime_of(job, library):
+    """A sanitizer's library, which is loaded first, as Python itself is not built with it."""
+    if not sys.platform.startswith("linux"):
+        stop(f"{job} needs Linux and gcc")
+    found = subprocess.run([c_compiler()[0], f"-print-file-name={library}.so"], capture_output=True,
+                           text=True).stdout.strip()
+    if not os.path.isabs(found):
+        stop(f"{job} needs gcc and its {library}")
+    return found
+
+
+def for_races():
+    """The same with the core built for the thread sanitizer, which sees every access of the core to memory, and every
+    lock of the process."""
+    runtime = runtime_of("races", "libtsan")
+    return environment("races", extras="test", switches={"FLATGRAD_SANITIZE": "thread"}), {
+        "LD_PRELOAD": runtime,
+        "TSAN_OPTIONS": "history_size=4",  # so that a report knows both accesses
+    }
+
+
 def sanitized():
     """The same with the core built for the sanitizers."""
-    if not sys.platform.startswith("linux"):
-        stop("sanitize needs Linux and gcc")
-    runtime = subprocess.run([c_compiler()[0], "-print-file-name=libasan.so"], capture_output=True,
-                             text=True).stdout.strip()
-    if not os.path.isabs(runtime):
-        stop("sanitize needs gcc and its libasan")
+    runtime = runtime_of("sanitize", "libasan")
     return environment("sanitize", extras="test", switches={"FLATGRAD_SANITIZE": "1"}), {
-        "LD_PRELOAD": runtime,  # Python itself is not built with it
+        "LD_PRELOAD": runtime,
         "PYTHONMALLOC": "malloc",  # so that every object is watched
         # The tests of memory need freed blocks to be reused before long.
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=4",
@@ -319,12 +337,22 @@ def sanitize(arguments):
         inside = {path for path in ROOT.glob("tests/test_*.py") if path.stem.removeprefix("test_") not in OUTSIDE}
         return python([SIDE_BY_SIDE, "--capture=sys", "-m", "not slow", "-k", "not the_checker", *sorted(inside)],
                       sanitized, cwd=ROOT)
+    return instrumented(arguments, sanitized)
+
+
+def instrumented(arguments, kind):
+    """The job test or python, in a build for a sanitizer."""
     job, *rest = arguments
     if job not in ("test", "python"):
         stop(f"JOB: expected test or python, got {job!r}")
     if job == "test":
         rest = ["--capture=sys", *rest]  # a report that ends the process is not lost with its output
-    return JOBS[job](rest, sanitized)
+    return JOBS[job](rest, kind)
+
+
+def races(arguments):
+    return instrumented(arguments or ["test", "tests/test_gradients.py", "tests/test_training_loop.py",
+                                      "tests/test_hostile.py"], for_races)
 
 
 # Tests of what may differ from one Python to another, and of what an sdist may lack; `test` runs them all.
@@ -392,7 +420,7 @@ def docs(arguments):
     return code
 
 
-JOBS = {job.__name__: job for job in (moons, test, python, sanitize, wheels, docs)}
+JOBS = {job.__name__: job for job in (moons, test, python, sanitize, races, wheels, docs)}
 
 
 def main():

@@ -2,7 +2,7 @@
 
 Environment switches, each for a build of our own and none for a release:
 FLATGRAD_DEBUG=1     assertions on, no optimisation, C line numbers
-FLATGRAD_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer (gcc or clang)
+FLATGRAD_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer (gcc or clang); =thread: ThreadSanitizer
 FLATGRAD_COVERAGE=1  line counts for gcov
 FLATGRAD_WERROR=1    warnings of the C compiler are errors
 """
@@ -28,7 +28,10 @@ EXTRA = []
 LINK = []
 if switched_on("WERROR"):
     GNU += ["-Werror"]
-if switched_on("SANITIZE"):
+if os.environ.get("FLATGRAD_SANITIZE") == "thread":
+    EXTRA += ["-fsanitize=thread", "-fno-omit-frame-pointer", "-g"]
+    LINK += ["-fsanitize=thread"]
+elif switched_on("SANITIZE"):
     EXTRA += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
               "-fno-wrapv", "-fno-omit-frame-pointer", "-g"]  # Python's own flags have -fwrapv
     LINK += ["-fsanitize=address,undefined"]

@@ -122,7 +122,7 @@ class Plan:
     def __init__(self, evaluations, program, given, positions, many=False, layout=None):
         self.program, self.layout, self.evaluator = program, layout, None
         core = program.core
-        self.places = places_of(program) if many else None
+        self.places = places_of(program) if many and core is not None else None
         if core is None or (self.places is None if many else not is_number(program)):
             return
         counts = [0 if evaluations.f._is_static(k, len(given)) else leaf_count(k, x) for k, x in enumerate(given)]
@@ -209,10 +209,12 @@ def in_threads(evaluator, job, n_samples, chunk, threads, total):
     added up in their order."""
     count = -(-n_samples // chunk)
     totals, sums, errors, numbers = np.zeros((count, len(total))), [0.0] * count, {}, itertools.count()
+    jobs = [(evaluator, job)]   # empty when it is over: a thread of the pool may keep `work` for a moment
 
     def work():
+        evaluator, job = jobs[0] if jobs else (None, None)
         for k in numbers:
-            if k >= count or errors and k > min(errors):   # the error of the first sample at fault is raised
+            if k >= min(errors, default=count) or not jobs:   # the error of the first sample at fault is raised
                 return
             try:
                 sums[k] = evaluator.sum(*job, k * chunk, min(chunk, n_samples - k * chunk), chunk, 1.0 / n_samples,
@@ -221,16 +223,21 @@ def in_threads(evaluator, job, n_samples, chunk, threads, total):
                 errors[k if isinstance(error, Exception) else -1] = error
                 return
 
-    futures = [workers(threads - 1).submit(work) for _ in range(min(threads, count) - 1)]
     try:
+        futures = [workers(threads - 1).submit(work) for _ in range(min(threads, count) - 1)]
         work()
-        for future in futures:
-            if not future.cancel():
+        for future in futures:   # but after Ctrl-C nobody waits
+            if -1 not in errors and not future.cancel():
                 future.result()
-    except BaseException as error:   # Ctrl-C while it waits
-        errors[-1] = error
-    if errors:
-        raise errors[min(errors)]
+        error = errors.get(min(errors, default=None))
+    finally:
+        jobs.clear()
+        errors.clear()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error   # which has this frame
     value = 0.0
     for k in range(count):
         value += sums[k]

@@ -133,6 +133,8 @@ cdef class _Evaluator(_Copies):
         cdef Copy c
         cdef double[::1] values
         cdef double[:, ::1] rows
+        cdef double *of_results
+        cdef double *of_rows
         cdef int status
         cdef fg_id done = 0
         cdef list given = operands, keep = []
@@ -151,13 +153,14 @@ cdef class _Evaluator(_Copies):
         results, table = np.zeros(self.program.body.callee.n_results), np.zeros(
             (self.program.body.callee.n_results, self.count))
         values, rows = results, table
+        of_results, of_rows = &values[0], &rows[0, 0]
         c = self.take_copy()
         try:
             self.read(taken, c.program.body.data)
             self.check_signs(c.program.body.data)
             while True:
                 with nogil:
-                    status = fg_evaluate_all(c.program, wanted, &values[0], &rows[0, 0], &done)
+                    status = fg_evaluate_all(c.program, wanted, of_results, of_rows, &done)
                 if status != FG_E_INTERRUPTED:
                     break
                 PyErr_CheckSignals()
