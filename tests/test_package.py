@@ -250,7 +250,7 @@ def test_every_place_in_c_is_taken():
 # A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches, and the
 # modules of a package stand where it does, in an order of their own.
 PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core", "array_functions descent randomness scalar",
-                 "flatgrad engine", "datasets functional losses nn optim program selection", "loops", "viz", "train",
+                 "flatgrad engine", "datasets functional losses nn optim program selection", "loops", "groups viz", "train",
                  "estimators", "compat", "cli", "__main__"]
 
 
