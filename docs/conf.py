@@ -48,8 +48,8 @@ INTERNAL = {"arguments", "structures"}   # for our own modules
 INNER = ("nn.initialization",)   # in no `__all__`, and what docstrings point to
 # The order of the pages; a module that is not named here comes after these.
 ORDER = ["flatgrad", "engine", "nn", "nn.initialization", "losses", "optim", "optim.lr_scheduler", "train",
-         "estimators", "functional", "program", "loops", "selection", "randomness", "datasets", "viz", "errors",
-         "storage", "scalar", "compat"]
+         "estimators", "functional", "program", "loops", "groups", "selection", "randomness", "datasets", "viz",
+         "errors", "storage", "scalar", "compat"]
 
 
 def public_modules():

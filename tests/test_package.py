@@ -252,7 +252,7 @@ def test_every_place_in_c_is_taken():
 # modules of a package stand where it does, in an order of their own.
 PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core",
                  "array_functions descent randomness scalar", "flatgrad engine",
-                 "datasets losses nn optim program selection", "loops", "gradients", "functional viz",
+                 "datasets losses nn optim program selection", "loops", "gradients groups", "functional viz",
                  "train", "estimators", "compat", "cli", "__main__"]
 
 

@@ -12,12 +12,13 @@ from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every fun
 __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
 SUBMODULES = ("arguments", "array_functions", "compat", "datasets", "engine", "errors", "estimators", "functional",
-              "gradients", "loops", "losses", "nn", "optim", "program", "randomness", "read_only", "scalar", "selection",
-              "storage", "structures", "train", "viz")
+              "gradients", "groups", "loops", "losses", "nn", "optim", "program", "randomness", "read_only", "scalar",
+              "selection", "storage", "structures", "train", "viz")
 LATER = {"install_as_micrograd": "compat", "compile": "program",
          **dict.fromkeys(("grad", "value_and_grad", "jacobian", "gradcheck"), "functional"),
          **dict.fromkeys(("fori_loop", "scan", "vmap"), "loops"),
-         **dict.fromkeys(("pick", "take"), "selection"), "Random": "randomness"}
+         **dict.fromkeys(("pick", "take"), "selection"), "Random": "randomness",
+         "grouped": "groups"}
 
 
 def __getattr__(name):

@@ -500,21 +500,24 @@ class Layout:
         self.axes = tuple([next(axis for sample, axis in pairs if sample is leaf) for leaf in leaves])
 
     def batch_of(self, program):
-        """The program for the batch; None if its results have two dimensions already."""
-        key = self.n_samples, self.axes
-        batch = program.batches.get(key)
-        if batch is not None:
-            program.batches.move_to_end(key)
-            return batch
-        try:
-            batch = Batch(program.core, program.template, self.n_samples, self.axes, program.buffers,
-                          program.draws)
-        except ShapeError:
-            return None
-        program.batches[key] = batch
-        if len(program.batches) > MOST_BATCHES:
-            program.batches.popitem(last=False)
+        return batch_of(program, self.n_samples, self.axes)
+
+
+def batch_of(program, n_samples, axes):
+    """The Batch of a program; None if its results have two dimensions already."""
+    key = n_samples, axes
+    batch = program.batches.get(key)
+    if batch is not None:
+        program.batches.move_to_end(key)
         return batch
+    try:
+        batch = Batch(program.core, program.template, n_samples, axes, program.buffers, program.draws)
+    except ShapeError:
+        return None
+    program.batches[key] = batch
+    if len(program.batches) > MOST_BATCHES:
+        program.batches.popitem(last=False)
+    return batch
 
 
 def recorded_batch(fn, args, kwargs, batches, n_samples):
