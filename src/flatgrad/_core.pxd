@@ -371,6 +371,7 @@ cdef extern from "training.h" nogil:
         size_t n_kept
         fg_id *slots
         fg_id *labels
+        int planned
 
     ctypedef struct fg_column:
         const double *from_ "from"
