@@ -59,6 +59,19 @@ int fg_block_reverse(const fg_slots *slots, int op, fg_record *r, fg_id first, c
     return status;
 }
 
+void fg_block_prepare(const fg_slots *slots, int op, fg_record *r, fg_id first, fg_job *forward, fg_job *reverse)
+{
+    step s = {slots, r, op, {first, NULL}, {0, 0, r->rows, r->cols}, slots->scratch, NULL, 0, 0};
+    *forward = (fg_job){.kernels = slots->kernels, .z = slots->data + first, .dz = slots->grad + first};
+    *reverse = *forward;
+    if (op == FG_LAYER)
+        fg_layer_prepare(&s, forward, reverse);
+    else if (op == FG_MAP)
+        fg_map_prepare(&s, forward, reverse);
+    else if (op == FG_SUM || op == FG_MEAN)
+        fg_rows_prepare(&s, forward, reverse);
+}
+
 int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
                   const double *results, fg_id *node)
 {

@@ -56,6 +56,24 @@ static inline fg_slots fg_slots_of(const fg_tape *t)
                       t->marks.word, t->outside, t->writes};
 }
 
+/* The forward step or the reverse step of an instruction, with the addresses of its numbers: for slots that stay where
+ * they are, and for all results. */
+typedef struct fg_job fg_job;
+struct fg_job {
+    int (*run)(const fg_job *j); /* FG_OK; or, forward, another number if fg_block_forward() has an error to tell; NULL:
+                                    the caller takes the step by fg_block_forward() or fg_block_reverse() */
+    const fg_kernels *kernels;
+    fg_id node;
+    int row, shape;
+    int32_t immediate;
+    size_t m, n, k;
+    const double *x[3];
+    ptrdiff_t down[3], across[3]; /* from one row of an operand to the next, and from one column */
+    size_t steps[3];
+    double *z, *dz, *dx[3];       /* NULL in dx: nobody wants that gradient */
+    double *scratch, *work;
+};
+
 /* What k of an FG_TAKE says: which of the two it is. */
 enum { FG_TAKE_ROWS = 0, FG_TAKE_EACH = 1 };
 
@@ -77,6 +95,10 @@ int fg_block_forward(const fg_slots *slots, int op, fg_record *r, fg_id first, f
  * doubles, or, if there are none, with what there is. *wanted is 0 at first. */
 int fg_block_reverse(const fg_slots *slots, int op, fg_record *r, fg_id first, const uint64_t *reached, size_t *done,
                      size_t *wanted);
+
+/* The two steps of an instruction as jobs, as far as that is faster: what they compute is the same bit for bit. Which
+ * gradients nobody wants is asked now. */
+void fg_block_prepare(const fg_slots *slots, int op, fg_record *r, fg_id first, fg_job *forward, fg_job *reverse);
 
 /* An instruction is built in the free part of the pool: begin, set every view, push.
  *

@@ -1,5 +1,5 @@
 /* block_layer.c: FG_LAYER: z (m, n) = activation(x (m, k) w (n, k)^T + b (1, n)), also without b, or without an
- * activation. The order here: long products in blocks, forward, reverse, reverse of what is reached.
+ * activation. The order here: long products in blocks, forward, reverse, reverse of what is reached, both as jobs.
  *
  * It promises that a long product asks between its blocks whether to stop, and can then go on from there; and that what
  * it costs to reverse some results is at most about what all cost. It leaves to the kernels how products are made. */
@@ -350,6 +350,83 @@ int fg_layer_reverse_reached(step *s, const double *z, const double *dz)
         k = next_result(&s->of, end, count, 1);
     }
     return FG_OK;
+}
+
+/* ---- as jobs: what fg_layer_forward() and fg_layer_reverse() do, where nothing is copied or made in blocks ---- */
+
+static int run_forward(const fg_job *j)
+{
+    const fg_kernels *const kernels = j->kernels;
+    const int fused = j->row == FG_LEAF || (j->shape == BLOCKED && j->row == FG_RELU);
+    double *const sums = fused ? j->z : j->scratch;
+    if (j->shape == ONE_ROW)
+        kernels->gemv(j->n, j->k, j->x[1], j->down[1], j->x[0], j->x[2], j->across[2], sums);
+    else if (j->shape == ONE_COLUMN)
+        kernels->gemv(j->m, j->k, j->x[0], j->down[0], j->x[1], j->x[2], 0, sums);
+    else
+        kernels->layer(fused ? j->row : FG_LEAF, j->m, j->n, j->k, j->x[0], j->down[0], 1, j->x[1], j->down[1], 1,
+                       j->x[2], j->across[2], sums, j->work);
+    if (!fused)
+        kernels->map(j->row, j->m * j->n, (const double *const[3]){sums}, (const size_t[3]){1}, 0, j->z);
+    return FG_OK;
+}
+
+static int run_reverse(const fg_job *j)
+{
+    const fg_kernels *const kernels = j->kernels;
+    const size_t m = j->m, n = j->n, k = j->k;
+    const double *const dsums = j->row == FG_LEAF ? j->dz : j->scratch;
+    double *const db = j->dx[2] && m > 1 ? j->scratch + m * n : NULL;
+    if (db || j->row != FG_LEAF)
+        kernels->layer_sums(j->row, m, n, j->z, j->dz, j->scratch, db);
+    if (j->dx[2]) {
+        const double *const more = db ? db : dsums;
+        for (size_t i = 0; i < n; i++)
+            j->dx[2][(ptrdiff_t)i * j->across[2]] += more[i];
+    }
+    if (j->shape == ONE_ROW) {
+        kernels->gemv_grad(n, k, j->x[1], j->down[1], j->x[0], dsums, j->dx[1], j->dx[0]);
+    } else if (j->shape == ONE_COLUMN) {
+        kernels->gemv_grad(m, k, j->x[0], j->down[0], j->x[1], dsums, j->dx[0], j->dx[1]);
+    } else {
+        if (j->dx[0])
+            kernels->gemm(m, k, n, dsums, (ptrdiff_t)n, 1, j->x[1], j->down[1], 1, j->dx[0], j->down[0], j->work);
+        if (j->dx[1])
+            kernels->gemm(n, k, m, dsums, 1, (ptrdiff_t)n, j->x[0], j->down[0], 1, j->dx[1], j->down[1], j->work);
+    }
+    return FG_OK;
+}
+
+void fg_layer_prepare(step *s, fg_job *forward, fg_job *reverse)
+{
+    fg_record *const r = s->r;
+    const size_t m = r->rows, n = r->cols, k = fg_record_view(r, 0)->cols;
+    const layer_shape shape = shape_of(r, r->rows, r->cols);
+    if ((shape == BLOCKED && !s->slots->kernels->layer_work(m, n, k))
+        || (double)m * (double)n * (double)k > BLOCK_WORK)
+        return;
+    forward->row = reverse->row = (int)r->param;
+    forward->shape = reverse->shape = (int)shape;
+    forward->m = m, forward->n = n, forward->k = k;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        const area a = operand_area(s, v);
+        if (is_listed(view) || (v < 2 && is_apart(view)))
+            return;
+        const matrix x = lay_out(s, v, DATA, a, NULL, 0);
+        const int wanted = v < 2 ? lay_out(s, v, GRADIENTS, a, NULL, 0).p != NULL : wants_bias(s);
+        forward->x[v] = x.p;
+        forward->down[v] = x.row;
+        forward->across[v] = x.col;
+        reverse->dx[v] = wanted ? s->slots->grad + view->base : NULL;
+    }
+    for (int v = 0; v < 3; v++)
+        reverse->x[v] = forward->x[v], reverse->down[v] = forward->down[v], reverse->across[v] = forward->across[v];
+    reverse->m = m, reverse->n = n, reverse->k = k;
+    forward->scratch = reverse->scratch = s->scratch;
+    forward->work = reverse->work = s->scratch + m * n + n;
+    forward->run = run_forward;
+    reverse->run = run_reverse;
 }
 
 int fg_layer_fits(int op, fg_record *r)

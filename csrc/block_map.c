@@ -1,5 +1,5 @@
 /* block_map.c: FG_MAP: z (m, n) = row(x, y, w), each of them (m, n), (1, n), (m, 1) or (1, 1). The order here: how
- * loops go over the elements, forward, reverse.
+ * loops go over the elements, forward, reverse, both as jobs.
  *
  * It promises to tell the first element at fault. It leaves to the kernels what a row computes. */
 #include "block_reached.h"
@@ -192,6 +192,44 @@ int fg_map_reverse_reached(step *s, const double *z, const double *dz)
                          : (area){low / r->cols, 0, (high - 1) / r->cols - low / r->cols + 1, r->cols};
     map_reverse(s, z + s->at.row * r->cols + s->at.col, dz + s->at.row * r->cols + s->at.col, 1);
     return FG_OK;
+}
+
+/* ---- as jobs, where all is one loop and nothing is copied ---- */
+
+static int run_forward(const fg_job *j)
+{
+    return j->kernels->map(j->row, j->n, j->x, j->steps, j->immediate, j->z) < j->n;
+}
+
+static int run_reverse(const fg_job *j)
+{
+    for (int v = 0; v < FG_MAX_ARITY; v++)
+        if (j->dx[v])
+            j->kernels->map_grad(j->row, v, j->n, j->x, j->steps, j->immediate, j->z, j->dz, j->dx[v]);
+    return FG_OK;
+}
+
+void fg_map_prepare(step *s, fg_job *forward, fg_job *reverse)
+{
+    const fg_record *const r = s->r;
+    const loops l = loops_of(s->r, s->at);
+    if (l.outer != 1)
+        return;
+    for (fg_id v = 0; v < r->views; v++) {
+        const fg_view *const view = fg_record_view(s->r, v);
+        const int32_t across = l.down ? view->row_step : view->col_step;
+        if (is_listed(view) || ((l.down ? view->rows : view->cols) > 1 && across != 1))
+            return;
+        const lane_view x = lanes_of(s, v, DATA, &l), dx = lanes_of(s, v, GRADIENTS, &l);
+        forward->x[v] = reverse->x[v] = x.m.p;
+        forward->steps[v] = reverse->steps[v] = x.step;
+        reverse->dx[v] = dx.m.p;
+    }
+    forward->row = reverse->row = (int)r->param;
+    forward->immediate = reverse->immediate = (int32_t)r->k;
+    forward->n = reverse->n = l.lanes;
+    forward->run = run_forward;
+    reverse->run = run_reverse;
 }
 
 int fg_map_fits(int op, fg_record *r)

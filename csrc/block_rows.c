@@ -193,6 +193,36 @@ int fg_rows_reverse_reached(step *s, const double *z, const double *dz)
     return FG_OK;
 }
 
+/* ---- FG_SUM and FG_MEAN as jobs, of numbers that lie in one piece and have one result ---- */
+
+static int run_forward(const fg_job *j)
+{
+    *j->z = reduced(j->kernels, j->row, j->n, j->x[0]);
+    return FG_OK;
+}
+
+static int run_reverse(const fg_job *j)
+{
+    const double d = j->row == FG_SUM ? *j->dz : *j->dz / (double)j->n;
+    double *const dx = j->dx[0];
+    for (size_t k = 0; k < j->n && dx; k++)
+        dx[k] += d;
+    return FG_OK;
+}
+
+void fg_rows_prepare(step *s, fg_job *forward, fg_job *reverse)
+{
+    const fg_view *const view = fg_record_view(s->r, 0);
+    if (!is_single(s->r) || !is_dense(view))
+        return;
+    forward->x[0] = s->slots->data + view->base;
+    reverse->dx[0] = view->flags & FG_VIEW_CONSTANT ? NULL : s->slots->grad + view->base;
+    forward->row = reverse->row = s->op;
+    forward->n = reverse->n = size_of(view);
+    forward->run = run_forward;
+    reverse->run = run_reverse;
+}
+
 int fg_rows_fits(int op, fg_record *r)
 {
     const fg_view *const x = fg_record_view(r, 0);

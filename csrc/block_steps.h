@@ -28,6 +28,11 @@ FG_STEPS(take);
 FG_STEPS(call);
 #undef FG_STEPS
 
+/* For fg_block_prepare(), which has filled in what all jobs have. */
+void fg_layer_prepare(step *s, fg_job *forward, fg_job *reverse);
+void fg_map_prepare(step *s, fg_job *forward, fg_job *reverse);
+void fg_rows_prepare(step *s, fg_job *forward, fg_job *reverse); /* of FG_SUM and FG_MEAN */
+
 /* How much scratch memory a layer's steps need, whole or in part. */
 size_t fg_layer_scratch(const fg_kernels *kernels, fg_record *r);
 

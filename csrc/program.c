@@ -254,6 +254,113 @@ int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_or
     return sweep_ordered(p, order, n_order);
 }
 
+/* ---- plans ---- */
+
+void fg_program_release_plan(fg_program *p, fg_jobs *plan)
+{
+    fg_job **const jobs[2] = {&plan->forward, &plan->reverse};
+    const fg_id counts[2] = {plan->n_forward, plan->n_reverse};
+    for (int k = 0; k < 2; k++) {
+        void *place = *jobs[k];
+        if (place)
+            (void)fg_mem_resize(&p->body.mem, &place, counts[k], 0, sizeof **jobs[k]);
+    }
+    *plan = (fg_jobs){NULL, NULL, 0, 0};
+}
+
+/* The forward jobs into `jobs`, unless that is NULL; how many there are. */
+static fg_id plan_forward(fg_program *p, const fg_slots *slots, fg_job *jobs)
+{
+    const fg_tape *const t = &p->body;
+    fg_id count = 0;
+    int open = 0; /* the last job has no `run`, and takes what follows */
+    fg_job job, reverse;
+    for (fg_id i = p->area + (p->area > 0) + 1; i < t->n; i++) {
+        const int op = fg_tape_op(t, i);
+        job = (fg_job){.run = NULL};
+        if (op == FG_PART || fg_op_is_leaf(op))
+            continue;
+        if (fg_op_is_block(op))
+            fg_block_prepare(slots, op, fg_tape_record(t, i), i - t->args[i].b, &job, &reverse);
+        if (!open || job.run)
+            count++;
+        job.node = i;
+        if (jobs)
+            jobs[count - 1] = job;
+        open = !job.run;
+    }
+    return count;
+}
+
+int fg_program_plan(fg_program *p, const fg_id *order, fg_id n_order, fg_jobs *plan)
+{
+    fg_tape *const t = &p->body;
+    const fg_slots slots = fg_slots_of(t);
+    const fg_id n_forward = plan_forward(p, &slots, NULL);
+    if (!plan->forward) {
+        void *forward = NULL, *reverse = NULL;
+        if (fg_mem_resize(&t->mem, &forward, 0, n_forward, sizeof *plan->forward) < 0)
+            return FG_E_MEMORY;
+        if (fg_mem_resize(&t->mem, &reverse, 0, n_order, sizeof *plan->reverse) < 0) {
+            (void)fg_mem_resize(&t->mem, &forward, n_forward, 0, sizeof *plan->forward);
+            return FG_E_MEMORY;
+        }
+        *plan = (fg_jobs){forward, reverse, n_forward, n_order};
+    }
+    (void)plan_forward(p, &slots, plan->forward);
+    for (fg_id k = 0; k < n_order; k++) {
+        const fg_id i = order[k];
+        fg_job job, *const to = &plan->reverse[k];
+        *to = (fg_job){.run = NULL};
+        if (fg_op_is_block(fg_tape_op(t, i)))
+            fg_block_prepare(&slots, fg_tape_op(t, i), fg_tape_record(t, i), i - t->args[i].b, &job, to);
+        to->node = i;
+    }
+    return FG_OK;
+}
+
+int fg_program_run_plan(fg_program *p, const fg_jobs *plan)
+{
+    fg_slots slots = fg_slots_of(&p->body);
+    fg_id next = p->area + (p->area > 0) + 1;
+    p->ready = 0;
+    for (fg_id k = 0; k < plan->n_forward; k++) {
+        const fg_job *const j = &plan->forward[k];
+        if (!j->run || j->run(j) != FG_OK) {
+            fg_id i = j->run ? j->node : next;
+            while (i <= j->node) {
+                const fg_id end = j->node + 1 - i < CHUNK ? j->node + 1 : i + CHUNK;
+                const int status = fg_program_run_nodes(p, &slots, i, end, &i);
+                if (status != FG_OK)
+                    return status;
+                if (i <= j->node && wants_stop(&p->body))
+                    return FG_E_INTERRUPTED;
+            }
+        }
+        next = j->node + 1;
+    }
+    p->ready = 1;
+    return FG_OK;
+}
+
+int fg_program_sweep_plan(fg_program *p, fg_id result, const fg_jobs *plan)
+{
+    fg_tape *const t = &p->body;
+    memset(t->grad + p->area + 1, 0, (t->n - p->area - 1) * sizeof *t->grad);
+    t->grad[p->results[result]] = 1.0;
+    for (fg_id k = 0; k < plan->n_reverse; k++) {
+        const fg_job *const j = &plan->reverse[k];
+        size_t done = 0;
+        if (j->run)
+            (void)j->run(j);
+        else if (fg_sweep_ordered(t, &j->node, 1, &done) != FG_OK)
+            return FG_E_INTERRUPTED;
+        if (k % CHUNK == CHUNK - 1 && wants_stop(t))
+            return FG_E_INTERRUPTED;
+    }
+    return FG_OK;
+}
+
 /* The nodes of the results that have a bit in `reached`, or of all, into p->outputs, and where their gradients are; how
  * many. `first`: the slot of result 0. */
 static fg_id find_outputs(fg_program *p, double *grad, fg_id first, const uint64_t *reached)

@@ -99,6 +99,22 @@ int fg_program_run_nodes(fg_program *p, const fg_slots *slots, fg_id i, fg_id en
  * FG_E_INTERRUPTED. Precondition: the result is no operand. */
 int fg_program_sweep(fg_program *p, fg_id result, const fg_id *order, fg_id n_order);
 
+/* The steps of a program with the addresses of its numbers: its nodes in order, and what a sweep from one result visits.
+ * A job without `run` stands for nodes up to `node`, or for that one. */
+typedef struct fg_jobs {
+    fg_job *forward, *reverse; /* [n_forward], [n_reverse] */
+    fg_id n_forward, n_reverse;
+} fg_jobs;
+
+/* Make the plan of a program, whose area has the opcodes that it will have; *plan is empty, or that of the same program
+ * and order, and is made anew. order: of a sweep from one result. FG_OK; or FG_E_MEMORY, and it is empty. */
+int fg_program_plan(fg_program *p, const fg_id *order, fg_id n_order, fg_jobs *plan);
+void fg_program_release_plan(fg_program *p, fg_jobs *plan);
+
+/* fg_program_run() and fg_program_sweep() by a plan, of which the result is that of its order. */
+int fg_program_run_plan(fg_program *p, const fg_jobs *plan);
+int fg_program_sweep_plan(fg_program *p, fg_id result, const fg_jobs *plan);
+
 /* The order of a sweep from so many nodes in p->outputs, in a new array, as fg_sweep_order() says; *order stays NULL
  * and the result is FG_MAX_ID if there is none, or no memory. */
 fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order);

@@ -25,7 +25,7 @@ void fg_loop_settle(fg_loop *l)
 /* All numbers into the area of a lesson's program. */
 static void enter(fg_loop *l, int which)
 {
-    const fg_lesson *const s = &l->lessons[which];
+    fg_lesson *const s = &l->lessons[which];
     fg_tape *const body = &s->program->body;
     fg_loop_settle(l);
     memset(body->op + 1, FG_FROZEN, s->program->area); /* of the columns */
@@ -37,6 +37,8 @@ static void enter(fg_loop *l, int which)
         memcpy(body->grad + e->slot, l->grad + e->at, e->count * sizeof(double));
         memset(body->op + e->slot, e->frozen ? FG_FROZEN : FG_LEAF, e->count);
     }
+    if (!s->planned && s->order)
+        s->planned = fg_program_plan(s->program, s->order, s->n_order, &s->plan) == FG_OK;
     l->at = which;
 }
 
@@ -129,14 +131,15 @@ static int step(fg_loop *l, int which)
     if (!l->ready)
         fg_draws_take(s->draws, s->n_draws, p->body.data + s->drawn);
     l->ready = 1;
-    int status = fg_program_run(p, 0);
+    int status = s->planned ? fg_program_run_plan(p, &s->plan) : fg_program_run(p, 0);
     if (status != FG_OK)
         return status;
     const double loss = p->body.data[p->results[0]];
     if (l->picky && !isfinite(loss))
         return FG_LOOP_DIVERGED;
     clear(l, s);
-    status = fg_program_sweep(p, 0, s->order, s->n_order);
+    status = s->planned ? fg_program_sweep_plan(p, 0, &s->plan)
+                        : fg_program_sweep(p, 0, s->order, s->n_order);
     if (status != FG_OK) {
         restore(l, s);
         return status;
@@ -183,9 +186,12 @@ void fg_loop_prepare(fg_loop *l)
 void fg_loop_free(fg_loop *l)
 {
     for (int k = 0; k < l->n_lessons; k++) {
-        if (l->lessons[k].program)
+        if (l->lessons[k].program) {
             fg_program_release_order(l->lessons[k].program, l->lessons[k].order, l->lessons[k].n_order);
+            fg_program_release_plan(l->lessons[k].program, &l->lessons[k].plan);
+        }
         l->lessons[k].order = NULL;
+        l->lessons[k].planned = 0;
     }
 }
 

@@ -48,6 +48,8 @@ typedef struct fg_lesson {
     fg_id drawn;          /* where in the area these numbers go */
     fg_id *order;         /* of a sweep from the loss, or NULL; fg_loop_free() releases it */
     fg_id n_order;
+    fg_jobs plan;         /* of that order; likewise */
+    int planned;          /* it holds: 0 once `kept` is another */
 } fg_lesson;
 
 /* Something that samples have: `width` numbers each. */

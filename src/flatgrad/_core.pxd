@@ -406,6 +406,7 @@ cdef extern from "training.h" nogil:
         const fg_draw *draws
         size_t n_draws
         fg_id drawn
+        int planned
 
     ctypedef struct fg_column:
         const double *from_ "from"

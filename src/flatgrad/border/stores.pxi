@@ -192,7 +192,7 @@ cdef class _Store:
         cdef fg_kept *e
         cdef size_t n = 0, end = 0
         PyMem_Free(lesson.kept)
-        lesson.n_kept = 0
+        lesson.n_kept, lesson.planned = 0, False
         lesson.kept = <fg_kept *>PyMem_Calloc(len(kept) + 1, sizeof(fg_kept))
         if lesson.kept == NULL:
             raise MemoryError()
