@@ -39,6 +39,8 @@ def finite(name, value, expected="a finite number"):
 
 def non_negative(name, value):
     """`value` as a finite float, 0 or more."""
+    if type(value) is float and 0.0 <= value < math.inf:   # most often
+        return value
     expected = "a finite number, 0 or more"
     result = finite(name, value, expected)
     if result < 0.0:

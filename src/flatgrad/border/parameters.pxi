@@ -211,30 +211,15 @@ cdef class Parameters:
     @staticmethod
     def have(groups, tuple keys not None, list seen):
         """Whether each group, a dict, has under these keys the very objects of its tuple in `seen`."""
-        cdef Py_ssize_t k, j
-        cdef PyObject *found
-        cdef tuple before
-        if seen is None or type(groups) is not list or len(<list>groups) != len(seen):
-            return False
-        for k in range(len(seen)):
-            group = (<list>groups)[k]
-            if type(group) is not dict:
-                return False
-            before = seen[k]
-            if before is None or len(before) != len(keys):
-                return False
-            for j in range(len(keys)):
-                found = PyDict_GetItemWithError(group, keys[j])
-                if found == NULL or found != <PyObject *>before[j]:
-                    return False
-        return True
+        return groups_have(groups, keys, seen)
 
     @staticmethod
-    def step(list several not None, list groups not None):
+    def step(list several not None, groups, tuple keys=None, list seen=None):
         """One step of each of them by its rule, with the learning rate that its group, a dict, has as 'lr'.
 
-        If a learning rate is not a float that is finite and 0 or more, it returns False; if there is an
-        error, such as no memory, it raises it. Then nothing has changed. A signal, Ctrl-C, has to wait.
+        If a learning rate is not a float that is finite and 0 or more, it returns False; if there are keys, and the
+        groups are not as `have` asks, None; if there is an error, such as no memory, it raises it. Then nothing has
+        changed. A signal, Ctrl-C, has to wait.
         """
         cdef Parameters one
         cdef bint ready = False
@@ -243,10 +228,12 @@ cdef class Parameters:
         cdef Py_ssize_t k
         if FG_UNLIKELY(recordings != 0):
             refuse_recording("an optimizer's step")
-        if len(several) != len(groups):
+        if keys is not None and not groups_have(groups, keys, seen):
+            return None
+        if len(several) != len(<list?>groups):
             return False
         for k in range(len(several)):
-            one, group = several[k], groups[k]
+            one, group = several[k], (<list>groups)[k]
             number = group.get("lr")
             if not PyFloat_Check(number):
                 return False
@@ -348,6 +335,27 @@ cdef class Parameters:
         self.find_all()
         for first, offset, length, _ in self.stretches:
             tape.kernels.clip(length, bound, fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset))
+
+
+cdef bint groups_have(object groups, tuple keys, list seen) except -1:
+    """See Parameters.have."""
+    cdef Py_ssize_t k, j
+    cdef PyObject *found
+    cdef tuple before
+    if seen is None or type(groups) is not list or len(<list>groups) != len(seen):
+        return False
+    for k in range(len(seen)):
+        group = (<list>groups)[k]
+        if type(group) is not dict:
+            return False
+        before = seen[k]
+        if before is None or len(before) != len(keys):
+            return False
+        for j in range(len(keys)):
+            found = PyDict_GetItemWithError(group, keys[j])
+            if found == NULL or found != <PyObject *>before[j]:
+                return False
+    return True
 
 
 cdef object slots_of(value):

@@ -3,7 +3,7 @@
 # That is asked at each call of a compiled function: it takes some nanoseconds for a place. Lists own what a place
 # consists of, for Python to append to and its garbage collector to follow; an array has the same for C to read.
 #
-# Uses attributes, neurons, python.
+# Uses attributes, messages, neurons, python.
 
 _MISSING = MISSING   # in place of an object of _Places: there was none
 
@@ -115,7 +115,9 @@ cdef class _Places:
             raise MemoryError()
         for kind, places in enumerate((self.dicts, self.lists, self.cells, self.neurons, self.functions)):
             for noted in places:
-                parts = PySequence_Fast_ITEMS(<tuple?>noted)
+                if type(noted) is not tuple or len(<tuple>noted) != (3, 2, 2, 4, 4)[kind]:
+                    raise TypeError(f"places: got {describe(noted)}")
+                parts = PySequence_Fast_ITEMS(<tuple>noted)
                 place = &self.places[k]
                 place.noted, place.of, place.a = <PyObject *>noted, parts[0], parts[1]
                 if kind == 2:
@@ -136,7 +138,6 @@ cdef class _Places:
         cdef Place *place
         cdef Place *end
         cdef PyObject *found
-        cdef Weights neuron
         if self.dicts is None:   # the garbage collector has been here
             return False
         if self.known != self.count():
@@ -161,15 +162,10 @@ cdef class _Places:
             place += 1
         end = self.places + self.ends[3]
         while place < end:
-            neuron = <Weights>place.of
-            if (<PyObject *>neuron.kept != place.a or <PyObject *>neuron.bias != place.b or neuron.code != place.code
-                    or neuron.handed_out is not None):
-                if not is_neuron(neuron, <tuple>place.noted):
-                    return False
-                if <PyObject *>neuron.kept != place.a:   # another tuple of the same weights
-                    noted = (neuron, neuron.kept, neuron.bias, neuron.code)
-                    self.neurons[place - self.places - self.ends[2]] = noted
-                    place.noted, place.a = <PyObject *>noted, <PyObject *>neuron.kept
+            if (<PyObject *>(<Weights>place.of).kept != place.a or <PyObject *>(<Weights>place.of).bias != place.b
+                    or (<Weights>place.of).code != place.code
+                    or (<Weights>place.of).handed_out is not None) and not self.is_still(place):
+                return False
             place += 1
         end = self.places + self.ends[4]
         while place < end:
@@ -178,4 +174,15 @@ cdef class _Places:
                     or not is_there(PyFunction_GetKwDefaults(<object>place.of), place.c)):
                 return False
             place += 1
+        return True
+
+    cdef bint is_still(self, Place *place) except -1:
+        """Whether a neuron computes with what was noted, in whatever tuples and lists."""
+        cdef Weights neuron = <Weights>place.of
+        if not is_neuron(neuron, <tuple>place.noted):
+            return False
+        if <PyObject *>neuron.kept != place.a:   # from now on that is the tuple
+            noted = (neuron, neuron.kept, neuron.bias, neuron.code)
+            self.neurons[place - self.places - self.ends[2]] = noted
+            place.noted, place.a = <PyObject *>noted, <PyObject *>neuron.kept
         return True

@@ -8,6 +8,9 @@ cdef extern from "Python.h":
     """
     /* Whether o is a type made at run time, which may have been made by a function and die again. */
     #define FG_IS_HEAP_TYPE(o) (PyType_Check(o) && PyType_HasFeature((PyTypeObject *)(o), Py_TPFLAGS_HEAPTYPE))
+
+    /* A RecursionError where that is too deep. Python's own gives 1 or -1 then. */
+    #define fg_enter_recursion(where) (Py_EnterRecursiveCall(where) ? -1 : 0)
     """
     ctypedef int (*visitproc)(PyObject *o, void *arg) noexcept
     ctypedef void *destructor
@@ -92,6 +95,8 @@ cdef extern from "Python.h":
     void PyErr_Clear() noexcept
     PyObject *Py_True
     PyObject *Py_None
+    int fg_enter_recursion(const char *where) except -1
+    void Py_LeaveRecursiveCall()
 
 
 cdef dict keywords_of(PyObject **args, Py_ssize_t count, PyObject *names):

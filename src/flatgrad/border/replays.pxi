@@ -6,7 +6,7 @@
 # arguments runs no Python code, so that lists and dicts stay as they are; what can run some, attributes and arrays,
 # comes before and after it.
 #
-# Uses contexts, handles, numbers, places, programs, python, tape, views.
+# Uses callees, contexts, handles, messages, numbers, places, programs, python, tape, views.
 
 # What stands in a key: for leaves, in front of the parts of others, and for objects that only they are equal to.
 cdef str NUMBER_LEAF = "number", VALUE_LEAF = "Value", FROZEN_LEAF = "frozen Value"
@@ -186,21 +186,57 @@ cdef bint is_tensor_of(Tensor t, tuple shape) except -1:
     return <Py_ssize_t>shape[0] == t.rows and <Py_ssize_t>shape[1] == t.cols
 
 
+cdef int check_pair(object pair) except -1:
+    if type(pair) is not tuple or len(pair) != 2:
+        raise TypeError(f"key: expected pairs, got {describe(pair)}")
+    return 0
+
+
 cdef Py_ssize_t find_arrays(object part, Py_ssize_t place, list arrays) except -1:
     """Append which of the leaves are arrays, and of what shape; `place`: how many come before. Returns how many there
-    are afterwards."""
-    if part is NUMBER_LEAF or part is VALUE_LEAF or part is FROZEN_LEAF or part[0] is TENSOR_LEAF:
+    are afterwards. A TypeError for what is no part of a key."""
+    if part is NUMBER_LEAF or part is VALUE_LEAF or part is FROZEN_LEAF:
         return place + 1
-    if part[0] is ARRAY_LEAF:
-        arrays.append((place, part[1]))
+    if type(part) is not tuple or len(part) == 0:
+        raise TypeError(f"key: expected parts of a key, got {describe(part)}")
+    head = part[0]
+    if head is TENSOR_LEAF or head is ARRAY_LEAF:
+        if len(part) < (3 if head is TENSOR_LEAF else 2) or not are_ints(part[1], -1):
+            raise TypeError(f"key: expected a shape, got {describe(part)}")
+        if head is ARRAY_LEAF:
+            arrays.append((place, part[1]))
         return place + 1
-    if part[0] is not STATIC:
-        for inner in part[1:]:
-            if part[0] is dict:
-                inner = inner[1]
-            if issubclass(part[0], (list, tuple)) or part[0] is dict:   # others do not fit anything
+    if head is STATIC:
+        check_static(part)
+    elif not isinstance(head, type):
+        raise TypeError(f"key: expected a type, got {describe(head)}")
+    elif head is dict or issubclass(head, (list, tuple)):   # others do not fit anything
+        fg_enter_recursion(" in a key")
+        try:
+            for inner in part[1:]:
+                if head is dict:
+                    check_pair(inner)
+                    if type(inner[0]) is not str:
+                        check_static(inner[0])
+                    inner = inner[1]
                 place = find_arrays(inner, place, arrays)
+        finally:
+            Py_LeaveRecursiveCall()
     return place
+
+
+cdef int check_static(object part) except -1:
+    """A TypeError for what is_static() could not read."""
+    if type(part) is not tuple or len(part) < 2 or part[0] is not STATIC:
+        raise TypeError(f"key: expected a static part, got {describe(part)}")
+    if part[1] is tuple:
+        fg_enter_recursion(" in a key")
+        try:
+            for inner in part[2:]:
+                check_static(inner)
+        finally:
+            Py_LeaveRecursiveCall()
+    return 0
 
 
 @cython.final
@@ -246,10 +282,16 @@ cdef class _Replay:
         self.parts, self.keywords = key, ()
         if key and type(key[-1]) is tuple and key[-1][0] is KEYWORDS:
             self.parts, self.keywords = key[:-1], key[-1][1:]
+        self.watched, self.values, self.places = tuple(watched), tuple(values), places
+        for pair in (*self.keywords, *self.watched):
+            check_pair(pair)
         for part in (*self.parts, *[part for _, part in self.keywords]):
             count = find_arrays(part, count, arrays)
+        for part in self.values:
+            check_static(part)
+        if len(self.values) != len(self.watched):
+            raise TypeError(f"values: expected {len(self.watched)}, got {len(self.values)}")
         self.arrays = tuple(arrays)
-        self.watched, self.values, self.places = tuple(watched), tuple(values), places
         self.found_by, self.payload, self.core, self.template = found_by, payload, core, template
 
     cdef int matches(self, tuple args, dict kwargs, list leaves) except -1:
@@ -279,18 +321,17 @@ cdef class _Replay:
 # ---- results ----
 
 cdef object filled(object template, list results):
-    kind = type(template)
-    if kind is _Hole:   # most often
+    if type(template) is _Hole:   # most often
         return results[(<_Hole>template).number]
-    if kind is list:
-        return [filled(part, results) for part in template]
-    if kind is tuple:
-        return tuple([filled(part, results) for part in template])
-    if isinstance(template, dict):
-        return dict_like(template, {key: filled(x, results) for key, x in template.items()})
-    if isinstance(template, tuple):
+    if not isinstance(template, (list, tuple, dict)):
+        return template.copy() if is_ndarray(template) else template
+    fg_enter_recursion(" in the result of a compiled function")
+    try:
+        if isinstance(template, dict):
+            return dict_like(template, {key: filled(x, results) for key, x in template.items()})
         return like(template, [filled(x, results) for x in template])
-    return template.copy() if is_ndarray(template) else template
+    finally:
+        Py_LeaveRecursiveCall()
 
 
 def _filled(template, list results not None):
@@ -329,6 +370,8 @@ cdef class _Replays:
 
     def replays_of(self, _Replays other not None):
         """Its programs are those of another function."""
+        if other is self or other.of is not None:
+            raise ValueError("other: expected one with programs of its own")
         self.of, self.version = other, other.version
 
     def __call__(self, *args, **kwargs):

@@ -269,9 +269,11 @@ class Optimizer:
             if not callable(closure):
                 raise ArgumentTypeError(f"closure: expected a callable that returns the loss, got {closure!r}")
             loss = closure()
-        if not Parameters.have(self.param_groups, self._read, self._seen):
+        done = Parameters.step(self._parameters, self.param_groups, self._read, self._seen)
+        if done is None:
             self._prepare()
-        if not Parameters.step(self._parameters, self.param_groups):   # learning rates of types other than float
+            done = Parameters.step(self._parameters, self.param_groups)
+        if not done:   # learning rates of types other than float
             Parameters.step(self._parameters, self._learning_rates())
         return loss
 
