@@ -163,7 +163,9 @@ FG_INLINE vd v_log1p(vd x)
     const vd u = w_round(exact);
     const vw lost = w_div(w_sub(exact, w_of(u)), w_of(u));
     const vd z = v_log_edges(u, w_round(w_add(w_log(u), lost)));
-    return v_select(v_lt(v_abs(x), v_set1(1e-10f)), x, z); /* -0.0 too */
+    const vw wide = w_of(x), third = w_fma(wide, w_set1(1.0 / 3.0), w_set1(-0.5));
+    const vd near = w_round(w_mul(wide, w_fma(wide, third, w_set1(1.0)))); /* 1 + x has lost digits of x */
+    return v_select(v_lt(v_abs(x), v_set1(1e-4f)), near, z); /* -0.0 too */
 }
 
 /* x**y: what is not a positive base with a finite exponent is libm's. */
@@ -283,7 +285,7 @@ FG_INLINE vd v_gelu_tanh_slope(vd x)
     return w_round(w_add(s, bell));
 }
 
-/* erfc(a) = exp(-a**2) * P(q) / (1 + 2 a) for a >= 0, where q = (a - 4) / (a + 4); erfc(-a) is 2 - erfc(a). */
+/* erfc(a) = exp(-a**2) * P(q) / (1 + 2 a) for a = by * |x|, where q = (a - 4) / (a + 4). */
 FG_INLINE vw w_erfc(vd x, double by)
 {
     static const double P[] = {
@@ -291,7 +293,7 @@ FG_INLINE vw w_erfc(vd x, double by)
         0.09373301427141513,  -0.06633988384101464,   0.03715919524364582,    -0.016156469705037025, 0.005093942208127887,
         -0.0008071551727843985, -0.00033916778601443114, 8.988720525911996e-05,
     };
-    const vw one = w_set1(1.0), four = w_set1(4.0), a = w_min(w_set1(11.0), w_mul(w_of(v_abs(x)), w_set1(by)));
+    const vw one = w_set1(1.0), four = w_set1(4.0), a = w_min(w_set1(24.0), w_mul(w_of(v_abs(x)), w_set1(by)));
     const vw bottom = w_mul(w_add(a, four), w_fma(w_set1(2.0), a, one)); /* one division for both quotients */
     const vw inverse = w_div(one, bottom);
     const vw q = w_mul(w_mul(w_sub(a, four), w_fma(w_set1(2.0), a, one)), inverse);

@@ -277,6 +277,21 @@ static int map_reverse(fg_batch *b, const step *s)
 
 /* ---- layers: z (m, n) = activation(x (m, k) w (n, k)^T + b (1, n)), each element with its lanes ---- */
 
+/* Of one lane the three products are products of whole matrices. The columns of what is added to lie side by side, or its
+ * rows do, and then the transposed is added. */
+static void multiply(const fg_batch *b, size_t m, size_t n, size_t k, matrix x, matrix y, matrix z, real *work)
+{
+    if (z.col == 1 || n == 1)
+        b->kernels->gemm(m, n, k, x.p, x.row, x.col, y.p, y.row, y.col, z.p, z.row, work);
+    else
+        b->kernels->gemm(n, m, k, y.p, y.col, y.row, x.p, x.col, x.row, z.p, z.col, work);
+}
+
+static matrix transposed(matrix x)
+{
+    return (matrix){x.p, x.col, x.row};
+}
+
 static int layer_forward(fg_batch *b, const step *s)
 {
     const fg_real_kernels *const kernels = b->kernels;
@@ -291,7 +306,9 @@ static int layer_forward(fg_batch *b, const step *s)
             for (size_t l = 0; l < lanes; l++)
                 sum[l] = bias.data ? bias.data[bias.step * l] : (real)0;
         }
-    for (size_t i = 0; i < m; i++) {
+    if (lanes == 1)
+        multiply(b, m, n, k, x, transposed(w), (matrix){sums, (ptrdiff_t)n, 1}, scratch);
+    for (size_t i = 0; i < m && lanes > 1; i++) {
         const real *const xi = x.p + (ptrdiff_t)i * x.row;
         real *const row = sums + i * n * lanes;
         if (!s->x[1].step)
@@ -325,11 +342,15 @@ static int layer_reverse(fg_batch *b, const step *s)
         real *const dxi = dx.p ? dx.p + (ptrdiff_t)i * dx.row : NULL;
         for (size_t j = 0; j < n && s->operands > 2; j++) {
             const spot bias = spot_at(s->x + 2, 0, (fg_id)j);
-            if (bias.grad && bias.step)
+            if (bias.grad && lanes == 1)
+                bias.grad[0] += di[j];
+            else if (bias.grad && bias.step)
                 kernels->axpy(lanes, 1.0, di + j * lanes, bias.grad);
             else if (bias.grad)
                 bias.grad[0] += kernels->sum(b->used, di + j * lanes);
         }
+        if (lanes == 1)
+            continue;
         if (!s->x[1].step) {
             if (dxi)
                 kernels->gemm(k, lanes, n, w.p, w.col, w.row, di, (ptrdiff_t)lanes, 1, dxi, dx.col, scratch);
@@ -349,6 +370,13 @@ static int layer_reverse(fg_batch *b, const step *s)
                     kernels->mul_add(lanes, dj, xi + (ptrdiff_t)p * x.col,
                                      dw.p + (ptrdiff_t)j * dw.row + (ptrdiff_t)p * dw.col);
             }
+    }
+    if (lanes == 1) {
+        const matrix all = {(real *)d, (ptrdiff_t)n, 1};
+        if (dx.p)
+            multiply(b, m, k, n, all, w, dx, scratch);
+        if (dw.p)
+            multiply(b, n, k, m, transposed(all), x, dw, scratch);
     }
     add_gradients(b, s->x + 1, 0, dw);
     add_gradients(b, s->x, 1, dx);
@@ -382,7 +410,9 @@ static int sum_forward(fg_batch *b, const step *s)
         memset(z, 0, lanes * sizeof *z);
         for (size_t j = 0; j < length; j++) {
             const spot x = in_row(s, i, j);
-            if (x.step)
+            if (lanes == 1)
+                same += x.data[0];
+            else if (x.step)
                 b->kernels->axpy(lanes, 1.0, x.data, z);
             else
                 same += x.data[0];
@@ -403,7 +433,7 @@ static int sum_reverse(fg_batch *b, const step *s)
         const real total = b->kernels->sum(b->used, dz) * scale;
         for (size_t j = 0; j < length; j++) {
             const spot x = in_row(s, i, j);
-            if (x.grad && x.step)
+            if (x.grad && x.step && b->lanes > 1)
                 b->kernels->axpy(b->lanes, scale, dz, x.grad);
             else if (x.grad)
                 x.grad[0] += total;
@@ -467,7 +497,7 @@ static matrix rows_of(fg_batch *b, const step *s, size_t length, real **scratch)
 {
     const operand *const x = s->x;
     const matrix m = numbers(b, x, 1, scratch);
-    if (length == x->cols || m.row == (ptrdiff_t)x->cols * m.col)
+    if ((length == x->cols || m.row == (ptrdiff_t)x->cols * m.col) && (b->lanes > 1 || m.col == 1))
         return m;
     real *const p = take(scratch, size_of(x) * b->lanes);
     for (fg_id i = 0; i < x->rows; i++)
@@ -477,21 +507,29 @@ static matrix rows_of(fg_batch *b, const step *s, size_t length, real **scratch)
     return (matrix){p, (ptrdiff_t)(x->cols * b->lanes), (ptrdiff_t)b->lanes};
 }
 
-static int softmax_forward(fg_batch *b, const step *s)
+/* One row: in lanes, or, of one lane, side by side. */
+static void softmax_of_row(const fg_batch *b, int op, size_t length, const real *x, ptrdiff_t x_step, real *z)
 {
     const fg_real_kernels *const kernels = b->kernels;
+    if (op == FG_LOGSUMEXP && b->lanes == 1)
+        z[0] = kernels->logsumexp(length, x);
+    else if (op == FG_LOGSUMEXP)
+        kernels->lane_logsumexp(b->lanes, length, x, x_step, z);
+    else if (b->lanes == 1)
+        (op == FG_SOFTMAX ? kernels->softmax : kernels->log_softmax)(length, x, z);
+    else
+        (op == FG_SOFTMAX ? kernels->lane_softmax : kernels->lane_log_softmax)(b->lanes, length, x, x_step, z);
+}
+
+static int softmax_forward(fg_batch *b, const step *s)
+{
     real *scratch = b->scratch;
     size_t count, length;
     shape_of_rows(s, &count, &length);
     const matrix x = rows_of(b, s, length, &scratch);
     for (size_t i = 0; i < count; i++) {
-        const real *const row = x.p + (ptrdiff_t)i * x.row;
-        if (s->op == FG_LOGSUMEXP)
-            kernels->lane_logsumexp(b->lanes, length, row, x.col, s->z + i * b->lanes);
-        else if (s->op == FG_SOFTMAX)
-            kernels->lane_softmax(b->lanes, length, row, x.col, s->z + i * length * b->lanes);
-        else
-            kernels->lane_log_softmax(b->lanes, length, row, x.col, s->z + i * length * b->lanes);
+        const size_t results = s->op == FG_LOGSUMEXP ? 1 : length;
+        softmax_of_row(b, s->op, length, x.p + (ptrdiff_t)i * x.row, x.col, s->z + i * results * b->lanes);
     }
     return FG_OK;
 }
@@ -511,11 +549,13 @@ static int softmax_reverse(fg_batch *b, const step *s)
         const real *const z = s->z + at, *const dz = s->dz + at;
         memset(total, 0, lanes * sizeof *total);
         if (s->op == FG_LOGSUMEXP) {
-            kernels->lane_softmax(lanes, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
+            softmax_of_row(b, FG_SOFTMAX, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
             for (size_t l = 0; l < lanes; l++)
                 if (!isfinite(z[l])) /* exp(x - z) then */
                     for (size_t j = 0; j < length; j++)
                         p[j * lanes + l] = (real)exp(x.p[(ptrdiff_t)i * x.row + (ptrdiff_t)j * x.col + (ptrdiff_t)l] - z[l]);
+        } else if (s->op == FG_SOFTMAX && lanes == 1) {
+            total[0] = kernels->dot(length, z, dz);
         } else if (s->op == FG_SOFTMAX) {
             kernels->lane_dot(lanes, length, z, (ptrdiff_t)lanes, dz, (ptrdiff_t)lanes, total);
         } else {
@@ -545,11 +585,11 @@ static int cross_entropy_forward(fg_batch *b, const step *s)
 {
     const size_t lanes = b->lanes, length = s->x[0].cols, count = s->x[0].rows;
     real *scratch = b->scratch;
-    const matrix x = numbers(b, s->x, 1, &scratch);
+    const matrix x = rows_of(b, s, length, &scratch);
     real *const p = take(&scratch, length * lanes);
     memset(s->z, 0, lanes * sizeof *s->z);
     for (size_t i = 0; i < count; i++) {
-        b->kernels->lane_log_softmax(lanes, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
+        softmax_of_row(b, FG_LOG_SOFTMAX, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
         b->kernels->axpy(lanes, -1.0, p + s->labels[i] * lanes, s->z);
     }
     for (size_t l = 0; l < lanes; l++)
@@ -562,12 +602,12 @@ static int cross_entropy_reverse(fg_batch *b, const step *s)
 {
     const size_t lanes = b->lanes, length = s->x[0].cols, count = s->x[0].rows;
     real *scratch = b->scratch;
-    const matrix x = numbers(b, s->x, 1, &scratch);
+    const matrix x = rows_of(b, s, length, &scratch);
     real *const p = take(&scratch, length * lanes), *const d = take(&scratch, lanes);
     for (size_t l = 0; l < lanes; l++)
         d[l] = s->dz[l] / (real)count;
     for (size_t i = 0; i < count; i++) {
-        b->kernels->lane_softmax(lanes, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
+        softmax_of_row(b, FG_SOFTMAX, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
         for (size_t j = 0; j < length; j++) {
             const spot to = in_row(s, i, j);
             real *const pj = p + j * lanes;
@@ -694,7 +734,7 @@ static operand operand_of(plan *p, const fg_record *r, const fg_view *v)
                        && fg_batch_data(b, at) - fg_batch_data(b, first) == (ptrdiff_t)i * row + (ptrdiff_t)j * col;
         }
     x.step = (size_t)some;
-    if (in_order && (!x.wanted || lie_apart(v, row, col, some))) {
+    if (in_order && (!x.wanted || lie_apart(v, row, col, some && b->lanes > 1))) {
         x.data = fg_batch_data(b, first);
         x.grad = fg_batch_grad(b, first);
         x.row = row;
@@ -809,6 +849,8 @@ static void set_block(plan *p, step *s, fg_id i)
         need += m * n * lanes;
         need += larger(larger(kernels->gemm_work(n, lanes, k), kernels->gemm_work(k, lanes, n)),
                        larger(kernels->gemm_work(n, k, lanes), kernels->gemm_work(k, n, lanes)));
+        if (lanes == 1)
+            need += larger(kernels->gemm_work(m, n, k), larger(kernels->gemm_work(m, k, n), kernels->gemm_work(n, k, m)));
         break;
     }
     case FG_SUM:

@@ -17,6 +17,8 @@ class _Recording(_Recorder):
     ----------
     inputs : list of Value and Tensor
         Leaves, made for the purpose. Tensors are whole.
+    single : bool, optional
+        True: what is recorded will be computed in floats of 32 bits; see `_is_recording_single`.
 
     Raises
     ------
@@ -44,8 +46,9 @@ class _Recording(_Recorder):
     (0.0, 0.0, True)
     """
 
-    def __init__(self, inputs):
+    def __init__(self, inputs, single=False):
         set_inputs(self, to_list("inputs", "Values and Tensors", inputs))
+        self.single = bool(single)
 
     def program(self, outputs, simplify=()):
         """The program that leads from the inputs to these outputs.
@@ -68,6 +71,12 @@ class _Recording(_Recorder):
 def _is_recording():
     """Whether a program is recorded in this context."""
     return recordings != 0 and current_recorder() != NULL
+
+
+def _is_recording_single():
+    """Whether that program's numbers will be floats of 32 bits."""
+    cdef PyObject *recorder = current_recorder()
+    return recorder != NULL and (<_Recorder>recorder).single
 
 
 def _stand_in(x, bint requires_grad=True):
