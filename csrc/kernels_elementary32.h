@@ -252,16 +252,27 @@ FG_INLINE vw w_sigmoid(vw x)
     return w_div(one, w_add(one, w_exp(w_sub(w_set1(-0.0), x))));
 }
 
+/* z, but nan for an x of -inf: that times 0, which factors here only come near to; or of either inf. */
+FG_INLINE vd v_but_at_minus_inf(vd x, vd z)
+{
+    return v_select(v_eq(x, v_set1(-INFINITY)), v_set1(NAN), z);
+}
+
+FG_INLINE vd v_but_at_inf(vd x, vd z)
+{
+    return v_select(v_eq(v_abs(x), v_set1(INFINITY)), v_set1(NAN), z);
+}
+
 FG_INLINE vd v_silu(vd x)
 {
     const vw wide = w_of(x);
-    return w_round(w_mul(wide, w_sigmoid(wide)));
+    return v_but_at_minus_inf(x, w_round(w_mul(wide, w_sigmoid(wide))));
 }
 
 FG_INLINE vd v_silu_slope(vd x)
 {
     const vw wide = w_of(x), one = w_set1(1.0), s = w_sigmoid(wide);
-    return w_round(w_mul(s, w_fma(wide, w_sub(one, s), one)));
+    return v_but_at_inf(x, w_round(w_mul(s, w_fma(wide, w_sub(one, s), one))));
 }
 
 /* fg_gelu_logit */
@@ -274,7 +285,7 @@ FG_INLINE vw w_gelu_logit(vw x)
 FG_INLINE vd v_gelu_tanh(vd x)
 {
     const vw wide = w_of(x);
-    return w_round(w_mul(wide, w_sigmoid(w_gelu_logit(wide))));
+    return v_but_at_minus_inf(x, w_round(w_mul(wide, w_sigmoid(w_gelu_logit(wide)))));
 }
 
 FG_INLINE vd v_gelu_tanh_slope(vd x)
@@ -282,7 +293,7 @@ FG_INLINE vd v_gelu_tanh_slope(vd x)
     const vw wide = w_of(x), one = w_set1(1.0), s = w_sigmoid(w_gelu_logit(wide));
     const vw inner = w_fma(w_mul(w_set1(3.0 * 0.044715), wide), wide, one);
     const vw bell = w_mul(w_mul(w_mul(w_add(wide, wide), s), w_sub(one, s)), w_mul(w_set1(FG_SQRT_2_PI), inner));
-    return w_round(w_add(s, bell));
+    return v_but_at_inf(x, w_round(w_add(s, bell)));
 }
 
 /* erfc(a) = exp(-a**2) * P(q) / (1 + 2 a) for a = by * |x|, where q = (a - 4) / (a + 4). */
@@ -311,13 +322,13 @@ FG_INLINE vw w_normal(vd x)
 
 FG_INLINE vd v_gelu(vd x)
 {
-    return w_round(w_mul(w_of(x), w_normal(x)));
+    return v_but_at_minus_inf(x, w_round(w_mul(w_of(x), w_normal(x))));
 }
 
 FG_INLINE vd v_gelu_slope(vd x)
 {
     const vw wide = w_of(x), bell = w_exp(w_mul(w_mul(w_set1(-0.5), wide), wide));
-    return w_round(w_fma(w_mul(wide, w_set1(FG_DENSITY)), bell, w_normal(x)));
+    return v_but_at_inf(x, w_round(w_fma(w_mul(wide, w_set1(FG_DENSITY)), bell, w_normal(x))));
 }
 
 /* ---- sin and cos ---- */

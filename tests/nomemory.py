@@ -271,7 +271,7 @@ CASES = {
     "_Scan.__copy__": "scan_body.__copy__()", "_Scan.__deepcopy__": "scan_body.__deepcopy__({})",
     "_Scan.__reduce__": "scan_body.__reduce__()", "_restore_scan": "saved_scan[0](*saved_scan[1])",
     "_stand_in": "_core._stand_in(c)", "_stand_in Tensor": "_core._stand_in(t, False)",
-    "_Program.mapped": "single.mapped(5, [True])", "_Program.single": "single.single()",
+    "_Program.mapped": "single.mapped(5, [True])", "_in_floats": "_core._in_floats(single)",
     "_Program.mapped in floats": "single.mapped(5, [True], 0, True)",
     "_Program.__call__ of a batch": "batch([array[0]])",
     "_Program.__call__ of a batch, domain": "raises(batch, [[-1.0, 1.0, 1.0]])",

@@ -13,8 +13,8 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places,
-                            _Recording, derivatives)
+from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _in_floats, _is_captured, _is_recording,
+                            _Places, _Recording, derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
@@ -464,7 +464,7 @@ class Program:
         if look is not None and isinstance(result, Value):
             look(result, inputs)
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
-        self.run = self.core.single() if self.core is not None and self.single else self.core
+        self.run = _in_floats(self.core) if self.core is not None and self.single else self.core
         self.step = None
         if look is not None and self.run is not self.core and not recording.buffers:
             again = _Recording(inputs)

@@ -305,29 +305,6 @@ cdef class _Program:
                      tuple([((n_samples, *shape), constant) for shape, constant in self.results]), tuple(signs))
         return made
 
-    def single(self):
-        """The program that does the same in floats of 32 bits; its operands and results are doubles all the same.
-
-        Returns
-        -------
-        _Program
-        """
-        cdef _Program made = _Program.__new__(_Program)
-        cdef fg_id k, place
-        cdef fg_stretch *s
-        if type(self.body) is not _Body:
-            raise TypeError("single(): expected a program of one sample")
-        body = lanes_of(<_Body>self.body, (True,) * self.n_segments, 1, (self.body.callee.n_results,), 0, True)
-        signs = []
-        for place in self.signs:
-            for k in range(self.n_inputs):
-                s = &self.body.callee.segments[k]
-                if s.first <= place < s.first + s.count:
-                    signs.append(body.callee.segments[k].first + place - s.first)
-        pieces, counts = self.layout()
-        fill_program(made, body, self.captured, pieces, counts, self.shapes, self.results, tuple(signs))
-        return made
-
     def stats(self):
         """What it is made of.
 

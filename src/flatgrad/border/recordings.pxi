@@ -118,6 +118,25 @@ cdef int set_inputs(_Recorder recorder, list inputs) except -1:
     return 0
 
 
+def _in_floats(_Program program not None):
+    """The program of one sample that does the same in floats of 32 bits; its operands and results stay doubles."""
+    cdef _Program made = _Program.__new__(_Program)
+    cdef fg_id k, place
+    cdef fg_stretch *s
+    if type(program.body) is not _Body:
+        raise TypeError("expected a program of one sample")
+    body = lanes_of(<_Body>program.body, (True,) * program.n_segments, 1, (program.body.callee.n_results,), 0, True)
+    signs = []
+    for place in program.signs:
+        for k in range(program.n_inputs):
+            s = &program.body.callee.segments[k]
+            if s.first <= place < s.first + s.count:
+                signs.append(body.callee.segments[k].first + place - s.first)
+    pieces, counts = program.layout()
+    fill_program(made, body, program.captured, pieces, counts, program.shapes, program.results, tuple(signs))
+    return made
+
+
 cdef list slots_in_order(object x):
     """The slots of a Value or a Tensor, row by row. While ids are held."""
     cdef fg_view view
