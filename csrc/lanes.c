@@ -9,6 +9,7 @@ struct fg_lanes {
     fg_callee callee;      /* first: the tape knows it by that */
     fg_mem mem;
     fg_program *program;   /* a copy: its body has the uniform nodes, and is not run as a whole */
+    const fg_batch_steps *steps; /* of what the batch consists of: doubles or floats */
     fg_batch *batch;
     uint8_t *varies;       /* [n_segments] */
     size_t *place;         /* [n_segments] where a varying one's numbers begin in `taken` and `given` */
@@ -19,6 +20,7 @@ struct fg_lanes {
     fg_id n_uniform;
     size_t numbers;        /* of all varying operands */
     double *taken, *given; /* [numbers] their data in the last call, and gradients of this one */
+    double *row;           /* [lanes] scratch */
     double *total;         /* [body.n] gradients of uniform nodes, of all blocks so far; of others anything */
     uint64_t *live;        /* [FG_MARKS_WORDS(body.n)] nodes that gradients of the results which count flow to */
     uint64_t *any_live;    /* [the same] in one of the groups of samples */
@@ -69,17 +71,10 @@ static void take_data(fg_lanes *l, const fg_slots *t, fg_record *r)
 /* The numbers of `used` samples into the lanes; those behind have the last one's. */
 static void fill_lanes(fg_lanes *l, const fg_id *samples, size_t used)
 {
-    const size_t lanes = fg_batch_lanes(l->batch);
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v]; e++) {
-            const double *const from = l->taken + l->place[v] + e;
-            double *const to = fg_batch_data(l->batch, s.first + e);
-            for (size_t lane = 0; lane < used; lane++)
-                to[lane] = from[(size_t)samples[lane] * s.count];
-            for (size_t lane = used; lane < lanes; lane++)
-                to[lane] = to[used - 1];
-        }
+        for (fg_id e = 0; e < s.count && l->varies[v]; e++)
+            l->steps->put(l->batch, s.first + e, l->taken + l->place[v] + e, s.count, samples, used);
     }
 }
 
@@ -88,27 +83,18 @@ static void empty_lanes(fg_lanes *l, const fg_id *samples, size_t used, double *
 {
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v]; e++) {
-            const double *const from = fg_batch_grad(l->batch, s.first + e);
-            double *const to = given + l->place[v] + e;
-            for (size_t lane = 0; lane < used; lane++)
-                to[(size_t)samples[lane] * s.count] += from[lane];
-        }
+        for (fg_id e = 0; e < s.count && l->varies[v]; e++)
+            l->steps->give(l->batch, s.first + e, given + l->place[v] + e, s.count, samples, used);
     }
 }
 
 /* The same from and to an array of rows for each segment that varies, the first row being that of sample `first`. */
 static void fill_rows(fg_lanes *l, const double *const *from, size_t first, size_t used)
 {
-    const size_t lanes = fg_batch_lanes(l->batch);
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v]; e++) {
-            const double *const row = from[v] + first * s.count + e;
-            double *const to = fg_batch_data(l->batch, s.first + e);
-            for (size_t lane = 0; lane < lanes; lane++)
-                to[lane] = row[(lane < used ? lane : used - 1) * s.count];
-        }
+        for (fg_id e = 0; e < s.count && l->varies[v]; e++)
+            l->steps->put(l->batch, s.first + e, from[v] + first * s.count + e, s.count, NULL, used);
     }
 }
 
@@ -116,11 +102,11 @@ static void empty_rows(fg_lanes *l, double *const *to, size_t first, size_t used
 {
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v] && to[v]; e++) {
-            const double *const from = fg_batch_grad(l->batch, s.first + e);
-            for (size_t lane = 0; lane < used; lane++)
-                to[v][(first + lane) * s.count + e] = from[lane];
-        }
+        if (!l->varies[v] || !to[v])
+            continue;
+        memset(to[v] + first * s.count, 0, used * s.count * sizeof *to[v]);
+        for (fg_id e = 0; e < s.count; e++)
+            l->steps->give(l->batch, s.first + e, to[v] + first * s.count + e, s.count, NULL, used);
     }
 }
 
@@ -142,6 +128,8 @@ static int run_uniform(fg_lanes *l, int lenient)
         if (slots.stop && slots.stop())
             return FG_E_INTERRUPTED;
     }
+    if (!l->ready)
+        l->steps->refresh(l->batch);
     l->ready = 1;
     return FG_OK;
 }
@@ -150,7 +138,7 @@ static int run_lanes(fg_lanes *l, const fg_id *samples, size_t used, int lenient
 {
     l->filled = 0;
     fill_lanes(l, samples, used);
-    const int status = fg_batch_forward(l->batch, used, lenient);
+    const int status = l->steps->forward(l->batch, used, lenient);
     if (status != FG_OK)
         l->in_lanes = 1;
     l->filled = status == FG_OK && used == l->n_samples;
@@ -170,22 +158,20 @@ static void clear_units(fg_lanes *l)
     memset(l->units, 0, l->numbers * sizeof *l->units);
     memset(l->unit_total, 0, l->program->body.n * sizeof *l->unit_total);
     if (l->partial)
-        fg_batch_go_by(l->batch, l->of_all);
+        l->steps->go_by(l->batch, l->of_all);
     l->partial = 0;
 }
 
 /* Of samples that are in the lanes, and have been computed. */
 static int add_units(fg_lanes *l, const fg_id *samples, size_t used)
 {
-    fg_batch_clear(l->batch);
-    double *const dz = fg_batch_grad(l->batch, l->program->results[0]);
-    for (size_t lane = 0; lane < used; lane++)
-        dz[lane] = 1.0;
-    const int status = fg_batch_reverse(l->batch);
+    l->steps->clear(l->batch);
+    l->steps->seed(l->batch, l->program->results[0], NULL, 0, NULL, used);
+    const int status = l->steps->reverse(l->batch);
     if (status != FG_OK)
         return status;
     empty_lanes(l, samples, used, l->units);
-    fg_batch_add_sums(l->batch, l->unit_total);
+    l->steps->add_sums(l->batch, l->unit_total);
     return FG_OK;
 }
 
@@ -198,7 +184,7 @@ static void all_samples(fg_lanes *l)
 static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 {
     fg_lanes *const l = lanes_of(c);
-    const size_t lanes = fg_batch_lanes(l->batch);
+    const size_t lanes = l->steps->lanes(l->batch);
     assert(r->views == c->n_segments && r->rows * r->cols == c->n_results);
     take_data(l, t, r);
     int status = run_uniform(l, t->lenient);
@@ -214,12 +200,8 @@ static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
         if (!l->filled)
             status = run_lanes(l, l->samples + i, used, t->lenient);
         for (fg_id j = 0; j < l->program->callee.n_results && status == FG_OK; j++) {
-            const fg_id node = l->program->results[j];
-            const size_t step = (size_t)fg_batch_is_varying(l->batch, node);
-            const double *const from = fg_batch_data(l->batch, node);
-            double *const to = z + l->results[j].first + i * l->results[j].count;
-            for (size_t lane = 0; lane < used; lane++)
-                to[lane * l->results[j].count] = from[lane * step];
+            const fg_stretch at = l->results[j];
+            l->steps->get(l->batch, l->program->results[j], z + at.first + i * at.count, at.count, used);
         }
         if (status == FG_OK && with_units)
             status = add_units(l, l->samples + i, used);
@@ -340,33 +322,30 @@ static void find_live(fg_lanes *l, fg_id n_outputs, uint64_t *live)
 static void seed_lanes(fg_lanes *l, const asked *a, const fg_id *samples, size_t used)
 {
     for (fg_id j = 0; j < l->program->callee.n_results; j++) {
-        const fg_id node = l->program->results[j];
-        const size_t step = (size_t)fg_batch_is_varying(l->batch, node);
-        double *const to = fg_batch_grad(l->batch, node);
-        if (!counts(l, a, samples[0], j))
-            continue;
-        for (size_t lane = 0; lane < used; lane++)
-            to[lane * step] += a->grad ? a->grad[a->first + place_of(l, samples[lane], j)] : 1.0;
+        const fg_stretch at = l->results[j];
+        if (counts(l, a, samples[0], j))
+            l->steps->seed(l->batch, l->program->results[j], a->grad ? a->grad + a->first + at.first : NULL, at.count,
+                           samples, used);
     }
 }
 
 /* Of the samples in l->samples, to l->given and l->total. */
 static int reverse_samples(fg_lanes *l, const asked *a, size_t count)
 {
-    const size_t lanes = fg_batch_lanes(l->batch);
+    const size_t lanes = l->steps->lanes(l->batch);
     for (size_t i = 0; i < count; i += lanes) {
         const fg_id *const samples = l->samples + i;
         const size_t used = smaller(lanes, count - i);
         int status = l->filled && used == l->n_samples ? FG_OK : run_lanes(l, samples, used, 1);
         if (status != FG_OK)
             return status;
-        fg_batch_clear(l->batch);
+        l->steps->clear(l->batch);
         seed_lanes(l, a, samples, used);
-        status = fg_batch_reverse(l->batch);
+        status = l->steps->reverse(l->batch);
         if (status != FG_OK)
             return status;
         empty_lanes(l, samples, used, l->given);
-        fg_batch_add_sums(l->batch, l->total);
+        l->steps->add_sums(l->batch, l->total);
     }
     return FG_OK;
 }
@@ -379,7 +358,7 @@ static double seed_of(const fg_lanes *l, const asked *a, fg_id sample)
 /* The same by gradients for 1, of the samples in l->samples. */
 static int reverse_by_ones(fg_lanes *l, size_t count)
 {
-    const size_t lanes = fg_batch_lanes(l->batch);
+    const size_t lanes = l->steps->lanes(l->batch);
     clear_units(l);
     for (size_t i = 0; i < count; i += lanes) {
         const size_t used = smaller(lanes, count - i);
@@ -468,7 +447,7 @@ static int reverse_all(fg_lanes *l, const asked *a)
         if (partial)
             find_live(l, n_outputs, l->live);
         if (partial || l->partial)
-            fg_batch_go_by(l->batch, live);
+            l->steps->go_by(l->batch, live);
         l->partial = partial;
         for (size_t w = 0; w < words; w++)
             l->any_live[w] |= live[w];
@@ -517,7 +496,7 @@ void fg_lanes_changed(fg_lanes *l)
 int fg_lanes_sum(fg_lanes *l, const double *const *from, double *const *to, size_t count, double seed, double *sum)
 {
     const fg_id node = l->program->results[0];
-    const size_t lanes = fg_batch_lanes(l->batch), step = (size_t)fg_batch_is_varying(l->batch, node);
+    const size_t lanes = l->steps->lanes(l->batch);
     int status = run_uniform(l, 0);
     assert(l->program->callee.n_results == 1 && !l->partial);
     memset(l->total, 0, l->program->body.n * sizeof *l->total);
@@ -527,19 +506,19 @@ int fg_lanes_sum(fg_lanes *l, const double *const *from, double *const *to, size
     for (size_t i = 0; i < count && status == FG_OK; i += lanes) {
         const size_t used = smaller(lanes, count - i);
         fill_rows(l, from, i, used);
-        status = fg_batch_forward(l->batch, used, 0);
+        status = l->steps->forward(l->batch, used, 0);
         l->in_lanes = status != FG_OK;
         if (status != FG_OK)
             return status;
+        l->steps->get(l->batch, node, l->row, 1, used);
         for (size_t lane = 0; lane < used; lane++)
-            *sum += fg_batch_data(l->batch, node)[lane * step];
-        fg_batch_clear(l->batch);
-        for (size_t lane = 0; lane < used; lane++)
-            fg_batch_grad(l->batch, node)[lane * step] += seed;
-        status = fg_batch_reverse(l->batch);
+            *sum += l->row[lane];
+        l->steps->clear(l->batch);
+        l->steps->seed(l->batch, node, &seed, 0, NULL, used);
+        status = l->steps->reverse(l->batch);
         if (status == FG_OK) {
             empty_rows(l, to, i, used);
-            fg_batch_add_sums(l->batch, l->total);
+            l->steps->add_sums(l->batch, l->total);
         }
     }
     return status == FG_OK ? sweep_uniform(l) : status;
@@ -637,7 +616,7 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
 static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
 {
     const fg_lanes *const l = const_lanes_of(c);
-    return l->in_lanes ? fg_batch_fault(l->batch, x, k, status)
+    return l->in_lanes ? l->steps->fault(l->batch, x, k, status)
                        : l->program->callee.steps->fault(&l->program->callee, x, k, status);
 }
 
@@ -662,7 +641,7 @@ static int copy(const fg_callee *c, int (*stop)(void), int64_t *fail_after, fg_c
     int status = fg_program_copy_alone(l->program, stop, fail_after, &own);
     if (status == FG_OK)
         status = fg_lanes_make_of(own, l->varies, l->n_samples, l->groups, l->n_groups,
-                                  (fg_id)fg_batch_lanes(l->batch), fail_after, &other);
+                                  (fg_id)l->steps->lanes(l->batch), fg_lanes_is_single(l), fail_after, &other);
     if (status == FG_OK)
         *made = &other->callee;
     return status;
@@ -676,8 +655,8 @@ static int may_have_units(fg_lanes *l)
 {
     for (fg_id k = 0; k < l->callee.n_segments; k++)
         l->of_uniform |= !l->varies[k] && wants(&l->callee, k);
-    return l->program->callee.n_results == 1 && fg_batch_is_varying(l->batch, l->program->results[0])
-           && fg_batch_lanes(l->batch) < l->n_samples && fg_batch_has_scans(l->batch);
+    return l->program->callee.n_results == 1 && l->steps->is_varying(l->batch, l->program->results[0])
+           && l->steps->lanes(l->batch) < l->n_samples && l->steps->has_scans(l->batch);
 }
 
 static int allocate(fg_lanes *l, void *array, size_t count, size_t size)
@@ -696,8 +675,10 @@ void fg_lanes_free(fg_lanes *l)
 {
     const fg_id n_segments = l->callee.n_segments;
     void *place = l;
-    if (l->batch)
-        fg_batch_free(l->batch);
+    if (l->batch) {
+        release(l, &l->row, l->steps->lanes(l->batch), sizeof *l->row);
+        l->steps->free(l->batch);
+    }
     if (l->program) {
         const size_t n = l->program->body.n, words = FG_MARKS_WORDS(n);
         release(l, &l->results, l->program->callee.n_results, sizeof *l->results);
@@ -780,7 +761,7 @@ static fg_id list_uniform(const fg_lanes *l, fg_stretch *stretches)
     for (fg_id i = p->area + (p->area > 0) + 1; i < t->n; i++) {
         const fg_id first = i, end = fg_tape_op(t, i) == FG_PART ? i + t->args[i].a : i;
         i = end; /* an instruction and its results */
-        if (fg_op_is_leaf(fg_tape_op(t, i)) || fg_batch_is_varying(l->batch, first))
+        if (fg_op_is_leaf(fg_tape_op(t, i)) || l->steps->is_varying(l->batch, first))
             continue;
         if (last == 0 || first != last + 1) {
             if (stretches)
@@ -817,10 +798,12 @@ static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_stre
     memset(operand, 0, (size_t)p->area + 1);
     for (fg_id k = 0; k < p->callee.n_segments; k++)
         memset(operand + p->callee.segments[k].first, varies[k], p->callee.segments[k].count);
-    status = fg_batch_make(&l->batch, l->program, &l->mem, operand, l->n_samples, most_lanes);
+    status = l->steps->make(&l->batch, l->program, &l->mem, operand, l->n_samples, most_lanes);
     release(l, &operand, (size_t)p->area + 1, sizeof *operand);
     if (status < 0)
         return status;
+    if (allocate(l, &l->row, l->steps->lanes(l->batch), sizeof *l->row) < 0)
+        return FG_E_MEMORY;
     const fg_id n_uniform = list_uniform(l, NULL);
     if (allocate(l, &l->uniform, n_uniform, sizeof *l->uniform) < 0)
         return FG_E_MEMORY;
@@ -828,7 +811,7 @@ static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_stre
     (void)list_uniform(l, l->uniform);
     memcpy(l->program->outputs, l->program->results, l->program->callee.n_results * sizeof *l->program->outputs);
     find_live(l, l->program->callee.n_results, l->of_all);
-    fg_batch_go_by(l->batch, l->of_all);
+    l->steps->go_by(l->batch, l->of_all);
     if (may_have_units(l)) {
         if (allocate(l, &l->units, l->numbers, sizeof *l->units) < 0
             || allocate(l, &l->unit_total, n, sizeof *l->unit_total) < 0)
@@ -839,7 +822,7 @@ static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_stre
 }
 
 int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups, fg_id n_groups,
-                     fg_id most_lanes, int64_t *fail_after, fg_lanes **made)
+                     fg_id most_lanes, int single, int64_t *fail_after, fg_lanes **made)
 {
     fg_mem mem;
     void *place = NULL;
@@ -848,7 +831,8 @@ int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, co
     int status = fg_mem_resize(&mem, &place, 0, 1, sizeof **made);
     if (status == FG_OK) {
         fg_lanes *const l = place;
-        *l = (fg_lanes){.callee = {.steps = &lanes_steps}, .mem = mem, .n_samples = n_samples};
+        *l = (fg_lanes){.callee = {.steps = &lanes_steps}, .mem = mem, .n_samples = n_samples,
+                        .steps = single ? &fg_batch_of_floats : &fg_batch_of_doubles};
         status = fill(l, own, varies, groups, n_groups, most_lanes);
         mem.fail_after = l->mem.fail_after;
         l->mem.fail_after = -1;
@@ -864,13 +848,13 @@ int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, co
 }
 
 int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
-                  fg_id n_groups, fg_id most_lanes, fg_lanes **made)
+                  fg_id n_groups, fg_id most_lanes, int single, fg_lanes **made)
 {
     fg_program *own = NULL;
     const int status = fg_program_copy(p, &t->mem.fail_after, &own);
     return status < 0 ? status
-                      : fg_lanes_make_of(own, varies, n_samples, groups, n_groups, most_lanes, &t->mem.fail_after,
-                                         made);
+                      : fg_lanes_make_of(own, varies, n_samples, groups, n_groups, most_lanes, single,
+                                         &t->mem.fail_after, made);
 }
 
 int fg_lanes_is(const fg_callee *c)
@@ -909,7 +893,12 @@ const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count)
     return l->groups;
 }
 
+int fg_lanes_is_single(const fg_lanes *l)
+{
+    return l->steps == &fg_batch_of_floats;
+}
+
 size_t fg_lanes_width(const fg_lanes *l)
 {
-    return fg_batch_lanes(l->batch);
+    return l->steps->lanes(l->batch);
 }

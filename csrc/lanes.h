@@ -15,14 +15,14 @@
 typedef struct fg_lanes fg_lanes;
 
 /* varies: [n_segments of the program]; groups: [n_groups], which are all results in order. most_lanes: how many samples
- * at once, 0 for what is best. The program is copied. Nobody holds what is made; t is the tape that will call it.
- * FG_OK, FG_E_MEMORY, or FG_E_FULL. */
+ * at once, 0 for what is best. single: in floats, not in doubles. The program is copied. Nobody holds what is made;
+ * t is the tape that will call it. FG_OK, FG_E_MEMORY, or FG_E_FULL. */
 int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
-                  fg_id n_groups, fg_id most_lanes, fg_lanes **made);
+                  fg_id n_groups, fg_id most_lanes, int single, fg_lanes **made);
 
 /* The same of a program that is its own from now on, also if that fails. *fail_after: as in fg_mem. */
 int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups, fg_id n_groups,
-                     fg_id most_lanes, int64_t *fail_after, fg_lanes **made);
+                     fg_id most_lanes, int single, int64_t *fail_after, fg_lanes **made);
 
 /* For evaluate.c, without a call, of a program of one result. The numbers of operands that are the same for all are in
  * the body of fg_lanes_program(), and fg_lanes_changed() was called when they changed. Then *sum is that of the results
@@ -44,6 +44,9 @@ const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count);
 
 /* An operand of the last call: as the segments count them, from 1 on. */
 double fg_lanes_number(const fg_lanes *l, fg_id place);
+
+/* Whether it computes in floats. */
+int fg_lanes_is_single(const fg_lanes *l);
 
 /* How many samples it computes at once. */
 size_t fg_lanes_width(const fg_lanes *l);

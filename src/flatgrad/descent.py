@@ -70,7 +70,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
         starts.append(begins)
         fixed.append(same)
         trained_inputs.append(trained)
-    loop = _Loop([program.core for program in programs], sizes, n_samples, optimizer._parameters, columns, starts,
+    loop = _Loop([program.in_loops() for program in programs], sizes, n_samples, optimizer._parameters, columns, starts,
                  fixed, draws=[program.draws for program in programs])
     for k, inputs in enumerate(trained_inputs):
         if not loop.flows(k, trained_of(optimizer), inputs):

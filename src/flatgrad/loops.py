@@ -8,8 +8,8 @@ from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _draw, _is_recording, _note_read, _Recording, _Replays, _stand_in,
-                            stack)
+from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _draw, _is_recording, _is_recording_single, _note_read,
+                            _Recording, _Replays, _stand_in, stack)
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.program import Compiled, Hole, template_of
@@ -440,16 +440,18 @@ class Batch:
         Attributes, arrays, that are further inputs.
     draws : _Draws or None
         What one sample draws at random.
+    single : bool
+        Whether to compute in floats of 32 bits.
     """
 
-    def __init__(self, core, template, n_samples, axes, buffers=(), draws=None):
+    def __init__(self, core, template, n_samples, axes, buffers, draws, single):
         varies = [axis is not None for axis in axes]
         self.draws = None
         if draws is not None:
             self.draws = draws.repeated(n_samples)
             varies += [True] * len(draws.shapes)
         varies += [False] * len(buffers)
-        self.core = None if core is None else core.mapped(n_samples, varies)
+        self.core = None if core is None else core.mapped(n_samples, varies, 0, single)
         self.template, self.n_samples, self.axes, self.arrays = template, n_samples, axes, buffers
 
     def is_plain(self, out_axes):
@@ -511,7 +513,7 @@ def batch_of(program, n_samples, axes):
         program.batches.move_to_end(key)
         return batch
     try:
-        batch = Batch(program.core, program.template, n_samples, axes, program.buffers, program.draws)
+        batch = Batch(program.core, program.template, n_samples, axes, program.buffers, program.draws, program.single)
     except ShapeError:
         return None
     program.batches[key] = batch
@@ -544,7 +546,8 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
 
     sample_args = [map_leaves(stand_in, argument) for argument in args]
     sample_kwargs = {name: map_leaves(stand_in, argument) for name, argument in kwargs.items()}
-    recording = _Recording(inputs)
+    single = _is_recording_single()
+    recording = _Recording(inputs, single)
     with recording:
         result = (fn.fn if isinstance(fn, Compiled) else fn)(*sample_args, **sample_kwargs)
     if recording.refused:   # and the function has caught the error
@@ -556,7 +559,7 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
     if any(isinstance(x, Tensor) and x.ndim == 2 for x in outputs) or draws is not None and 2 in map(len, draws.shapes):
         return None, leaves
     core = recording.program(outputs, tuple(_SIMPLIFICATIONS)) if outputs else None
-    return Batch(core, template, n_samples, axes, recording.buffers, draws), leaves
+    return Batch(core, template, n_samples, axes, recording.buffers, draws, single), leaves
 
 
 def placed(name, template, results, axes, n_samples):

@@ -13,8 +13,8 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import (_LEAVES, _MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _filled, _Hole, _is_captured,
-                            _is_recording, _Keywords, _Places, _Recording, _Replay, _Replays, _Same, _Static,
+from flatgrad._core import (_LEAVES, _MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _filled, _Hole, _in_floats,
+                            _is_captured, _is_recording, _Keywords, _Places, _Recording, _Replay, _Replays, _Same, _Static,
                             derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.descent import minimize
@@ -32,7 +32,7 @@ As `functools.lru_cache` counts.
 """
 
 
-def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simplify=True):
+def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simplify=True, dtype="float64"):
     """A function that does what `fn` does, recorded once and replayed by the compiled core.
 
     Parameters
@@ -55,6 +55,11 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
         another order, and results and gradients are those of `fn` but for rounding. With False results are the same
         bit for bit, and gradients but for the last digit. A set of some of "shared", "dots", "layers" and "together"
         takes these steps alone.
+    dtype : {"float64", "float32"}, optional
+        The type of the program's numbers: these names, or NumPy's types. With "float32" arguments and parameters are
+        rounded when they go in, instructions compute in 32 bits, of which a vector of the processor has twice as many,
+        and results and gradients are numbers of that precision, on the tape as any others. For batches, by `vmap`, and
+        for large arrays: a call for a few numbers takes longer.
 
     Returns
     -------
@@ -101,10 +106,11 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     (1.0, 1)
     """
     options = {"static_argnums": static_argnums, "static_argnames": static_argnames, "check": check,
-               "simplify": simplify}
+               "simplify": simplify, "dtype": dtype}
     if fn is None:
         check_options(static_argnums, static_argnames, check)   # so that a wrong option is told where it stands
         steps_of(simplify)
+        type_of(dtype)
         return functools.partial(compile, **options)
     return Compiled(fn, **options)
 
@@ -114,13 +120,15 @@ class Compiled(_Replays):
 
     Parameters
     ----------
-    fn, static_argnums, static_argnames, check, simplify
+    fn, static_argnums, static_argnames, check, simplify, dtype
         As for `compile`.
 
     Attributes
     ----------
     fn : callable
         The function itself.
+    dtype : str
+        "float64" or "float32".
 
     Examples
     --------
@@ -132,9 +140,9 @@ class Compiled(_Replays):
     CacheInfo(hits=1, misses=1, maxsize=128, currsize=1)
     """
 
-    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False, simplify=True):
+    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False, simplify=True, dtype="float64"):
         check_function(fn)
-        self.fn = fn
+        self.fn, self.dtype = fn, type_of(dtype)
         self.static_argnums, self.static_argnames, self.check = check_options(
             static_argnums, static_argnames, check)
         steps = steps_of(simplify)
@@ -159,7 +167,7 @@ class Compiled(_Replays):
         program = self._find(structure) or self._record(structure, args, kwargs)
         if not self.check:
             own = program.buffers or program.draws is not None   # the program fills in more
-            self._remember(self, structure, program, program, None if own else program.core, program.template)
+            self._remember(self, structure, program, program, None if own else program.run, program.template)
         states = program.draws.states() if self.check and program.draws is not None else ()
         result = program(leaves)
         if self.check:
@@ -201,7 +209,7 @@ class Compiled(_Replays):
         self.forget()
         self._misses += 1
         static = [self._is_static(k, len(args)) for k in range(len(args))]
-        program = Program(self.fn, args, kwargs, static, self._names, self.simplify)
+        program = Program(self.fn, args, kwargs, static, self._names, self.simplify, self.dtype)
         watched = list(self._watched.get(structure, ()))
         more = [pair for pair in program.watched if not any(pair[0] is o and pair[1] == name for o, name in watched)]
         if more:   # what is known without them is not enough to find a program by
@@ -317,7 +325,7 @@ class Compiled(_Replays):
                                 f"{name_of(self.fn)} with check=True")
 
         if self._own is None:   # programs that nobody calls while a loop has them
-            self._own = Compiled(self.fn, self.static_argnums, self.static_argnames, False, self.simplify)
+            self._own = Compiled(self.fn, self.static_argnums, self.static_argnames, False, self.simplify, self.dtype)
         own, taken = self._own, []
 
         def record(given):
@@ -334,6 +342,9 @@ class Compiled(_Replays):
             if program.buffers:
                 raise ArgumentError(f"minimize: {name_of(self.fn)} reads {program.buffers[0][1]!r} of a module, which "
                                     "may be another at each step; call the function in a loop")
+            if program.single and program.draws is not None:
+                raise ArgumentError(f"minimize: {name_of(self.fn)} draws random numbers in float32; call the function in a "
+                                    "loop, or compile it in float64")
             return program
 
         def leaves(name, x):
@@ -410,7 +421,7 @@ class Compiled(_Replays):
             static = tuple(n - (n > 0) for n in self._numbers if n != 0)   # `self` is no argument any more
             names = tuple(n for n in self.static_argnames if n != first_parameter(self.fn))
             bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, names, self.check,
-                                         self.simplify)
+                                         self.simplify, self.dtype)
             bound._bound_by = instance, self
         return bound
 
@@ -436,7 +447,7 @@ class Compiled(_Replays):
             found = getattr(found, name, None)
         if found is self:
             return self.__qualname__
-        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check, self.simplify)
+        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check, self.simplify, self.dtype)
 
     def __deepcopy__(self, memo):
         import copy
@@ -445,7 +456,7 @@ class Compiled(_Replays):
         if place is not None:
             return bound_method(copy.deepcopy(place[0], memo), *place[1:])
         return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check,
-                        self.simplify)
+                        self.simplify, self.dtype)
 
 
 class Program:
@@ -461,9 +472,14 @@ class Program:
     names : set of str
         Which of `kwargs` are.
     simplify : tuple of str
+    dtype : str
 
     Attributes
     ----------
+    core : _Program or None
+        In doubles. None: the result is a constant.
+    run : _Program or None
+        What a call computes: `core`, or the same in floats.
     busy : bool
         Whether a loop has it, and nobody else may call it.
     watched : list of (object, str)
@@ -474,7 +490,7 @@ class Program:
 
     busy = False
 
-    def __init__(self, fn, args, kwargs, static, names, simplify):
+    def __init__(self, fn, args, kwargs, static, names, simplify, dtype):
         inputs = []
         leaf = functools.partial(replaced, inputs)
         new_args = [x if static[k] else mapped(leaf, f"argument {k}", x) for k, x in enumerate(args)]
@@ -482,7 +498,8 @@ class Program:
         for name in sorted(kwargs):   # in the order of the key
             if name not in names:
                 new_kwargs[name] = mapped(leaf, name, kwargs[name])
-        recording = _Recording(inputs)
+        self.single = dtype == "float32"
+        recording = _Recording(inputs, self.single)
         with recording:
             result = fn(*new_args, **new_kwargs)
         if recording.refused:   # and the function has caught the error
@@ -493,6 +510,8 @@ class Program:
             raise ArgumentError(f"compile({name_of(fn)}): the result contains itself, or is nested too "
                                 "deeply") from None
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
+        self.run = _in_floats(self.core) if self.core is not None and self.single else self.core
+        self.step, self.inputs = None, inputs if self.single else None
         self.batches = OrderedDict()   # what loops.py has made of it for batches
         self.evaluators = OrderedDict()   # and gradients.py for values and gradients off the tape
         self.watched, self.buffers, self.draws = recording.watched, recording.buffers, recording.draws
@@ -507,7 +526,18 @@ class Program:
             return _filled(self.template, [])
         if self.buffers:
             operands = operands + [getattr(module, name) for module, name in self.buffers]
-        return _filled(self.template, self.core(operands))
+        return _filled(self.template, self.run(operands))
+
+    def in_loops(self):
+        """What a loop in C computes: `core`, or of floats a program of doubles that is one call of `run`."""
+        if not self.single:
+            return self.core
+        if self.step is None:
+            recording = _Recording(self.inputs)
+            with recording:
+                results = self.run(self.inputs)
+            self.step = recording.program(results)
+        return self.step
 
     def explain(self):
         if self.core is None:
@@ -516,9 +546,11 @@ class Program:
         kinds = ", ".join(f"{count} {symbol}" for symbol, count in
                           sorted(stats["instructions"].items(), key=lambda item: (-item[1], item[0])))
         total = sum(stats["instructions"].values())
+        if self.single:
+            stats["bytes"] = self.run.stats()["bytes"]
         return (f"{total} instruction{'s' * (total != 1)}{f' ({kinds})' * bool(kinds)}, {stats['operands']} operands, "
                 f"{stats['captured']} captured, {stats['constants']} constants, {stats['bytes']} bytes"
-                f"{history(stats)}")
+                f"{', in float32' * self.single}{history(stats)}")
 
 
 Hole = _Hole
@@ -579,6 +611,16 @@ def history(stats):
     if stats["seconds"]:
         lines.append("milliseconds: " + ", ".join(f"{1000 * s:.2f} to {name}" for name, s in stats["seconds"].items()))
     return "".join(f"\n    {line}" for line in lines)
+
+
+def type_of(dtype):
+    """The name of a type of numbers."""
+    for name in ("float64", "float32"):
+        if isinstance(dtype, str) and dtype == name or dtype is getattr(np, name) or isinstance(
+                dtype, np.dtype) and dtype == name:
+            return name
+    raise (ArgumentError if isinstance(dtype, (str, type, np.dtype)) else ArgumentTypeError)(
+        f"compile: dtype: expected 'float64' or 'float32', got {shortened(dtype)}")
 
 
 def numbers_of(static_argnums):
@@ -1060,10 +1102,10 @@ def bound_method(instance, owner, name):
     return vars(owner)[name].__get__(instance)
 
 
-def rebuilt(fn, static_argnums, static_argnames, check, simplify=True):
+def rebuilt(fn, static_argnums, static_argnames, check, simplify=True, dtype="float64"):
     if isinstance(fn, Compiled):   # that is how the method that it was made of is found
         return fn
-    return Compiled(fn, static_argnums, static_argnames, check, simplify)
+    return Compiled(fn, static_argnums, static_argnames, check, simplify, dtype)
 
 
 def compare(compiled, program, leaves, result, plain):
@@ -1076,7 +1118,7 @@ def compare(compiled, program, leaves, result, plain):
     for k, (got, want) in enumerate(zip(outputs, expected)):
         if isinstance(got, (Value, Tensor)):
             got, want = np.asarray(got.data), np.asarray(want.data)
-            if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True):
+            if got.shape != want.shape or not all(near(got, want, compiled.dtype)):
                 raise RecordingError(f"{name}: result {k} is {shortened(got.tolist())} by the program and "
                                      f"{shortened(want.tolist())} by the function; {STALE}")
         elif not same(got, want):
@@ -1088,10 +1130,21 @@ def compare(compiled, program, leaves, result, plain):
     if not inputs or not nodes[0]:
         return
     got, want = [derivatives([weighted(several)], inputs) for several in nodes]
-    if not np.allclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True):
-        at = int(np.argmax(~np.isclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True)))
+    right = near(got, want, compiled.dtype)
+    if not all(right):
+        at = right.index(False)
         raise RecordingError(f"{name}: the gradient by number {at} of arguments and captured leaves is {got.flat[at]} "
                              f"by the program and {want.flat[at]} by the function; {STALE}")
+
+
+def near(got, want, dtype):
+    """For each number of two arrays, whether they differ by no more than rounding does."""
+    if dtype == "float64":
+        right = np.isclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True)
+    else:   # where terms cancel, what is left of rounding is as large as a digit of theirs
+        size = np.abs(want[np.isfinite(want)]).max(initial=1.0)
+        right = np.isclose(got, want, rtol=1e-3, atol=1e-4 * size, equal_nan=True)
+    return right.reshape(-1).tolist()
 
 
 STALE = ("it depends on something that was recorded as a constant, such as a Python number, or a random one that is not "

@@ -59,6 +59,7 @@ cdef class _Copies:
     cdef tuple rows          # inputs that are wanted and vary
     cdef fg_id n_samples
     cdef readonly Py_ssize_t count, width
+    cdef bint single         # a batch is computed in floats
     cdef Copy *idle          # [n_idle] copies that nobody is in, with room for all
     cdef Py_ssize_t n_idle, n_copies
     cdef Found *found        # [n_found]
@@ -105,7 +106,7 @@ cdef class _Copies:
         fg_evaluate_for(made.program, <const uint8_t *><const char *>self.wanted)
         if self.varying is not None:
             status = fg_lanes_make_of(made.program, <const uint8_t *><const char *>self.varying, self.n_samples,
-                                      &whole, 1, 0, &tape.mem.fail_after, &made.lanes)
+                                      &whole, 1, 0, self.single, &tape.mem.fail_after, &made.lanes)
             if status < 0:
                 raise_status(status)
             made.program = fg_lanes_program(made.lanes)

@@ -22,6 +22,8 @@ cdef class _Evaluator(_Copies):
         For each input, whether it is another for each sample of a batch.
     n_samples : int, optional
         How many samples there are expected in that case.
+    single : bool, optional
+        Whether such a batch is computed in floats of 32 bits.
 
     Attributes
     ----------
@@ -37,7 +39,7 @@ cdef class _Evaluator(_Copies):
     """
 
     def __init__(self, _Program program not None, list wanted not None, list parameters=None, list varies=None,
-                 n_samples=1):
+                 n_samples=1, bint single=False):
         cdef Py_ssize_t k, n
         cdef Copy made
         if self.program is not None or program.body is None or type(program.body) is not _Body:
@@ -52,7 +54,7 @@ cdef class _Evaluator(_Copies):
         flags = bytearray(program.n_segments)
         for k in range(program.n_segments):
             flags[k] = parameters is not None if k >= n else k in wanted
-        self.wanted, self.n_samples = bytes(flags), n_samples
+        self.wanted, self.n_samples, self.single = bytes(flags), n_samples, single
         if varies is not None:
             self.varying = bytes([bool(x) for x in varies]) + bytes(program.n_segments - n)
             self.rows = tuple([k for k in wanted if self.varying[k]])

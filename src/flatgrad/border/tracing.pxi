@@ -74,6 +74,7 @@ cdef class _Recorder:
     cdef list drawn          # leaves, one for each array of `draws`: further inputs, before those of buffers
     cdef dict aside          # generators of the recording's own
     cdef _Recorder outer     # the one that it was entered within, or None
+    cdef bint single         # the program's numbers will be floats of 32 bits
     cdef Py_ssize_t entered
 
     def __cinit__(self, *args):
