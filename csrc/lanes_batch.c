@@ -108,14 +108,54 @@ size_t fg_batch_lanes(const fg_batch *b)
     return b->lanes;
 }
 
-typedef fg_spot spot;
+int fg_batch_has_scans(const fg_batch *b)
+{
+    int any = 0;
+    for (size_t k = 0; k < b->n_calls; k++)
+        any |= b->scans[k] != NULL;
+    return any;
 }
 
-/* One element of an operand: a number for each lane, or, with step 0, the same for all. */
-typedef struct spot {
-    real *data, *grad; /* grad is NULL if nobody wants it */
-    size_t step;
-} spot;
+void fg_batch_put(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used)
+{
+    real *const to = fg_batch_data(b, i);
+    for (size_t lane = 0; lane < used; lane++)
+        to[lane] = (real)from[(samples ? samples[lane] : lane) * apart];
+    for (size_t lane = used; lane < b->lanes; lane++)
+        to[lane] = to[used - 1];
+}
+
+void fg_batch_get(const fg_batch *b, fg_id i, double *to, size_t apart, size_t used)
+{
+    const size_t step = (size_t)fg_batch_is_varying(b, i);
+    const real *const from = fg_batch_data(b, i);
+    for (size_t lane = 0; lane < used; lane++)
+        to[lane * apart] = (double)from[lane * step];
+}
+
+void fg_batch_seed(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used)
+{
+    const size_t step = (size_t)fg_batch_is_varying(b, i);
+    real *const to = fg_batch_grad(b, i);
+    for (size_t lane = 0; lane < used; lane++)
+        to[lane * step] += from ? (real)from[(samples ? samples[lane] : lane) * apart] : (real)1;
+}
+
+void fg_batch_give(const fg_batch *b, fg_id i, double *to, size_t apart, const fg_id *samples, size_t used)
+{
+    const real *const from = fg_batch_grad(b, i);
+    for (size_t lane = 0; lane < used; lane++)
+        to[(samples ? samples[lane] : lane) * apart] += (double)from[lane];
+}
+
+void fg_batch_refresh(fg_batch *b)
+{
+#ifdef FG_SINGLE
+    for (fg_id i = 0; i < b->body->n; i++)
+        b->uniform[i] = (real)b->body->data[i];
+#else
+    (void)b;
+#endif
 }
 
 /* ---- operands ---- */
@@ -821,10 +861,10 @@ static void set_scan(plan *p, step *s, fg_record *r)
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         for (fg_id e = 0; e < c->segments[v].count; e++) {
-            fg_spot *const operand = operands + c->segments[v].first + e;
-            *operand = spot_of(p, fg_record_slot(r, view, e / view->cols, e % view->cols));
+            fg_spot *const at = operands + c->segments[v].first + e;
+            *at = spot_of(p, fg_record_slot(r, view, e / view->cols, e % view->cols));
             if (view->flags & FG_VIEW_CONSTANT)
-                operand->grad = NULL;
+                at->grad = NULL;
         }
     }
     s->forward = scan_forward;
