@@ -15,8 +15,8 @@
 typedef struct fg_lanes fg_lanes;
 
 /* varies: [n_segments of the program]; groups: [n_groups], which are all results in order. most_lanes: how many samples
- * at once, 0 for what is best. single: in floats, not in doubles. The program is copied. Nobody holds what is made; t is the tape that will call it.
- * FG_OK, FG_E_MEMORY, or FG_E_FULL. */
+ * at once, 0 for what is best. single: in floats, not in doubles. The program is copied. Nobody holds what is made; t is
+ * the tape that will call it. FG_OK, FG_E_MEMORY, or FG_E_FULL. */
 int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
                   fg_id n_groups, fg_id most_lanes, int single, fg_lanes **made);
 

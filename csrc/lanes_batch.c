@@ -99,13 +99,20 @@ size_t fg_batch_lanes(const fg_batch *b)
     return b->lanes;
 }
 
-void fg_batch_put(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used)
+void fg_batch_put(fg_batch *b, fg_id i, fg_id count, const double *from, const fg_id *samples, size_t used)
 {
-    real *const to = fg_batch_data(b, i);
-    for (size_t lane = 0; lane < used; lane++)
-        to[lane] = (real)from[(size_t)samples[lane] * apart];
-    for (size_t lane = used; lane < b->lanes; lane++)
-        to[lane] = to[used - 1];
+    real *to = fg_batch_data(b, i);
+    if (b->lanes == 1) {
+        for (size_t e = 0; e < count; e++)
+            to[e] = (real)from[(size_t)samples[0] * count + e];
+        return;
+    }
+    for (fg_id e = 0; e < count; e++, to += b->lanes) {
+        for (size_t lane = 0; lane < used; lane++)
+            to[lane] = (real)from[(size_t)samples[lane] * count + e];
+        for (size_t lane = used; lane < b->lanes; lane++)
+            to[lane] = to[used - 1];
+    }
 }
 
 void fg_batch_get(const fg_batch *b, fg_id i, double *to, size_t apart, size_t used)
@@ -124,11 +131,17 @@ void fg_batch_seed(fg_batch *b, fg_id i, const double *from, size_t apart, const
         to[lane * step] += from ? (real)from[(size_t)samples[lane] * apart] : (real)1;
 }
 
-void fg_batch_give(const fg_batch *b, fg_id i, double *to, size_t apart, const fg_id *samples, size_t used)
+void fg_batch_give(const fg_batch *b, fg_id i, fg_id count, double *to, const fg_id *samples, size_t used)
 {
-    const real *const from = fg_batch_grad(b, i);
-    for (size_t lane = 0; lane < used; lane++)
-        to[(size_t)samples[lane] * apart] += (double)from[lane];
+    const real *from = fg_batch_grad(b, i);
+    if (b->lanes == 1) {
+        for (size_t e = 0; e < count; e++)
+            to[(size_t)samples[0] * count + e] += (double)from[e];
+        return;
+    }
+    for (fg_id e = 0; e < count; e++, from += b->lanes)
+        for (size_t lane = 0; lane < used; lane++)
+            to[(size_t)samples[lane] * count + e] += (double)from[lane];
 }
 
 void fg_batch_refresh(fg_batch *b)
@@ -277,8 +290,8 @@ static int map_reverse(fg_batch *b, const step *s)
 
 /* ---- layers: z (m, n) = activation(x (m, k) w (n, k)^T + b (1, n)), each element with its lanes ---- */
 
-/* Of one lane the three products are products of whole matrices. The columns of what is added to lie side by side, or its
- * rows do, and then the transposed is added. */
+/* Of one lane the three products are products of whole matrices. The columns of what is added to lie side by side, or
+ * its rows do, and then the transposed is added. */
 static void multiply(const fg_batch *b, size_t m, size_t n, size_t k, matrix x, matrix y, matrix z, real *work)
 {
     if (z.col == 1 || n == 1)
@@ -553,7 +566,8 @@ static int softmax_reverse(fg_batch *b, const step *s)
             for (size_t l = 0; l < lanes; l++)
                 if (!isfinite(z[l])) /* exp(x - z) then */
                     for (size_t j = 0; j < length; j++)
-                        p[j * lanes + l] = (real)exp(x.p[(ptrdiff_t)i * x.row + (ptrdiff_t)j * x.col + (ptrdiff_t)l] - z[l]);
+                        p[j * lanes + l] =
+                            (real)exp(x.p[(ptrdiff_t)i * x.row + (ptrdiff_t)j * x.col + (ptrdiff_t)l] - z[l]);
         } else if (s->op == FG_SOFTMAX && lanes == 1) {
             total[0] = kernels->dot(length, z, dz);
         } else if (s->op == FG_SOFTMAX) {
@@ -850,7 +864,8 @@ static void set_block(plan *p, step *s, fg_id i)
         need += larger(larger(kernels->gemm_work(n, lanes, k), kernels->gemm_work(k, lanes, n)),
                        larger(kernels->gemm_work(n, k, lanes), kernels->gemm_work(k, n, lanes)));
         if (lanes == 1)
-            need += larger(kernels->gemm_work(m, n, k), larger(kernels->gemm_work(m, k, n), kernels->gemm_work(n, k, m)));
+            need += larger(larger(kernels->gemm_work(m, n, k), kernels->gemm_work(m, k, n)),
+                           kernels->gemm_work(n, k, m)); /* which is symmetric in rows and columns */
         break;
     }
     case FG_SUM:
@@ -1116,7 +1131,8 @@ void fg_batch_clear(fg_batch *b)
         memset(b->grad, 0, b->slots * b->lanes * sizeof *b->grad);
     memset(b->sums, 0, b->body->n * sizeof *b->sums);
 #ifdef FG_SINGLE
-    memset(b->each, 0, b->body->n * sizeof *b->each);
+    if (b->n_ids > 0) /* else nothing is done sample by sample */
+        memset(b->each, 0, b->body->n * sizeof *b->each);
 #endif
 }
 
@@ -1141,7 +1157,9 @@ void fg_batch_add_sums(const fg_batch *b, double *total)
 {
 #ifdef FG_SINGLE
     for (fg_id i = 0; i < b->body->n; i++)
-        total[i] += (double)b->sums[i] + b->each[i];
+        total[i] += (double)b->sums[i];
+    if (b->n_ids > 0)
+        b->body->kernels->axpy(b->body->n, 1.0, b->each, total);
 #else
     b->kernels->axpy(b->body->n, 1.0, b->sums, total);
 #endif

@@ -7,8 +7,8 @@ from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _is_recording, _is_recording_single, _note_read, _Recording,
-                            _stand_in, stack)
+from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _is_recording, _is_recording_single, _note_read,
+                            _Recording, _stand_in, stack)
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.program import Compiled, Hole, template_of
