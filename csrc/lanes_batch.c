@@ -117,18 +117,18 @@ void fg_batch_put(fg_batch *b, fg_id i, fg_id count, const double *from, const f
 
 void fg_batch_get(const fg_batch *b, fg_id i, double *to, size_t apart, size_t used)
 {
-    const size_t step = (size_t)fg_batch_is_varying(b, i);
+    const size_t varies = (size_t)fg_batch_is_varying(b, i);
     const real *const from = fg_batch_data(b, i);
     for (size_t lane = 0; lane < used; lane++)
-        to[lane * apart] = (double)from[lane * step];
+        to[lane * apart] = (double)from[lane * varies];
 }
 
 void fg_batch_seed(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used)
 {
-    const size_t step = (size_t)fg_batch_is_varying(b, i);
+    const size_t varies = (size_t)fg_batch_is_varying(b, i);
     real *const to = fg_batch_grad(b, i);
     for (size_t lane = 0; lane < used; lane++)
-        to[lane * step] += from ? (real)from[(size_t)samples[lane] * apart] : (real)1;
+        to[lane * varies] += from ? (real)from[(size_t)samples[lane] * apart] : (real)1;
 }
 
 void fg_batch_give(const fg_batch *b, fg_id i, fg_id count, double *to, const fg_id *samples, size_t used)
