@@ -1,5 +1,5 @@
-/* kernels32.c: see kernels32.h. As kernels.c it is compiled once for each level. The loops that have nothing to do with the
- * type of a number are those of kernels.c; simd.h gives them vectors of floats. */
+/* kernels32.c: see kernels32.h. As kernels.c it is compiled once for each level. The loops that have nothing to do with
+ * the type of a number are those of kernels.c; simd.h gives them vectors of floats. */
 #define FG_SINGLE
 #include "kernels32.h"
 #include "simd.h"

@@ -1,5 +1,5 @@
-/* kernels32.h: the kernels for floats, which programs with dtype='float32' use: of those of kernels.h the ones that work
- * on lanes, or on rows and matrices, each with the same meaning. Numbers of 32 bits, so that a vector has twice as many.
+/* kernels32.h: the kernels for floats, which programs with dtype='float32' use: of those of kernels.h the ones that
+ * work on lanes, or on rows and matrices, each with the same meaning. A vector has twice as many numbers of 32 bits.
  *
  * The status of a lane is that of its floats: a finite operand with a result that float does not hold is FG_E_OVERFLOW.
  */

@@ -1,6 +1,7 @@
-/* kernels_elementary32.h: elementary functions of a vector of floats, and what activations and losses make of them, within
- * 2 units in the last place of a float. Where a float would lose digits on the way, the lanes are doubles there (vw), for
- * which short polynomials do. All lanes take the same path, but those out of a function's range: libm computes them.
+/* kernels_elementary32.h: elementary functions of a vector of floats, and what activations and losses make of them,
+ * within 2 units in the last place of a float. Where a float would lose digits on the way, the lanes are doubles there
+ * (vw), for which short polynomials do. All lanes take the same path, but those out of a function's range: libm computes
+ * them.
  *
  * The coefficients are near-minimax: interpolation in Chebyshev nodes. */
 #ifndef FG_KERNELS_ELEMENTARY32_H
@@ -300,9 +301,10 @@ FG_INLINE vd v_gelu_tanh_slope(vd x)
 FG_INLINE vw w_erfc(vd x, double by)
 {
     static const double P[] = {
-        1.232995118791077,    -0.1396211173163666,    0.015379622201314593,   0.06809707505355758,   -0.1010381775710164,
-        0.09373301427141513,  -0.06633988384101464,   0.03715919524364582,    -0.016156469705037025, 0.005093942208127887,
-        -0.0008071551727843985, -0.00033916778601443114, 8.988720525911996e-05,
+        1.232995118791077,    -0.1396211173163666,   0.015379622201314593,   0.06809707505355758,
+        -0.1010381775710164,  0.09373301427141513,   -0.06633988384101464,   0.03715919524364582,
+        -0.016156469705037025, 0.005093942208127887, -0.0008071551727843985, -0.00033916778601443114,
+        8.988720525911996e-05,
     };
     const vw one = w_set1(1.0), four = w_set1(4.0), a = w_min(w_set1(24.0), w_mul(w_of(v_abs(x)), w_set1(by)));
     const vw bottom = w_mul(w_add(a, four), w_fma(w_set1(2.0), a, one)); /* one division for both quotients */
@@ -345,8 +347,8 @@ static double cos_of(double x, double y)
     return (void)y, cos(x);
 }
 
-/* |x| = n * pi / 2 + r with |r| <= pi / 4, found in doubles, so that r has all its digits; then sine and cosine of r, one
- * of which is that of x, with the sign of the quarter. cosine: one quarter more. */
+/* |x| = n * pi / 2 + r with |r| <= pi / 4, found in doubles, so that r has all its digits; then sine and cosine of r,
+ * one of which is that of x, with the sign of the quarter. cosine: one quarter more. */
 FG_INLINE vd v_trig(vd x, int cosine)
 {
     static const float S[] = {-0.166666642f, 0.00833274238f, -0.000195866058f};

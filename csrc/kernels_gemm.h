@@ -83,7 +83,7 @@ typedef struct common {
     size_t k;
     ptrdiff_t a_row, a_col, c_row;
     int turned; /* the transposed of C is meant, though c_row is that of C */
-    const double *start; /* kernels_layer.h: C is not added to, but becomes the sums plus these, one for each column, */
+    const real *start; /* kernels_layer.h: C is not added to, but becomes the sums plus these, one for each column, */
     int relu;            /* and 0 where they are below */
 } common;
 

@@ -18,6 +18,7 @@ struct fg_lanes {
     fg_stretch *results;   /* [n_results of the program] the first of the call's that is of it, and the distance */
     fg_stretch *uniform;   /* [n_uniform] nodes of the body that are computed once */
     fg_id n_uniform;
+    int shared;            /* whether uniform nodes may have a gradient: there are some, or operands that do not vary */
     size_t numbers;        /* of all varying operands */
     double *taken, *given; /* [numbers] their data in the last call, and gradients of this one */
     double *row;           /* [lanes] scratch */
@@ -73,8 +74,8 @@ static void fill_lanes(fg_lanes *l, const fg_id *samples, size_t used)
 {
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v]; e++)
-            l->steps->put(l->batch, s.first + e, l->taken + l->place[v] + e, s.count, samples, used);
+        if (l->varies[v])
+            l->steps->put(l->batch, s.first, s.count, l->taken + l->place[v], samples, used);
     }
 }
 
@@ -83,8 +84,8 @@ static void empty_lanes(fg_lanes *l, const fg_id *samples, size_t used, double *
 {
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v]; e++)
-            l->steps->give(l->batch, s.first + e, given + l->place[v] + e, s.count, samples, used);
+        if (l->varies[v])
+            l->steps->give(l->batch, s.first, s.count, given + l->place[v], samples, used);
     }
 }
 
@@ -93,8 +94,8 @@ static void fill_rows(fg_lanes *l, const double *const *from, size_t first, size
 {
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v]; e++)
-            l->steps->put(l->batch, s.first + e, from[v] + first * s.count + e, s.count, NULL, used);
+        if (l->varies[v])
+            l->steps->put(l->batch, s.first, s.count, from[v] + first * s.count, NULL, used);
     }
 }
 
@@ -105,8 +106,7 @@ static void empty_rows(fg_lanes *l, double *const *to, size_t first, size_t used
         if (!l->varies[v] || !to[v])
             continue;
         memset(to[v] + first * s.count, 0, used * s.count * sizeof *to[v]);
-        for (fg_id e = 0; e < s.count; e++)
-            l->steps->give(l->batch, s.first + e, to[v] + first * s.count + e, s.count, NULL, used);
+        l->steps->give(l->batch, s.first, s.count, to[v] + first * s.count, NULL, used);
     }
 }
 
@@ -345,7 +345,8 @@ static int reverse_samples(fg_lanes *l, const asked *a, size_t count)
         if (status != FG_OK)
             return status;
         empty_lanes(l, samples, used, l->given);
-        l->steps->add_sums(l->batch, l->total);
+        if (l->shared)
+            l->steps->add_sums(l->batch, l->total);
     }
     return FG_OK;
 }
@@ -425,7 +426,8 @@ static int reverse_all(fg_lanes *l, const asked *a)
     fg_id n_outputs;
     memset(l->done, 0, l->n_samples);
     memset(l->any_live, 0, words * sizeof *l->any_live);
-    memset(l->total, 0, l->program->body.n * sizeof *l->total);
+    if (l->shared)
+        memset(l->total, 0, l->program->body.n * sizeof *l->total);
     if (l->numbers > 0)
         memset(l->given, 0, l->numbers * sizeof *l->given);
     for (;;) {
@@ -455,7 +457,7 @@ static int reverse_all(fg_lanes *l, const asked *a)
         if (status != FG_OK)
             return status;
     }
-    return sweep_uniform(l);
+    return l->shared ? sweep_uniform(l) : FG_OK;
 }
 
 static void give_view(const fg_slots *t, const fg_record *r, const fg_view *view, const double *from)
@@ -808,6 +810,9 @@ static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_stre
     if (allocate(l, &l->uniform, n_uniform, sizeof *l->uniform) < 0)
         return FG_E_MEMORY;
     l->n_uniform = n_uniform;
+    l->shared = n_uniform > 0;
+    for (fg_id k = 0; k < p->callee.n_segments; k++)
+        l->shared |= !varies[k];
     (void)list_uniform(l, l->uniform);
     memcpy(l->program->outputs, l->program->results, l->program->callee.n_results * sizeof *l->program->outputs);
     find_live(l, l->program->callee.n_results, l->of_all);

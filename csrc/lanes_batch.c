@@ -116,36 +116,49 @@ int fg_batch_has_scans(const fg_batch *b)
     return any;
 }
 
-void fg_batch_put(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used)
+void fg_batch_put(fg_batch *b, fg_id i, fg_id count, const double *from, const fg_id *samples, size_t used)
 {
-    real *const to = fg_batch_data(b, i);
-    for (size_t lane = 0; lane < used; lane++)
-        to[lane] = (real)from[(samples ? samples[lane] : lane) * apart];
-    for (size_t lane = used; lane < b->lanes; lane++)
-        to[lane] = to[used - 1];
+    real *to = fg_batch_data(b, i);
+    if (b->lanes == 1) {
+        for (size_t e = 0; e < count; e++)
+            to[e] = (real)from[(samples ? samples[0] : 0) * (size_t)count + e];
+        return;
+    }
+    for (fg_id e = 0; e < count; e++, to += b->lanes) {
+        for (size_t lane = 0; lane < used; lane++)
+            to[lane] = (real)from[(samples ? samples[lane] : lane) * count + e];
+        for (size_t lane = used; lane < b->lanes; lane++)
+            to[lane] = to[used - 1];
+    }
 }
 
 void fg_batch_get(const fg_batch *b, fg_id i, double *to, size_t apart, size_t used)
 {
-    const size_t step = (size_t)fg_batch_is_varying(b, i);
+    const size_t varies = (size_t)fg_batch_is_varying(b, i);
     const real *const from = fg_batch_data(b, i);
     for (size_t lane = 0; lane < used; lane++)
-        to[lane * apart] = (double)from[lane * step];
+        to[lane * apart] = (double)from[lane * varies];
 }
 
 void fg_batch_seed(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used)
 {
-    const size_t step = (size_t)fg_batch_is_varying(b, i);
+    const size_t varies = (size_t)fg_batch_is_varying(b, i);
     real *const to = fg_batch_grad(b, i);
     for (size_t lane = 0; lane < used; lane++)
-        to[lane * step] += from ? (real)from[(samples ? samples[lane] : lane) * apart] : (real)1;
+        to[lane * varies] += from ? (real)from[(samples ? samples[lane] : lane) * apart] : (real)1;
 }
 
-void fg_batch_give(const fg_batch *b, fg_id i, double *to, size_t apart, const fg_id *samples, size_t used)
+void fg_batch_give(const fg_batch *b, fg_id i, fg_id count, double *to, const fg_id *samples, size_t used)
 {
-    const real *const from = fg_batch_grad(b, i);
-    for (size_t lane = 0; lane < used; lane++)
-        to[(samples ? samples[lane] : lane) * apart] += (double)from[lane];
+    const real *from = fg_batch_grad(b, i);
+    if (b->lanes == 1) {
+        for (size_t e = 0; e < count; e++)
+            to[(samples ? samples[0] : 0) * (size_t)count + e] += (double)from[e];
+        return;
+    }
+    for (fg_id e = 0; e < count; e++, from += b->lanes)
+        for (size_t lane = 0; lane < used; lane++)
+            to[(samples ? samples[lane] : lane) * count + e] += (double)from[lane];
 }
 
 void fg_batch_refresh(fg_batch *b)
@@ -294,8 +307,8 @@ static int map_reverse(fg_batch *b, const step *s)
 
 /* ---- layers: z (m, n) = activation(x (m, k) w (n, k)^T + b (1, n)), each element with its lanes ---- */
 
-/* Of one lane the three products are products of whole matrices. The columns of what is added to lie side by side, or its
- * rows do, and then the transposed is added. */
+/* Of one lane the three products are products of whole matrices. The columns of what is added to lie side by side, or
+ * its rows do, and then the transposed is added. */
 static void multiply(const fg_batch *b, size_t m, size_t n, size_t k, matrix x, matrix y, matrix z, real *work)
 {
     if (z.col == 1 || n == 1)
@@ -570,7 +583,8 @@ static int softmax_reverse(fg_batch *b, const step *s)
             for (size_t l = 0; l < lanes; l++)
                 if (!isfinite(z[l])) /* exp(x - z) then */
                     for (size_t j = 0; j < length; j++)
-                        p[j * lanes + l] = (real)exp(x.p[(ptrdiff_t)i * x.row + (ptrdiff_t)j * x.col + (ptrdiff_t)l] - z[l]);
+                        p[j * lanes + l] =
+                            (real)exp(x.p[(ptrdiff_t)i * x.row + (ptrdiff_t)j * x.col + (ptrdiff_t)l] - z[l]);
         } else if (s->op == FG_SOFTMAX && lanes == 1) {
             total[0] = kernels->dot(length, z, dz);
         } else if (s->op == FG_SOFTMAX) {
@@ -917,7 +931,8 @@ static void set_block(plan *p, step *s, fg_id i)
         need += larger(larger(kernels->gemm_work(n, lanes, k), kernels->gemm_work(k, lanes, n)),
                        larger(kernels->gemm_work(n, k, lanes), kernels->gemm_work(k, n, lanes)));
         if (lanes == 1)
-            need += larger(kernels->gemm_work(m, n, k), larger(kernels->gemm_work(m, k, n), kernels->gemm_work(n, k, m)));
+            need += larger(larger(kernels->gemm_work(m, n, k), kernels->gemm_work(m, k, n)),
+                           kernels->gemm_work(n, k, m)); /* which is symmetric in rows and columns */
         break;
     }
     case FG_SUM:
@@ -1238,7 +1253,8 @@ void fg_batch_clear(fg_batch *b)
         memset(b->grad, 0, b->slots * b->lanes * sizeof *b->grad);
     memset(b->sums, 0, b->body->n * sizeof *b->sums);
 #ifdef FG_SINGLE
-    memset(b->each, 0, b->body->n * sizeof *b->each);
+    if (b->n_ids > 0) /* else nothing is done sample by sample */
+        memset(b->each, 0, b->body->n * sizeof *b->each);
 #endif
 }
 
@@ -1263,7 +1279,9 @@ void fg_batch_add_sums(const fg_batch *b, double *total)
 {
 #ifdef FG_SINGLE
     for (fg_id i = 0; i < b->body->n; i++)
-        total[i] += (double)b->sums[i] + b->each[i];
+        total[i] += (double)b->sums[i];
+    if (b->n_ids > 0)
+        b->body->kernels->axpy(b->body->n, 1.0, b->each, total);
 #else
     b->kernels->axpy(b->body->n, 1.0, b->sums, total);
 #endif

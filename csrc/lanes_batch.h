@@ -38,9 +38,10 @@ int fg_batch_is_varying(const fg_batch *b, fg_id i);
 real *fg_batch_data(const fg_batch *b, fg_id i);
 real *fg_batch_grad(const fg_batch *b, fg_id i);
 
-/* The numbers of a varying node into the lanes: of `used` samples, those in the list, or the first ones if it is NULL,
- * whose numbers are so far apart; the lanes behind have the last one's. And out of the lanes those of any node, one sample after the other. */
-void fg_batch_put(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used);
+/* The numbers of some varying nodes in a row into the lanes, of `used` samples, those in the list, or the first ones if it
+ * is NULL, each of which has its numbers in a row; the lanes behind have the last one's. And out of the lanes those of
+ * any node, so far apart. */
+void fg_batch_put(fg_batch *b, fg_id i, fg_id count, const double *from, const fg_id *samples, size_t used);
 void fg_batch_get(const fg_batch *b, fg_id i, double *to, size_t apart, size_t used);
 
 /* The uniform nodes have other numbers in the body than before. */
@@ -61,8 +62,8 @@ void fg_batch_seed(fg_batch *b, fg_id i, const double *from, size_t apart, const
  * FG_E_INTERRUPTED. */
 int fg_batch_reverse(fg_batch *b);
 
-/* Add the gradients of a varying node in the lanes to those of the samples. */
-void fg_batch_give(const fg_batch *b, fg_id i, double *to, size_t apart, const fg_id *samples, size_t used);
+/* Add the gradients of some varying nodes in the lanes to those of the samples. */
+void fg_batch_give(const fg_batch *b, fg_id i, fg_id count, double *to, const fg_id *samples, size_t used);
 
 /* Add the gradients of uniform nodes to those in `total`, [body.n]; what it adds for varying nodes means nothing. */
 void fg_batch_add_sums(const fg_batch *b, double *total);
@@ -77,7 +78,7 @@ typedef struct fg_batch_steps {
     void (*free)(fg_batch *b);
     size_t (*lanes)(const fg_batch *b);
     int (*is_varying)(const fg_batch *b, fg_id i);
-    void (*put)(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used);
+    void (*put)(fg_batch *b, fg_id i, fg_id count, const double *from, const fg_id *samples, size_t used);
     void (*get)(const fg_batch *b, fg_id i, double *to, size_t apart, size_t used);
     void (*refresh)(fg_batch *b);
     int (*forward)(fg_batch *b, size_t used, int lenient);
@@ -85,7 +86,7 @@ typedef struct fg_batch_steps {
     void (*clear)(fg_batch *b);
     void (*seed)(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used);
     int (*reverse)(fg_batch *b);
-    void (*give)(const fg_batch *b, fg_id i, double *to, size_t apart, const fg_id *samples, size_t used);
+    void (*give)(const fg_batch *b, fg_id i, fg_id count, double *to, const fg_id *samples, size_t used);
     void (*add_sums)(const fg_batch *b, double *total);
     int (*fault)(const fg_batch *b, double x[3], int32_t *k, int *status);
     int (*has_scans)(const fg_batch *b);

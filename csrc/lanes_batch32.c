@@ -1,5 +1,5 @@
-/* lanes_batch32.c: lanes_batch.c for numbers that are floats. Its functions have names of their own, for the linker; other
- * sources reach them by fg_batch_of_floats. */
+/* lanes_batch32.c: lanes_batch.c for numbers that are floats. Its functions have names of their own, for the linker;
+ * other sources reach them by fg_batch_of_floats. */
 #define FG_SINGLE
 #define FG_BATCH_STEPS fg_batch_of_floats
 #define fg_batch_make fg_batch32_make

@@ -72,7 +72,8 @@ FG_INLINE void v_transpose(vd *x)
     }
     FG_UNROLL(16)
     for (int j = 0; j < 4; j++) {
-        const vd even01 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88), odd01 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xDD);
+        const vd even01 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0x88);
+        const vd odd01 = _mm512_shuffle_f32x4(b[j], b[4 + j], 0xDD);
         const vd even23 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0x88);
         const vd odd23 = _mm512_shuffle_f32x4(b[8 + j], b[12 + j], 0xDD);
         x[j] = _mm512_shuffle_f32x4(even01, even23, 0x88);

@@ -290,7 +290,8 @@ def check(seed, subsets=SUBSETS, plain=None, dtype="float64"):
     if dtype == "float32":
         points = [(rounded(numbers).tolist(), rounded(matrix)) for numbers, matrix in points]
     compared = 0
-    programs = {subset: flatgrad.compile(lambda xs, t: function(xs, t), simplify=set(subset), dtype=dtype) for subset in subsets}
+    programs = {subset: flatgrad.compile(lambda xs, t: function(xs, t), simplify=set(subset), dtype=dtype)
+                for subset in subsets}
     for numbers, matrix in points:
         for alone in (False, True):
             try:
@@ -358,8 +359,8 @@ def check_batch(seed, n_samples, dtype="float64", subset=STEPS):
         wrong = ~(np.abs(x - y) <= bound)
         if wrong.any():
             k = tuple(np.argwhere(wrong)[0])
-            raise AssertionError(f"seed {seed}, batch of {n_samples}, {dtype}, {what}, {k}: {x[k]!r} compiled, {y[k]!r} "
-                                 f"not, {bound[k]:.2e} allowed\n{program.explain()}")
+            raise AssertionError(f"seed {seed}, batch of {n_samples}, {dtype}, {what}, {k}: {x[k]!r} compiled, "
+                                 f"{y[k]!r} not, {bound[k]:.2e} allowed\n{program.explain()}")
     return True
 
 

@@ -133,8 +133,8 @@ def _in_floats(_Program program not None):
             s = &program.body.callee.segments[k]
             if s.first <= place < s.first + s.count:
                 signs.append(body.callee.segments[k].first + place - s.first)
-    pieces, counts = program.layout()
-    fill_program(made, body, program.captured, pieces, counts, program.shapes, program.results, tuple(signs))
+    made.copy_pieces(program)
+    fill_program(made, body, program.captured, program.shapes, program.results, tuple(signs))
     return made
 
 
