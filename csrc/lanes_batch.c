@@ -763,10 +763,10 @@ static void set_scan(plan *p, step *s, fg_record *r)
     for (fg_id v = 0; v < r->views; v++) {
         const fg_view *const view = fg_record_view(r, v);
         for (fg_id e = 0; e < c->segments[v].count; e++) {
-            fg_spot *const operand = operands + c->segments[v].first + e;
-            *operand = spot_of(p, fg_record_slot(r, view, e / view->cols, e % view->cols));
+            fg_spot *const at = operands + c->segments[v].first + e;
+            *at = spot_of(p, fg_record_slot(r, view, e / view->cols, e % view->cols));
             if (view->flags & FG_VIEW_CONSTANT)
-                operand->grad = NULL;
+                at->grad = NULL;
         }
     }
     s->forward = scan_forward;

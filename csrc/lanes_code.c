@@ -237,7 +237,7 @@ static void join_products(fg_code *c)
         fg_code_value *const v = c->values + i;
         if (v->kind != FG_LANE_ADD && v->kind != FG_LANE_SUB)
             continue;
-        const uint32_t which = is_part(c, v, 1);
+        const uint32_t which = is_part(c, v, 1) ? 1 : 0;
         if (!is_part(c, v, which))
             continue;
         fg_code_value *const product = c->values + v->x[which];

@@ -25,7 +25,7 @@ typedef struct fg_place {
     uint32_t base, slot;
 } fg_place;
 
-enum { FG_NOWHERE = UINT32_MAX };
+#define FG_NOWHERE UINT32_MAX
 
 typedef struct fg_code_value fg_code_value;
 
