@@ -8,7 +8,7 @@
 
 enum {
     NEAR = 256 << 10,    /* numbers of rows that stay in a near cache */
-    MOST_ROWS = 1 << 20, /* and in one that costs less than computing them twice */
+    MOST_ROWS = 1 << 19, /* and in one that costs less than computing them twice */
     LINE = 8,            /* numbers of a cache line */
     STOP_AFTER = 1 << 18 /* numbers computed between two questions whether to stop */
 };
