@@ -38,11 +38,16 @@ enum {
     FG_LANE_ADD_MUL, /* x + y * w, */
     FG_LANE_SUB_MUL, /* x - y * w and */
     FG_LANE_MUL_SUB, /* y * w - x, rounded twice */
+    FG_LANE_MUL_ONE, FG_LANE_ADD_MUL_ONE, FG_LANE_SUB_MUL_ONE, /* x * y, x + w * y, x - w * y: one y for all lanes */
+    FG_LANE_PAIR,    /* z is x * w, and operand 4, which is written too, is x * y, as k says */
     FG_LANE_SIN,     /* and into y, which is written too, the derivative; so */
     FG_LANE_COS,
     FG_LANE_ROW,     /* the row of ops.def */
     FG_LANE_RULE     /* adds to z what the row's reverse rule does for operand `which` */
 };
+
+/* What k of FG_LANE_PAIR says: the first, or the second, is added to what is there; both are negative. */
+enum { FG_LANE_ADDS_FIRST = 1, FG_LANE_ADDS_SECOND = 2, FG_LANE_NEGATIVE = 4 };
 
 enum { FG_LANE_BASES = 6, FG_LANE_OPERANDS = 6, FG_LANE_SWAPPED = 3 };
 

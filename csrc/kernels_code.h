@@ -41,6 +41,31 @@ FG_INLINE int sin_or_cos(int cosine, size_t lanes, const double *x, double *z, d
     return vm_any(infinite);
 }
 
+FG_INLINE vd more(int add, int negative, const double *z, vd product)
+{
+    return !add ? (negative ? v_neg(product) : product) : negative ? v_sub(v_load(z), product) : v_add(v_load(z), product);
+}
+
+/* first and second grow by x times w and x times y, or are these. */
+FG_INLINE void pair(size_t lanes, size_t side, int add_first, int add_second, int negative, double *first,
+                    double *second, const double *x, const double *y, const double *w)
+{
+    for (size_t i = 0; i < lanes; i += side * FG_W) {
+        vd a[4], b[4];
+        FG_UNROLL(4)
+        for (size_t n = 0, j = i; n < side; n++, j += FG_W) {
+            const vd xj = v_load(x + j);
+            a[n] = more(add_first, negative, first + j, v_mul(xj, v_load(w + j)));
+            b[n] = more(add_second, negative, second + j, v_mul(xj, v_load(y + j)));
+        }
+        FG_UNROLL(4)
+        for (size_t n = 0, j = i; n < side; n++, j += FG_W) {
+            v_store(first + j, a[n]);
+            v_store(second + j, b[n]);
+        }
+    }
+}
+
 #define FG_AT(operand) ((double *)(void *)((char *)base[c->base[operand]] + c->at[operand]))
 
 /* So many lanes that `side` vectors go side by side. */
@@ -99,6 +124,51 @@ FG_INLINE size_t run_list(const fg_lane_code *code, size_t count, double *const 
             const double *const x = FG_AT(1), *const y = FG_AT(2), *const w = FG_AT(3);
             FG_EACH(v_sub(v_mul(v_load(y + j), v_load(w + j)), v_load(x + j)));
         }
+        case FG_LANE_MUL_ONE: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1);
+            const vd y = v_set1(*FG_AT(2));
+            FG_EACH(v_mul(v_load(x + j), y));
+        }
+        case FG_LANE_ADD_MUL_ONE: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const w = FG_AT(3);
+            const vd y = v_set1(*FG_AT(2));
+            FG_EACH(v_add(v_load(x + j), v_mul(v_load(w + j), y)));
+        }
+        case FG_LANE_SUB_MUL_ONE: {
+            double *const z = FG_AT(0);
+            const double *const x = FG_AT(1), *const w = FG_AT(3);
+            const vd y = v_set1(*FG_AT(2));
+            FG_EACH(v_sub(v_load(x + j), v_mul(v_load(w + j), y)));
+        }
+        case FG_LANE_PAIR:
+            switch (c->k) {
+            case 0:
+                pair(lanes, side, 0, 0, 0, FG_AT(0), FG_AT(4), FG_AT(1), FG_AT(2), FG_AT(3));
+                break;
+            case 1:
+                pair(lanes, side, 1, 0, 0, FG_AT(0), FG_AT(4), FG_AT(1), FG_AT(2), FG_AT(3));
+                break;
+            case 2:
+                pair(lanes, side, 0, 1, 0, FG_AT(0), FG_AT(4), FG_AT(1), FG_AT(2), FG_AT(3));
+                break;
+            case 3:
+                pair(lanes, side, 1, 1, 0, FG_AT(0), FG_AT(4), FG_AT(1), FG_AT(2), FG_AT(3));
+                break;
+            case 4:
+                pair(lanes, side, 0, 0, 1, FG_AT(0), FG_AT(4), FG_AT(1), FG_AT(2), FG_AT(3));
+                break;
+            case 5:
+                pair(lanes, side, 1, 0, 1, FG_AT(0), FG_AT(4), FG_AT(1), FG_AT(2), FG_AT(3));
+                break;
+            case 6:
+                pair(lanes, side, 0, 1, 1, FG_AT(0), FG_AT(4), FG_AT(1), FG_AT(2), FG_AT(3));
+                break;
+            default:
+                pair(lanes, side, 1, 1, 1, FG_AT(0), FG_AT(4), FG_AT(1), FG_AT(2), FG_AT(3));
+            }
+            break;
         case FG_LANE_SIN:
             if (sin_or_cos(0, lanes, FG_AT(1), FG_AT(0), FG_AT(2)) && !lenient)
                 return (size_t)(c - code);

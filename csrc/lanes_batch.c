@@ -1099,20 +1099,23 @@ static int make_scans(fg_batch *b, const uint8_t *varying, const uint8_t *needed
         fg_record *const r = fg_tape_record(t, i);
         const fg_scan *const scan = scan_called(t, r);
         fg_lanes_scan **const made = b->scans + calls++;
-        uint8_t *wanted = NULL;
+        uint8_t *flags = NULL; /* wanted, and then varies */
         if (!scan)
             continue;
-        if (allocate(b->mem, &wanted, (size_t)scan->area + 1, 1) < 0)
+        const size_t area = (size_t)scan->area + 1;
+        if (allocate(b->mem, &flags, 2 * area, 1) < 0)
             return FG_E_MEMORY;
+        memset(flags, 0, 2 * area);
         for (fg_id v = 0; v < r->views; v++) {
             const fg_view *const view = fg_record_view(r, v);
-            for (fg_id e = 0; e < scan->callee.segments[v].count; e++)
-                wanted[scan->callee.segments[v].first + e] =
-                    !(view->flags & FG_VIEW_CONSTANT)
-                    && needed[fg_record_slot(r, view, e / view->cols, e % view->cols)];
+            for (fg_id e = 0; e < scan->callee.segments[v].count; e++) {
+                const fg_id slot = fg_record_slot(r, view, e / view->cols, e % view->cols);
+                flags[scan->callee.segments[v].first + e] = !(view->flags & FG_VIEW_CONSTANT) && needed[slot];
+                flags[area + scan->callee.segments[v].first + e] = varying[slot];
+            }
         }
-        const int status = fg_lanes_scan_make(made, scan, b->mem, wanted);
-        release(b->mem, &wanted, (size_t)scan->area + 1, 1);
+        const int status = fg_lanes_scan_make(made, scan, b->mem, flags, flags + area);
+        release(b->mem, &flags, 2 * area, 1);
         if (status < 0)
             return status;
         if (*made && (*best == 0 || fg_lanes_scan_best(*made) < *best))

@@ -16,6 +16,7 @@ struct fg_code_value {
     uint8_t moving;  /* it depends on the carry or on x */
     uint8_t wanted;  /* a wanted gradient depends on its own */
     uint8_t kept;    /* a reverse step reads its number */
+    uint8_t one;     /* it is one number for all lanes */
     int32_t k;
     uint32_t x[FG_MAX_ARITY];
     uint32_t uses, last; /* how many values and results need it; the last of these values, or FG_NOWHERE */
@@ -143,7 +144,7 @@ static int64_t add_sum(fg_code *c, int op, fg_record *r, fg_id at)
     if (op == FG_SUM)
         return sum;
     const double length = (double)(end - begin) * x->cols;
-    return add_two(c, FG_DIV, sum, add_value(c, (fg_code_value){.kind = NUMBER, .number = length}));
+    return add_two(c, FG_DIV, sum, add_value(c, (fg_code_value){.kind = NUMBER, .number = length, .one = 1}));
 }
 
 /* The values of instruction i, of each result. FG_OK, FG_CODE_NONE, or an error. */
@@ -177,7 +178,7 @@ static int add_values(fg_code *c)
         if (i <= p->area) {
             value = add_value(c, (fg_code_value){.kind = OPERAND, .moving = i <= c->scan->n_carry + c->scan->n_x});
         } else if (fg_op_is_leaf(op)) {
-            value = add_value(c, (fg_code_value){.kind = NUMBER, .number = t->data[i]});
+            value = add_value(c, (fg_code_value){.kind = NUMBER, .number = t->data[i], .one = 1});
         } else if (fg_op_is_block(op)) {
             const int status = add_block(c, t, i);
             if (status != FG_OK)
@@ -236,7 +237,7 @@ static void join_products(fg_code *c)
         fg_code_value *const v = c->values + i;
         if (v->kind != FG_LANE_ADD && v->kind != FG_LANE_SUB)
             continue;
-        const int which = is_part(c, v, 1);
+        const uint32_t which = is_part(c, v, 1) ? 1 : 0;
         if (!is_part(c, v, which))
             continue;
         fg_code_value *const product = c->values + v->x[which];
@@ -252,7 +253,7 @@ static void join_products(fg_code *c)
 /* ---- which gradients are wanted, and what they need ---- */
 
 /* By those of the scan's operands. */
-static void want_operands(fg_code *c, const uint8_t *wanted)
+static void want_operands(fg_code *c, const uint8_t *wanted, const uint8_t *varies)
 {
     const fg_scan *const s = c->scan;
     const fg_callee *const step = &s->step->callee;
@@ -260,6 +261,16 @@ static void want_operands(fg_code *c, const uint8_t *wanted)
         for (fg_id e = 0; e < s->callee.segments[k].count; e++)
             c->values[c->of_node[step->segments[k].first + e % step->segments[k].count]].wanted |=
                 wanted[s->callee.segments[k].first + e];
+    for (fg_id k = s->carries + s->xs; k < step->n_segments; k++)
+        for (fg_id e = 0; e < step->segments[k].count; e++)
+            c->values[c->of_node[step->segments[k].first + e]].one = !varies[s->callee.segments[k].first + e];
+    for (uint32_t i = 0; i < c->n_values; i++) {
+        fg_code_value *const v = c->values + i;
+        if (is_computed(v))
+            v->one = !v->moving;
+        for (uint32_t k = 0; k < v->count && is_computed(v); k++)
+            v->one &= c->values[v->x[k]].one;
+    }
 }
 
 static void spread_wanted(fg_code *c)
@@ -413,12 +424,43 @@ static fg_lane_code copy(const fg_code *c, fg_place to, fg_place from)
     return code;
 }
 
+/* A product with one number for all lanes, if one of the last two operands is that. */
+static void find_one(fg_lane_code *code, int one_y, int one_w)
+{
+    const int y = code->kind == FG_LANE_MUL ? 1 : 2, w = y + 1;
+    if (!one_y && !one_w)
+        return;
+    if (code->kind == FG_LANE_MUL)
+        code->kind = FG_LANE_MUL_ONE;
+    else if (code->kind == FG_LANE_ADD_MUL)
+        code->kind = FG_LANE_ADD_MUL_ONE;
+    else if (code->kind == FG_LANE_SUB_MUL)
+        code->kind = FG_LANE_SUB_MUL_ONE;
+    else
+        return;
+    if (code->kind == FG_LANE_MUL_ONE ? one_w : one_y)
+        return;
+    const uint8_t base = code->base[y];
+    const int32_t at = code->at[y];
+    code->base[y] = code->base[w];
+    code->at[y] = code->at[w];
+    code->base[w] = base;
+    code->at[w] = at;
+}
+
+static int is_one(const fg_code *c, uint32_t i)
+{
+    return c->values[i].one;
+}
+
 static fg_lane_code computed(const fg_code *c, const fg_code_value *v)
 {
     fg_lane_code code = {.kind = v->kind, .row = v->row, .k = v->k};
     put(c, &code, 0, v->data);
     for (uint32_t k = 0; k < v->count; k++)
         put(c, &code, 1 + (int)k, c->values[v->x[k]].data);
+    if (v->count > 1)
+        find_one(&code, is_one(c, v->x[v->count - 2]), is_one(c, v->x[v->count - 1]));
     if (v->kind == FG_LANE_SIN || v->kind == FG_LANE_COS)
         put(c, &code, 2, v->slope);
     return code;
@@ -480,8 +522,9 @@ static uint32_t take_slot(writer *w, uint32_t i)
     return temporary_slot(w);
 }
 
-/* More gradient for value i: the numbers at x, or their products with those at y, or negative ones. */
-static void add_gradient(writer *w, uint32_t i, int negative, fg_place x, const fg_place *y)
+/* More gradient for value i: the numbers at x, or their products with those at y, or negative ones. one_y: that is one
+ * number for all lanes. */
+static void add_products(writer *w, uint32_t i, int negative, fg_place x, const fg_place *y, int one_y)
 {
     fg_code *const c = w->c;
     fg_code_value *const v = c->values + i;
@@ -506,6 +549,41 @@ static void add_gradient(writer *w, uint32_t i, int negative, fg_place x, const 
         if (y)
             put(c, &code, 3, *y);
     }
+    if (one_y)
+        find_one(&code, 0, 1);
+    w->code[w->count++] = code;
+}
+
+static void add_gradient(writer *w, uint32_t i, int negative, fg_place x, const fg_place *y)
+{
+    add_products(w, i, negative, x, y, 0);
+}
+
+/* More gradient for both factors of a product, with the gradient dz. */
+static void add_pair(writer *w, uint32_t i, uint32_t j, int negative, fg_place dz)
+{
+    fg_code *const c = w->c;
+    fg_code_value *const x = c->values + i, *const y = c->values + j;
+    if (i == j || !x->wanted || !y->wanted) {
+        add_products(w, i, negative, dz, &y->data, y->one);
+        add_products(w, j, negative, dz, &x->data, x->one);
+        return;
+    }
+    fg_lane_code code = {.kind = FG_LANE_PAIR, .k = negative ? FG_LANE_NEGATIVE : 0};
+    for (int second = 0; second < 2; second++) {
+        fg_code_value *const v = second ? y : x;
+        if (!v->moving || v->grad != FG_NOWHERE)
+            code.k |= second ? FG_LANE_ADDS_SECOND : FG_LANE_ADDS_FIRST;
+        else
+            v->grad = take_slot(w, second ? j : i);
+        if (!v->moving)
+            w->touched[second ? j : i] = 1;
+    }
+    put(c, &code, 0, fixed(x->grad));
+    put(c, &code, 1, dz);
+    put(c, &code, 2, x->data);
+    put(c, &code, 3, y->data);
+    put(c, &code, 4, fixed(y->grad));
     w->code[w->count++] = code;
 }
 
@@ -582,18 +660,15 @@ static void reverse_value(writer *w, uint32_t i)
         }
         break;
     case FG_LANE_MUL:
-        add_gradient(w, x[0], 0, dz, &c->values[x[1]].data);
-        add_gradient(w, x[1], 0, dz, &c->values[x[0]].data);
+        add_pair(w, x[0], x[1], 0, dz);
         break;
     case FG_LANE_ADD_MUL:
     case FG_LANE_SUB_MUL:
-        add_gradient(w, x[1], v->kind == FG_LANE_SUB_MUL, dz, &c->values[x[2]].data);
-        add_gradient(w, x[2], v->kind == FG_LANE_SUB_MUL, dz, &c->values[x[1]].data);
+        add_pair(w, x[1], x[2], v->kind == FG_LANE_SUB_MUL, dz);
         handed = hand_over(w, x[0], v->grad);
         break;
     case FG_LANE_MUL_SUB:
-        add_gradient(w, x[1], 0, dz, &c->values[x[2]].data);
-        add_gradient(w, x[2], 0, dz, &c->values[x[1]].data);
+        add_pair(w, x[1], x[2], 0, dz);
         add_gradient(w, x[0], 1, dz, NULL);
         break;
     case FG_LANE_SIN:
@@ -715,7 +790,7 @@ void fg_code_put_numbers(const fg_code *c, double *fixed_slots)
 
 /* ---- making one ---- */
 
-int fg_code_make(fg_code **made, const fg_scan *scan, fg_mem *mem, const uint8_t *wanted)
+int fg_code_make(fg_code **made, const fg_scan *scan, fg_mem *mem, const uint8_t *wanted, const uint8_t *varies)
 {
     void *place = NULL;
     *made = NULL;
@@ -735,7 +810,7 @@ int fg_code_make(fg_code **made, const fg_scan *scan, fg_mem *mem, const uint8_t
         return FG_E_MEMORY;
     count_uses(c);
     join_products(c);
-    want_operands(c, wanted);
+    want_operands(c, wanted, varies);
     spread_wanted(c);
     keep_operands(c);
     find_last_uses(c);

@@ -25,7 +25,7 @@ typedef struct fg_place {
     uint32_t base, slot;
 } fg_place;
 
-enum { FG_NOWHERE = UINT32_MAX };
+#define FG_NOWHERE UINT32_MAX
 
 typedef struct fg_code_value fg_code_value;
 
@@ -69,10 +69,11 @@ typedef struct fg_code {
     uint8_t *dnext_taken;  /* [n_carry] scratch */
 } fg_code;
 
-/* wanted: for each operand of the scan, from element 1 on, whether its gradient is wanted. FG_OK; FG_E_MEMORY; or
+/* wanted, varies: for each operand of the scan, from element 1 on, whether its gradient is wanted, and whether it is
+ * another number in each lane. FG_OK; FG_E_MEMORY; or
  * FG_CODE_NONE for a step with instructions that there is no code for. In any case *made is to be freed, unless it is
  * NULL. */
-int fg_code_make(fg_code **made, const fg_scan *scan, fg_mem *mem, const uint8_t *wanted);
+int fg_code_make(fg_code **made, const fg_scan *scan, fg_mem *mem, const uint8_t *wanted, const uint8_t *varies);
 
 enum { FG_CODE_NONE = 1 };
 

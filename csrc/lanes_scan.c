@@ -7,7 +7,7 @@
 #include "lanes_code.h"
 
 enum {
-    NEAR = 112 << 10,    /* numbers of rows that stay in a near cache */
+    NEAR = 256 << 10,    /* numbers of rows that stay in a near cache */
     MOST_ROWS = 1 << 19, /* and in one that costs less than computing them twice */
     LINE = 8,            /* numbers of a cache line */
     STOP_AFTER = 1 << 18 /* numbers computed between two questions whether to stop */
@@ -317,7 +317,8 @@ static void release(fg_lanes_scan *s, void *array, size_t count, size_t size)
         (void)fg_mem_resize(s->mem, where, count + 1, 0, size);
 }
 
-int fg_lanes_scan_make(fg_lanes_scan **made, const fg_scan *scan, fg_mem *mem, const uint8_t *wanted)
+int fg_lanes_scan_make(fg_lanes_scan **made, const fg_scan *scan, fg_mem *mem, const uint8_t *wanted,
+                       const uint8_t *varies)
 {
     void *place = NULL;
     *made = NULL;
@@ -325,7 +326,7 @@ int fg_lanes_scan_make(fg_lanes_scan **made, const fg_scan *scan, fg_mem *mem, c
         return FG_E_MEMORY;
     fg_lanes_scan *const s = place;
     *s = (fg_lanes_scan){.mem = mem, .scan = scan};
-    int status = fg_code_make(&s->code, scan, mem, wanted);
+    int status = fg_code_make(&s->code, scan, mem, wanted, varies);
     if (status == FG_OK && allocate(s, &s->operands, scan->area, sizeof *s->operands) < 0)
         status = FG_E_MEMORY;
     if (status != FG_OK)

@@ -18,9 +18,11 @@ typedef struct fg_spot {
 
 typedef struct fg_lanes_scan fg_lanes_scan;
 
-/* wanted: for each operand of the scan, from element 1 on, whether its gradient is wanted. FG_OK, and *made is NULL if
+/* wanted, varies: for each operand of the scan, from element 1 on, whether its gradient is wanted, and whether it is
+ * another number in each lane. FG_OK, and *made is NULL if
  * the step has instructions that cannot be done in lanes; or FG_E_MEMORY. */
-int fg_lanes_scan_make(fg_lanes_scan **made, const fg_scan *scan, fg_mem *mem, const uint8_t *wanted);
+int fg_lanes_scan_make(fg_lanes_scan **made, const fg_scan *scan, fg_mem *mem, const uint8_t *wanted,
+                       const uint8_t *varies);
 void fg_lanes_scan_free(fg_lanes_scan *s);
 
 /* How many lanes are best. */
