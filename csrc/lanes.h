@@ -33,6 +33,12 @@ const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count);
 /* An operand of the last call: as the segments count them, from 1 on. */
 double fg_lanes_number(const fg_lanes *l, fg_id place);
 
+/* Whether it computes a node of its program for each sample. */
+int fg_lanes_is_varying(const fg_lanes *l, fg_id node);
+
+/* Once more what a call does, for a measurement; as fg_program_rehearse(). */
+int fg_lanes_rehearse(fg_lanes *l, int step);
+
 /* How many samples it computes at once. */
 size_t fg_lanes_width(const fg_lanes *l);
 

@@ -294,6 +294,7 @@ CASES = {
     "_Loop.run order": "loop.run(2, rates, backwards, loop_losses)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
     "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
+    "_timed": "_core._timed(program, 0.0)", "_timed batch": "_core._timed(batch, 0.0)",
     "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",
     "_Draws": "_core._Draws(rng, 'uniform', (3,))", "_Draws.__init__": "raises(draws.__init__, rng)",
     "_Draws.extend": "_core._Draws(rng, 'uniform', (3,)).extend(draws)", "_Draws.repeated": "draws.repeated(2)",

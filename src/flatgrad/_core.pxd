@@ -304,6 +304,13 @@ cdef extern from "program.h" nogil:
     int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
     int64_t fg_program_expand(const fg_program *p, fg_tape *t)
     void fg_program_free(fg_program *p)
+    enum:
+        FG_REHEARSE_FORWARD
+        FG_REHEARSE_BACKWARD
+        FG_REHEARSE_TURN
+
+    int fg_program_rehearse(fg_program *p, int step)
+    int fg_program_rehearse_nodes(fg_program *p, const fg_stretch *stretches, fg_id count)
 
 
 cdef extern from "scan.h" nogil:
@@ -347,6 +354,8 @@ cdef extern from "lanes.h" nogil:
     const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count)
     double fg_lanes_number(const fg_lanes *l, fg_id place)
     size_t fg_lanes_width(const fg_lanes *l)
+    bint fg_lanes_is_varying(const fg_lanes *l, fg_id node)
+    int fg_lanes_rehearse(fg_lanes *l, int step)
 
 
 cdef extern from "draws.h" nogil:
