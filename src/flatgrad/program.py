@@ -338,12 +338,12 @@ class Compiled:
         str
             For each program the structure of its arguments, the instructions, which kinds of them there are how
             often, and its memory in bytes; how many instructions each step of simplification has left, after which
-            small ones become single operations again; how long it took to make the program; and how many random numbers
-            a call draws.
+            small ones become single operations again; how long it took to make the program; and how many random
+            numbers a call draws.
 
-            A line each for the loops and batches that the program calls, and for the batches that `vmap` has made of it:
-            how many samples, how many of them are computed at once, how many instructions are computed once for all
-            samples and how many for each, and the memory.
+            A line each for the loops and batches that the program calls, and for the batches that `vmap` has made of
+            it: how many samples, how many of them are computed at once, how many instructions are computed once for
+            all samples and how many for each, and the memory.
 
             With `time`, the microseconds of a call and of its backward pass, and of which instructions the call takes
             them; of a batch those of a sample.
@@ -1169,8 +1169,8 @@ def compare(compiled, program, leaves, result, plain):
                              f"by the program and {want.flat[at]} by the function; {STALE}")
 
 
-STALE = ("it depends on something that was recorded as a constant, such as a Python number, or a random one that is not "
-         "of flatgrad.Random")
+STALE = ("it depends on something that was recorded as a constant, such as a Python number, or a random one that is "
+         "not of flatgrad.Random")
 
 
 def same(x, y):
