@@ -4,6 +4,7 @@
 #ifndef FG_CALLS_H
 #define FG_CALLS_H
 
+#include <math.h>
 #include <string.h>
 
 #include "block.h"
@@ -48,6 +49,23 @@ static inline int fg_call_take_data(const fg_callee *c, const fg_slots *t, fg_re
     for (fg_id v = 0; v < r->views; v++)
         other |= fg_call_take_view(t, r, fg_record_view(r, v), data + c->segments[v].first);
     return other;
+}
+
+/* For a measurement: other numbers, in their last bit, and at the next time the same again. Ints stay. */
+static inline void fg_call_turn(double *x, size_t count)
+{
+    for (size_t k = 0; k < count; k++) {
+        uint64_t bits;
+        double even;
+        memcpy(&bits, x + k, sizeof bits);
+        bits &= ~(uint64_t)1;
+        memcpy(&even, &bits, sizeof even);
+        if (!(fabs(even) < 0x1p52) || even == floor(even))
+            continue;
+        memcpy(&bits, x + k, sizeof bits);
+        bits ^= 1;
+        memcpy(x + k, &bits, sizeof bits);
+    }
 }
 
 /* Mark the slots of the operands in t->marks, or clear them; returns whether one was marked before. */

@@ -907,3 +907,28 @@ size_t fg_lanes_width(const fg_lanes *l)
 {
     return l->steps->lanes(l->batch);
 }
+
+int fg_lanes_is_varying(const fg_lanes *l, fg_id node)
+{
+    return fg_batch_is_varying(l->batch, node);
+}
+
+int fg_lanes_rehearse(fg_lanes *l, int step)
+{
+    const size_t lanes = fg_batch_lanes(l->batch);
+    const asked all = {NULL, 0, NULL, 0, 0};
+    if (step != FG_REHEARSE_BACKWARD) {
+        fg_call_turn(l->taken, l->numbers);
+        fg_call_turn(l->program->body.data + 1, l->program->area);
+        l->ready = l->filled = 0;
+    }
+    if (step == FG_REHEARSE_TURN)
+        return FG_OK;
+    int status = run_uniform(l, 1);
+    if (step == FG_REHEARSE_BACKWARD)
+        return status == FG_OK ? reverse_all(l, &all) : status;
+    all_samples(l);
+    for (size_t i = 0; i < l->n_samples && status == FG_OK; i += lanes)
+        status = run_lanes(l, l->samples + i, smaller(lanes, l->n_samples - i), 1);
+    return status;
+}

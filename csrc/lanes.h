@@ -48,6 +48,12 @@ double fg_lanes_number(const fg_lanes *l, fg_id place);
 /* Whether it computes in floats. */
 int fg_lanes_is_single(const fg_lanes *l);
 
+/* Whether it computes a node of its program for each sample. */
+int fg_lanes_is_varying(const fg_lanes *l, fg_id node);
+
+/* Once more what a call does, for a measurement; as fg_program_rehearse(). */
+int fg_lanes_rehearse(fg_lanes *l, int step);
+
 /* How many samples it computes at once. */
 size_t fg_lanes_width(const fg_lanes *l);
 

@@ -427,6 +427,36 @@ static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, c
     return status;
 }
 
+/* ---- measurements ---- */
+
+int fg_program_rehearse(fg_program *p, int step)
+{
+    static const double one = 1.0;
+    if (step != FG_REHEARSE_BACKWARD) {
+        fg_call_turn(p->body.data + 1, p->area);
+        p->ready = 0;
+        return step == FG_REHEARSE_FORWARD ? fg_program_run(p, 1) : FG_OK;
+    }
+    const fg_id count = p->callee.n_results;
+    for (fg_id k = 0; k < count; k++) {
+        p->outputs[k] = p->results[k];
+        p->seeds[k] = &one;
+    }
+    return sweep(p, count, p->seeds);
+}
+
+int fg_program_rehearse_nodes(fg_program *p, const fg_stretch *stretches, fg_id count)
+{
+    fg_slots slots = fg_slots_of(&p->body);
+    slots.lenient = 1;
+    int status = FG_OK;
+    for (fg_id k = 0; k < count && status == FG_OK; k++) {
+        fg_id next;
+        status = fg_program_run_nodes(p, &slots, stretches[k].first, stretches[k].first + stretches[k].count, &next);
+    }
+    return status;
+}
+
 /* ---- which operands gradients flow to ---- */
 
 /* Enter the operands that gradients of the `count` nodes in p->outputs flow to into `bits`. */

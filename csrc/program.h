@@ -115,6 +115,17 @@ void fg_program_release_plan(fg_program *p, fg_jobs *plan);
 int fg_program_run_plan(fg_program *p, const fg_jobs *plan);
 int fg_program_sweep_plan(fg_program *p, fg_id result, const fg_jobs *plan);
 
+/* Once more what the last call has done, for a measurement. FG_OK or FG_E_INTERRUPTED. Forward every second time has
+ * other numbers in their last bits, for calls within are not computed for the same numbers again; so that takes an even
+ * number of times. FG_REHEARSE_TURN is that change alone; backward begins at all results. */
+enum { FG_REHEARSE_FORWARD, FG_REHEARSE_BACKWARD, FG_REHEARSE_TURN };
+
+int fg_program_rehearse(fg_program *p, int step);
+
+/* Likewise the forward steps of some nodes: of each stretch from its first one on. None ends among the results of an
+ * instruction. */
+int fg_program_rehearse_nodes(fg_program *p, const fg_stretch *stretches, fg_id count);
+
 /* The order of a sweep from so many nodes in p->outputs, in a new array, as fg_sweep_order() says; *order stays NULL
  * and the result is FG_MAX_ID if there is none, or no memory. */
 fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order);

@@ -337,6 +337,8 @@ CASES = {
     "_Same.x": "repr(_core._Same(a).x)", "_filled": "_core._filled([hole, {'a': (hole, array)}], [a])",
     "_Static": "_core._Static()", "_Keywords": "_core._Keywords()",
  "_is_captured": "_core._is_captured(set(), a)",
+    "_Places": "_core._Places().hold()", "_is_captured": "_core._is_captured(set(), a)",
+    "_timed": "_core._timed(program, 0.0)", "_timed batch": "_core._timed(batch, 0.0)",
     "_note_read": "_core._note_read(a, 'data')", "_buffer_input": "_core._buffer_input(a, 'data', None)",
     "_Draws": "_core._Draws(rng, 'uniform', (3,))", "_Draws.__init__": "raises(draws.__init__, rng)",
     "_Draws.extend": "_core._Draws(rng, 'uniform', (3,)).extend(draws)", "_Draws.repeated": "draws.repeated(2)",

@@ -4,6 +4,8 @@ import gc
 import math
 import pickle
 import random
+import re
+import signal
 import threading
 from collections import namedtuple
 
@@ -601,6 +603,67 @@ def test_explain_says_what_a_program_consists_of():
     text = f.explain()
     assert "1 program" in text and "(number, number)" in text and "tanh" in text
     assert "compiled" in repr(f)
+
+
+def test_explain_measures_and_changes_nothing():
+    """The numbers of the last call are those of the next backward pass, ints among them, and calls within."""
+    w, source = Value(0.3), flatgrad.Random(1)
+    table = [Value(0.5), Value(1.5), Value(2.5)]
+
+    def f(x, k):
+        last, _ = flatgrad.scan(lambda c, i: (c * w + x.sin(), None), x, length=5)
+        return flatgrad.take(table, k) * last + source.normal(3).sum(), last
+
+    results = []
+    for explained in (False, True):
+        w.grad = 0.0
+        source = flatgrad.Random(1)
+        g, x = flatgrad.compile(f), Value(0.7)
+        h = flatgrad.compile(lambda x: x * w + source.uniform())
+        got = []
+        for k in (0.0, 2, 1):
+            y, z = g(x, k)
+            batch = flatgrad.vmap(h)(np.array([1.0, 0.1, 0.3]))
+            if explained:
+                text = g.explain(time=True)
+                assert "random numbers: 3 at each call" in text and "a call of 5 steps of " in text
+                assert re.search(r"microseconds: [\d.e+-]+ forward \(\d+ % \w.*\), [\d.e+-]+ backward", text)
+                text = h.explain(time=True)
+                assert "vmap: 3 samples in" in text and "microseconds a sample: " in text
+            (y * z).backward()
+            batch.sum().backward()
+            got += [y.data, z.data, x.grad, w.grad, *batch.tolist(), g(x, k)[0].data]
+        results.append(got)
+    assert results[0] == results[1]
+
+
+def test_explain_of_what_takes_no_gradient():
+    f = flatgrad.compile(lambda x: flatgrad.floor(x.sum()) if hasattr(flatgrad, "floor") else x.sum())
+    f(np.ones(3))
+    assert "backward" in f.explain(time=True)
+    constant = flatgrad.compile(lambda x: 5.0)
+    constant(1.0)
+    assert "a constant" in constant.explain(time=True)
+    with pytest.raises(ArgumentTypeError, match="explain: time: expected"):
+        f.explain(time=1)
+
+
+def test_ctrl_c_ends_a_measurement():
+    """And leaves the numbers of the last call."""
+    w = Value(0.5)
+    f = flatgrad.compile(lambda x: flatgrad.scan(lambda c, i: ((c * w).sin() + x, None), x, length=300_000)[0])
+    x = Value(0.25)
+    y = f(x)
+    f(x).backward()
+    expected, x.grad, w.grad = (x.grad, w.grad), 0.0, 0.0
+    timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(1000):
+            f.explain(time=True)
+    timer.join()
+    y.backward()
+    assert (x.grad, w.grad) == expected and f(x).data == y.data
 
 
 def test_threads_may_call_one_program():

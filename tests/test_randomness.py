@@ -5,6 +5,7 @@ import ctypes
 import math
 import pickle
 import random
+import signal
 import statistics
 import threading
 
@@ -466,3 +467,41 @@ def test_threads_share_a_source():
         thread.join()
     expected = np.random.default_rng(0).random((3 * n, 4)).tolist()
     assert sorted(found) == sorted(map(tuple, expected))
+
+
+def test_ctrl_c_and_other_threads_during_training():
+    """The loop has the generator for some steps, and gives it back."""
+    source, w = Random(0), Value(0.5)
+    f = flatgrad.compile(lambda x: (w * x + source.normal(50).sum() * 0.01) ** 2)
+    found, stop = [], threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            found.append(source.uniform().data)
+
+    thread = threading.Thread(target=draw)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    thread.start()
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            f.minimize(optim.SGD([w], lr=1e-3), 1.0, steps=10**9)
+    finally:
+        stop.set()
+    thread.join(20)
+    timer.join()
+    assert not thread.is_alive() and len(found) > 1 and 0.0 <= source.uniform().data < 1.0
+
+
+def test_a_step_that_fails_has_drawn():
+    """As a step in Python has."""
+    source, twin, w = Random(0), Random(0), Value(1.0)
+    f = flatgrad.compile(lambda x: (w * x + source.uniform()).log())
+    with pytest.raises(ValueError):
+        f.minimize(optim.SGD([w], lr=100.0), 1.0, steps=5)   # the second step
+    twin.uniform(2)
+    assert state(source) == state(twin) and w.data < -2.0
+    w.data = 1.0
+    f.minimize(optim.SGD([w], lr=0.0), 2.0, steps=3)
+    twin.uniform(3)
+    assert state(source) == state(twin)

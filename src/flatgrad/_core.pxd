@@ -309,6 +309,13 @@ cdef extern from "program.h" nogil:
     int fg_program_copy_alone(const fg_program *p, int (*stop)() noexcept nogil, int64_t *fail_after, fg_program **made)
     double fg_program_number(const fg_program *p, fg_id place)
     void fg_program_free(fg_program *p)
+    enum:
+        FG_REHEARSE_FORWARD
+        FG_REHEARSE_BACKWARD
+        FG_REHEARSE_TURN
+
+    int fg_program_rehearse(fg_program *p, int step)
+    int fg_program_rehearse_nodes(fg_program *p, const fg_stretch *stretches, fg_id count)
 
 
 cdef extern from "scan.h" nogil:
@@ -353,6 +360,8 @@ cdef extern from "lanes.h" nogil:
     double fg_lanes_number(const fg_lanes *l, fg_id place)
     bint fg_lanes_is_single(const fg_lanes *l)
     size_t fg_lanes_width(const fg_lanes *l)
+    bint fg_lanes_is_varying(const fg_lanes *l, fg_id node)
+    int fg_lanes_rehearse(fg_lanes *l, int step)
     int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
                          fg_id n_groups, fg_id most_lanes, bint single, int64_t *fail_after, fg_lanes **made)
     void fg_lanes_changed(fg_lanes *l)

@@ -15,7 +15,7 @@ import numpy as np
 
 from flatgrad._core import (_LEAVES, _MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _filled, _Hole, _in_floats,
                             _is_captured, _is_recording, _Keywords, _Places, _Recording, _Replay, _Replays, _Same, _Static,
-                            derivatives)
+                            _timed, derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
@@ -376,15 +376,38 @@ class Compiled(_Replays):
         self._watched.clear()
         self._hits, self._misses, self._own = 0, 0, None
 
-    def explain(self):
+    def explain(self, time=False):
         """What the programs consist of, as text.
+
+        Parameters
+        ----------
+        time : bool, optional
+            Whether to measure how long the programs take, which needs some hundredths of a second for each.
 
         Returns
         -------
         str
             For each program the structure of its arguments, the instructions, which kinds of them there are how
             often, and its memory in bytes; how many instructions each step of simplification has left, after which
-            small ones become single operations again; and how long it took to make the program.
+            small ones become single operations again; how long it took to make the program; and how many random
+            numbers a call draws.
+
+            A line each for the loops and batches that the program calls, and for the batches that `vmap` has made of
+            it: how many samples, how many of them are computed at once, how many instructions are computed once for
+            all samples and how many for each, and the memory.
+
+            With `time`, the microseconds of a call and of its backward pass, and of which instructions the call takes
+            them; of a batch those of a sample.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If `time` is no bool.
+
+        Notes
+        -----
+        Times are measured on the numbers of the last call, each as the shortest of some repetitions, without Python's
+        share of a call, and without copying numbers and gradients in and out. Nothing else is changed by that.
 
         Examples
         --------
@@ -397,11 +420,24 @@ class Compiled(_Replays):
           (number, number): 4 instructions (2 *, 1 +, 1 sqrt), 2 operands, 0 captured, 0 constants, ... bytes
             simplified: 4 instructions at first, 4 after 'shared', 2 after 'dots', 2 after 'layers', 2 after 'together'
             milliseconds: ... to record, ... to cut, ... to simplify
+        >>> import numpy as np
+        >>> norm.clear()
+        >>> flatgrad.vmap(norm)(np.array([3.0, 6.0, 9.0]), np.array([4.0, 8.0, 12.0])).tolist()
+        [5.0, 10.0, 15.0]
+        >>> print(norm.explain(time=True))  # doctest: +ELLIPSIS
+        compile(<lambda>): 1 program
+          (Value, Value): 4 instructions (2 *, 1 +, 1 sqrt), 2 operands, 0 captured, 0 constants, ... bytes
+            simplified: ...
+            milliseconds: ...
+            microseconds: ... forward (... % ...), ... backward
+            vmap: 3 samples in ... lanes, 0 instructions once and 4 for each sample, ... bytes
+              microseconds a sample: ... forward, ... backward
         """
+        flag("explain: time", time)
         count = len(self._programs)
         lines = [f"compile({name_of(self.fn)}): {count or 'no'} program{'s' * (count != 1)}"]
         for key, program in self._programs.items():
-            lines.append(f"  ({', '.join(map(shown, structure_of(key)))}): {program.explain()}")
+            lines.append(f"  ({', '.join(map(shown, structure_of(key)))}): {program.explain(time)}")
         return "\n".join(lines)
 
     def __get__(self, instance, owner=None):
@@ -539,18 +575,28 @@ class Program:
             self.step = recording.program(results)
         return self.step
 
-    def explain(self):
+    def explain(self, time=False):
         if self.core is None:
             return "a constant"
         stats = self.core.stats()
-        kinds = ", ".join(f"{count} {symbol}" for symbol, count in
-                          sorted(stats["instructions"].items(), key=lambda item: (-item[1], item[0])))
-        total = sum(stats["instructions"].values())
         if self.single:
             stats["bytes"] = self.run.stats()["bytes"]
-        return (f"{total} instruction{'s' * (total != 1)}{f' ({kinds})' * bool(kinds)}, {stats['operands']} operands, "
-                f"{stats['captured']} captured, {stats['constants']} constants, {stats['bytes']} bytes"
-                f"{', in float32' * self.single}{history(stats)}")
+        lines = [f"{instructions_of(stats)}, {stats['operands']} operands, {stats['captured']} captured, "
+                 f"{stats['constants']} constants, {stats['bytes']} bytes{', in float32' * self.single}{history(stats)}"]
+        if self.draws is not None:
+            lines.append(f"    random numbers: {self.draws.size} at each call")
+        calls = [described(call) for call in stats["calls"]]
+        lines += [f"    {f'{count} calls of' if count > 1 else 'a call of'} {text}"
+                  for text, count in ((text, calls.count(text)) for text in dict.fromkeys(calls))]
+        if time:
+            lines.append(f"    microseconds: {microseconds(_timed(self.run), 1)}")
+        for batch in self.batches.values():
+            if batch.core is not None:
+                stats = batch.core.stats()
+                lines.append(f"    vmap: {described(stats)}, {stats['bytes']} bytes")
+                if time:
+                    lines.append(f"      microseconds a sample: {microseconds(_timed(batch.core), batch.n_samples)}")
+        return "\n".join(lines)
 
 
 Hole = _Hole
@@ -621,6 +667,40 @@ def type_of(dtype):
             return name
     raise (ArgumentError if isinstance(dtype, (str, type, np.dtype)) else ArgumentTypeError)(
         f"compile: dtype: expected 'float64' or 'float32', got {shortened(dtype)}")
+
+def instructions_of(stats):
+    """How many instructions there are, and of which kinds, as text."""
+    kinds = ", ".join(f"{count} {symbol}" for symbol, count in
+                      sorted(stats["instructions"].items(), key=lambda item: (-item[1], item[0])))
+    total = sum(stats["instructions"].values())
+    return f"{total} instruction{'s' * (total != 1)}{f' ({kinds})' * bool(kinds)}"
+
+
+def described(stats):
+    """A batch, a loop or a program that another one calls, as text."""
+    if "lanes" in stats:
+        total = sum(stats["instructions"].values())
+        once = total - stats["varying"]
+        return (f"{stats['samples']} sample{'s' * (stats['samples'] != 1)} in {stats['lanes']} lanes, {once} "
+                f"instruction{'s' * (once != 1)} once and {stats['varying']} for each sample")
+    if "steps" in stats:
+        return f"{stats['steps']} steps of {instructions_of(stats)}, {stats['steps in a stretch']} at a time"
+    return instructions_of(stats)
+
+
+def microseconds(timed, n_samples):
+    """What _timed() has measured, as text."""
+    def of(seconds):
+        return "none" if seconds is None else f"{1e6 * seconds / n_samples:.3g}"
+
+    total = sum(timed["kinds"].values())
+    kinds = sorted(timed["kinds"].items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{100 * seconds / total:.0f} % {symbol}" for symbol, seconds in kinds[:MOST_SHOWN])
+    shares += ", ..." * (len(kinds) > MOST_SHOWN)
+    return f"{of(timed['forward'])} forward{f' ({shares})' * bool(kinds)}, {of(timed['backward'])} backward"
+
+
+MOST_SHOWN = 5   # kinds of instructions, of which the time is told
 
 
 def numbers_of(static_argnums):

@@ -40,6 +40,12 @@ cdef class _Callee:
         return " in a compiled function"
 
 
+cdef str symbol_of(fg_program *p, fg_id i):
+    """The kind of an instruction, as users know it."""
+    cdef int op = fg_tape_op(&p.body, i)
+    return fg_op_table[<int>fg_tape_record(&p.body, i).param if op == FG_MAP else op].symbol.decode()
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class _Body(_Callee):
@@ -59,15 +65,17 @@ cdef class _Body(_Callee):
         cdef fg_id i, constants = 0
         cdef int op
         cdef dict found = {}
+        cdef list calls = []
         for i in range(p.area + 1, p.body.n):
             op = fg_tape_op(&p.body, i)
             if op == FG_LEAF or op == FG_FROZEN:
                 constants += 1
             elif op != FG_PART and op != FG_RUN:
-                op = <int>fg_tape_record(&p.body, i).param if op == FG_MAP else op
-                symbol = fg_op_table[op].symbol.decode()
+                symbol = symbol_of(p, i)
                 found[symbol] = found.get(symbol, 0) + 1
-        return {"instructions": found, "constants": constants}
+                if op == FG_CALL:
+                    calls.append(callee_object(fg_tape_callee(&p.body, fg_tape_record(&p.body, i))).contents())
+        return {"instructions": found, "constants": constants, "calls": calls}
 
     def __reduce__(self):
         """The nodes, again on the tape: the _Run of the operands, and that of copies of the results."""
@@ -174,7 +182,14 @@ cdef class _Lanes(_Callee):
         return fg_lanes_number(self.lanes(), place)
 
     cdef dict contents(self):
-        return {**callee_object(<fg_callee *>fg_lanes_program(self.lanes())).contents(),
+        cdef fg_program *p = fg_lanes_program(self.lanes())
+        cdef fg_id i, varying = 0
+        cdef int op
+        for i in range(p.area + 1, p.body.n):
+            op = fg_tape_op(&p.body, i)
+            if op != FG_LEAF and op != FG_FROZEN and op != FG_PART and op != FG_RUN:
+                varying += fg_lanes_is_varying(self.lanes(), i)
+        return {**callee_object(<fg_callee *>p).contents(), "varying": varying,
                 "samples": fg_lanes_samples(self.lanes()), "lanes": fg_lanes_width(self.lanes())}
 
     def __reduce__(self):

@@ -333,7 +333,8 @@ cdef class _Program:
             there are of each operation; ``constants``: numbers; ``bytes``: memory; ``simplified``: how many
             instructions there were ``"before"`` and after each step of simplification that was taken; ``seconds``:
             how long it took to record, to cut and to simplify it. These two are empty if it was loaded. Of a batch also
-            ``samples``, and ``lanes``: how many of them are computed at once.
+            ``samples``, ``lanes``: how many of them are computed at once, and ``varying``: how many instructions are
+            computed for each sample, the others once for all. ``calls``: the like of each call within.
         """
         cdef fg_callee *c
         cdef fg_id k, operands = 0, captured = 0

@@ -28,7 +28,8 @@ class _Recording(_Recorder):
     -----
     It belongs to the context in the sense of `contextvars`, as `flatgrad.no_grad` does. In it, what depends on an
     input, or on anything that was there before, does not give its number: ``x.data``, ``float(x)``, ``x < 0`` and
-    their like raise an ArgumentTypeError. So do `no_grad`, steps of optimizers, and what draws random numbers.
+    their like raise an ArgumentTypeError. So do `no_grad`, steps of optimizers, and what makes parameters and sources
+    of random numbers.
 
     Examples
     --------
