@@ -39,16 +39,29 @@ class Evaluations:
         self.f, self.parameters, self.in_axes, self.threads = f, parameters, in_axes, threads
         self.plans = OrderedDict()   # by program; of batches by the structure of the arguments
         self.own = OrderedDict()     # evaluators for the parameters
+        self.simple = parameters is not None and in_axes is None
+        self.last = None, None       # the program of the last call, and its evaluator
 
     def __call__(self, args, kwargs, positions):
         """The value, and the gradient as a flat array: by the parameters, or by the arguments at these positions, in
         their order. None: this is for the tape."""
+        if self.simple:   # first of all this has to be fast
+            leaves = []
+            try:
+                program = self.f._find(self.f._key(args, kwargs, leaves))
+            except RecursionError:
+                return None
+            if program is not None and program is self.last[0]:
+                found = self.last[1](leaves)
+                return None if found[1] is None else found
         found = self.prepared(args, kwargs, positions)
         if found is None:
             return None
         plan, leaves = found
         if self.in_axes is not None:
             return plan.mean(leaves, self.threads)
+        if self.simple and not plan.program.buffers:
+            self.last = plan.program, plan.evaluator
         value, gradient = plan.evaluator(plan.operands(leaves))
         return None if gradient is None else (value, plan.in_order(gradient))
 
@@ -71,12 +84,12 @@ class Evaluations:
             key = f._key(given, kwargs, leaves)
         except RecursionError:
             return None
-        if self.parameters is not None and any(
-                isinstance(x, (Value, Tensor)) and x.requires_grad for x in leaves):
-            return None
         if positions:
             key = tuple([with_tensors(part) if n in positions else part for n, part in enumerate(key)])
         if self.in_axes is not None:
+            if self.parameters is not None and any(
+                    isinstance(x, (Value, Tensor)) and x.requires_grad for x in leaves):
+                return None
             plan = self.batch_plan(key, given, kwargs, positions, leaves)
         else:
             program = f._find(key)
@@ -278,7 +291,7 @@ def as_numbers(x):
 
 
 def with_tensors(key):
-    """The structure of an argument of numbers and arrays, if it had Tensors in place of the arrays, as it is recorded."""
+    """The structure of an argument of numbers and arrays, as it is recorded: with Tensors in place of the arrays."""
     if type(key) is not tuple or not key:
         return key
     return ("Tensor", key[1], True) if key[0] == "array" else tuple([with_tensors(part) for part in key])
