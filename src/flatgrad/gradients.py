@@ -176,34 +176,39 @@ class BatchPlan(Plan):
 
     def __init__(self, evaluations, program, given, positions, layout):
         super().__init__(evaluations, program, given, positions, layout=layout)
+        if self.evaluator is None:
+            return
+        width, varying = self.evaluator.width, [k for k, axis in enumerate(layout.axes) if axis is not None]
+        self.chunk = width * -(-layout.n_samples // (width * MOST_CHUNKS))   # whatever the number of threads
+        self.varying = [(k, layout.axes[k]) for k in varying]
+        self.rows = [varying.index(k) for k in self.wanted if k in varying]   # of those, by which it differentiates
 
     def mean(self, leaves, threads):
         """The mean, and its gradient; or None."""
-        n_samples, axes, evaluator = self.layout.n_samples, self.layout.axes, self.evaluator
+        n_samples, evaluator, chunk = self.layout.n_samples, self.evaluator, self.chunk
         shared = evaluator.shared(self.operands(leaves))
         if shared is None:
             return None
-        columns = {k: rows_of(leaf, axis, n_samples) for k, (leaf, axis) in enumerate(zip(leaves, axes))
-                   if axis is not None}
-        to = {k: np.empty(columns[k].shape) for k in self.wanted if k in columns}
+        columns = [rows_of(leaves[k], axis, n_samples) for k, axis in self.varying]
+        to = [np.empty(columns[j].shape) for j in self.rows]
         total = np.zeros(evaluator.count)
-        blocks = -(-n_samples // evaluator.width)
-        chunk = evaluator.width * -(-blocks // MOST_CHUNKS)   # so it does not depend on the number of threads
-        job = shared, [*columns.values()], [*to.values()]
         if threads == 1 or n_samples <= chunk:
-            value = evaluator.sum(*job, 0, n_samples, chunk, 1.0 / n_samples, total)
+            value = evaluator.sum(shared, columns, to, 0, n_samples, chunk, 1.0 / n_samples, total)
         else:
-            value = in_threads(evaluator, job, n_samples, chunk, threads, total)
-        if to:
-            at, parts = 0, []
-            for k in self.wanted:
-                if k in to:
-                    parts.append((to[k].T if axes[k] == 1 else to[k]).reshape(-1))
-                else:
-                    parts.append(total[at:at + core_size(self.program.core, k)])
-                    at += len(parts[-1])
-            total = np.concatenate(parts)
-        return value / n_samples, total
+            value = in_threads(evaluator, (shared, columns, to), n_samples, chunk, threads, total)
+        return value / n_samples, self.joined(to, total) if to else total
+
+    def joined(self, to, total):
+        """All gradients in the order of the arguments: those of inputs that vary, and the others."""
+        at, parts, rows, axes = 0, [], iter(to), self.layout.axes
+        for k in self.wanted:
+            if k < len(axes) and axes[k] is not None:
+                part = next(rows)
+                parts.append((part.T if axes[k] == 1 else part).reshape(-1))
+            else:
+                parts.append(total[at:at + core_size(self.program.core, k)])
+                at += len(parts[-1])
+        return np.concatenate(parts)
 
 
 def in_threads(evaluator, job, n_samples, chunk, threads, total):
@@ -310,6 +315,8 @@ def leaf_count(number, x):
 
 def rows_of(leaf, axis, n_samples):
     """The numbers of a batch, a row for each sample."""
+    if axis == 0 and type(leaf) is np.ndarray and leaf.dtype == np.float64 and leaf.flags.c_contiguous:   # most often
+        return leaf.reshape(n_samples, -1)
     numbers = np.asarray(leaf.data if isinstance(leaf, Tensor) else leaf, np.float64)
     return np.ascontiguousarray(numbers.T if axis == 1 else numbers).reshape(n_samples, -1)
 
