@@ -62,7 +62,10 @@ cdef class _Evaluator(_Copies):
         self.parameters = parameters
         self.program = program
         made = self.take_copy()
-        self.width = 1 if made.lanes == NULL else <Py_ssize_t>fg_lanes_width(made.lanes)
+        self.width = 1
+        if made.lanes != NULL:   # and no more than are expected, for some lanes may never have a sample
+            self.width = <Py_ssize_t>fg_lanes_width(made.lanes)
+            self.width = self.width if self.width < n_samples else n_samples
         self.give_copy(&made)
 
     # ---- one sample ----
