@@ -2,8 +2,8 @@
  *
  * It works on a copy by fg_program_copy_alone(), which shares nothing that is written to with any other program. So
  * threads may evaluate at the same time, each with a copy of its own, and need no lock: what all of them read is code,
- * tables of kernels and of operations, and what the caller gives. Memory is counted in the copy; a step of an instruction
- * that wants more scratch memory than there is takes it there. No Python.
+ * tables of kernels and of operations, and what the caller gives. Memory is counted in the copy, and a step of an
+ * instruction that wants more scratch memory takes it there. No Python.
  *
  * It leaves to its caller the numbers of the operands, which are in the body where the segments say.
  */

@@ -498,7 +498,7 @@ void fg_lanes_changed(fg_lanes *l)
 int fg_lanes_sum(fg_lanes *l, const double *const *from, double *const *to, size_t count, double seed, double *sum)
 {
     const fg_id node = l->program->results[0];
-    const size_t lanes = l->steps->lanes(l->batch);
+    const size_t lanes = smaller(l->steps->lanes(l->batch), l->n_samples); /* some may never have a sample */
     int status = run_uniform(l, 0);
     assert(l->program->callee.n_results == 1 && !l->partial);
     memset(l->total, 0, l->program->body.n * sizeof *l->total);

@@ -247,6 +247,19 @@ class Function:
         grads = [x for leaf in (*leaves, *self.captured, self.tensor) for x in np.ravel(leaf.grad)]
         return np.array([x.data for x in nodes]), np.array(grads)
 
+    def off_the_tape(self, numbers, matrix, subset):
+        """The sum of the results and the gradients, as the compiled function is evaluated without the tape."""
+        @flatgrad.compile(simplify=set(subset))
+        def total(xs, t):
+            values, tensors = self(xs, t)
+            nodes = [*values, *(x for t in tensors for x in t.reshape(-1))]
+            return sum((x * w for x, w in zip(nodes, WEIGHTS)), Value(0.0))
+
+        value, gradients = flatgrad.value_and_grad(total, (0, 1))(numbers, matrix)
+        again, others = flatgrad.value_and_grad(total, parameters=[*self.captured, self.tensor])(numbers, matrix)
+        assert value == again or math.isclose(value, again, rel_tol=1e-9)
+        return value, np.concatenate([gradients[0], gradients[1].reshape(-1), others])
+
 
 def rounded(x):
     return np.asarray(x, np.float32).astype(np.float64)
@@ -312,6 +325,14 @@ def check(seed, subsets=SUBSETS, plain=None, dtype="float64"):
                             f"seed {seed}, simplify={set(subset) or False}, {what}, {'one alone' if alone else 'all'}, "
                             f"number {k} of {len(got)}: {got[k]!r} compiled, {want[k]!r} not, {most[k]:.2e} allowed\n"
                             f"{program.explain()}")
+                compared += 1
+            if not alone:
+                subset = draw.choice(subsets)
+                value, gradients = function.off_the_tape(numbers, matrix, subset)
+                wrong = ~(np.abs(gradients - expected[1]) <= allowed[1])
+                if wrong.any() or not abs(value - np.dot(expected[0], WEIGHTS[:len(expected[0])])) <= allowed[0].sum():
+                    raise AssertionError(f"seed {seed}, simplify={set(subset) or False}, off the tape: {value} and "
+                                         f"{gradients.tolist()}, expected {expected[1].tolist()}")
                 compared += 1
     return compared
 

@@ -249,7 +249,7 @@ def test_check_and_transforms_around():
         flatgrad.compile(lambda x: grad(f)(x))(3.0)
     w = Value(2.0)
     with pytest.raises(ArgumentTypeError, match="first derivatives only"):
-        value_and_grad(lambda x: value_and_grad(lambda y: w * y, parameters=[w])(x)[0] * w, parameters=[w])(Value(1.0) * w)
+        value_and_grad(lambda x: value_and_grad(lambda y: w * y, parameters=[w])(x)[0] * w, parameters=[w])(w * 1.0)
 
 
 # ---- transforms of each other ----
@@ -285,7 +285,8 @@ def test_random_functions():
             for _ in range(rng.randint(1, 25)):
                 a, b = rng.choice(nodes), rng.choice(nodes)
                 nodes.append(rng.choice([lambda: a * b, lambda: a + b, lambda: a - b, lambda: flatgrad.tanh(a),
-                                         lambda: flatgrad.sin(b), lambda: flatgrad.sqrt(a * a + 0.1), lambda: a / (b * b + 1.0),
+                                         lambda: flatgrad.sin(b), lambda: flatgrad.sqrt(a * a + 0.1),
+                                         lambda: a / (b * b + 1.0),
                                          lambda: flatgrad.maximum(a, b), lambda: 0.3 * a])())
             return sum(nodes[-4:])
 
@@ -345,8 +346,8 @@ def test_other_lengths_are_not_recorded_again():
     f, parameters, rows, targets = batch_problem(300)
     step = value_and_grad(f, parameters=parameters, in_axes=(0, 0, None))
     for count in (1, 2, 100, 299, 300, 2):
-        assert close(step(rows[:count], targets[:count], 0.5),
-                     value_and_grad(f.fn, parameters=parameters, in_axes=(0, 0, None))(rows[:count], targets[:count], 0.5))
+        expected = value_and_grad(f.fn, parameters=parameters, in_axes=(0, 0, None))
+        assert close(step(rows[:count], targets[:count], 0.5), expected(rows[:count], targets[:count], 0.5))
     assert f.cache_info().currsize == 1
 
 
@@ -394,7 +395,7 @@ def test_a_number_out_of_the_domain():
     for n in THREADS:
         with pytest.raises(ValueError, match="-7"):   # the first sample's
             value_and_grad(f, in_axes=0, threads=n)(rows)
-    assert value_and_grad(f, parameters=[w], in_axes=0, threads=2)(np.ones(2000))[1].tolist() == [1.0]
+    assert close(value_and_grad(f, parameters=[w], in_axes=0, threads=2)(np.ones(2000))[1], np.array([1.0]))
 
 
 def test_signs_are_checked():
@@ -426,7 +427,8 @@ def test_signs_are_checked():
     (lambda f, w: value_and_grad(f, in_axes=0)(1.0), ArgumentError, "expected an array or a Tensor"),
     (lambda f, w: value_and_grad(f, in_axes=0)(np.zeros(0)), ShapeError, "at least one element"),
     (lambda f, w: value_and_grad(f, in_axes=(0, 0))(np.zeros(2)), ArgumentError, "in_axes"),
-    (lambda f, w: value_and_grad(flatgrad.compile(lambda x: x * Tensor([1.0, 1.0])))(1.0), ShapeError, "return one number"),
+    (lambda f, w: value_and_grad(flatgrad.compile(lambda x: x * Tensor([1.0, 1.0])))(1.0), ShapeError,
+     "return one number"),
     (lambda f, w: value_and_grad(flatgrad.compile(lambda x: [x]))(1.0), ArgumentTypeError, "expected f to return"),
     (lambda f, w: value_and_grad(flatgrad.compile(lambda x: x * Tensor([1.0, 1.0])), in_axes=0)(np.ones(3)), ShapeError,
      "return one number"),
@@ -493,8 +495,8 @@ def test_several_threads_call_one_function():
     batch = value_and_grad(f, (0, 2), in_axes=(0, 0, None), threads=2)
     scanned = flatgrad.compile(swing)
     table = jacobian(flatgrad.compile(lambda x: [x[0] * x[1], x[1].sin(), *vmap(lambda r: r * x[0])(np.arange(9.0))]))
-    expected = [(step(rows[k], targets[k], 0.5), batch(rows[k:], targets[k:], 0.5), grad(scanned, 1)(0.1 * k, {"g": 9.0}),
-                 table([0.1 * k, 1.0])) for k in range(8)]
+    expected = [(step(rows[k], targets[k], 0.5), batch(rows[k:], targets[k:], 0.5),
+                 grad(scanned, 1)(0.1 * k, {"g": 9.0}), table([0.1 * k, 1.0])) for k in range(8)]
     wrong = []
 
     def work(seed):

@@ -427,8 +427,8 @@ def parameters_in(name, parameters, argnums):
         if not isinstance(x, (Value, Tensor)):
             raise ArgumentTypeError(f"{name}: parameters[{k}]: expected a Value or a Tensor, got {described(x)}")
         if not x.requires_grad:
-            raise ArgumentError(f"{name}: parameters[{k}]: expected numbers that require a gradient, got {shortened(x)} "
-                                "with requires_grad=False")
+            raise ArgumentError(f"{name}: parameters[{k}]: expected numbers that require a gradient, got "
+                                f"{shortened(x)} with requires_grad=False")
     if not parameters:
         raise ArgumentError(f"{name}: parameters: expected at least one, got none")
     return parameters

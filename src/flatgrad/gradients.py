@@ -39,16 +39,29 @@ class Evaluations:
         self.f, self.parameters, self.in_axes, self.threads = f, parameters, in_axes, threads
         self.plans = OrderedDict()   # by program; of batches by the structure of the arguments
         self.own = OrderedDict()     # evaluators for the parameters
+        self.simple = parameters is not None and in_axes is None
+        self.last = None, None       # the program of the last call, and its evaluator
 
     def __call__(self, args, kwargs, positions):
         """The value, and the gradient as a flat array: by the parameters, or by the arguments at these positions, in
         their order. None: this is for the tape."""
+        if self.simple:   # first of all this has to be fast
+            leaves = []
+            try:
+                program = self.f._find(self.f._key(args, kwargs, leaves))
+            except RecursionError:
+                return None
+            if program is not None and program is self.last[0]:
+                found = self.last[1](leaves)
+                return None if found[1] is None else found
         found = self.prepared(args, kwargs, positions)
         if found is None:
             return None
         plan, leaves = found
         if self.in_axes is not None:
             return plan.mean(leaves, self.threads)
+        if self.simple and not plan.program.buffers:
+            self.last = plan.program, plan.evaluator
         value, gradient = plan.evaluator(plan.operands(leaves))
         return None if gradient is None else (value, plan.in_order(gradient))
 
@@ -71,12 +84,12 @@ class Evaluations:
             key = f._key(given, kwargs, leaves)
         except RecursionError:
             return None
-        if self.parameters is not None and any(
-                isinstance(x, (Value, Tensor)) and x.requires_grad for x in leaves):
-            return None
         if positions:
             key = tuple([with_tensors(part) if n in positions else part for n, part in enumerate(key)])
         if self.in_axes is not None:
+            if self.parameters is not None and any(
+                    isinstance(x, (Value, Tensor)) and x.requires_grad for x in leaves):
+                return None
             plan = self.batch_plan(key, given, kwargs, positions, leaves)
         else:
             program = f._find(key)
@@ -167,41 +180,48 @@ class BatchPlan(Plan):
 
     def __init__(self, evaluations, program, given, positions, layout):
         super().__init__(evaluations, program, given, positions, layout=layout)
+        if self.evaluator is None:
+            return
+        axes = list(layout.axes)
         self.draws = None if program.draws is None else program.draws.repeated(layout.n_samples)
+        if self.draws is not None:
+            axes += [0] * len(self.draws.shapes)
+        width, varying = self.evaluator.width, [k for k, axis in enumerate(axes) if axis is not None]
+        self.chunk = width * -(-layout.n_samples // (width * MOST_CHUNKS))   # whatever the number of threads
+        self.varying = [(k, axes[k]) for k in varying]
+        self.rows = [varying.index(k) for k in self.wanted if k in varying]   # of those, by which it differentiates
 
     def operands(self, leaves):
         return leaves + [getattr(module, name) for module, name in self.program.buffers]
 
     def mean(self, leaves, threads):
         """The mean, and its gradient; or None."""
-        n_samples, axes, evaluator = self.layout.n_samples, self.layout.axes, self.evaluator
+        n_samples, evaluator, chunk = self.layout.n_samples, self.evaluator, self.chunk
         if self.draws is not None:
-            drawn = self.draws.draw()
-            leaves, axes = leaves + drawn, [*axes, *[0] * len(drawn)]
+            leaves = leaves + self.draws.draw()
         shared = evaluator.shared(self.operands(leaves))
         if shared is None:
             return None
-        columns = {k: rows_of(leaf, axis, n_samples) for k, (leaf, axis) in enumerate(zip(leaves, axes))
-                   if axis is not None}
-        to = {k: np.empty(columns[k].shape) for k in self.wanted if k in columns}
+        columns = [rows_of(leaves[k], axis, n_samples) for k, axis in self.varying]
+        to = [np.empty(columns[j].shape) for j in self.rows]
         total = np.zeros(evaluator.count)
-        blocks = -(-n_samples // evaluator.width)
-        chunk = evaluator.width * -(-blocks // MOST_CHUNKS)   # so it does not depend on the number of threads
-        job = shared, [*columns.values()], [*to.values()]
         if threads == 1 or n_samples <= chunk:
-            value = evaluator.sum(*job, 0, n_samples, chunk, 1.0 / n_samples, total)
+            value = evaluator.sum(shared, columns, to, 0, n_samples, chunk, 1.0 / n_samples, total)
         else:
-            value = in_threads(evaluator, job, n_samples, chunk, threads, total)
-        if to:
-            at, parts = 0, []
-            for k in self.wanted:
-                if k in to:
-                    parts.append((to[k].T if axes[k] == 1 else to[k]).reshape(-1))
-                else:
-                    parts.append(total[at:at + core_size(self.program.core, k)])
-                    at += len(parts[-1])
-            total = np.concatenate(parts)
-        return value / n_samples, total
+            value = in_threads(evaluator, (shared, columns, to), n_samples, chunk, threads, total)
+        return value / n_samples, self.joined(to, total) if to else total
+
+    def joined(self, to, total):
+        """All gradients in the order of the arguments: those of inputs that vary, and the others."""
+        at, parts, rows, axes = 0, [], iter(to), self.layout.axes
+        for k in self.wanted:
+            if k < len(axes) and axes[k] is not None:
+                part = next(rows)
+                parts.append((part.T if axes[k] == 1 else part).reshape(-1))
+            else:
+                parts.append(total[at:at + core_size(self.program.core, k)])
+                at += len(parts[-1])
+        return np.concatenate(parts)
 
 
 def in_threads(evaluator, job, n_samples, chunk, threads, total):
@@ -289,7 +309,7 @@ def as_numbers(x):
 
 
 def with_tensors(key):
-    """The structure of an argument of numbers and arrays, if it had Tensors in place of the arrays, as it is recorded."""
+    """The structure of an argument of numbers and arrays, as it is recorded: with Tensors in place of the arrays."""
     if type(key) is not tuple or not key:
         return key
     return ("Tensor", key[1], True) if key[0] == "array" else tuple([with_tensors(part) for part in key])
@@ -308,6 +328,8 @@ def leaf_count(number, x):
 
 def rows_of(leaf, axis, n_samples):
     """The numbers of a batch, a row for each sample."""
+    if axis == 0 and type(leaf) is np.ndarray and leaf.dtype == np.float64 and leaf.flags.c_contiguous:   # most often
+        return leaf.reshape(n_samples, -1)
     numbers = np.asarray(leaf.data if isinstance(leaf, Tensor) else leaf, np.float64)
     return np.ascontiguousarray(numbers.T if axis == 1 else numbers).reshape(n_samples, -1)
 

@@ -84,15 +84,13 @@ cdef class _Copies:
         cdef int status
         cdef fg_stretch whole = fg_stretch(0, 1)
         cdef unsigned long main
+        if self.n_idle > 0:
+            self.n_idle -= 1
+            return self.idle[self.n_idle]
         threading = sys.modules.get("threading")
         main = 0 if threading is None else threading.main_thread().ident
         if main_thread != main:   # threads that are inside read it, and it changes before there are any, or by a fork
             main_thread = main
-        if self.program is None:
-            raise RuntimeError("__init__ has not been called")
-        if self.n_idle > 0:
-            self.n_idle -= 1
-            return self.idle[self.n_idle]
         more = <Copy *>PyMem_Realloc(self.idle, (self.n_copies + 1) * sizeof(Copy))
         if more == NULL:
             raise MemoryError()
@@ -208,8 +206,8 @@ cdef class _Copies:
         return 0
 
     cdef bint read(self, const Operand *taken, double *data) noexcept:
-        """The operands' numbers, but for those that vary; returns whether all that is captured is leaves. Runs no
-        Python code."""
+        """The operands' numbers, but for those that vary. Runs no Python code. Returns whether no gradient by a
+        parameter can flow through them: the captured ones are leaves, and of the others none takes a gradient."""
         cdef _Program program = self.program
         cdef fg_stretch *s
         cdef fg_view view
@@ -229,8 +227,10 @@ cdef class _Copies:
                 memcpy(data + s.first, taken[k].array, s.count * sizeof(double))
             elif taken[k].kind == VALUE:
                 data[s.first] = tape.data[(<Value>taken[k].o).id]
+                leaves = leaves and tape.op[(<Value>taken[k].o).id] == FG_FROZEN
             else:
                 view = view_of(<Tensor>taken[k].o)
+                leaves = leaves and (<Tensor>taken[k].o).constant
                 for i in range(view.rows):
                     for j in range(view.cols):
                         data[s.first + i * view.cols + j] = tape.data[slot_in(&view, i, j)]

@@ -64,7 +64,10 @@ cdef class _Evaluator(_Copies):
         self.parameters = parameters
         self.program = program
         made = self.take_copy()
-        self.width = 1 if made.lanes == NULL else <Py_ssize_t>fg_lanes_width(made.lanes)
+        self.width = 1
+        if made.lanes != NULL:   # and no more than are expected, for some lanes may never have a sample
+            self.width = <Py_ssize_t>fg_lanes_width(made.lanes)
+            self.width = self.width if self.width < n_samples else n_samples
         self.give_copy(&made)
 
     # ---- one sample ----
@@ -81,12 +84,12 @@ cdef class _Evaluator(_Copies):
         -------
         value : float
         gradient : ndarray of float64, shape (count,)
-            None, and no value, if there are parameters, and something that is captured is no leaf: their gradients
-            may flow through it.
+            None, and no value, if there are parameters, and their gradients may flow through the tape: something that
+            is captured is no leaf, or an operand takes a gradient.
         """
         cdef Copy c
         cdef double value = 0.0
-        cdef double[::1] gradient
+        cdef Py_buffer gradient
         cdef int status
         cdef list given = operands, keep = []
         cdef Operand[FEW] few
@@ -98,7 +101,8 @@ cdef class _Evaluator(_Copies):
         self.take_operands(given, taken, keep)
         numpy_is_there()
         result = np.zeros(self.count)
-        gradient = result
+        PyObject_GetBuffer(result, &gradient, PyBUF_WRITABLE)
+        PyBuffer_Release(&gradient)   # nobody else has the array
         c = self.take_copy()
         try:
             while self.parameters is not None and self.moves != handle_moves:
@@ -115,7 +119,7 @@ cdef class _Evaluator(_Copies):
             if status < 0:
                 call_failed_in(&c.program.callee, status, self.program.body.where())
             if self.count > 0:
-                self.add_gradients(c.program.body.grad, &gradient[0])
+                self.add_gradients(c.program.body.grad, <double *>gradient.buf)
             return value, result
         finally:
             self.give_copy(&c)
@@ -185,7 +189,7 @@ cdef class _Evaluator(_Copies):
         Returns
         -------
         ndarray of float64 or None
-            For `sum`. None, if there are parameters, and something that is captured is no leaf.
+            For `sum`. None as for a single sample.
         """
         cdef double[::1] numbers
         cdef list given = operands, keep = []
