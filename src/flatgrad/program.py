@@ -140,6 +140,7 @@ class Compiled(_Replays):
         self._numbers, self._names = static_parameters(fn, self.static_argnums, self.static_argnames)
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
         self._watched = {}   # by that structure: which attributes decide as well
+        self._kept_as = "_compiled_" + getattr(fn, "__qualname__", name_of(fn))   # a class above may have one as well
         self._bound_by = None   # of a method of an instance: that, and what __get__ was called of
         functools.update_wrapper(self, fn, updated=())
 
@@ -373,7 +374,7 @@ class Compiled(_Replays):
             return self
         if isinstance(instance, type):   # of a classmethod: the class is a static argument
             return types.MethodType(self, instance)
-        name = "_compiled_" + getattr(self.fn, "__qualname__", name_of(self.fn))   # a class above may have one as well
+        name = self._kept_as
         own = getattr(instance, "__dict__", None)
         if own is None:
             raise ArgumentTypeError(f"compile: the method {name_of(self.fn)} of {shortened(instance)} has nowhere to "
