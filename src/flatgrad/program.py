@@ -423,6 +423,12 @@ class Compiled(_Replays):
                         self.simplify)
 
 
+def check_refused(function, recording):
+    """An error if the recording has refused something, and the function has caught the error of that."""
+    if recording.refused:
+        raise ArgumentTypeError(f"{function} went on after the error: {recording.refused}")
+
+
 class Program:
     """One recorded program of a function.
 
@@ -458,8 +464,7 @@ class Program:
         recording = _Recording(inputs)
         with recording:
             result = fn(*new_args, **new_kwargs)
-        if recording.refused:   # and the function has caught the error
-            raise ArgumentTypeError(f"compile({name_of(fn)}): it went on after the error: {recording.refused}")
+        check_refused(f"compile({name_of(fn)}): it", recording)
         try:
             self.template, outputs = template_of("compile: the result", result)
         except RecursionError:
