@@ -45,10 +45,8 @@ def compiled_state(problem):
     return new
 
 
-def compiled_trainer(problem):
-    """One call of a compiled loss for each step, then backward and a step of the optimizer."""
-    new, rates = compiled_state(problem), problem.rates
-
+def steps_at(rates):
+    """A function of a state (loss, parameters, optimizer) and a number of steps at these learning rates."""
     def run(state, steps):
         loss, _, optimizer = state
         found = []
@@ -60,8 +58,13 @@ def compiled_trainer(problem):
             optimizer.step()
             found.append(total.data)
         return found
+    return run
 
-    return Trainer("compiled", new, run, lambda state: [p.data for p in state[1]])
+
+def compiled_trainer(problem):
+    """One call of a compiled loss for each step, then backward and a step of the optimizer."""
+    return Trainer("compiled", compiled_state(problem), steps_at(problem.rates),
+                   lambda state: [p.data for p in state[1]])
 
 
 def loop_trainer(problem):
@@ -97,17 +100,7 @@ def scalars_contender(name, compiled, steps, checked):
             loss()
         return loss, model, optim.SGD(model.parameters(), lr=1.0)
 
-    def run(state, steps):
-        loss, _, optimizer = state
-        found = []
-        for k in range(steps):
-            total = loss()
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.lr = 1.0 - 0.9 * k / 100
-            optimizer.step()
-            found.append(total.data)
-        return found
+    run = steps_at([1.0 - 0.9 * k / 100 for k in range(max(steps, checked))])
 
     def results():
         state = new()

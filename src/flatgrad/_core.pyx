@@ -9,7 +9,7 @@ can renumber), then read ids. Nothing that runs Python code comes between readin
 And a node is appended only when nothing after it can fail.
 """
 cimport cython
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
@@ -31,7 +31,6 @@ from time import perf_counter
 
 from flatgrad.arguments import flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
-from flatgrad.structures import dict_like, like
 
 
 # The rooms of the border, one file each, in the order of dependence: a room uses what those before it define, and these

@@ -12,7 +12,7 @@ from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _draw, _is_recordin
                             _Recording, _Replays, _stand_in, stack)
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
-from flatgrad.program import Compiled, Hole, template_of
+from flatgrad.program import Compiled, Hole, check_refused, template_of
 from flatgrad.randomness import leaf_of
 from flatgrad.structures import leaves_of, like, map_leaves, same_structure
 
@@ -221,8 +221,7 @@ class Step:
         try:
             with recording:
                 result = f(*given)
-            if recording.refused:   # and f has caught the error
-                raise ArgumentTypeError(f"{name}: f went on after the error: {recording.refused}")
+            check_refused(f"{name}: f", recording)
             self.before, (self.after, output) = given[0], next_pair(name, given[0], result)
             self.output = map_leaves(check_output, as_nodes(OUTPUT, output), OUTPUT)
             self.carries = nodes_in_order(self.before, self.after)
@@ -550,8 +549,7 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
     recording = _Recording(inputs, single)
     with recording:
         result = (fn.fn if isinstance(fn, Compiled) else fn)(*sample_args, **sample_kwargs)
-    if recording.refused:   # and the function has caught the error
-        raise ArgumentTypeError(f"vmap: the function went on after the error: {recording.refused}")
+    check_refused("vmap: the function", recording)
     for x, attribute in recording.watched:   # for the recording around this one
         _note_read(x, attribute)
     template, outputs = template_of("vmap: the result of fn", result)

@@ -150,6 +150,7 @@ class Compiled(_Replays):
         self._numbers, self._names = static_parameters(fn, self.static_argnums, self.static_argnames)
         self._programs = OrderedDict()   # by the structure of the arguments; the last used is the last
         self._watched = {}   # by that structure: which attributes decide as well
+        self._kept_as = "_compiled_" + getattr(fn, "__qualname__", name_of(fn))   # a class above may have one as well
         self._bound_by = None   # of a method of an instance: that, and what __get__ was called of
         self._own = None   # the same function, with programs for `minimize`
         functools.update_wrapper(self, fn, updated=())
@@ -446,7 +447,7 @@ class Compiled(_Replays):
             return self
         if isinstance(instance, type):   # of a classmethod: the class is a static argument
             return types.MethodType(self, instance)
-        name = "_compiled_" + getattr(self.fn, "__qualname__", name_of(self.fn))   # a class above may have one as well
+        name = self._kept_as
         own = getattr(instance, "__dict__", None)
         if own is None:
             raise ArgumentTypeError(f"compile: the method {name_of(self.fn)} of {shortened(instance)} has nowhere to "
@@ -495,6 +496,12 @@ class Compiled(_Replays):
                         self.simplify, self.dtype)
 
 
+def check_refused(function, recording):
+    """An error if the recording has refused something, and the function has caught the error of that."""
+    if recording.refused:
+        raise ArgumentTypeError(f"{function} went on after the error: {recording.refused}")
+
+
 class Program:
     """One recorded program of a function.
 
@@ -538,8 +545,7 @@ class Program:
         recording = _Recording(inputs, self.single)
         with recording:
             result = fn(*new_args, **new_kwargs)
-        if recording.refused:   # and the function has caught the error
-            raise ArgumentTypeError(f"compile({name_of(fn)}): it went on after the error: {recording.refused}")
+        check_refused(f"compile({name_of(fn)}): it", recording)
         try:
             self.template, outputs = template_of("compile: the result", result)
         except RecursionError:

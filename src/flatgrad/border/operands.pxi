@@ -109,7 +109,7 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
     cdef double number = 0.0
     cdef bint numbers = False
     cdef Py_ssize_t count
-    if take_plain(x, a):
+    if take_plain(x, a) or np is not None and type(x) is np_array and take_doubles(x, a, keep):
         return 0
     a.o = NULL
     a.ndim = 0
@@ -169,6 +169,26 @@ cdef object array_of_rows(object rows, Py_ssize_t width):
         PyErr_CheckSignals()
         parts.append(np_asarray(rows[k:k + step]))
     return np.concatenate(parts)
+
+
+cdef bint take_doubles(object array, Operand *a, list keep) except -1:
+    """Look at an array of NumPy's own class that is as instructions read it: of one or two dimensions, its numbers
+    in order. 0 for any other."""
+    cdef Py_buffer buffer
+    cdef bint found
+    if PyObject_GetBuffer_(array, &buffer, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0:
+        PyErr_Clear()
+        return False
+    found = (0 < buffer.ndim <= 2 and 0 < buffer.len < MOST_NODES * <Py_ssize_t>sizeof(double)
+             and buffer.format[0] == b"d" and buffer.format[1] == 0)
+    if found:
+        a.kind, a.o, a.array, a.ndim = ARRAY, NULL, <const double *>buffer.buf, buffer.ndim
+        a.rows = <fg_id>buffer.shape[0] if buffer.ndim == 2 else 1
+        a.cols = <fg_id>buffer.shape[buffer.ndim - 1]
+    PyBuffer_Release(&buffer)
+    if found:
+        keep.append(array)
+    return found
 
 
 cdef int take_array(str name, object array, Operand *a, list keep) except -1:

@@ -144,7 +144,7 @@ cdef class _Places:
             self.look()
         place, end = self.places, self.places + self.ends[0]
         while place < end:
-            found = PyDict_GetItemWithError(<object>place.of, <object>place.a)
+            found = PyDict_GetItem_(place.of, place.a)
             found = <PyObject *>MISSING if found == NULL else found
             if found != place.b and not is_same(<object>found, <object>place.b):
                 return False
@@ -156,7 +156,7 @@ cdef class _Places:
             place += 1
         end = self.places + self.ends[2]
         while place < end:
-            found = PyCell_GET(<object>place.of)
+            found = PyCell_GET(place.of)
             if found == NULL or found != place.b and not is_same(<object>found, <object>place.b):
                 return False
             place += 1
@@ -169,9 +169,9 @@ cdef class _Places:
             place += 1
         end = self.places + self.ends[4]
         while place < end:
-            if (PyFunction_GetCode(<object>place.of) != place.a
-                    or not is_there(PyFunction_GetDefaults(<object>place.of), place.b)
-                    or not is_there(PyFunction_GetKwDefaults(<object>place.of), place.c)):
+            if (PyFunction_GetCode(place.of) != place.a
+                    or not is_there(PyFunction_GetDefaults(place.of), place.b)
+                    or not is_there(PyFunction_GetKwDefaults(place.of), place.c)):
                 return False
             place += 1
         return True

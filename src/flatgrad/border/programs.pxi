@@ -255,7 +255,7 @@ cdef class _Program:
         cdef Tensor t
         cdef fg_id at = 0
         for shape, was_constant in self.results:
-            if shape == ():
+            if len(<tuple>shape) == 0:
                 found.append(handle_of(first + at))
                 at += 1
                 continue

@@ -61,10 +61,11 @@ cdef extern from "Python.h":
     void *PyCapsule_GetPointer(object capsule, const char *name) except NULL
     void *PyLong_AsVoidPtr(object x) except? NULL
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
-    PyObject *PyFunction_GetCode(object function)   # these without a reference of their own
-    PyObject *PyFunction_GetDefaults(object function)
-    PyObject *PyFunction_GetKwDefaults(object function)
-    PyObject *PyCell_GET(object cell)
+    PyObject *PyDict_GetItem_ "PyDict_GetItemWithError"(PyObject *d, PyObject *key) except? NULL
+    PyObject *PyFunction_GetCode(PyObject *function)   # these without a reference of their own
+    PyObject *PyFunction_GetDefaults(PyObject *function)
+    PyObject *PyFunction_GetKwDefaults(PyObject *function)
+    PyObject *PyCell_GET(PyObject *cell)
     PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type, PyLong_Type, PyList_Type
     void *PyMem_Malloc(size_t size)
     void *PyMem_Realloc(void *pointer, size_t size)
@@ -93,6 +94,7 @@ cdef extern from "Python.h":
     int PyContextVar_Get(PyObject *var, PyObject *default, PyObject **value) noexcept
     PyObject *PyObject_GetAttr(PyObject *o, PyObject *name) noexcept
     void PyErr_Clear() noexcept
+    int PyObject_GetBuffer_ "PyObject_GetBuffer"(object o, Py_buffer *view, int flags) noexcept
     PyObject *Py_True
     PyObject *Py_None
     int fg_enter_recursion(const char *where) except -1

@@ -327,9 +327,17 @@ cdef object filled(object template, list results):
         return template.copy() if is_ndarray(template) else template
     fg_enter_recursion(" in the result of a compiled function")
     try:
+        if type(template) is dict:
+            return {key: filled(x, results) for key, x in template.items()}
+        if not isinstance(template, dict):
+            parts = [filled(x, results) for x in template]
+            if type(template) is list or type(template) is tuple:
+                return parts if type(template) is list else tuple(parts)
+        from flatgrad.structures import dict_like, like   # here: micrograd's programs do without
+
         if isinstance(template, dict):
             return dict_like(template, {key: filled(x, results) for key, x in template.items()})
-        return like(template, [filled(x, results) for x in template])
+        return like(template, parts)
     finally:
         Py_LeaveRecursiveCall()
 
