@@ -324,7 +324,11 @@ def test_vmap_within_a_compiled_function_is_in_floats():
     xs = np.random.default_rng(0).normal(size=50)
     l = loss(xs)
     l.backward()
+    one_by_one = flatgrad.vmap(single(lambda x: (w * x).tanh() ** 2))(xs).data
+    outer = single(lambda xs: flatgrad.vmap(lambda x: (w * x).tanh() ** 2)(xs))
+    assert np.array_equal(outer(xs).data, one_by_one)
     t = np.tanh(0.3 * xs)
+    assert np.abs(one_by_one - (t * t).astype(np.float32)).max() > 0.0   # doubles would be rounded once
     assert l.data == pytest.approx((t * t).mean(), rel=1e-6) and is_float(l.data)
     assert w.grad == pytest.approx((2 * t * (1 - t * t) * xs).mean(), rel=1e-5)
 

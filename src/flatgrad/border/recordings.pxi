@@ -47,8 +47,7 @@ class _Recording(_Recorder):
     """
 
     def __init__(self, inputs, single=False):
-        set_inputs(self, to_list("inputs", "Values and Tensors", inputs))
-        self.single = bool(single)
+        set_inputs(self, to_list("inputs", "Values and Tensors", inputs), bool(single))
 
     def program(self, outputs, simplify=()):
         """The program that leads from the inputs to these outputs.
@@ -102,7 +101,7 @@ def _stand_in(x, bint requires_grad=True):
     return made
 
 
-cdef int set_inputs(_Recorder recorder, list inputs) except -1:
+cdef int set_inputs(_Recorder recorder, list inputs, bint single) except -1:
     cdef Tensor t
     count_numbers("inputs", inputs)
     for k, x in enumerate(inputs):
@@ -116,7 +115,7 @@ cdef int set_inputs(_Recorder recorder, list inputs) except -1:
             raise ArgumentError(f"inputs[{k}]: expected a leaf Value or a whole leaf Tensor, got {describe(x)}")
     if len(set([id(x) for x in inputs])) < len(inputs):
         raise ArgumentError("inputs: expected different Values and Tensors, got one of them twice")
-    recorder.inputs = tuple(inputs)
+    recorder.inputs, recorder.single = tuple(inputs), single
     return 0
 
 
