@@ -1,4 +1,5 @@
 """Minimizing a compiled loss: all steps in compiled code, for `flatgrad.program.Compiled.minimize`."""
+import itertools
 import sys
 
 import numpy as np
@@ -7,9 +8,11 @@ from flatgrad._core import Parameters, Tensor, Value, _Loop, depends
 from flatgrad.arguments import shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
-__all__ = ["minimize", "no_gradient"]
+__all__ = ["any_depends", "minimize", "no_gradient", "trained_of"]
 
 MOST_STEPS = sys.maxsize // 8   # whose losses an array has room for
+
+FEW = 64   # parameters
 
 BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
 
@@ -52,9 +55,9 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
 
     def look(loss, stand_ins):
         leaves = [leaf for k, x in enumerate(given) for leaf in leaves_of(f"argument {k}", x)]
-        trained = trained_of(optimizer) + [stand_in for stand_in, leaf in zip(stand_ins, leaves)
-                                           if isinstance(leaf, (Value, Tensor)) and leaf.requires_grad]
-        if not depends([loss], trained):
+        trained = [stand_in for stand_in, leaf in zip(stand_ins, leaves)
+                   if isinstance(leaf, (Value, Tensor)) and leaf.requires_grad]
+        if not any_depends(loss, itertools.chain(trained, trained_of(optimizer))):
             raise no_gradient()
 
     for size in sizes:
@@ -95,7 +98,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
                 answer = callback(done, float(losses[done - 1]))
                 if isinstance(answer, (bool, np.bool_)) and answer:
                     return losses[:done].copy()
-                if not trained_of(optimizer):
+                if not any(True for _ in trained_of(optimizer)):
                     raise no_gradient()
                 look_for_leaves(loop)
     return losses
@@ -109,8 +112,14 @@ def look_for_leaves(loop):
 
 
 def trained_of(optimizer):
-    """The parameters that take a gradient."""
-    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    """The parameters that take a gradient, one after the other."""
+    return (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+
+
+def any_depends(loss, trained):
+    """Whether a loss depends on one of the parameters, an iterator: of many the first ones are asked alone, for mostly
+    it does."""
+    return depends([loss], list(itertools.islice(trained, FEW))) or depends([loss], list(trained))
 
 
 def no_gradient():
