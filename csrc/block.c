@@ -25,6 +25,109 @@ static const steps *steps_of(int op)
     return &of[op - FG_LOCAL - 1];
 }
 
+/* What a view that may lead outside of the slots has there, or NULL. */
+static const fg_outside *outside_of(const fg_slots *slots, const fg_view *view)
+{
+    return slots->outside ? slots->outside + ((view->flags >> FG_VIEW_OUTSIDE) - 1) : NULL;
+}
+
+double *fg_outside_number(const fg_slots *slots, const fg_view *view, fg_id i, int gradient)
+{
+    const fg_outside *const o = outside_of(slots, view);
+    double *const there = !o ? NULL : gradient ? o->grad : o->data;
+    return there ? there + (i - o->first) : (gradient ? slots->grad : slots->data) + i;
+}
+
+int fg_outside_is_constant(const fg_slots *slots, const fg_view *view)
+{
+    const fg_outside *const o = outside_of(slots, view);
+    return o && o->grad && o->constant;
+}
+
+static const uint8_t *op_of(const fg_slots *slots, const fg_view *view, fg_id i)
+{
+    const fg_outside *const o = may_be_outside(view) ? outside_of(slots, view) : NULL;
+    return o && o->grad ? o->op + (i - o->first) : slots->op + i;
+}
+
+/* Whether nobody wants the gradients of an area of a view: it is constant, or all of it is frozen leaves. */
+static int is_unwanted(const fg_slots *slots, fg_record *r, const fg_view *view, area a)
+{
+    if (is_constant(slots, view))
+        return 1;
+    const int listed = is_listed(view), dense = !listed && view->col_step == 1;
+    for (fg_id i = a.row; i < a.row + a.rows && a.cols > 0; i++) {
+        const fg_id first = fg_record_slot(r, view, i, a.col);
+        const uint8_t *const op = op_of(slots, view, first);
+        if (*op != FG_FROZEN && !all_frozen(op, 1)) /* mostly at once */
+            return 0;
+        if (dense && !all_frozen(op, a.cols))
+            return 0;
+        for (fg_id j = 1; listed && j < a.cols; j++)
+            if (!all_frozen(slots->op + fg_record_slot(r, view, i, a.col + j), 1))
+                return 0;
+        for (fg_id j = 1; !listed && !dense && j < a.cols; j++)
+            if (!all_frozen(op + (ptrdiff_t)j * view->col_step, 1))
+                return 0;
+    }
+    return 1;
+}
+
+/* Where element (row, col) of a view is, and from there on, col_step apart, the others of its row; NULL for a list. */
+static double *row_of(const fg_slots *slots, const fg_record *r, const fg_view *view, fg_id row, fg_id col,
+                             numbers what)
+{
+    return is_listed(view) ? NULL : number_of(slots, view, fg_record_slot(r, view, row, col), what);
+}
+
+matrix fg_lay_out_otherwise(step *s, fg_id v, numbers what, area a, const fg_id *picks, int copy)
+{
+    const fg_slots *const slots = s->slots;
+    const fg_view *view = fg_record_view(s->r, v);
+    if (what == GRADIENTS && s->aside) {
+        memset(s->aside[v], 0, (size_t)a.rows * a.cols * sizeof(double));
+        return (matrix){s->aside[v], (ptrdiff_t)a.cols, 1, 0};
+    }
+    if (what == GRADIENTS && !picks && is_unwanted(slots, s->r, view, a))
+        return (matrix){NULL, 0, 0, 0};
+    if (what == GRADIENTS && is_constant(slots, view))
+        return (matrix){NULL, 0, 0, 0};
+    if (!copy && !picks)
+        return (matrix){number_of(slots, view, fg_record_slot(s->r, view, a.row, a.col), what), view->row_step,
+                        view->cols > 1 ? view->col_step : 1, 0};
+    const matrix m = {take(&s->scratch, (size_t)a.rows * a.cols), (ptrdiff_t)a.cols, 1, 1};
+    double *p = m.p;
+    if (what == GRADIENTS) {
+        memset(p, 0, (size_t)a.rows * a.cols * sizeof *p);
+        return m;
+    }
+    for (fg_id i = 0; i < a.rows; i++) {
+        const fg_id row = picks ? picks[i] : a.row + i;
+        const double *const from = row_of(slots, s->r, view, row, a.col, DATA);
+        for (fg_id j = 0; !from && j < a.cols; j++)
+            *p++ = slots->data[fg_record_slot(s->r, view, row, a.col + j)];
+        for (fg_id j = 0; from && j < a.cols; j++)
+            *p++ = from[(ptrdiff_t)j * view->col_step];
+    }
+    return m;
+}
+
+void fg_add_copied(const step *s, fg_id v, area a, const fg_id *picks, matrix m)
+{
+    const fg_view *view = fg_record_view(s->r, v);
+    const double *p = m.p;
+    if (!m.copied)
+        return;
+    for (fg_id i = 0; i < a.rows; i++) {
+        const fg_id row = picks ? picks[i] : a.row + i;
+        double *const to = row_of(s->slots, s->r, view, row, a.col, GRADIENTS);
+        for (fg_id j = 0; !to && j < a.cols; j++)
+            s->slots->grad[fg_record_slot(s->r, view, row, a.col + j)] += *p++;
+        for (fg_id j = 0; to && j < a.cols; j++)
+            to[(ptrdiff_t)j * view->col_step] += *p++;
+    }
+}
+
 int fg_block_fits(int op, fg_record *r)
 {
     return steps_of(op)->fits(op, r);

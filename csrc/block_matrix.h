@@ -111,97 +111,54 @@ static inline area area_of(int op, fg_record *r, fg_id v, area at)
 /* Which numbers of a view. */
 typedef enum numbers { DATA, GRADIENTS } numbers;
 
-/* What a view has outside of the slots, or NULL. */
-static inline const fg_outside *outside_of(const fg_slots *slots, const fg_view *view)
+/* For views that may lead outside of the slots (fg_outside), in block.c: where slot i has that number; and whether none
+ * of the gradients is wanted. */
+double *fg_outside_number(const fg_slots *slots, const fg_view *view, fg_id i, int gradient);
+int fg_outside_is_constant(const fg_slots *slots, const fg_view *view);
+
+static inline int may_be_outside(const fg_view *view)
 {
-    const fg_id place = view->flags >> FG_VIEW_OUTSIDE;
-    return FG_UNLIKELY(place > 0) && slots->outside ? slots->outside + (place - 1) : NULL;
+    return FG_UNLIKELY(view->flags >> FG_VIEW_OUTSIDE);
 }
 
-/* The number of a slot of that view. */
-static inline double *number_of(const fg_slots *slots, const fg_view *view, fg_id slot, numbers what)
+/* The number of slot i of a view. */
+static inline double *number_of(const fg_slots *slots, const fg_view *view, fg_id i, numbers what)
 {
-    const fg_outside *const o = outside_of(slots, view);
-    double *const there = !o ? NULL : what == DATA ? o->data : o->grad;
-    return there ? there + (slot - o->first) : (what == DATA ? slots->data : slots->grad) + slot;
-}
-
-/* Its opcode. */
-static inline const uint8_t *op_of(const fg_slots *slots, const fg_view *view, fg_id slot)
-{
-    const fg_outside *const o = outside_of(slots, view);
-    return o && o->grad ? o->op + (slot - o->first) : slots->op + slot;
+    if (may_be_outside(view))
+        return fg_outside_number(slots, view, i, what == GRADIENTS);
+    return (what == DATA ? slots->data : slots->grad) + i;
 }
 
 /* Whether no gradient of a view is wanted, whatever its slots are. */
 static inline int is_constant(const fg_slots *slots, const fg_view *view)
 {
-    const fg_outside *const o = outside_of(slots, view);
-    return view->flags & FG_VIEW_CONSTANT || (o && o->grad && o->constant);
-}
-
-/* Whether nobody wants the gradients of an area of a view: it is constant, or all of it is frozen leaves. */
-static inline int is_unwanted(const fg_slots *slots, fg_record *r, const fg_view *view, area a)
-{
-    if (is_constant(slots, view))
-        return 1;
-    const int dense = !is_listed(view) && view->col_step == 1;
-    for (fg_id i = a.row; i < a.row + a.rows && a.cols > 0; i++) {
-        const uint8_t *const op = op_of(slots, view, fg_record_slot(r, view, i, a.col));
-        if (*op != FG_FROZEN && !all_frozen(op, 1)) /* mostly at once */
-            return 0;
-        if (dense && !all_frozen(op, a.cols))
-            return 0;
-        for (fg_id j = 1; !dense && j < a.cols; j++)
-            if (!all_frozen(op_of(slots, view, fg_record_slot(r, view, i, a.col + j)), 1))
-                return 0;
-    }
-    return 1;
+    return view->flags & FG_VIEW_CONSTANT || (may_be_outside(view) && fg_outside_is_constant(slots, view));
 }
 
 /* An area of a view as it lies in the slots, or, if `copy`, in dense scratch memory: gradients then begin with 0, and
  * add_copied() adds them to the slots' at the end. Gradients that nobody wants are NULL. picks: the rows, if they are
  * not those of the area; they are copied. */
+matrix fg_lay_out_otherwise(step *s, fg_id v, numbers what, area a, const fg_id *picks, int copy);
+
 static inline matrix lay_out(step *s, fg_id v, numbers what, area a, const fg_id *picks, int copy)
 {
-    const fg_slots *const slots = s->slots;
-    const fg_view *view = fg_record_view(s->r, v);
-    if (what == GRADIENTS && s->aside) {
-        memset(s->aside[v], 0, (size_t)a.rows * a.cols * sizeof(double));
-        return (matrix){s->aside[v], (ptrdiff_t)a.cols, 1, 0};
-    }
-    if (what == GRADIENTS && !picks && is_unwanted(slots, s->r, view, a))
-        return (matrix){NULL, 0, 0, 0};
-    if (what == GRADIENTS && is_constant(slots, view))
-        return (matrix){NULL, 0, 0, 0};
-    if (!copy && !picks)
-        return (matrix){number_of(slots, view, fg_record_slot(s->r, view, a.row, a.col), what), view->row_step,
-                        view->cols > 1 ? view->col_step : 1, 0};
-    const matrix m = {take(&s->scratch, (size_t)a.rows * a.cols), (ptrdiff_t)a.cols, 1, 1};
-    double *p = m.p;
-    if (what == GRADIENTS) {
-        memset(p, 0, (size_t)a.rows * a.cols * sizeof *p);
-        return m;
-    }
-    for (fg_id i = 0; i < a.rows; i++) {
-        const fg_id row = picks ? picks[i] : a.row + i;
-        for (fg_id j = 0; j < a.cols; j++)
-            *p++ = *number_of(slots, view, fg_record_slot(s->r, view, row, a.col + j), DATA);
-    }
-    return m;
+    const fg_view *const view = fg_record_view(s->r, v);
+    if (copy || picks || s->aside || view->flags >> FG_VIEW_OUTSIDE)
+        return fg_lay_out_otherwise(s, v, what, a, picks, copy);
+    const fg_id first = fg_record_slot(s->r, view, a.row, a.col);
+    if (what == GRADIENTS && (view->flags & FG_VIEW_CONSTANT || a.rows == 0 || a.cols == 0
+                              || all_frozen(s->slots->op + first, 1))) /* there may be others that are not */
+        return fg_lay_out_otherwise(s, v, what, a, picks, copy);
+    return (matrix){(what == DATA ? s->slots->data : s->slots->grad) + first, view->row_step,
+                    view->cols > 1 ? view->col_step : 1, 0};
 }
+
+void fg_add_copied(const step *s, fg_id v, area a, const fg_id *picks, matrix m);
 
 static inline void add_copied(const step *s, fg_id v, area a, const fg_id *picks, matrix m)
 {
-    const fg_view *view = fg_record_view(s->r, v);
-    const double *p = m.p;
-    if (!m.copied)
-        return;
-    for (fg_id i = 0; i < a.rows; i++) {
-        const fg_id row = picks ? picks[i] : a.row + i;
-        for (fg_id j = 0; j < a.cols; j++)
-            *number_of(s->slots, view, fg_record_slot(s->r, view, row, a.col + j), GRADIENTS) += *p++;
-    }
+    if (m.copied)
+        fg_add_copied(s, v, a, picks, m);
 }
 
 static inline area operand_area(const step *s, fg_id v)

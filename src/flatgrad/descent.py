@@ -1,15 +1,18 @@
 """Minimizing a compiled loss: all steps in compiled code, for `flatgrad.program.Compiled.minimize`."""
+import itertools
 import sys
 
 import numpy as np
 
-from flatgrad._core import Parameters, Tensor, Value, _Loop
+from flatgrad._core import Parameters, Tensor, Value, _Loop, depends
 from flatgrad.arguments import non_negative, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
-__all__ = ["minimize", "no_gradient"]
+__all__ = ["any_depends", "minimize", "no_gradient", "trained_of"]
 
 MOST_STEPS = sys.maxsize // 8   # whose losses an array has room for
+
+FEW = 64   # parameters
 
 BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
 
@@ -104,7 +107,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
                 answer = callback(done, float(losses[done - 1]))
                 if isinstance(answer, (bool, np.bool_)) and answer:
                     return losses[:done].copy()
-                if not trained_of(optimizer):
+                if not any(True for _ in trained_of(optimizer)):
                     raise no_gradient()
                 look_for_leaves(loop)
     return losses
@@ -118,8 +121,14 @@ def look_for_leaves(loop):
 
 
 def trained_of(optimizer):
-    """The parameters that take a gradient."""
-    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    """The parameters that take a gradient, one after the other."""
+    return (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+
+
+def any_depends(loss, trained):
+    """Whether a loss depends on one of the parameters, an iterator: of many the first ones are asked alone, for mostly
+    it does."""
+    return depends([loss], list(itertools.islice(trained, FEW))) or depends([loss], list(trained))
 
 
 def no_gradient():

@@ -15,6 +15,14 @@ cdef bint is_same(object now, object x) except -1:
     return type(now) is type(x) and type(x) in (int, float, bool, str) and repr(now) == repr(x)
 
 
+cdef bint has_id(tuple objects, set ids) except -1:
+    """Whether the id of one of the objects, mostly of the first, is there."""
+    for x in objects:
+        if id(x) in ids:
+            return True
+    return False
+
+
 cdef bint is_neuron(Weights neuron, tuple noted) except -1:
     """Whether a neuron computes with the weights, the bias and the activation that were noted."""
     cdef Py_ssize_t k
@@ -98,7 +106,7 @@ cdef class _Places:
         """Note it if it computes with what is among `captured`, ids; whether it does."""
         if not is_current(neuron):
             see(neuron)
-        if neuron.kept is None or not any([id(x) in captured for x in (*neuron.kept, neuron.bias)]):
+        if neuron.kept is None or not (id(neuron.bias) in captured or has_id(neuron.kept, captured)):
             return False
         self.neurons.append((neuron, neuron.kept, neuron.bias, neuron.code))
         return True

@@ -13,8 +13,8 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 import numpy as np
 
 from flatgrad import losses
-from flatgrad._core import Parameters, Tensor, Value, Weights, _Loop, _Places, _Recording, depends
-from flatgrad.descent import no_gradient
+from flatgrad._core import Parameters, Tensor, Value, Weights, _Loop, _Places, _Recording
+from flatgrad.descent import any_depends, no_gradient, trained_of
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn.dropout import Dropout
 from flatgrad.nn.module import Module
@@ -419,8 +419,7 @@ class CompiledSteps:
             raise NotCompiled("the model, the loss or the penalty reads numbers that may be others at each step")
         if not isinstance(result, Value):
             raise NotCompiled("the loss is no Value")
-        if not depends([result], [p for group in self.optimizer.param_groups for p in group["params"]
-                                  if p.requires_grad]):
+        if not any_depends(result, trained_of(self.optimizer)):
             if self.trusted:
                 raise no_gradient()
             raise NotCompiled("the loss depends on no parameter of the optimizer")

@@ -29,7 +29,7 @@ __all__ = ["Trainer"]
 
 PAUSE = 0.05   # seconds, between two looks at progress while compiled code takes steps
 FEW_STEPS = 4   # fewer are not worth a recording, ...
-FEW_PARAMETERS = 10   # ... nor are fewer than one for so many parameters
+FEW_PARAMETERS = 500   # ... nor are fewer than one for so many parameters
 CHUNK = 4096   # rows for one call of the model outside of training
 RESERVED = ("loss", "learning_rate", "time", "epoch", "epochs", *(name for name in dir(History) if name[0] != "_"))
 
