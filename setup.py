@@ -42,9 +42,9 @@ else:
     MSVC += ["/O2"]
 
 
-# csrc/kernels.c is compiled once for every processor of the target and once for each of these, for
+# Each of these is compiled once for every processor of the target and once for each of these, for
 # GNU-like compilers and for MSVC; which of them runs is decided at import, in csrc/cpu.c.
-KERNELS = "csrc/kernels.c"
+KERNELS = ("csrc/kernels.c", "csrc/kernels32.c")
 KERNELS_GNU = ["-fno-math-errno", "-fno-trapping-math"]  # no result depends on either; loops vectorise
 LEVELS = {
     "AVX2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
@@ -149,10 +149,10 @@ class build(build_ext):
 
     def kernels(self, extension, flags, msvc):
         """The kernels for each level, as source, flags and macros; the extension is told which there are."""
-        units = [(KERNELS, flags, [])]
+        units = [(source, flags, []) for source in KERNELS]
         for level, of_compilers in LEVELS.items():
             if self.accepts(level, of_compilers[msvc]):
-                units.append((KERNELS, flags + of_compilers[msvc], [(f"FG_ISA_{level}", None)]))
+                units += [(source, flags + of_compilers[msvc], [(f"FG_ISA_{level}", None)]) for source in KERNELS]
                 extension.define_macros.append((f"FG_HAVE_{level}", None))
         return units
 
@@ -191,7 +191,7 @@ class build(build_ext):
 core = Extension(
     "flatgrad._core",
     sources=["src/flatgrad/_core.pyx"] + sorted(
-        {p.as_posix() for p in Path("csrc").glob("*.c")} - {KERNELS}),
+        {p.as_posix() for p in Path("csrc").glob("*.c")} - set(KERNELS)),
     include_dirs=["csrc"],
     libraries=[] if os.name == "nt" else ["m"],  # not by way of what Python links
     depends=sorted(p.as_posix() for p in Path("csrc").glob("*.[hd]*")),

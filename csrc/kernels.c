@@ -4,7 +4,7 @@
  *
  * Loops that need no vector instruction by name are plain C, which compilers vectorise. No lane's result
  * depends on its neighbours: the last, partial vector runs the same code as the others. */
-#include "kernels.h"
+#include "kernels32.h"
 #include "simd.h"
 
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -26,6 +26,7 @@
 
 const fg_kernels FG_KERNELS = {
     .isa = FG_ISA,
+    .single = &FG_KERNELS32,
     .map = map,
     .map_grad = map_grad,
     .sum = sum,

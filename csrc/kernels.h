@@ -29,8 +29,11 @@ typedef struct fg_rule {
     double alpha;                     /* Adadelta's rho as well */
 } fg_rule;
 
+typedef struct fg_kernels32 fg_kernels32;
+
 typedef struct fg_kernels {
     const char *isa; /* the level's name: "baseline", "avx2", "avx512", "neon" */
+    const fg_kernels32 *single; /* of the same level: see kernels32.h */
 
     /* A row of ops.def for n lanes: z[i] from operand j at x[j][i * step[j]], where step is 0 or 1; k
      * is the immediate of a unary row. Returns n, or the first lane whose status is not FG_OK. x[0] and

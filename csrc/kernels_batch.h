@@ -5,9 +5,13 @@
 #ifndef FG_KERNELS_BATCH_H
 #define FG_KERNELS_BATCH_H
 
+#ifdef FG_SINGLE
+#include "kernels_elementary32.h"
+#else
 #include "kernels_elementary.h"
+#endif
 
-static void mul_add(size_t n, const double *x, const double *y, double *z)
+static void mul_add(size_t n, const real *x, const real *y, real *z)
 {
     size_t i = 0;
     for (; n - i >= FG_W; i += FG_W)
@@ -17,12 +21,12 @@ static void mul_add(size_t n, const double *x, const double *y, double *z)
                                          v_load_part(z + i, n - i)));
 }
 
-static void lane_dot(size_t lanes, size_t k, const double *x, ptrdiff_t x_step, const double *y, ptrdiff_t y_step,
-                     double *z)
+static void lane_dot(size_t lanes, size_t k, const real *x, ptrdiff_t x_step, const real *y, ptrdiff_t y_step,
+                     real *z)
 {
     size_t i = 0;
     for (; lanes - i >= 2 * FG_W; i += 2 * FG_W) {
-        const double *xi = x + i, *yi = y + i;
+        const real *xi = x + i, *yi = y + i;
         vd a = v_load(z + i), b = v_load(z + i + FG_W);
         for (size_t j = 0; j < k; j++, xi += x_step, yi += y_step) {
             a = v_fma(v_load(xi), v_load(yi), a);
@@ -32,7 +36,7 @@ static void lane_dot(size_t lanes, size_t k, const double *x, ptrdiff_t x_step, 
         v_store(z + i + FG_W, b);
     }
     for (; i < lanes; i += FG_W) {
-        const double *xi = x + i, *yi = y + i;
+        const real *xi = x + i, *yi = y + i;
         vd a = v_load(z + i);
         for (size_t j = 0; j < k; j++, xi += x_step, yi += y_step)
             a = v_fma(v_load(xi), v_load(yi), a);
@@ -42,7 +46,7 @@ static void lane_dot(size_t lanes, size_t k, const double *x, ptrdiff_t x_step, 
 
 /* The largest of n numbers in each lane, and the sum of exp(x - largest); both are nan or what they should be if a
  * number is not finite. z: those exponentials, if it is not NULL. */
-FG_INLINE vd lane_exp_sum(size_t n, const double *x, ptrdiff_t x_step, vd *largest, double *z, ptrdiff_t z_step)
+FG_INLINE vd lane_exp_sum(size_t n, const real *x, ptrdiff_t x_step, vd *largest, real *z, ptrdiff_t z_step)
 {
     vd most = v_load(x), total = v_set1(0.0);
     for (size_t j = 1; j < n; j++)
@@ -57,7 +61,7 @@ FG_INLINE vd lane_exp_sum(size_t n, const double *x, ptrdiff_t x_step, vd *large
     return total;
 }
 
-static void lane_softmax(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z)
+static void lane_softmax(size_t lanes, size_t n, const real *x, ptrdiff_t x_step, real *z)
 {
     for (size_t i = 0; i < lanes; i += FG_W) {
         vd most;
@@ -67,7 +71,7 @@ static void lane_softmax(size_t lanes, size_t n, const double *x, ptrdiff_t x_st
     }
 }
 
-static void lane_logsumexp(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z)
+static void lane_logsumexp(size_t lanes, size_t n, const real *x, ptrdiff_t x_step, real *z)
 {
     const vd limit = v_set1(INFINITY);
     for (size_t i = 0; i < lanes; i += FG_W) {
@@ -77,12 +81,12 @@ static void lane_logsumexp(size_t lanes, size_t n, const double *x, ptrdiff_t x_
         vm nan = v_isnan(v_load(x + i)); /* of which v_max may have lost sight */
         for (size_t j = 1; j < n; j++)
             nan = vm_or(nan, v_isnan(v_load(x + (ptrdiff_t)j * x_step + i)));
-        const vd infinite = v_select(nan, v_set1((double)NAN), most);
+        const vd infinite = v_select(nan, v_set1((real)NAN), most);
         v_store(z + i, v_select(vm_or(nan, v_eq(v_abs(most), limit)), infinite, sum));
     }
 }
 
-static void lane_log_softmax(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z)
+static void lane_log_softmax(size_t lanes, size_t n, const real *x, ptrdiff_t x_step, real *z)
 {
     for (size_t i = 0; i < lanes; i += FG_W) {
         vd most;

@@ -20,7 +20,7 @@ enum {
     N_PACKED = 1024,              /* the same if A is packed */
     PACKED_TILES = 5,             /* tiles of rows that are packed at a time, */
     PACKED_STEPS = 16,            /* and how many terms of each */
-    ALIGN = 8,                    /* doubles in a cache line */
+    ALIGN = 64 / sizeof(real),    /* numbers in a cache line */
     TINY = 64,                    /* up to so many multiplications, plain loops are faster */
     FEW = 1 << 14,                /* up to so many numbers can be read again for each of a few rows or columns */
     DIRECT_SPAN = 10240,          /* what lies within so many numbers is not packed */
@@ -33,8 +33,8 @@ enum {
 
 /* acc += A B for one tile of `rows` rows and `vecs` vectors; b has its vectors side by side. If `part` is not
  * 0, the last vector of B has only `part` numbers. */
-FG_INLINE void tile_sums(int rows, int vecs, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                         const double *b, ptrdiff_t b_row, size_t part, vd acc[TILE_ROWS][TILE_VECS])
+FG_INLINE void tile_sums(int rows, int vecs, size_t k, const real *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                         const real *b, ptrdiff_t b_row, size_t part, vd acc[TILE_ROWS][TILE_VECS])
 {
     for (; k > 0; k--) {
         vd bs[TILE_VECS];
@@ -59,7 +59,7 @@ FG_INLINE void tile_sums(int rows, int vecs, size_t k, const double *a, ptrdiff_
 }
 
 /* to[i] += x[i] for the first `count` lanes. */
-FG_INLINE void add_lanes(double *to, vd x, size_t count)
+FG_INLINE void add_lanes(real *to, vd x, size_t count)
 {
     if (count < FG_W)
         v_store_part(to, count, v_add(v_load_part(to, count), x));
@@ -83,19 +83,19 @@ typedef struct common {
     size_t k;
     ptrdiff_t a_row, a_col, c_row;
     int turned; /* the transposed of C is meant, though c_row is that of C */
-    const double *start; /* kernels_layer.h: C is not added to, but becomes the sums plus these, one for each column, */
+    const real *start; /* kernels_layer.h: C is not added to, but becomes the sums plus these, one for each column, */
     int relu;            /* and 0 where they are below */
 } common;
 
 /* C += the transposed of these sums of a tile. */
-FG_APART void add_turned(int rows, int vecs, double sums[TILE_VECS][TILE_ROWS][FG_W], double *c,
+FG_APART void add_turned(int rows, int vecs, real sums[TILE_VECS][TILE_ROWS][FG_W], real *c,
                          ptrdiff_t c_row, size_t part)
 {
     for (int v = 0; v < vecs; v++) {
         const size_t lanes = part && v == vecs - 1 ? part : FG_W;
         for (int r = 0; r < rows; r += FG_W) {
             const size_t count = smaller((size_t)(rows - r), FG_W);
-            double *to = c + v * FG_W * c_row + r;
+            real *to = c + v * FG_W * c_row + r;
             if (count <= FG_W / 4) {
                 for (size_t i = 0; i < lanes; i++, to += c_row)
                     for (size_t j = 0; j < count; j++)
@@ -103,11 +103,11 @@ FG_APART void add_turned(int rows, int vecs, double sums[TILE_VECS][TILE_ROWS][F
                 continue;
             }
             vd block[FG_W];
-            FG_UNROLL(8)
+            FG_UNROLL(16)
             for (int i = 0; i < FG_W; i++)
                 block[i] = r + i < rows ? v_load(sums[v][r + i]) : v_set1(0.0);
             v_transpose(block);
-            FG_UNROLL(8)
+            FG_UNROLL(16)
             for (size_t i = 0; i < FG_W; i++, to += c_row)
                 if (i < lanes)
                     add_lanes(to, block[i], count);
@@ -116,7 +116,7 @@ FG_APART void add_turned(int rows, int vecs, double sums[TILE_VECS][TILE_ROWS][F
 }
 
 /* C += A B for one tile. */
-FG_INLINE void tile(int rows, int vecs, const common *of, const double *a, const double *b, ptrdiff_t b_row, double *c,
+FG_INLINE void tile(int rows, int vecs, const common *of, const real *a, const real *b, ptrdiff_t b_row, real *c,
                     size_t part)
 {
     vd acc[TILE_ROWS][TILE_VECS];
@@ -164,7 +164,7 @@ FG_INLINE void tile(int rows, int vecs, const common *of, const double *a, const
         }
         return;
     }
-    double sums[TILE_VECS][TILE_ROWS][FG_W];
+    real sums[TILE_VECS][TILE_ROWS][FG_W];
     FG_UNROLL(4)
     for (int v = 0; v < vecs; v++) {
         FG_UNROLL(8)
@@ -174,12 +174,12 @@ FG_INLINE void tile(int rows, int vecs, const common *of, const double *a, const
     add_turned(rows, vecs, sums, c, c_row, part);
 }
 
-typedef void (*tile_function)(const common *of, const double *a, const double *b, ptrdiff_t b_row, double *c,
+typedef void (*tile_function)(const common *of, const real *a, const real *b, ptrdiff_t b_row, real *c,
                               size_t part);
 
 #define TILE(rows, vecs)                                                                                     \
-    static void tile_##rows##_##vecs(const common *of, const double *a, const double *b, ptrdiff_t b_row,    \
-                                     double *c, size_t part)                                                 \
+    static void tile_##rows##_##vecs(const common *of, const real *a, const real *b, ptrdiff_t b_row,        \
+                                     real *c, size_t part)                                                   \
     {                                                                                                        \
         tile(rows, vecs, of, a, b, b_row, c, part);                                                          \
     }
@@ -208,8 +208,8 @@ static const tile_function tiles[TILE_ROWS][TILE_VECS] = {
 
 /* C += A B for n columns of up to TILE_ROWS rows. The columns of B lie side by side in rows that begin b_row apart,
  * or, if b_row is 0, in packed panels. */
-FG_INLINE void stripe(const common *of, size_t rows, size_t n, const double *a, const double *b, ptrdiff_t b_row,
-                      double *c)
+FG_INLINE void stripe(const common *of, size_t rows, size_t n, const real *a, const real *b, ptrdiff_t b_row,
+                      real *c)
 {
     const tile_function *const function = tiles[rows - 1];
     const size_t b_col = b_row ? 1 : of->k;
@@ -223,7 +223,7 @@ FG_INLINE void stripe(const common *of, size_t rows, size_t n, const double *a, 
 
 /* Copy k rows of `width` numbers to rows that begin `to_row` apart. After the last of them, up to FG_W - 1 numbers
  * more may be written. */
-static void pack(size_t k, size_t width, const double *from, ptrdiff_t row, ptrdiff_t col, double *to, size_t to_row)
+static void pack(size_t k, size_t width, const real *from, ptrdiff_t row, ptrdiff_t col, real *to, size_t to_row)
 {
     const size_t whole = width - width % FG_W;
     if (col == 1) {
@@ -236,18 +236,18 @@ static void pack(size_t k, size_t width, const double *from, ptrdiff_t row, ptrd
         return;
     }
     for (size_t at = (vectors(width) - 1) * FG_W;; at -= FG_W) { /* a partial vector first: it spoils the next row */
-        const double *const b = from + (ptrdiff_t)at * col;
+        const real *const b = from + (ptrdiff_t)at * col;
         const size_t count = smaller(width - at, FG_W);
-        double *out = to + at;
+        real *out = to + at;
         size_t p = 0;
         if (row == 1) {
             for (; k - p >= FG_W; p += FG_W) {
                 vd block[FG_W];
-                FG_UNROLL(8)
+                FG_UNROLL(16)
                 for (size_t c = 0; c < FG_W; c++)
                     block[c] = c < count ? v_load(b + (ptrdiff_t)c * col + p) : v_set1(0.0);
                 v_transpose(block);
-                FG_UNROLL(8)
+                FG_UNROLL(16)
                 for (size_t c = 0; c < FG_W; c++, out += to_row)
                     v_store(out, block[c]);
             }
@@ -270,8 +270,8 @@ static size_t gemm_work(size_t m, size_t n, size_t k)
 }
 
 /* y += A x for one contiguous vector x; y has any stride, and `spare` has room for m numbers. */
-static void gemm_column(size_t m, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                        const double *x, double *y, ptrdiff_t y_step, double *spare)
+static void gemm_column(size_t m, size_t k, const real *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                        const real *x, real *y, ptrdiff_t y_step, real *spare)
 {
     if (a_col == 1) {
         if (y_step == 1) {
@@ -289,7 +289,7 @@ static void gemm_column(size_t m, size_t k, const double *a, ptrdiff_t a_row, pt
         gemv_grad(k, m, a, a_col, NULL, x, NULL, spare);
     } else {
         for (size_t i = 0; i < m; i++) {
-            double total = 0.0;
+            real total = 0;
             for (size_t p = 0; p < k; p++)
                 total += a[(ptrdiff_t)i * a_row + (ptrdiff_t)p * a_col] * x[p];
             spare[i] = total;
@@ -299,7 +299,7 @@ static void gemm_column(size_t m, size_t k, const double *a, ptrdiff_t a_row, pt
         y[(ptrdiff_t)i * y_step] += spare[i];
 }
 
-static const double *side_by_side(size_t n, const double *x, ptrdiff_t step, double *spare)
+static const real *side_by_side(size_t n, const real *x, ptrdiff_t step, real *spare)
 {
     if (step == 1)
         return x;
@@ -308,13 +308,13 @@ static const double *side_by_side(size_t n, const double *x, ptrdiff_t step, dou
     return spare;
 }
 
-static void gemm_tiny(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                      const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *c, ptrdiff_t c_row)
+static void gemm_tiny(size_t m, size_t n, size_t k, const real *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                      const real *b, ptrdiff_t b_row, ptrdiff_t b_col, real *c, ptrdiff_t c_row)
 {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j++) {
-            const double *pa = a + (ptrdiff_t)i * a_row, *pb = b + (ptrdiff_t)j * b_col;
-            double total = 0.0;
+            const real *pa = a + (ptrdiff_t)i * a_row, *pb = b + (ptrdiff_t)j * b_col;
+            real total = 0;
             for (size_t p = 0; p < k; p++, pa += a_col, pb += b_row)
                 total += *pa * *pb;
             c[(ptrdiff_t)i * c_row + (ptrdiff_t)j] += total;
@@ -323,8 +323,8 @@ static void gemm_tiny(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a
 
 /* C += A B, or, if `turned`, the transposed of C, for k <= K_BLOCK. Rows of A and panels of B can be read in place,
  * without packing. B is packed all the same if it is read often and its rows lie far apart. */
-static void gemm_block(common *of, size_t m, size_t n, const double *a, const double *b, ptrdiff_t b_row,
-                       ptrdiff_t b_col, double *c, int pack_a, double *packed_b)
+static void gemm_block(common *of, size_t m, size_t n, const real *a, const real *b, ptrdiff_t b_row,
+                       ptrdiff_t b_col, real *c, int pack_a, real *packed_b)
 {
     const size_t k = of->k, span = k * (size_t)(b_row < 0 ? -b_row : b_row);
     const ptrdiff_t a_row = of->a_row, a_col = of->a_col, down = of->turned ? 1 : of->c_row;
@@ -343,7 +343,7 @@ static void gemm_block(common *of, size_t m, size_t n, const double *a, const do
         }
         return;
     }
-    double *const packed_a = packed_b + vectors(n) * FG_W * k;
+    real *const packed_a = packed_b + vectors(n) * FG_W * k;
     const size_t apart = TILE_ROWS * k + FG_W;
     const ptrdiff_t across = of->turned ? of->c_row : 1;
     of->a_row = 1;
@@ -351,7 +351,7 @@ static void gemm_block(common *of, size_t m, size_t n, const double *a, const do
     for (size_t i0 = 0, block; i0 < m; i0 += block, a += (ptrdiff_t)block * a_row, c += (ptrdiff_t)block * down) {
         block = share(m - i0, PACKED_TILES * TILE_ROWS);
         for (size_t p = 0; p < k; p += PACKED_STEPS) {
-            double *to = packed_a + p * TILE_ROWS;
+            real *to = packed_a + p * TILE_ROWS;
             for (size_t i = 0, rows; i < block; i += rows, to += apart) {
                 rows = share(block - i, TILE_ROWS);
                 pack(smaller(k - p, PACKED_STEPS), rows, a + (ptrdiff_t)i * a_row + (ptrdiff_t)p * a_col, a_col, a_row,
@@ -359,7 +359,7 @@ static void gemm_block(common *of, size_t m, size_t n, const double *a, const do
             }
         }
         for (size_t j = 0, width; j < n; j += width) {
-            const double *from = packed_a, *const panel = b + (b_row ? j : j * k);
+            const real *from = packed_a, *const panel = b + (b_row ? j : j * k);
             width = smaller(share(vectors(n - j), TILE_VECS) * FG_W, n - j);
             for (size_t i = 0, rows; i < block; i += rows, from += apart) {
                 rows = share(block - i, TILE_ROWS);
@@ -369,8 +369,8 @@ static void gemm_block(common *of, size_t m, size_t n, const double *a, const do
     }
 }
 
-static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                 const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double *c, ptrdiff_t c_row, double *work)
+static void gemm(size_t m, size_t n, size_t k, const real *a, ptrdiff_t a_row, ptrdiff_t a_col,
+                 const real *b, ptrdiff_t b_row, ptrdiff_t b_col, real *c, ptrdiff_t c_row, real *work)
 {
     if (m == 0 || n == 0 || k == 0)
         return;
@@ -404,7 +404,7 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
     const int turned = other < plain
                     && (double)(plain - other) * (double)k > (double)PACKING * (double)m * (double)across;
     if (turned) {
-        const double *const left = b;
+        const real *const left = b;
         const ptrdiff_t row = b_col, col = b_row;
         const size_t rows = n;
         b = a, b_row = a_col, b_col = a_row;
@@ -419,7 +419,7 @@ static void gemm(size_t m, size_t n, size_t k, const double *a, ptrdiff_t a_row,
             gemm_column(m, k, a, a_row, a_col, side_by_side(k, b + (ptrdiff_t)n * b_col, b_row, work),
                         c + (ptrdiff_t)n * c_col, turned ? 1 : c_row, work + k);
         }
-    double *const packed_b = work + (ALIGN - (uintptr_t)work / sizeof *work % ALIGN) % ALIGN;
+    real *const packed_b = work + (ALIGN - (uintptr_t)work / sizeof *work % ALIGN) % ALIGN;
     const size_t span = smaller(k, K_BLOCK) * (size_t)(a_col < 0 ? -a_col : a_col);
     const int pack_a = a_col == 1 ? n > DIRECT_ROW_COLS : n > DIRECT_COLS && span > DIRECT_SPAN;
     for (size_t j = 0, width; j < n; j += width) {

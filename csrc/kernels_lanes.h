@@ -9,12 +9,12 @@ static size_t smaller(size_t x, size_t y)
     return x < y ? x : y;
 }
 
-static double sum(size_t n, const double *x)
+static real sum(size_t n, const real *x)
 {
     vd a = v_set1(0.0), b = a, c = a, d = a;
     size_t i = 0;
     if (n < FG_W) { /* these numbers were often just stored one by one: a vector load would wait for the stores */
-        double total = 0.0;
+        real total = 0;
         for (; i < n; i++)
             total += x[i];
         return total;
@@ -34,7 +34,7 @@ static double sum(size_t n, const double *x)
 
 
 
-static double max(size_t n, const double *x)
+static real max(size_t n, const real *x)
 {
     vd most = v_set1(x[0]);
     vm nan = v_isnan(most);
@@ -44,9 +44,9 @@ static double max(size_t n, const double *x)
         most = v_max(most, v);
         nan = vm_or(nan, v_isnan(v));
     }
-    double lane[FG_W];
+    real lane[FG_W];
     v_store(lane, most);
-    double result = lane[0];
+    real result = lane[0];
     for (size_t j = 1; j < FG_W; j++)
         result = lane[j] > result ? lane[j] : result;
     for (; i < n; i++) {
@@ -54,14 +54,14 @@ static double max(size_t n, const double *x)
         result = x[i] > result ? x[i] : result;
     }
     if (vm_any(nan))
-        return (double)NAN;
+        return (real)NAN;
     if (result == 0.0) /* 0.0 and -0.0 are equal: return the first, so that all levels agree */
         for (i = 0; x[i] != 0.0; i++)
             continue;
     return result == 0.0 ? x[i] : result;
 }
 
-static double dot(size_t n, const double *x, const double *y)
+static real dot(size_t n, const real *x, const real *y)
 {
     vd a = v_set1(0.0), b = a, c = a, d = a;
     size_t i = 0;
@@ -78,7 +78,7 @@ static double dot(size_t n, const double *x, const double *y)
     return v_sum(v_add(v_add(a, b), v_add(c, d)));
 }
 
-static void axpy(size_t n, double a, const double *x, double *y)
+static void axpy(size_t n, real a, const real *x, real *y)
 {
     const vd scale = v_set1(a);
     size_t i = 0;

@@ -4,56 +4,56 @@
 
 #include "kernels_lanes.h"
 
-enum { ROWS = 8 }; /* rows that are multiplied at a time: eight independent sums */
+enum { ROWS = FG_W > 8 ? FG_W : 8 }; /* rows that are multiplied at a time: eight independent sums or more */
 
 /* sums = (dot product of x with each of `count` <= ROWS rows of w). If count < ROWS, the last row takes the
  * place of the missing rows. */
-FG_INLINE void dots(size_t count, size_t k, const double *w, ptrdiff_t w_row, const double *x, vd *sums)
+FG_INLINE void dots(size_t count, size_t k, const real *w, ptrdiff_t w_row, const real *x, vd *sums)
 {
     vd acc[ROWS];
-    const double *row[ROWS];
+    const real *row[ROWS];
     size_t i = 0;
-    FG_UNROLL(8)
+    FG_UNROLL(16)
     for (size_t r = 0; r < ROWS; r++) {
         acc[r] = v_set1(0.0);
         row[r] = w + (ptrdiff_t)(r < count ? r : count - 1) * w_row;
     }
     for (; k - i >= FG_W; i += FG_W) {
         const vd xs = v_load(x + i);
-        FG_UNROLL(8)
+        FG_UNROLL(16)
         for (size_t r = 0; r < ROWS; r++)
             acc[r] = v_fma(v_load(row[r] + i), xs, acc[r]);
     }
     if (i < k) {
         const vd xs = v_load_part(x + i, k - i);
-        FG_UNROLL(8)
+        FG_UNROLL(16)
         for (size_t r = 0; r < ROWS; r++)
             acc[r] = v_fma(v_load_part(row[r] + i, k - i), xs, acc[r]);
     }
-    FG_UNROLL(8)
+    FG_UNROLL(16)
     for (size_t r = 0; r < ROWS / FG_W; r++)
         sums[r] = v_sums(acc + r * FG_W);
 }
 
 /* b may be z. */
-static void gemv(size_t n, size_t k, const double *w, ptrdiff_t w_row, const double *x, const double *b,
-                 ptrdiff_t b_step, double *z)
+static void gemv(size_t n, size_t k, const real *w, ptrdiff_t w_row, const real *x, const real *b,
+                 ptrdiff_t b_step, real *z)
 {
     size_t j = 0;
     for (; n - j > 2; j += smaller(n - j, ROWS)) {
         const size_t count = smaller(n - j, ROWS);
-        const double *const bias = b ? b + (ptrdiff_t)j * b_step : NULL;
+        const real *const bias = b ? b + (ptrdiff_t)j * b_step : NULL;
         vd sums[ROWS / FG_W];
         dots(count, k, w + (ptrdiff_t)j * w_row, w_row, x, sums);
         if (count == ROWS && (!b || b_step == 1 || b_step == 0)) {
-            FG_UNROLL(8)
+            FG_UNROLL(16)
             for (size_t r = 0; r < ROWS / FG_W; r++) {
                 if (b)
                     sums[r] = v_add(sums[r], b_step ? v_load(bias + r * FG_W) : v_set1(*bias));
                 v_store(z + j + r * FG_W, sums[r]);
             }
         } else {
-            double one[ROWS];
+            real one[ROWS];
             for (size_t r = 0; r < ROWS / FG_W; r++)
                 v_store(one + r * FG_W, sums[r]);
             for (size_t r = 0; r < count; r++)
@@ -61,15 +61,15 @@ static void gemv(size_t n, size_t k, const double *w, ptrdiff_t w_row, const dou
         }
     }
     for (; j < n; j++) {
-        const double one = dot(k, w + (ptrdiff_t)j * w_row, x);
+        const real one = dot(k, w + (ptrdiff_t)j * w_row, x);
         z[j] = b ? b[(ptrdiff_t)j * b_step] + one : one;
     }
 }
 
 /* The part of gemv_grad for `vecs` vectors side by side. If `part` is not 0, the last vector has only `part`
  * numbers. */
-FG_INLINE void strip(int vecs, size_t part, int has_dw, int has_dx, size_t n, const double *w,
-                     ptrdiff_t w_row, const double *x, const double *dz, double *dw, double *dx)
+FG_INLINE void strip(int vecs, size_t part, int has_dw, int has_dx, size_t n, const real *w,
+                     ptrdiff_t w_row, const real *x, const real *dz, real *dw, real *dx)
 {
     vd xs[4], sums[2][4];
     FG_UNROLL(4)
@@ -106,7 +106,7 @@ FG_INLINE void strip(int vecs, size_t part, int has_dw, int has_dx, size_t n, co
         return;
     FG_UNROLL(4)
     for (int v = 0; v < vecs; v++) {
-        double *const to = dx + (size_t)v * FG_W;
+        real *const to = dx + (size_t)v * FG_W;
         const vd add = v_add(sums[0][v], sums[1][v]);
         if (part && v == vecs - 1)
             v_store_part(to, part, v_add(add, v_load_part(to, part)));
@@ -115,8 +115,8 @@ FG_INLINE void strip(int vecs, size_t part, int has_dw, int has_dx, size_t n, co
     }
 }
 
-FG_INLINE void strips(int has_dw, int has_dx, size_t n, size_t k, const double *w, ptrdiff_t w_row,
-                      const double *x, const double *dz, double *dw, double *dx)
+FG_INLINE void strips(int has_dw, int has_dx, size_t n, size_t k, const real *w, ptrdiff_t w_row,
+                      const real *x, const real *dz, real *dw, real *dx)
 {
     size_t i = 0;
 #define STRIP(vecs, part)                                                                          \
@@ -136,11 +136,11 @@ FG_INLINE void strips(int has_dw, int has_dx, size_t n, size_t k, const double *
 }
 
 /* For rows that are too short for vectors. */
-static void short_rows(size_t n, size_t k, const double *w, ptrdiff_t w_row, const double *x,
-                       const double *dz, double *dw, double *dx)
+static void short_rows(size_t n, size_t k, const real *w, ptrdiff_t w_row, const real *x,
+                       const real *dz, real *dw, real *dx)
 {
     for (size_t i = 0; i < k; i++) {
-        double even = 0.0, odd = 0.0;
+        real even = 0, odd = 0;
         for (size_t j = 0; j < n; j++) {
             const ptrdiff_t at = (ptrdiff_t)j * w_row + (ptrdiff_t)i;
             if (dw)
@@ -155,8 +155,8 @@ static void short_rows(size_t n, size_t k, const double *w, ptrdiff_t w_row, con
     }
 }
 
-static void gemv_grad(size_t n, size_t k, const double *w, ptrdiff_t w_row, const double *x,
-                      const double *dz, double *dw, double *dx)
+static void gemv_grad(size_t n, size_t k, const real *w, ptrdiff_t w_row, const real *x,
+                      const real *dz, real *dw, real *dx)
 {
     if (k < 4) {
         short_rows(n, k, w, w_row, x, dz, dw, dx);

@@ -2,11 +2,15 @@
 #ifndef FG_KERNELS_SOFTMAX_H
 #define FG_KERNELS_SOFTMAX_H
 
+#ifdef FG_SINGLE
+#include "kernels_elementary32.h"
+#else
 #include "kernels_elementary.h"
+#endif
 #include "kernels_lanes.h"
 
 /* The sum of exp(x - shift) over the row; z gets the terms of the sum, if z is not NULL. */
-FG_INLINE double sum_exp(size_t n, const double *x, double shift, double *z)
+FG_INLINE real sum_exp(size_t n, const real *x, real shift, real *z)
 {
     const vd by = v_set1(shift);
     vd total = v_set1(0.0);
@@ -26,36 +30,37 @@ FG_INLINE double sum_exp(size_t n, const double *x, double shift, double *z)
     return v_sum(total);
 }
 
-static double logsumexp(size_t n, const double *x)
+static real logsumexp(size_t n, const real *x)
 {
-    const double largest = max(n, x);
+    const real largest = max(n, x);
     if (!isfinite(largest)) /* inf has to stay inf: inf - inf would be nan */
         return largest;
-    return largest + log(sum_exp(n, x, largest, NULL));
+    return largest + (real)log(sum_exp(n, x, largest, NULL));
 }
 
-static void softmax(size_t n, const double *x, double *z)
+static void softmax(size_t n, const real *x, real *z)
 {
-    const double total = sum_exp(n, x, max(n, x), z);
+    const real total = sum_exp(n, x, max(n, x), z);
     for (size_t i = 0; i < n; i++)
         z[i] /= total;
 }
 
-static void log_softmax(size_t n, const double *x, double *restrict z)
+static void log_softmax(size_t n, const real *x, real *restrict z)
 {
-    const double largest = max(n, x), rest = log(sum_exp(n, x, largest, NULL));
+    const real largest = max(n, x), rest = (real)log(sum_exp(n, x, largest, NULL));
     for (size_t i = 0; i < n; i++)
         z[i] = x[i] - largest - rest;
 }
 
-static void softmax_grad(size_t n, const double *z, const double *dz, double *restrict dx)
+#ifndef FG_SINGLE
+static void softmax_grad(size_t n, const real *z, const real *dz, real *restrict dx)
 {
-    const double mean = dot(n, z, dz);
+    const real mean = dot(n, z, dz);
     for (size_t i = 0; i < n; i++)
         dx[i] += z[i] * (dz[i] - mean);
 }
 
-static void exp_axpy(size_t n, double a, const double *x, double shift, double *dx)
+static void exp_axpy(size_t n, real a, const real *x, real shift, real *dx)
 {
     const vd scale = v_set1(a), by = v_set1(shift);
     size_t i = 0;
@@ -67,12 +72,13 @@ static void exp_axpy(size_t n, double a, const double *x, double shift, double *
     }
 }
 
-static void log_softmax_grad(size_t n, const double *z, const double *dz, double *restrict dx)
+static void log_softmax_grad(size_t n, const real *z, const real *dz, real *restrict dx)
 {
-    const double total = sum(n, dz);
+    const real total = sum(n, dz);
     for (size_t i = 0; i < n; i++)
         dx[i] += dz[i];
-    exp_axpy(n, -total, z, 0.0, dx);
+    exp_axpy(n, -total, z, 0, dx);
 }
+#endif
 
 #endif

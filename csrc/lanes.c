@@ -8,6 +8,7 @@ struct fg_lanes {
     fg_callee callee;      /* first: the tape knows it by that */
     fg_mem mem;
     fg_program *program;   /* a copy: its body has the uniform nodes, and is not run as a whole */
+    const fg_batch_steps *steps; /* of what the batch consists of: doubles or floats */
     fg_batch *batch;
     uint8_t *varies;       /* [n_segments] */
     size_t *place;         /* [n_segments] where a varying one's numbers begin in `taken` and `given` */
@@ -102,17 +103,10 @@ static void take_data(fg_lanes *l, const fg_slots *t, fg_record *r)
 /* The numbers of `used` samples into the lanes; those behind have the last one's. */
 static void fill_lanes(fg_lanes *l, const fg_id *samples, size_t used)
 {
-    const size_t lanes = fg_batch_lanes(l->batch);
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v]; e++) {
-            const double *const from = l->taken + l->place[v] + e;
-            double *const to = fg_batch_data(l->batch, s.first + e);
-            for (size_t lane = 0; lane < used; lane++)
-                to[lane] = from[(size_t)samples[lane] * s.count];
-            for (size_t lane = used; lane < lanes; lane++)
-                to[lane] = to[used - 1];
-        }
+        for (fg_id e = 0; e < s.count && l->varies[v]; e++)
+            l->steps->put(l->batch, s.first + e, l->taken + l->place[v] + e, s.count, samples, used);
     }
 }
 
@@ -121,12 +115,8 @@ static void empty_lanes(fg_lanes *l, const fg_id *samples, size_t used)
 {
     for (fg_id v = 0; v < l->callee.n_segments; v++) {
         const fg_stretch s = l->program->callee.segments[v];
-        for (fg_id e = 0; e < s.count && l->varies[v]; e++) {
-            const double *const from = fg_batch_grad(l->batch, s.first + e);
-            double *const to = l->given + l->place[v] + e;
-            for (size_t lane = 0; lane < used; lane++)
-                to[(size_t)samples[lane] * s.count] += from[lane];
-        }
+        for (fg_id e = 0; e < s.count && l->varies[v]; e++)
+            l->steps->give(l->batch, s.first + e, l->given + l->place[v] + e, s.count, samples, used);
     }
 }
 
@@ -148,6 +138,8 @@ static int run_uniform(fg_lanes *l, int lenient)
         if (slots.stop && slots.stop())
             return FG_E_INTERRUPTED;
     }
+    if (!l->ready)
+        l->steps->refresh(l->batch);
     l->ready = 1;
     return FG_OK;
 }
@@ -156,7 +148,7 @@ static int run_lanes(fg_lanes *l, const fg_id *samples, size_t used, int lenient
 {
     l->filled = 0;
     fill_lanes(l, samples, used);
-    const int status = fg_batch_forward(l->batch, used, lenient);
+    const int status = l->steps->forward(l->batch, used, lenient);
     if (status != FG_OK)
         l->in_lanes = 1;
     l->filled = status == FG_OK && used == l->n_samples;
@@ -177,7 +169,7 @@ static void all_samples(fg_lanes *l)
 static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 {
     fg_lanes *const l = lanes_of(c);
-    const size_t lanes = fg_batch_lanes(l->batch);
+    const size_t lanes = l->steps->lanes(l->batch);
     assert(r->views == c->n_segments && r->rows * r->cols == c->n_results);
     take_data(l, t, r);
     int status = run_uniform(l, t->lenient);
@@ -187,12 +179,8 @@ static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
         if (!l->filled)
             status = run_lanes(l, l->samples + i, used, t->lenient);
         for (fg_id j = 0; j < l->program->callee.n_results && status == FG_OK; j++) {
-            const fg_id node = l->program->results[j];
-            const size_t step = (size_t)fg_batch_is_varying(l->batch, node);
-            const double *const from = fg_batch_data(l->batch, node);
-            double *const to = z + l->results[j].first + i * l->results[j].count;
-            for (size_t lane = 0; lane < used; lane++)
-                to[lane * l->results[j].count] = from[lane * step];
+            const fg_stretch at = l->results[j];
+            l->steps->get(l->batch, l->program->results[j], z + at.first + i * at.count, at.count, used);
         }
     }
     return status;
@@ -309,33 +297,30 @@ static void find_live(fg_lanes *l, fg_id n_outputs, uint64_t *live)
 static void seed_lanes(fg_lanes *l, const asked *a, const fg_id *samples, size_t used)
 {
     for (fg_id j = 0; j < l->program->callee.n_results; j++) {
-        const fg_id node = l->program->results[j];
-        const size_t step = (size_t)fg_batch_is_varying(l->batch, node);
-        double *const to = fg_batch_grad(l->batch, node);
-        if (!counts(l, a, samples[0], j))
-            continue;
-        for (size_t lane = 0; lane < used; lane++)
-            to[lane * step] += a->grad ? a->grad[a->first + place_of(l, samples[lane], j)] : 1.0;
+        const fg_stretch at = l->results[j];
+        if (counts(l, a, samples[0], j))
+            l->steps->seed(l->batch, l->program->results[j], a->grad ? a->grad + a->first + at.first : NULL, at.count,
+                           samples, used);
     }
 }
 
 /* Of the samples in l->samples, to l->given and l->total. */
 static int reverse_samples(fg_lanes *l, const asked *a, size_t count)
 {
-    const size_t lanes = fg_batch_lanes(l->batch);
+    const size_t lanes = l->steps->lanes(l->batch);
     for (size_t i = 0; i < count; i += lanes) {
         const fg_id *const samples = l->samples + i;
         const size_t used = smaller(lanes, count - i);
         int status = l->filled && used == l->n_samples ? FG_OK : run_lanes(l, samples, used, 1);
         if (status != FG_OK)
             return status;
-        fg_batch_clear(l->batch);
+        l->steps->clear(l->batch);
         seed_lanes(l, a, samples, used);
-        status = fg_batch_reverse(l->batch);
+        status = l->steps->reverse(l->batch);
         if (status != FG_OK)
             return status;
         empty_lanes(l, samples, used);
-        fg_batch_add_sums(l->batch, l->total);
+        l->steps->add_sums(l->batch, l->total);
     }
     return FG_OK;
 }
@@ -380,7 +365,7 @@ static int reverse_all(fg_lanes *l, const asked *a)
         if (partial)
             find_live(l, n_outputs, l->live);
         if (partial || l->partial)
-            fg_batch_go_by(l->batch, live);
+            l->steps->go_by(l->batch, live);
         l->partial = partial;
         for (size_t w = 0; w < words; w++)
             l->any_live[w] |= live[w];
@@ -525,7 +510,7 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
 static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
 {
     const fg_lanes *const l = const_lanes_of(c);
-    return l->in_lanes ? fg_batch_fault(l->batch, x, k, status)
+    return l->in_lanes ? l->steps->fault(l->batch, x, k, status)
                        : l->program->callee.steps->fault(&l->program->callee, x, k, status);
 }
 
@@ -561,7 +546,7 @@ void fg_lanes_free(fg_lanes *l)
     const fg_id n_segments = l->callee.n_segments;
     void *place = l;
     if (l->batch)
-        fg_batch_free(l->batch);
+        l->steps->free(l->batch);
     if (l->program) {
         const size_t n = l->program->body.n, words = FG_MARKS_WORDS(n);
         release(l, &l->results, l->program->callee.n_results, sizeof *l->results);
@@ -642,7 +627,7 @@ static fg_id list_uniform(const fg_lanes *l, fg_stretch *stretches)
     for (fg_id i = p->area + (p->area > 0) + 1; i < t->n; i++) {
         const fg_id first = i, end = fg_tape_op(t, i) == FG_PART ? i + t->args[i].a : i;
         i = end; /* an instruction and its results */
-        if (fg_op_is_leaf(fg_tape_op(t, i)) || fg_batch_is_varying(l->batch, first))
+        if (fg_op_is_leaf(fg_tape_op(t, i)) || l->steps->is_varying(l->batch, first))
             continue;
         if (last == 0 || first != last + 1) {
             if (stretches)
@@ -680,7 +665,7 @@ static int fill(fg_lanes *l, const fg_program *p, const uint8_t *varies, const f
     memset(operand, 0, (size_t)p->area + 1);
     for (fg_id k = 0; k < p->callee.n_segments; k++)
         memset(operand + p->callee.segments[k].first, varies[k], p->callee.segments[k].count);
-    status = fg_batch_make(&l->batch, l->program, &l->mem, operand, l->n_samples, most_lanes);
+    status = l->steps->make(&l->batch, l->program, &l->mem, operand, l->n_samples, most_lanes);
     release(l, &operand, (size_t)p->area + 1, sizeof *operand);
     if (status < 0)
         return status;
@@ -691,12 +676,12 @@ static int fill(fg_lanes *l, const fg_program *p, const uint8_t *varies, const f
     (void)list_uniform(l, l->uniform);
     memcpy(l->program->outputs, l->program->results, l->program->callee.n_results * sizeof *l->program->outputs);
     find_live(l, l->program->callee.n_results, l->of_all);
-    fg_batch_go_by(l->batch, l->of_all);
+    l->steps->go_by(l->batch, l->of_all);
     return FG_OK;
 }
 
 int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
-                  fg_id n_groups, fg_id most_lanes, fg_lanes **made)
+                  fg_id n_groups, fg_id most_lanes, int single, fg_lanes **made)
 {
     fg_mem mem;
     void *place = NULL;
@@ -705,7 +690,8 @@ int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id 
     int status = fg_mem_resize(&mem, &place, 0, 1, sizeof **made);
     if (status == FG_OK) {
         fg_lanes *const l = place;
-        *l = (fg_lanes){.callee = {.steps = &lanes_steps}, .mem = mem, .n_samples = n_samples};
+        *l = (fg_lanes){.callee = {.steps = &lanes_steps}, .mem = mem, .n_samples = n_samples,
+                        .steps = single ? &fg_batch_of_floats : &fg_batch_of_doubles};
         status = fill(l, p, varies, groups, n_groups, most_lanes);
         mem.fail_after = l->mem.fail_after;
         l->mem.fail_after = -1;
@@ -754,7 +740,12 @@ const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count)
     return l->groups;
 }
 
+int fg_lanes_is_single(const fg_lanes *l)
+{
+    return l->steps == &fg_batch_of_floats;
+}
+
 size_t fg_lanes_width(const fg_lanes *l)
 {
-    return fg_batch_lanes(l->batch);
+    return l->steps->lanes(l->batch);
 }

@@ -15,10 +15,10 @@
 typedef struct fg_lanes fg_lanes;
 
 /* varies: [n_segments of the program]; groups: [n_groups], which are all results in order. most_lanes: how many samples
- * at once, 0 for what is best. The program is copied. Nobody holds what is made; t is the tape that will call it.
+ * at once, 0 for what is best. single: in floats, not in doubles. The program is copied. Nobody holds what is made; t is the tape that will call it.
  * FG_OK, FG_E_MEMORY, or FG_E_FULL. */
 int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
-                  fg_id n_groups, fg_id most_lanes, fg_lanes **made);
+                  fg_id n_groups, fg_id most_lanes, int single, fg_lanes **made);
 
 /* Free what nobody holds. */
 void fg_lanes_free(fg_lanes *l);
@@ -32,6 +32,8 @@ const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count);
 
 /* An operand of the last call: as the segments count them, from 1 on. */
 double fg_lanes_number(const fg_lanes *l, fg_id place);
+
+int fg_lanes_is_single(const fg_lanes *l);
 
 /* How many samples it computes at once. */
 size_t fg_lanes_width(const fg_lanes *l);

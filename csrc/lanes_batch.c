@@ -1,6 +1,9 @@
 /* lanes_batch.c: see lanes_batch.h. The graph becomes a list of steps, each with a function that goes forward and one
  * that goes back, and with the addresses of its numbers. The order here: operands, elementwise steps, layers, rows,
- * what is done sample by sample, making a batch, running it. */
+ * what is done sample by sample, making a batch, running it.
+ *
+ * Compiled twice: here for numbers that are doubles, and by lanes_batch32.c for floats. `real` is the type of what lies
+ * in lanes; a double stays a double where the body, or the caller, has it. */
 #include "lanes_batch.h"
 
 #include <string.h>
@@ -9,15 +12,15 @@ enum { STOP_AFTER = 1 << 18 }; /* numbers computed between two questions whether
 
 /* One element of an operand: a number for each lane, or, with step 0, the same for all. */
 typedef struct spot {
-    double *data, *grad; /* grad is NULL if nobody wants it */
+    real *data, *grad; /* grad is NULL if nobody wants it */
     size_t step;
 } spot;
 
 /* A matrix of elements. */
 typedef struct operand {
     fg_id rows, cols;
-    double *data, *grad;  /* of element (0, 0), where elements lie in order */
-    ptrdiff_t row, col;   /* doubles from one row to the next, and one column to the next */
+    real *data, *grad;  /* of element (0, 0), where elements lie in order */
+    ptrdiff_t row, col;   /* numbers from one row to the next, and one column to the next */
     size_t step;          /* 1 if an element has a number for each lane, also if only some do */
     int wanted;           /* whether anybody wants a gradient */
     spot *list;           /* where they do not, row by row; else NULL */
@@ -37,7 +40,7 @@ struct step {
     int live, whole;  /* whether gradients of the results that count flow to one of these, or to all */
     size_t work;      /* about how many numbers it computes */
     fg_id rows, cols; /* of the results, which lie in order */
-    double *z, *dz;
+    real *z, *dz;
     fg_id operands;
     operand x[3];
     const fg_id *labels;
@@ -49,16 +52,18 @@ struct step {
 struct fg_batch {
     fg_program *program;
     fg_tape *body; /* the program's */
-    const fg_kernels *kernels;
+    const fg_real_kernels *kernels;
     fg_mem *mem;
     size_t lanes, used;  /* and how many of them have a sample of their own */
     int lenient;
     uint32_t *place;     /* [body->n] the slot of a varying node; UNIFORM */
     size_t slots;
-    double *data, *grad; /* [slots * lanes] */
-    double *sums;        /* [body->n] gradients of uniform nodes */
+    real *data, *grad; /* [slots * lanes] */
+    real *uniform;       /* [body->n] numbers of uniform nodes: those of the body, or these as floats */
+    real *sums;          /* [body->n] gradients of uniform nodes, */
+    double *each;        /* [body->n] and those of what is done sample by sample, if that is not the same */
     const uint64_t *live; /* nodes that gradients of the results that count flow to */
-    double *scratch;
+    real *scratch;
     size_t scratch_size;
     step *steps;
     size_t count;
@@ -79,12 +84,12 @@ int fg_batch_is_varying(const fg_batch *b, fg_id i)
     return b->place[i] != UNIFORM;
 }
 
-double *fg_batch_data(const fg_batch *b, fg_id i)
+real *fg_batch_data(const fg_batch *b, fg_id i)
 {
-    return b->place[i] == UNIFORM ? b->body->data + i : b->data + b->place[i] * b->lanes;
+    return b->place[i] == UNIFORM ? b->uniform + i : b->data + b->place[i] * b->lanes;
 }
 
-double *fg_batch_grad(const fg_batch *b, fg_id i)
+real *fg_batch_grad(const fg_batch *b, fg_id i)
 {
     return b->place[i] == UNIFORM ? b->sums + i : b->grad + b->place[i] * b->lanes;
 }
@@ -92,6 +97,48 @@ double *fg_batch_grad(const fg_batch *b, fg_id i)
 size_t fg_batch_lanes(const fg_batch *b)
 {
     return b->lanes;
+}
+
+void fg_batch_put(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used)
+{
+    real *const to = fg_batch_data(b, i);
+    for (size_t lane = 0; lane < used; lane++)
+        to[lane] = (real)from[(size_t)samples[lane] * apart];
+    for (size_t lane = used; lane < b->lanes; lane++)
+        to[lane] = to[used - 1];
+}
+
+void fg_batch_get(const fg_batch *b, fg_id i, double *to, size_t apart, size_t used)
+{
+    const size_t step = (size_t)fg_batch_is_varying(b, i);
+    const real *const from = fg_batch_data(b, i);
+    for (size_t lane = 0; lane < used; lane++)
+        to[lane * apart] = (double)from[lane * step];
+}
+
+void fg_batch_seed(fg_batch *b, fg_id i, const double *from, size_t apart, const fg_id *samples, size_t used)
+{
+    const size_t step = (size_t)fg_batch_is_varying(b, i);
+    real *const to = fg_batch_grad(b, i);
+    for (size_t lane = 0; lane < used; lane++)
+        to[lane * step] += from ? (real)from[(size_t)samples[lane] * apart] : (real)1;
+}
+
+void fg_batch_give(const fg_batch *b, fg_id i, double *to, size_t apart, const fg_id *samples, size_t used)
+{
+    const real *const from = fg_batch_grad(b, i);
+    for (size_t lane = 0; lane < used; lane++)
+        to[(size_t)samples[lane] * apart] += (double)from[lane];
+}
+
+void fg_batch_refresh(fg_batch *b)
+{
+#ifdef FG_SINGLE
+    for (fg_id i = 0; i < b->body->n; i++)
+        b->uniform[i] = (real)b->body->data[i];
+#else
+    (void)b;
+#endif
 }
 
 /* ---- operands ---- */
@@ -109,27 +156,27 @@ static inline spot spot_at(const operand *x, fg_id row, fg_id col)
     return (spot){x->data + at, x->wanted ? x->grad + at : NULL, x->step};
 }
 
-static double *take(double **scratch, size_t doubles)
+static real *take(real **scratch, size_t count)
 {
-    double *const p = *scratch;
-    *scratch += doubles;
+    real *const p = *scratch;
+    *scratch += count;
     return p;
 }
 
 /* The numbers of an operand as a matrix: in place, or, of a list, copied, and of a list that varies every element with
  * all lanes. varying: all lanes are wanted in any case. */
 typedef struct matrix {
-    double *p;
+    real *p;
     ptrdiff_t row, col;
 } matrix;
 
-static matrix numbers(const fg_batch *b, const operand *x, int varying, double **scratch)
+static matrix numbers(const fg_batch *b, const operand *x, int varying, real **scratch)
 {
     const size_t lanes = varying || x->step ? b->lanes : 1;
     if (!x->list && (x->step || !varying))
         return (matrix){x->data, x->row, x->col};
-    double *const p = take(scratch, size_of(x) * lanes);
-    double *to = p;
+    real *const p = take(scratch, size_of(x) * lanes);
+    real *to = p;
     for (fg_id i = 0; i < x->rows; i++)
         for (fg_id j = 0; j < x->cols; j++, to += lanes) {
             const spot from = spot_at(x, i, j);
@@ -141,14 +188,14 @@ static matrix numbers(const fg_batch *b, const operand *x, int varying, double *
 
 /* Where gradients of that matrix are added up: in place, or in scratch that begins with 0. p is NULL if nobody wants
  * them. */
-static matrix gradients(const fg_batch *b, const operand *x, int varying, double **scratch)
+static matrix gradients(const fg_batch *b, const operand *x, int varying, real **scratch)
 {
     const size_t lanes = varying || x->step ? b->lanes : 1;
     if (!x->wanted)
         return (matrix){NULL, 0, 0};
     if (!x->list && (x->step || !varying))
         return (matrix){x->grad, x->row, x->col};
-    double *const p = take(scratch, size_of(x) * lanes);
+    real *const p = take(scratch, size_of(x) * lanes);
     memset(p, 0, size_of(x) * lanes * sizeof *p);
     return (matrix){p, (ptrdiff_t)(x->cols * lanes), (ptrdiff_t)lanes};
 }
@@ -159,7 +206,7 @@ static void add_gradients(const fg_batch *b, const operand *x, int varying, matr
     const size_t lanes = varying || x->step ? b->lanes : 1;
     if (!m.p || (!x->list && (x->step || !varying)))
         return;
-    const double *from = m.p;
+    const real *from = m.p;
     for (fg_id i = 0; i < x->rows; i++)
         for (fg_id j = 0; j < x->cols; j++, from += lanes) {
             const spot to = spot_at(x, i, j);
@@ -178,7 +225,7 @@ static int is_live(const fg_batch *b, fg_id i)
 }
 
 /* The operands of result (row, col). */
-static void operands_at(const step *s, fg_id row, fg_id col, const double **x, size_t *steps, double **dx)
+static void operands_at(const step *s, fg_id row, fg_id col, const real **x, size_t *steps, real **dx)
 {
     for (fg_id v = 0; v < s->operands; v++) {
         const spot at = spot_at(s->x + v, s->x[v].rows > 1 ? row : 0, s->x[v].cols > 1 ? col : 0);
@@ -190,8 +237,8 @@ static void operands_at(const step *s, fg_id row, fg_id col, const double **x, s
 
 static int map_forward(fg_batch *b, const step *s)
 {
-    const double *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
-    double *dx[FG_MAX_ARITY];
+    const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
+    real *dx[FG_MAX_ARITY];
     size_t steps[FG_MAX_ARITY] = {0, 0, 0};
     const size_t lanes = b->lanes, rounds = s->together ? 1 : (size_t)s->rows * s->cols;
     const size_t n = s->together ? (size_t)s->rows * s->cols * lanes : lanes;
@@ -209,8 +256,8 @@ static int map_forward(fg_batch *b, const step *s)
 
 static int map_reverse(fg_batch *b, const step *s)
 {
-    const double *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
-    double *dx[FG_MAX_ARITY];
+    const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
+    real *dx[FG_MAX_ARITY];
     size_t steps[FG_MAX_ARITY] = {0, 0, 0};
     const int together = s->together && !s->sums && s->whole;
     const fg_id first = s->node - (s->record ? b->body->args[s->node].b : 0);
@@ -230,23 +277,40 @@ static int map_reverse(fg_batch *b, const step *s)
 
 /* ---- layers: z (m, n) = activation(x (m, k) w (n, k)^T + b (1, n)), each element with its lanes ---- */
 
+/* Of one lane the three products are products of whole matrices. The columns of what is added to lie side by side, or its
+ * rows do, and then the transposed is added. */
+static void multiply(const fg_batch *b, size_t m, size_t n, size_t k, matrix x, matrix y, matrix z, real *work)
+{
+    if (z.col == 1 || n == 1)
+        b->kernels->gemm(m, n, k, x.p, x.row, x.col, y.p, y.row, y.col, z.p, z.row, work);
+    else
+        b->kernels->gemm(n, m, k, y.p, y.col, y.row, x.p, x.col, x.row, z.p, z.col, work);
+}
+
+static matrix transposed(matrix x)
+{
+    return (matrix){x.p, x.col, x.row};
+}
+
 static int layer_forward(fg_batch *b, const step *s)
 {
-    const fg_kernels *const kernels = b->kernels;
+    const fg_real_kernels *const kernels = b->kernels;
     const size_t lanes = b->lanes, m = s->rows, n = s->cols, k = s->x[0].cols;
-    double *scratch = b->scratch;
+    real *scratch = b->scratch;
     const matrix w = numbers(b, s->x + 1, 0, &scratch), x = numbers(b, s->x, 1, &scratch);
-    double *const sums = s->row == FG_LEAF ? s->z : take(&scratch, m * n * lanes);
+    real *const sums = s->row == FG_LEAF ? s->z : take(&scratch, m * n * lanes);
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j++) {
-            double *const sum = sums + (i * n + j) * lanes;
+            real *const sum = sums + (i * n + j) * lanes;
             const spot bias = s->operands > 2 ? spot_at(s->x + 2, 0, (fg_id)j) : (spot){NULL, NULL, 0};
             for (size_t l = 0; l < lanes; l++)
-                sum[l] = bias.data ? bias.data[bias.step * l] : 0.0;
+                sum[l] = bias.data ? bias.data[bias.step * l] : (real)0;
         }
-    for (size_t i = 0; i < m; i++) {
-        const double *const xi = x.p + (ptrdiff_t)i * x.row;
-        double *const row = sums + i * n * lanes;
+    if (lanes == 1)
+        multiply(b, m, n, k, x, transposed(w), (matrix){sums, (ptrdiff_t)n, 1}, scratch);
+    for (size_t i = 0; i < m && lanes > 1; i++) {
+        const real *const xi = x.p + (ptrdiff_t)i * x.row;
+        real *const row = sums + i * n * lanes;
         if (!s->x[1].step)
             kernels->gemm(n, lanes, k, w.p, w.row, w.col, xi, x.col, 1, row, (ptrdiff_t)lanes, scratch);
         else
@@ -254,35 +318,39 @@ static int layer_forward(fg_batch *b, const step *s)
                 kernels->lane_dot(lanes, k, xi, x.col, w.p + (ptrdiff_t)j * w.row, w.col, row + j * lanes);
     }
     if (s->row != FG_LEAF)
-        kernels->map(s->row, m * n * lanes, (const double *const[3]){sums}, (const size_t[3]){1}, 0, s->z);
+        kernels->map(s->row, m * n * lanes, (const real *const[3]){sums}, (const size_t[3]){1}, 0, s->z);
     return FG_OK;
 }
 
 static int layer_reverse(fg_batch *b, const step *s)
 {
-    const fg_kernels *const kernels = b->kernels;
+    const fg_real_kernels *const kernels = b->kernels;
     const size_t lanes = b->lanes, m = s->rows, n = s->cols, k = s->x[0].cols;
-    double *scratch = b->scratch;
-    const double *d = s->dz;
+    real *scratch = b->scratch;
+    const real *d = s->dz;
     if (s->row != FG_LEAF) { /* the derivative of these activations follows from z, so z stands for the sums */
-        double *const dsums = take(&scratch, m * n * lanes);
+        real *const dsums = take(&scratch, m * n * lanes);
         memset(dsums, 0, m * n * lanes * sizeof *dsums);
-        kernels->map_grad(s->row, 0, m * n * lanes, (const double *const[3]){s->z}, (const size_t[3]){1}, 0, s->z,
+        kernels->map_grad(s->row, 0, m * n * lanes, (const real *const[3]){s->z}, (const size_t[3]){1}, 0, s->z,
                           s->dz, dsums);
         d = dsums;
     }
     const matrix w = numbers(b, s->x + 1, 0, &scratch), x = numbers(b, s->x, 1, &scratch);
     const matrix dw = gradients(b, s->x + 1, 0, &scratch), dx = gradients(b, s->x, 1, &scratch);
     for (size_t i = 0; i < m; i++) {
-        const double *const xi = x.p + (ptrdiff_t)i * x.row, *const di = d + i * n * lanes;
-        double *const dxi = dx.p ? dx.p + (ptrdiff_t)i * dx.row : NULL;
+        const real *const xi = x.p + (ptrdiff_t)i * x.row, *const di = d + i * n * lanes;
+        real *const dxi = dx.p ? dx.p + (ptrdiff_t)i * dx.row : NULL;
         for (size_t j = 0; j < n && s->operands > 2; j++) {
             const spot bias = spot_at(s->x + 2, 0, (fg_id)j);
-            if (bias.grad && bias.step)
+            if (bias.grad && lanes == 1)
+                bias.grad[0] += di[j];
+            else if (bias.grad && bias.step)
                 kernels->axpy(lanes, 1.0, di + j * lanes, bias.grad);
             else if (bias.grad)
                 bias.grad[0] += kernels->sum(b->used, di + j * lanes);
         }
+        if (lanes == 1)
+            continue;
         if (!s->x[1].step) {
             if (dxi)
                 kernels->gemm(k, lanes, n, w.p, w.col, w.row, di, (ptrdiff_t)lanes, 1, dxi, dx.col, scratch);
@@ -294,7 +362,7 @@ static int layer_reverse(fg_batch *b, const step *s)
         }
         for (size_t j = 0; j < n; j++)
             for (size_t p = 0; p < k; p++) {
-                const double *const dj = di + j * lanes;
+                const real *const dj = di + j * lanes;
                 const ptrdiff_t at = (ptrdiff_t)j * w.row + (ptrdiff_t)p * w.col;
                 if (dxi)
                     kernels->mul_add(lanes, dj, w.p + at, dxi + (ptrdiff_t)p * dx.col);
@@ -302,6 +370,13 @@ static int layer_reverse(fg_batch *b, const step *s)
                     kernels->mul_add(lanes, dj, xi + (ptrdiff_t)p * x.col,
                                      dw.p + (ptrdiff_t)j * dw.row + (ptrdiff_t)p * dw.col);
             }
+    }
+    if (lanes == 1) {
+        const matrix all = {(real *)d, (ptrdiff_t)n, 1};
+        if (dx.p)
+            multiply(b, m, k, n, all, w, dx, scratch);
+        if (dw.p)
+            multiply(b, n, k, m, transposed(all), x, dw, scratch);
     }
     add_gradients(b, s->x + 1, 0, dw);
     add_gradients(b, s->x, 1, dx);
@@ -330,18 +405,20 @@ static int sum_forward(fg_batch *b, const step *s)
     size_t count, length;
     shape_of_rows(s, &count, &length);
     for (size_t i = 0; i < count; i++) {
-        double *const z = s->z + i * lanes;
-        double same = 0.0;
+        real *const z = s->z + i * lanes;
+        real same = 0;
         memset(z, 0, lanes * sizeof *z);
         for (size_t j = 0; j < length; j++) {
             const spot x = in_row(s, i, j);
-            if (x.step)
+            if (lanes == 1)
+                same += x.data[0];
+            else if (x.step)
                 b->kernels->axpy(lanes, 1.0, x.data, z);
             else
                 same += x.data[0];
         }
         for (size_t l = 0; l < lanes; l++)
-            z[l] = s->op == FG_MEAN ? (z[l] + same) / (double)length : z[l] + same;
+            z[l] = s->op == FG_MEAN ? (z[l] + same) / (real)length : z[l] + same;
     }
     return FG_OK;
 }
@@ -350,13 +427,13 @@ static int sum_reverse(fg_batch *b, const step *s)
 {
     size_t count, length;
     shape_of_rows(s, &count, &length);
-    const double scale = s->op == FG_MEAN ? 1.0 / (double)length : 1.0;
+    const real scale = s->op == FG_MEAN ? (real)1 / (real)length : (real)1;
     for (size_t i = 0; i < count; i++) {
-        const double *const dz = s->dz + i * b->lanes;
-        const double total = b->kernels->sum(b->used, dz) * scale;
+        const real *const dz = s->dz + i * b->lanes;
+        const real total = b->kernels->sum(b->used, dz) * scale;
         for (size_t j = 0; j < length; j++) {
             const spot x = in_row(s, i, j);
-            if (x.grad && x.step)
+            if (x.grad && x.step && b->lanes > 1)
                 b->kernels->axpy(b->lanes, scale, dz, x.grad);
             else if (x.grad)
                 x.grad[0] += total;
@@ -368,25 +445,25 @@ static int sum_reverse(fg_batch *b, const step *s)
 static int max_forward(fg_batch *b, const step *s)
 {
     const size_t lanes = b->lanes;
-    double *const so_far = b->scratch;
+    real *const so_far = b->scratch;
     size_t count, length;
     shape_of_rows(s, &count, &length);
     for (size_t i = 0; i < count; i++) {
-        double *const z = s->z + i * lanes;
+        real *const z = s->z + i * lanes;
         const spot first = in_row(s, i, 0);
         for (size_t l = 0; l < lanes; l++)
             z[l] = first.data[first.step * l];
         for (size_t j = 1; j < length; j++) {
             const spot x = in_row(s, i, j);
             memcpy(so_far, z, lanes * sizeof *z);
-            b->kernels->map(FG_MAXIMUM, lanes, (const double *const[3]){so_far, x.data},
+            b->kernels->map(FG_MAXIMUM, lanes, (const real *const[3]){so_far, x.data},
                             (const size_t[3]){1, x.step}, 0, z);
         }
     }
     return FG_OK;
 }
 
-static int is_largest(double x, double largest)
+static int is_largest(real x, real largest)
 {
     return x == largest || (isnan(x) && isnan(largest));
 }
@@ -394,16 +471,16 @@ static int is_largest(double x, double largest)
 static int max_reverse(fg_batch *b, const step *s)
 {
     const size_t lanes = b->lanes;
-    double *const ties = b->scratch;
+    real *const ties = b->scratch;
     size_t count, length;
     shape_of_rows(s, &count, &length);
     for (size_t i = 0; i < count; i++) {
-        const double *const z = s->z + i * lanes, *const dz = s->dz + i * lanes;
+        const real *const z = s->z + i * lanes, *const dz = s->dz + i * lanes;
         memset(ties, 0, lanes * sizeof *ties);
         for (size_t j = 0; j < length; j++) {
             const spot x = in_row(s, i, j);
             for (size_t l = 0; l < lanes; l++)
-                ties[l] += is_largest(x.data[x.step * l], z[l]);
+                ties[l] += (real)is_largest(x.data[x.step * l], z[l]);
         }
         for (size_t j = 0; j < length; j++) {
             const spot x = in_row(s, i, j);
@@ -416,13 +493,13 @@ static int max_reverse(fg_batch *b, const step *s)
 }
 
 /* The rows of x as matrices of lanes, in one piece each: a whole view that is one row is copied if they lie apart. */
-static matrix rows_of(fg_batch *b, const step *s, size_t length, double **scratch)
+static matrix rows_of(fg_batch *b, const step *s, size_t length, real **scratch)
 {
     const operand *const x = s->x;
     const matrix m = numbers(b, x, 1, scratch);
-    if (length == x->cols || m.row == (ptrdiff_t)x->cols * m.col)
+    if ((length == x->cols || m.row == (ptrdiff_t)x->cols * m.col) && (b->lanes > 1 || m.col == 1))
         return m;
-    double *const p = take(scratch, size_of(x) * b->lanes);
+    real *const p = take(scratch, size_of(x) * b->lanes);
     for (fg_id i = 0; i < x->rows; i++)
         for (fg_id j = 0; j < x->cols; j++)
             memcpy(p + ((size_t)i * x->cols + j) * b->lanes, m.p + (ptrdiff_t)i * m.row + (ptrdiff_t)j * m.col,
@@ -430,21 +507,29 @@ static matrix rows_of(fg_batch *b, const step *s, size_t length, double **scratc
     return (matrix){p, (ptrdiff_t)(x->cols * b->lanes), (ptrdiff_t)b->lanes};
 }
 
+/* One row: in lanes, or, of one lane, side by side. */
+static void softmax_of_row(const fg_batch *b, int op, size_t length, const real *x, ptrdiff_t x_step, real *z)
+{
+    const fg_real_kernels *const kernels = b->kernels;
+    if (op == FG_LOGSUMEXP && b->lanes == 1)
+        z[0] = kernels->logsumexp(length, x);
+    else if (op == FG_LOGSUMEXP)
+        kernels->lane_logsumexp(b->lanes, length, x, x_step, z);
+    else if (b->lanes == 1)
+        (op == FG_SOFTMAX ? kernels->softmax : kernels->log_softmax)(length, x, z);
+    else
+        (op == FG_SOFTMAX ? kernels->lane_softmax : kernels->lane_log_softmax)(b->lanes, length, x, x_step, z);
+}
+
 static int softmax_forward(fg_batch *b, const step *s)
 {
-    const fg_kernels *const kernels = b->kernels;
-    double *scratch = b->scratch;
+    real *scratch = b->scratch;
     size_t count, length;
     shape_of_rows(s, &count, &length);
     const matrix x = rows_of(b, s, length, &scratch);
     for (size_t i = 0; i < count; i++) {
-        const double *const row = x.p + (ptrdiff_t)i * x.row;
-        if (s->op == FG_LOGSUMEXP)
-            kernels->lane_logsumexp(b->lanes, length, row, x.col, s->z + i * b->lanes);
-        else if (s->op == FG_SOFTMAX)
-            kernels->lane_softmax(b->lanes, length, row, x.col, s->z + i * length * b->lanes);
-        else
-            kernels->lane_log_softmax(b->lanes, length, row, x.col, s->z + i * length * b->lanes);
+        const size_t results = s->op == FG_LOGSUMEXP ? 1 : length;
+        softmax_of_row(b, s->op, length, x.p + (ptrdiff_t)i * x.row, x.col, s->z + i * results * b->lanes);
     }
     return FG_OK;
 }
@@ -452,33 +537,35 @@ static int softmax_forward(fg_batch *b, const step *s)
 /* FG_LOGSUMEXP dx += dz softmax(x); FG_SOFTMAX dx += z (dz - dot(z, dz)); FG_LOG_SOFTMAX dx += dz - exp(z) sum(dz) */
 static int softmax_reverse(fg_batch *b, const step *s)
 {
-    const fg_kernels *const kernels = b->kernels;
+    const fg_real_kernels *const kernels = b->kernels;
     const size_t lanes = b->lanes;
-    double *scratch = b->scratch;
+    real *scratch = b->scratch;
     size_t count, length;
     shape_of_rows(s, &count, &length);
-    double *const p = take(&scratch, length * lanes), *const total = take(&scratch, lanes);
+    real *const p = take(&scratch, length * lanes), *const total = take(&scratch, lanes);
     const matrix x = s->op == FG_LOGSUMEXP ? rows_of(b, s, length, &scratch) : (matrix){NULL, 0, 0};
     for (size_t i = 0; i < count; i++) {
         const size_t at = s->op == FG_LOGSUMEXP ? i * lanes : i * length * lanes;
-        const double *const z = s->z + at, *const dz = s->dz + at;
+        const real *const z = s->z + at, *const dz = s->dz + at;
         memset(total, 0, lanes * sizeof *total);
         if (s->op == FG_LOGSUMEXP) {
-            kernels->lane_softmax(lanes, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
+            softmax_of_row(b, FG_SOFTMAX, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
             for (size_t l = 0; l < lanes; l++)
                 if (!isfinite(z[l])) /* exp(x - z) then */
                     for (size_t j = 0; j < length; j++)
-                        p[j * lanes + l] = exp(x.p[(ptrdiff_t)i * x.row + (ptrdiff_t)j * x.col + (ptrdiff_t)l] - z[l]);
+                        p[j * lanes + l] = (real)exp(x.p[(ptrdiff_t)i * x.row + (ptrdiff_t)j * x.col + (ptrdiff_t)l] - z[l]);
+        } else if (s->op == FG_SOFTMAX && lanes == 1) {
+            total[0] = kernels->dot(length, z, dz);
         } else if (s->op == FG_SOFTMAX) {
             kernels->lane_dot(lanes, length, z, (ptrdiff_t)lanes, dz, (ptrdiff_t)lanes, total);
         } else {
-            kernels->map(FG_EXP, length * lanes, (const double *const[3]){z}, (const size_t[3]){1}, 0, p);
+            kernels->map(FG_EXP, length * lanes, (const real *const[3]){z}, (const size_t[3]){1}, 0, p);
             for (size_t j = 0; j < length; j++)
                 kernels->axpy(lanes, 1.0, dz + j * lanes, total);
         }
         for (size_t j = 0; j < length; j++) {
             const spot to = in_row(s, i, j);
-            double *const pj = p + j * lanes;
+            real *const pj = p + j * lanes;
             if (!to.grad)
                 continue;
             for (size_t l = 0; l < lanes; l++)
@@ -497,16 +584,16 @@ static int softmax_reverse(fg_batch *b, const step *s)
 static int cross_entropy_forward(fg_batch *b, const step *s)
 {
     const size_t lanes = b->lanes, length = s->x[0].cols, count = s->x[0].rows;
-    double *scratch = b->scratch;
-    const matrix x = numbers(b, s->x, 1, &scratch);
-    double *const p = take(&scratch, length * lanes);
+    real *scratch = b->scratch;
+    const matrix x = rows_of(b, s, length, &scratch);
+    real *const p = take(&scratch, length * lanes);
     memset(s->z, 0, lanes * sizeof *s->z);
     for (size_t i = 0; i < count; i++) {
-        b->kernels->lane_log_softmax(lanes, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
+        softmax_of_row(b, FG_LOG_SOFTMAX, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
         b->kernels->axpy(lanes, -1.0, p + s->labels[i] * lanes, s->z);
     }
     for (size_t l = 0; l < lanes; l++)
-        s->z[l] /= (double)count;
+        s->z[l] /= (real)count;
     return FG_OK;
 }
 
@@ -514,17 +601,17 @@ static int cross_entropy_forward(fg_batch *b, const step *s)
 static int cross_entropy_reverse(fg_batch *b, const step *s)
 {
     const size_t lanes = b->lanes, length = s->x[0].cols, count = s->x[0].rows;
-    double *scratch = b->scratch;
-    const matrix x = numbers(b, s->x, 1, &scratch);
-    double *const p = take(&scratch, length * lanes), *const d = take(&scratch, lanes);
+    real *scratch = b->scratch;
+    const matrix x = rows_of(b, s, length, &scratch);
+    real *const p = take(&scratch, length * lanes), *const d = take(&scratch, lanes);
     for (size_t l = 0; l < lanes; l++)
-        d[l] = s->dz[l] / (double)count;
+        d[l] = s->dz[l] / (real)count;
     for (size_t i = 0; i < count; i++) {
-        b->kernels->lane_softmax(lanes, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
+        softmax_of_row(b, FG_SOFTMAX, length, x.p + (ptrdiff_t)i * x.row, x.col, p);
         for (size_t j = 0; j < length; j++) {
             const spot to = in_row(s, i, j);
-            double *const pj = p + j * lanes;
-            const double hit = j == s->labels[i] ? 1.0 : 0.0;
+            real *const pj = p + j * lanes;
+            const real hit = j == s->labels[i] ? (real)1 : (real)0;
             if (!to.grad)
                 continue;
             for (size_t l = 0; l < lanes; l++)
@@ -544,13 +631,13 @@ static int cross_entropy_reverse(fg_batch *b, const step *s)
 static void put_operands(fg_batch *b, const step *s, size_t lane)
 {
     for (fg_id k = 0; k < s->n_slots; k++)
-        b->body->data[s->slots[k]] = fg_batch_data(b, s->slots[k])[lane];
+        b->body->data[s->slots[k]] = (double)fg_batch_data(b, s->slots[k])[lane];
 }
 
 static fg_slots slots_of(fg_batch *b)
 {
     fg_slots slots = fg_slots_of(b->body);
-    slots.grad = b->sums;
+    slots.grad = b->each;
     slots.lenient = b->lenient;
     return slots;
 }
@@ -567,11 +654,11 @@ static int each_forward(fg_batch *b, const step *s)
             return status;
         }
         for (fg_id k = 0; k < count; k++)
-            s->z[k * b->lanes + lane] = slots.data[first + k];
+            s->z[k * b->lanes + lane] = (real)slots.data[first + k];
     }
     for (fg_id k = 0; k < count; k++)
         for (size_t lane = b->used; lane < b->lanes; lane++)
-            s->z[k * b->lanes + lane] = slots.data[first + k];
+            s->z[k * b->lanes + lane] = (real)slots.data[first + k];
     return FG_OK;
 }
 
@@ -587,14 +674,14 @@ static int each_reverse(fg_batch *b, const step *s)
         if (s->op == FG_TAKE) /* its record has the positions of the last sample */
             (void)fg_block_forward(&slots, s->op, s->record, first, &b->element);
         for (fg_id k = 0; k < count; k++) {
-            slots.data[first + k] = s->z[k * b->lanes + lane];
-            slots.grad[first + k] = s->dz[k * b->lanes + lane];
+            slots.data[first + k] = (double)s->z[k * b->lanes + lane];
+            slots.grad[first + k] = (double)s->dz[k * b->lanes + lane];
         }
         const int status = fg_block_reverse(&slots, s->op, s->record, first, s->whole ? NULL : b->live, &done, &wanted);
         if (status != FG_OK)
             return status;
         for (fg_id k = 0; k < s->n_slots; k++)
-            fg_batch_grad(b, s->slots[k])[lane] += slots.grad[s->slots[k]];
+            fg_batch_grad(b, s->slots[k])[lane] += (real)slots.grad[s->slots[k]];
     }
     return FG_OK;
 }
@@ -647,7 +734,7 @@ static operand operand_of(plan *p, const fg_record *r, const fg_view *v)
                        && fg_batch_data(b, at) - fg_batch_data(b, first) == (ptrdiff_t)i * row + (ptrdiff_t)j * col;
         }
     x.step = (size_t)some;
-    if (in_order && (!x.wanted || lie_apart(v, row, col, some))) {
+    if (in_order && (!x.wanted || lie_apart(v, row, col, some && b->lanes > 1))) {
         x.data = fg_batch_data(b, first);
         x.grad = fg_batch_grad(b, first);
         x.row = row;
@@ -754,7 +841,7 @@ static void set_block(plan *p, step *s, fg_id i)
         break;
     case FG_LAYER: {
         const size_t m = s->rows, n = s->cols, k = s->x[0].cols;
-        const fg_kernels *const kernels = t->kernels;
+        const fg_real_kernels *const kernels = p->b->kernels;
         s->row = (int)r->param;
         s->work *= k;
         s->forward = layer_forward;
@@ -762,6 +849,8 @@ static void set_block(plan *p, step *s, fg_id i)
         need += m * n * lanes;
         need += larger(larger(kernels->gemm_work(n, lanes, k), kernels->gemm_work(k, lanes, n)),
                        larger(kernels->gemm_work(n, k, lanes), kernels->gemm_work(k, n, lanes)));
+        if (lanes == 1)
+            need += larger(kernels->gemm_work(m, n, k), larger(kernels->gemm_work(m, k, n), kernels->gemm_work(n, k, m)));
         break;
     }
     case FG_SUM:
@@ -847,10 +936,15 @@ static int allocate(fg_mem *mem, void *array, size_t count, size_t size)
     return fg_mem_resize(mem, array, 0, count, size);
 }
 
-/* How many lanes: so many that the numbers stay near, and that as few as possible have no sample. */
+/* How many lanes: so many that the numbers stay near, and that as few as possible have no sample. One sample of floats
+ * has one lane: then vectors go along rows. */
 static size_t choose_lanes(size_t slots, size_t samples, size_t most)
 {
-    enum { NEAR = 1 << 17, LEAST = 8, MOST = 1024 }; /* numbers, of which there are as many gradients */
+    enum { NEAR = (1 << 20) / sizeof(real), LEAST = 64 / sizeof(real), MOST = 1024 }; /* and as many gradients */
+#ifdef FG_SINGLE
+    if (samples == 1)
+        return 1;
+#endif
     if (most == 0) {
         most = NEAR / (slots + 1);
         most = most < LEAST ? LEAST : most > MOST ? MOST : most;
@@ -905,7 +999,11 @@ int fg_batch_make(fg_batch **made, fg_program *program, fg_mem *mem, const uint8
     if (allocate(mem, made, 1, sizeof **made) < 0)
         return FG_E_MEMORY;
     fg_batch *const b = *made;
-    *b = (fg_batch){.program = program, .body = body, .kernels = body->kernels, .mem = mem};
+#ifdef FG_SINGLE
+    *b = (fg_batch){.program = program, .body = body, .kernels = body->kernels->single, .mem = mem};
+#else
+    *b = (fg_batch){.program = program, .body = body, .kernels = body->kernels, .mem = mem, .uniform = body->data};
+#endif
     int status = allocate(mem, &varying, n, 1);
     if (status == FG_OK)
         status = allocate(mem, &needed, n, 1);
@@ -925,9 +1023,16 @@ int fg_batch_make(fg_batch **made, fg_program *program, fg_mem *mem, const uint8
         if (allocate(mem, &b->data, b->slots * lanes, sizeof *b->data) < 0
             || allocate(mem, &b->grad, b->slots * lanes, sizeof *b->grad) < 0
             || allocate(mem, &b->sums, n, sizeof *b->sums) < 0
+#ifdef FG_SINGLE
+            || allocate(mem, &b->uniform, n, sizeof *b->uniform) < 0
+            || allocate(mem, &b->each, n, sizeof *b->each) < 0
+#endif
             || allocate(mem, &b->steps, b->count, sizeof *b->steps) < 0)
             status = FG_E_MEMORY;
     }
+#ifndef FG_SINGLE
+    b->each = b->sums;
+#endif
     if (status == FG_OK)
         status = set_steps(b, varying, needed);
     (void)fg_mem_resize(mem, (void **)&varying, varying ? n : 0, 0, 1);
@@ -949,6 +1054,10 @@ void fg_batch_free(fg_batch *b)
     release(mem, &b->data, b->slots * b->lanes, sizeof *b->data);
     release(mem, &b->grad, b->slots * b->lanes, sizeof *b->grad);
     release(mem, &b->sums, b->body->n, sizeof *b->sums);
+#ifdef FG_SINGLE
+    release(mem, &b->uniform, b->body->n, sizeof *b->uniform);
+    release(mem, &b->each, b->body->n, sizeof *b->each);
+#endif
     release(mem, &b->steps, b->count, sizeof *b->steps);
     release(mem, &b->spots, b->n_spots, sizeof *b->spots);
     release(mem, &b->ids, b->n_ids, sizeof *b->ids);
@@ -1006,6 +1115,9 @@ void fg_batch_clear(fg_batch *b)
     if (b->slots > 0)
         memset(b->grad, 0, b->slots * b->lanes * sizeof *b->grad);
     memset(b->sums, 0, b->body->n * sizeof *b->sums);
+#ifdef FG_SINGLE
+    memset(b->each, 0, b->body->n * sizeof *b->each);
+#endif
 }
 
 int fg_batch_reverse(fg_batch *b)
@@ -1027,7 +1139,12 @@ int fg_batch_reverse(fg_batch *b)
 
 void fg_batch_add_sums(const fg_batch *b, double *total)
 {
+#ifdef FG_SINGLE
+    for (fg_id i = 0; i < b->body->n; i++)
+        total[i] += (double)b->sums[i] + b->each[i];
+#else
     b->kernels->axpy(b->body->n, 1.0, b->sums, total);
+#endif
 }
 
 /* ---- faults ---- */
@@ -1051,11 +1168,23 @@ int fg_batch_fault(const fg_batch *b, double x[3], int32_t *k, int *status)
     for (fg_id v = 0; v < s->operands; v++) {
         const spot at = spot_at(s->x + v, s->x[v].rows > 1 ? b->element / s->cols : 0,
                                 s->x[v].cols > 1 ? b->element % s->cols : 0);
-        x[v] = at.data[at.step * b->lane];
+        x[v] = (double)at.data[at.step * b->lane];
     }
     *k = s->k;
     *status = s->operands == 1   ? fg_op_unary(s->op, x[0], *k, &z)
               : s->operands == 2 ? fg_op_binary(s->op, x[0], x[1], &z)
                                  : fg_op_ternary(s->op, x[0], x[1], x[2], &z);
+    if (*status == FG_OK) /* a float is out of its range sooner than a double */
+        *status = FG_E_OVERFLOW;
     return s->op;
 }
+
+#ifndef FG_SINGLE
+#define FG_BATCH_STEPS fg_batch_of_doubles
+#endif
+
+const fg_batch_steps FG_BATCH_STEPS = {
+    fg_batch_make,    fg_batch_free,  fg_batch_lanes, fg_batch_is_varying, fg_batch_put,      fg_batch_get,
+    fg_batch_refresh, fg_batch_forward, fg_batch_go_by, fg_batch_clear,      fg_batch_seed,     fg_batch_reverse,
+    fg_batch_give,    fg_batch_add_sums, fg_batch_fault,
+};

@@ -2,7 +2,8 @@
  * or FG_ISA_AVX2. Without these, the level is the target's basic one: SSE2, NEON, or plain C. No other file
  * includes simd.h.
  *
- * A `vd` holds FG_W doubles, and a `vm` a yes or no for each of them. There are FG_REGISTERS vector registers.
+ * A `vd` holds FG_W doubles, or, with FG_SINGLE, floats (simd32.h), and a `vm` a yes or no for each of them. There are
+ * FG_REGISTERS vector registers.
  * A "part" of a vector is its first `count` lanes, 0 < count < FG_W: memory past the part is not touched, and
  * loaded lanes past the part are 0. v_fma(x, y, z) is x * y + z, v_fms is x * y - z and v_fnma is z - x * y, rounded
  * once where the level has such an instruction, which FG_FUSED says. If x is nan, v_min(c, x) and v_max(c, x) are nan.
@@ -14,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "real.h"
 
 #if defined(__GNUC__) || defined(__clang__)
 #define FG_INLINE static inline __attribute__((always_inline))
@@ -51,20 +54,16 @@
 #define FG_ISA "avx512"
 #define FG_FUSED 1
 #define FG_KERNELS fg_kernels_avx512
+#define FG_KERNELS32 fg_kernels32_avx512
 #define FG_REGISTERS 32
-enum { FG_W = 8 };
-typedef __m512d vd;
-typedef __mmask8 vm;
 
 #elif defined(FG_ISA_AVX2)
 #include <immintrin.h>
 #define FG_ISA "avx2"
 #define FG_FUSED 1
 #define FG_KERNELS fg_kernels_avx2
+#define FG_KERNELS32 fg_kernels32_avx2
 #define FG_REGISTERS 16
-enum { FG_W = 4 };
-typedef __m256d vd;
-typedef __m256d vm;
 
 #elif defined(__SSE2__) || defined(_M_X64)
 #include <immintrin.h>
@@ -72,10 +71,8 @@ typedef __m256d vm;
 #define FG_ISA "baseline"
 #define FG_FUSED 0
 #define FG_KERNELS fg_kernels_baseline
+#define FG_KERNELS32 fg_kernels32_baseline
 #define FG_REGISTERS 16
-enum { FG_W = 2 };
-typedef __m128d vd;
-typedef __m128d vm;
 
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -83,25 +80,29 @@ typedef __m128d vm;
 #define FG_ISA "neon"
 #define FG_FUSED 1
 #define FG_KERNELS fg_kernels_neon
+#define FG_KERNELS32 fg_kernels32_neon
 #define FG_REGISTERS 32
-enum { FG_W = 2 };
-typedef float64x2_t vd;
-typedef uint64x2_t vm;
 
 #else
 #define FG_ISA "baseline"
 #define FG_FUSED 0
 #define FG_KERNELS fg_kernels_baseline
+#define FG_KERNELS32 fg_kernels32_baseline
 #define FG_REGISTERS 16
-enum { FG_W = 1 };
-typedef double vd;
-typedef int vm;
 #endif
 
 /* 1.5 * 2**52: the sum of this number and a number below 2**51 has the nearest integer in its low bits. */
 #define FG_ROUND 6755399441055744.0
 
+#ifdef FG_SINGLE
+#include "simd32.h"
+#else
+
 #if defined(FG_ISA_AVX512)
+
+enum { FG_W = 8 };
+typedef __m512d vd;
+typedef __mmask8 vm;
 
 FG_INLINE vd v_set1(double x) { return _mm512_set1_pd(x); }
 FG_INLINE vd v_load(const double *p) { return _mm512_loadu_pd(p); }
@@ -191,6 +192,10 @@ FG_INLINE double v_sum(vd x)
 
 #elif defined(FG_ISA_AVX2)
 
+enum { FG_W = 4 };
+typedef __m256d vd;
+typedef __m256d vm;
+
 FG_INLINE vd v_set1(double x) { return _mm256_set1_pd(x); }
 FG_INLINE vd v_load(const double *p) { return _mm256_loadu_pd(p); }
 FG_INLINE void v_store(double *p, vd x) { _mm256_storeu_pd(p, x); }
@@ -265,6 +270,10 @@ FG_INLINE double v_sum(vd x)
 
 #elif defined(FG_ISA_SSE2)
 
+enum { FG_W = 2 };
+typedef __m128d vd;
+typedef __m128d vm;
+
 FG_INLINE vd v_set1(double x) { return _mm_set1_pd(x); }
 FG_INLINE vd v_load(const double *p) { return _mm_loadu_pd(p); }
 FG_INLINE void v_store(double *p, vd x) { _mm_storeu_pd(p, x); }
@@ -328,6 +337,10 @@ FG_INLINE double v_sum(vd x)
 }
 
 #elif defined(FG_ISA_NEON)
+
+enum { FG_W = 2 };
+typedef float64x2_t vd;
+typedef uint64x2_t vm;
 
 FG_INLINE vd v_set1(double x) { return vdupq_n_f64(x); }
 FG_INLINE vd v_load(const double *p) { return vld1q_f64(p); }
@@ -395,6 +408,10 @@ FG_INLINE void v_transpose(vd *x)
 FG_INLINE double v_sum(vd x) { return vaddvq_f64(x); }
 
 #else
+
+enum { FG_W = 1 };
+typedef double vd;
+typedef int vm;
 
 FG_INLINE vd v_set1(double x) { return x; }
 FG_INLINE vd v_load(const double *p) { return *p; }
@@ -468,5 +485,6 @@ FG_INLINE vd v_split(vd x, vd *exponent)
     return v_mantissa(x);
 }
 
+#endif
 #endif
 #endif

@@ -1,13 +1,15 @@
 """Random functions, compiled with and without each step of simplification, against themselves uncompiled.
 
-    python tests/fuzz_simplify.py --seconds 60 [--seed N] [--count N]
+    python tests/fuzz_simplify.py --seconds 60 [--seed N] [--count N] [--dtype float64|float32]
 
 A function is a list of steps: any row of ops.def, sums, dot products, layers of them over a batch, all of these also
 written as micrograd's code does; instructions of Tensors, calls of programs, constants, equal steps twice, and results
 that nobody reads. Steps whose numbers are outside of a domain or large are not taken. Each function is called with the
 numbers that it was recorded with, and with others; values and gradients, by all results and by one alone, are those of
 the function itself but for 1e-12 of the largest, and for as much as they change when the operands change by 1e-13 of
-themselves. Prints the seed of the function that fails. test_simplify.py runs some hundred.
+themselves. Programs with dtype='float32' take numbers that are floats, and have 1e8 times that room. Each function is
+also compiled for a batch of 1 to 67 samples, in lanes. Prints the seed of the function that fails. test_simplify.py and
+test_float32.py run some hundred.
 """
 import argparse
 import itertools
@@ -26,6 +28,9 @@ SUBSETS = [subset for n in range(5) for subset in itertools.combinations(STEPS, 
 ROWS = [row for row in _core._operations()
         if row["kind"] and row["id"] not in ("COPY", "POWI", "POWC", "BINARY_CROSS_ENTROPY")]
 LARGEST = 1e4   # of results and gradients, so that 1e-12 of it tells something
+
+
+UNITS = {"float64": 1e-13, "float32": 1e-6}   # so much may the operands change
 
 
 class Unfit(Exception):
@@ -221,6 +226,12 @@ class Function:
             step(values, tensors)
         return [values[k] for k in self.results], [tensors[k] for k in self.result_tensors]
 
+    def round(self):
+        """Numbers from here on are floats."""
+        self.numbers, self.matrix = [float(np.float32(x)) for x in self.numbers], rounded(self.matrix)
+        for leaf in (*self.captured, self.tensor, self.constant):
+            leaf.data = rounded(leaf.data) if isinstance(leaf, Tensor) else float(np.float32(leaf.data))
+
     def numbers_of(self, f, numbers, matrix, alone=False):
         """Results of f, and their gradients by all that f depends on: of a weighted sum of them, or of one alone."""
         leaves = [Value(x) for x in numbers] + [Tensor(matrix)]
@@ -237,23 +248,27 @@ class Function:
         return np.array([x.data for x in nodes]), np.array(grads)
 
 
+def rounded(x):
+    return np.asarray(x, np.float32).astype(np.float64)
+
+
 WEIGHTS = [0.5 + (k * 0.618) % 1.0 for k in range(1000)]
 
 
-def tolerance(function, plain, numbers, matrix, alone, expected):
+def tolerance(function, plain, numbers, matrix, alone, expected, unit=1e-13):
     """How far results and gradients may be off."""
     draw = random.Random(1)
-    found = [1e-12 * max(1.0, np.abs(x).max()) + np.zeros(len(x)) for x in expected]
+    found = [10 * unit * max(1.0, np.abs(x).max()) + np.zeros(len(x)) for x in expected]
     for x in expected:
         if not np.isfinite(x).all() or np.abs(x).max() > 1e3 * LARGEST:
             raise Unfit
     kept = [x.data for x in function.captured]
     for _ in range(3):
         for x, number in zip(function.captured, kept):
-            x.data = number * (1 + 1e-13 * draw.uniform(-1, 1))
+            x.data = number * (1 + unit * draw.uniform(-1, 1))
         try:
-            other = function.numbers_of(plain, [x * (1 + 1e-13 * draw.uniform(-1, 1)) for x in numbers],
-                                        matrix * (1 + 1e-13 * draw.uniform(-1, 1)), alone)
+            other = function.numbers_of(plain, [x * (1 + unit * draw.uniform(-1, 1)) for x in numbers],
+                                        matrix * (1 + unit * draw.uniform(-1, 1)), alone)
         except (ValueError, ZeroDivisionError, OverflowError, IndexError):
             raise Unfit from None
         finally:
@@ -264,19 +279,23 @@ def tolerance(function, plain, numbers, matrix, alone, expected):
     return found
 
 
-def check(seed, subsets=SUBSETS, plain=None):
+def check(seed, subsets=SUBSETS, plain=None, dtype="float64"):
     """Compare one function with its programs; `plain`: what is compared with in its place. How many comparisons."""
     function = Function(seed)
+    if dtype == "float32":
+        function.round()
     draw = random.Random(seed + 1)
     points = [(function.numbers, function.matrix)]
     points.append(([x * draw.uniform(0.5, 1.2) for x in function.numbers], function.matrix * draw.uniform(0.5, 1.2)))
+    if dtype == "float32":
+        points = [(rounded(numbers).tolist(), rounded(matrix)) for numbers, matrix in points]
     compared = 0
-    programs = {subset: flatgrad.compile(lambda xs, t: function(xs, t), simplify=set(subset)) for subset in subsets}
+    programs = {subset: flatgrad.compile(lambda xs, t: function(xs, t), simplify=set(subset), dtype=dtype) for subset in subsets}
     for numbers, matrix in points:
         for alone in (False, True):
             try:
                 expected = function.numbers_of(plain or function, numbers, matrix, alone)
-                allowed = tolerance(function, plain or function, numbers, matrix, alone, expected)
+                allowed = tolerance(function, plain or function, numbers, matrix, alone, expected, UNITS[dtype])
             except (ValueError, ZeroDivisionError, OverflowError, IndexError, Unfit):
                 continue
             for subset, program in programs.items():
@@ -285,7 +304,7 @@ def check(seed, subsets=SUBSETS, plain=None):
                 except Exception as error:
                     raise AssertionError(f"seed {seed}, simplify={set(subset) or False}") from error
                 for what, got, want, most in zip(("results", "gradients"), found, expected, allowed):
-                    wrong = ~(np.abs(got - want) <= most) if subset else got != want
+                    wrong = ~(np.abs(got - want) <= most) if subset or dtype == "float32" else got != want
                     if wrong.any():
                         k = int(np.argmax(wrong))
                         raise AssertionError(
@@ -296,16 +315,69 @@ def check(seed, subsets=SUBSETS, plain=None):
     return compared
 
 
+def check_batch(seed, n_samples, dtype="float64", subset=STEPS):
+    """Compare a function with its program for a batch, in lanes: one result, and its gradients. Whether it could be."""
+    function = Function(seed)
+    draw = np.random.default_rng(seed)
+    function.results, function.result_tensors = list(function.results)[:1], []
+    xs = np.array(function.numbers) * draw.uniform(0.5, 1.2, (n_samples, len(function.numbers)))
+    xs[0] = function.numbers
+    if dtype == "float32":
+        function.round()
+        xs = rounded(xs)
+    program = flatgrad.compile(lambda x: function(list(x), Tensor(function.matrix, requires_grad=False))[0][0],
+                               simplify=set(subset), dtype=dtype)
+    plain = [[], []]
+    allowed = [[], []]
+    shared = len(function.numbers) + 6   # gradients from there on are sums over the samples
+    try:
+        for x in xs:
+            expected = function.numbers_of(function, x.tolist(), function.matrix)
+            most = tolerance(function, function, x.tolist(), function.matrix, False, expected, UNITS[dtype])
+            for several, more in ((plain, expected), (allowed, most)):
+                for k in range(2):
+                    several[k].append(more[k])
+    except (ValueError, ZeroDivisionError, OverflowError, IndexError, Unfit):
+        return False
+    leaves = [Tensor(xs), *function.captured, function.tensor]
+    for leaf in leaves:
+        leaf.grad = np.zeros(leaf.shape) if isinstance(leaf, Tensor) else 0.0
+    try:
+        batch = flatgrad.vmap(program)(leaves[0])
+        (batch * WEIGHTS[0]).sum().backward()
+    except RuntimeError:   # it is a constant: gradients stay 0
+        pass
+    except Exception as error:
+        raise AssertionError(f"seed {seed}, batch of {n_samples}, {dtype}") from error
+    width = len(function.numbers)
+    (values, grads), (of_values, of_grads) = map(np.array, plain), [np.array(x) for x in allowed]
+    got = [np.asarray(batch.data), np.asarray(leaves[0].grad), np.concatenate([np.ravel(x.grad) for x in leaves[1:]])]
+    want = [values[:, 0], grads[:, :width], grads[:, shared:].sum(axis=0)]
+    most = [of_values[:, 0], of_grads[:, :width], of_grads[:, shared:].sum(axis=0)]
+    for what, x, y, bound in zip(("results", "gradients of samples", "gradients of what is shared"), got, want, most):
+        wrong = ~(np.abs(x - y) <= bound)
+        if wrong.any():
+            k = tuple(np.argwhere(wrong)[0])
+            raise AssertionError(f"seed {seed}, batch of {n_samples}, {dtype}, {what}, {k}: {x[k]!r} compiled, {y[k]!r} "
+                                 f"not, {bound[k]:.2e} allowed\n{program.explain()}")
+    return True
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default 60)")
     parser.add_argument("--count", type=int, default=None, help="how many functions; then it takes as long as it takes")
     parser.add_argument("--seed", type=int, default=0, help="the first function's seed (default 0)")
+    parser.add_argument("--dtype", choices=sorted(UNITS), default=None, help="of the programs (default: both)")
     options = parser.parse_args()
+    dtypes = [options.dtype] if options.dtype else sorted(UNITS)
     end, seed, compared = time.monotonic() + options.seconds, options.seed, 0
     while seed < options.seed + options.count if options.count is not None else time.monotonic() < end:
         try:
-            compared += check(seed)
+            for dtype in dtypes:
+                compared += check(seed, SUBSETS if dtype == "float64" else [STEPS, SUBSETS[seed % len(SUBSETS)]],
+                                  dtype=dtype)
+                compared += check_batch(seed, 1 + seed % 67, dtype, SUBSETS[-1 - seed % len(SUBSETS)])
         except BaseException:
             print(f"fuzz_simplify: failed with --seed {seed}", file=sys.stderr)
             raise

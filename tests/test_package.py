@@ -156,13 +156,13 @@ C_FILES = sorted([*CSRC.glob("*.[ch]"), *CSRC.glob("*.def")])
 # Files of a layer include headers of their own and earlier layers only, and from outside the project
 # the headers of the C standard library that have no business with files, processes or signals. A name with ".c" is
 # where that file stands if its header stands earlier, for its parts to know it.
-C_LAYERS = ["base simd", "ops mem marks kernels_lanes", "record kernels rows kernels_elementary", "kernels_powers",
-            "kernels_rows",
+C_LAYERS = ["base real", "simd32", "simd", "ops mem marks kernels_lanes",
+            "record kernels rows kernels_elementary kernels_elementary32", "kernels_powers kernels32", "kernels_rows kernels_rows32",
             "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms kernels_batch", "kernels_gemm",
             "kernels_layer",
-            "kernels.c", "cpu tape", "block block_leaves", "block_matrix block_build", "block_reached block_steps",
+            "kernels.c kernels32.c", "cpu tape", "block block_leaves", "block_matrix block_build", "block_reached block_steps",
             "block_layer block_map block_rows block_take block_call", "block.c block_operands calls", "sweep simplify", "program",
-            "program_cut scan training", "lanes_batch", "lanes"]
+            "program_cut scan training", "lanes_batch", "lanes_batch32 lanes"]
 C_LIBRARY = set("assert errno float limits math stdbool stddef stdint stdlib string time".split())
 C_COMPILER = {"intrin", "immintrin", "arm_neon"}
 FORBIDDEN_CALLS = re.compile(r"\b(exit|_Exit|abort|longjmp|setjmp|getenv|system|\w*printf|puts)\s*\(")
@@ -225,8 +225,8 @@ def test_c_includes_only_what_it_may_know(path):
         else:
             assert (CSRC / name).is_file()
             assert layer[stem] < own or stem == path.stem
-            # block_matrix.h and its like are parts of block, and nobody else's business
-            assert "_" not in stem or stem.split("_")[0] == path.stem.split("_")[0]
+            # block_matrix.h and its like are parts of block, and nobody else's business; kernels32.c has those of kernels
+            assert "_" not in stem or stem.split("_")[0] == path.stem.removesuffix("32").split("_")[0]
     assert not FORBIDDEN_CALLS.search(bare(read(path)))
 
 

@@ -339,7 +339,7 @@ cdef extern from "lanes.h" nogil:
         pass
 
     int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
-                      fg_id n_groups, fg_id most_lanes, fg_lanes **made)
+                      fg_id n_groups, fg_id most_lanes, bint single, fg_lanes **made)
     void fg_lanes_free(fg_lanes *l)
     bint fg_lanes_is(const fg_callee *c)
     fg_program *fg_lanes_program(const fg_lanes *l)
@@ -347,6 +347,7 @@ cdef extern from "lanes.h" nogil:
     fg_id fg_lanes_samples(const fg_lanes *l)
     const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count)
     double fg_lanes_number(const fg_lanes *l, fg_id place)
+    bint fg_lanes_is_single(const fg_lanes *l)
     size_t fg_lanes_width(const fg_lanes *l)
 
 

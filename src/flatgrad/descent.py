@@ -71,10 +71,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
         fixed.append(same)
         trained_inputs.append(trained)
     loop = _Loop(programs, sizes, n_samples, optimizer._parameters, columns, starts, fixed)
-    for k, inputs in enumerate(trained_inputs):
-        if not loop.flows(k, trained_of(optimizer), inputs):
-            raise no_gradient()
-    look_for_leaves(loop)
+    look_for_leaves(loop, trained_inputs)
     losses = np.empty(steps)
     n_batches = -(-n_samples // rows)
     seed = np.random.SeedSequence().entropy if seed is None else whole("minimize: seed", seed)
@@ -103,22 +100,19 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
                 answer = callback(done, float(losses[done - 1]))
                 if isinstance(answer, (bool, np.bool_)) and answer:
                     return losses[:done].copy()
-                if not trained_of(optimizer):
-                    raise no_gradient()
-                look_for_leaves(loop)
+                look_for_leaves(loop, trained_inputs)
     return losses
 
 
-def look_for_leaves(loop):
+def look_for_leaves(loop, trained_inputs):
+    """Find where all numbers are. trained_inputs: of each program which inputs take a gradient, besides parameters."""
     try:
         loop.look()
     except ArgumentError as error:
         raise ArgumentError(f"minimize: expected leaves, but {error}") from None
-
-
-def trained_of(optimizer):
-    """The parameters that take a gradient."""
-    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    for k, inputs in enumerate(trained_inputs):
+        if not loop.flows(k, inputs):
+            raise no_gradient()
 
 
 def no_gradient():

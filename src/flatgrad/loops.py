@@ -7,7 +7,8 @@ from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import _SIMPLIFICATIONS, Tensor, Value, _is_recording, _note_read, _Recording, _stand_in, stack
+from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _is_recording, _is_recording_single, _note_read, _Recording,
+                            _stand_in, stack)
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.program import Compiled, Hole, template_of
@@ -405,11 +406,13 @@ class Batch:
         For each input of the program, the axis that the samples lie along, or None.
     buffers : list of (object, str)
         Attributes, arrays, that are further inputs.
+    single : bool
+        Whether to compute in floats of 32 bits.
     """
 
-    def __init__(self, core, template, n_samples, axes, buffers=()):
+    def __init__(self, core, template, n_samples, axes, buffers, single):
         varies = [axis is not None for axis in axes] + [False] * len(buffers)
-        self.core = None if core is None else core.mapped(n_samples, varies)
+        self.core = None if core is None else core.mapped(n_samples, varies, 0, single)
         self.template, self.n_samples, self.axes, self.arrays = template, n_samples, axes, buffers
 
     def buffers(self):
@@ -459,7 +462,7 @@ class Layout:
             program.batches.move_to_end(key)
             return batch
         try:
-            batch = Batch(program.core, program.template, self.n_samples, self.axes, program.buffers)
+            batch = Batch(program.core, program.template, self.n_samples, self.axes, program.buffers, program.single)
         except ShapeError:
             return None
         program.batches[key] = batch
@@ -492,7 +495,8 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
 
     sample_args = [map_leaves(stand_in, argument) for argument in args]
     sample_kwargs = {name: map_leaves(stand_in, argument) for name, argument in kwargs.items()}
-    recording = _Recording(inputs)
+    single = _is_recording_single()
+    recording = _Recording(inputs, single)
     with recording:
         result = (fn.fn if isinstance(fn, Compiled) else fn)(*sample_args, **sample_kwargs)
     if recording.refused:   # and the function has caught the error
@@ -503,7 +507,7 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
     if any(isinstance(x, Tensor) and x.ndim == 2 for x in outputs):
         return None, leaves
     core = recording.program(outputs, tuple(_SIMPLIFICATIONS)) if outputs else None
-    return Batch(core, template, n_samples, axes, recording.buffers), leaves
+    return Batch(core, template, n_samples, axes, recording.buffers, single), leaves
 
 
 def placed(name, template, results, axes, n_samples):

@@ -13,8 +13,8 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _is_captured, _is_recording, _Places,
-                            _Recording, derivatives)
+from flatgrad._core import (_MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _in_floats, _is_captured, _is_recording,
+                            _Places, _Recording, derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
@@ -31,7 +31,7 @@ As `functools.lru_cache` counts.
 """
 
 
-def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simplify=True):
+def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simplify=True, dtype="float64"):
     """A function that does what `fn` does, recorded once and replayed by the compiled core.
 
     Parameters
@@ -54,6 +54,11 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
         another order, and results and gradients are those of `fn` but for rounding. With False results are the same
         bit for bit, and gradients but for the last digit. A set of some of "shared", "dots", "layers" and "together"
         takes these steps alone.
+    dtype : {"float64", "float32"}, optional
+        The type of the program's numbers: these names, or NumPy's types. With "float32" arguments and parameters are
+        rounded when they go in, instructions compute in 32 bits, of which a vector of the processor has twice as many,
+        and results and gradients are numbers of that precision, on the tape as any others. For batches, by `vmap`, and
+        for large arrays: a call for a few numbers takes longer.
 
     Returns
     -------
@@ -98,10 +103,11 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     (1.0, 1)
     """
     options = {"static_argnums": static_argnums, "static_argnames": static_argnames, "check": check,
-               "simplify": simplify}
+               "simplify": simplify, "dtype": dtype}
     if fn is None:
         check_options(static_argnums, static_argnames, check)   # so that a wrong option is told where it stands
         steps_of(simplify)
+        type_of(dtype)
         return functools.partial(compile, **options)
     return Compiled(fn, **options)
 
@@ -111,13 +117,15 @@ class Compiled:
 
     Parameters
     ----------
-    fn, static_argnums, static_argnames, check, simplify
+    fn, static_argnums, static_argnames, check, simplify, dtype
         As for `compile`.
 
     Attributes
     ----------
     fn : callable
         The function itself.
+    dtype : str
+        "float64" or "float32".
 
     Examples
     --------
@@ -129,9 +137,9 @@ class Compiled:
     CacheInfo(hits=1, misses=1, maxsize=128, currsize=1)
     """
 
-    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False, simplify=True):
+    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False, simplify=True, dtype="float64"):
         check_function(fn)
-        self.fn = fn
+        self.fn, self.dtype = fn, type_of(dtype)
         self.static_argnums, self.static_argnames, self.check = check_options(
             static_argnums, static_argnames, check)
         steps = steps_of(simplify)
@@ -142,6 +150,7 @@ class Compiled:
         self._hits = self._misses = 0
         self._bound_by = None   # of a method of an instance: that, and what __get__ was called of
         self._own = None   # the same function, with programs for `minimize`
+        self._in_loop = False   # it is such a one
         functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args, **kwargs):
@@ -179,7 +188,7 @@ class Compiled:
         """A new program, which is kept."""
         self._misses += 1
         static = [self._is_static(k, len(args)) for k in range(len(args))]
-        program = Program(self.fn, args, kwargs, static, self._names, self.simplify)
+        program = Program(self.fn, args, kwargs, static, self._names, self.simplify, self.dtype, self._in_loop)
         watched = list(self._watched.get(structure, ()))
         more = [pair for pair in program.watched if not any(pair[0] is o and pair[1] == name for o, name in watched)]
         if more:   # what is known without them is not enough to find a program by
@@ -294,7 +303,8 @@ class Compiled:
                                 f"{name_of(self.fn)} with check=True")
 
         if self._own is None:   # programs that nobody calls while a loop has them
-            self._own = Compiled(self.fn, self.static_argnums, self.static_argnames, False, self.simplify)
+            self._own = Compiled(self.fn, self.static_argnums, self.static_argnames, False, self.simplify, self.dtype)
+            self._own._in_loop = True
         own, taken = self._own, []
 
         def record(given):
@@ -311,7 +321,7 @@ class Compiled:
             if program.buffers:
                 raise ArgumentError(f"minimize: {name_of(self.fn)} reads {program.buffers[0][1]!r} of a module, which "
                                     "may be another at each step; call the function in a loop")
-            return program.core
+            return program.core if program.step is None else program.step
 
         def leaves(name, x):
             found = []
@@ -386,7 +396,7 @@ class Compiled:
             static = tuple(n - (n > 0) for n in self._numbers if n != 0)   # `self` is no argument any more
             names = tuple(n for n in self.static_argnames if n != first_parameter(self.fn))
             bound = own[name] = Compiled(self.fn.__get__(instance, owner), static, names, self.check,
-                                         self.simplify)
+                                         self.simplify, self.dtype)
             bound._bound_by = instance, self
         return bound
 
@@ -412,7 +422,7 @@ class Compiled:
             found = getattr(found, name, None)
         if found is self:
             return self.__qualname__
-        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check, self.simplify)
+        return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check, self.simplify, self.dtype)
 
     def __deepcopy__(self, memo):
         import copy
@@ -421,7 +431,7 @@ class Compiled:
         if place is not None:
             return bound_method(copy.deepcopy(place[0], memo), *place[1:])
         return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check,
-                        self.simplify)
+                        self.simplify, self.dtype)
 
 
 class Program:
@@ -437,11 +447,20 @@ class Program:
     names : set of str
         Which of `kwargs` are.
     simplify : tuple of str
+    dtype : str
+    in_loop : bool, optional
+        Whether it is for `minimize`.
 
     Attributes
     ----------
     busy : bool
         Whether a loop has it, and nobody else may call it.
+    core : _Program or None
+        In doubles. None: the result is a constant.
+    run : _Program or None
+        What a call computes: `core`, or the same in floats.
+    step : _Program or None
+        With `in_loop`, of floats: a program of doubles that is one call of `run`.
     watched : list of (object, str)
         Attributes that were read, and decide which program it is.
     places : _Places or None
@@ -450,7 +469,7 @@ class Program:
 
     busy = False
 
-    def __init__(self, fn, args, kwargs, static, names, simplify):
+    def __init__(self, fn, args, kwargs, static, names, simplify, dtype, in_loop=False):
         inputs = []
         leaf = functools.partial(replaced, inputs)
         new_args = [x if static[k] else mapped(leaf, f"argument {k}", x) for k, x in enumerate(args)]
@@ -458,7 +477,8 @@ class Program:
         for name in sorted(kwargs):   # in the order of the key
             if name not in names:
                 new_kwargs[name] = mapped(leaf, name, kwargs[name])
-        recording = _Recording(inputs)
+        self.single = dtype == "float32"
+        recording = _Recording(inputs, self.single)
         with recording:
             result = fn(*new_args, **new_kwargs)
         if recording.refused:   # and the function has caught the error
@@ -469,6 +489,13 @@ class Program:
             raise ArgumentError(f"compile({name_of(fn)}): the result contains itself, or is nested too "
                                 "deeply") from None
         self.core = recording.program(outputs, simplify) if outputs else None   # or it is a constant
+        self.run = _in_floats(self.core) if self.core is not None and self.single else self.core
+        self.step = None
+        if in_loop and self.run is not self.core and not recording.buffers:
+            again = _Recording(inputs)
+            with again:
+                results = self.run(inputs)
+            self.step = again.program(results)
         self.batches = OrderedDict()   # what loops.py has made of it for batches
         self.watched, self.buffers = recording.watched, recording.buffers
         places = Search(self.core.captured if self.core else ()).of_all([fn, *[
@@ -480,7 +507,7 @@ class Program:
             return filled(self.template, [])
         if self.buffers:
             operands = operands + [getattr(module, name) for module, name in self.buffers]
-        return filled(self.template, self.core(operands))
+        return filled(self.template, self.run(operands))
 
     def explain(self):
         if self.core is None:
@@ -489,9 +516,11 @@ class Program:
         kinds = ", ".join(f"{count} {symbol}" for symbol, count in
                           sorted(stats["instructions"].items(), key=lambda item: (-item[1], item[0])))
         total = sum(stats["instructions"].values())
+        if self.single:
+            stats["bytes"] = self.run.stats()["bytes"]
         return (f"{total} instruction{'s' * (total != 1)}{f' ({kinds})' * bool(kinds)}, {stats['operands']} operands, "
                 f"{stats['captured']} captured, {stats['constants']} constants, {stats['bytes']} bytes"
-                f"{history(stats)}")
+                f"{', in float32' * self.single}{history(stats)}")
 
 
 class Hole:
@@ -556,6 +585,16 @@ def history(stats):
     if stats["seconds"]:
         lines.append("milliseconds: " + ", ".join(f"{1000 * s:.2f} to {name}" for name, s in stats["seconds"].items()))
     return "".join(f"\n    {line}" for line in lines)
+
+
+def type_of(dtype):
+    """The name of a type of numbers."""
+    for name in ("float64", "float32"):
+        if isinstance(dtype, str) and dtype == name or dtype is getattr(np, name) or isinstance(
+                dtype, np.dtype) and dtype == name:
+            return name
+    raise (ArgumentError if isinstance(dtype, (str, type, np.dtype)) else ArgumentTypeError)(
+        f"compile: dtype: expected 'float64' or 'float32', got {shortened(dtype)}")
 
 
 def numbers_of(static_argnums):
@@ -1068,10 +1107,10 @@ def bound_method(instance, owner, name):
     return vars(owner)[name].__get__(instance)
 
 
-def rebuilt(fn, static_argnums, static_argnames, check, simplify=True):
+def rebuilt(fn, static_argnums, static_argnames, check, simplify=True, dtype="float64"):
     if isinstance(fn, Compiled):   # that is how the method that it was made of is found
         return fn
-    return Compiled(fn, static_argnums, static_argnames, check, simplify)
+    return Compiled(fn, static_argnums, static_argnames, check, simplify, dtype)
 
 
 def compare(compiled, program, leaves, result, plain):
@@ -1084,7 +1123,7 @@ def compare(compiled, program, leaves, result, plain):
     for k, (got, want) in enumerate(zip(outputs, expected)):
         if isinstance(got, (Value, Tensor)):
             got, want = np.asarray(got.data), np.asarray(want.data)
-            if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True):
+            if got.shape != want.shape or not all(near(got, want, compiled.dtype)):
                 raise RecordingError(f"{name}: result {k} is {shortened(got.tolist())} by the program and "
                                      f"{shortened(want.tolist())} by the function; {STALE}")
         elif not same(got, want):
@@ -1096,10 +1135,21 @@ def compare(compiled, program, leaves, result, plain):
     if not inputs or not nodes[0]:
         return
     got, want = [derivatives([weighted(several)], inputs) for several in nodes]
-    if not np.allclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True):
-        at = int(np.argmax(~np.isclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True)))
+    right = near(got, want, compiled.dtype)
+    if not all(right):
+        at = right.index(False)
         raise RecordingError(f"{name}: the gradient by number {at} of arguments and captured leaves is {got.flat[at]} "
                              f"by the program and {want.flat[at]} by the function; {STALE}")
+
+
+def near(got, want, dtype):
+    """For each number of two arrays, whether they differ by no more than rounding does."""
+    if dtype == "float64":
+        right = np.isclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True)
+    else:   # where terms cancel, what is left of rounding is as large as a digit of theirs
+        size = np.abs(want[np.isfinite(want)]).max(initial=1.0)
+        right = np.isclose(got, want, rtol=1e-3, atol=1e-4 * size, equal_nan=True)
+    return right.reshape(-1).tolist()
 
 
 STALE = "it depends on something that was recorded as a constant, such as a Python number, or a random one"

@@ -178,15 +178,17 @@ cdef class _Lanes(_Callee):
                 "samples": fg_lanes_samples(self.lanes()), "lanes": fg_lanes_width(self.lanes())}
 
     def __reduce__(self):
-        """Its program, which segments vary, how many samples there are, and the groups of results."""
+        """Its program, which segments vary, how many samples there are, the groups of results; True if it is of
+        floats."""
         cdef fg_id k, count = 0
         cdef const fg_stretch *groups
         if self.callee == NULL:
             damaged("no program")
         groups = fg_lanes_groups(self.lanes(), &count)
-        return _restore_lanes, (callee_object(<fg_callee *>fg_lanes_program(self.lanes())),
-                                tuple([bool(fg_lanes_varies(self.lanes())[k]) for k in range(self.callee.n_segments)]),
-                                fg_lanes_samples(self.lanes()), tuple([groups[k].count for k in range(count)]))
+        state = (callee_object(<fg_callee *>fg_lanes_program(self.lanes())),
+                 tuple([bool(fg_lanes_varies(self.lanes())[k]) for k in range(self.callee.n_segments)]),
+                 fg_lanes_samples(self.lanes()), tuple([groups[k].count for k in range(count)]))
+        return _restore_lanes, state + (True,) if fg_lanes_is_single(self.lanes()) else state
 
 
 cdef int64_t own_callee(_Callee body, fg_callee *callee) noexcept:
@@ -210,8 +212,9 @@ cdef _Callee callee_object(fg_callee *callee):
     return body
 
 
-cdef _Lanes lanes_of(_Body body, tuple varies, fg_id n_samples, tuple counts, fg_id most_lanes):
-    """The program for so many samples. varies: of each segment; counts: how many results each group has."""
+cdef _Lanes lanes_of(_Body body, tuple varies, fg_id n_samples, tuple counts, fg_id most_lanes, bint single):
+    """The program for so many samples. varies: of each segment; counts: how many results each group has; single: in
+    floats."""
     cdef _Lanes made = _Lanes.__new__(_Lanes)
     cdef fg_lanes *lanes = NULL
     cdef fg_id k, first = 0, n_groups = <fg_id>len(counts)
@@ -224,7 +227,7 @@ cdef _Lanes lanes_of(_Body body, tuple varies, fg_id n_samples, tuple counts, fg
         first += groups[k].count
     segments = bytes(varies) + b"\0"
     status = fg_lanes_make(&tape, body.program(), <const uint8_t *><const char *>segments, n_samples, groups, n_groups,
-                           most_lanes, &lanes)
+                           most_lanes, single, &lanes)
     if status < 0:
         raise_status(status)
     if own_callee(made, <fg_callee *>lanes) < 0:
@@ -365,7 +368,7 @@ def _restore_scan(_Body step not None, length, carries, xs, sizes, backwards, ch
     return made
 
 
-def _restore_lanes(_Body body not None, varies, n_samples, counts):
+def _restore_lanes(_Body body not None, varies, n_samples, counts, single=False):
     """The program for a batch that _Lanes.__reduce__ describes. Raises ValueError for anything else."""
     cdef int64_t total = 0
     if (body.callee == NULL or type(varies) is not tuple or len(varies) != <Py_ssize_t>body.callee.n_segments
@@ -375,11 +378,13 @@ def _restore_lanes(_Body body not None, varies, n_samples, counts):
         damaged(f"a program for {describe(n_samples)} samples")
     if type(counts) is not tuple or not all([type(k) is int and 0 < k < MOST_NODES for k in counts]):
         damaged(f"the groups of results of a program: {describe(counts)}")
+    if type(single) is not bool:
+        damaged(f"whether a program is of floats: {describe(single)}")
     for k in counts:
         total += k
     if total != body.callee.n_results:
         damaged(f"a program has {body.callee.n_results} results, not groups of {describe(counts)}")
-    return lanes_of(body, varies, n_samples, counts, 0)
+    return lanes_of(body, varies, n_samples, counts, 0, single)
 
 
 def _live_programs():

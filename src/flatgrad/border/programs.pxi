@@ -250,7 +250,7 @@ cdef class _Program:
             found.append(t)
         return found
 
-    def mapped(self, n_samples, varies, most_lanes=0):
+    def mapped(self, n_samples, varies, most_lanes=0, single=False):
         """The program that does this for each sample of a batch.
 
         Parameters
@@ -262,6 +262,8 @@ cdef class _Program:
             dimension more, with a row for each sample; so are all results.
         most_lanes : int, optional
             How many samples to compute at once at most; 0: what is best.
+        single : bool, optional
+            True: in floats of 32 bits.
 
         Returns
         -------
@@ -287,7 +289,7 @@ cdef class _Program:
                                  f"has at most two, got the shape {shape}")
         captured = self.n_segments - self.n_inputs
         body = lanes_of(<_Body>self.body, every + (False,) * captured, n_samples,
-                        tuple([shape[0] if shape else 1 for shape, _ in self.results]), most_lanes)
+                        tuple([shape[0] if shape else 1 for shape, _ in self.results]), most_lanes, single)
         signs = []
         for place in self.signs:
             for k in range(self.n_inputs):

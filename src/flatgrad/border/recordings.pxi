@@ -17,6 +17,8 @@ class _Recording(_Recorder):
     ----------
     inputs : list of Value and Tensor
         Leaves, made for the purpose. Tensors are whole.
+    single : bool, optional
+        True: what is recorded will be computed in floats of 32 bits; see `_is_recording_single`.
 
     Raises
     ------
@@ -44,8 +46,9 @@ class _Recording(_Recorder):
     (0.0, 0.0, True)
     """
 
-    def __init__(self, inputs):
+    def __init__(self, inputs, single=False):
         set_inputs(self, to_list("inputs", "Values and Tensors", inputs))
+        self.single = bool(single)
 
     def program(self, outputs, simplify=()):
         """The program that leads from the inputs to these outputs.
@@ -68,6 +71,12 @@ class _Recording(_Recorder):
 def _is_recording():
     """Whether a program is recorded in this context."""
     return recordings != 0 and current_recorder() != NULL
+
+
+def _is_recording_single():
+    """Whether that program's numbers will be floats of 32 bits."""
+    cdef PyObject *recorder = current_recorder()
+    return recorder != NULL and (<_Recorder>recorder).single
 
 
 def _stand_in(x, bint requires_grad=True):
@@ -107,6 +116,25 @@ cdef int set_inputs(_Recorder recorder, list inputs) except -1:
         raise ArgumentError("inputs: expected different Values and Tensors, got one of them twice")
     recorder.inputs = tuple(inputs)
     return 0
+
+
+def _in_floats(_Program program not None):
+    """The program of one sample that does the same in floats of 32 bits; its operands and results stay doubles."""
+    cdef _Program made = _Program.__new__(_Program)
+    cdef fg_id k, place
+    cdef fg_stretch *s
+    if type(program.body) is not _Body:
+        raise TypeError("expected a program of one sample")
+    body = lanes_of(<_Body>program.body, (True,) * program.n_segments, 1, (program.body.callee.n_results,), 0, True)
+    signs = []
+    for place in program.signs:
+        for k in range(program.n_inputs):
+            s = &program.body.callee.segments[k]
+            if s.first <= place < s.first + s.count:
+                signs.append(body.callee.segments[k].first + place - s.first)
+    pieces, counts = program.layout()
+    fill_program(made, body, program.captured, pieces, counts, program.shapes, program.results, tuple(signs))
+    return made
 
 
 cdef list slots_in_order(object x):

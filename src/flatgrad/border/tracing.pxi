@@ -71,6 +71,7 @@ cdef class _Recorder:
     cdef readonly str refused    # what the last error of refuse_recorded() said; None if there was none
     cdef readonly list buffers   # (object, attribute) of arrays that are further inputs
     cdef _Recorder outer     # the one that it was entered within, or None
+    cdef bint single         # the program's numbers will be floats of 32 bits
     cdef Py_ssize_t entered
 
     def __cinit__(self, *args):
