@@ -686,6 +686,76 @@ static int each_reverse(fg_batch *b, const step *s)
     return FG_OK;
 }
 
+/* ---- elements at positions: each lane has its own ---- */
+
+enum { TAKEN = 64 }; /* lanes at a time */
+
+/* Position k in so many lanes from `lane` on: which rows, or columns. Whether all of them are some. */
+static int find_positions(const step *s, fg_id k, size_t lane, size_t count, fg_id *at)
+{
+    const spot p = spot_at(s->x + 1, 0, k);
+    const fg_id length = s->record->k == FG_TAKE_EACH ? s->x[0].cols : s->x[0].rows;
+    for (size_t l = 0; l < count; l++) {
+        const double number = p.data[p.step * (lane + l)];
+        if (!(number >= -(double)length && number < (double)length) || number != floor(number))
+            return 0;
+        at[l] = (fg_id)(number < 0.0 ? number + (double)length : number);
+    }
+    return 1;
+}
+
+static int take_forward(fg_batch *b, const step *s)
+{
+    const int each = s->record->k == FG_TAKE_EACH;
+    const fg_id width = each ? 1 : s->cols;
+    fg_id at[TAKEN];
+    for (size_t lane = 0, count; lane < b->lanes; lane += count) {
+        count = b->lanes - lane < TAKEN ? b->lanes - lane : TAKEN;
+        for (fg_id k = 0; k < s->x[1].cols; k++) {
+            if (!find_positions(s, k, lane, count, at))
+                return each_forward(b, s); /* that says which */
+            for (fg_id j = 0; j < width; j++) {
+                real *const z = s->z + ((size_t)k * width + j) * b->lanes + lane;
+                for (size_t l = 0; l < count; l++) {
+                    const spot from = each ? spot_at(s->x, k, at[l]) : spot_at(s->x, at[l], j);
+                    z[l] = from.data[from.step * (lane + l)];
+                }
+            }
+        }
+    }
+    return FG_OK;
+}
+
+static int take_reverse(fg_batch *b, const step *s)
+{
+    const int each = s->record->k == FG_TAKE_EACH;
+    const fg_id width = each ? 1 : s->cols;
+    fg_id at[TAKEN];
+    if (!s->whole)
+        return each_reverse(b, s);
+    for (size_t lane = 0, count; lane < b->used; lane += count) { /* first of all, for nothing is undone */
+        count = b->used - lane < TAKEN ? b->used - lane : TAKEN;
+        for (fg_id k = 0; k < s->x[1].cols; k++)
+            if (!find_positions(s, k, lane, count, at))
+                return each_reverse(b, s);
+    }
+    for (size_t lane = 0, count; lane < b->used && s->x[0].wanted; lane += count) {
+        count = b->used - lane < TAKEN ? b->used - lane : TAKEN;
+        for (fg_id k = 0; k < s->x[1].cols; k++) {
+            (void)find_positions(s, k, lane, count, at);
+            for (fg_id j = 0; j < width; j++) {
+                const real *const dz = s->dz + ((size_t)k * width + j) * b->lanes + lane;
+                for (size_t l = 0; l < count; l++) {
+                    const spot to = each ? spot_at(s->x, k, at[l]) : spot_at(s->x, at[l], j);
+                    if (to.grad)
+                        to.grad[to.step * (lane + l)] += dz[l];
+                }
+            }
+        }
+    }
+    return FG_OK;
+}
+
 /* ---- making a batch ---- */
 
 /* What is known while one is made. */
@@ -821,6 +891,11 @@ static void set_block(plan *p, step *s, fg_id i)
     s->work = (size_t)r->rows * r->cols * lanes;
     if (s->op == FG_CALL || s->op == FG_TAKE) {
         set_each(p, s, r);
+        for (fg_id v = 0; v < r->views && s->op == FG_TAKE; v++) {
+            s->x[v] = operand_of(p, r, fg_record_view(r, v));
+            s->forward = take_forward;
+            s->reverse = take_reverse;
+        }
         return;
     }
     s->operands = r->views;
