@@ -37,6 +37,7 @@ struct step {
     int32_t k;        /* the immediate of a unary row */
     int together;     /* elementwise: the elements follow each other in all operands, so all lanes are one loop */
     int sums;         /* and then whether one of them is uniform, and its gradient wanted */
+    int spread;       /* elementwise: they do so once operands that do not are copied, with all lanes of each element */
     int live, whole;  /* whether gradients of the results that count flow to one of these, or to all */
     size_t work;      /* about how many numbers it computes */
     fg_id rows, cols; /* of the results, which lie in order */
@@ -235,8 +236,55 @@ static void operands_at(const step *s, fg_id row, fg_id col, const real **x, siz
     }
 }
 
+static int is_single(const operand *x)
+{
+    return x->rows == 1 && x->cols == 1;
+}
+
+/* All lanes of all elements in one loop, with operands copied. */
+static int spread_forward(fg_batch *b, const step *s)
+{
+    const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
+    size_t steps[FG_MAX_ARITY] = {0, 0, 0};
+    const size_t n = (size_t)s->rows * s->cols * b->lanes;
+    real *scratch = b->scratch;
+    for (fg_id v = 0; v < s->operands; v++) {
+        steps[v] = !is_single(s->x + v);
+        x[v] = steps[v] ? numbers(b, s->x + v, 1, &scratch).p : s->x[v].data;
+    }
+    const size_t at = b->kernels->map(s->op, n, x, steps, s->k, s->z);
+    if (at == n || b->lenient)
+        return FG_OK;
+    b->element = (fg_id)(at / b->lanes);
+    b->lane = at % b->lanes;
+    return FG_E_DOMAIN;
+}
+
+static int spread_reverse(fg_batch *b, const step *s)
+{
+    const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
+    size_t steps[FG_MAX_ARITY] = {0, 0, 0};
+    const size_t n = (size_t)s->rows * s->cols * b->lanes;
+    real *scratch = b->scratch;
+    for (fg_id v = 0; v < s->operands; v++) {
+        steps[v] = !is_single(s->x + v);
+        x[v] = steps[v] ? numbers(b, s->x + v, 1, &scratch).p : s->x[v].data;
+    }
+    for (fg_id v = 0; v < s->operands; v++) {
+        real *rest = scratch;
+        const matrix dx = gradients(b, s->x + v, 1, &rest);
+        if (!dx.p)
+            continue;
+        b->kernels->map_grad(s->op, (int)v, n, x, steps, s->k, s->z, s->dz, dx.p);
+        add_gradients(b, s->x + v, 1, dx);
+    }
+    return FG_OK;
+}
+
 static int map_forward(fg_batch *b, const step *s)
 {
+    if (s->spread)
+        return spread_forward(b, s);
     const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
     real *dx[FG_MAX_ARITY];
     size_t steps[FG_MAX_ARITY] = {0, 0, 0};
@@ -259,6 +307,8 @@ static int map_reverse(fg_batch *b, const step *s)
     const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
     real *dx[FG_MAX_ARITY];
     size_t steps[FG_MAX_ARITY] = {0, 0, 0};
+    if (s->spread && s->whole)
+        return spread_reverse(b, s);
     const int together = s->together && !s->sums && s->whole;
     const fg_id first = s->node - (s->record ? b->body->args[s->node].b : 0);
     const size_t lanes = b->lanes, rounds = together ? 1 : (size_t)s->rows * s->cols;
@@ -360,16 +410,11 @@ static int layer_reverse(fg_batch *b, const step *s)
                 kernels->gemm(k, n, b->used, xi, x.col, 1, di, 1, (ptrdiff_t)lanes, dw.p, dw.col, scratch);
             continue;
         }
-        for (size_t j = 0; j < n; j++)
-            for (size_t p = 0; p < k; p++) {
-                const real *const dj = di + j * lanes;
-                const ptrdiff_t at = (ptrdiff_t)j * w.row + (ptrdiff_t)p * w.col;
-                if (dxi)
-                    kernels->mul_add(lanes, dj, w.p + at, dxi + (ptrdiff_t)p * dx.col);
-                if (dw.p)
-                    kernels->mul_add(lanes, dj, xi + (ptrdiff_t)p * x.col,
-                                     dw.p + (ptrdiff_t)j * dw.row + (ptrdiff_t)p * dw.col);
-            }
+        for (size_t p = 0; p < k && dxi; p++)
+            kernels->lane_dot(lanes, n, di, (ptrdiff_t)lanes, w.p + (ptrdiff_t)p * w.col, w.row,
+                              dxi + (ptrdiff_t)p * dx.col);
+        if (dw.p)
+            kernels->lane_outer(lanes, n, k, di, (ptrdiff_t)lanes, xi, x.col, dw.p, dw.row, dw.col);
     }
     if (lanes == 1) {
         const matrix all = {(real *)d, (ptrdiff_t)n, 1};
@@ -846,6 +891,20 @@ static int lie_together(const fg_batch *b, const step *s)
     return 1;
 }
 
+/* Whether they do so once some are copied. A number that is one for all is read as it is, if it takes no gradient. */
+static int lie_spread(const fg_batch *b, const step *s)
+{
+    for (fg_id v = 0; v < s->operands; v++) {
+        const operand *const x = s->x + v;
+        const int in_row = (x->cols == 1 || x->col == (ptrdiff_t)b->lanes)
+                           && (x->rows == 1 || x->row == (ptrdiff_t)(x->cols * b->lanes));
+        const int copied = x->list || !x->step;
+        if (is_single(x) ? x->step || x->wanted : x->rows != s->rows || x->cols != s->cols || (!copied && !in_row))
+            return 0;
+    }
+    return !is_single(&(operand){.rows = s->rows, .cols = s->cols}) && b->lanes > 1;
+}
+
 static size_t larger(size_t x, size_t y)
 {
     return x > y ? x : y;
@@ -912,7 +971,9 @@ static void set_block(plan *p, step *s, fg_id i)
         s->together = lie_together(p->b, s);
         for (fg_id v = 0; v < r->views; v++)
             s->sums |= !s->x[v].step && s->x[v].wanted;
-        need = 0;
+        s->spread = !s->together && lie_spread(p->b, s);
+        if (s->together)
+            need = 0;
         break;
     case FG_LAYER: {
         const size_t m = s->rows, n = s->cols, k = s->x[0].cols;
