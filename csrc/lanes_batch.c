@@ -181,8 +181,11 @@ static matrix numbers(const fg_batch *b, const operand *x, int varying, real **s
     for (fg_id i = 0; i < x->rows; i++)
         for (fg_id j = 0; j < x->cols; j++, to += lanes) {
             const spot from = spot_at(x, i, j);
-            for (size_t lane = 0; lane < lanes; lane++)
-                to[lane] = from.data[from.step * lane];
+            if (from.step)
+                memcpy(to, from.data, lanes * sizeof *to);
+            else
+                for (size_t lane = 0; lane < lanes; lane++)
+                    to[lane] = from.data[0];
         }
     return (matrix){p, (ptrdiff_t)(x->cols * lanes), (ptrdiff_t)lanes};
 }
