@@ -168,8 +168,8 @@ class Given:
         try:
             rates = np.array(schedule, np.float64)
         except (TypeError, ValueError):
-            raise ArgumentTypeError("minimize: schedule: expected an LRScheduler, a function of the step or an array of "
-                                    f"learning rates, got {shortened(schedule)}") from None
+            raise ArgumentTypeError("minimize: schedule: expected an LRScheduler, a function of the step or an array "
+                                    f"of learning rates, got {shortened(schedule)}") from None
         if rates.shape not in [(steps,), (steps, groups)]:
             raise ShapeError(f"minimize: schedule: expected {steps} learning rates, one for each step, or {groups} for "
                              f"each, got an array of shape {rates.shape}")
