@@ -118,7 +118,7 @@ int fg_outside_is_constant(const fg_slots *slots, const fg_view *view);
 
 static inline int may_be_outside(const fg_view *view)
 {
-    return FG_UNLIKELY(view->flags >> FG_VIEW_OUTSIDE);
+    return FG_UNLIKELY(view->flags >> FG_VIEW_OUTSIDE) != 0;
 }
 
 /* The number of slot i of a view. */

@@ -121,10 +121,12 @@ typedef struct fg_kernels {
     void (*exp_axpy)(size_t n, double a, const double *x, double shift, double *dx);
 
     /* One sample in each of `lanes` lanes, a multiple of 8; element j of an operand is at x + j * step, of the results
-     * lanes apart. z += x * y; z += the dot product of k elements; softmax and its like of n elements. */
-    void (*mul_add)(size_t n, const double *x, const double *y, double *z);
+     * lanes apart, but for z_row and z_col. z += the dot product of k elements; z (n, k) += all products of n elements of
+     * x and k of y; softmax and its like of n elements. */
     void (*lane_dot)(size_t lanes, size_t k, const double *x, ptrdiff_t x_step, const double *y, ptrdiff_t y_step,
                      double *z);
+    void (*lane_outer)(size_t lanes, size_t n, size_t k, const double *x, ptrdiff_t x_step, const double *y,
+                       ptrdiff_t y_step, double *z, ptrdiff_t z_row, ptrdiff_t z_col);
     void (*lane_softmax)(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z);
     void (*lane_logsumexp)(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z);
     void (*lane_log_softmax)(size_t lanes, size_t n, const double *x, ptrdiff_t x_step, double *z);

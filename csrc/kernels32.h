@@ -25,9 +25,10 @@ struct fg_kernels32 {
     void (*log_softmax)(size_t n, const float *x, float *z);
 
     /* lanes: a multiple of 16 */
-    void (*mul_add)(size_t n, const float *x, const float *y, float *z);
     void (*lane_dot)(size_t lanes, size_t k, const float *x, ptrdiff_t x_step, const float *y, ptrdiff_t y_step,
                      float *z);
+    void (*lane_outer)(size_t lanes, size_t n, size_t k, const float *x, ptrdiff_t x_step, const float *y,
+                       ptrdiff_t y_step, float *z, ptrdiff_t z_row, ptrdiff_t z_col);
     void (*lane_softmax)(size_t lanes, size_t n, const float *x, ptrdiff_t x_step, float *z);
     void (*lane_logsumexp)(size_t lanes, size_t n, const float *x, ptrdiff_t x_step, float *z);
     void (*lane_log_softmax)(size_t lanes, size_t n, const float *x, ptrdiff_t x_step, float *z);

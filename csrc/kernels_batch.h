@@ -11,16 +11,6 @@
 #include "kernels_elementary.h"
 #endif
 
-static void mul_add(size_t n, const real *x, const real *y, real *z)
-{
-    size_t i = 0;
-    for (; n - i >= FG_W; i += FG_W)
-        v_store(z + i, v_fma(v_load(x + i), v_load(y + i), v_load(z + i)));
-    if (i < n)
-        v_store_part(z + i, n - i, v_fma(v_load_part(x + i, n - i), v_load_part(y + i, n - i),
-                                         v_load_part(z + i, n - i)));
-}
-
 static void lane_dot(size_t lanes, size_t k, const real *x, ptrdiff_t x_step, const real *y, ptrdiff_t y_step,
                      real *z)
 {
@@ -42,6 +32,18 @@ static void lane_dot(size_t lanes, size_t k, const real *x, ptrdiff_t x_step, co
             a = v_fma(v_load(xi), v_load(yi), a);
         v_store(z + i, a);
     }
+}
+
+static void lane_outer(size_t lanes, size_t n, size_t k, const real *x, ptrdiff_t x_step, const real *y,
+                       ptrdiff_t y_step, real *z, ptrdiff_t z_row, ptrdiff_t z_col)
+{
+    for (size_t i = 0; i < lanes; i += FG_W)
+        for (size_t p = 0; p < k; p++) {
+            const vd yp = v_load(y + (ptrdiff_t)p * y_step + i);
+            real *to = z + (ptrdiff_t)p * z_col + i;
+            for (size_t j = 0; j < n; j++, to += z_row)
+                v_store(to, v_fma(v_load(x + (ptrdiff_t)j * x_step + i), yp, v_load(to)));
+        }
 }
 
 /* The largest of n numbers in each lane, and the sum of exp(x - largest); both are nan or what they should be if a

@@ -43,6 +43,7 @@ struct step {
     int32_t k;        /* the immediate of a unary row */
     int together;     /* elementwise: the elements follow each other in all operands, so all lanes are one loop */
     int sums;         /* and then whether one of them is uniform, and its gradient wanted */
+    int spread;       /* elementwise: they do so once operands that do not are copied, with all lanes of each element */
     int live, whole;  /* whether gradients of the results that count flow to one of these, or to all */
     size_t work;      /* about how many numbers it computes */
     fg_id rows, cols; /* of the results, which lie in order */
@@ -210,8 +211,11 @@ static matrix numbers(const fg_batch *b, const operand *x, int varying, real **s
     for (fg_id i = 0; i < x->rows; i++)
         for (fg_id j = 0; j < x->cols; j++, to += lanes) {
             const spot from = spot_at(x, i, j);
-            for (size_t lane = 0; lane < lanes; lane++)
-                to[lane] = from.data[from.step * lane];
+            if (from.step)
+                memcpy(to, from.data, lanes * sizeof *to);
+            else
+                for (size_t lane = 0; lane < lanes; lane++)
+                    to[lane] = from.data[0];
         }
     return (matrix){p, (ptrdiff_t)(x->cols * lanes), (ptrdiff_t)lanes};
 }
@@ -265,8 +269,55 @@ static void operands_at(const step *s, fg_id row, fg_id col, const real **x, siz
     }
 }
 
+static int is_single(const operand *x)
+{
+    return x->rows == 1 && x->cols == 1;
+}
+
+/* All lanes of all elements in one loop, with operands copied. */
+static int spread_forward(fg_batch *b, const step *s)
+{
+    const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
+    size_t steps[FG_MAX_ARITY] = {0, 0, 0};
+    const size_t n = (size_t)s->rows * s->cols * b->lanes;
+    real *scratch = b->scratch;
+    for (fg_id v = 0; v < s->operands; v++) {
+        steps[v] = !is_single(s->x + v);
+        x[v] = steps[v] ? numbers(b, s->x + v, 1, &scratch).p : s->x[v].data;
+    }
+    const size_t at = b->kernels->map(s->op, n, x, steps, s->k, s->z);
+    if (at == n || b->lenient)
+        return FG_OK;
+    b->element = (fg_id)(at / b->lanes);
+    b->lane = at % b->lanes;
+    return FG_E_DOMAIN;
+}
+
+static int spread_reverse(fg_batch *b, const step *s)
+{
+    const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
+    size_t steps[FG_MAX_ARITY] = {0, 0, 0};
+    const size_t n = (size_t)s->rows * s->cols * b->lanes;
+    real *scratch = b->scratch;
+    for (fg_id v = 0; v < s->operands; v++) {
+        steps[v] = !is_single(s->x + v);
+        x[v] = steps[v] ? numbers(b, s->x + v, 1, &scratch).p : s->x[v].data;
+    }
+    for (fg_id v = 0; v < s->operands; v++) {
+        real *rest = scratch;
+        const matrix dx = gradients(b, s->x + v, 1, &rest);
+        if (!dx.p)
+            continue;
+        b->kernels->map_grad(s->op, (int)v, n, x, steps, s->k, s->z, s->dz, dx.p);
+        add_gradients(b, s->x + v, 1, dx);
+    }
+    return FG_OK;
+}
+
 static int map_forward(fg_batch *b, const step *s)
 {
+    if (s->spread)
+        return spread_forward(b, s);
     const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
     real *dx[FG_MAX_ARITY];
     size_t steps[FG_MAX_ARITY] = {0, 0, 0};
@@ -289,6 +340,8 @@ static int map_reverse(fg_batch *b, const step *s)
     const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
     real *dx[FG_MAX_ARITY];
     size_t steps[FG_MAX_ARITY] = {0, 0, 0};
+    if (s->spread && s->whole)
+        return spread_reverse(b, s);
     const int together = s->together && !s->sums && s->whole;
     const fg_id first = s->node - (s->record ? b->body->args[s->node].b : 0);
     const size_t lanes = b->lanes, rounds = together ? 1 : (size_t)s->rows * s->cols;
@@ -390,16 +443,11 @@ static int layer_reverse(fg_batch *b, const step *s)
                 kernels->gemm(k, n, b->used, xi, x.col, 1, di, 1, (ptrdiff_t)lanes, dw.p, dw.col, scratch);
             continue;
         }
-        for (size_t j = 0; j < n; j++)
-            for (size_t p = 0; p < k; p++) {
-                const real *const dj = di + j * lanes;
-                const ptrdiff_t at = (ptrdiff_t)j * w.row + (ptrdiff_t)p * w.col;
-                if (dxi)
-                    kernels->mul_add(lanes, dj, w.p + at, dxi + (ptrdiff_t)p * dx.col);
-                if (dw.p)
-                    kernels->mul_add(lanes, dj, xi + (ptrdiff_t)p * x.col,
-                                     dw.p + (ptrdiff_t)j * dw.row + (ptrdiff_t)p * dw.col);
-            }
+        for (size_t p = 0; p < k && dxi; p++)
+            kernels->lane_dot(lanes, n, di, (ptrdiff_t)lanes, w.p + (ptrdiff_t)p * w.col, w.row,
+                              dxi + (ptrdiff_t)p * dx.col);
+        if (dw.p)
+            kernels->lane_outer(lanes, n, k, di, (ptrdiff_t)lanes, xi, x.col, dw.p, dw.row, dw.col);
     }
     if (lanes == 1) {
         const matrix all = {(real *)d, (ptrdiff_t)n, 1};
@@ -736,6 +784,76 @@ static int scan_reverse(fg_batch *b, const step *s)
 }
 #endif
 
+/* ---- elements at positions: each lane has its own ---- */
+
+enum { TAKEN = 64 }; /* lanes at a time */
+
+/* Position k in so many lanes from `lane` on: which rows, or columns. Whether all of them are some. */
+static int find_positions(const step *s, fg_id k, size_t lane, size_t count, fg_id *at)
+{
+    const spot p = spot_at(s->x + 1, 0, k);
+    const fg_id length = s->record->k == FG_TAKE_EACH ? s->x[0].cols : s->x[0].rows;
+    for (size_t l = 0; l < count; l++) {
+        const double number = p.data[p.step * (lane + l)];
+        if (!(number >= -(double)length && number < (double)length) || number != floor(number))
+            return 0;
+        at[l] = (fg_id)(number < 0.0 ? number + (double)length : number);
+    }
+    return 1;
+}
+
+static int take_forward(fg_batch *b, const step *s)
+{
+    const int each = s->record->k == FG_TAKE_EACH;
+    const fg_id width = each ? 1 : s->cols;
+    fg_id at[TAKEN];
+    for (size_t lane = 0, count; lane < b->lanes; lane += count) {
+        count = b->lanes - lane < TAKEN ? b->lanes - lane : TAKEN;
+        for (fg_id k = 0; k < s->x[1].cols; k++) {
+            if (!find_positions(s, k, lane, count, at))
+                return each_forward(b, s); /* that says which */
+            for (fg_id j = 0; j < width; j++) {
+                real *const z = s->z + ((size_t)k * width + j) * b->lanes + lane;
+                for (size_t l = 0; l < count; l++) {
+                    const spot from = each ? spot_at(s->x, k, at[l]) : spot_at(s->x, at[l], j);
+                    z[l] = from.data[from.step * (lane + l)];
+                }
+            }
+        }
+    }
+    return FG_OK;
+}
+
+static int take_reverse(fg_batch *b, const step *s)
+{
+    const int each = s->record->k == FG_TAKE_EACH;
+    const fg_id width = each ? 1 : s->cols;
+    fg_id at[TAKEN];
+    if (!s->whole)
+        return each_reverse(b, s);
+    for (size_t lane = 0, count; lane < b->used; lane += count) { /* first of all, for nothing is undone */
+        count = b->used - lane < TAKEN ? b->used - lane : TAKEN;
+        for (fg_id k = 0; k < s->x[1].cols; k++)
+            if (!find_positions(s, k, lane, count, at))
+                return each_reverse(b, s);
+    }
+    for (size_t lane = 0, count; lane < b->used && s->x[0].wanted; lane += count) {
+        count = b->used - lane < TAKEN ? b->used - lane : TAKEN;
+        for (fg_id k = 0; k < s->x[1].cols; k++) {
+            (void)find_positions(s, k, lane, count, at);
+            for (fg_id j = 0; j < width; j++) {
+                const real *const dz = s->dz + ((size_t)k * width + j) * b->lanes + lane;
+                for (size_t l = 0; l < count; l++) {
+                    const spot to = each ? spot_at(s->x, k, at[l]) : spot_at(s->x, at[l], j);
+                    if (to.grad)
+                        to.grad[to.step * (lane + l)] += dz[l];
+                }
+            }
+        }
+    }
+    return FG_OK;
+}
+
 /* ---- making a batch ---- */
 
 /* What is known while one is made. */
@@ -827,6 +945,20 @@ static int lie_together(const fg_batch *b, const step *s)
     return 1;
 }
 
+/* Whether they do so once some are copied. A number that is one for all is read as it is, if it takes no gradient. */
+static int lie_spread(const fg_batch *b, const step *s)
+{
+    for (fg_id v = 0; v < s->operands; v++) {
+        const operand *const x = s->x + v;
+        const int in_row = (x->cols == 1 || x->col == (ptrdiff_t)b->lanes)
+                           && (x->rows == 1 || x->row == (ptrdiff_t)(x->cols * b->lanes));
+        const int copied = x->list || !x->step;
+        if (is_single(x) ? x->step || x->wanted : x->rows != s->rows || x->cols != s->cols || (!copied && !in_row))
+            return 0;
+    }
+    return !is_single(&(operand){.rows = s->rows, .cols = s->cols}) && b->lanes > 1;
+}
+
 static size_t larger(size_t x, size_t y)
 {
     return x > y ? x : y;
@@ -902,6 +1034,11 @@ static void set_block(plan *p, step *s, fg_id i)
         if (s->op == FG_CALL && (s->scan = p->b->scans[p->calls++]) != NULL)
             set_scan(p, s, r);
 #endif
+        for (fg_id v = 0; v < r->views && s->op == FG_TAKE; v++) {
+            s->x[v] = operand_of(p, r, fg_record_view(r, v));
+            s->forward = take_forward;
+            s->reverse = take_reverse;
+        }
         return;
     }
     s->operands = r->views;
@@ -918,7 +1055,9 @@ static void set_block(plan *p, step *s, fg_id i)
         s->together = lie_together(p->b, s);
         for (fg_id v = 0; v < r->views; v++)
             s->sums |= !s->x[v].step && s->x[v].wanted;
-        need = 0;
+        s->spread = !s->together && lie_spread(p->b, s);
+        if (s->together)
+            need = 0;
         break;
     case FG_LAYER: {
         const size_t m = s->rows, n = s->cols, k = s->x[0].cols;

@@ -313,7 +313,7 @@ CASES = {
     "_Store": "_core._Store()", "_Loop": "_core._Loop(*loop_of)",
     "_Loop of nonsense": "raises(_core._Loop, *wrong_loop_of)", "_Loop.__init__": "raises(loop.__init__, *no_loop_of)",
     "_Loop.run": "loop.run(4, rates, None, loop_losses)", "_Loop.done": "loop.done",
-    "_Loop.look": "_core._Loop(*loop_of).look()", "_Store.flows": "loop.flows(0, [a, c], [])",
+    "_Loop.look": "_core._Loop(*loop_of).look()", "_Store.flows": "loop.flows(0, [])",
     "_Loop.run at first": "_core._Loop(*loop_of).run(2, rates, None, loop_losses)",
     "_Copies": "_core._Copies()", "_Evaluator": "_core._Evaluator(loss_program, [0])", "_Evaluator.__init__": "raises(evaluated.__init__, program, [])",
     "_Evaluator of a batch": "_core._Evaluator(loss_program, [], [a], [True], 3)",

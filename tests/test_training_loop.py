@@ -407,7 +407,7 @@ def test_a_schedule_is_where_the_steps_are_after_an_error(kind):
     (lambda step: -1.0 * step, r"minimize: schedule\(1\): expected .*-1.0"),
     (lambda step: [0.1, 0.2], r"minimize: schedule\(0\): expected a learning rate, or one for each of 1 groups"),
     (lr_scheduler.StepLR(SGD([Value(1.0)], lr=0.1), 2), "minimize: schedule: expected a schedule of this optimizer"),
-    (lr_scheduler.ReduceLROnPlateau(SGD([Value(1.0)], lr=0.1)), "minimize: schedule: expected an LRScheduler that goes"),
+    (lr_scheduler.ReduceLROnPlateau(SGD([Value(1.0)], lr=0.1)), "schedule: expected an LRScheduler that goes"),
 ])
 def test_minimize_refuses_schedules(schedule, message):
     w = Value(2.0)

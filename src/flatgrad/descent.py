@@ -75,10 +75,7 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
         trained_inputs.append(trained)
     loop = _Loop([program.in_loops() for program in programs], sizes, n_samples, optimizer._parameters, columns, starts,
                  fixed, draws=[program.draws for program in programs])
-    for k, inputs in enumerate(trained_inputs):
-        if not loop.flows(k, trained_of(optimizer), inputs):
-            raise no_gradient()
-    look_for_leaves(loop)
+    look_for_leaves(loop, trained_inputs)
     losses = np.empty(steps)
     n_batches = -(-n_samples // rows)
     seed = np.random.SeedSequence().entropy if seed is None else whole("minimize: seed", seed)
@@ -107,17 +104,19 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
                 answer = callback(done, float(losses[done - 1]))
                 if isinstance(answer, (bool, np.bool_)) and answer:
                     return losses[:done].copy()
-                if not any(True for _ in trained_of(optimizer)):
-                    raise no_gradient()
-                look_for_leaves(loop)
+                look_for_leaves(loop, trained_inputs)
     return losses
 
 
-def look_for_leaves(loop):
+def look_for_leaves(loop, trained_inputs):
+    """Find where all numbers are. trained_inputs: of each program which inputs take a gradient, besides parameters."""
     try:
         loop.look()
     except ArgumentError as error:
         raise ArgumentError(f"minimize: expected leaves, but {error}") from None
+    for k, inputs in enumerate(trained_inputs):
+        if not loop.flows(k, inputs):
+            raise no_gradient()
 
 
 def trained_of(optimizer):
@@ -184,8 +183,8 @@ class Given:
         try:
             rates = np.array(schedule, np.float64)
         except (TypeError, ValueError):
-            raise ArgumentTypeError("minimize: schedule: expected an LRScheduler, a function of the step or an array of "
-                                    f"learning rates, got {shortened(schedule)}") from None
+            raise ArgumentTypeError("minimize: schedule: expected an LRScheduler, a function of the step or an array "
+                                    f"of learning rates, got {shortened(schedule)}") from None
         if rates.shape not in [(steps,), (steps, groups)]:
             raise ShapeError(f"minimize: schedule: expected {steps} learning rates, one for each step, or {groups} for "
                              f"each, got an array of shape {rates.shape}")

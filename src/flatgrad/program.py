@@ -355,7 +355,8 @@ class Compiled(_Replays):
             return found
 
         try:
-            return minimize(record, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule)
+            return minimize(record, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback,
+                            schedule)
         finally:
             for program in taken:
                 program.busy = False

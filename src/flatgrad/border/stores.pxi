@@ -212,41 +212,31 @@ cdef class _Store:
         lesson.n_kept = n
         return 0
 
-    def flows(self, Py_ssize_t k, list leaves not None, list inputs not None):
-        """Whether gradients flow from the results of program k to one of these Values and Tensors that it has captured,
-        or to one of these inputs, counted from 0."""
+    def flows(self, Py_ssize_t k, list inputs not None):
+        """Whether gradients flow from the results of program k to what is updated, or to one of these inputs, counted
+        from 0. After look()."""
         cdef _Program program
         cdef fg_program *p
-        cdef fg_id v, slot, e, first
+        cdef fg_lesson *lesson
+        cdef fg_kept *e
+        cdef size_t n
+        cdef fg_id i
         cdef Py_ssize_t j
-        cdef set slots = set()
         if self.programs is None:
             raise RuntimeError("__init__ has not been called")
         program = self.programs[k]
-        p = (<_Body>program.body).program()
+        p, lesson = (<_Body>program.body).program(), &self.loop.lessons[k]
         for j in inputs:
             if not 0 <= j < <Py_ssize_t>program.n_inputs:
                 raise IndexError(f"inputs: expected numbers below {program.n_inputs}, got {j}")
             if program.wanted[j]:
                 return True
-        hold_ids()
-        try:
-            for x in leaves:
-                first = first_slot(x)
-                if isinstance(x, Tensor):
-                    slots.update(range(first, first + (<Tensor>x).size))
-                else:
-                    slots.add(first)
-            for v in range(program.n_inputs, program.n_segments):
-                slot = p.callee.segments[v].first
-                for j in range(program.begins[v - program.n_inputs], program.begins[v - program.n_inputs + 1]):
-                    first = first_of(program.captured[program.pieces[j].which]) + program.pieces[j].offset
-                    for e in range(program.pieces[j].count):
-                        if p.used[(slot + e) >> 6] >> ((slot + e) & 63) & 1 and first + e in slots:
-                            return True
-                    slot += program.pieces[j].count
-        finally:
-            release_ids()
+        for n in range(lesson.n_kept):
+            e = &lesson.kept[n]
+            if e.learner != FG_MAX_ID and e.slot > 0 and not e.frozen:
+                for i in range(e.slot, e.slot + e.count):
+                    if p.used[i >> 6] >> (i & 63) & 1:
+                        return True
         return False
 
     cdef void take(self) noexcept:
