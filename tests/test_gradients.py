@@ -590,16 +590,16 @@ def test_ctrl_c(threads):
         step(1.0)   # recorded
         run = lambda: [step(1.0) for _ in range(100)]
     else:
-        f = flatgrad.compile(lambda x: flatgrad.scan(lambda s, _: (s.sin() + 1.0, None), x, length=30_000)[0])
+        f = flatgrad.compile(lambda x: flatgrad.scan(lambda s, _: (s.sin() + 1.0, None), x, length=3_000)[0])
         step = value_and_grad(f, in_axes=0, threads=threads)
         rows = np.linspace(0.1, 1.0, 20_000)
-        run = lambda: step(rows)
+        run = lambda: [step(rows) for _ in range(1000)]
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     began = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         run()
-    assert time.perf_counter() - began < 5.0
+    assert time.perf_counter() - began < 20.0   # some 0.4, but under sanitizers
     timer.join()
     if threads == 1:
         assert long_one(10)(1.0)[0] < 1.0
