@@ -139,17 +139,8 @@ cdef class _Program:
                 fg_block_list(r, k, 1, count)
 
     def __call__(self, operands):
-        """Compute the results, as one instruction.
-
-        Parameters
-        ----------
-        operands : list
-            For each input a Value, a Tensor, a number or an array of its shape.
-
-        Returns
-        -------
-        list of Value and Tensor
-        """
+        """The results, a list, computed as one instruction. operands: for each input a Value, a Tensor, a number or an
+        array of its shape."""
         cdef list given = list(operands) if type(operands) is list else to_list(
             "operands", "Values, Tensors, numbers and arrays", operands)
         return self.run(given)
@@ -171,8 +162,8 @@ cdef class _Program:
         for k in range(self.n_inputs):
             if not take_number(given[k], &taken[k]) and not take_plain(given[k], &taken[k]):
                 take(f"operands[{k}]", given[k], &taken[k], keep)
-            if FG_UNLIKELY(recordings != 0) and self.signs and current_recorder() != NULL:
-                self.note_signs(k, given[k])
+            if FG_UNLIKELY(recordings != 0) and self.signs and current_recorder() != NULL and self.has_signs(k):
+                noted_signs(given[k])   # so that calls of the new program check what this one's do
             shape = &self.inputs[k]
             if (taken[k].ndim != <int>shape.flags or rows_of(&taken[k]) != shape.rows
                     or cols_of(&taken[k]) != shape.cols):
@@ -180,14 +171,26 @@ cdef class _Program:
                                  f"with, got {shape_of(&taken[k])}")
         return self.called(taken)
 
-    cdef int note_signs(self, fg_id k, object operand) except -1:
-        """A program that is recorded calls this one: its calls check what this one's do."""
+    cdef bint has_signs(self, fg_id k) except -1:
+        """Whether some numbers of input k have to be -1 or 1."""
         cdef fg_stretch *s = &self.body.callee.segments[k]
         for place in self.signs:
             if s.first <= place < s.first + s.count:
-                noted_signs(operand)
-                break
-        return 0
+                return True
+        return False
+
+    cdef tuple signs_in(self, _Callee made):
+        """Where such numbers are among the operands of what has been made of this program, which may repeat inputs."""
+        cdef fg_stretch *s
+        cdef fg_stretch *t
+        cdef fg_id k
+        cdef list signs = []
+        for k in range(self.n_inputs):
+            s, t = &self.body.callee.segments[k], &made.callee.segments[k]
+            for place in self.signs:
+                if s.first <= place < s.first + s.count:
+                    signs.extend(range(t.first + place - s.first, t.first + t.count, s.count))
+        return tuple(signs)
 
     cdef list called(self, Operand *operands):
         cdef uint64_t nodes, words
@@ -283,13 +286,9 @@ cdef class _Program:
             How many samples to compute at once at most; 0: what is best.
         single : bool, optional
             True: in floats of 32 bits.
-
-        Returns
-        -------
-        _Program
         """
         cdef _Program made = _Program.__new__(_Program)
-        cdef Py_ssize_t k, j
+        cdef Py_ssize_t k
         if type(self.body) is not _Body:
             raise TypeError("mapped(): expected a program of one sample")
         if type(n_samples) is not int or not 0 < n_samples < MOST_NODES:
@@ -309,18 +308,10 @@ cdef class _Program:
         captured = self.n_segments - self.n_inputs
         body = lanes_of(<_Body>self.body, every + (False,) * captured, n_samples,
                         tuple([shape[0] if shape else 1 for shape, _ in self.results]), most_lanes, single)
-        signs = []
-        for place in self.signs:
-            for k in range(self.n_inputs):
-                j = place - <Py_ssize_t>self.body.callee.segments[k].first
-                if 0 <= j < <Py_ssize_t>self.body.callee.segments[k].count:
-                    signs.extend(range(body.callee.segments[k].first + j,
-                                       body.callee.segments[k].first + body.callee.segments[k].count,
-                                       self.body.callee.segments[k].count))
         made.copy_pieces(self)
         fill_program(made, body, self.captured,
                      tuple([(n_samples, *shape) if varying else shape for shape, varying in zip(self.shapes, every)]),
-                     tuple([((n_samples, *shape), constant) for shape, constant in self.results]), tuple(signs))
+                     tuple([((n_samples, *shape), constant) for shape, constant in self.results]), self.signs_in(body))
         return made
 
     def stats(self):
@@ -370,8 +361,8 @@ cdef class _Program:
         """
         cdef _Program made = _Program.__new__(_Program)
         cdef _Scan body = _Scan.__new__(_Scan)
-        cdef fg_id k, place
-        cdef list signs = [], shapes = []
+        cdef fg_id k
+        cdef list shapes = []
         numbers = 0
         if type(self.body) is not _Body:
             raise RuntimeError("a step is made by a recording")
@@ -396,18 +387,12 @@ cdef class _Program:
                    for k, result in enumerate(self.results)]
         sizes = tuple([size_of_shape(shape) for shape, _ in self.results[carries:]])
         scan_body(body, self.body, length, carries, xs, sizes, reverse, checkpoint)
-        for place in self.signs:
-            for k in range(self.n_inputs):
-                part = self.body.callee.segments[k]
-                if part.first <= place < part.first + part.count:
-                    if k < <fg_id>carries:
-                        raise ArgumentTypeError("target: numbers that have to be -1 or 1, and are a carry: checked "
-                                                "while a compiled function is recorded")
-                    times = length if k < <fg_id>(carries + xs) else 1
-                    signs.extend([body.callee.segments[k].first + place - part.first + j * part.count
-                                  for j in range(times)])
+        for k in range(carries):
+            if self.has_signs(k):
+                raise ArgumentTypeError("target: numbers that have to be -1 or 1, and are a carry: checked while a "
+                                        "compiled function is recorded")
         made.copy_pieces(self)
-        fill_program(made, body, self.captured, tuple(shapes), tuple(results), tuple(signs))
+        fill_program(made, body, self.captured, tuple(shapes), tuple(results), self.signs_in(body))
         return made
 
     def __reduce__(self):

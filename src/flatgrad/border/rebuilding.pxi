@@ -358,8 +358,8 @@ def _restore(cls, data, grad, requires_grad=True):
     if type(requires_grad) is not bool:
         damaged(f"expected a bool, got {describe(requires_grad)}")
     value = Value.__new__(cls)   # a leaf already. So parameters that lay in order do again
-    tape.writes += 1
-    tape.data[value.id], tape.grad[value.id] = data, grad
+    assign_data(value.id, data)
+    tape.grad[value.id] = grad
     if not requires_grad:
         freeze(value.id, True)
     return value

@@ -3,7 +3,7 @@
 # A program captures what lies below the recording's floor. What may not be done while a program is recorded is refused
 # in tracing.pxi.
 #
-# Uses callees, contexts, entries, handles, messages, numbers, operands, programs, python, tape, tracing, views.
+# Uses callees, contexts, entries, handles, messages, numbers, operands, programs, tape, tracing, views.
 
 cdef tuple shape_tuple(object x):
     return x.shape if type(x) is Tensor else ()
@@ -122,19 +122,11 @@ cdef int set_inputs(_Recorder recorder, list inputs, bint single) except -1:
 def _in_floats(_Program program not None):
     """The program of one sample that does the same in floats of 32 bits; its operands and results stay doubles."""
     cdef _Program made = _Program.__new__(_Program)
-    cdef fg_id k, place
-    cdef fg_stretch *s
     if type(program.body) is not _Body:
         raise TypeError("expected a program of one sample")
     body = lanes_of(<_Body>program.body, (True,) * program.n_segments, 1, (program.body.callee.n_results,), 0, True)
-    signs = []
-    for place in program.signs:
-        for k in range(program.n_inputs):
-            s = &program.body.callee.segments[k]
-            if s.first <= place < s.first + s.count:
-                signs.append(body.callee.segments[k].first + place - s.first)
     made.copy_pieces(program)
-    fill_program(made, body, program.captured, program.shapes, program.results, tuple(signs))
+    fill_program(made, body, program.captured, program.shapes, program.results, program.signs_in(body))
     return made
 
 

@@ -101,8 +101,7 @@ cdef class Value:
         if nodes or _op or partials or tape.op[self.id] != FG_LEAF:
             become_made(self, number, nodes, partials, str(_op))
         else:
-            tape.writes += 1
-            tape.data[self.id] = number
+            assign_data(self.id, number)
             tape.grad[self.id] = 0.0
         # What shows as '' anyway takes no memory.
         if label is not None and not (type(label) is str and label == "" and type(self) is Value and self.label == ""):
@@ -117,8 +116,7 @@ cdef class Value:
     def data(self, value):
         cdef double number = to_data("data", value)
         guard(self.id, "data: assigned to")
-        tape.writes += 1
-        tape.data[self.id] = number
+        assign_data(self.id, number)
 
     @data.deleter
     def data(self):
@@ -344,8 +342,7 @@ cdef class Value:
         cdef double rate = learning_rate(lr)
         guard(self.id, "update()")
         if fg_tape_op(&tape, self.id) != FG_FROZEN:
-            tape.writes += 1
-            tape.data[self.id] -= rate * tape.grad[self.id]
+            assign_data(self.id, tape.data[self.id] - rate * tape.grad[self.id])
 
     def __repr__(self):
         return "Value(traced)" if is_recorded(self.id) else f"Value(data={self.data}, grad={self.grad})"
