@@ -243,6 +243,17 @@ def recording_case(session):
     session.skip("8 lanes", "flatgrad has no lanes yet; the goal is 8 us a document")
 
 
+# ---- float32 ----
+
+@case("float32", "loss and gradient of a batch, in lanes of 64-bit and of 32-bit numbers")
+def float32_case(session):
+    for work in ("gelu", "tanh", "mlp"):
+        count = session.size({"gelu": 4096, "tanh": 4096, "mlp": 256}[work], 64)
+        doubles, floats = (ways.batch_of(work, count, dtype) for dtype in ("float64", "float32"))
+        session.verify(doubles, floats, tolerance=1e-4)
+        session.compare(doubles, floats, work=work, per="batch", note=f"{count:,} samples")
+
+
 # ---- products ----
 
 PRODUCTS = [(16, 16, 16), (64, 64, 64), (256, 256, 256), (1000, 1000, 1000), (128, 64, 784), (64, 784, 128),

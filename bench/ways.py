@@ -15,9 +15,9 @@ from bench import contenders, workloads
 from bench.peers import Trainer
 from bench.runner import Contender, own_copy, repeated, repeated_after
 
-__all__ = ["compiled_pendulums", "compiled_trainer", "lanes_of_names", "lanes_of_pendulums", "loop_of_names",
-           "loop_trainer", "names_trainer", "pendulums_one_by_one", "scalar_names", "scalars_contender",
-           "tensors_of_pendulums"]
+__all__ = ["batch_of", "compiled_pendulums", "compiled_trainer", "lanes_of_names", "lanes_of_pendulums",
+           "loop_of_names", "loop_trainer", "names_trainer", "pendulums_one_by_one", "scalar_names",
+           "scalars_contender", "tensors_of_pendulums"]
 
 
 # ---- trainings of a workloads.Problem; as it is: peers.flatgrad_trainer ----
@@ -288,3 +288,39 @@ def lanes_of_pendulums(task):
         losses.sum().backward()
         return losses.data, [c.grad for c in constants]
     return Contender("lanes", repeated(work), lambda: task.results(*map(np.array, work())), units=task.count)
+
+
+# ---- types of numbers ----
+
+def batch_of(work, count, dtype):
+    """The mean over a batch of ten tanh or gelu in turn, or of the losses of an MLP, by numbers of that type."""
+    import flatgrad
+    from flatgrad import nn
+
+    rng = np.random.default_rng(0)
+    width = 16 if work == "mlp" else 1
+    X = rng.standard_normal((count, width)) if width > 1 else rng.standard_normal(count)
+    random.seed(0)
+    model = nn.MLP(16, [64, 64, 10])
+    weight = flatgrad.Value(1.0)
+
+    def sample(x):
+        if work == "mlp":
+            return (model(x) ** 2).sum()
+        x = weight * x
+        for _ in range(10):
+            x = getattr(x, work)()
+        return x
+    mean = flatgrad.vmap(flatgrad.compile(sample, dtype=dtype))
+    leaves = model.parameters() if work == "mlp" else [weight]
+
+    def step():
+        loss = mean(X).mean()
+        loss.backward()
+        return loss
+
+    def results():
+        for p in leaves:
+            p.grad = 0.0
+        return {"loss": step().data, **{f"gradient {k}": p.grad for k, p in enumerate(leaves)}}
+    return Contender(dtype, repeated(step), results)

@@ -338,7 +338,7 @@ def test_programs_list():
     assert process.returncode == 0
     assert [line.split()[0] for line in process.stdout.splitlines()] == [
         "moons-step", "moons-loop", "xor-epoch", "xor-loop", "mlp", "mlp-loop", "gpt-document", "gpt-batch",
-        "pendulum-euler", "pendulum-rk4", "recording", "products"]
+        "pendulum-euler", "pendulum-rk4", "recording", "float32", "products"]
     assert bench("--programs", "--peers").returncode == 2
 
 
