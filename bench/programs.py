@@ -127,7 +127,9 @@ def mlp_case(session):
 
 @case("mlp-loop", "the same training in one call")
 def mlp_loop_case(session):
-    training(session, workloads.digits_problem(session.size(20, 3)), 3, "step", True, {"jax scan": at_least(1.2)})
+    problem = workloads.digits_problem(3)
+    problem = replace(problem, rates=problem.rates + problem.rates[-1:] * session.size(197, 1))
+    training(session, problem, 3, "step", True, {"jax scan": at_least(1.2)})
 
 
 # ---- the GPT ----
@@ -240,7 +242,13 @@ def recording_case(session):
     timed(session, recorded, "record and lay out", "ms", at_most(100), per="program", note=f"{nodes:,} nodes")
     timed(session, lane, "loss and gradient, one lane", "us", at_most(50), per="document")
     session.compare(plain, lane, per="document", note="without and with compile")
-    session.skip("8 lanes", "flatgrad has no lanes yet; the goal is 8 us a document")
+    tokens_of = np.array(problem.documents[:8, :len(tokens)], float)
+    in_lanes = ways.scalar_names_in_lanes(model, len(tokens))
+    eight = Contender("8 lanes", repeated(lambda: in_lanes(tokens_of).sum().backward()),
+                      lambda: gradients(in_lanes(tokens_of).sum()), units=8)
+    session.verify(Contender("one by one", None, lambda: gradients(sum(map(loss, tokens_of.astype(int).tolist())))),
+                   eight, tolerance=1e-9)
+    timed(session, eight, "loss and gradient, 8 lanes", "us", at_most(8), per="document")
 
 
 # ---- float32 ----

@@ -17,7 +17,7 @@ from bench.runner import Contender, own_copy, repeated, repeated_after
 
 __all__ = ["batch_of", "compiled_pendulums", "compiled_trainer", "lanes_of_names", "lanes_of_pendulums",
            "loop_of_names", "loop_trainer", "names_trainer", "pendulums_one_by_one", "scalar_names",
-           "scalars_contender", "tensors_of_pendulums"]
+           "scalar_names_in_lanes", "scalars_contender", "tensors_of_pendulums"]
 
 
 # ---- trainings of a workloads.Problem; as it is: peers.flatgrad_trainer ----
@@ -197,6 +197,13 @@ def scalar_names(problem):
                              softmax=softmax, take=flatgrad.take)
     model = with_initial(scalar_gpt.GPT(engine, 27, random.Random(0)), problem)
     return model, flatgrad.compile(model.loss)
+
+
+def scalar_names_in_lanes(model, length):
+    """A function of documents of that length, a row for each: their losses, in lanes."""
+    import flatgrad
+
+    return flatgrad.vmap(flatgrad.compile(lambda tokens: model.loss([tokens[k] for k in range(length)])))
 
 
 # ---- the pendulums ----
