@@ -2,7 +2,8 @@
  * then computed again and again: the calls are nodes of a tape like any other, FG_CALL.
  *
  * It promises that a call computes what the nodes did that it was cut from, and that its gradients are theirs, bit for
- * bit unless it has been simplified. It leaves to its caller what the operands are: which of them are inputs, and how they are found at each call.
+ * bit unless it has been simplified. It leaves to its caller what the operands are: which of them are inputs, and how
+ * they are found at each call.
  *
  * The nodes of the body:
  *

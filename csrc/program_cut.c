@@ -642,7 +642,8 @@ void fg_program_release_outside(fg_program *p)
 
 int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
 {
-    const int status = fg_mem_resize(&p->body.mem, (void **)&p->callee.segments, p->callee.n_segments, n_segments, sizeof *segments);
+    const int status = fg_mem_resize(&p->body.mem, (void **)&p->callee.segments, p->callee.n_segments, n_segments,
+                                     sizeof *segments);
     if (status < 0)
         return status;
     if (n_segments > 0)

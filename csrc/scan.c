@@ -200,8 +200,8 @@ static void plan_block(fg_tape *t, fg_marks *marks, fg_plan *plan, fg_id block, 
         aside[w] = 0;
 }
 
-/* Fill in the plan for s->wanted; an exact one for the numbers in the body. For its time the operands are no leaves, so that they are marked as the results of
- * the step before are on a tape. */
+/* Fill in the plan for s->wanted; an exact one for the numbers in the body. For its time the operands are no leaves, so
+ * that they are marked as the results of the step before are on a tape. */
 static void make_plan(fg_scan *s, fg_plan *plan, int exact)
 {
     fg_program *const p = s->step;

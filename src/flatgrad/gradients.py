@@ -136,7 +136,9 @@ class Plan:
         self.program, self.layout, self.evaluator = program, layout, None
         core = program.core
         self.places = places_of(program) if many and core is not None else None
-        if core is None or program.single and layout is None or (self.places is None if many else not is_number(program)):
+        if core is None or program.single and layout is None:
+            return
+        if self.places is None if many else not is_number(program):
             return
         counts = [0 if evaluations.f._is_static(k, len(given)) else leaf_count(k, x) for k, x in enumerate(given)]
         self.wanted = [first + j for n in positions for first in [sum(counts[:n])] for j in range(counts[n])]
@@ -158,7 +160,8 @@ class Plan:
         self.evaluator = store.get(key)
         if self.evaluator is None:
             try:
-                self.evaluator = _Evaluator(core, wanted, evaluations.parameters, varies, n_samples or 1, program.single)
+                self.evaluator = _Evaluator(core, wanted, evaluations.parameters, varies, n_samples or 1,
+                                            program.single)
             except NotImplementedError:
                 return
             kept(store, key, self.evaluator)

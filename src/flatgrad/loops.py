@@ -455,7 +455,8 @@ class Batch:
 
     def is_plain(self, out_axes):
         """Whether there is no more to do than to compute `core` and to fill the template."""
-        return (self.core is not None and not self.arrays and self.draws is None and out_axes == 0 and 1 not in self.axes
+        return (self.core is not None and not self.arrays and self.draws is None
+                and out_axes == 0 and 1 not in self.axes
                 and (type(self.template) is Hole or type(self.template) in (list, tuple)
                      and all(type(part) is Hole for part in self.template)))
 
