@@ -6,6 +6,7 @@ import pickle
 import random
 import re
 import signal
+import sys
 import threading
 from collections import namedtuple
 
@@ -1457,3 +1458,66 @@ def test_an_error_of_the_recording_that_the_function_catches():
             return x * 3.0
 
     assert g(1.0).data == 3.0
+
+
+# ---- attributes that a class has, until an instance has its own ----
+
+class WithDefault:
+    gain = 1.0
+
+    def __init__(self):
+        self.w = Value(2.0)
+
+    def act(self, x):
+        return x
+
+    def __call__(self, x):
+        return self.act(self.w * x) * self.gain * getattr(self, "more", 1.0)
+
+
+@pytest.mark.parametrize("name, x, expected", [
+    ("gain", 5.0, 10.0), ("act", lambda x: x * 7.0, 14.0), ("more", 3.0, 6.0)])
+def test_an_attribute_in_place_of_the_class_s_is_seen(name, x, expected):
+    thing = WithDefault()
+    f = flatgrad.compile(lambda x: thing(x))
+    assert f(1.0).data == 2.0
+    for _ in range(2):   # also once it was there and has gone
+        setattr(thing, name, x)
+        assert f(1.0).data == expected
+        delattr(thing, name)
+        assert f(1.0).data == 2.0
+
+
+def test_a_value_replaced_in_a_list_of_a_subclass_is_seen():
+    weights = type("Weights", (list,), {})([Value(2.0)])
+    f = flatgrad.compile(lambda x: weights[0] * x)
+    assert f(1.0).data == 2.0
+    weights[0] = Value(50.0)
+    assert f(1.0).data == 50.0
+
+
+@pytest.mark.parametrize("count", [20, 300])   # and more than are kept
+@pytest.mark.parametrize("mapped", [False, True])
+def test_threads_that_use_several_programs_at_once(count, mapped):
+    w, errors = Value(2.0), []
+    f = flatgrad.compile(lambda x, k: w * x)
+    call = (lambda k: flatgrad.vmap(f, (0, None))(np.ones(2), k)) if mapped else (lambda k: f(1.0, k))
+
+    def work(i):
+        try:
+            for n in range(500 if mapped else 2000):
+                call(str(n * (i + 1) % count))
+        except Exception as error:
+            errors.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert errors == []

@@ -505,3 +505,30 @@ def test_a_step_that_fails_has_drawn():
     f.minimize(optim.SGD([w], lr=0.0), 2.0, steps=3)
     twin.uniform(3)
     assert state(source) == state(twin)
+
+
+def test_another_generator_of_a_source_is_seen():
+    source = Random(1)
+    f = flatgrad.compile(lambda x: source.normal() * x)
+    f(1.0)
+    source.rng = np.random.default_rng(77)
+    found = f(1.0).data
+    source.rng = np.random.default_rng(77)
+    assert found == f.fn(1.0).data
+    with pytest.raises(TypeError, match="rng: expected None, an int"):
+        source.rng = "x"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_mean_over_a_batch_with_dropout(dtype, threads):
+    drop, w = nn.Dropout(0.5, rng=0), Value(3.0)
+    f = flatgrad.compile(lambda x: flatgrad.sum(drop(x)) * w, dtype=dtype)
+    X = np.random.default_rng(0).standard_normal((600, 3))
+    mean = flatgrad.value_and_grad(f, in_axes=0, parameters=[w], threads=threads)
+    value, gradient = mean(X)
+    drop.rng = np.random.default_rng(0)
+    plain = sum(f.fn(row) for row in X) / len(X)
+    plain.backward()
+    assert value == pytest.approx(plain.data, rel=1e-5) and gradient[0] == pytest.approx(w.grad, rel=1e-5)
+    assert drop.rng.random() == np.random.default_rng(0).random(1801)[-1]   # as many numbers, each once

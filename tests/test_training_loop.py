@@ -945,3 +945,67 @@ def test_a_trainer_of_compiled_steps_is_saved(tmp_path):
     loaded = Trainer(other, Adam(other.parameters(), lr=0.5), "mse").load(tmp_path / "run.npz")
     assert loaded.fit(X, REAL, 5, progress=False).loss == trainer.fit(X, REAL, 5, progress=False).loss
     assert pickle.loads(pickle.dumps(model)).parameters()[0].data == model.parameters()[0].data
+
+
+def replace_value(w, things):
+    things["scale"] = Value(5.0)
+
+
+def replace_constant(w, things):
+    things["model"].gain = 3.0
+
+
+def stop_dropping(w, things):
+    things["drop"].eval()
+
+
+@pytest.mark.parametrize("change", [replace_value, replace_constant, stop_dropping])
+@pytest.mark.parametrize("batch_size", [None, 3])   # of 8 samples: the last batch of an epoch has 2
+def test_a_callback_may_replace_what_the_loss_reads(change, batch_size):
+    X = np.random.default_rng(1).standard_normal(8)
+
+    def training(compiled):
+        w = Value(1.0)
+        things = {"scale": Value(1.0), "model": type("Model", (), {})(), "drop": nn.Dropout(0.5, rng=0)}
+        things["model"].gain = 1.0
+        model, drop = things["model"], things["drop"]
+        loss = flatgrad.compile(lambda x: flatgrad.mean(drop(w * x - 1.0) ** 2) * things["scale"] * model.gain,
+                                simplify=False)
+        optimizer = SGD([w], lr=0.1)
+
+        def callback(step, total):
+            if step == 4:
+                change(w, things)
+        if compiled:
+            return loss.minimize(optimizer, X, steps=9, batch_size=batch_size, shuffle=False, callback=callback), w.data
+        losses = []
+        for step in range(9):
+            first = 0 if batch_size is None else step % 3 * batch_size
+            total = loss(X[first:first + (batch_size or 8)])
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            losses.append(total.data)
+            callback(step + 1, total.data)
+        return losses, w.data
+
+    (losses, w), (expected, w_expected) = training(True), training(False)
+    assert losses.tolist() == expected and w == w_expected
+
+
+def test_a_callback_may_add_a_group():
+    w, v = Value(1.0), Value(1.0)
+    f = flatgrad.compile(lambda x: (w * x - v) ** 2)
+
+    def train(schedule=None):
+        optimizer = SGD([w], lr=0.1)
+
+        def callback(step, loss):
+            if step == 2:
+                optimizer.add_param_group({"params": [v]})
+        return f.minimize(optimizer, 2.0, steps=4, callback=callback, schedule=schedule)
+
+    train()
+    assert v.data != 1.0
+    with pytest.raises(ArgumentError, match="schedule: expected one of 2 parameter groups"):
+        train([0.1] * 4)

@@ -19,13 +19,15 @@ BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
 AHEAD = 1000   # steps for which a schedule is asked at once
 
 
-def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule):
+def minimize(record, holds, leaves_of, optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule):
     """Take steps of an optimizer.
 
     Parameters
     ----------
     record : callable
         Of a list of arguments it returns their `Program`.
+    holds : callable
+        Whether it would return that `Program` once more.
     leaves_of : callable
         Of an argument's name and the argument it returns the list of its numbers, arrays, Values and Tensors.
     optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule
@@ -54,11 +56,9 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
     in_batches = [batch_size is not None and length(x) == n_samples for x in args]
     columns = [column_of(f"minimize: argument {k}", x, leaves_of, n_samples)
                for k, x in enumerate(args) if in_batches[k]]
-    programs, starts, fixed, trained_inputs = [], [], [], []
-
-    for size in sizes:
-        given = [x[:size] if cut else x for x, cut in zip(args, in_batches)]
-        programs.append(record(given))
+    several = [[x[:size] if cut else x for x, cut in zip(args, in_batches)] for size in sizes]
+    programs, starts, fixed, trained_inputs = [record(given) for given in several], [], [], []
+    for given in several:
         begins, same, trained, place, count = [], [], [], 0, 0
         for k, x in enumerate(given):
             if in_batches[k]:
@@ -73,9 +73,15 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
         starts.append(begins)
         fixed.append(same)
         trained_inputs.append(trained)
-    loop = _Loop([program.in_loops() for program in programs], sizes, n_samples, optimizer._parameters, columns, starts,
-                 fixed, draws=[program.draws for program in programs])
-    look_for_leaves(loop, trained_inputs)
+
+    def looped(begin):
+        """A loop whose first batch begins with that sample."""
+        loop = _Loop([program.in_loops() for program in programs], sizes, n_samples, optimizer._parameters, columns,
+                     starts, fixed, draws=[program.draws for program in programs], begin=begin)
+        look_for_leaves(loop, trained_inputs)
+        return loop
+
+    loop, n_groups = looped(0), len(optimizer._parameters)
     losses = np.empty(steps)
     n_batches = -(-n_samples // rows)
     seed = np.random.SeedSequence().entropy if seed is None else whole("minimize: seed", seed)
@@ -104,7 +110,15 @@ def minimize(record, leaves_of, optimizer, args, steps, batch_size, shuffle, see
                 answer = callback(done, float(losses[done - 1]))
                 if isinstance(answer, (bool, np.bool_)) and answer:
                     return losses[:done].copy()
-                look_for_leaves(loop, trained_inputs)
+                if n_groups != len(optimizer._parameters) and schedule is not None:
+                    raise ArgumentError(f"minimize: schedule: expected one of {len(optimizer._parameters)} parameter "
+                                        f"groups, to which the callback has added some, got one of {n_groups}")
+                if all(map(holds, programs)) and n_groups == len(optimizer._parameters):
+                    look_for_leaves(loop, trained_inputs)
+                    continue
+                programs[:] = [program if holds(program) else record(given)
+                               for program, given in zip(programs, several)]
+                loop, n_groups = looped(done % n_batches * rows), len(optimizer._parameters)
     return losses
 
 

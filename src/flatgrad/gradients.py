@@ -186,7 +186,7 @@ class BatchPlan(Plan):
         if self.evaluator is None:
             return
         axes = list(layout.axes)
-        self.draws = None if program.draws is None else program.draws.repeated(layout.n_samples)
+        self.draws = None if program.draws is None else program.draws.repeated(layout.n_samples, in_rows=True)
         if self.draws is not None:
             axes += [0] * len(self.draws.shapes)
         width, varying = self.evaluator.width, [k for k, axis in enumerate(axes) if axis is not None]

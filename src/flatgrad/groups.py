@@ -8,7 +8,7 @@ import numpy as np
 from flatgrad._core import Tensor, Value, _is_recording, cat, stack
 from flatgrad.arguments import is_bool, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
-from flatgrad.loops import batch_of, stacked, vmap
+from flatgrad.loops import batch_of, renew, stacked, vmap
 from flatgrad.program import Compiled, as_node, exact, mapped, static_part, structure
 from flatgrad.structures import leaves_of, map_leaves, same_structure
 
@@ -123,14 +123,15 @@ def mapped_over(fn, maps, key, several, static, members, rows):
     columns = iter([column(f"argument {k}", leaves) for k, leaves in enumerate(zip(*rows))])
     batch = [x if is_static else mapped(lambda name, leaf: next(columns) if is_number(leaf) else leaf, "", x)
              for x, is_static in zip(several[0], static)]
-    if key not in maps:
+    made = maps.get(key)
+    if made is None:
         axes = [None if is_static else mapped(lambda name, leaf: 0 if is_number(leaf) else None, "", x)
                 for x, is_static in zip(several[0], static)]
-        maps[key] = vmap(fn, tuple(axes))
+        maps[key] = made = vmap(fn, tuple(axes))
         if len(maps) > MOST_STRUCTURES:
             maps.popitem(last=False)
-    maps.move_to_end(key)
-    return maps[key](*batch)
+    renew(maps, key)
+    return made(*batch)
 
 
 def count_of(args):

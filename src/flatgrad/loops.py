@@ -376,7 +376,7 @@ class Vmapped(_Replays):
             program = fn._find(layout.structure) if layout is not None else None
             batch = layout.batch_of(program) if program is not None else None
             if batch is not None:
-                self.layouts.move_to_end(key)
+                renew(self.layouts, key)
                 return self.computed(key, program, batch, leaves)
         if isinstance(in_axes, (tuple, list)) and len(in_axes) != len(args):
             raise ArgumentError(f"vmap: in_axes: expected an entry for each of {len(args)} positional arguments, got "
@@ -505,12 +505,18 @@ class Layout:
         return batch_of(program, self.n_samples, self.axes)
 
 
+def renew(cache, key):
+    """Put what was just used to the end, unless another thread has put it out."""
+    if key in cache:
+        cache.move_to_end(key)
+
+
 def batch_of(program, n_samples, axes):
     """The Batch of a program; None if its results have two dimensions already."""
     key = n_samples, axes
     batch = program.batches.get(key)
     if batch is not None:
-        program.batches.move_to_end(key)
+        renew(program.batches, key)
         return batch
     try:
         batch = Batch(program.core, program.template, n_samples, axes, program.buffers, program.draws, program.single)

@@ -198,8 +198,8 @@ class Compiled(_Replays):
     def _remember(self, replays, key, program, compute, core, template):
         """Calls of `replays` with arguments of that structure are those of the program that was used last: they compute
         `core`, or call `compute` with the leaves."""
-        found_by = next(reversed(self._programs), None)
-        if found_by is None or self._programs[found_by] is not program:   # another thread was quicker
+        found_by = program.found_by
+        if self._programs.get(found_by) is not program:   # another thread was quicker
             return
         structure, values = found_by if type(found_by) is Watched else (found_by, ())
         replays.remember(_Replay(key, self._watched.get(structure, ()) if values else (), values, program.places,
@@ -214,17 +214,17 @@ class Compiled(_Replays):
         watched = list(self._watched.get(structure, ()))
         more = [pair for pair in program.watched if not any(pair[0] is o and pair[1] == name for o, name in watched)]
         if more:   # what is known without them is not enough to find a program by
-            for key in [key for key in self._programs if structure_of(key) is structure
+            for key in [key for key in list(self._programs) if structure_of(key) is structure
                         or structure_of(key) == structure]:
-                del self._programs[key]
+                self._programs.pop(key, None)   # another thread may have done so
             self._watched[structure] = watched = [*watched, *more]
-        key = Watched(structure, present(watched)) if watched else structure
+        program.found_by = key = Watched(structure, present(watched)) if watched else structure
         self._programs[key] = program
         self.forget()   # once more: the function may have called this one
         if len(self._programs) > MOST_PROGRAMS:
             gone = structure_of(self._programs.popitem(last=False)[0])
-            if gone in self._watched and not any(structure_of(key) == gone for key in self._programs):
-                del self._watched[gone]
+            if gone in self._watched and not any(structure_of(key) == gone for key in list(self._programs)):
+                self._watched.pop(gone, None)
         return program
 
     def _is_static(self, number, count):
@@ -327,7 +327,7 @@ class Compiled(_Replays):
 
         if self._own is None:   # programs that nobody calls while a loop has them
             self._own = Compiled(self.fn, self.static_argnums, self.static_argnames, False, self.simplify, self.dtype)
-        own, taken = self._own, []
+        own, taken = self._own, []   # the programs, and their keys
 
         def record(given):
             found = []
@@ -336,7 +336,7 @@ class Compiled(_Replays):
             if program is None or program.busy:   # by another thread, or a callback
                 program = own._record(key, given, {})
             program.busy = True
-            taken.append(program)
+            taken.append((program, key))
             if program.core is None or type(program.template) is not Hole:
                 raise ArgumentError(f"minimize: expected a function that returns a Value, the loss; "
                                     f"{name_of(self.fn)} does not")
@@ -344,9 +344,12 @@ class Compiled(_Replays):
                 raise ArgumentError(f"minimize: {name_of(self.fn)} reads {program.buffers[0][1]!r} of a module, which "
                                     "may be another at each step; call the function in a loop")
             if program.single and program.draws is not None:
-                raise ArgumentError(f"minimize: {name_of(self.fn)} draws random numbers in float32; call the function in a "
-                                    "loop, or compile it in float64")
+                raise ArgumentError(f"minimize: {name_of(self.fn)} draws random numbers in float32; call the function in "
+                                    "a loop, or compile it in float64")
             return program
+
+        def holds(program):
+            return any(x is program and own._find(key) is x for x, key in taken)
 
         def leaves(name, x):
             found = []
@@ -355,10 +358,10 @@ class Compiled(_Replays):
             return found
 
         try:
-            return minimize(record, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback,
+            return minimize(record, holds, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback,
                             schedule)
         finally:
-            for program in taken:
+            for program, _ in taken:
                 program.busy = False
 
     def cache_info(self):
@@ -438,7 +441,7 @@ class Compiled(_Replays):
         flag("explain: time", time)
         count = len(self._programs)
         lines = [f"compile({name_of(self.fn)}): {count or 'no'} program{'s' * (count != 1)}"]
-        for key, program in self._programs.items():
+        for key, program in list(self._programs.items()):
             lines.append(f"  ({', '.join(map(shown, structure_of(key)))}): {program.explain(time)}")
         return "\n".join(lines)
 
@@ -526,13 +529,15 @@ class Program:
         What a call computes: `core`, or the same in floats.
     busy : bool
         Whether a loop has it, and nobody else may call it.
+    found_by : object
+        The key that its function has it under.
     watched : list of (object, str)
         Attributes that were read, and decide which program it is.
     places : _Places or None
         Where the function finds what it has captured.
     """
 
-    busy = False
+    busy, found_by = False, None
 
     def __init__(self, fn, args, kwargs, static, names, simplify, dtype):
         inputs = []
@@ -999,6 +1004,7 @@ class Search:
         self.noted = set()   # (id of a dict, key) and ids of cells, of which the places have been noted
         self.named = set()   # ids of objects that variables, or methods, have
         self.attributes = set(CALLED)   # names that functions read
+        self.asked = set()   # those for getattr and hasattr
         self.objects = []   # those with a dict of attributes, and that dict
 
     def of_all(self, roots):
@@ -1038,7 +1044,7 @@ class Search:
             return any([self.leads(x.func), *map(self.leads, x.args), *map(self.leads, x.keywords.values())])
         if isinstance(x, (list, tuple, dict)):
             found = any([self.leads(part) for part in (x.values() if isinstance(x, dict) else x)])
-            if found and (kind is list or isinstance(x, dict)):
+            if found and isinstance(x, (list, dict)):
                 self.places.lists.append((x, tuple(x.values() if isinstance(x, dict) else x)))
             return found
         found = isinstance(x, Weights) and self.places.note_neuron(x, self.captured)
@@ -1067,8 +1073,9 @@ class Search:
         whole = package not in sys.stdlib_module_names   # else only what leads there
         self.places.functions.append((fn, fn.__code__, fn.__defaults__, fn.__kwdefaults__))
         found = [self.leads(fn.__defaults__), self.leads(fn.__kwdefaults__)]
-        variables, attributes = names_in(fn.__code__)
-        self.attributes |= attributes
+        variables, attributes, asked = names_in(fn.__code__)
+        self.attributes |= attributes | asked
+        self.asked |= asked
         for name in variables:
             x = fn.__globals__.get(name, _MISSING)
             if x is not _MISSING and not isinstance(x, types.ModuleType):
@@ -1108,10 +1115,14 @@ class Search:
         while left:
             x, own = objects.pop(left.pop(), (None, {}))
             buffers = getattr(type(x), "buffer_names", ())
-            for name in self.attributes.intersection(own):
-                if name != "training" and name not in buffers:   # recordings know of these
+            for name in self.attributes:
+                if name == "training" or name in buffers:   # recordings know of these
+                    continue
+                if name in own:
                     self.note(own, name, own[name])
                     left.append(id(own[name]))
+                elif name in self.asked or not name.startswith("__") and is_of_users(type(x), name):
+                    self.note(own, name, _MISSING)   # it is the class that has it, as long as x has none
 
 
 CALLED = ("__call__", "forward")   # by no name that is read, or by Module
@@ -1138,12 +1149,19 @@ def methods_of(kind, name):
             yield x
 
 
+def is_of_users(kind, name):
+    """Whether a class has such an attribute, and not from us."""
+    owner = next((owner for owner in kind.__mro__ if name in vars(owner)), object)
+    return owner.__module__.partition(".")[0] not in (*OURS, "builtins")
+
+
 @functools.lru_cache(512)
 def names_in(code):
-    """The global variables and the attributes that a function reads, and those within it."""
+    """The global variables and the attributes that a function reads, and those within it; and what it may ask getattr and
+    hasattr for."""
     import dis
 
-    variables, attributes = set(), set()
+    variables, attributes, asked = set(), set(), set()
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             variables.add(step.argval)
@@ -1154,7 +1172,10 @@ def names_in(code):
             more = names_in(part)
             variables |= more[0]
             attributes |= more[1]
-    return frozenset(variables), frozenset(attributes)
+            asked |= more[2]
+    if not variables.isdisjoint(("getattr", "hasattr")):
+        asked |= {x for x in code.co_consts if type(x) is str and x.isidentifier()}
+    return frozenset(variables), frozenset(attributes), frozenset(asked)
 
 
 # ---- looking at it ----

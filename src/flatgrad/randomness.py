@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, _draw, _Draws, _refuse_recording
+from flatgrad._core import Tensor, Value, _draw, _Draws, _note_read, _refuse_recording
 from flatgrad.arguments import finite, generator, is_bool, non_negative, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 
@@ -84,7 +84,8 @@ class Random:
         low, high = plain("low", low, "uniform"), plain("high", high, "uniform")
         if high < low:
             raise ArgumentError(f"high: expected at least low, {low}, got {high}")
-        return drawn(self.rng, "uniform", shape, low, high - low)
+        finite("high - low", high - low)
+        return self._drawn("uniform", shape, low, high - low)
 
     def normal(self, shape=(), mean=0.0, std=1.0):
         """Numbers of a normal distribution.
@@ -124,7 +125,7 @@ class Random:
         (1.0, 0.35)
         """
         mean, std = plain("mean", mean, "normal"), non_negative("std", plain("std", std, "normal"))
-        return drawn(self.rng, "normal", shape, mean, std)
+        return self._drawn("normal", shape, mean, std)
 
     def bernoulli(self, p=0.5, shape=()):
         """Numbers that are 1 with a probability, and 0 otherwise.
@@ -158,7 +159,19 @@ class Random:
         p = finite("p", p, "a number from 0 to 1")
         if not 0.0 <= p <= 1.0:
             raise ArgumentError(f"p: expected a number from 0 to 1, got {p!r}")
-        return drawn(self.rng, "threshold", shape, p, 1.0, 0.0)
+        return self._drawn("threshold", shape, p, 1.0, 0.0)
+
+    @property
+    def rng(self):
+        return self.__dict__["rng"]
+
+    @rng.setter
+    def rng(self, rng):
+        self.__dict__["rng"] = generator_of("rng", rng)
+
+    def _drawn(self, kind, shape, a, b, c=0.0):
+        _note_read(self, "rng")
+        return drawn(self.rng, kind, shape, a, b, c)
 
     def __repr__(self):
         return f"Random({self.rng})"

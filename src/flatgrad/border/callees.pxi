@@ -272,7 +272,7 @@ cdef int call_failed_in(fg_callee *c, int status, str where) except -1:
     numbers = [x[j] for j in range(fg_op_table[op].arity)]
     if op == FG_POWI:
         numbers.append(k)
-    raise_operation(status, op, tuple(numbers), where)
+    raise_operation(status, op, tuple(numbers), where, fg_lanes_is(c) and fg_lanes_is_single(<fg_lanes *>c))
 
 
 cdef int cut_program(_Body body, fg_id floor, list inputs, list outputs, fg_id **captured) except -1:

@@ -118,7 +118,7 @@ cdef class _Draws:
         self.size += other.size
         self.shapes += other.shapes
 
-    def repeated(self, times, backwards=False):
+    def repeated(self, times, backwards=False, in_rows=False):
         """Draws of the same, so many times: each array has one more dimension, along which they lie.
 
         Parameters
@@ -126,6 +126,8 @@ cdef class _Draws:
         times : int
         backwards : bool, optional
             Whether the first time is the last along that dimension.
+        in_rows : bool, optional
+            Whether all arrays have two dimensions, a row for each time.
 
         Returns
         -------
@@ -137,7 +139,7 @@ cdef class _Draws:
         memset(&entry, 0, sizeof(entry))
         entry.kind, entry.backwards = FG_DRAW_TIMES, bool(backwards)
         entry.times, entry.members = times, self.count
-        shapes = [(int(times), *shape) for shape in self.shapes]
+        shapes = [(int(times), size_of_shape(shape)) if in_rows else (int(times), *shape) for shape in self.shapes]
         for shape in shapes:
             checked_size("shape", shape)
         made.append(&entry)

@@ -28,8 +28,9 @@ cdef int raise_position(double position, fg_id length, str where="") except -1:
                      + (f",{where}" if where else ""))
 
 
-cdef int raise_operation(int status, int op, tuple operands, str where="") except -1:
-    """The exception for an operation outside its domain. Names the operation and its operands."""
+cdef int raise_operation(int status, int op, tuple operands, str where="", bint single=False) except -1:
+    """The exception for an operation outside its domain. Names the operation and its operands. single: it was computed
+    in floats of 32 bits."""
     cdef str symbol = fg_op_table[op].symbol.decode()
     cdef str what
     if fg_op_is_public(op):
@@ -40,6 +41,8 @@ cdef int raise_operation(int status, int op, tuple operands, str where="") excep
     cdef str expected = f"expected {fg_op_table[op].domain.decode()}"
     if status == FG_E_ZERO_DIVISION:
         raise ZeroDivisionError(f"division by zero: {what}; {expected}")
+    if status == FG_E_OVERFLOW and single:
+        raise OverflowError(f"result too large for float32: {what}; expected at most 3.4e38")
     if status == FG_E_OVERFLOW:
         raise OverflowError(f"result too large: {what}; {expected}")
     raise ValueError(f"math domain error: {what}; {expected}")

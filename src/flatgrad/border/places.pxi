@@ -45,7 +45,7 @@ cdef bint is_neuron(Weights neuron, tuple noted) except -1:
 cdef bint are_there(object container, tuple snapshot) except -1:
     """Whether a list or dict has these objects, in this order."""
     cdef Py_ssize_t k
-    if type(container) is list:
+    if isinstance(container, list):
         return PySequence_Fast_GET_SIZE(container) == len(snapshot) and (len(snapshot) == 0 or memcmp(
             PySequence_Fast_ITEMS(container), PySequence_Fast_ITEMS(snapshot), len(snapshot) * sizeof(PyObject *)) == 0)
     if len(container) != len(snapshot):

@@ -411,7 +411,8 @@ cdef class _Replays:
         """Count a call of the program that has this key."""
         self._hits += 1
         if self.latest is not found_by:
-            self._programs.move_to_end(found_by)
+            if found_by in self._programs:   # another thread may have put it out
+                self._programs.move_to_end(found_by)
             self.latest = found_by
         return 0
 

@@ -59,7 +59,7 @@ cdef class _Loop(_Store):
 
     def __init__(self, list programs not None, list rows not None, Py_ssize_t n_samples, list parameters not None,
                  list columns not None, list starts not None, list fixed not None, labels=None, bint picky=False,
-                 list draws=None):
+                 list draws=None, Py_ssize_t begin=0):
         cdef fg_lesson *lesson
         cdef _Program program
         cdef const double[:, ::1] numbers
@@ -74,6 +74,8 @@ cdef class _Loop(_Store):
         if not (1 <= rows[0] <= n_samples) or (n_samples % rows[0] != 0) != (len(rows) == 2) or (
                 len(rows) == 2 and rows[1] != n_samples % rows[0]):
             raise ValueError(f"rows: expected those of the batches of {n_samples} samples, got {rows}")
+        if not 0 <= begin < n_samples or begin % rows[0] != 0:
+            raise ValueError(f"begin: expected a sample that a batch begins with, got {begin}")
         self.several, self.columns, self.fixed = list(parameters), list(columns), list(fixed)
         for one in self.several:
             if type(one) is not Parameters:
@@ -90,7 +92,7 @@ cdef class _Loop(_Store):
             self.loop.columns[c].width = numbers.shape[1]
         self.columns = [memoryview(column) for column in self.columns]   # nobody gives their memory back
         self.loop.n_columns = <fg_id>len(self.columns)
-        self.loop.n_samples, self.loop.picky = n_samples, picky
+        self.loop.n_samples, self.loop.picky, self.loop.begin = n_samples, picky, <size_t>begin
         self.alone = True
         for k in range(len(programs)):
             if type(programs[k]) is not _Program or (<_Program>programs[k]).body is None or type(
