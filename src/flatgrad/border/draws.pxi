@@ -3,7 +3,7 @@
 # Promises that numbers which are drawn in one go are those of single draws, one after the other, and that nobody else
 # draws from their generators meanwhile.
 #
-# Uses handles, python.
+# Uses handles, python, reductions.
 
 # As numpy/random/bitgen.h declares it: what the capsule of a BitGenerator holds.
 cdef struct BitGen:
@@ -139,7 +139,8 @@ cdef class _Draws:
         memset(&entry, 0, sizeof(entry))
         entry.kind, entry.backwards = FG_DRAW_TIMES, bool(backwards)
         entry.times, entry.members = times, self.count
-        shapes = [(int(times), size_of_shape(shape)) if in_rows else (int(times), *shape) for shape in self.shapes]
+        shapes = [(int(times), checked_size("shape", shape)) if in_rows else (int(times), *shape)
+                  for shape in self.shapes]
         for shape in shapes:
             checked_size("shape", shape)
         made.append(&entry)
@@ -155,11 +156,14 @@ cdef class _Draws:
         return [(source, source.state) for source in self.sources]
 
     cdef int lock(self, list held) except -1:
-        """Lock the generators, always in the same order; `held` gets the locks. It may wait."""
+        """Lock the generators, always in the same order; `held` gets what unlocks them, so that nothing has to be made
+        in between. It may wait."""
         for source in sorted(self.sources, key=id):
-            lock = source.lock
-            lock.acquire()
-            held.append(lock)
+            release = source.lock.release
+            acquire = source.lock.acquire
+            held.append(None)
+            acquire()
+            held[-1] = release
         return 0
 
     def draw(self, aside=None):
@@ -224,11 +228,11 @@ cdef Py_ssize_t checked_size(str name, tuple shape) except -1:
     if len(shape) > 2:
         raise ShapeError(f"{name}: expected at most two dimensions, got {shape}")
     for n in shape:
-        if not 0 < n < MOST_NODES:
+        if n <= 0:
             raise ShapeError(f"{name}: expected at least one element in each dimension, got {shape}")
-        size *= n
+        size = size * <Py_ssize_t>n if size < MOST_NODES and n < MOST_NODES else MOST_NODES
     if size >= MOST_NODES:
-        raise MemoryError(f"flatgrad: {size} random numbers do not fit on the tape")
+        raise MemoryError(f"flatgrad: random numbers of the shape {shape} do not fit on the tape")
     return size
 
 
@@ -237,7 +241,11 @@ cdef BitGen *bits_of(object source) except NULL:
     return <BitGen *>PyCapsule_GetPointer(source.capsule, "BitGenerator")
 
 
-cdef int release_all(list locks) except -1:
-    while locks:
-        locks.pop().release()
+cdef int release_all(list held) except -1:
+    cdef Py_ssize_t k
+    for k in range(len(held)):
+        release, held[k] = held[k], None   # once, whoever comes here again
+        if release is not None:
+            release()
+    held.clear()
     return 0
