@@ -3,7 +3,7 @@
 # Promises that numbers which are drawn in one go are those of single draws, one after the other, and that nobody else
 # draws from their generators meanwhile.
 #
-# Uses handles, python, reductions.
+# Uses handles, python.
 
 # As numpy/random/bitgen.h declares it: what the capsule of a BitGenerator holds.
 cdef struct BitGen:
