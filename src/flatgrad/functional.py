@@ -60,8 +60,8 @@ def grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
     ArgumentTypeError, ArgumentError
         If an argument is not as described. The returned function raises these errors if the argument `argnums` is
         missing, or contains an object that is no real number, or contains a Value that is the result of an operation.
-        It also raises them if `f` returns another type, or if the call needs a second derivative; and, with `in_axes`,
-        where a function of `vmap` does.
+        It also raises them if `f` returns another type, or if the call needs a second derivative; if one of `parameters`
+        takes no gradient; and, with `in_axes`, where a function of `vmap` does.
 
     Notes
     -----
