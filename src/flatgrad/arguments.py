@@ -160,8 +160,8 @@ def generator(name, rng):
         try:
             rng = whole(name, rng)
         except ArgumentTypeError:
-            raise ArgumentTypeError(f"{name}: expected None, an int, a random.Random or a numpy.random.Generator, got "
-                                    f"{rng!r}") from None
+            raise ArgumentTypeError(f"{name}: expected None, an int or a generator, a random.Random or a "
+                                    f"numpy.random.Generator, got {rng!r}") from None
     return np.random.default_rng(rng)
 
 
