@@ -274,17 +274,24 @@ static int is_single(const operand *x)
     return x->rows == 1 && x->cols == 1;
 }
 
+/* The operands with all lanes of all elements in a row, copied where they do not lie so; returns the scratch behind. */
+static real *lay_in_rows(const fg_batch *b, const step *s, const real *x[], size_t steps[])
+{
+    real *scratch = b->scratch;
+    for (fg_id v = 0; v < s->operands; v++) {
+        steps[v] = !is_single(s->x + v);
+        x[v] = steps[v] ? numbers(b, s->x + v, 1, &scratch).p : s->x[v].data;
+    }
+    return scratch;
+}
+
 /* All lanes of all elements in one loop, with operands copied. */
 static int spread_forward(fg_batch *b, const step *s)
 {
     const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
     size_t steps[FG_MAX_ARITY] = {0, 0, 0};
     const size_t n = (size_t)s->rows * s->cols * b->lanes;
-    real *scratch = b->scratch;
-    for (fg_id v = 0; v < s->operands; v++) {
-        steps[v] = !is_single(s->x + v);
-        x[v] = steps[v] ? numbers(b, s->x + v, 1, &scratch).p : s->x[v].data;
-    }
+    (void)lay_in_rows(b, s, x, steps);
     const size_t at = b->kernels->map(s->op, n, x, steps, s->k, s->z);
     if (at == n || b->lenient)
         return FG_OK;
@@ -298,11 +305,7 @@ static int spread_reverse(fg_batch *b, const step *s)
     const real *x[FG_MAX_ARITY] = {NULL, NULL, NULL};
     size_t steps[FG_MAX_ARITY] = {0, 0, 0};
     const size_t n = (size_t)s->rows * s->cols * b->lanes;
-    real *scratch = b->scratch;
-    for (fg_id v = 0; v < s->operands; v++) {
-        steps[v] = !is_single(s->x + v);
-        x[v] = steps[v] ? numbers(b, s->x + v, 1, &scratch).p : s->x[v].data;
-    }
+    real *const scratch = lay_in_rows(b, s, x, steps);
     for (fg_id v = 0; v < s->operands; v++) {
         real *rest = scratch;
         const matrix dx = gradients(b, s->x + v, 1, &rest);
