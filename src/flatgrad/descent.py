@@ -1,18 +1,15 @@
 """Minimizing a compiled loss: all steps in compiled code, for `flatgrad.program.Compiled.minimize`."""
-import itertools
 import sys
 
 import numpy as np
 
-from flatgrad._core import Parameters, Tensor, Value, _Loop, depends
+from flatgrad._core import Parameters, Tensor, Value, _Loop
 from flatgrad.arguments import non_negative, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
-__all__ = ["any_depends", "minimize", "no_gradient", "trained_of"]
+__all__ = ["minimize", "no_gradient"]
 
 MOST_STEPS = sys.maxsize // 8   # whose losses an array has room for
-
-FEW = 64   # parameters
 
 BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
 
@@ -131,17 +128,6 @@ def look_for_leaves(loop, trained_inputs):
     for k, inputs in enumerate(trained_inputs):
         if not loop.flows(k, inputs):
             raise no_gradient()
-
-
-def trained_of(optimizer):
-    """The parameters that take a gradient, one after the other."""
-    return (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
-
-
-def any_depends(loss, trained):
-    """Whether a loss depends on one of the parameters, an iterator: of many the first ones are asked alone, for mostly
-    it does."""
-    return depends([loss], list(itertools.islice(trained, FEW))) or depends([loss], list(trained))
 
 
 def no_gradient():

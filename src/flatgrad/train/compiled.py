@@ -6,6 +6,7 @@ code only if that code does the same at each step. `code_of` decides that by loo
 import builtins
 import dis
 import functools
+import itertools
 import math
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -13,8 +14,8 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 import numpy as np
 
 from flatgrad import losses
-from flatgrad._core import Parameters, Tensor, Value, Weights, _Loop, _Places, _Recording
-from flatgrad.descent import any_depends, no_gradient, trained_of
+from flatgrad._core import Parameters, Tensor, Value, Weights, _Loop, _Places, _Recording, depends
+from flatgrad.descent import no_gradient
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn.dropout import Dropout
 from flatgrad.nn.module import Module
@@ -321,6 +322,16 @@ def only_ours(trainer, callbacks):
                  or is_ours(type(trainer.scheduler)) and not isinstance(trainer.scheduler, CALLING)))
 
 
+ASKED = 64   # parameters, first of all
+
+
+def any_depends(loss, optimizer):
+    """Whether a loss depends on one of the parameters that take a gradient: of many the first ones are asked alone, for
+    mostly it does."""
+    trained = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+    return depends([loss], list(itertools.islice(trained, ASKED))) or depends([loss], list(trained))
+
+
 class CompiledSteps:
     """The steps of epochs, by programs.
 
@@ -419,7 +430,7 @@ class CompiledSteps:
             raise NotCompiled("the model, the loss or the penalty reads numbers that may be others at each step")
         if not isinstance(result, Value):
             raise NotCompiled("the loss is no Value")
-        if not any_depends(result, trained_of(self.optimizer)):
+        if not any_depends(result, self.optimizer):
             if self.trusted:
                 raise no_gradient()
             raise NotCompiled("the loss depends on no parameter of the optimizer")
