@@ -35,6 +35,7 @@ typedef enum fg_status {
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
+#pragma fp_contract(off) /* as -ffp-contract=off: x * y + z is rounded twice; only v_fma of simd.h fuses */
 #endif
 
 /* Position (0..63) of the highest set bit of w. Precondition: w != 0. */

@@ -175,8 +175,9 @@ void fg_block_prepare(const fg_slots *slots, int op, fg_record *r, fg_id first, 
         fg_rows_prepare(&s, forward, reverse);
 }
 
-int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
-                  const double *results, fg_id *node)
+/* See fg_block_push(); lenient: as in fg_slots. */
+static int push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts, const double *results, int lenient,
+                fg_id *node)
 {
     fg_record *const r = (fg_record *)(void *)(t->pool + t->npool);
     const fg_id count = n_rows * n_cols;
@@ -192,13 +193,24 @@ int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
         memcpy(t->data + t->n, results, count * sizeof *results);
         t->writes += op == FG_CALL && t->writes > 0; /* its program has not seen these operands */
     } else { /* there is room at the end, and nothing lives there yet */
-        const fg_slots slots = fg_slots_of(t);
+        fg_slots slots = fg_slots_of(t);
+        slots.lenient = lenient;
         status = fg_block_forward(&slots, op, r, t->n, node);
         if (status < 0)
             return status;
     }
     *node = fg_tape_push_block(t, op, parts ? count : 0);
     return FG_OK;
+}
+
+int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts, const double *results, fg_id *node)
+{
+    return push(t, op, n_rows, n_cols, parts, results, 0, node);
+}
+
+int fg_block_push_anyway(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts, fg_id *node)
+{
+    return push(t, op, n_rows, n_cols, parts, NULL, 1, node);
 }
 
 static inline int apply(fg_tape *t, fg_id i, const uint64_t *reached, size_t *done)

@@ -128,6 +128,9 @@ void fg_block_list(fg_record *r, fg_id v, fg_id rows, fg_id cols);
 int fg_block_push(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts,
                   const double *results, fg_id *node);
 
+/* The same for computed results, with no number outside of a row's domain: the results are C's. */
+int fg_block_push_anyway(fg_tape *t, int op, fg_id n_rows, fg_id n_cols, int parts, fg_id *node);
+
 /* Add to the gradients of the operands by those of all results, or, if `some`, of those alone that are marked in
  * t->marks, in the words, not the summary: at least one, and the others have nothing to do with the sweep. That costs
  * at most about as much as all would. FG_OK; or FG_E_INTERRUPTED if t->stop wanted that in a long one, with *done not

@@ -76,7 +76,7 @@ static block_shape block_size(size_t m, size_t n, size_t k)
     const double fit = BLOCK_WORK / ((double)m * (double)n);
     if (fit >= (double)k)
         return size;
-    size.terms = fit >= 2.0 * DEPTH ? (size_t)fit / DEPTH * DEPTH : k < DEPTH ? k : DEPTH;
+    size.terms = fit >= 2.0 * (double)DEPTH ? (size_t)fit / DEPTH * DEPTH : k < DEPTH ? k : DEPTH;
     size.rows = part_of(m, BLOCK_WORK / ((double)n * (double)size.terms), 96); /* fewer would not be worth packing B */
     size.cols = part_of(n, BLOCK_WORK / ((double)size.rows * (double)size.terms), 240);
     return size;

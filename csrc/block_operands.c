@@ -15,13 +15,18 @@ static void mark_area(const fg_tape *t, fg_marks *marks, const fg_id *words, con
                       int leaves)
 {
     fg_id lowest, highest;
+    fg_view part = *view;
     if (a.rows == 0 || a.cols == 0)
         return;
     if (!is_listed(view)) {
-        fg_view part = *view;
         part.base = fg_view_slot(words, view, a.row, a.col);
         part.rows = a.rows;
         part.cols = a.cols;
+        if (view->row_step == 1 && a.cols > 1) { /* a transpose, of which columns are in a row */
+            part = (fg_view){0, part.base, a.cols, a.rows, view->col_step, 1};
+            view = &part;
+            a = (area){0, 0, a.cols, a.rows};
+        }
         fg_view_extent(&part, &lowest, &highest);
         if (!leaves && all_leaves(t, lowest, highest + 1))
             return;

@@ -25,25 +25,33 @@ static int sweep(fg_program *p, fg_id k)
     return fg_program_sweep(p, k, NULL, 0);
 }
 
-int fg_evaluate(fg_program *p, fg_id k, double *value)
+int fg_evaluate(fg_program *p, fg_id k, int lenient, double *value)
 {
-    const int status = fg_program_run(p, 0);
+    const int status = fg_program_run(p, lenient);
     if (status != FG_OK)
         return status;
     *value = p->body.data[p->results[k]];
     return sweep(p, k);
 }
 
-int fg_evaluate_all(fg_program *p, const uint8_t *wanted, double *values, double *table, fg_id *rows)
+int fg_evaluate_values(fg_program *p, int lenient, double *values)
+{
+    const int status = fg_program_run(p, lenient);
+    for (fg_id k = 0; status == FG_OK && k < p->callee.n_results; k++)
+        values[k] = p->body.data[p->results[k]];
+    return status;
+}
+
+int fg_evaluate_all(fg_program *p, const uint8_t *wanted, fg_id first, int lenient, double *values, double *table,
+                    fg_id *rows)
 {
     size_t width = 0;
-    int status = *rows > 0 ? FG_OK : fg_program_run(p, 0);
+    int status = *rows > 0 ? FG_OK : fg_evaluate_values(p, lenient, values);
     for (fg_id v = 0; v < p->callee.n_segments; v++)
         width += wanted[v] ? p->callee.segments[v].count : 0;
-    for (; status == FG_OK && *rows < p->callee.n_results; ++*rows) {
+    for (; status == FG_OK && first + *rows < p->callee.n_results; ++*rows) {
         double *row = table + *rows * width;
-        values[*rows] = p->body.data[p->results[*rows]];
-        status = sweep(p, *rows);
+        status = sweep(p, first + *rows);
         for (fg_id v = 0; v < p->callee.n_segments && status == FG_OK; v++)
             if (wanted[v]) {
                 const fg_stretch s = p->callee.segments[v];

@@ -16,13 +16,17 @@
  * follow, and before it is a program of lanes. */
 void fg_evaluate_for(fg_program *p, const uint8_t *wanted);
 
-/* Compute the results, and the gradients of operands by result k into the body. FG_OK, FG_E_INTERRUPTED, or the status
- * of a row. Whatever comes back, it can be called again. */
-int fg_evaluate(fg_program *p, fg_id k, double *value);
+/* Compute the results, and the gradients of operands by result k into the body. lenient: as for fg_program_run(). FG_OK,
+ * FG_E_INTERRUPTED, or the status of a row. Whatever comes back, it can be called again. */
+int fg_evaluate(fg_program *p, fg_id k, int lenient, double *value);
 
-/* Compute the results, and the gradients of operands by each of them: `table` gets a row for each result, with the
- * numbers of the segments that are wanted. `rows`: how many have been done, 0 at first; after FG_E_INTERRUPTED it may be
- * called again to go on. */
-int fg_evaluate_all(fg_program *p, const uint8_t *wanted, double *values, double *table, fg_id *rows);
+/* Compute the results alone. */
+int fg_evaluate_values(fg_program *p, int lenient, double *values);
+
+/* Compute the results, and the gradients of operands by each of them from result `first` on: `table` gets a row for each
+ * of these, with the numbers of the segments that are wanted. `rows`: how many have been done, 0 at first; after
+ * FG_E_INTERRUPTED it may be called again to go on. */
+int fg_evaluate_all(fg_program *p, const uint8_t *wanted, fg_id first, int lenient, double *values, double *table,
+                    fg_id *rows);
 
 #endif

@@ -7,10 +7,6 @@
 #include "kernels32.h"
 #include "simd.h"
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#pragma fp_contract(off) /* as -ffp-contract=off: only v_fma fuses */
-#endif
-
 #include "kernels_elementary.h"
 #include "kernels_powers.h"
 #include "kernels_rows.h"

@@ -4,10 +4,6 @@
 #include "kernels32.h"
 #include "simd.h"
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#pragma fp_contract(off)
-#endif
-
 #include "kernels_elementary32.h"
 #include "kernels_rows32.h"
 #include "kernels_lanes.h"

@@ -12,7 +12,7 @@
         vd found[4];                                          \
         FG_UNROLL(4)                                          \
         for (size_t n = 0, j = i; n < side; n++, j += FG_W)   \
-            found[n] = (result);                              \
+            found[n] = ((void)j, result);                     \
         FG_UNROLL(4)                                          \
         for (size_t n = 0, j = i; n < side; n++, j += FG_W)   \
             v_store(z + j, found[n]);                         \

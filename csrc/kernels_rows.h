@@ -28,7 +28,18 @@ FG_INLINE int has_vector(int op, int32_t k)
     case FG_BCE_WITH_LOGITS:
     case FG_WEIGHTED_BCE_WITH_LOGITS:
     case FG_KL_DIV_LOG:
+    case FG_LOGARITHM:
+    case FG_LOGISTIC_DENSITY:
+    case FG_GELU_TANH_SLOPE:
         return 1;
+    case FG_LOGIT:
+    case FG_GELU_SLOPE:
+    case FG_SILU_SLOPE:
+    case FG_BCE_SLOPE:
+    case FG_WEIGHTED_BCE_SLOPE:
+    case FG_ELU_SLOPE:
+    case FG_POWER_SLOPE:
+    case FG_POWER_LOG:
     case FG_LOG1P:
     case FG_ERF:
     case FG_GELU:
@@ -42,6 +53,110 @@ FG_INLINE int has_vector(int op, int32_t k)
     default:
         return 0;
     }
+}
+
+/* fg_dpow_dx */
+FG_INLINE vd v_power_slope(vd x, vd y)
+{
+    const vd one = v_set1(1.0), two = v_set1(2.0), three = v_set1(3.0);
+    const vd other = v_mul(y, v_power(x, v_sub(y, one)));
+    const vd cube = v_select(v_eq(y, three), v_mul(three, v_mul(x, x)), other);
+    return v_select(v_eq(y, v_set1(0.0)), v_set1(0.0), v_select(v_eq(y, two), v_mul(two, x), cube));
+}
+
+/* fg_dpow_dy */
+FG_INLINE vd v_power_slope_by_exponent(vd x, vd y, vd z)
+{
+    const vd zero = v_set1(0.0), slope = v_mul(z, v_log(x));
+    return v_select(v_eq(x, zero), v_select(v_ge(y, zero), zero, slope), slope);
+}
+
+/* The derivative of the activations that are x times a distribution function: by that and by its density. */
+FG_INLINE vd v_gelu_slope(vd x)
+{
+    const vd density = v_mul(v_mul(x, v_set1(FG_DENSITY)), v_exp(v_mul(v_mul(v_set1(-0.5), x), x)));
+    return v_add(v_mul(v_set1(0.5), v_erfc(v_mul(v_set1(-FG_SQRT_HALF), x))), density);
+}
+
+FG_INLINE vd v_gelu_tanh_slope(vd x)
+{
+    const vd one = v_set1(1.0), s = v_sigmoid(v_gelu_logit(x));
+    const vd inner = v_add(one, v_mul(v_mul(v_set1(3.0 * 0.044715), x), x));
+    const vd bell = v_mul(v_mul(v_mul(v_add(x, x), s), v_sub(one, s)), v_mul(v_set1(FG_SQRT_2_PI), inner));
+    return v_add(s, bell);
+}
+
+FG_INLINE vd v_silu_slope(vd x)
+{
+    const vd one = v_set1(1.0), s = v_sigmoid(x);
+    return v_mul(s, v_add(one, v_mul(x, v_sub(one, s))));
+}
+
+/* (weighted_)bce_slope: by sigmoid(-|x|), of which nothing is rounded away. */
+FG_INLINE vd v_bce_slope(vd x, vd y)
+{
+    const vd one = v_set1(1.0), s = v_sigmoid(v_or(v_abs(x), v_set1(-0.0)));
+    return v_select(v_lt(v_set1(0.0), x), v_sub(v_sub(one, y), s), v_sub(s, y));
+}
+
+FG_INLINE vd v_weighted_bce_slope(vd x, vd y, vd w)
+{
+    const vd one = v_set1(1.0), s = v_sigmoid(v_or(v_abs(x), v_set1(-0.0)));
+    const vd share = v_mul(v_add(one, v_mul(v_sub(w, one), y)), s);
+    return v_select(v_lt(v_set1(0.0), x), v_sub(v_sub(one, y), share), v_sub(share, v_mul(w, y)));
+}
+
+FG_INLINE vd v_logistic_density(vd x)
+{
+    return v_mul(v_sigmoid(x), v_sigmoid(v_neg(x)));
+}
+
+/* fg_d2gelu, fg_d2gelu_tanh and fg_d2silu */
+FG_INLINE vd v_gelu_bend(vd x)
+{
+    const vd p = v_mul(v_set1(FG_DENSITY), v_exp(v_mul(v_mul(v_set1(-0.5), x), x)));
+    return v_sub(v_add(p, p), v_mul(x, v_mul(x, p)));
+}
+
+FG_INLINE vd v_gelu_tanh_bend(vd x)
+{
+    const vd square = v_mul(x, x), cube = v_set1(FG_GELU_CUBE);
+    const vd du = v_add(v_set1(2.0 * FG_SQRT_2_PI), v_mul(v_set1(6.0 * FG_SQRT_2_PI * FG_GELU_CUBE), square));
+    const vd u = v_mul(v_set1(2.0 * FG_SQRT_2_PI), v_mul(x, v_add(v_set1(1.0), v_mul(cube, square))));
+    const vd bend = v_add(v_set1(4.0 * FG_SQRT_2_PI), v_mul(v_set1(24.0 * FG_SQRT_2_PI * FG_GELU_CUBE), square));
+    const vd across = v_mul(x, v_tanh(v_mul(v_set1(0.5), u)));
+    return v_mul(v_logistic_density(u), v_sub(bend, v_mul(across, v_mul(du, du))));
+}
+
+FG_INLINE vd v_silu_bend(vd x)
+{
+    const vd across = v_mul(x, v_tanh(v_mul(v_set1(0.5), x)));
+    return v_mul(v_logistic_density(x), v_sub(v_set1(2.0), across));
+}
+
+/* fg_power_slope */
+FG_INLINE vd v_power_of_order(vd x, vd y, vd order)
+{
+    const vd zero = v_set1(0.0), one = v_set1(1.0), less = v_sub(y, order);
+    vd z = v_select(v_eq(less, v_set1(2.0)), v_mul(x, x), v_power(x, less)), some = one;
+    for (double i = 0.0; i < 1024.0 && vm_any(v_lt(v_set1(i), order)); i++) {
+        const vm has = v_lt(v_set1(i), order);
+        const vd factor = v_sub(y, v_set1(i));
+        z = v_select(has, v_mul(z, factor), z);
+        some = v_select(has, v_select(v_eq(factor, zero), zero, some), some);
+    }
+    z = v_select(v_eq(some, zero), zero, z);
+    return v_select(v_lt(v_set1(1024.0), order), v_set1(NAN), z);
+}
+
+/* fg_power_log */
+FG_INLINE vd v_power_log(vd x, vd y, vd order)
+{
+    const vd zero = v_set1(0.0), one = v_set1(1.0), log = v_log(x);
+    const vd others = v_select(v_eq(order, one), zero, one);
+    const vd logs = vm_any(v_eq(others, one)) ? v_by_lane2(v_eq(others, one), log, order, log, pow) : log;
+    const vd slope = v_mul(v_power(x, y), logs);
+    return v_select(v_eq(x, zero), v_select(v_ge(y, zero), zero, slope), slope);
 }
 
 /* The larger of x and -100, as binary cross entropy has it. */
@@ -105,6 +220,28 @@ FG_INLINE vd vector_row(int op, vd x, vd y, vd w, int32_t k)
     }
     case FG_KL_DIV:
         return v_sub(v_select(v_eq(y, zero), zero, v_mul(y, v_log(y))), v_mul(y, x));
+    case FG_LOGARITHM:
+        return v_log(x);
+    case FG_LOGIT:
+        return v_sub(v_log(x), v_log1p(v_neg(x)));
+    case FG_LOGISTIC_DENSITY:
+        return v_logistic_density(x);
+    case FG_GELU_SLOPE:
+        return v_gelu_slope(x);
+    case FG_GELU_TANH_SLOPE:
+        return v_gelu_tanh_slope(x);
+    case FG_SILU_SLOPE:
+        return v_silu_slope(x);
+    case FG_BCE_SLOPE:
+        return v_bce_slope(x, y);
+    case FG_WEIGHTED_BCE_SLOPE:
+        return v_weighted_bce_slope(x, y, w);
+    case FG_ELU_SLOPE:
+        return v_select(positive, w, v_mul(y, v_exp(x)));
+    case FG_POWER_SLOPE:
+        return v_power_of_order(x, y, w);
+    case FG_POWER_LOG:
+        return v_power_log(x, y, w);
     default: /* FG_KL_DIV_LOG */
         return v_mul(v_exp(y), v_sub(y, x));
     }
@@ -157,59 +294,32 @@ FG_INLINE int has_vector_rule(int op, int which, int32_t k)
     case FG_GELU_TANH:
     case FG_SOFTPLUS:
     case FG_KL_DIV_LOG:
+    case FG_LOGISTIC_DENSITY:
+    case FG_GELU_SLOPE:
+    case FG_GELU_TANH_SLOPE:
+    case FG_SILU_SLOPE:
         return 1;
     case FG_GELU:
     case FG_SILU:
     case FG_ELU:
     case FG_POW:
     case FG_WEIGHTED_BCE_WITH_LOGITS:
+    case FG_WEIGHTED_BCE_SLOPE:
         return FG_FUSED;
     case FG_POWC:
     case FG_BCE_WITH_LOGITS:
+    case FG_BCE_SLOPE:
+    case FG_POWER_SLOPE:
         return which == 0 && FG_FUSED;
     case FG_BINARY_CROSS_ENTROPY:
     case FG_KL_DIV:
+    case FG_POWER_LOG:
         return which == 1 && FG_FUSED;
+    case FG_ELU_SLOPE:
+        return which < 2 && FG_FUSED;
     default:
         return 0;
     }
-}
-
-/* fg_dpow_dx */
-FG_INLINE vd v_power_slope(vd x, vd y)
-{
-    const vd one = v_set1(1.0), two = v_set1(2.0), three = v_set1(3.0);
-    const vd other = v_mul(y, v_power(x, v_sub(y, one)));
-    const vd cube = v_select(v_eq(y, three), v_mul(three, v_mul(x, x)), other);
-    return v_select(v_eq(y, v_set1(0.0)), v_set1(0.0), v_select(v_eq(y, two), v_mul(two, x), cube));
-}
-
-/* fg_dpow_dy */
-FG_INLINE vd v_power_slope_by_exponent(vd x, vd y, vd z)
-{
-    const vd zero = v_set1(0.0), slope = v_mul(z, v_log(x));
-    return v_select(v_eq(x, zero), v_select(v_ge(y, zero), zero, slope), slope);
-}
-
-/* The derivative of the activations that are x times a distribution function: by that and by its density. */
-FG_INLINE vd v_gelu_slope(vd x)
-{
-    const vd density = v_mul(v_mul(x, v_set1(FG_DENSITY)), v_exp(v_mul(v_mul(v_set1(-0.5), x), x)));
-    return v_add(v_mul(v_set1(0.5), v_erfc(v_mul(v_set1(-FG_SQRT_HALF), x))), density);
-}
-
-FG_INLINE vd v_gelu_tanh_slope(vd x)
-{
-    const vd one = v_set1(1.0), s = v_sigmoid(v_gelu_logit(x));
-    const vd inner = v_add(one, v_mul(v_mul(v_set1(3.0 * 0.044715), x), x));
-    const vd bell = v_mul(v_mul(v_mul(v_add(x, x), s), v_sub(one, s)), v_mul(v_set1(FG_SQRT_2_PI), inner));
-    return v_add(s, bell);
-}
-
-FG_INLINE vd v_silu_slope(vd x)
-{
-    const vd one = v_set1(1.0), s = v_sigmoid(x);
-    return v_mul(s, v_add(one, v_mul(x, v_sub(one, s))));
 }
 
 /* log(sigmoid(x)) */
@@ -256,21 +366,38 @@ FG_INLINE vd vector_slope(int op, int which, vd x, vd y, vd w, int32_t k, vd z)
         return v_select(positive, zero, v_expm1(x));
     case FG_BINARY_CROSS_ENTROPY:
         return v_sub(v_log1p(v_neg(x)), v_log(x));
-    case FG_BCE_WITH_LOGITS: {
-        const vd s = v_sigmoid(v_or(v_abs(x), v_set1(-0.0)));
-        return v_select(positive, v_sub(v_sub(one, y), s), v_sub(s, y));
-    }
-    case FG_WEIGHTED_BCE_WITH_LOGITS: {
+    case FG_BCE_WITH_LOGITS:
+        return v_bce_slope(x, y);
+    case FG_WEIGHTED_BCE_WITH_LOGITS:
         if (which == 1)
             return v_sub(v_neg(x), v_mul(v_sub(w, one), v_log_sigmoid(x)));
         if (which == 2)
             return v_mul(v_neg(y), v_log_sigmoid(x));
-        const vd s = v_sigmoid(v_or(v_abs(x), v_set1(-0.0)));
-        const vd share = v_mul(v_add(one, v_mul(v_sub(w, one), y)), s);
-        return v_select(positive, v_sub(v_sub(one, y), share), v_sub(share, v_mul(w, y)));
-    }
+        return v_weighted_bce_slope(x, y, w);
     case FG_KL_DIV:
         return v_sub(v_add(v_log(y), v_div(y, y)), x);
+    case FG_LOGISTIC_DENSITY:
+        return v_mul(v_neg(v_tanh(v_mul(v_set1(0.5), x))), v_logistic_density(x));
+    case FG_GELU_SLOPE:
+        return v_gelu_bend(x);
+    case FG_GELU_TANH_SLOPE:
+        return v_gelu_tanh_bend(x);
+    case FG_SILU_SLOPE:
+        return v_silu_bend(x);
+    case FG_BCE_SLOPE:
+        return v_logistic_density(x);
+    case FG_WEIGHTED_BCE_SLOPE:
+        if (which == 0)
+            return v_mul(v_add(one, v_mul(v_sub(w, one), y)), v_logistic_density(x));
+        if (which == 1)
+            return v_neg(v_add(v_sigmoid(x), v_mul(w, v_sigmoid(v_neg(x)))));
+        return v_mul(v_neg(y), v_sigmoid(v_neg(x)));
+    case FG_ELU_SLOPE:
+        return v_select(positive, zero, which == 0 ? v_mul(y, v_exp(x)) : v_exp(x));
+    case FG_POWER_SLOPE:
+        return v_power_of_order(x, y, v_add(w, one));
+    case FG_POWER_LOG:
+        return v_power_log(x, y, v_add(w, one));
     default: /* FG_KL_DIV_LOG */
         return which == 0 ? v_neg(v_exp(y)) : v_add(z, v_exp(y));
     }

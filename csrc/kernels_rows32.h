@@ -17,12 +17,26 @@ enum { CHUNK = 128 };
     ROW(SIN, 1) ROW(COS, 1) ROW(ABS, 1) ROW(RELU, 1) ROW(LEAKY_RELU, 2) ROW(ELU, 2) ROW(GELU, 1)                  \
     ROW(GELU_TANH, 1) ROW(SILU, 1) ROW(SOFTPLUS, 1) ROW(TANH, 1) ROW(SIGMOID, 1) ROW(ADD, 2) ROW(SUB, 2)          \
     ROW(MUL, 2) ROW(DIV, 2) ROW(POW, 2) ROW(POWC, 2) ROW(MAXIMUM, 2) ROW(MINIMUM, 2) ROW(SQUARED_ERROR, 2)        \
-    ROW(HINGE, 2) ROW(ABSOLUTE_ERROR, 2) ROW(BCE_WITH_LOGITS, 2) ROW(WHERE, 3)
+    ROW(HINGE, 2) ROW(ABSOLUTE_ERROR, 2) ROW(BCE_WITH_LOGITS, 2) ROW(WHERE, 3) ROW(SIGN, 1) ROW(LOGARITHM, 1)     \
+    ROW(GELU_SLOPE, 1) ROW(GELU_TANH_SLOPE, 1) ROW(SILU_SLOPE, 1) ROW(QUOTIENT, 2) ROW(GATE, 2) ROW(LESS, 2)      \
+    ROW(LESS_EQUAL, 2) ROW(EQUAL, 2) ROW(TANH_SLOPE, 2) ROW(SIGMOID_SLOPE, 2) ROW(SHARE, 3)
 
 FG_INLINE vd v_maximum(vd x, vd y)
 {
     const vd nan = v_add(x, y);
     return v_select(v_ge(x, y), x, v_select(v_lt(x, y), y, nan));
+}
+
+FG_INLINE vd v_sign(vd x)
+{
+    const vd zero = v_set1(0.0f), one = v_set1(1.0f);
+    return v_select(v_lt(zero, x), one, v_select(v_lt(x, zero), v_set1(-1.0f), zero));
+}
+
+/* fg_dmaximum */
+FG_INLINE vd v_share(vd x, vd y, vd dz)
+{
+    return v_select(v_lt(x, y), v_set1(0.0f), v_select(v_eq(x, y), v_mul(v_set1(0.5f), dz), dz));
 }
 
 FG_INLINE vd vector_row(int op, vd x, vd y, vd w, int32_t k)
@@ -96,15 +110,35 @@ FG_INLINE vd vector_row(int op, vd x, vd y, vd w, int32_t k)
         return v_abs(v_sub(x, y));
     case FG_BCE_WITH_LOGITS:
         return v_add(v_mul(v_select(v_lt(zero, x), v_sub(one, y), v_neg(y)), x), v_log1p_exp(x));
+    case FG_SIGN:
+        return v_sign(x);
+    case FG_LOGARITHM:
+        return v_log(x);
+    case FG_GELU_SLOPE:
+        return v_gelu_slope(x);
+    case FG_GELU_TANH_SLOPE:
+        return v_gelu_tanh_slope(x);
+    case FG_SILU_SLOPE:
+        return v_silu_slope(x);
+    case FG_QUOTIENT:
+        return v_div(x, y);
+    case FG_GATE:
+        return v_mul(v_select(v_lt(zero, x), one, zero), y);
+    case FG_LESS:
+        return v_select(v_lt(x, y), one, zero);
+    case FG_LESS_EQUAL:
+        return v_select(v_ge(y, x), one, zero);
+    case FG_EQUAL:
+        return v_select(v_eq(x, y), one, v_select(v_isnan(x), v_select(v_isnan(y), one, zero), zero));
+    case FG_TANH_SLOPE:
+        return v_mul(v_fnma(x, x, one), y);
+    case FG_SIGMOID_SLOPE:
+        return v_mul(v_mul(x, v_sub(one, x)), y);
+    case FG_SHARE:
+        return v_share(x, y, w);
     default: /* FG_WHERE */
         return v_select(v_eq(x, zero), w, y);
     }
-}
-
-FG_INLINE vd v_sign(vd x)
-{
-    const vd zero = v_set1(0.0f), one = v_set1(1.0f);
-    return v_select(v_lt(zero, x), one, v_select(v_lt(x, zero), v_set1(-1.0f), zero));
 }
 
 /* fg_dpow_dx */
@@ -117,7 +151,7 @@ FG_INLINE vd v_power_slope(vd x, vd y)
 /* What the rule adds to the gradient of operand `which`. */
 FG_INLINE vd vector_rule(int op, int which, vd x, vd y, int32_t k, vd z, vd dz)
 {
-    const vd zero = v_set1(0.0f), one = v_set1(1.0f), half = v_set1(0.5f);
+    const vd zero = v_set1(0.0f), one = v_set1(1.0f);
     switch (op) {
     case FG_COPY:
     case FG_ADD:
@@ -133,6 +167,7 @@ FG_INLINE vd vector_rule(int op, int which, vd x, vd y, int32_t k, vd z, vd dz)
     case FG_EXP:
         return v_mul(z, dz);
     case FG_LOG:
+    case FG_LOGARITHM:
         return v_div(dz, x);
     case FG_LOG1P:
         return v_div(dz, v_add(one, x));
@@ -173,18 +208,15 @@ FG_INLINE vd vector_rule(int op, int which, vd x, vd y, int32_t k, vd z, vd dz)
     case FG_MUL:
         return v_mul(which == 0 ? y : x, dz);
     case FG_DIV:
+    case FG_QUOTIENT:
         return which == 0 ? v_div(dz, y) : v_neg(v_mul(v_div(v_div(x, y), y), dz));
     case FG_POW:
     case FG_POWC:
         return v_mul(v_power_slope(x, y), dz);
-    case FG_MAXIMUM: {
-        const vd own = which == 0 ? x : y, other = which == 0 ? y : x;
-        return v_select(v_lt(own, other), zero, v_select(v_eq(x, y), v_mul(half, dz), dz));
-    }
-    case FG_MINIMUM: {
-        const vd own = which == 0 ? x : y, other = which == 0 ? y : x;
-        return v_select(v_lt(other, own), zero, v_select(v_eq(x, y), v_mul(half, dz), dz));
-    }
+    case FG_MAXIMUM:
+        return which == 0 ? v_share(x, y, dz) : v_share(y, x, dz);
+    case FG_MINIMUM:
+        return which == 0 ? v_share(y, x, dz) : v_share(x, y, dz);
     case FG_SQUARED_ERROR: {
         const vd d = v_sub(x, y), twice = v_add(d, d);
         return v_mul(which == 0 ? twice : v_neg(twice), dz);
@@ -201,6 +233,19 @@ FG_INLINE vd vector_rule(int op, int which, vd x, vd y, int32_t k, vd z, vd dz)
         const vd s = v_sigmoid(v_or(v_abs(x), v_set1(-0.0f)));
         return v_mul(v_select(v_lt(zero, x), v_sub(v_sub(one, y), s), v_sub(s, y)), dz);
     }
+    case FG_SIGN:
+    case FG_LESS:
+    case FG_LESS_EQUAL:
+    case FG_EQUAL:
+        return zero;
+    case FG_GATE:
+        return which == 0 ? zero : v_mul(v_select(v_lt(zero, x), one, zero), dz);
+    case FG_TANH_SLOPE:
+        return v_mul(which == 0 ? v_mul(v_mul(v_set1(-2.0f), x), y) : v_fnma(x, x, one), dz);
+    case FG_SIGMOID_SLOPE:
+        return v_mul(which == 0 ? v_mul(v_sub(one, v_add(x, x)), y) : v_mul(x, v_sub(one, x)), dz);
+    case FG_SHARE:
+        return which == 2 ? v_share(x, y, dz) : zero;
     default: /* FG_WHERE */
         if (which == 0)
             return zero;
@@ -211,7 +256,8 @@ FG_INLINE vd vector_rule(int op, int which, vd x, vd y, int32_t k, vd z, vd dz)
 /* Whether vector_rule has the rule, of a row that vector_row has. */
 FG_INLINE int has_rule(int op, int which)
 {
-    return !((op == FG_POW || op == FG_POWC) && which == 1);
+    const int power = (op == FG_POW || op == FG_POWC) && which == 1;
+    return !power && op != FG_GELU_SLOPE && op != FG_GELU_TANH_SLOPE && op != FG_SILU_SLOPE;
 }
 
 /* Lanes of an operand from i on, `count` of them; all are the first where `step` is 0. Lanes past a part are 1, which

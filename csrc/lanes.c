@@ -13,9 +13,10 @@ struct fg_lanes {
     fg_batch *batch;
     uint8_t *varies;       /* [n_segments] */
     size_t *place;         /* [n_segments] where a varying one's numbers begin in `taken` and `given` */
-    fg_stretch *groups;    /* [n_groups] */
+    fg_group *groups;      /* [n_groups] */
     fg_id n_groups, n_samples;
-    fg_stretch *results;   /* [n_results of the program] the first of the call's that is of it, and the distance */
+    fg_stretch *results;   /* [n_results of the program] the first of the call's that is of it, and the distance from
+                              one sample's to the next; 0 for a sum over all */
     fg_stretch *uniform;   /* [n_uniform] nodes of the body that are computed once */
     fg_id n_uniform;
     int shared;            /* whether uniform nodes may have a gradient: there are some, or operands that do not vary */
@@ -175,6 +176,14 @@ static int add_units(fg_lanes *l, const fg_id *samples, size_t used)
     return FG_OK;
 }
 
+/* Add the numbers of a node in the lanes to *sum, in their order. */
+static void add_sum(fg_lanes *l, fg_id node, size_t used, double *sum)
+{
+    l->steps->get(l->batch, node, l->row, 1, used);
+    for (size_t lane = 0; lane < used; lane++)
+        *sum += l->row[lane];
+}
+
 static void all_samples(fg_lanes *l)
 {
     for (fg_id i = 0; i < l->n_samples; i++)
@@ -195,13 +204,19 @@ static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
     l->awaited = 0;
     if (with_units)
         clear_units(l);
+    for (fg_id j = 0; j < l->program->callee.n_results; j++)
+        if (l->results[j].count == 0)
+            z[l->results[j].first] = 0.0;
     for (size_t i = 0; i < l->n_samples && status == FG_OK; i += lanes) {
         const size_t used = smaller(lanes, l->n_samples - i);
         if (!l->filled)
             status = run_lanes(l, l->samples + i, used, t->lenient);
         for (fg_id j = 0; j < l->program->callee.n_results && status == FG_OK; j++) {
             const fg_stretch at = l->results[j];
-            l->steps->get(l->batch, l->program->results[j], z + at.first + i * at.count, at.count, used);
+            if (at.count > 0)
+                l->steps->get(l->batch, l->program->results[j], z + at.first + i * at.count, at.count, used);
+            else
+                add_sum(l, l->program->results[j], used, z + at.first);
         }
         if (status == FG_OK && with_units)
             status = add_units(l, l->samples + i, used);
@@ -512,9 +527,7 @@ int fg_lanes_sum(fg_lanes *l, const double *const *from, double *const *to, size
         l->in_lanes = status != FG_OK;
         if (status != FG_OK)
             return status;
-        l->steps->get(l->batch, node, l->row, 1, used);
-        for (size_t lane = 0; lane < used; lane++)
-            *sum += l->row[lane];
+        add_sum(l, node, used, sum);
         l->steps->clear(l->batch);
         l->steps->seed(l->batch, node, &seed, 0, NULL, used);
         status = l->steps->reverse(l->batch);
@@ -569,15 +582,16 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
     }
 }
 
-/* Which sample result k of a call is of; *result: and which of the program's. */
-static fg_id sample_of(const fg_lanes *l, fg_id k, fg_id *result)
+/* Which samples result k of a call is of, one or all; *result: and which of the program's. */
+static fg_stretch samples_of(const fg_lanes *l, fg_id k, fg_id *result)
 {
     for (fg_id j = 0;; j++) {
         const fg_stretch s = l->results[j];
-        if (k >= s.first && (k - s.first) % s.count == 0 && (k - s.first) / s.count < l->n_samples) {
-            *result = j;
-            return (k - s.first) / s.count;
-        }
+        *result = j;
+        if (s.count == 0 && k == s.first)
+            return (fg_stretch){0, l->n_samples};
+        if (s.count > 0 && k >= s.first && (k - s.first) % s.count == 0 && (k - s.first) / s.count < l->n_samples)
+            return (fg_stretch){(k - s.first) / s.count, 1};
     }
 }
 
@@ -586,7 +600,8 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
     fg_lanes *const l = lanes_of(c);
     fg_program *const p = l->program;
     const asked a = {NULL, 0, NULL, 1, k};
-    fg_id count = 0, result = 0, sample = sample_of(l, k, &result);
+    fg_id count = 0, result = 0;
+    const fg_stretch samples = samples_of(l, k, &result);
     if (partials) {
         const fg_slots slots = fg_slots_of(t);
         int (*const stop)(void) = p->body.stop;
@@ -600,9 +615,9 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
     find_operands(l, 1);
     for (fg_id v = 0; v < r->views; v++) {
         const fg_stretch s = p->callee.segments[v];
-        const fg_id from = l->varies[v] ? sample * s.count : 0;
-        for (fg_id e = 0; e < s.count; e++)
-            if (fg_bits_has(l->live, s.first + e)) {
+        const fg_id from = l->varies[v] ? samples.first * s.count : 0;
+        for (fg_id e = 0; e < s.count * (l->varies[v] ? samples.count : 1); e++)
+            if (fg_bits_has(l->live, s.first + e % s.count)) {
                 if (ids)
                     ids[count] = fg_call_slot(r, fg_record_view(r, v), from + e);
                 if (partials)
@@ -736,21 +751,24 @@ static int set_segments(fg_lanes *l, const fg_program *p, const uint8_t *varies)
     return allocate(l, &l->given, numbers, sizeof *l->given);
 }
 
-static int set_results(fg_lanes *l, const fg_stretch *groups, fg_id n_groups)
+static int set_results(fg_lanes *l, const fg_group *groups, fg_id n_groups)
 {
     const fg_id n = l->program->callee.n_results;
-    if ((uint64_t)n * l->n_samples > FG_MAX_ID)
-        return FG_E_FULL;
-    l->callee.n_results = n * l->n_samples;
+    uint64_t first = 0;
     if (allocate(l, &l->groups, n_groups, sizeof *l->groups) < 0)
         return FG_E_MEMORY;
     l->n_groups = n_groups;
     memcpy(l->groups, groups, n_groups * sizeof *groups);
     if (allocate(l, &l->results, n, sizeof *l->results) < 0)
         return FG_E_MEMORY;
-    for (fg_id g = 0; g < n_groups; g++)
+    for (fg_id g = 0; g < n_groups; g++) {
         for (fg_id j = 0; j < groups[g].count; j++)
-            l->results[groups[g].first + j] = (fg_stretch){l->n_samples * groups[g].first + j, groups[g].count};
+            l->results[groups[g].first + j] = (fg_stretch){(fg_id)first + j, groups[g].summed ? 0 : groups[g].count};
+        first += (uint64_t)groups[g].count * (groups[g].summed ? 1 : l->n_samples);
+        if (first > FG_MAX_ID)
+            return FG_E_FULL;
+    }
+    l->callee.n_results = (fg_id)first;
     return FG_OK;
 }
 
@@ -777,7 +795,7 @@ static fg_id list_uniform(const fg_lanes *l, fg_stretch *stretches)
     return count;
 }
 
-static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_stretch *groups, fg_id n_groups,
+static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_group *groups, fg_id n_groups,
                 fg_id most_lanes)
 {
     const size_t n = p->body.n, words = FG_MARKS_WORDS(n);
@@ -826,7 +844,7 @@ static int fill(fg_lanes *l, fg_program *p, const uint8_t *varies, const fg_stre
     return FG_OK;
 }
 
-int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups, fg_id n_groups,
+int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_group *groups, fg_id n_groups,
                      fg_id most_lanes, int single, int64_t *fail_after, fg_lanes **made)
 {
     fg_mem mem;
@@ -852,7 +870,7 @@ int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, co
     return status;
 }
 
-int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
+int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_group *groups,
                   fg_id n_groups, fg_id most_lanes, int single, fg_lanes **made)
 {
     fg_program *own = NULL;
@@ -892,7 +910,7 @@ double fg_lanes_number(const fg_lanes *l, fg_id place)
                         : l->program->body.data[l->program->callee.segments[v].first + place];
 }
 
-const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count)
+const fg_group *fg_lanes_groups(const fg_lanes *l, fg_id *count)
 {
     *count = l->n_groups;
     return l->groups;

@@ -352,8 +352,9 @@ static void divide(fg_lanes_scan *s)
     const double width = (double)s->code->width * (double)s->lanes + 1.0;
     double every = scan->checkpoint;
     if (scan->checkpoint == 0) {
-        const double least = sqrt((double)scan->length * scan->n_carry / (s->code->width + 1.0)), near = NEAR / width;
-        every = scan->length * width <= MOST_ROWS ? scan->length : least > near ? least : near;
+        const double least = sqrt((double)scan->length * scan->n_carry / (s->code->width + 1.0));
+        const double near = (double)NEAR / width;
+        every = scan->length * width <= (double)MOST_ROWS ? scan->length : least > near ? least : near;
     }
     s->every = every < 1.0 ? 1 : every > scan->length ? scan->length : (fg_id)every;
     s->stretches = (scan->length + s->every - 1) / s->every;

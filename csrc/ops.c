@@ -1,19 +1,19 @@
-/* ops.c: the descriptive half of ops.def as a table. */
+/* ops.c: the descriptive half of ops.def as a table, and the formulas as text. */
 #include "ops.h"
 
-#define NO_ROW FG_NO_ROW, 0, NAN, ""
+#define NO_ROW FG_NO_ROW, 0, NAN, "", ""
 
 const fg_op_info fg_op_table[FG_OPS] = {
-    [FG_LEAF] = {"LEAF", "", "", "", "", "a value with no operands", "", 0, 0, FG_NO_ROW, 1, NAN, ""},
+    [FG_LEAF] = {"LEAF", "", "", "", "", "a value with no operands", "", 0, 0, FG_NO_ROW, 1, NAN, "", ""},
 #define FG_UNARY(ID, name, kind, fused, symbol, ufuncs, forward, dx, status, domain, formula, edge) \
-    [FG_##ID] = {#ID, #name, "x", symbol, domain, formula, edge, 1, 1, kind, fused, NAN, ufuncs},
+    [FG_##ID] = {#ID, #name, "x", symbol, domain, formula, edge, 1, 1, kind, fused, NAN, ufuncs, #forward},
 #include "ops.def"
 #define FG_BINARY(ID, name, operands, kind, second, symbol, ufuncs, parents, forward, dx, dy, status, domain, \
                   formula, edge)                                                                              \
-    [FG_##ID] = {#ID, #name, operands, symbol, domain, formula, edge, 2, parents, kind, 0, second, ufuncs},
+    [FG_##ID] = {#ID, #name, operands, symbol, domain, formula, edge, 2, parents, kind, 0, second, ufuncs, #forward},
 #include "ops.def"
 #define FG_TERNARY(ID, name, operands, kind, symbol, forward, dx, dy, dw, status, domain, formula, edge) \
-    [FG_##ID] = {#ID, #name, operands, symbol, domain, formula, edge, 3, 3, kind, 0, NAN, ""},
+    [FG_##ID] = {#ID, #name, operands, symbol, domain, formula, edge, 3, 3, kind, 0, NAN, "", #forward},
 #include "ops.def"
     [FG_CUSTOM] = {"CUSTOM", "", "", "", "", "a node that the user made", "", -1, -1, NO_ROW},
     [FG_LOCAL] = {"LOCAL", "", "", "", "", "a node with given partial derivatives", "", -1, -1, NO_ROW},
@@ -31,4 +31,15 @@ const uint8_t fg_op_rows[] = {
 #define FG_TERNARY(ID, ...) FG_##ID,
 #include "ops.def"
     0,
+};
+
+#define TEXT(x) #x
+#define TEXT_OF(macro) TEXT(macro)
+
+const fg_formula fg_formulas[] = {
+#define FG_CONSTANT(name, comment) {#name, "", comment, TEXT_OF(name), ""},
+#define FG_FORMULA(name, parameters, comment, ...) {#name, #parameters, comment, #__VA_ARGS__, ""},
+#define FG_VARIANT(condition, name, parameters, comment, ...) {#name, #parameters, comment, #__VA_ARGS__, condition},
+#include "formulas.def"
+    {NULL, NULL, NULL, NULL, NULL},
 };

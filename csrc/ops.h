@@ -57,6 +57,7 @@ typedef struct fg_op_info {
     int fused;            /* 1: a layer may do it within its instruction; so of FG_LEAF, which does nothing */
     double second;        /* the second operand if it is left out; nan: it has to be given */
     const char *ufuncs;   /* NumPy's names, with spaces between */
+    const char *forward;  /* the result, as C */
 } fg_op_info;
 
 extern const fg_op_info fg_op_table[FG_OPS];
@@ -85,6 +86,16 @@ static inline int fg_op_is_scalar(int op)
 static inline int fg_op_is_inline(int op)
 {
     return op < FG_BINARY_END;
+}
+
+/* Whether that is so of all eight opcodes in the word. */
+static inline int fg_ops_are_inline(uint64_t ops)
+{
+    static_assert((int)FG_BINARY_END <= 0x80, "a byte of an inline opcode has no top bit");
+    const uint64_t tops = UINT64_C(0x8080808080808080), each = UINT64_C(0x0101010101010101);
+    /* a byte keeps its top bit, or gets one if it is too large */
+    ops |= (ops & ~tops) + (uint64_t)(0x80 - (int)FG_BINARY_END) * each;
+    return (ops & tops) == 0;
 }
 
 /* An opcode's operands are a list in the pool (from a, b of them). */
@@ -132,148 +143,23 @@ static inline int fg_op_inline_arity(int op)
 
 /* ---- the functions that rows of ops.def call ---- */
 
-static inline double fg_sigmoid(double x)
-{
-    if (x >= 0.0)
-        return 1.0 / (1.0 + exp(-x));
-    const double e = exp(x); /* <= 1, so neither side overflows */
-    return e / (1.0 + e);
-}
+#define FG_FORMULA(name, parameters, comment, ...) \
+    static inline double name parameters           \
+    {                                              \
+        __VA_ARGS__                                \
+    }
+#include "formulas.def"
 
-/* M_SQRT1_2 and the like are not C11's. */
-#define FG_SQRT_HALF 0.70710678118654752440
-#define FG_SQRT_2_PI 0.79788456080286535588 /* sqrt(2 / pi) */
-#define FG_SQRT_1_PI 0.56418958354775628695 /* 1 / sqrt(pi) */
-#define FG_DENSITY 0.39894228040143267794   /* sqrt(1 / (2 pi)), the normal density at 0 */
+/* formulas.def as text. */
+typedef struct fg_formula {
+    const char *name;
+    const char *parameters; /* with their parentheses; "": it is a constant, and `body` its value */
+    const char *comment;
+    const char *body;
+    const char *condition; /* of the preprocessor, where it is otherwise than the next of that name; or "" */
+} fg_formula;
 
-static inline double fg_dgelu(double x)
-{
-    return 0.5 * erfc(-FG_SQRT_HALF * x) + x * FG_DENSITY * exp(-0.5 * x * x);
-}
-
-/* Whose sigmoid is (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2, to the last digit where that is near 0. */
-static inline double fg_gelu_logit(double x)
-{
-    return 2.0 * (FG_SQRT_2_PI * (x + 0.044715 * x * x * x));
-}
-
-static inline double fg_dgelu_tanh(double x)
-{
-    const double s = fg_sigmoid(fg_gelu_logit(x));
-    return s + 2.0 * x * s * (1.0 - s) * (FG_SQRT_2_PI * (1.0 + 3.0 * 0.044715 * x * x));
-}
-
-static inline double fg_dsilu(double x)
-{
-    const double s = fg_sigmoid(x);
-    return s * (1.0 + x * (1.0 - s));
-}
-
-static inline double fg_relu(double x)
-{
-#if defined(__clang__) && defined(__aarch64__)
-    /* The same: clang makes an fmax of a comparison with 0 there, and fmax(-0.0, 0.0) is 0.0. */
-    return x <= -DBL_TRUE_MIN ? 0.0 : x;
-#else
-    return x < 0.0 ? 0.0 : x;
-#endif
-}
-
-static inline double fg_softplus(double x)
-{
-    return (x > 0.0 ? x : 0.0) + (isnan(x) ? x : log1p(exp(-fabs(x))));
-}
-
-static inline double fg_sign(double x)
-{
-    return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : 0.0;
-}
-
-static inline double fg_powi(double x, int32_t k)
-{
-    return k == 2 ? x * x : k == -1 ? 1.0 / x : pow(x, (double)k);
-}
-
-static inline double fg_dpow_dx(double x, double y)
-{
-    return y == 0.0 ? 0.0 : y == 2.0 ? 2.0 * x : y == 3.0 ? 3.0 * (x * x) : y * pow(x, y - 1.0);
-}
-
-static inline double fg_dpow_dy(double x, double y, double z)
-{
-    return x == 0.0 && y >= 0.0 ? 0.0 : z * log(x);
-}
-
-static inline double fg_maximum(double x, double y)
-{
-    return x >= y ? x : x < y ? y : x + y; /* the last: either is nan */
-}
-
-static inline double fg_minimum(double x, double y)
-{
-    return x <= y ? x : x > y ? y : x + y;
-}
-
-/* The gradient that flows to x from z = max(x, y). nan on either side: all of it, as in PyTorch. */
-static inline double fg_dmaximum(double x, double y, double dz)
-{
-    return x < y ? 0.0 : x == y ? 0.5 * dz : dz;
-}
-
-/* x / (x**2 + y**2), without the squares, which may be too large or too small; 0 at (0, 0). */
-static inline double fg_datan2(double x, double y)
-{
-    const double h = hypot(x, y);
-    return h == 0.0 ? 0.0 : x / h / h;
-}
-
-/* log(sigmoid(x)). The logarithm is of 1 to 2, so nothing overflows and no small result is lost. */
-static inline double fg_log_sigmoid(double x)
-{
-    return (x < 0.0 ? x : 0.0) - log1p(exp(-fabs(x)));
-}
-
-/* As PyTorch computes it, whose 1e-12 is a float of 32 bits. */
-static inline double fg_dbinary_cross_entropy(double x, double y)
-{
-    return (x - y) / fg_maximum((1.0 - x) * x, (double)1e-12f);
-}
-
-/* (1 - y) * x - log_sigmoid(x); x is not subtracted from itself where it is negative. */
-static inline double fg_bce_with_logits(double x, double y)
-{
-    return (x > 0.0 ? (1.0 - y) * x : -y * x) + log1p(exp(-fabs(x)));
-}
-
-/* (1 - y) * x - (1 + (w - 1) * y) * log_sigmoid(x), likewise. */
-static inline double fg_weighted_bce_with_logits(double x, double y, double w)
-{
-    return (x > 0.0 ? (1.0 - y) * x : -(w * y) * x) + (1.0 + (w - 1.0) * y) * log1p(exp(-fabs(x)));
-}
-
-/* sigmoid(x) - y; by sigmoid(-x) where sigmoid(x) is rounded to 1. */
-static inline double fg_dbce_with_logits(double x, double y)
-{
-    return x > 0.0 ? (1.0 - y) - fg_sigmoid(-x) : fg_sigmoid(x) - y;
-}
-
-/* (w * y + 1 - y) * sigmoid(x) - w * y, likewise. */
-static inline double fg_dweighted_bce_with_logits(double x, double y, double w)
-{
-    return x > 0.0 ? (1.0 - y) - (1.0 + (w - 1.0) * y) * fg_sigmoid(-x)
-                   : (1.0 + (w - 1.0) * y) * fg_sigmoid(x) - w * y;
-}
-
-/* Of the difference d; the two branches meet at |d| = delta. */
-static inline double fg_huber(double d, double delta)
-{
-    return fabs(d) <= delta ? 0.5 * d * d : delta * (fabs(d) - 0.5 * delta);
-}
-
-static inline double fg_dhuber(double d, double delta)
-{
-    return d > delta ? delta : d < -delta ? -delta : d;
-}
+extern const fg_formula fg_formulas[]; /* in their order; one without a name ends them */
 
 static inline int fg_overflow_status(double x, double z)
 {

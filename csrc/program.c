@@ -413,9 +413,56 @@ static int sweep_call(fg_program *p, fg_id count, int may_stop)
     return status;
 }
 
+/* The gradient of an element of segment v. */
+static double rule_result(const fg_program *p, fg_id v, fg_id e)
+{
+    return p->rule->body.data[p->rule->results[p->gives[v] - 1 + e]];
+}
+
+/* The results of the rule for a call whose results have gradients: those in `grad` from `first` on, or of those alone
+ * that have a bit in `reached`; or, without `grad`, 1 for result k. FG_OK or FG_E_INTERRUPTED. */
+static int run_rule(fg_program *p, const fg_slots *t, fg_record *r, const double *grad, fg_id first,
+                    const uint64_t *reached, fg_id k)
+{
+    fg_program *const rule = p->rule;
+    double *const data = rule->body.data, *const seeds = data + rule->callee.segments[r->views].first;
+    for (fg_id v = 0; v < rule->n_outside; v++) {
+        rule->base[v] = 0;
+        rule->outside[v].data = rule->outside[v].grad = NULL;
+    }
+    for (fg_id v = 0; v < r->views; v++)
+        (void)fg_call_take_view(t, r, fg_record_view(r, v), data + rule->callee.segments[v].first);
+    for (fg_id j = 0; j < p->callee.n_results; j++)
+        seeds[j] = !grad ? (double)(j == k) : !reached || fg_bits_has(reached, first + j) ? grad[first + j] : 0.0;
+    rule->body.outside = rule->outside;
+    const int status = fg_program_run(rule, 1);
+    rule->body.outside = NULL;
+    rule->ready = 0; /* nobody else knows these operands */
+    return status;
+}
+
+static int reverse_by_rule(fg_program *p, const fg_slots *t, fg_record *r, fg_id first, const uint64_t *reached)
+{
+    const int status = p->rule ? run_rule(p, t, r, t->grad, first, reached, 0) : FG_OK;
+    for (fg_id v = 0; p->rule && status == FG_OK && v < r->views; v++) {
+        const fg_view *const view = fg_record_view(r, v);
+        const int dense = fg_call_is_dense(view);
+        if (p->gives[v] == 0 || view->flags & FG_VIEW_CONSTANT)
+            continue;
+        for (fg_id e = 0; e < p->callee.segments[v].count; e++) {
+            const fg_id i = dense ? view->base + e : fg_call_slot(r, view, e);
+            if (!fg_call_is_frozen(t, i))
+                t->grad[i] += rule_result(p, v, e);
+        }
+    }
+    return status;
+}
+
 static int reverse(fg_callee *c, const fg_slots *t, fg_record *r, fg_id first, const uint64_t *reached)
 {
     fg_program *const p = program_of(c);
+    if (p->gives)
+        return reverse_by_rule(p, t, r, first, reached);
     int status = get_ready(p, t, r);
     if (status != FG_OK)
         return status;
@@ -475,6 +522,15 @@ void fg_program_find_used(fg_program *p)
 {
     memcpy(p->outputs, p->results, p->callee.n_results * sizeof *p->outputs);
     find_reached(p, p->callee.n_results, p->used);
+    if (!p->gives)
+        return;
+    memset(p->used, 0, FG_MARKS_WORDS((size_t)p->area + 1) * sizeof *p->used);
+    for (fg_id k = 0; k < p->callee.n_segments; k++) {
+        const fg_stretch s = p->callee.segments[k];
+        if (p->gives[k] > 0 || (p->rule && fg_call_wants(&p->rule->callee, p->rule->used, k)))
+            for (fg_id i = s.first; i < s.first + s.count; i++) /* those that its derivative depends on as well */
+                fg_bits_put(p->used, i);
+    }
 }
 
 static int wants(const fg_callee *c, fg_id k)
@@ -486,7 +542,7 @@ static void mark(fg_callee *c, const fg_tape *t, fg_record *r, fg_id first, int 
 {
     fg_program *const p = program_of(c);
     const uint64_t *bits = p->used;
-    if (!all) {
+    if (!all && !p->gives) {
         find_reached(p, find_outputs(p, t->grad, first, t->marks.word), p->reached);
         bits = p->reached;
     }
@@ -499,8 +555,17 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
     fg_program *const p = program_of(c);
     fg_id count = 0;
     p->outputs[0] = p->results[k];
-    find_reached(p, 1, p->reached);
-    if (partials) {
+    if (p->gives)
+        memcpy(p->reached, p->used, FG_MARKS_WORDS((size_t)p->area + 1) * sizeof *p->used);
+    else
+        find_reached(p, 1, p->reached);
+    if (partials && p->rule) {
+        int (*const stop)(void) = p->rule->body.stop;
+        p->rule->body.stop = NULL; /* nobody could begin again */
+        const fg_slots slots = fg_slots_of(t);
+        (void)run_rule(p, &slots, r, NULL, 0, NULL, k);
+        p->rule->body.stop = stop;
+    } else if (partials) {
         int (*const stop)(void) = p->body.stop;
         p->body.stop = NULL; /* nobody could begin again */
         const fg_slots slots = fg_slots_of(t);
@@ -512,12 +577,12 @@ static fg_id operands(fg_callee *c, const fg_tape *t, fg_record *r, fg_id k, fg_
     }
     for (fg_id v = 0; v < r->views; v++) {
         const fg_stretch s = p->callee.segments[v];
-        for (fg_id e = 0; e < s.count; e++)
+        for (fg_id e = 0; e < s.count && !(p->gives && p->gives[v] == 0); e++)
             if (fg_bits_has(p->reached, s.first + e)) {
                 if (ids)
                     ids[count] = fg_call_slot(r, fg_record_view(r, v), e);
                 if (partials)
-                    partials[count] = p->body.grad[s.first + e];
+                    partials[count] = p->rule ? rule_result(p, v, e) : p->body.grad[s.first + e];
                 count++;
             }
     }
@@ -565,7 +630,8 @@ static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
 
 static size_t bytes(const fg_callee *c)
 {
-    return ((const fg_program *)(const void *)c)->body.mem.bytes;
+    const fg_program *const p = (const fg_program *)(const void *)c;
+    return p->body.mem.bytes + (p->rule ? p->rule->body.mem.bytes : 0);
 }
 
 static void free_callee(fg_callee *c)

@@ -30,6 +30,7 @@ typedef struct fg_program {
     fg_tape body;
     fg_id area;            /* nodes 1 to area are operands and holes */
     fg_id *results;        /* [n_results] nodes of the body, any but the FG_RUN */
+    int steps;             /* of fg_program_simplify(), which were taken */
     int ready;             /* the body's data follow from the data of its operands */
     uint64_t writes;       /* the tape's count then, if the last run was a call's; else 0 */
 
@@ -49,6 +50,11 @@ typedef struct fg_program {
 
     fg_id *order;          /* [n_order] what a sweep from all results visits, in its order; found with the first */
     fg_id n_order;         /* 0 before, and FG_MAX_ID, without an array, if there is no such order */
+
+    struct fg_program *rule; /* whose results are the operands' gradients, or NULL; see fg_program_set_rule() */
+    fg_id *gives;            /* [n_segments + 1] with a rule: the first of its results for a segment, counted from 1, or
+                                0; else NULL */
+    int is_deep;             /* it stands for one whose rule has not been made */
 
     int status;            /* of the last run that failed, and the node where, and */
     fg_id at, element;     /* for FG_MAP the result, counted row by row */
@@ -76,6 +82,12 @@ int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *rep
 /* Segments of a program whose only input is all of the area of another: those of that one. FG_OK or FG_E_MEMORY. The
  * caller has checked that they lie in the area. */
 int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments);
+
+/* From now on gradients go by a rule: a program whose segments are those of p, and one more that has the gradients of
+ * p's results; its results from gives[k] on, counted from 1, are the gradients of segment k, which has none if that is
+ * 0. The rule is held. Without one (NULL) no gradients flow, and p is `deep`. FG_OK or FG_E_MEMORY. Precondition: p has
+ * been simplified, if at all, and has no rule. */
+int fg_program_set_rule(fg_program *p, fg_program *rule, const fg_id *gives);
 
 /* Append the nodes of the body to a tape, from node 1 on. Returns the id of node 0, were it there, or FG_E_MEMORY.
  * Precondition: room for body.n - 1 nodes and body.npool operands. */

@@ -491,6 +491,7 @@ int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *rep
         p->body.owner[0] = &p->body.sentinel;
         p->words = words;
         p->masks = masks;
+        p->steps = steps;
         p->ready = 0;
         fg_program_find_used(p);
     }
@@ -519,6 +520,9 @@ void fg_program_free(fg_program *p)
     fg_program_release_outside(p);
     release(mem, &p->words, all, sizeof *p->words);
     release(mem, &p->masks, all, sizeof *p->masks);
+    release(mem, &p->gives, p->callee.n_segments + 1, sizeof *p->gives);
+    if (p->rule && --p->rule->callee.holders == 0)
+        fg_program_free(p->rule);
     if (p->body.capacity > 0)
         fg_tape_free(&p->body);
     fg_mem last = p->body.mem;
@@ -700,6 +704,26 @@ int64_t fg_program_expand(const fg_program *p, fg_tape *t)
     return base;
 }
 
+/* ---- rules ---- */
+
+int fg_program_set_rule(fg_program *p, fg_program *rule, const fg_id *gives)
+{
+    const fg_id n = p->callee.n_segments;
+    if (allocate(&p->body.mem, &p->gives, n + 1, sizeof *p->gives) < 0)
+        return FG_E_MEMORY;
+    p->rule = rule;
+    p->is_deep = !rule;
+    if (rule) {
+        rule->callee.holders++;
+        if (n > 0)
+            memcpy(p->gives, gives, n * sizeof *gives);
+    }
+    fg_program_find_used(p);
+    return FG_OK;
+}
+
+/* ---- copies ---- */
+
 int fg_program_copy(const fg_program *p, int64_t *fail_after, fg_program **made)
 {
     const fg_id n_segments = p->callee.n_segments, n_results = p->callee.n_results;
@@ -720,11 +744,14 @@ int fg_program_copy(const fg_program *p, int64_t *fail_after, fg_program **made)
         q->callee.n_results = status == FG_OK ? n_results : 0;
         if (status == FG_OK) {
             q->body.stop = p->body.stop;
+            q->steps = p->steps;
             memcpy(q->results, p->results, n_results * sizeof *q->results);
             if (n_segments > 0)
                 memcpy(q->callee.segments, p->callee.segments, n_segments * sizeof *q->callee.segments);
             status = fg_program_expand(p, &q->body) < 0 ? FG_E_MEMORY : allocate_program(q);
         }
+        if (status == FG_OK && p->gives)
+            status = fg_program_set_rule(q, p->rule, p->gives);
         mem.fail_after = q->body.mem.fail_after;
         q->body.mem.fail_after = -1;
         if (status < 0) {
@@ -740,11 +767,18 @@ int fg_program_copy(const fg_program *p, int64_t *fail_after, fg_program **made)
 
 int fg_program_copy_alone(const fg_program *p, int (*stop)(void), int64_t *fail_after, fg_program **made)
 {
-    fg_program *q = NULL;
+    fg_program *q = NULL, *rule = NULL;
     int status = fg_program_copy(p, fail_after, &q);
     if (status < 0)
         return status;
     q->body.stop = stop;
+    if (q->rule)
+        status = fg_program_copy_alone(q->rule, stop, fail_after, &rule);
+    if (rule) {
+        rule->callee.holders = 1;
+        q->rule->callee.holders--; /* p has it still */
+        q->rule = rule;
+    }
     for (fg_id k = 0; k < q->body.n_programs && status == FG_OK; k++) {
         fg_called *const e = &q->body.programs[k];
         fg_callee *own = NULL;

@@ -675,8 +675,8 @@ static void divide(fg_scan *s)
     const double width = s->width > 0 ? s->width : 1.0;
     double every = s->checkpoint;
     if (s->checkpoint == 0) {
-        const double least = sqrt((double)s->length * s->n_carry / width), near = STRETCH_ROWS / width;
-        every = s->length * width <= ALL_ROWS ? s->length : least > near ? least : near;
+        const double least = sqrt((double)s->length * s->n_carry / width), near = (double)STRETCH_ROWS / width;
+        every = s->length * width <= (double)ALL_ROWS ? s->length : least > near ? least : near;
     }
     s->every = every < 1.0 ? 1 : every > s->length ? s->length : (fg_id)every;
     s->stretches = (s->length + s->every - 1) / s->every;

@@ -18,8 +18,12 @@
 
 #include "real.h"
 
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(FG_UNINLINED) /* for counts of branches: once for each function, and not for each place that calls it */
+#define FG_INLINE static inline __attribute__((unused))
+#elif defined(__GNUC__) || defined(__clang__)
 #define FG_INLINE static inline __attribute__((always_inline))
+#endif
+#if defined(__GNUC__) || defined(__clang__)
 #define FG_APART static __attribute__((noinline))
 #define FG_RARE static __attribute__((noinline, cold))
 #define FG_PRAGMA(text) _Pragma(#text)

@@ -2,6 +2,8 @@
  * whose ids are smaller, so taking the highest mark first is a topological order. */
 #include "sweep.h"
 
+#include "callback.h"
+
 #include <string.h>
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -12,7 +14,7 @@
 #define NOINLINE
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(FG_UNINLINED)
 #define INLINED inline __attribute__((always_inline))
 #else
 #define INLINED inline
@@ -70,6 +72,15 @@ static uint64_t hooked_parts(const fg_tape *t, fg_id w, uint64_t marked)
     return hooked;
 }
 
+/* The results that are marked of a call that the caller computes: it has its turn for all of them. */
+static int visit_callback(fg_tape *t, fg_sweep *s, fg_id block)
+{
+    fg_callback_reach(t, block, s->marks.word);
+    fg_block_mark_operands(t, block, &s->marks, FG_VISITED);
+    s->hook = block;
+    return FG_SWEEP_HOOK;
+}
+
 /* Visit the parts that are marked of the instruction of part i, the highest of them: all users of its results have
  * been visited. A part with a hook goes alone, and the others all at once. What visit() returns. */
 static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
@@ -85,6 +96,8 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
         return FG_SWEEP_HOOK;
     }
     word[i >> 6] |= (uint64_t)1 << (i & 63u); /* it had been taken out */
+    if (FG_UNLIKELY(fg_callback_at(t, block) != NULL))
+        return visit_callback(t, s, block);
     for (fg_id w = first >> 6; w <= i >> 6; w++) {
         uint64_t marked = word[w] & fg_marks_mask(w, first, i + 1);
         if (FG_UNLIKELY(t->op[block] & FG_HOOK))
@@ -263,6 +276,20 @@ fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output)
     return s;
 }
 
+fg_sweep *fg_sweep_begin_from(fg_tape *t, const fg_id *outputs, size_t count)
+{
+    fg_id highest = 0;
+    for (size_t k = 0; k < count; k++)
+        highest = outputs[k] > highest ? outputs[k] : highest;
+    fg_sweep *const s = fg_tape_sweep_begin(t, highest + 1);
+    if (!s)
+        return NULL;
+    s->marks.lowest = s->marks.highest = highest >> 12;
+    for (size_t k = 0; k < count; k++)
+        fg_marks_add(&s->marks, outputs[k]);
+    return s;
+}
+
 int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words)
 {
     fg_marks *const marks = &s->marks;
@@ -322,10 +349,15 @@ fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which wh
                 const unsigned bit = fg_bits_top(t->marks.word[w]);
                 const fg_id i = (w << 6) + bit;
                 const int op = fg_tape_op(t, i);
-                t->marks.word[w] ^= (uint64_t)1 << bit;
-                seen |= (uint64_t)1 << bit;
-                *hooked |= (t->op[i] & FG_HOOK) != 0;
                 const fg_id node = op == FG_PART ? i + t->args[i].a : i;
+                uint64_t here = (uint64_t)1 << bit;
+                if (op == FG_PART && !(t->op[node] & FG_HOOK)) /* so no part has one: all in the word at once */
+                    here = t->marks.word[w] & fg_marks_mask(w, node - t->args[node].b, i + 1);
+                else if (t->op[i] == FG_LEAF && fg_block_are_leaves(t, w << 6, i)) /* and so is all that is left */
+                    here = t->marks.word[w];
+                t->marks.word[w] &= ~here;
+                seen |= here;
+                *hooked |= (t->op[i] & FG_HOOK) != 0 && !fg_callback_at(t, i); /* which adds to operands alone */
                 if (node != last) /* the parts of one instruction follow each other, and it */
                     mark_operands(t, node, &t->marks, which);
                 last = node;

@@ -16,11 +16,15 @@
  * thing done with the tape is fg_sweep_run, until it says that the sweep is done, or fg_sweep_cancel. */
 fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output);
 
+/* The same from several outputs, at least one, whose gradients the caller sets; then any may be there twice, or depend
+ * on another. */
+fg_sweep *fg_sweep_begin_from(fg_tape *t, const fg_id *outputs, size_t count);
+
 enum { FG_SWEEP_DONE = 0, FG_SWEEP_MORE = 1, FG_SWEEP_HOOK = 2 };
 
 /* Visit the marked nodes of up to `words` words of 64 ids. FG_SWEEP_DONE: the sweep is over.
  * FG_SWEEP_MORE: call again. FG_SWEEP_HOOK: node s->hook has its turn, and its rule is the caller's
- * to run; then call again. */
+ * to run, or it is a call that the caller computes (callback.h); then call again. */
 int fg_sweep_run(fg_tape *t, fg_sweep *s, fg_id words);
 
 /* Add to the gradients of node i's operands by its own rule, hook or no hook; a leaf and FG_CUSTOM

@@ -43,8 +43,9 @@ static int resize_nodes(fg_tape *t, fg_id to)
         {(void **)&t->marks.word, words, to_words, sizeof *t->marks.word},
         {(void **)&t->marks.summary, sums, to_sums, sizeof *t->marks.summary},
         {(void **)&t->rank, words, to_words, sizeof *t->rank},
+        {(void **)&t->origin, from, to, sizeof *t->origin}, /* the last: only if there is one */
     };
-    enum { N = sizeof arrays / sizeof arrays[0] };
+    const size_t N = sizeof arrays / sizeof arrays[0] - (t->origin == NULL);
 
     for (size_t k = 0; k < N; k++) {
         const int status =
@@ -60,6 +61,8 @@ static int resize_nodes(fg_tape *t, fg_id to)
         memset(t->marks.word + words, 0, (to_words - words) * sizeof *t->marks.word);
     if (to_sums > sums)
         memset(t->marks.summary + sums, 0, (to_sums - sums) * sizeof *t->marks.summary);
+    if (t->origin && to > from)
+        memset(t->origin + from, 0, (to - from) * sizeof *t->origin);
     t->capacity = to;
     return FG_OK;
 }
@@ -156,6 +159,17 @@ void fg_tape_free(fg_tape *t)
     (void)resize_nodes(t, 0);
 }
 
+int fg_tape_trace(fg_tape *t, int on)
+{
+    const fg_id count = t->capacity;
+    if (on == (t->origin != NULL))
+        return FG_OK;
+    const int status = fg_mem_resize(&t->mem, (void **)&t->origin, on ? 0 : count, on ? count : 0, sizeof *t->origin);
+    if (status == FG_OK && on)
+        memset(t->origin, 0, count * sizeof *t->origin);
+    return status;
+}
+
 int fg_tape_scratch(fg_tape *t, size_t doubles)
 {
     if (doubles <= t->scratch_capacity)
@@ -199,15 +213,15 @@ int fg_tape_reserve(fg_tape *t, fg_id nodes, fg_id operands)
 
 int64_t fg_tape_hold_program(fg_tape *t, fg_callee *c)
 {
-    fg_id place = t->n_programs;
-    for (fg_id k = 0; k < t->n_programs; k++) {
+    fg_id place = t->free_program;
+    for (fg_id k = 0; c->holders > 0 && k < t->n_programs; k++)
         if (t->programs[k].callee == c) {
             t->programs[k].count++;
             return k;
         }
-        if (!t->programs[k].callee && place == t->n_programs)
-            place = k;
-    }
+    while (place < t->n_programs && t->programs[place].callee)
+        place++;
+    t->free_program = place;
     if (place == t->n_programs) {
         const int status = fg_mem_resize(&t->mem, (void **)&t->programs, place, (size_t)place + 1, sizeof *t->programs);
         if (status < 0)
@@ -225,12 +239,14 @@ void fg_tape_release_program(fg_tape *t, fg_id place)
     if (--t->programs[place].count > 0)
         return;
     t->programs[place].callee = NULL;
+    t->free_program = place < t->free_program ? place : t->free_program;
     fg_id n = t->n_programs;
     while (n > 0 && !t->programs[n - 1].callee)
         n--;
     if (n < t->n_programs)
         (void)fg_mem_resize(&t->mem, (void **)&t->programs, t->n_programs, n, sizeof *t->programs);
     t->n_programs = n;
+    t->free_program = n < t->free_program ? n : t->free_program;
     if (--c->holders == 0)
         c->steps->free(c);
 }
@@ -484,10 +500,31 @@ static fg_id needed_below(const fg_tape *t)
     return above;
 }
 
+/* Whether the eight nodes up to i can go without another look: nobody holds one, and none has anything but its slot.
+ * Precondition: i >= 7. */
+static inline int eight_are_free(const fg_tape *t, fg_id i)
+{
+    fg_id *const *const owner = t->owner + (i - 7);
+    uintptr_t any = 0;
+    uint64_t ops;
+    for (int k = 0; k < 8; k++)
+        any |= (uintptr_t)owner[k];
+    memcpy(&ops, t->op + (i - 7), sizeof ops);
+    return any == 0 && fg_ops_are_inline(ops);
+}
+
 /* The top once the nodes that nobody holds are dropped; those below `needed` stay. */
 static inline fg_id pop_to(fg_tape *t, fg_id needed)
 {
     fg_id i = t->n - 1;
+    if (needed == 0) {
+        int few = 0; /* mostly they are all */
+        for (; few < 4 && !t->owner[i] && fg_op_is_inline(t->op[i]); few++)
+            i--;
+        if (few == 4)
+            while (i >= 8 && eight_are_free(t, i))
+                i -= 8;
+    }
     for (;;) { /* stops at 0, which is always held */
         if (needed > 0 && i < needed)
             return i;
@@ -806,6 +843,14 @@ static void renumber_marks(const fg_tape *t, fg_sweep *s)
     }
 }
 
+/* Move the callers' numbers for the marked nodes down, as their nodes have been. */
+static void slide_origins(fg_tape *t, fg_id n)
+{
+    fg_id to = 0;
+    for (fg_id i = next_with_mark(t->marks.word, 0, n, 1); i < n; i = next_with_mark(t->marks.word, i + 1, n, 1))
+        t->origin[to++] = t->origin[i];
+}
+
 fg_id fg_tape_collect(fg_tape *t)
 {
     if (t->busy)
@@ -841,6 +886,8 @@ fg_id fg_tape_collect(fg_tape *t)
             i = next_with_mark(word, end, n, 1);
         }
         assert(to == living);
+        if (t->origin)
+            slide_origins(t, n);
         t->n = living;
         t->npool = npool;
         for (fg_sweep *s = t->sweeps; s; s = s->next)

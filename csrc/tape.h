@@ -153,8 +153,11 @@ struct fg_tape {
     fg_id sentinel;        /* what owner[0] points to: id 0 is always held, so popping stops there */
     fg_called *programs;   /* [n_programs] */
     fg_id n_programs;      /* 0 while there are none, and nobody has to look for their calls */
+    fg_id free_program;    /* no place below is free */
     uint64_t writes;       /* at least how often data of nodes that there were have been assigned to, which its owner
                               counts, or nodes have got other ids; 0: nobody counts, as in the body of a program */
+    uint32_t *origin;      /* [capacity] the caller's own number for each node, which moves with the node; NULL: none is
+                              kept. That of a new node is whatever was there until the caller writes it. */
     const fg_outside *outside; /* of the body of a program during a call, what is not its own; else NULL */
     fg_mem mem;
 };
@@ -212,6 +215,9 @@ fg_id fg_tape_push_block(fg_tape *t, int op, fg_id count);
  * n on; the pool ends at npool again. Returns the leaf, or of several results the run above them.
  * Precondition: nobody holds any node from n on. */
 fg_id fg_tape_forget(fg_tape *t, fg_id n, fg_id npool);
+
+/* Keep a number for each node in t->origin, 0 at first, or no longer. FG_OK or FG_E_MEMORY. */
+int fg_tape_trace(fg_tape *t, int on);
 
 /* Make the scratch memory at least so large. FG_OK or FG_E_MEMORY. */
 int fg_tape_scratch(fg_tape *t, size_t doubles);

@@ -209,3 +209,9 @@ fg_id *fg_loop_labels(fg_program *p, fg_id rows, size_t *classes)
     }
     return labels;
 }
+
+const fg_update_text fg_update_texts[] = {
+#define FG_UPDATE(type, name, parameters, comment, ...) {#name, #parameters, comment, #__VA_ARGS__},
+#include "updates.def"
+    {NULL, NULL, NULL, NULL},
+};

@@ -102,4 +102,11 @@ void fg_loop_free(fg_loop *l);
  * NULL if there is no such instruction, or there are several. */
 fg_id *fg_loop_labels(fg_program *p, fg_id rows, size_t *classes);
 
+/* updates.def as text. */
+typedef struct fg_update_text {
+    const char *name, *parameters, *comment, *body; /* its columns */
+} fg_update_text;
+
+extern const fg_update_text fg_update_texts[]; /* in their order; one without a name ends them */
+
 #endif
