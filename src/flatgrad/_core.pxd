@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "tape.h" nogil:
     ctypedef uint32_t fg_id
+    bint FG_LIKELY(bint condition)
     bint FG_UNLIKELY(bint condition)
 
     enum:
@@ -33,6 +34,7 @@ cdef extern from "tape.h" nogil:
         FG_RUN
         FG_PART
         FG_FROZEN
+        FG_VIEW_LIST
         FG_VIEW_CONSTANT
         FG_MAX_ARITY
         FG_NEG
@@ -66,9 +68,19 @@ cdef extern from "tape.h" nogil:
         int fused
         double second
         const char *ufuncs
+        const char *forward
 
     const fg_op_info fg_op_table[]
     const uint8_t fg_op_rows[]
+
+    ctypedef struct fg_formula:
+        const char *name
+        const char *parameters
+        const char *comment
+        const char *body
+        const char *condition
+
+    const fg_formula fg_formulas[]
 
     bint fg_op_is_public(int op)
     bint fg_op_is_leaf(int op)
@@ -131,6 +143,8 @@ cdef extern from "tape.h" nogil:
 
     ctypedef struct fg_kernels:
         const char *isa
+        double (*dot)(size_t n, const double *x, const double *y)
+        void (*axpy)(size_t n, double a, const double *x, double *y)
         void (**update)(size_t n, double *p, const double *g, double *const *state, const fg_rule *h)
         double (*power_sum)(size_t n, const double *x, double power, double divisor)
         void (*scale)(size_t n, double a, double *x)
@@ -141,6 +155,7 @@ cdef extern from "tape.h" nogil:
         int64_t fail_after
 
     ctypedef struct fg_marks:
+        uint64_t *word
         fg_id lowest
         fg_id highest
 
@@ -201,11 +216,13 @@ cdef extern from "tape.h" nogil:
         fg_id n_programs
         uint64_t collections
         uint64_t writes
+        uint32_t *origin
         fg_mem mem
         double *scratch
         const fg_kernels *kernels
 
     int fg_tape_init(fg_tape *t, const fg_kernels *kernels)
+    int fg_tape_trace(fg_tape *t, int on)
     int64_t fg_tape_hold_program(fg_tape *t, fg_callee *c)
     void fg_tape_release_program(fg_tape *t, fg_id place)
     fg_callee *fg_tape_callee(const fg_tape *t, const fg_record *r)
@@ -249,8 +266,21 @@ cdef extern from "tape.h" nogil:
     unsigned fg_bits_top(uint64_t w)
 
 
+cdef extern from "callback.h" nogil:
+    ctypedef struct fg_callback:
+        fg_callee callee
+        uint64_t *reached
+
+    int fg_callback_make(fg_mem *mem, const fg_id *counts, fg_id n, fg_id n_results, fg_callback **made)
+    void fg_callback_free(fg_callback *c)
+    fg_callback *fg_callback_at(const fg_tape *t, fg_id i)
+    bint fg_callback_is(const fg_callee *c)
+    void fg_callback_reach_one(fg_callback *c, fg_id k)
+
+
 cdef extern from "sweep.h" nogil:
     fg_sweep *fg_sweep_begin(fg_tape *t, fg_id output)
+    fg_sweep *fg_sweep_begin_from(fg_tape *t, const fg_id *outputs, size_t count)
     enum:
         FG_SWEEP_DONE
         FG_SWEEP_HOOK
@@ -259,6 +289,7 @@ cdef extern from "sweep.h" nogil:
     int fg_sweep_apply(fg_tape *t, fg_id i, size_t *done)
     void fg_sweep_cancel(fg_tape *t, fg_sweep *s)
     ctypedef enum fg_which:
+        FG_FLOWN_TO
         FG_ALL
 
     fg_id fg_sweep_reach(fg_tape *t, const fg_id *outputs, size_t count, fg_which which, fg_id *words, uint64_t *masks,
@@ -278,7 +309,38 @@ cdef extern from "block.h" nogil:
     void fg_block_list(fg_record *r, fg_id v, fg_id rows, fg_id cols)
     int fg_block_push(fg_tape *t, int op, fg_id rows, fg_id cols, int parts, const double *results,
                       fg_id *node)
+    int fg_block_push_anyway(fg_tape *t, int op, fg_id rows, fg_id cols, int parts, fg_id *node)
     fg_id fg_block_operands(fg_tape *t, fg_id i, fg_id *ids, double *partials)
+
+
+cdef extern from "written.h" nogil:
+    ctypedef struct fg_term:
+        fg_view view
+        const fg_id *ids
+    ctypedef struct fg_writing:
+        fg_id end
+        int status
+        fg_id node
+    enum:
+        FG_WRITE_DONE
+        FG_WRITE_CALL
+        FG_WRITE_HOOK
+        FG_WRITE_LOCAL
+    int fg_write_begin(fg_writing *w, fg_tape *t, const fg_id *outputs, size_t n_outputs, const fg_id *inputs,
+                       size_t n_inputs)
+    void fg_write_seed(fg_writing *w, fg_id i, fg_id g)
+    fg_id fg_write_gradient(fg_writing *w, fg_id i)
+    int fg_write_run(fg_writing *w)
+    void fg_write_end(fg_writing *w)
+    fg_term fg_write_copied(fg_writing *w, fg_view x)
+    fg_term fg_term_of_view(fg_writing *w, const fg_record *r, const fg_view *view)
+    fg_term fg_term_of_gradients(fg_writing *w, const fg_term *x)
+    bint fg_write_has(const fg_writing *w, fg_id i)
+    bint fg_write_has_any(const fg_writing *w, const fg_term *x)
+    fg_term fg_term_full(fg_writing *w, fg_term x, fg_id rows, fg_id cols)
+    fg_term fg_write_number(fg_writing *w, double number)
+    bint fg_write_wants_any(const fg_writing *w, const fg_term *x)
+    void fg_write_give(fg_writing *w, const fg_term *x, fg_term g)
 
 
 cdef extern from "simplify.h" nogil:
@@ -294,7 +356,11 @@ cdef extern from "program.h" nogil:
         fg_tape body
         fg_id area
         fg_id *results
+        int steps
         uint64_t *used
+        fg_program *rule
+        fg_id *gives
+        bint is_deep
 
     enum:
         FG_PROGRAM_RULE
@@ -305,6 +371,7 @@ cdef extern from "program.h" nogil:
     void fg_program_forget(fg_program *p, fg_id *captured)
     int fg_program_simplify(fg_tape *t, fg_program *p, int steps, fg_simplified *report)
     int fg_program_divide(fg_program *p, const fg_stretch *segments, fg_id n_segments)
+    int fg_program_set_rule(fg_program *p, fg_program *rule, const fg_id *gives)
     int64_t fg_program_expand(const fg_program *p, fg_tape *t)
     int fg_program_copy_alone(const fg_program *p, int (*stop)() noexcept nogil, int64_t *fail_after, fg_program **made)
     double fg_program_number(const fg_program *p, fg_id place)
@@ -349,20 +416,25 @@ cdef extern from "lanes.h" nogil:
     ctypedef struct fg_lanes:
         pass
 
-    int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
+    ctypedef struct fg_group:
+        fg_id first
+        fg_id count
+        bint summed
+
+    int fg_lanes_make(fg_tape *t, const fg_program *p, const uint8_t *varies, fg_id n_samples, const fg_group *groups,
                       fg_id n_groups, fg_id most_lanes, bint single, fg_lanes **made)
     void fg_lanes_free(fg_lanes *l)
     bint fg_lanes_is(const fg_callee *c)
     fg_program *fg_lanes_program(const fg_lanes *l)
     const uint8_t *fg_lanes_varies(const fg_lanes *l)
     fg_id fg_lanes_samples(const fg_lanes *l)
-    const fg_stretch *fg_lanes_groups(const fg_lanes *l, fg_id *count)
+    const fg_group *fg_lanes_groups(const fg_lanes *l, fg_id *count)
     double fg_lanes_number(const fg_lanes *l, fg_id place)
     bint fg_lanes_is_single(const fg_lanes *l)
     size_t fg_lanes_width(const fg_lanes *l)
     bint fg_lanes_is_varying(const fg_lanes *l, fg_id node)
     int fg_lanes_rehearse(fg_lanes *l, int step)
-    int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_stretch *groups,
+    int fg_lanes_make_of(fg_program *own, const uint8_t *varies, fg_id n_samples, const fg_group *groups,
                          fg_id n_groups, fg_id most_lanes, bint single, int64_t *fail_after, fg_lanes **made)
     void fg_lanes_changed(fg_lanes *l)
     int fg_lanes_sum(fg_lanes *l, const double **source, double **to, size_t count, double seed, double *sum)
@@ -370,8 +442,10 @@ cdef extern from "lanes.h" nogil:
 
 cdef extern from "evaluate.h" nogil:
     void fg_evaluate_for(fg_program *p, const uint8_t *wanted)
-    int fg_evaluate(fg_program *p, fg_id k, double *value)
-    int fg_evaluate_all(fg_program *p, const uint8_t *wanted, double *values, double *table, fg_id *rows)
+    int fg_evaluate(fg_program *p, fg_id k, int lenient, double *value)
+    int fg_evaluate_values(fg_program *p, int lenient, double *values)
+    int fg_evaluate_all(fg_program *p, const uint8_t *wanted, fg_id first, int lenient, double *values, double *table,
+                        fg_id *rows)
 
 
 cdef extern from "draws.h" nogil:
@@ -451,6 +525,14 @@ cdef extern from "training.h" nogil:
     void fg_loop_prepare(fg_loop *l)
     void fg_loop_free(fg_loop *l)
     fg_id *fg_loop_labels(fg_program *p, fg_id rows, size_t *classes)
+
+    ctypedef struct fg_update_text:
+        const char *name
+        const char *parameters
+        const char *comment
+        const char *body
+
+    const fg_update_text fg_update_texts[]
 
 
 cdef extern from "cpu.h" nogil:

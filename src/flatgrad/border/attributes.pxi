@@ -37,7 +37,7 @@ cdef int attach(fg_id i, dict extra) except -1:
     old = <PyObject *>box.extra
     Py_INCREF(<PyObject *>extra)
     box.extra = <void *>extra
-    fg_tape_set_hook(&tape, i, "_backward" in extra)
+    fg_tape_set_hook(&tape, i, "_backward" in extra or "_rule" in extra)
     if old != NULL:
         Py_DECREF(old)
     return 0
@@ -160,6 +160,9 @@ cdef dict checked_attributes(object extra):
         damaged(f"its _op is {describe(extra['_op'])}")
     if "_backward" in extra and not callable(extra["_backward"]):
         damaged(f"its _backward is {describe(extra['_backward'])}")
+    if "_rule" in extra and not (hasattr(extra["_rule"], "reverse") and hasattr(extra["_rule"], "shapes")):
+        damaged(f"its rule is {describe(extra['_rule'])}")
     for name in tuple(extra):
-        declare_attribute(name)
+        if name != "_rule":
+            declare_attribute(name)
     return extra

@@ -6,11 +6,13 @@
 #
 # Uses handles, messages, tape.
 
+@cython.no_gc   # no derivative leads back
 @cython.auto_pickle(False)
 cdef class _Callee:
     """What an FG_CALL runs, without captured Values. It has no state that anybody can change."""
     cdef fg_callee *callee
-    cdef fg_id place   # in tape.programs
+    cdef fg_id place         # in tape.programs
+    cdef dict derivatives    # what computes the gradients of a call: see called.pxi
 
     def __dealloc__(self):
         if self.callee != NULL:
@@ -47,6 +49,7 @@ cdef str symbol_of(fg_program *p, fg_id i):
 
 
 @cython.final
+@cython.no_gc
 @cython.auto_pickle(False)
 cdef class _Body(_Callee):
     """A program as it was cut out of the tape."""
@@ -78,7 +81,8 @@ cdef class _Body(_Callee):
         return {"instructions": found, "constants": constants, "calls": calls}
 
     def __reduce__(self):
-        """The nodes, again on the tape: the _Run of the operands, and that of copies of the results."""
+        """The nodes, again on the tape, without the numbers of the last call: the _Run of the operands, and that of
+        copies of the results."""
         cdef _Run operands = None, results = _Run.__new__(_Run)
         cdef fg_program *p = self.program()
         cdef int64_t base
@@ -97,6 +101,9 @@ cdef class _Body(_Callee):
             base = fg_program_expand(p, &tape)
             if base < 0:
                 raise_status(<int>base)
+            for k in range(1, p.body.n):
+                if k <= p.area or not fg_op_is_leaf(fg_tape_op(&p.body, k)):
+                    tape.data[<fg_id>base + k] = 0.0
             r = fg_block_begin(&tape, FG_COPY, 1, 0)
             ids = fg_block_ids(r)
             for k in range(p.callee.n_results):
@@ -110,10 +117,15 @@ cdef class _Body(_Callee):
                 tie_run(operands, <fg_id>base + p.area + 1)
         finally:
             release_ids()
-        return _restore_body, (operands, results, tuple(segments))
+        if p.gives == NULL:
+            return _restore_body, (operands, results, tuple(segments))
+        return restore_ruled, ((operands, results, tuple(segments)),
+                               None if p.rule == NULL else callee_object(&p.rule.callee),
+                               tuple([p.gives[k] for k in range(p.callee.n_segments)]))
 
 
 @cython.final
+@cython.no_gc
 @cython.auto_pickle(False)
 cdef class _Scan(_Callee):
     """A program that is computed for one step after the other."""
@@ -165,6 +177,7 @@ cdef int scan_body(_Scan made, _Body step, fg_id length, fg_id carries, fg_id xs
 
 
 @cython.final
+@cython.no_gc
 @cython.auto_pickle(False)
 cdef class _Lanes(_Callee):
     """A program that is run once for each sample of a batch."""
@@ -196,14 +209,19 @@ cdef class _Lanes(_Callee):
         """Its program, which segments vary, how many samples there are, the groups of results; True if it is of
         floats."""
         cdef fg_id k, count = 0
-        cdef const fg_stretch *groups
+        cdef const fg_group *groups
         if self.callee == NULL:
             damaged("no program")
         groups = fg_lanes_groups(self.lanes(), &count)
         state = (callee_object(<fg_callee *>fg_lanes_program(self.lanes())),
                  tuple([bool(fg_lanes_varies(self.lanes())[k]) for k in range(self.callee.n_segments)]),
-                 fg_lanes_samples(self.lanes()), tuple([groups[k].count for k in range(count)]))
+                 fg_lanes_samples(self.lanes()), tuple([group_of(&groups[k]) for k in range(count)]))
         return _restore_lanes, state + (True,) if fg_lanes_is_single(self.lanes()) else state
+
+
+cdef object group_of(const fg_group *group):
+    """How many results it has; below 0 if they are sums over all samples."""
+    return -<int64_t>group.count if group.summed else group.count
 
 
 cdef int64_t own_callee(_Callee body, fg_callee *callee) noexcept:
@@ -215,30 +233,34 @@ cdef int64_t own_callee(_Callee body, fg_callee *callee) noexcept:
     return place
 
 
+cdef object restore_ruled   # of a program with a rule: rules.pxi
+cdef type callback_class   # of calls that Python computes: callbacks.pxi
+
+
 cdef _Callee callee_object(fg_callee *callee):
     """The one object of a callee that is on the tape, made if there is none. Runs no Python code."""
     cdef _Callee body
     if callee.owner != NULL:
         return <_Callee>callee.owner
     body = (_Scan.__new__(_Scan) if callee.steps == &fg_scan_steps else _Lanes.__new__(_Lanes) if fg_lanes_is(callee)
-            else _Body.__new__(_Body))
+            else callback_class.__new__(callback_class) if fg_callback_is(callee) else _Body.__new__(_Body))
     if own_callee(body, callee) < 0:
         raise_status(FG_E_MEMORY)
     return body
 
 
 cdef _Lanes lanes_of(_Body body, tuple varies, fg_id n_samples, tuple counts, fg_id most_lanes, bint single):
-    """The program for so many samples. varies: of each segment; counts: how many results each group has; single: in
-    floats."""
+    """The program for so many samples. varies: of each segment; counts: how many results each group has, below 0 where
+    they are summed over all samples; single: in floats."""
     cdef _Lanes made = _Lanes.__new__(_Lanes)
     cdef fg_lanes *lanes = NULL
     cdef fg_id k, first = 0, n_groups = <fg_id>len(counts)
-    cdef fg_stretch *groups
+    cdef fg_group *groups
     cdef int status
-    scratch = bytearray((n_groups + 1) * sizeof(fg_stretch))
-    groups = <fg_stretch *><char *>scratch
+    scratch = bytearray((n_groups + 1) * sizeof(fg_group))
+    groups = <fg_group *><char *>scratch
     for k in range(n_groups):
-        groups[k].first, groups[k].count = first, counts[k]
+        groups[k].first, groups[k].count, groups[k].summed = first, abs(counts[k]), counts[k] < 0
         first += groups[k].count
     segments = bytes(varies) + b"\0"
     status = fg_lanes_make(&tape, body.program(), <const uint8_t *><const char *>segments, n_samples, groups, n_groups,
@@ -399,12 +421,12 @@ def _restore_lanes(_Body body not None, varies, n_samples, counts, single=False)
         damaged(f"which operands of a program vary: {describe(varies)}")
     if type(n_samples) is not int or not 0 < n_samples < MOST_NODES:
         damaged(f"a program for {describe(n_samples)} samples")
-    if type(counts) is not tuple or not all([type(k) is int and 0 < k < MOST_NODES for k in counts]):
+    if type(counts) is not tuple or not all([type(k) is int and 0 < abs(k) < MOST_NODES for k in counts]):
         damaged(f"the groups of results of a program: {describe(counts)}")
     if type(single) is not bool:
         damaged(f"whether a program is of floats: {describe(single)}")
     for k in counts:
-        total += k
+        total += abs(k)
     if total != body.callee.n_results:
         damaged(f"a program has {body.callee.n_results} results, not groups of {describe(counts)}")
     return lanes_of(body, varies, n_samples, counts, 0, single)

@@ -1,4 +1,4 @@
-# contexts.pxi: Blocks that change what operations record: no_grad, recording, scalar_graph.
+# contexts.pxi: Blocks that change what operations record: no_grad, recording, scalar_graph, detect_anomaly.
 #
 # A block belongs to the context (contextvars) in which it was entered: to a thread, or a task of asyncio, and to the
 # tasks that are made within it. A generator shares the context of its caller, so a block that is entered in one
@@ -63,15 +63,23 @@ cdef extern from *:
 
 
 cdef enum:
-    NO_GRAD, RECORDING, SCALAR_GRAPH
+    NO_GRAD, RECORDING, SCALAR_GRAPH, ANOMALY, NO_ANOMALY
 
 
 cdef Py_ssize_t scalar_blocks = 0   # scalar_graph() blocks that are open, in all contexts; as fg_no_grads for no_grad()
+
+cdef Py_ssize_t anomaly_blocks = 0   # detect_anomaly() blocks that are open, in all contexts; also among fg_no_grads
+cdef int (*look_on)() except -1    # the first is entered, and the last one has been left: see anomaly.pxi
+cdef void (*look_off)() noexcept
+
+cdef Py_ssize_t watches = 0   # functions under way that are watched, in all threads; each counts as a recording
+cdef int (*watched_read)(fg_id i, object what) except -1   # what is asked then: see watching.pxi
 
 cdef bint scalar_everywhere = False   # and then they are one more
 
 cdef object gradient_block = ContextVar("flatgrad gradients", default=None)   # the innermost _Block, or None
 cdef object scalar_block = ContextVar("flatgrad scalar_graph", default=None)
+cdef object anomaly_block = ContextVar("flatgrad detect_anomaly", default=None)
 
 cdef str GENERATOR_RUNS = sys.intern("gi_running"), ASYNC_GENERATOR_RUNS = sys.intern("ag_running")
 cdef str contextlib_file = None   # what frames of contextlib have for a file; None before it has been imported
@@ -84,6 +92,7 @@ cdef class _Block:
     """An open block, or one that has been left and is still among those of a context."""
     cdef int what
     cdef bint open
+    cdef bint loose          # set_detect_anomaly() has entered it, and nobody else leaves it
     cdef _Block outer        # the block around it when it was entered
     cdef object generator    # a weak reference to the generator that it is in; None if it is in none
     cdef PyObject *recorder  # who records a program in it, as long as that lives; or NULL
@@ -102,13 +111,18 @@ cdef class _Block:
 
 
 cdef void close_block(_Block block) noexcept:
-    global fg_no_grads, scalar_blocks
+    global fg_no_grads, scalar_blocks, anomaly_blocks
     if block.open:
         block.open = False
         if block.what == NO_GRAD:
             fg_no_grads -= 1
         elif block.what == SCALAR_GRAPH:
             scalar_blocks -= 1
+        elif block.what == ANOMALY or block.what == NO_ANOMALY:
+            fg_no_grads -= 1
+            anomaly_blocks -= 1
+            if anomaly_blocks == 0:
+                look_off()
 
 
 cdef bint block_counts(_Block block) noexcept:
@@ -188,6 +202,11 @@ cdef bint is_unrecorded() noexcept:
 fg_is_unrecorded = is_unrecorded
 
 
+def _is_unrecorded():
+    """For our modules: whether the innermost block that counts here is no_grad()."""
+    return fg_no_grads != 0 and is_unrecorded()
+
+
 cdef inline bint in_scalar_graph() noexcept:
     """Whether there is a scalar_graph() block around us."""
     return FG_UNLIKELY(scalar_blocks != 0) and (scalar_everywhere
@@ -223,7 +242,7 @@ cdef object entering_generator():
 
 cdef int enter_block(object var, int what, list own) except -1:
     """Open a block, and append it to those of the object that stands for it."""
-    global fg_no_grads, scalar_blocks
+    global fg_no_grads, scalar_blocks, anomaly_blocks
     cdef _Block block = _Block.__new__(_Block), other
     cdef int k
     generator = entering_generator()
@@ -240,11 +259,16 @@ cdef int enter_block(object var, int what, list own) except -1:
         other = other.outer
     own.append(block)
     var.set(block)
+    if (what == ANOMALY or what == NO_ANOMALY) and anomaly_blocks == 0:
+        look_on()   # or the block has not been opened
     block.open = True
     if what == NO_GRAD:
         fg_no_grads += 1
     elif what == SCALAR_GRAPH:
         scalar_blocks += 1
+    elif what == ANOMALY or what == NO_ANOMALY:
+        fg_no_grads += 1
+        anomaly_blocks += 1
     return 0
 
 
@@ -287,6 +311,26 @@ cdef bint is_among(_Block block, list own):
 
 cdef list blocks_of(object self):
     return self.__dict__.setdefault("_blocks", [])
+
+
+def _decorated(str name not None, block, function):
+    """The function within a block, which is entered at each call. name: of the block's class."""
+    import inspect   # here, as they take long to import
+    from contextlib import ContextDecorator
+
+    for kind in ("isgeneratorfunction", "iscoroutinefunction", "isasyncgenfunction"):
+        if getattr(inspect, kind)(function):   # whose body runs when this is over
+            raise ArgumentTypeError(f"{name}: expected a function that computes when it is called, got {function!r}; "
+                                    f"write 'with {name}():' in it, between what it yields")
+
+    class Decorator(ContextDecorator):
+        def __enter__(decorator):
+            return block.__enter__()
+
+        def __exit__(decorator, *exception):
+            return block.__exit__(*exception)
+
+    return Decorator()(function)
 
 
 class scalar_graph:
@@ -345,28 +389,15 @@ class no_grad:
     """
 
     def __call__(self, function):
-        import inspect   # here, as they take long to import
-        from contextlib import ContextDecorator
-
-        for kind in ("isgeneratorfunction", "iscoroutinefunction", "isasyncgenfunction"):
-            if getattr(inspect, kind)(function):   # whose body runs when this is over
-                raise ArgumentTypeError("no_grad: expected a function that computes when it is called, got "
-                                        f"{function!r}; write 'with no_grad():' in it, between what it yields")
-
-        class Decorator(ContextDecorator):
-            def __enter__(decorator):
-                return self.__enter__()
-
-            def __exit__(decorator, *exception):
-                return self.__exit__(*exception)
-
-        return Decorator()(function)
+        return _decorated("no_grad", self, function)
 
     def __enter__(self):
         if current_recorder() != NULL:
             raise ArgumentTypeError("no_grad: what is computed in it would be constants of the program that is being "
                                     "recorded; write .detach() where no gradient is to flow, or enter no_grad around "
                                     "the call of the compiled function")
+        if watches != 0:
+            watched_read(0, "no_grad")
         enter_block(gradient_block, NO_GRAD, blocks_of(self))
         return self
 
@@ -407,4 +438,4 @@ def _scalar_graph_everywhere():
 
 def _open_blocks():
     """How many no_grad() and scalar_graph() blocks are open, in all contexts, for tests."""
-    return fg_no_grads, scalar_blocks
+    return fg_no_grads - anomaly_blocks, scalar_blocks

@@ -2,7 +2,8 @@
 #
 # They share nothing that is written to, so a thread may compute its copy while others compute theirs, and needs no GIL.
 #
-# Uses addresses, callees, contexts, criteria, handles, operands, programs, python, rebuilding, recordings, tape, views.
+# Uses addresses, callees, contexts, criteria, handles, messages, numbers, operands, programs, python, rebuilding,
+# recordings, tape, views.
 
 cdef unsigned long main_thread = 0   # the thread that hears signals; 0: not known
 
@@ -15,13 +16,23 @@ cdef int evaluation_stop() noexcept nogil:
         return stop_wanted()
 
 
+def _forked():
+    """In a child process the thread that has forked hears signals, whichever it was."""
+    global main_thread
+    main_thread = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 # A program that one thread at a time is in, and, for batches, what computes it in lanes, which owns it then.
 cdef struct Copy:
     fg_program *program
     fg_lanes *lanes
 
 
-# Gradients in a row, both among those that are returned and among the operands of a program.
+# Numbers in a row, both among gradients that are returned or a vector that is given, and among a program's operands.
 cdef struct Found:
     Py_ssize_t at
     fg_id place
@@ -49,6 +60,24 @@ cdef bint read_slots(double *to, fg_id first, fg_id count) noexcept:
     return True
 
 
+cdef Found *joined_places(list pairs, Py_ssize_t *count) except NULL:
+    """Pairs of a place among gradients and one among operands, joined where both follow each other."""
+    cdef Found *found = <Found *>PyMem_Calloc(len(pairs) + 1, sizeof(Found))
+    cdef Py_ssize_t at, n = 0
+    cdef fg_id place
+    if found == NULL:
+        raise MemoryError()
+    for at, place in pairs:
+        if n > 0 and found[n - 1].at + <Py_ssize_t>found[n - 1].count == at and (
+                found[n - 1].place + found[n - 1].count == place):
+            found[n - 1].count += 1
+        else:
+            found[n] = Found(at, place, 1)
+            n += 1
+    count[0] = n
+    return found
+
+
 @cython.auto_pickle(False)
 cdef class _Copies:
     """Copies of a program, what their operands are, and which of the gradients are wanted."""
@@ -60,10 +89,14 @@ cdef class _Copies:
     cdef fg_id n_samples
     cdef readonly Py_ssize_t count, width
     cdef bint single         # a batch is computed in floats
+    cdef bint lenient        # numbers outside of an operation's domain are no error
     cdef Copy *idle          # [n_idle] copies that nobody is in, with room for all
     cdef Py_ssize_t n_idle, n_copies
     cdef Found *found        # [n_found]
     cdef Py_ssize_t n_found
+    cdef Found *given        # [n_given] or NULL: where the numbers of a vector go that calls give for what is captured
+    cdef Py_ssize_t n_given, n_vector
+    cdef bint gives_all      # nothing that is captured is read from the tape
     cdef long long moves     # handle_moves when that was found; for inputs it always holds
 
     def __cinit__(self, *args, **options):
@@ -75,6 +108,7 @@ cdef class _Copies:
             free_copy(&self.idle[k])
         PyMem_Free(self.idle)
         PyMem_Free(self.found)
+        PyMem_Free(self.given)
 
     cdef Copy take_copy(self) except *:
         """One that nobody is in, made if there is none. Runs Python code."""
@@ -82,14 +116,14 @@ cdef class _Copies:
         cdef Copy made = Copy(NULL, NULL)
         cdef Copy *more
         cdef int status
-        cdef fg_stretch whole = fg_stretch(0, 1)
+        cdef fg_group whole = fg_group(0, 1, False)
         cdef unsigned long main
         if self.n_idle > 0:
             self.n_idle -= 1
             return self.idle[self.n_idle]
         threading = sys.modules.get("threading")
         main = 0 if threading is None else threading.main_thread().ident
-        if main_thread != main:   # threads that are inside read it, and it changes before there are any, or by a fork
+        if main_thread != main:   # threads that are inside read it, and it changes before there are any
             main_thread = main
         more = <Copy *>PyMem_Realloc(self.idle, (self.n_copies + 1) * sizeof(Copy))
         if more == NULL:
@@ -164,19 +198,51 @@ cdef class _Copies:
                     at += 1
         finally:
             release_ids()
-        found = <Found *>PyMem_Calloc(len(pairs) + 1, sizeof(Found))
-        if found == NULL:
-            raise MemoryError()
-        for at, place in pairs:
-            if n > 0 and found[n - 1].at + <Py_ssize_t>found[n - 1].count == at and (
-                    found[n - 1].place + found[n - 1].count == place):
-                found[n - 1].count += 1
-            else:
-                found[n] = Found(at, place, 1)
-                n += 1
+        found = joined_places(pairs, &n)
         PyMem_Free(self.found)
         self.found, self.n_found, self.moves = found, n, moves
         return 0
+
+    cdef int find_given(self, _Program program, list places, Py_ssize_t begin) except -1:
+        """Where the numbers of a vector go, by their places among the captured numbers, or -1; gradients are those by
+        the numbers from `begin` on."""
+        cdef fg_id k, e
+        cdef Py_ssize_t n_captured = 0
+        cdef list slots = []
+        for k in range(program.n_inputs, program.n_segments):
+            for e in range(program.body.callee.segments[k].count):
+                slots.append(program.body.callee.segments[k].first + e)
+        if not all([type(x) is int and -1 <= x < len(slots) for x in places]) or not 0 <= begin <= len(places):
+            raise ValueError(f"places: expected some of {len(slots)} captured numbers")
+        pairs = [(at, slots[x]) for at, x in enumerate(places) if x >= 0]
+        self.given = joined_places(pairs, &self.n_given)
+        self.found = joined_places([(at - begin, place) for at, place in pairs if at >= begin], &self.n_found)
+        self.n_vector, self.count = len(places), len(places) - begin
+        self.gives_all = len(set([place for _, place in pairs])) == len(slots)
+        return 0
+
+    cdef const double *take_vector(self, object vector, list keep) except? NULL:
+        """The numbers that a call gives. May run Python code; `keep` keeps them alive."""
+        cdef Operand taken
+        taken.turned = taken.flat = False   # which take_doubles leaves
+        if type(vector) is not np_array or not take_doubles(vector, &taken, keep):
+            if vector is None or isinstance(vector, (str, bytes, dict)):
+                raise ArgumentTypeError(f"theta: expected an array of {self.n_vector} numbers, got {describe(vector)}")
+            if isinstance(vector, (Value, Tensor)):
+                raise ArgumentTypeError(f"theta: expected an array of {self.n_vector} numbers, got "
+                                        f"{describe(vector)}, which may take a gradient; write theta.data")
+            take("theta", vector, &taken, keep)
+        if taken.kind not in (ARRAY, NUMBER):
+            raise ArgumentTypeError(f"theta: expected an array of {self.n_vector} numbers, got {describe(vector)}")
+        if taken.kind == NUMBER or taken.ndim != 1 or <Py_ssize_t>taken.cols != self.n_vector:
+            raise ShapeError(f"theta: expected an array of shape ({self.n_vector},), a number for each parameter, got "
+                             f"the shape {shape_of(&taken)}")
+        return taken.array
+
+    cdef void give(self, const double *vector, double *data) noexcept nogil:
+        cdef Py_ssize_t k
+        for k in range(self.n_given):
+            memcpy(data + self.given[k].place, vector + self.given[k].at, self.given[k].count * sizeof(double))
 
     cdef void add_gradients(self, const double *grad, double *to) noexcept nogil:
         cdef Py_ssize_t k
@@ -208,15 +274,15 @@ cdef class _Copies:
     cdef bint read(self, const Operand *taken, double *data) noexcept:
         """The operands' numbers, but for those that vary. Runs no Python code. Returns whether no gradient by a
         parameter can flow through them: the captured ones are leaves, and of the others none takes a gradient."""
+        cdef bint leaves = self.read_inputs(taken, data)
+        return (self.gives_all or self.read_captured(data)) and leaves
+
+    cdef bint read_inputs(self, const Operand *taken, double *data) noexcept:
         cdef _Program program = self.program
         cdef fg_stretch *s
         cdef fg_view view
-        cdef fg_id k, i, j, first
-        cdef Py_ssize_t n
-        cdef Piece *p
+        cdef fg_id k, i, j
         cdef bint leaves = True
-        if program.moves != handle_moves:
-            program.look()
         for k in range(program.n_inputs):
             s = &program.body.callee.segments[k]
             if self.varying is not None and self.varying[k]:
@@ -234,6 +300,17 @@ cdef class _Copies:
                 for i in range(view.rows):
                     for j in range(view.cols):
                         data[s.first + i * view.cols + j] = tape.data[slot_in(&view, i, j)]
+        return leaves
+
+    cdef bint read_captured(self, double *data) noexcept:
+        cdef _Program program = self.program
+        cdef fg_stretch *s
+        cdef fg_id k, j, first
+        cdef Py_ssize_t n
+        cdef Piece *p
+        cdef bint leaves = True
+        if program.moves != handle_moves:
+            program.look()
         for k in range(program.n_inputs, program.n_segments):
             s = &program.body.callee.segments[k]
             n = program.begins[k - program.n_inputs]

@@ -3,7 +3,7 @@
 # check_made() converts, become_made() makes room and then reads ids. A new node is appended when nothing after it can
 # fail.
 #
-# Uses contexts, handles, messages, numbers, python, tape.
+# Uses anomaly, contexts, handles, messages, numbers, python, sweeps, tape.
 
 cdef int check_made(list children, list partials, double *values) except -1:
     """An error unless the children are Values, and the partials, if there are any, a number for each, which
@@ -45,6 +45,8 @@ cdef int become_made(Value self, double number, list children, list partials, st
     values = <double *><char *>scratch
     ids = <fg_id *>(values + count)
     check_made(children, partials, values)
+    if FG_UNLIKELY(fg_no_grads != 0) and look_at_made(self, number, children):
+        raise_given(number, children, op)
     reserve(1, count if partials is None else 3 * count)
     # A leaf that __new__ has just made, on top and used by none, gives its place to the new node.
     fresh = (self.id + 1 == tape.n and tape.op[self.id] == FG_LEAF and tape.owner[self.id] == &self.id
@@ -73,6 +75,8 @@ cdef int become_made(Value self, double number, list children, list partials, st
         handle_moves += 1
     Py_INCREF(<PyObject *>extra)
     box.extra = <void *>extra
+    if FG_UNLIKELY(fg_no_grads != 0):
+        note_node(<PyObject *>self)
     return 0
 
 
@@ -119,5 +123,7 @@ cdef class _Rule:
         cdef size_t done = 0
         if FG_UNLIKELY(recordings != 0):
             refuse_recording("_backward()")
+        if run_callback_of(self.node.id):
+            return
         while fg_sweep_apply(&tape, self.node.id, &done) < 0:   # it was interrupted
             PyErr_CheckSignals()

@@ -4,6 +4,18 @@
 #
 # Uses contexts, messages, numbers, operands, python, sweeps, tape, touched, views.
 
+cdef int check_wanted(tuple inputs) except -1:
+    """An error unless all Values and Tensors to differentiate by require gradients."""
+    for k, item in enumerate(inputs):
+        if type(item) is Tensor and (<Tensor>item).constant:
+            raise ArgumentError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
+                                f"requires_grad=False of shape {item.shape}")
+        if frozen_in(item) > 0:
+            raise ArgumentError(f"inputs[{k}]: expected numbers that require a gradient, got {shortened(item)} with "
+                                "requires_grad=False")
+    return 0
+
+
 def derivatives(outputs, inputs):
     """The derivative of every output by every input; no gradient is changed.
 
@@ -53,13 +65,7 @@ def derivatives(outputs, inputs):
         guard(first_slot(item), "derivatives")
     import numpy
     numpy_is_there()
-    for k, item in enumerate(ins):
-        if type(item) is Tensor and (<Tensor>item).constant:
-            raise ArgumentError(f"inputs[{k}]: expected a Tensor that requires a gradient, got one with "
-                                f"requires_grad=False of shape {item.shape}")
-        if frozen_in(item) > 0:
-            raise ArgumentError(f"inputs[{k}]: expected numbers that require a gradient, got {shortened(item)} with "
-                                "requires_grad=False")
+    check_wanted(ins)
     result = numpy.zeros((n_outputs, n_inputs))
     if result.size == 0:
         return result

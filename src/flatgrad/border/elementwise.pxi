@@ -25,6 +25,7 @@ cdef object tensor_binary(int op, object left, object right):
     other = right if isinstance(left, Tensor) else left
     if not (isinstance(other, (Tensor, Value, list, tuple))
             or is_ndarray(other)):
+        refuse_lost(f"operand of {fg_op_table[op].symbol.decode()}", other)
         try:
             if not to_double(other, &number):
                 return map_tensors(op, 0, (left, right), ()) if has_array(other) else NotImplemented
@@ -64,6 +65,8 @@ cdef object apply_function(int op, PyObject **args, Py_ssize_t count):
     for k in range(info.arity):
         is_value[k] = isinstance(<object>args[k], Value)
         if not is_value[k]:
+            if is_lost(<object>args[k]):
+                raise_lost(f"{info.name.decode()}()", repr(<object>args[k]))
             x[k] = to_data(f"{info.name.decode()}(): {info.operands.decode().split(', ')[k]}",
                            <object>args[k])
     reserve(1 + info.arity, info.arity)

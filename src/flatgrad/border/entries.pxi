@@ -58,7 +58,7 @@ cdef int owned(fg_id i):
     """HELD if there is an object for entry i or for a part of it; HUNG if something hangs on one of them; or both."""
     cdef fg_id k
     cdef int found = 0
-    for k in range(i - tape.args[i].b if has_parts(i) else i, i + 1):
+    for k in range(i - tape.args[i].b if has_parts(i) else i, <fg_id>(i + 1)):
         if tape.owner[k] != NULL:
             found |= HUNG if fg_owner_is_box(tape.owner[k]) else 0
             found |= HELD if fg_tape_holder(&tape, k) != NULL else 0

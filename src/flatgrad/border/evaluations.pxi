@@ -3,7 +3,7 @@
 # A thread that evaluates takes a copy of the program that no other thread is in, reads the operands into it, lets the
 # GIL go, computes, and takes the GIL again. No node is appended, and no gradient on the tape changes.
 #
-# Uses callees, copies, criteria, handles, messages, numbers, operands, programs.
+# Uses callees, copies, criteria, handles, messages, numbers, operands, programs, tape.
 
 @cython.final
 @cython.auto_pickle(False)
@@ -24,6 +24,13 @@ cdef class _Evaluator(_Copies):
         How many samples there are expected in that case.
     single : bool, optional
         Whether such a batch is computed in floats of 32 bits.
+    places : list of int, optional
+        Calls give a vector: for each of its numbers its place among the numbers that the program has captured, counted
+        from 0, or -1. It takes the place of what is on the tape. Gradients are returned by the numbers of the vector.
+    begin : int, optional
+        Gradients are returned by its numbers from this one on.
+    lenient : bool, optional
+        Whether numbers outside of an operation's domain are no error, and results C's.
 
     Attributes
     ----------
@@ -39,8 +46,9 @@ cdef class _Evaluator(_Copies):
     """
 
     def __init__(self, _Program program not None, list wanted not None, list parameters=None, list varies=None,
-                 n_samples=1, bint single=False):
-        cdef Py_ssize_t k, n
+                 n_samples=1, bint single=False, list places=None, Py_ssize_t begin=0, bint lenient=False):
+        cdef Py_ssize_t k, n, j
+        cdef fg_stretch *s
         cdef Copy made
         if self.program is not None or program.body is None or type(program.body) is not _Body:
             raise TypeError("an evaluator is made once, of a program of one sample")
@@ -51,15 +59,25 @@ cdef class _Evaluator(_Copies):
             raise ValueError(f"n_samples: expected a number of samples, got {describe(n_samples)}")
         if varies is not None and program.body.callee.n_results != 1:
             raise ValueError("expected a program of one result")
+        if places is not None and (wanted or parameters is not None or varies is not None):
+            raise ValueError("places: expected None besides inputs, parameters or samples")
         flags = bytearray(program.n_segments)
         for k in range(program.n_segments):
             flags[k] = parameters is not None if k >= n else k in wanted
-        self.wanted, self.n_samples, self.single = bytes(flags), n_samples, single
+        self.wanted, self.n_samples, self.single, self.lenient = bytes(flags), n_samples, single, lenient
         if varies is not None:
             self.varying = bytes([bool(x) for x in varies]) + bytes(program.n_segments - n)
             self.rows = tuple([k for k in wanted if self.varying[k]])
         self.count = 0 if parameters is None else count_numbers("parameters", tuple(parameters))
-        if parameters is None:
+        if places is not None:
+            self.find_given(program, places, begin)
+            for k in range(n, program.n_segments):
+                s = &program.body.callee.segments[k]
+                for j in range(self.n_found):   # one may reach over several segments
+                    flags[k] = flags[k] or (self.found[j].place < s.first + s.count
+                                            and s.first < self.found[j].place + self.found[j].count)
+            self.wanted = bytes(flags)
+        elif parameters is None:
             self.find_inputs(program, [k for k in wanted if varies is None or not self.varying[k]])
         self.parameters = parameters
         self.program = program
@@ -72,13 +90,15 @@ cdef class _Evaluator(_Copies):
 
     # ---- one sample ----
 
-    def __call__(self, operands not None):
+    def __call__(self, operands not None, vector=None):
         """The value and the gradient.
 
         Parameters
         ----------
         operands : list
             For each input a Value, a Tensor, a number or an array of its shape.
+        vector : array_like of float, optional
+            With `places`.
 
         Returns
         -------
@@ -89,6 +109,7 @@ cdef class _Evaluator(_Copies):
         """
         cdef Copy c
         cdef double value = 0.0
+        cdef const double *numbers = NULL
         cdef Py_buffer gradient
         cdef int status
         cdef list given = operands, keep = []
@@ -100,6 +121,8 @@ cdef class _Evaluator(_Copies):
         self.refuse(False)
         self.take_operands(given, taken, keep)
         numpy_is_there()
+        if self.given != NULL:
+            numbers = self.take_vector(vector, keep)
         result = np.zeros(self.count)
         PyObject_GetBuffer(result, &gradient, PyBUF_WRITABLE)
         PyBuffer_Release(&gradient)   # nobody else has the array
@@ -109,10 +132,12 @@ cdef class _Evaluator(_Copies):
                 self.find_parameters()
             if not self.read(taken, c.program.body.data) and self.parameters is not None:
                 return None, None
+            if self.given != NULL:
+                self.give(numbers, c.program.body.data)
             self.check_signs(c.program.body.data)
             while True:
                 with nogil:
-                    status = fg_evaluate(c.program, 0, &value)
+                    status = fg_evaluate(c.program, 0, self.lenient, &value)
                 if status != FG_E_INTERRUPTED:
                     break
                 PyErr_CheckSignals()
@@ -124,25 +149,80 @@ cdef class _Evaluator(_Copies):
         finally:
             self.give_copy(&c)
 
-    def table(self, operands not None):
-        """All results, and the gradient of each by the inputs that are wanted.
+    def values(self, operands not None, vector=None):
+        """All results.
 
         Parameters
         ----------
-        operands : list
+        operands, vector
+            As for a call.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_results,)
+        """
+        cdef Copy c
+        cdef double[::1] values
+        cdef double *to
+        cdef const double *numbers = NULL
+        cdef int status
+        cdef list given = operands, keep = []
+        cdef Operand[FEW] few
+        cdef Operand *taken = few
+        if len(given) > FEW:
+            scratch = bytearray(len(given) * sizeof(Operand))
+            taken = <Operand *><char *>scratch
+        self.refuse(False)
+        self.take_operands(given, taken, keep)
+        numpy_is_there()
+        if self.given != NULL:
+            numbers = self.take_vector(vector, keep)
+        results = np.zeros(self.program.body.callee.n_results)
+        values = results
+        to = &values[0]
+        c = self.take_copy()
+        try:
+            self.read(taken, c.program.body.data)
+            if self.given != NULL:
+                self.give(numbers, c.program.body.data)
+            self.check_signs(c.program.body.data)
+            while True:
+                with nogil:
+                    status = fg_evaluate_values(c.program, self.lenient, to)
+                if status != FG_E_INTERRUPTED:
+                    break
+                PyErr_CheckSignals()
+            if status < 0:
+                call_failed_in(&c.program.callee, status, self.program.body.where())
+            return results
+        finally:
+            self.give_copy(&c)
+
+    def table(self, operands not None, vector=None, Py_ssize_t first=0):
+        """All results, and the gradient of each from one on by the inputs that are wanted.
+
+        Parameters
+        ----------
+        operands, vector
+            As for a call.
+        first : int, optional
+            The first result whose gradient is returned.
 
         Returns
         -------
         values : ndarray of float64, shape (n_results,)
-        table : ndarray of float64, shape (n_results, count)
+        table : ndarray of float64, shape (n_results - first, count)
+            With `places`, of all numbers of segments with some of the vector's: see `columns`.
         """
         cdef Copy c
         cdef double[::1] values
         cdef double[:, ::1] rows
         cdef double *of_results
         cdef double *of_rows
+        cdef const double *numbers = NULL
         cdef int status
-        cdef fg_id done = 0
+        cdef fg_id done = 0, k
+        cdef Py_ssize_t width = 0
         cdef list given = operands, keep = []
         cdef Operand[FEW] few
         cdef Operand *taken = few
@@ -151,22 +231,28 @@ cdef class _Evaluator(_Copies):
             scratch = bytearray(len(given) * sizeof(Operand))
             taken = <Operand *><char *>scratch
         self.refuse(False)
-        if self.parameters is not None or self.count == 0:
-            raise ValueError("wanted: expected inputs")
         wanted = <const uint8_t *><const char *>self.wanted
+        for k in range(self.program.n_segments):
+            width += self.program.body.callee.segments[k].count if wanted[k] else 0
+        if self.parameters is not None or width == 0 or not 0 <= first < self.program.body.callee.n_results:
+            raise ValueError("wanted: expected inputs")
         self.take_operands(given, taken, keep)
         numpy_is_there()
+        if self.given != NULL:
+            numbers = self.take_vector(vector, keep)
         results, table = np.zeros(self.program.body.callee.n_results), np.zeros(
-            (self.program.body.callee.n_results, self.count))
+            (self.program.body.callee.n_results - first, width))
         values, rows = results, table
         of_results, of_rows = &values[0], &rows[0, 0]
         c = self.take_copy()
         try:
             self.read(taken, c.program.body.data)
+            if self.given != NULL:
+                self.give(numbers, c.program.body.data)
             self.check_signs(c.program.body.data)
             while True:
                 with nogil:
-                    status = fg_evaluate_all(c.program, wanted, of_results, of_rows, &done)
+                    status = fg_evaluate_all(c.program, wanted, <fg_id>first, self.lenient, of_results, of_rows, &done)
                 if status != FG_E_INTERRUPTED:
                     break
                 PyErr_CheckSignals()
@@ -175,6 +261,22 @@ cdef class _Evaluator(_Copies):
             return results, table
         finally:
             self.give_copy(&c)
+
+    @property
+    def columns(self):
+        """With `places`: for each number of the vector by which gradients are returned, the column of `table` that is
+        its, or -1."""
+        cdef Py_ssize_t j
+        cdef fg_id k, e
+        cdef dict known = {}
+        found = [-1] * self.count
+        for k in range(self.program.n_segments):
+            for e in range(self.program.body.callee.segments[k].count if self.wanted[k] else 0):
+                known[self.program.body.callee.segments[k].first + e] = len(known)
+        for j in range(self.n_found):
+            for e in range(self.found[j].count):
+                found[self.found[j].at + e] = known[self.found[j].place + e]
+        return found
 
     # ---- batches ----
 
@@ -304,3 +406,20 @@ cdef class _Evaluator(_Copies):
             return total
         finally:
             self.give_copy(&c)
+
+
+def _takes_gradients(_Program program not None):
+    """Whether gradients flow to numbers that a program has captured."""
+    cdef fg_id k, i, first
+    cdef Py_ssize_t n
+    if program.body is None:
+        raise RuntimeError("a program is made by a recording")
+    for k in range(program.n_inputs, program.n_segments):
+        if not program.wanted[k]:
+            continue
+        for n in range(program.begins[k - program.n_inputs], program.begins[k - program.n_inputs + 1]):
+            first = first_of(program.captured[program.pieces[n].which]) + program.pieces[n].offset
+            for i in range(first, first + <fg_id>program.pieces[n].count):
+                if tape.op[i] != FG_FROZEN:
+                    return True
+    return False

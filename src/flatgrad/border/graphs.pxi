@@ -7,7 +7,7 @@
 # the Values in it know of it. It reads numbers when it is saved itself, not before. Leaves are saved by themselves,
 # and so are Values of classes with ways of their own.
 #
-# Uses addresses, attributes, contexts, entries, handles, messages, packing, python, rebuilding, tape.
+# Uses addresses, attributes, contexts, entries, handles, kept, messages, packing, python, rebuilding, tape.
 
 cdef tuple own_state(object o):
     """(attributes of the node, attributes of the instance) of a Value, each a dict or None."""
@@ -16,11 +16,12 @@ cdef tuple own_state(object o):
         if hasattr(o, name):
             own[name] = getattr(o, name)
     extra = extra_of(o)
-    return None if extra is None else dict(extra), own
+    return None if extra is None else without_kept(extra), own
 
 
 cdef list hung_on(list members):
-    """(which member, which of its numbers or -1, attributes, attributes of the instance) where there is something."""
+    """(which member, which of its numbers or -1, attributes, attributes of the instance) where there is something. The
+    number after the last is that of an instruction itself."""
     cdef fg_id k, first
     cdef Py_ssize_t n
     cdef list found = []
@@ -36,11 +37,12 @@ cdef list hung_on(list members):
                     found.append((n, -1, extra, own))
         elif tape.boxes > 0:
             run = <_Run>o
-            for k in range(run.count):   # ids may move
+            for k in range(<fg_id>(run.count + 1)):   # ids may move
                 first = run.id - run.count
                 if fg_owner_is_box(tape.owner[first + k]) and fg_owner_box(tape.owner[first + k]).extra != NULL:
-                    extra = dict(<dict>fg_owner_box(tape.owner[first + k]).extra)
-                    found.append((n, k, extra, {}))
+                    extra = without_kept(<dict>fg_owner_box(tape.owner[first + k]).extra)
+                    if extra:
+                        found.append((n, k, extra, {}))
     return found
 
 
@@ -61,7 +63,7 @@ cdef int hang(list members, object state) except -1:
             o.__setstate__((extra, own))
             continue
         run = <_Run>o
-        if not 0 <= number_ < run.count or type(extra) is not dict:
+        if not 0 <= number_ <= run.count or type(extra) is not dict:
             damaged(f"its attributes are of {describe(number_)}")
         number = number_
         extra = checked_attributes(extra)
@@ -141,6 +143,7 @@ cdef tuple place_in_graph(object o):
     cdef _Graph graph = graph_with(o)
     cdef Py_ssize_t n
     cdef list members
+    guard((<fg_handle *>o).id, "a copy")
     if graph is None:
         graph = _Graph.__new__(_Graph)
         members = [o]
@@ -169,6 +172,7 @@ cdef object deep_copy(object o, object memo):
     cdef list members, ends, found
     cdef dict done = {}   # of ends: (itself, its copy), by address
     cdef Py_ssize_t n
+    guard((<fg_handle *>o).id, "a copy")
     address = PyLong_FromVoidPtr(<PyObject *>o)
     while True:
         if address in memo:
@@ -211,6 +215,58 @@ cdef object shallow_copy(object o):
     found = rebuild(packed, tuple(ends), classes_of(members))
     hang(found, hung_on(members))
     return found[0]
+
+
+cdef object copied_value(Value self):
+    """Value.__copy__."""
+    cdef fg_id entry
+    if has_own_ways(type(self), COPYING):
+        restore, arguments, *state = self.__reduce_ex__(4)
+        result = restore(*arguments)
+        if state and state[0] is not None:
+            result.__setstate__(state[0])
+        return result
+    entry = entry_of(self.id)
+    if not has_parts(entry):
+        return shallow_copy(self)
+    _, (cls, run, index), state = self.__reduce_ex__(4)
+    result = _restore_part(cls, shallow_copy(run), index)
+    if state is not None:
+        result.__setstate__(state)
+    return result
+
+
+cdef object deep_copied_value(Value self, object memo):
+    """Value.__deepcopy__."""
+    cdef fg_id entry
+    own_ways = has_own_ways(type(self), COPYING)
+    entry = entry_of(self.id)
+    if not own_ways and not has_parts(entry) and not is_leaf(self.id):
+        return deep_copy(self, memo)
+    restore, arguments, *state = self.__reduce_ex__(4)
+    result = restore(*deepcopy(arguments, memo))
+    memo[id(self)] = result
+    if state and state[0] is not None:
+        extra, own = state[0]
+        result.__setstate__((None if extra is None else deep_attributes(extra, memo), deepcopy(own, memo)))
+    return result
+
+
+cdef int set_state(Value self, object state) except -1:
+    """Value.__setstate__."""
+    if type(state) is not tuple or len(state) != 2:
+        damaged(f"expected two dicts, got {describe(state)}")
+    extra, own = state
+    if extra is not None:
+        extra = checked_attributes(extra)
+    if type(own) is not dict:
+        damaged(f"expected a dict of attributes, got {describe(own)}")
+    own = dict(own)
+    if extra is not None:
+        attach(self.id, extra)
+    for name, x in own.items():
+        setattr(self, name, x)
+    return 0
 
 
 cdef object copy_rule(object rule, dict memo):

@@ -25,33 +25,28 @@ cdef extern from *:
 
 
 cdef enum:
-    FREE_MAX = 256
     MOST_NODES = 1 << 30   # of one instruction, and of one saved graph
 
 
-cdef PyObject *free_list[FREE_MAX]   # dead handles of exactly type Value, each with its reference
-                                     # to the type, for reuse
-cdef int free_count = 0
 cdef long long handle_moves = 0   # how often a Value has become the handle of another node
 
 
 cdef inline fg_handle *new_handle() except NULL:
     """A new Value that is no node's handle yet. Runs no Python code: Value is not GC-tracked."""
-    global free_count
-    if free_count > 0:
-        free_count -= 1
-        Py_SET_REFCNT(free_list[free_count], 1)
-        return <fg_handle *>free_list[free_count]
+    if fg_has_free():
+        return fg_reuse()
     return <fg_handle *>PyType_GenericAlloc(<PyTypeObject *>Value, 0)
 
 
 cdef extern from *:
     """
     #if defined(__GNUC__)
-    #define FG_COLD __attribute__((cold, noinline, returns_nonnull))
-    #define FG_INLINED inline __attribute__((always_inline, returns_nonnull))
+    #define FG_COLD __attribute__((cold, noinline))
+    #define FG_ALWAYS inline __attribute__((always_inline))
+    #define FG_INLINED inline __attribute__((always_inline))
     #else
     #define FG_COLD
+    #define FG_ALWAYS inline
     #define FG_INLINED inline
     #endif
     #if defined(_MSC_VER)
@@ -61,18 +56,68 @@ cdef extern from *:
     static _Thread_local Py_ssize_t fg_rules;
     static _Thread_local Py_ssize_t fg_arrays;
     #endif
-    static Py_ssize_t fg_no_grads;        /* no_grad() blocks that are open, anywhere: it costs nothing to read */
-    static int (*fg_is_unrecorded)(void); /* whether one is around us: see contexts.pxi */
+    static Py_ssize_t fg_no_grads;        /* blocks that are open, anywhere, in which a new node is looked at: those of
+                                             no_grad() and of detect_anomaly(). It costs nothing to read */
+    static int (*fg_is_unrecorded)(void); /* whether no_grad() is around us: see contexts.pxi */
+    static int (*fg_look_at)(PyObject *); /* see anomaly.pxi; NULL where there is no detect_anomaly() */
+    static int (*fg_note)(PyObject *);    /* likewise */
 
-    /* fg_give while there are no_grad() blocks: if one is around us, the node becomes a leaf. */
-    static FG_COLD PyObject *fg_give_unrecorded(fg_tape *t, fg_handle *handle, fg_id i)
+    /* Dead handles of exactly type Value, each with its reference to the type, for reuse: those before the top. */
+    enum { FG_FREE_MAX = 256 };
+    static fg_handle *fg_free[FG_FREE_MAX];
+    static fg_handle **fg_free_top = fg_free;
+
+    static inline int fg_has_free(void)
     {
+        return fg_free_top != fg_free;
+    }
+
+    /* One of them, alive again. Precondition: fg_has_free(). */
+    static inline fg_handle *fg_reuse(void)
+    {
+        fg_handle *const handle = *--fg_free_top;
+    #if defined(Py_REF_DEBUG)
+        _Py_NewReference((PyObject *)handle); /* it is counted among all references, as it was when it died */
+    #elif defined(Py_GIL_DISABLED)
+        Py_SET_REFCNT((PyObject *)handle, 1);
+    #else
+        ((PyObject *)handle)->ob_refcnt = 1; /* Py_SET_REFCNT first asks whether it is immortal */
+    #endif
+        return handle;
+    }
+
+    /* Keep a dead one; 0 if there are enough. */
+    static inline int fg_keep_free(fg_handle *handle)
+    {
+        if (FG_UNLIKELY(fg_free_top == fg_free + FG_FREE_MAX))
+            return 0;
+        *fg_free_top++ = handle;
+        return 1;
+    }
+
+    /* fg_give while there are such blocks: under no_grad() the node becomes a leaf. NULL with an error if
+     * detect_anomaly() is around us and the node is one; then it is as if it had not been made. */
+    static FG_COLD PyObject *fg_give_looked_at(fg_tape *t, fg_handle *handle, fg_id i)
+    {
+        if (fg_look_at) {
+            handle->id = i;
+            t->owner[i] = &handle->id;
+            if (fg_look_at((PyObject *)handle) < 0) {
+                Py_DECREF((PyObject *)handle);
+                return NULL;
+            }
+            t->owner[i] = NULL;
+        }
         if (fg_is_unrecorded()) {
             const int op = fg_tape_op(t, i);
             i = fg_tape_forget(t, i, fg_op_is_pooled(op) || fg_op_is_block(op) ? t->args[i].a : t->npool);
         }
         handle->id = i;
         t->owner[i] = &handle->id;
+        if (fg_note && fg_note((PyObject *)handle) < 0) {
+            Py_DECREF((PyObject *)handle);
+            return NULL;
+        }
         return (PyObject *)handle;
     }
 
@@ -81,15 +126,68 @@ cdef extern from *:
     static FG_INLINED PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
     {
         if (FG_UNLIKELY(fg_no_grads != 0))
-            return fg_give_unrecorded(t, handle, i);
+            return fg_give_looked_at(t, handle, i);
         handle->id = i;
         t->owner[i] = &handle->id;
         return (PyObject *)handle;
     }
+
+    /* Whether fg_append may append so many nodes: there are room and a handle, and no no_grad() block. */
+    static FG_ALWAYS int fg_is_quick(const fg_tape *t, fg_id nodes)
+    {
+        return FG_LIKELY(t->n + nodes <= t->room) && FG_LIKELY(fg_has_free()) && FG_LIKELY(fg_no_grads == 0);
+    }
+
+    /* A node and its handle. Precondition: fg_is_quick. An operator whose operands are Values does nothing else: so it
+     * calls no function and keeps no register. All is read before anything is written: a byte that is written may be
+     * part of anything. */
+    static FG_INLINED PyObject *fg_append(fg_tape *t, int op, fg_id a, fg_id b, double z)
+    {
+        const fg_id i = t->n;
+        uint8_t *const ops = t->op;
+        fg_args *const args = t->args;
+        double *const data = t->data, *const grad = t->grad;
+        fg_id **const owner = t->owner;
+        fg_handle *const handle = fg_reuse();
+        assert(i < t->room);
+        t->n = i + 1;
+        handle->id = i;
+        owner[i] = &handle->id;
+        data[i] = z;
+        grad[i] = 0.0;
+        args[i].a = a;
+        args[i].b = b;
+        ops[i] = (uint8_t)op;
+        return (PyObject *)handle;
+    }
+
+    /* tp_dealloc where nothing is to be done but to let go of a node that stays and to keep the handle; else 0, and
+     * nothing is done. */
+    static FG_ALWAYS int fg_let_go(fg_tape *t, fg_handle *handle, PyTypeObject *value)
+    {
+        const fg_id i = handle->id;
+        fg_id **const owner = t->owner + i;
+        if (FG_LIKELY(*owner == &handle->id) && FG_LIKELY(i + 1 != t->n)
+                && FG_LIKELY(t->op[i] < FG_PART) /* its instruction may be on top */
+                && FG_LIKELY(!handle->weak_references) && FG_LIKELY(Py_TYPE((PyObject *)handle) == value)
+                && FG_LIKELY(!t->dead) && FG_LIKELY(fg_keep_free(handle))) {
+            *owner = NULL;
+            return 1;
+        }
+        return 0;
+    }
     """
     Py_ssize_t fg_no_grads, fg_rules, fg_arrays
     bint (*fg_is_unrecorded)() noexcept
+    int (*fg_look_at)(PyObject *handle) except -1
+    int (*fg_note)(PyObject *handle) except -1
     PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
+    bint fg_has_free() noexcept
+    fg_handle *fg_reuse() noexcept
+    bint fg_keep_free(fg_handle *handle) noexcept
+    bint fg_is_quick(const fg_tape *t, fg_id nodes) noexcept
+    PyObject *fg_append(fg_tape *t, int op, fg_id a, fg_id b, double z) noexcept
+    bint fg_let_go(fg_tape *t, fg_handle *handle, PyTypeObject *value) noexcept
 
 
 cdef inline bint unrecorded() noexcept:
@@ -119,8 +217,13 @@ cdef object handle_of(fg_id i):
 
 
 cdef void value_dealloc(PyObject *o) noexcept:
-    """tp_dealloc of Value. Lets go of the node first: what runs later must not find this handle."""
-    global free_count
+    """tp_dealloc of Value."""
+    if not fg_let_go(&tape, <fg_handle *>o, <PyTypeObject *>Value):
+        gone_otherwise(o)
+
+
+cdef void value_gone(PyObject *o) noexcept:
+    """All else that tp_dealloc may have to do. Lets go of the node first: what runs later must not find this handle."""
     cdef fg_handle *handle = <fg_handle *>o
     cdef fg_id i = handle.id
     cdef PyTypeObject *tp = Py_TYPE(o)
@@ -130,14 +233,16 @@ cdef void value_dealloc(PyObject *o) noexcept:
             fg_tape_pop(&tape)
     if handle.weak_references != NULL:
         PyObject_ClearWeakRefs(o)
-    if tp == <PyTypeObject *>Value and free_count < FREE_MAX:
-        free_list[free_count] = o
-        free_count += 1
-    else:
+    if tp != <PyTypeObject *>Value or not fg_keep_free(handle):
         tp.tp_free(o)
         Py_DECREF(<PyObject *>tp)
     if tape.dead != NULL:
         drain()
+
+
+# By address, or the compiler inlines it, and each dying handle saves registers for it.
+cdef void (*gone_otherwise)(PyObject *) noexcept
+gone_otherwise = value_gone
 
 
 cdef bint is_value(PyObject *o) noexcept:
@@ -186,6 +291,8 @@ cdef str block_symbol(fg_id i):
     """What _op says for a result of block instruction i."""
     cdef fg_record *r = fg_tape_record(&tape, i)
     if fg_tape_op(&tape, i) != FG_MAP:
+        if fg_owner_is_box(tape.owner[i]) and fg_owner_box(tape.owner[i]).extra != NULL:   # of a call that has a name
+            return (<dict>fg_owner_box(tape.owner[i]).extra).get("_op", "call")
         return fg_op_table[fg_tape_op(&tape, i)].symbol.decode()
     if r.param == FG_POWI:
         return f"**{<int32_t>r.k}"

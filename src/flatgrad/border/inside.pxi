@@ -1,6 +1,6 @@
 # inside.pxi: Looking inside, and making rare things common: statistics, and what tests and our modules ask.
 #
-# Uses attributes, cycles, elementwise, entries, messages, python, tape, walk.
+# Uses attributes, contexts, cycles, elementwise, entries, messages, python, tape, walk.
 
 def stats():
     """What the tape holds at the moment.
@@ -147,7 +147,7 @@ def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None):
     collect_floor: nodes below which nothing is collected; 0: collect before every operation.
     Returns how many checks for interrupts there have been.
     """
-    global sweep_words
+    global sweep_words, chosen_words
     if limit is not None and limit > <fg_id>FG_MAX_ID:
         raise ArgumentError(f"limit: expected at most {<fg_id>FG_MAX_ID}, got {limit}")
     if sweep_chunk is not None and sweep_chunk < 1:
@@ -158,7 +158,8 @@ def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None):
         tape.limit = limit
         fg_tape_reserve(&tape, 0, 0)   # sets the room by it
     if sweep_chunk is not None:
-        sweep_words = sweep_chunk
+        chosen_words = sweep_chunk
+        sweep_words = 0 if anomaly_blocks else chosen_words
     if collect_floor is not None:
         tape.collect_floor = collect_floor
         collect()   # sets the next threshold

@@ -3,7 +3,7 @@
 # instruction_() makes room and fills in what `take` has converted; a failure leaves the tape as it was, and the
 # message names the element. Which shapes an operation asks for is known to the rooms that offer it.
 #
-# Uses contexts, handles, messages, operands, python, scalars, sweeps, tape, views.
+# Uses anomaly, contexts, handles, messages, operands, python, scalars, sweeps, tape, views.
 
 cdef enum:
     GIVE_VALUE, GIVE_LIST, GIVE_TENSOR
@@ -72,8 +72,8 @@ cdef object instruction_(int op, fg_id param, int32_t k, Operand *operands, fg_i
         undo(n, npool, handle)
         PyErr_CheckSignals()   # and if that does not raise, once more from the start
         status = 0
-    if unrecorded():
-        node = fg_tape_forget(&tape, n, npool)
+    if FG_UNLIKELY(fg_no_grads != 0):
+        node = looked_at(n, npool, node, handle)
     if give_what == GIVE_VALUE:
         return FG_GIVE(fg_give(&tape, handle, node))
     if give_what == GIVE_TENSOR:

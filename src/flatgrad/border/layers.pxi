@@ -3,8 +3,7 @@
 # Sample and weights are looked at first, and room is made; then ids and pointers are read, and no Python code runs
 # any more. Whatever is not plain is called neuron by neuron.
 #
-# Uses contexts, handles, instructions, neurons, numbers, operands, products, python, tape,
-# value_type, views.
+# Uses anomaly, contexts, handles, instructions, neurons, numbers, operands, products, python, tape, value_type, views.
 
 cdef enum:
     MOST_LAYERS = 32   # that one call of forward() makes instructions of in one go
@@ -143,8 +142,8 @@ cdef object run_plans(Plan *plans, Py_ssize_t count, object x, bint batch):
         if status < 0:
             undo(n, npool, handle)
             raise_status(status)
-    if unrecorded():
-        node = fg_tape_forget(&tape, n, npool)
+    if FG_UNLIKELY(fg_no_grads != 0):
+        node = looked_at(n, npool, node, handle)
     if single:
         return FG_GIVE(fg_give(&tape, handle, node))
     if batch:
@@ -166,6 +165,7 @@ cdef object samples_of(object x, bint *several):
         x = plain_sequence(x)
         several[0] = len(x) > 0 and is_row(x[0])
         return x
+    refuse_lost("x", x)
     if has_array(x):   # a data frame, too
         x = np_asarray(x)
         several[0] = x.ndim == 2

@@ -25,8 +25,34 @@ cdef bint is_ndarray(object x):
     return numpy_is_there() and isinstance(x, np_array)
 
 
+cdef extern from *:
+    """
+    /* Whether an int has one digit at most, and its number: without a call, for operators do this again and again. */
+    #if PY_VERSION_HEX >= 0x030C0000
+    #define fg_is_digit(x) PyUnstable_Long_IsCompact((const PyLongObject *)(x))
+    #define fg_digit(x) ((double)PyUnstable_Long_CompactValue((const PyLongObject *)(x)))
+    #else
+    #if PY_VERSION_HEX < 0x030B0000
+    #include <longintrepr.h>
+    #endif
+    #define fg_is_digit(x) (Py_SIZE(x) >= -1 && Py_SIZE(x) <= 1)
+    #define fg_digit(x) (Py_SIZE(x) == 0 ? 0.0 : (double)Py_SIZE(x) * ((PyLongObject *)(x))->ob_digit[0])
+    #endif
+    """
+    bint fg_is_digit(object x) noexcept
+    double fg_digit(object x) noexcept
+
+
 cdef inline bint small_int(object x, double *out) noexcept:
     """1 and *out if the int is within 2**53 of 0. Runs no Python code."""
+    if FG_LIKELY(fg_is_digit(x)):
+        out[0] = fg_digit(x)
+        return True
+    return longer_int(x, out)
+
+
+cdef bint longer_int(object x, double *out) noexcept:
+    """The same for an int of any length. Apart, for small_int() is inlined into the operators."""
     cdef int overflow
     cdef long long small = PyLong_AsLongLongAndOverflow(x, &overflow)
     out[0] = <double>small
@@ -87,6 +113,43 @@ cdef double to_data_slow(str name, object x) except? -1.0:
 
 cdef inline bint is_float(PyObject *o) noexcept:
     return PyObject_TypeCheck(o, &PyFloat_Type)
+
+
+# ---- derivatives as numbers, of which lost.py tells ----
+
+cdef object lost_float = None, lost_array = None   # their classes, once there can be some
+
+
+cdef inline bint is_lost(object x) noexcept:
+    return (<PyObject *>Py_TYPE(<PyObject *>x) == <PyObject *>lost_float
+            or <PyObject *>Py_TYPE(<PyObject *>x) == <PyObject *>lost_array)
+
+
+cdef int refuse_lost(str name, object x) except -1:
+    """An error if an operand is such a number: what is computed from it would have no gradient through it."""
+    if is_lost(x):
+        raise_lost(name, repr(x))
+    return 0
+
+
+cdef int raise_lost(str name, str text) except -1:
+    raise ArgumentTypeError(
+        f"{name}: expected no derivative that is a plain number, got {text if len(text) < 100 else 'an array of it'}: "
+        "it comes from a function of Values or Tensors that take a gradient, such as parameters, and a result computed "
+        "from it would lose that gradient. Differentiate the whole loss by value_and_grad(loss, parameters=...) or "
+        "in a function of flatgrad.compile, or take flatgrad.gradients(..., create_graph=True) in place of the "
+        "transform. Write float(g) or np.asarray(g) where a constant is meant")
+
+
+def _mark_lost(number not None, array not None):
+    """For lost.py: its classes of numbers and arrays."""
+    global lost_float, lost_array
+    lost_float, lost_array = number, array
+
+
+def _refuse_lost(str name not None, x):
+    """For our modules: an error if an operand of this name is a derivative that lost.py has marked."""
+    refuse_lost(name, x)
 
 
 cdef inline object comparable(object x):

@@ -21,6 +21,7 @@ cdef struct Operand:
     bint flat              # a list of elements: it makes a list of a result of one dimension
     bint exact             # its Values are of no subclass
     bint turned            # the operand is the transpose of what it says here
+    bint lost              # a derivative as a number is in it; take() alone tells
     double number          # NUMBER
     const double *array    # ARRAY: rows * cols numbers, row by row
     const int64_t *pick    # PICK: which elements of the Tensor, counted row by row. JOIN: for each element which
@@ -33,13 +34,14 @@ cdef bint is_row(object x):
     return isinstance(x, (list, tuple, Tensor)) or (is_ndarray(x) and x.ndim > 0)
 
 
-cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
+cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact, bint *lost):
     """A row as a list or tuple of Values and floats, and its length. numbers: no Value is in it; exact: none
-    of a subclass."""
+    of a subclass; lost: a derivative of lost.py is."""
     cdef Py_ssize_t k, count
     cdef bint plain = True
     cdef PyObject **items
     if not isinstance(x, (list, tuple)):
+        lost[0] = lost[0] or is_lost(x)
         x = x.tolist() if is_ndarray(x) else x
     x = plain_sequence(x)
     count = PySequence_Fast_GET_SIZE(x)
@@ -48,10 +50,14 @@ cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
     for k in range(count):
         if Py_TYPE(items[k]) == <PyTypeObject *>Value:
             numbers[0] = False
+        elif Py_TYPE(items[k]) == &PyFloat_Type:
+            pass
         elif is_value(items[k]):
             numbers[0] = exact[0] = False
         elif not is_float(items[k]):
             plain = False
+        elif is_lost(<object>items[k]):
+            lost[0] = True
     if plain:
         return x, count
     numbers[0] = True
@@ -62,6 +68,7 @@ cdef tuple checked_elements(str name, object x, bint *numbers, bint *exact):
             numbers[0] = False
             row.append(item)
         else:
+            lost[0] = lost[0] or is_lost(item)
             row.append(float(to_data(f"{name}[{k}]", item)))
     return row, len(row)
 
@@ -106,6 +113,17 @@ cdef bint take_plain(object x, Operand *a) noexcept:
 cdef int take(str name, object x, Operand *a, list keep) except -1:
     """Look at an operand and convert it as far as that can run Python code. `keep` keeps alive what *a
     points to, until the instruction has been made, but for x."""
+    if take_plain(x, a) or np is not None and type(x) is np_array and take_doubles(x, a, keep):
+        return 0
+    a.lost = is_lost(x)
+    take_converted(name, x, a, keep)
+    if a.lost:
+        raise_lost(name, repr(x))
+    return 0
+
+
+cdef int take_converted(str name, object x, Operand *a, list keep) except -1:
+    """Any operand, with a.lost as it was or True."""
     cdef double number = 0.0
     cdef bint numbers = False
     cdef Py_ssize_t count
@@ -126,7 +144,7 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
         x = plain_sequence(x)
         if len(x) > 0 and is_row(x[0]):
             return take_rows(name, x, a, keep)
-        elements, count = checked_elements(name, x, &numbers, &a.exact)
+        elements, count = checked_elements(name, x, &numbers, &a.exact, &a.lost)
         if count >= MOST_NODES:
             raise MemoryError(f"{name}: {count} elements do not fit on the tape")
         a.rows, a.cols, a.ndim, a.flat = 1, <fg_id>count, 1, True
@@ -149,14 +167,14 @@ cdef int take(str name, object x, Operand *a, list keep) except -1:
             return take_array(name, array, a, keep)
         keep.append(array.tolist())
         if array.ndim > 0 or not has_array(keep[-1]):   # else it may have made an array of itself
-            take(name, keep[-1], a, keep)
+            take_converted(name, keep[-1], a, keep)
             a.flat = False
             return 0
     if isinstance(x, (str, bytes, dict, type)) or has_array(x) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name}: expected a Value, a number, a Tensor, an array or a list of them, got "
                         f"{describe(x)}")
     keep.append(list(x))
-    return take(name, keep[-1], a, keep)
+    return take_converted(name, keep[-1], a, keep)
 
 
 cdef object array_of_rows(object rows, Py_ssize_t width):
@@ -254,7 +272,7 @@ cdef int take_rows(str name, object x, Operand *a, list keep) except -1:
             continue
         if not is_row(row):
             raise TypeError(f"{name}[{k}]: expected a row like the first, got {describe(row)}")
-        elements, count = checked_elements(f"{name}[{k}]", row, &numbers, &a.exact)
+        elements, count = checked_elements(f"{name}[{k}]", row, &numbers, &a.exact, &a.lost)
         if width >= 0 and count != width:
             raise ShapeError(f"{name}: expected rows of one length, got {width} in row 0 and {count} in "
                              f"row {k}")

@@ -1,7 +1,8 @@
 # operators.pxi: One scalar node: the hot path.
 #
 # Each function converts, makes room, then reads ids, computes, and appends when nothing can fail any more. `binary`
-# is inlined into each operator of Value, with the operation folded in: all that is seldom needed stands apart.
+# is inlined into each operator of Value, with the operation folded in: all that is seldom needed stands apart. What
+# fg_is_quick() allows is done by fg_append() in a few stores; it is all that an operator of Values mostly does.
 #
 # Uses handles, messages, numbers, tape, ufuncs.
 
@@ -12,6 +13,19 @@ cdef object binary_failed(int status, int op, double x, double y):
 
 cdef inline object binary_values(int op, object left, object right):
     """left op right, both Values."""
+    cdef double z = 0.0
+    cdef fg_id a, b
+    if fg_is_quick(&tape, 1):
+        a = (<Value>left).id
+        b = (<Value>right).id
+        if FG_LIKELY(fg_op_binary(op, tape.data[a], tape.data[b], &z) >= 0):
+            return FG_GIVE(fg_append(&tape, op, a, b, z))
+    return binary_values_apart(op, left, right)
+
+
+cdef object binary_values_apart(int op, object left, object right):
+    """The same with what may have to be done before, and the exceptions. Apart, as all that follows: a call in their
+    midst would cost those operators that make none."""
     cdef double z = 0.0
     cdef int status
     cdef fg_id a, b
@@ -29,6 +43,17 @@ cdef inline object binary_values(int op, object left, object right):
 cdef inline object value_number(int op, object left, double y):
     """left op y: a constant leaf and the operation."""
     cdef double z = 0.0
+    cdef fg_id a
+    if fg_is_quick(&tape, 2):
+        a = (<Value>left).id
+        if FG_LIKELY(fg_op_binary(op, tape.data[a], y, &z) >= 0):
+            return FG_GIVE(fg_append(&tape, op, a, fg_tape_push_leaf(&tape, y), z))
+    return value_number_apart(op, left, y)
+
+
+cdef object value_number_apart(int op, object left, double y):
+    """The same where it is not quick."""
+    cdef double z = 0.0
     cdef int status
     cdef fg_id a, b
     cdef fg_handle *handle
@@ -44,6 +69,17 @@ cdef inline object value_number(int op, object left, double y):
 
 cdef inline object number_value(int op, double x, object right):
     """x op right: a constant leaf and the operation."""
+    cdef double z = 0.0
+    cdef fg_id b
+    if fg_is_quick(&tape, 2):
+        b = (<Value>right).id
+        if FG_LIKELY(fg_op_binary(op, x, tape.data[b], &z) >= 0):
+            return FG_GIVE(fg_append(&tape, op, fg_tape_push_leaf(&tape, x), b, z))
+    return number_value_apart(op, x, right)
+
+
+cdef object number_value_apart(int op, double x, object right):
+    """The same where it is not quick."""
     cdef double z = 0.0
     cdef int status
     cdef fg_id a, b
@@ -67,6 +103,17 @@ cdef object unary_failed(int status, int op, double x, int32_t k):
 cdef inline object unary(int op, object x, int32_t k):
     """op of a Value, with the row's immediate k (0 if it has none)."""
     cdef double z = 0.0
+    cdef fg_id a
+    if fg_is_quick(&tape, 1):
+        a = (<Value>x).id
+        if FG_LIKELY(fg_op_unary(op, tape.data[a], k, &z) >= 0):
+            return FG_GIVE(fg_append(&tape, op, a, <fg_id>k, z))
+    return unary_apart(op, x, k)
+
+
+cdef object unary_apart(int op, object x, int32_t k):
+    """The same where it is not quick."""
+    cdef double z = 0.0
     cdef int status
     cdef fg_id a
     cdef fg_handle *handle
@@ -86,6 +133,8 @@ cdef object binary_slow(int op, object left, object right):
     if left_is_value and isinstance(right, Value):
         return binary_values(op, left, right)
     other = right if left_is_value else left
+    if is_lost(other):
+        raise_lost(f"operand of {fg_op_table[op].symbol.decode()}", repr(other))
     try:
         known = to_double(other, &number)
     except ValueError as error:

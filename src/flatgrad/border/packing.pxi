@@ -129,7 +129,7 @@ cdef bint is_copied(object o, object memo):
 # the ends'; in `lengths` how many there are, of operations that do not say it themselves; in `integers` the exponent,
 # the length of a run, or what an instruction has; in `partials` those that the user gave. `members`: which entries
 # have objects; `frozen`: which numbers take no gradient. So whatever is made of it is there: bytes that are short
-# make little.
+# make little. All numbers are little-endian, on every machine.
 
 cdef struct Buffer:
     char *bytes
@@ -171,6 +171,34 @@ cdef enum:
 
 
 cdef Py_ssize_t[BUFFERS] ITEM_SIZE = [1, 4, 4, 4, 8, 8, 8, 4, 4]
+
+
+cdef void turn(char *bytes, Py_ssize_t size, Py_ssize_t item) noexcept:
+    """On a big-endian machine: the bytes of each item in the order that a saved graph has, or back."""
+    cdef Py_ssize_t at, k
+    cdef char kept
+    if PY_BIG_ENDIAN:
+        for at in range(0, size, item):
+            for k in range(item // 2):
+                kept = bytes[at + k]
+                bytes[at + k] = bytes[at + item - 1 - k]
+                bytes[at + item - 1 - k] = kept
+
+
+cdef object turned(object saved):
+    """On a big-endian machine: a copy of a saved graph with numbers as this machine has them, as far as it is one."""
+    cdef Py_ssize_t k
+    cdef bytes copy
+    if not PY_BIG_ENDIAN or type(saved) is not tuple or len(saved) < 2 + BUFFERS:
+        return saved
+    parts = list(saved)
+    for k in range(BUFFERS):
+        if type(parts[2 + k]) is bytes and ITEM_SIZE[k] > 1 and len(parts[2 + k]) % ITEM_SIZE[k] == 0:
+            copy = (<const char *><bytes>parts[2 + k])[:len(parts[2 + k])]
+            if len(copy) > 0:   # nobody else has it
+                turn(<char *>copy, len(copy), ITEM_SIZE[k])
+            parts[2 + k] = copy
+    return tuple(parts)
 
 
 cdef tuple pack(Part *p, list members):
@@ -258,6 +286,8 @@ cdef tuple pack(Part *p, list members):
                 raise MemoryError()
         for o in members:
             put_integer(&b[MEMBERS], <int32_t>number_of(&entries, key_of((<fg_handle *>o).id)))
+        for op in range(BUFFERS):
+            turn(b[op].bytes, b[op].size, ITEM_SIZE[op])
         return (FORMAT, tuple(names), *[b[op].bytes[:b[op].size] if b[op].size > 0 else b"" for op in range(BUFFERS)],
                 *([tuple(programs)] if programs else []))
     finally:

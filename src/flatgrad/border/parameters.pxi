@@ -2,7 +2,10 @@
 #
 # A step converts what users have given, then looks where the slots lie, and then runs the core's loops over them.
 #
-# Uses contexts, handles, messages, operands, python, tape.
+# Uses contexts, handles, kept, messages, operands, python, tape.
+
+cdef int (*look_at_step)(list several, list groups) except -1   # within detect_anomaly(): blame.pxi
+
 
 @cython.final
 cdef class Parameters:
@@ -17,6 +20,8 @@ cdef class Parameters:
 
     Attributes
     ----------
+    values : tuple of Value and Tensor
+        Those that are kept.
     count : int
         How many numbers there are.
 
@@ -26,7 +31,7 @@ cdef class Parameters:
     but the learning rate, which a step takes. They take the state that the rule keeps, by PyTorch's names,
     as arrays of `count` numbers, which they hold, and as a dict, where `step` writes what is not in an array.
     """
-    cdef tuple values           # kept alive, so that what lies in order stays in order; None before __init__
+    cdef readonly tuple values  # kept alive, so that what lies in order stays in order; None before __init__
     cdef tuple stretches        # (object, offset, length, frozen): from so far after its first slot on; frozen:
                                 # they take no gradient; None: to be found again
     cdef readonly Py_ssize_t count
@@ -135,6 +140,9 @@ cdef class Parameters:
         if FG_UNLIKELY(recordings != 0):
             refuse_recording("zero_grad()")
         cdef Py_ssize_t offset, length
+        if kept_ever and self.values is not None:
+            for value in self.values:
+                forget_kept(value)
         self.find_all()
         for first, offset, length, _ in self.stretches:
             memset(fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset), 0, length * sizeof(double))
@@ -251,6 +259,8 @@ cdef class Parameters:
             one.take_step()
         for one in several:
             one.note_step()
+        if FG_UNLIKELY(fg_no_grads != 0):
+            look_at_step(several, <list>groups)
         return True
 
     cdef int get_ready(self, double lr) except -1:
@@ -290,6 +300,66 @@ cdef class Parameters:
         if self.name is not None:
             name, number, self.name, self.number = self.name, self.number, None, None
             self.state[name] = number   # there was something of that name, so this does not fail
+        return 0
+
+    # ---- all numbers in one array ----
+
+    def get_data(self, double[::1] to not None):
+        """Copy all numbers there."""
+        cdef Py_ssize_t offset, length, k = 0
+        self.check_length(to.shape[0])
+        self.find_all()
+        for first, offset, length, _ in self.stretches:
+            memcpy(&to[k], tape.data + first_slot(first) + <fg_id>offset, length * sizeof(double))
+            k += length
+
+    def get_grad(self, double[::1] to not None):
+        """Copy the gradients there, 0 of what is frozen, and return the largest |gradient|: nan if one is nan."""
+        cdef Py_ssize_t offset, length, k = 0
+        cdef bint frozen
+        self.check_length(to.shape[0])
+        self.find_all()
+        for first, offset, length, frozen in self.stretches:
+            if frozen:
+                memset(&to[k], 0, length * sizeof(double))
+            else:
+                memcpy(&to[k], fg_tape_gradient(&tape, first_slot(first) + <fg_id>offset), length * sizeof(double))
+            k += length
+        return tape.kernels.power_sum(k, &to[0], INFINITY, 1.0) if k > 0 else 0.0
+
+    def set_data(self, const double[::1] x not None, double t=0.0, const double[::1] d=None):
+        """Set all numbers, but what is frozen, to x, or to x + t * d."""
+        cdef Py_ssize_t offset, length, k = 0
+        cdef double *data
+        cdef bint frozen
+        refuse_recording("an optimizer's step")
+        self.check_length(x.shape[0])
+        if d is not None:
+            self.check_length(d.shape[0])
+        self.find_all()
+        tape.writes += 1
+        for first, offset, length, frozen in self.stretches:
+            if not frozen:
+                data = tape.data + first_slot(first) + <fg_id>offset
+                memcpy(data, &x[k], length * sizeof(double))
+                if d is not None:
+                    tape.kernels.axpy(length, t, &d[k], data)
+            k += length
+
+    def clear_frozen(self, double[::1] x not None):
+        """Set to 0 in the array what is frozen."""
+        cdef Py_ssize_t offset, length, k = 0
+        cdef bint frozen
+        self.check_length(x.shape[0])
+        self.find_all()
+        for first, offset, length, frozen in self.stretches:
+            if frozen:
+                memset(&x[k], 0, length * sizeof(double))
+            k += length
+
+    cdef int check_length(self, Py_ssize_t length) except -1:
+        if length != self.count:
+            raise ValueError(f"expected an array of {self.count} numbers, got one of {length}")
         return 0
 
     # ---- norms of gradients, and what clips them ----

@@ -4,7 +4,7 @@
 # call. How it is recorded is the matter of recordings.pxi; which function it is, and what that takes and returns, is
 # known to its caller in Python.
 #
-# Uses callees, contexts, criteria, handles, instructions, messages, operands, python, tape.
+# Uses anomaly, callees, contexts, criteria, handles, instructions, messages, operands, python, tape.
 
 # Some numbers of an operand that a program has captured, in a row on the tape.
 cdef struct Piece:
@@ -239,9 +239,9 @@ cdef class _Program:
                 call_failed(c, status)
             PyErr_CheckSignals()   # and if that does not raise, once more from the start
             status = 0
-        if unrecorded():
-            node = fg_tape_forget(&tape, n, npool)
-            constant = True
+        if FG_UNLIKELY(fg_no_grads != 0):
+            constant = constant or fg_is_unrecorded()
+            node = looked_at(n, npool, node, NULL)
         hold_ids()   # until all results have their objects
         try:
             for place in self.signs:

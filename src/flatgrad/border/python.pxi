@@ -11,6 +11,59 @@ cdef extern from "Python.h":
 
     /* A RecursionError where that is too deep. Python's own gives 1 or -1 then. */
     #define fg_enter_recursion(where) (Py_EnterRecursiveCall(where) ? -1 : 0)
+
+    /* The frame of a generator or coroutine, from Python 3.14 on: its variables and its stack lie where the object's
+     * items do, a word for each, whose low bits say whether it is a number (3), and whether the reference is borrowed
+     * (1). tp_traverse tells of them in this order, after the code object, borrowed or not. */
+    typedef struct { const uintptr_t *next, *end; int begun; } fg_frame;
+
+    #if PY_VERSION_HEX >= 0x030E0000
+    static int fg_frame_of(PyObject *o, fg_frame *f)
+    {
+        PyTypeObject *tp = Py_TYPE(o);
+        f->begun = 0;
+        if (tp != &PyGen_Type && tp != &PyCoro_Type && tp != &PyAsyncGen_Type)
+            return 0;
+        f->next = (const uintptr_t *)(const void *)((const char *)o + tp->tp_basicsize);
+        f->end = f->next;
+        return 1;
+    }
+
+    /* Whether the frame counts the reference of which tp_traverse tells now; no, if it is not where it should be. */
+    static int fg_frame_counts(fg_frame *f, PyObject *o)
+    {
+        if (!f->begun) {
+            f->begun = PyCode_Check(o);
+            if (f->begun)
+                f->end = f->next + ((PyCodeObject *)o)->co_nlocalsplus + ((PyCodeObject *)o)->co_stacksize;
+            return 1;
+        }
+        while (f->next < f->end) {
+            const uintptr_t word = *f->next++;
+            if ((word & 3) == 3 || (word & ~(uintptr_t)3) == 0)
+                continue;
+            if ((word & ~(uintptr_t)3) == (uintptr_t)o)
+                return (word & 1) == 0;
+            f->end = f->next;
+        }
+        return 0;
+    }
+    #else
+    #define fg_frame_of(o, f) 0
+    #define fg_frame_counts(f, o) 1
+    #endif
+
+    /* There is one tape, of one interpreter. Cython's code asks for the number of the interpreter before it makes the
+     * module; -1 with an exception is an error there. By itself it would let the first one in, whichever that is.
+     * `__init__` says why. */
+    static int64_t fg_main_interpreter(PyInterpreterState *interpreter)
+    {
+        if (interpreter == PyInterpreterState_Main())
+            return (PyInterpreterState_GetID)(interpreter);
+        PyErr_SetString(PyExc_ImportError, "flatgrad._core does not support loading in subinterpreters");
+        return -1;
+    }
+    #define PyInterpreterState_GetID(interpreter) fg_main_interpreter(interpreter)
     """
     ctypedef int (*visitproc)(PyObject *o, void *arg) noexcept
     ctypedef void *destructor
@@ -34,6 +87,7 @@ cdef extern from "Python.h":
         void *tp_descr_get
         void *tp_iter
         void *tp_descr_set
+    const bint PY_BIG_ENDIAN
     int PyOS_InterruptOccurred()
     void PyErr_SetInterrupt()
     unsigned long PyThread_get_thread_ident() nogil
@@ -46,7 +100,6 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *o)
     void Py_INCREF(PyObject *o)
     void Py_DECREF(PyObject *o)
-    void Py_SET_REFCNT(PyObject *o, Py_ssize_t count)
     Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
     ctypedef void *PyCFunction
     ctypedef struct PyMethodDef:
@@ -66,7 +119,7 @@ cdef extern from "Python.h":
     PyObject *PyFunction_GetDefaults(PyObject *function)
     PyObject *PyFunction_GetKwDefaults(PyObject *function)
     PyObject *PyCell_GET(PyObject *cell)
-    PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type, PyLong_Type, PyList_Type
+    PyTypeObject PyFloat_Type, PyDict_Type, PyTuple_Type, PyLong_Type, PyList_Type, PyFrozenSet_Type
     void *PyMem_Malloc(size_t size)
     void *PyMem_Realloc(void *pointer, size_t size)
     void PyMem_Free(void *pointer)
@@ -80,6 +133,10 @@ cdef extern from "Python.h":
     object PyCFunction_NewEx(PyMethodDef *definition, PyObject *self, object module)
     void *PyMem_Calloc(size_t count, size_t size)
     bint FG_IS_HEAP_TYPE(PyObject *o)
+    ctypedef struct fg_frame:
+        pass
+    bint fg_frame_of(PyObject *o, fg_frame *f)
+    bint fg_frame_counts(fg_frame *f, PyObject *o)
     unsigned long Py_TPFLAGS_HEAPTYPE
     bint PyObject_IS_GC(PyObject *o)
     bint PyObject_GC_IsTracked(PyObject *o)

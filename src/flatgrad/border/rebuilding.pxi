@@ -248,6 +248,7 @@ cdef list rebuild(object saved, object ends, object classes):
     cdef fg_id node = 0
     cdef Value value
     cdef list made = []
+    saved = turned(saved)
     begin(saved, &rest, names)
     n_names = <int>len(<tuple>saved[1])
     members, count = <const int32_t *>rest.bytes[MEMBERS], rest.count[MEMBERS]

@@ -74,10 +74,23 @@ def _is_recording():
     return recordings != 0 and current_recorder() != NULL
 
 
+def _is_recorded(x):
+    """For our modules: whether a program is recorded in this context, and a Value or a Tensor depends on what it will
+    be called with, or on what was there before."""
+    return is_recorded(first_slot(x) if type(x) is Tensor else (<Value?>x).id)
+
+
 def _is_recording_single():
     """Whether that program's numbers will be floats of 32 bits."""
     cdef PyObject *recorder = current_recorder()
     return recorder != NULL and (<_Recorder>recorder).single
+
+
+def _add_input(_Recorder recording not None, leaf):
+    """For our modules: from now on that leaf, a Value or a Tensor made within the recording, is one of its inputs:
+    after those that it began with, before those of `buffers`."""
+    count_numbers("leaf", [leaf])
+    recording.drawn.append(leaf)
 
 
 def _stand_in(x, bint requires_grad=True):

@@ -388,7 +388,7 @@ cdef class _Replays:
         cdef _Replay replay
         cdef Py_ssize_t k
         cdef list leaves
-        if FG_UNLIKELY(recordings != 0) and current_recorder() != NULL:
+        if FG_UNLIKELY(recordings != 0) and current_recorder() != NULL or anomaly_blocks != 0:
             return self._call(args, kwargs)
         if self.version != owner.version:
             self.recent, self.version = (), owner.version

@@ -3,7 +3,7 @@
 # A sweep stops for users' rules and for Ctrl-C; whatever these do, other sweeps among it, does not harm it. Where it
 # runs and what it adds is the core's (csrc/sweep.c).
 #
-# Uses attributes, contexts, handles, tape.
+# Uses attributes, contexts, handles, python, tape.
 
 cdef unsigned long whole_tape = 0   # the thread, if any, that has put the gradients of the whole tape aside
 
@@ -35,20 +35,34 @@ cdef list parents_of(Value self):
         release_ids()
 
 
+cdef tuple (*partials_of_callback)(fg_id i)   # of a result of a call that Python computes: callbacks.pxi
+
+
 cdef tuple partials_of(fg_id i):
     """The derivatives of node i by each of operand_ids(i). While ids stay."""
     cdef fg_id count, k
+    if fg_callback_at(&tape, block_of(i)) != NULL:
+        return partials_of_callback(i)
     scratch = bytearray((fg_block_operands(&tape, i, NULL, NULL) + 1) * sizeof(double))
     partials = <double *><char *>scratch
     count = fg_block_operands(&tape, i, NULL, partials)
     return tuple([partials[k] for k in range(count)])
 
 
+# What does that at the calls that Python computes, and by one result of such a call, if node i is one: callbacks.pxi.
+cdef int (*run_callback)(fg_id i) except -1
+cdef int (*run_callback_of)(fg_id i) except -1
+
+
 cdef int run_hook(fg_id i) except -1:
     """Run the backward rule that a user gave to node i, at which a sweep has stopped."""
-    cdef Value node = handle_of(i)
-    cdef dict extra = extra_of(node)
+    cdef Value node
+    cdef dict extra
     global fg_rules
+    if fg_callback_at(&tape, i) != NULL:
+        return run_callback(i)
+    node = handle_of(i)
+    extra = extra_of(node)
     if extra is not None and "_backward" in extra:   # unless it was part of a released cycle and has come back
         fg_rules += 1
         try:
@@ -58,16 +72,44 @@ cdef int run_hook(fg_id i) except -1:
     return 0
 
 
-cdef int sweep_from(fg_id i) except -1:
-    """A sweep from node i. Whatever rules and other threads do while it pauses, other sweeps among it, does not
-    harm it."""
+cdef object autograd_module = None
+
+
+cdef object autograd():
+    """Our module for what is seldom asked of a backward pass."""
+    global autograd_module
+    if autograd_module is None:
+        from flatgrad import autograd as autograd_module
+    return autograd_module
+
+
+cdef int refuse_put_aside() except -1:
+    """An error if gradients that a backward pass adds to now become again what they were."""
+    if whole_tape != 0 and whole_tape != PyThread_get_thread_ident():
+        raise RuntimeError("backward(): another thread is within a transform of a graph with _backward rules of "
+                           "its own, after which gradients become again what they were")
+    return 0
+
+
+cdef inline int sweep_from(fg_id i) except -1:
+    """A sweep from node i, whose gradient becomes 1. Whatever rules and other threads do while it pauses, other sweeps
+    among it, does not harm it."""
+    return run_sweep(fg_sweep_begin(&tape, i))
+
+
+cdef int (*watched_sweep)(fg_sweep *sweep) except -1   # within detect_anomaly(): anomaly.pxi
+
+
+cdef int run_sweep(fg_sweep *sweep) except -1:
+    """A sweep that has begun; NULL: for want of memory it has not."""
     global sweep_pauses
-    cdef fg_sweep *sweep = fg_sweep_begin(&tape, i)
     cdef int state
     if sweep == NULL:
         raise_status(FG_E_MEMORY)
     state = fg_sweep_run(&tape, sweep, sweep_words)
     if state == FG_SWEEP_DONE:
+        return 0
+    if sweep_words == 0 and watched_sweep(sweep):
         return 0
     try:
         while state != FG_SWEEP_DONE:
@@ -76,7 +118,7 @@ cdef int sweep_from(fg_id i) except -1:
             else:
                 sweep_pauses += 1
                 PyErr_CheckSignals()
-            state = fg_sweep_run(&tape, sweep, sweep_words)
+            state = fg_sweep_run(&tape, sweep, chosen_words)
     except BaseException:
         fg_sweep_cancel(&tape, sweep)
         if tape.dead != NULL:

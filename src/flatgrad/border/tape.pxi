@@ -120,7 +120,8 @@ cdef void release_ids() noexcept:
 # ---- Ctrl-C ----
 
 # Between two checks for an interrupt, in words of 64 nodes: 16 million nodes, some 50 ms.
-cdef fg_id sweep_words = 1 << 18
+cdef fg_id chosen_words = 1 << 18
+cdef fg_id sweep_words = chosen_words   # 0 while there is detect_anomaly(): so sweeps stop before they begin
 cdef long long sweep_pauses = 0   # how often a sweep has stopped for that check
 
 

@@ -2,8 +2,8 @@
 #
 # The work is done in the rooms before.
 #
-# Uses arrays, contexts, elementwise, entries, handles, indexing, instructions, messages, numbers, operands, products,
-# reductions, tape, tracing, views.
+# Uses arrays, contexts, elementwise, entries, handles, indexing, instructions, kept, messages, numbers, operands,
+# products, reductions, sweeps, tape, tracing, views.
 
 @cython.final
 @cython.no_gc
@@ -78,7 +78,7 @@ cdef class Tensor:
         cdef Operand a
         cdef list keep = []
         cdef bint constant = not requires_grad
-        take("data", data, &a, keep)
+        take_numbers("data", data, &a, keep)
         if a.kind == NUMBER or a.kind == VALUE:
             raise TypeError(f"data: expected an array or a list, got {describe(data)}")
         if elements_of(&a) == 0:
@@ -153,11 +153,17 @@ cdef class Tensor:
 
     @property
     def grad(self):
+        if FG_UNLIKELY(kept_ever):
+            kept = kept_in(self)
+            if kept is not None:
+                return kept
         return to_numpy(self, False, array_class(False))
 
     @grad.setter
     def grad(self, x):
         from_numbers(self, "grad", x, False)
+        if FG_UNLIKELY(kept_ever):
+            forget_kept(self)
 
     @grad.deleter
     def grad(self):
@@ -209,14 +215,23 @@ cdef class Tensor:
             raise ShapeError(f"item(): expected a Tensor of one element, got shape {self.shape}")
         return element(self, 0, 0).data
 
-    def backward(self):
-        """`Value.backward` of the only element. Raises ValueError if there are several."""
-        if self.rows * self.cols != 1:
+    def backward(self, gradient=None, create_graph=False):
+        """`Value.backward` of the only element; of several with `gradient`, an array or a Tensor of the same shape.
+
+        Raises ValueError if there are several and no gradient.
+        """
+        if gradient is None and self.rows * self.cols != 1:
             raise ShapeError(f"backward(): expected a Tensor of one element, got shape {self.shape}; take "
-                             "sum() or mean() first")
+                             "sum() or mean() first, or give a gradient of that shape")
         if self.constant:
             raise_constant()
-        element(self, 0, 0).backward()
+        if gradient is None and create_graph is False:
+            element(self, 0, 0).backward()
+            return
+        guard(first_slot(self), "backward()")
+        refuse_put_aside()
+        refuse_constant(first_slot(self))
+        autograd().backward(self, gradient, create_graph)
 
     def detach(self):
         """A new constant Tensor, ``requires_grad=False``, with a copy of the numbers.

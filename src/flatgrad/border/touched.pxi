@@ -37,8 +37,8 @@ cdef struct Touched:
     double *saved      # [64 * count]
 
 
-cdef int touched_find(Touched *touched, tuple outputs, Py_ssize_t n_outputs, tuple inputs,
-                      Py_ssize_t n_inputs) except -1:
+cdef int touched_find(Touched *touched, tuple outputs, Py_ssize_t n_outputs, tuple inputs, Py_ssize_t n_inputs,
+                      fg_which which=FG_ALL) except -1:
     cdef size_t words = (<size_t>tape.n + 63) // 64
     cdef Py_ssize_t k
     touched.n = tape.n
@@ -54,7 +54,7 @@ cdef int touched_find(Touched *touched, tuple outputs, Py_ssize_t n_outputs, tup
     touched.held = True
     write_slots(outputs, touched.slots, touched.constant)
     write_slots(inputs, touched.slots + n_outputs, touched.constant + n_outputs)
-    touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, FG_ALL, touched.words, touched.masks,
+    touched.count = fg_sweep_reach(&tape, touched.slots, n_outputs, which, touched.words, touched.masks,
                                    &touched.hooked)
     if touched.hooked:
         # Rules may take long. As if a sweep had to visit all that there is: so nothing of it goes or is renumbered,
@@ -83,6 +83,19 @@ cdef bint is_touched(const Touched *touched, fg_id slot) noexcept:
         else:
             high = middle
     return low < touched.count and touched.words[low] == slot >> 6 and touched.masks[low] >> (slot & 63) & 1
+
+
+cdef void touched_skip(Touched *touched, fg_id slot) noexcept:
+    """As if sweeps could not reach the slot."""
+    cdef fg_id low = 0, high = touched.count, middle
+    while low < high:
+        middle = low + (high - low) // 2
+        if touched.words[middle] > slot >> 6:
+            low = middle + 1
+        else:
+            high = middle
+    if low < touched.count and touched.words[low] == slot >> 6:
+        touched.masks[low] &= ~(<uint64_t>1 << (slot & 63))
 
 
 cdef int touched_save(Touched *touched) except -1:

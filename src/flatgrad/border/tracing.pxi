@@ -173,6 +173,8 @@ cdef int refuse_recorded(fg_id i, object what) except -1:
     while there are recordings."""
     cdef PyObject *recorder
     cdef _Recorder around
+    if watches != 0:
+        watched_read(i, what)
     if is_recorded(i):
         recorder = current_recorder()
         message = (

@@ -3,7 +3,7 @@
 # While steps are taken, the GIL is released and parameters are in the bodies of programs. Before any Python code can
 # run they are back on the tape, as the last whole step has left them.
 #
-# Uses callees, contexts, draws, handles, messages, parameters, programs, python, tape.
+# Uses anomaly, callees, contexts, draws, handles, messages, parameters, programs, python, tape.
 
 cdef object seconds = time.perf_counter
 
@@ -345,3 +345,19 @@ cdef class _Loop(_Store):
         for k in range(self.loop.n_lessons):
             self.loop.lessons[k].program.body.stop = stop_wanted
         return status
+
+
+def _updates():
+    """The update rules of optimizers, those of updates.def, as C.
+
+    Returns
+    -------
+    dict of str to (str, str, str)
+        For each function its parameters, a comment and its body; see `fg_update_text`.
+    """
+    cdef const fg_update_text *u = fg_update_texts
+    cdef dict found = {}
+    while u.name != NULL:
+        found[u.name.decode()] = u.parameters.decode(), u.comment.decode(), u.body.decode()
+        u += 1
+    return found

@@ -2,8 +2,8 @@
 #
 # The work is done in the rooms before. Its type is finished by hand in value_type.pxi.
 #
-# Uses attributes, contexts, custom, entries, graphs, handles, instructions, messages, numbers, operators, python,
-# rebuilding, sweeps, tape, tracing.
+# Uses anomaly, attributes, contexts, custom, entries, graphs, handles, instructions, kept, messages, numbers,
+# operators, python, rebuilding, sweeps, tape, tracing.
 
 @cython.auto_pickle(False)
 cdef class Value:
@@ -92,6 +92,8 @@ cdef class Value:
         partials = None
         if local_grads is not None:
             partials = to_list("local_grads", "numbers", local_grads)
+        if FG_UNLIKELY(fg_no_grads != 0):
+            note_node(<PyObject *>self)
         if unrecorded():
             scratch = bytearray((len(nodes) + 1) * sizeof(double))
             check_made(nodes, partials, <double *><char *>scratch)
@@ -125,12 +127,18 @@ cdef class Value:
     @property
     def grad(self):
         guard(self.id, "grad: read")
+        if FG_UNLIKELY(kept_ever) and fg_rules == 0:   # a user's rule adds numbers
+            kept = kept_by(self)
+            if kept is not None:
+                return kept
         return fg_tape_gradient(&tape, self.id)[0]
 
     @grad.setter
     def grad(self, value):
         cdef double number = to_data("grad", value)
         guard(self.id, "grad: assigned to")
+        if FG_UNLIKELY(kept_ever):
+            forget_kept(self)
         if fg_rules == 0:
             fg_tape_gradient(&tape, self.id)[0] = number
         else:   # a user's rule adds to it, as a sweep does: a frozen leaf keeps its own
@@ -252,8 +260,16 @@ cdef class Value:
                 raise AttributeError(f"{name}: cannot be deleted: nobody has set this Value's") from None
             del extra[name]
 
-    def backward(self):
+    def backward(self, gradient=None, create_graph=False):
         """Add to the gradients of all that this value depends on.
+
+        Parameters
+        ----------
+        gradient : real number or Value, optional
+            What this value's own gradient is to begin with; 1 by default.
+        create_graph : bool, optional
+            True: gradients are computed by operations of the graph, and those of leaves become Values and Tensors,
+            which can be differentiated again. They are added to the gradients that there are.
 
         Raises
         ------
@@ -262,15 +278,24 @@ cdef class Value:
             numbers, and of what is computed from leaves without `requires_grad` alone. If another thread is
             within `flatgrad.grad` or its like, in a `_backward` rule of a user's: when that is over, gradients become
             again what they were.
+        TypeError, ValueError
+            If an argument is not as described. With `create_graph`, if a node has a `_backward` rule or local gradients
+            of a user's, whose derivative is not known.
         KeyboardInterrupt
             If interrupted; the gradients added until then stay.
 
         Notes
         -----
-        Sets this value's own gradient to 1. Each operand's gradient then grows by the partial
+        Sets this value's own gradient to 1, or to `gradient`. Each operand's gradient then grows by the partial
         derivative, evaluated at the operands' present `data`, times the gradient of the result:
         reverse-mode differentiation [1]_. Nothing is set to zero first, here or elsewhere, so a
         second call adds to the gradients of the first, inner ones included, as in micrograd.
+
+        The arguments are those of PyTorch's `Tensor.backward`, and `create_graph` does as it does there: the gradients
+        of leaves change, and no others, this value's own among them, for a later pass over the same nodes would add to
+        these. Leaves that nobody holds are left out. Where `grad` is a Value, assigning to it, `zero_grad`, clipping
+        and a later pass without `create_graph` make a plain number of it again. Optimizers read its number, and copies
+        have that alone.
 
         References
         ----------
@@ -287,11 +312,12 @@ cdef class Value:
         6.0
         """
         guard(self.id, "backward()")
-        if whole_tape != 0 and whole_tape != PyThread_get_thread_ident():
-            raise RuntimeError("backward(): another thread is within a transform of a graph with _backward rules of "
-                               "its own, after which gradients become again what they were")
+        refuse_put_aside()
         refuse_constant(self.id)
-        sweep_from(self.id)
+        if gradient is None and create_graph is False:
+            sweep_from(self.id)
+        else:
+            autograd().backward(self, gradient, create_graph)
         if tape.dead != NULL:
             drain()
 
@@ -345,7 +371,10 @@ cdef class Value:
             assign_data(self.id, tape.data[self.id] - rate * tape.grad[self.id])
 
     def __repr__(self):
-        return "Value(traced)" if is_recorded(self.id) else f"Value(data={self.data}, grad={self.grad})"
+        if is_recorded(self.id):
+            return "Value(traced)"
+        grad = self.grad
+        return f"Value(data={self.data}, grad={grad.data if isinstance(grad, Value) else grad})"
 
     def __hash__(self):
         return <Py_ssize_t><void *>self >> 4   # by identity; addresses are multiples of 16
@@ -443,47 +472,11 @@ cdef class Value:
 
     def __copy__(self):
         """A copy of the node, with the same operands; of those that nobody holds a copy as well."""
-        cdef fg_id entry
-        if has_own_ways(type(self), COPYING):
-            restore, arguments, *state = self.__reduce_ex__(4)
-            result = restore(*arguments)
-            if state and state[0] is not None:
-                result.__setstate__(state[0])
-            return result
-        entry = entry_of(self.id)
-        if not has_parts(entry):
-            return shallow_copy(self)
-        _, (cls, run, index), state = self.__reduce_ex__(4)
-        result = _restore_part(cls, shallow_copy(run), index)
-        if state is not None:
-            result.__setstate__(state)
-        return result
+        return copied_value(self)
 
     def __deepcopy__(self, memo):
         """A copy whose graph is a copy as well, closures of `_backward` included."""
-        cdef fg_id entry
-        own_ways = has_own_ways(type(self), COPYING)
-        entry = entry_of(self.id)
-        if not own_ways and not has_parts(entry) and not is_leaf(self.id):
-            return deep_copy(self, memo)
-        restore, arguments, *state = self.__reduce_ex__(4)
-        result = restore(*deepcopy(arguments, memo))
-        memo[id(self)] = result
-        if state and state[0] is not None:
-            extra, own = state[0]
-            result.__setstate__((None if extra is None else deep_attributes(extra, memo), deepcopy(own, memo)))
-        return result
+        return deep_copied_value(self, memo)
 
     def __setstate__(self, state):
-        if type(state) is not tuple or len(state) != 2:
-            damaged(f"expected two dicts, got {describe(state)}")
-        extra, own = state
-        if extra is not None:
-            extra = checked_attributes(extra)
-        if type(own) is not dict:
-            damaged(f"expected a dict of attributes, got {describe(own)}")
-        own = dict(own)
-        if extra is not None:
-            attach(self.id, extra)
-        for name, x in own.items():
-            setattr(self, name, x)
+        set_state(self, state)

@@ -3,7 +3,7 @@
 # A Tensor is made before there is room for its numbers, and tied to them by tie_run when they are on the tape. What
 # users write between brackets is the matter of indexing.pxi.
 #
-# Uses contexts, handles, messages, numbers, operands, tape, tracing.
+# Uses anomaly, contexts, handles, messages, numbers, operands, tape, tracing.
 
 cdef _Run nothing = _Run.__new__(_Run)   # of a Tensor that __init__ has not made: it has no elements
 
@@ -29,6 +29,8 @@ cdef Tensor leaf_tensor(const Operand *a, bint constant):
     i = fg_tape_push_leaves(&tape, count)
     memcpy(tape.data + i, a.array, count * sizeof(double))
     tie_run(t.run, fg_tape_push_run(&tape, count))
+    if FG_UNLIKELY(fg_no_grads != 0):
+        note_run(t.run)
     return t
 
 
@@ -103,6 +105,17 @@ cdef object to_numpy(Tensor t, bint data, object kind=None):
     return result
 
 
+cdef int take_numbers(str name, object x, Operand *a, list keep) except -1:
+    """take(), where numbers are asked for: a derivative of lost.py counts as its numbers."""
+    a.lost = False
+    if take_plain(x, a) or np is not None and type(x) is np_array and take_doubles(x, a, keep):
+        return 0
+    take_converted(name, x, a, keep)
+    if a.lost and a.kind in (LIST, ROWS):   # besides Values
+        raise_lost(name, repr(x))
+    return 0
+
+
 cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
     """Write numbers into the data, or gradients, of a Tensor."""
     cdef Operand a
@@ -111,7 +124,7 @@ cdef int from_numbers(Tensor t, str name, object x, bint data) except -1:
     cdef fg_id k, slot
     cdef double *array
     guard(first_slot(t), f"{name} of a Tensor: assigned to")
-    take(name, x, &a, keep)
+    take_numbers(name, x, &a, keep)
     if a.kind != NUMBER and a.kind != ARRAY:
         if isinstance(x, Tensor):
             if tracings and not (<Tensor>x).constant:

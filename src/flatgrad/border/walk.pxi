@@ -11,6 +11,11 @@
 # imported, and their dicts, are alive: the walk ends there, for a function's globals would lead it through the whole
 # program. From begin to end no Python code runs.
 #
+# A reference count may be more than the references that are found, and must never be less. From Python 3.14 on, the
+# stack of a suspended generator or coroutine may have an object that one of its variables holds, and not count it:
+# tp_traverse tells of both, and fg_frame_counts() which is which. Any other frame is looked into only after it has
+# ended, and then it counts all that it refers to.
+#
 # Uses addresses, handles, python, tape.
 
 # ---- where a walk ends ----
@@ -81,6 +86,8 @@ cdef struct Walk:
     fg_id *nodes        # [nodes_capacity] those whose operands are still to follow
     Py_ssize_t nodes_count
     Py_ssize_t nodes_capacity
+    bint in_frame       # a frame is looked into, whose references may be borrowed
+    fg_frame frame
     uint64_t visits     # references seen
     uint64_t limit
     int stopped
@@ -100,10 +107,11 @@ cdef bint is_container(PyObject *o) noexcept:
 
 cdef bint is_open(PyObject *o) noexcept:
     """Whether its tp_traverse, or we, can tell what it refers to. An object that Python's collector does not
-    track may not be complete yet; but it also stops to track tuples and dicts in which it sees no container,
-    and Values it does not see."""
+    track may not be complete yet; but it also stops to track tuples, frozensets and dicts in which it sees no
+    container, and Values it does not see."""
     cdef PyTypeObject *tp = Py_TYPE(o)
     return (tp == <PyTypeObject *>Tensor or tp == <PyTypeObject *>_Rule or tp == &PyTuple_Type or tp == &PyDict_Type
+            or tp == &PyFrozenSet_Type
             or (PyObject_IS_GC(o) and tp.tp_traverse != NULL and PyObject_GC_IsTracked(o)))
 
 
@@ -159,6 +167,7 @@ cdef bint goes_on(Walk *w) noexcept:
 cdef int count_reference(PyObject *o, void *walk) noexcept:
     cdef Walk *w = <Walk *>walk
     cdef Py_ssize_t k
+    cdef bint counted = not w.in_frame or fg_frame_counts(&w.frame, o)
     if not goes_on(w):
         return 1
     if is_container(o):
@@ -166,7 +175,7 @@ cdef int count_reference(PyObject *o, void *walk) noexcept:
         if k < 0:
             w.stopped = NO_MEMORY
             return 1
-        w.objects[k].inside += 1
+        w.objects[k].inside += counted
     return 0
 
 
@@ -256,6 +265,7 @@ cdef int find_dead(Walk *w, const fg_id *boxed, fg_id boxes) noexcept:
         if count_reference(<PyObject *>fg_owner_box(tape.owner[boxed[j]]).extra, w):
             return w.stopped
     while k < w.count:
+        w.in_frame = w.objects[k].opened and fg_frame_of(w.objects[k].o, &w.frame)
         each_reference(&w.objects[k], count_reference, w)
         if w.stopped != GOING:
             return w.stopped
