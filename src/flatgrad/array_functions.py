@@ -86,7 +86,8 @@ def ufunc_of(ufunc, method, inputs, kwargs):
                 raise ArgumentTypeError(f"{name}: expected numbers, got arrays of {kinds}: {error}") from None
             if getattr(result, "dtype", None) != object:   # an object array might be an operand
                 return result
-        elif ufunc in MEANINGS:
+        refuse_lost(name, inputs)
+        if ufunc in MEANINGS and ufunc not in NO_GRADIENT_UFUNCS:
             answer = MEANINGS[ufunc](*inputs)
     elif (ufunc, method) in REDUCTIONS and len(inputs) == 1:
         # Without an axis, a ufunc reduces the first axis, and np.sum all axes.
@@ -105,6 +106,7 @@ def function_of(function, types, args, kwargs):
     answer = NotImplemented
     if function in WITHOUT_GRADIENT:
         return function(*as_numbers(args), **as_numbers(kwargs))
+    refuse_lost(name_of(function), (args, kwargs))
     if function in MEANINGS:
         answer = meant(MEANINGS[function], args, kwargs)
     elif function in MOVING:
@@ -114,6 +116,17 @@ def function_of(function, types, args, kwargs):
         return answer
     args, kwargs = checked(name_of(function) + given(kwargs), args, kwargs)
     return function(*args, **kwargs)
+
+
+def refuse_lost(name, x):
+    """An error for a derivative of lost.py among the operands; there is none before that is imported."""
+    if isinstance(x, (list, tuple)):
+        for part in x:
+            refuse_lost(name, part)
+    elif isinstance(x, dict):
+        refuse_lost(name, list(x.values()))
+    else:
+        _core._refuse_lost(name, x)
 
 
 def refuse_writing(name, targets):

@@ -1,33 +1,35 @@
-"""Gradients of functions: `grad`, `value_and_grad` and `jacobian`. `gradcheck` compares gradients with finite
-differences.
+"""Derivatives of functions: `grad`, `value_and_grad`, `jacobian`, `hessian`, products with both, and `stop_gradient`.
 
 The names are JAX's and PyTorch's. Each transform calls the function with new leaves in place of its arguments'
-numbers, and returns plain numbers. No gradient of any Value or Tensor changes. flatgrad has only first derivatives.
-The result of an inner transform would be a constant for an outer transform, and its derivative would silently be 0.
-So a transform within another transform raises an error if it depends on the arguments of the outer one.
+numbers, and returns plain numbers. No gradient of any Value or Tensor changes. A transform within another transform, or
+within a function that is compiled, returns Values and Tensors, which are differentiated in turn: so transforms nest to
+any depth.
 """
 import functools
 import itertools
 import math
-import numbers
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, _is_recording, depends, derivatives, recording, tracing
-from flatgrad.arguments import flag, non_negative, positive, shortened, whole
-from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, GradcheckError, ShapeError
-from flatgrad.gradients import Evaluations
+from flatgrad._core import Tensor, Value, _detects_anomaly, _is_recording, _takes_gradients, derivatives, recording
+from flatgrad.arguments import flag, shortened, whole
+from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+from flatgrad.evaluations import Evaluations
 from flatgrad.loops import vmap
+from flatgrad.lost import are_lost, mark
 from flatgrad.program import Compiled
-from flatgrad.structures import map_leaves
+from flatgrad.structures import leaves_of, map_leaves
+from flatgrad.transforms import (NODES, Point, Reader, Table, are_linked, argument_numbers, as_nodes, as_numbers,
+                                 as_value, callable_, described, elements, flattened, inner, input_shape, is_constant,
+                                 is_outermost, joined, node_or_zeros, nodes_in, one_number, positions_of, running,
+                                 seed_leaves, shape_of, table_of, with_shapes_of, written_by)
 
-__all__ = ["grad", "value_and_grad", "jacobian", "gradcheck"]
+__all__ = ["grad", "value_and_grad", "jacobian", "jacrev", "jacfwd", "hessian", "hvp", "jvp", "vjp", "stop_gradient"]
 
-FIRST_ONLY = ("flatgrad has first derivatives only, and the result of {name} is plain numbers, constants to an outer "
-              "transform. For second derivatives take finite differences of grad(f); for a constant pass .detach()")
+MOST_INPUTS = 24   # of a function whose second derivatives are all written into one program
 
 
-def grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
+def grad(f, argnums=0, *, has_aux=False, parameters=None, in_axes=None, threads=1):
     """The gradient of `f`, as a function. `f` returns one number.
 
     Parameters
@@ -38,6 +40,9 @@ def grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
         not change.
     argnums : int or tuple of int, optional
         The positional arguments to differentiate by; negative numbers count from the last argument.
+    has_aux : bool, optional
+        True: `f` returns a pair, of which the first part is differentiated. The returned function also returns a pair:
+        the gradient, and the second part with numbers in place of Values and Tensors.
     parameters : iterable of Value and Tensor, optional
         By which to differentiate in place of arguments, such as ``model.parameters()``.
     in_axes : int, None, or tuple of these, optional
@@ -59,9 +64,9 @@ def grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
     ------
     ArgumentTypeError, ArgumentError
         If an argument is not as described. The returned function raises these errors if the argument `argnums` is
-        missing, or contains an object that is no real number, or contains a Value that is the result of an operation.
-        It also raises them if `f` returns another type, or if the call needs a second derivative; if one of `parameters`
-        takes no gradient; and, with `in_axes`, where a function of `vmap` does.
+        missing, or contains an object that is no real number. It also raises them if `f` returns another type, or
+        calls ``backward()`` on what it computes from its arguments; if one of `parameters` takes no gradient; and, with
+        `in_axes`, where a function of `vmap` does.
 
     Notes
     -----
@@ -77,35 +82,47 @@ def grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
     Several threads may call the returned function at the same time.
 
     `jax.grad` and `torch.func.grad` are called in the same way, and return arrays where this function returns
-    floats. Their transforms nest, and flatgrad's do not: for second derivatives take finite differences of
-    ``grad(f)``.
+    floats.
+
+    Transforms nest to any depth. Values stand in place of floats, and Tensors in place of arrays, where somebody
+    differentiates the gradient in turn: if an argument in `argnums` is the result of an operation; or if the gradient
+    depends on what a transform around this one differentiates by, or on what `compile`, `minimize` or `scan` records.
+    Everywhere else the gradient is made of numbers. A loss that is computed from these has no gradient through them,
+    neither by an argument that is a leaf nor by parameters that `f` captures. For a gradient within a loss call
+    ``value_and_grad(loss, parameters=...)``, compile the loss, or take `flatgrad.gradients` with
+    ``create_graph=True``. Where `f` depends on leaves that take a gradient besides what it is differentiated by, the
+    numbers are of subclasses of float and ndarray. These raise an ArgumentTypeError as operands of Values and Tensors.
+    Write ``float(gradient)`` or ``np.asarray(gradient)`` for constants.
 
     Examples
     --------
     >>> import flatgrad
     >>> flatgrad.grad(lambda x: x**3 + 2 * x)(3.0)
     29.0
+    >>> flatgrad.grad(flatgrad.grad(lambda x: x**3 + 2 * x))(3.0)
+    18.0
     >>> def energy(position, spring):
     ...     return spring["k"] * sum(x**2 for x in position) / 2
     >>> flatgrad.grad(energy, argnums=(0, 1))([1.0, 2.0], {"k": 10.0})
     ([10.0, 20.0], {'k': 2.5})
     """
-    return gradient_function("grad", f, argnums, parameters, in_axes, threads, lambda value, gradient: gradient)
+    return gradient_function("grad", f, argnums, has_aux, parameters, in_axes, threads, without_value)
 
 
-def value_and_grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
+def value_and_grad(f, argnums=0, *, has_aux=False, parameters=None, in_axes=None, threads=1):
     """A function that computes both `f` and its gradient, in the time of the gradient alone.
 
     Parameters
     ----------
-    f, argnums, parameters, in_axes, threads
+    f, argnums, has_aux, parameters, in_axes, threads
         As for `grad`.
 
     Returns
     -------
     callable
         A function that takes the arguments of `f` and returns a pair: the result of `f`, a float, or with `in_axes`
-        the mean of the results; and the gradient.
+        the mean of the results; and the gradient. With `has_aux` the first of these is itself a pair: the result, and
+        what else `f` has returned.
 
     Raises
     ------
@@ -130,11 +147,10 @@ def value_and_grad(f, argnums=0, *, parameters=None, in_axes=None, threads=1):
     >>> step(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     (2.5, array([2., 3.]))
     """
-    return gradient_function("value_and_grad", f, argnums, parameters, in_axes, threads,
-                             lambda value, gradient: (value, gradient))
+    return gradient_function("value_and_grad", f, argnums, has_aux, parameters, in_axes, threads, with_value)
 
 
-def jacobian(f, argnums=0):
+def jacobian(f, argnums=0, *, has_aux=False):
     """The derivative of every output of `f` by every input, as a function.
 
     Parameters
@@ -142,14 +158,15 @@ def jacobian(f, argnums=0):
     f : callable
         A function that returns a Tensor, an array, one Value or number, or a (nested) list or tuple of Values, numbers
         and Tensors whose shapes fit each other. The rest is as for `grad`.
-    argnums : int or tuple of int, optional
+    argnums, has_aux
         As for `grad`.
 
     Returns
     -------
     callable
         A function that takes the arguments of `f` and returns an ndarray of shape ``output.shape + input.shape``, or a
-        tuple of such arrays for a tuple `argnums`. A Value or number has the shape (), a list of n numbers (n,).
+        tuple of such arrays for a tuple `argnums`. A Value or number has the shape (), a list of n numbers (n,). Where
+        `grad` has Values and Tensors, so has this function; for more than two dimensions it is an array of Values.
 
     Raises
     ------
@@ -173,213 +190,406 @@ def jacobian(f, argnums=0):
     >>> flatgrad.jacobian(lambda x: x.softmax())(np.zeros(2)).tolist()
     [[0.25, -0.25], [-0.25, 0.25]]
     """
-    by_tape = differentiated("jacobian", f, argnums, full_jacobian, lambda value, gradient: gradient)
-    if not isinstance(f, Compiled) or f.check:
+    by_tape = differentiated("jacobian", f, argnums, has_aux, full_jacobian, without_value)
+    if not isinstance(f, Compiled) or f.check or has_aux:
         return by_tape
     evaluations = Evaluations(f)
     argnums, single = argument_numbers(argnums)
 
     @functools.wraps(f)
     def transformed(*args, **kwargs):
-        if traces or _is_recording():
+        if running.get() or _is_recording() or _detects_anomaly():
             return by_tape(*args, **kwargs)
         positions = positions_of(argnums, args, kwargs)
-        shapes = [input_shape(f"argument {n}", args[n]) for n in positions]
+        shapes = [input_shape("jacobian", f"argument {n}", args[n]) for n in positions]
         found = evaluations.table(args, kwargs, positions)
         if found is None:
             return by_tape(*args, **kwargs)
-        places, table = found
+        places, table, lost = found
         table = np.concatenate([table, np.zeros((1, table.shape[1]))])   # where a constant's -1 leads
         ends = list(itertools.accumulate(map(math.prod, shapes), initial=0))
         jacobians = [table[places, begin:end].reshape(places.shape + shape)
                      for begin, end, shape in zip(ends, ends[1:], shapes)]
+        jacobians = [mark(x) for x in jacobians] if lost else jacobians
         return jacobians[0] if single else tuple(jacobians)
 
     return transformed
 
 
-def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
-    """Compare the derivatives of `f` with central finite differences.
+def jacrev(f, argnums=0, *, has_aux=False):
+    """`jacobian`, by another name of JAX's and PyTorch's.
 
     Parameters
     ----------
-    f : callable
-        A function with a result as for `jacobian`.
-    inputs : float, array of float, Value, Tensor, (nested) list or dict of them; or a tuple of such arguments
-        The point at which to check. `f` gets Values and leaf Tensors unchanged, and `gradcheck` changes their data for
-        the calls of `f`. So `f` may also use them in another way, as a model uses its parameters. At the end they get
-        back their data and gradients. Numbers and arrays become Values and Tensors. Values and Tensors with
-        ``requires_grad=False`` are not checked. The rest is as for `grad`.
-    eps : float, optional
-        Step of the differences, in the units of the inputs.
-    atol, rtol : float, optional
-        A derivative d passes if ``|d - difference| <= atol + rtol * |difference|``.
-    raise_exception : bool, optional
-        If False, return False instead of raising a GradcheckError.
+    f, argnums, has_aux
+        As for `jacobian`.
 
     Returns
     -------
-    bool
-        True if every derivative passes.
-
-    Raises
-    ------
-    GradcheckError
-        If a derivative does not pass; the message names the output, the input and both numbers of the worst
-        derivative. Also if an output is not finite, or if two calls of `f` with the same inputs differ.
-    ArgumentTypeError, ArgumentError
-        If an argument is not as described. Integers are refused as inputs, because they cannot take small steps.
-
-    Notes
-    -----
-    The difference is ``(f(x + eps) - f(x - eps)) / (2 * eps)``. Its error is of the order of eps**2 by truncation
-    and ``1e-16 * |f| / eps`` by rounding. Names and defaults are those of `torch.autograd.gradcheck`. With the
-    default `rtol` a derivative that is wrong by 0.1 % just passes; where `f` is smooth, ``rtol=1e-5`` finds a
-    derivative that is wrong by 0.01 %.
-
-    At a kink, such as relu at 0, the difference is the mean of both slopes, and the check fails.
+    callable
 
     Examples
     --------
     >>> import flatgrad
-    >>> flatgrad.gradcheck(lambda x, y: [x.tanh() * y, x / y], (0.5, 2.0))
-    True
-    >>> from flatgrad import Value
-    >>> def wrong_cube(x):
-    ...     return Value(x.data**3, (x,), (2 * x.data**2,))
-    >>> flatgrad.gradcheck(wrong_cube, 1.0, raise_exception=False)
-    False
+    >>> flatgrad.jacrev(lambda x: [x[0] * x[1], x[0] + 3 * x[1]])([2.0, 5.0])
+    array([[5., 2.],
+           [1., 3.]])
     """
-    callable_("gradcheck", f)
-    eps, atol, rtol = positive("eps", eps), non_negative("atol", atol), non_negative("rtol", rtol)
-    raise_exception = flag("raise_exception", raise_exception)
-    leaves, args = [], []
-    for k, x in enumerate(inputs if isinstance(inputs, tuple) else (inputs,)):
-        name = f"inputs[{k}]" if isinstance(inputs, tuple) else "inputs"
-        args.append(with_leaves("gradcheck", name, x, leaves, True))
-    elements = [element for name, leaf, _ in leaves for element in elements_of(name, leaf)]
-    fresh = [leaf for _, leaf, x in leaves if leaf is not x]
-    leaves = only_leaves("gradcheck", leaves)
-    if not elements:
-        raise ArgumentError(f"inputs: expected one number at least to check by, got {shortened(inputs)}")
-    before = [(element, element.data, element.grad) for _, element in elements]
-    for name, element in elements:
-        if not math.isfinite(element.data):
-            raise DataError(f"{name}: expected a finite number, got {element.data}")
-        if element.data + eps == element.data or element.data - eps == element.data:
-            raise ArgumentError(f"eps: {eps} is too small a step from {name}, which is {element.data}")
-
-    def evaluate(where):
-        result = called(f, args, {}, leaves, fresh)
-        items, shape = flattened("gradcheck", "the result of f", result)
-        refuse_outer("gradcheck", "the result of f", items)
-        values = np.concatenate([np.zeros(0), *(np.ravel(item.data) for item in items)])
-        if not np.isfinite(values).all():
-            at = int(np.argmin(np.isfinite(values)))
-            raise GradcheckError(f"gradcheck: {name_of('output', shape, at)} is {values[at]}{where}; expected a "
-                                 "finite number")
-        return items, shape, values
-
-    try:
-        check_gradients(evaluate, leaves, elements, eps, atol, rtol)
-    except GradcheckError:
-        if raise_exception:
-            raise
-        return False
-    finally:
-        for element, data, gradient in before:
-            element.data, element.grad = data, gradient
-    return True
+    return jacobian(f, argnums, has_aux=has_aux)
 
 
-def check_gradients(evaluate, leaves, elements, eps, atol, rtol):
-    """Raise a GradcheckError if a derivative does not pass."""
-    items, shape, values = evaluate("")
-    exact = derivatives(items, leaves)
-    items, shape_again, values_again = evaluate(" at the second call")
-    if shape_again != shape or not np.array_equal(values_again, values):
-        raise GradcheckError(
-            f"gradcheck: f is not deterministic: two calls with the same inputs returned "
-            f"{shortened(values.reshape(shape).tolist())} and {shortened(values_again.reshape(shape_again).tolist())}")
-    if not np.array_equal(derivatives(items, leaves), exact, equal_nan=True):
-        raise GradcheckError("gradcheck: the derivatives of f are not deterministic: those of two calls with the "
-                             "same inputs differ")
-    numeric = np.empty_like(exact)
-    for k, (name, element) in enumerate(elements):
-        x = element.data
-        ends = []
-        for sign, end in (("+", x + eps), ("-", x - eps)):
-            element.data = end
-            _, shape_there, there = evaluate(f" where {name} is {x} {sign} {eps}")
-            if shape_there != shape:
-                raise GradcheckError(f"gradcheck: f returns the shape {shape}, but {shape_there} where {name} is "
-                                     f"{x} {sign} {eps}")
-            ends.append(there)
-        element.data = x
-        numeric[:, k] = (ends[0] - ends[1]) / ((x + eps) - (x - eps))   # the actual step, after rounding
-    tolerance = atol + rtol * np.abs(numeric)
-    error = np.abs(exact - numeric)
-    passes = error <= tolerance   # False for nan
-    if passes.all():
-        return
-    excess = np.where(np.isnan(error), np.inf, error / np.maximum(tolerance, np.finfo(float).tiny))
-    row, column = np.unravel_index(np.argmax(np.where(passes, -1.0, excess)), excess.shape)
-    raise GradcheckError(
-        f"gradcheck: the derivative of {name_of('output', shape, row)} by {elements[column][0]} is "
-        f"{exact[row, column]:.10g}, and by finite differences {numeric[row, column]:.10g}; expected a difference of "
-        f"at most atol + rtol * |{numeric[row, column]:.3g}| = {tolerance[row, column]:.3g}, got "
-        f"{error[row, column]:.3g}. {np.sum(~passes)} of {passes.size} derivatives do not pass")
+def jacfwd(f, argnums=0, *, has_aux=False):
+    """As `jacobian`, and computed column by column: for functions of many outputs and few inputs.
+
+    Parameters
+    ----------
+    f, argnums, has_aux
+        As for `jacobian`.
+
+    Returns
+    -------
+    callable
+        As `jacobian` returns it.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError, ShapeError
+        As `jacobian`; also if `f` is made of operations that cannot be differentiated twice, as for `hessian`.
+
+    Notes
+    -----
+    The gradient of the outputs' weighted sum is written once, and each input's element of it is differentiated by the
+    weights. So each input needs one backward pass, as in `jax.jacfwd`.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.jacfwd(lambda x: [x * x, x.sin(), 3 * x])(0.0).tolist()
+    [0.0, 1.0, 3.0]
+    """
+    return differentiated("jacfwd", f, argnums, has_aux, jacobian_by_columns, without_value)
 
 
-# ---- what the transforms share ----
+def hessian(f, argnums=0, *, has_aux=False, parameters=None):
+    """The second derivatives of `f` by every pair of inputs, as a function. `f` returns one number.
 
-traces = {}   # the leaves of every running transform, by the id of their list
+    Parameters
+    ----------
+    f, argnums, has_aux, parameters
+        As for `grad`.
+
+    Returns
+    -------
+    callable
+        A function that takes the arguments of `f` and returns, for a number a float, for an array or a Tensor x an
+        ndarray of shape ``x.shape + x.shape``, for a (nested) list of numbers the like. Other lists, tuples and dicts
+        give `jax.hessian`'s nested structure: the gradient's, with the argument's in place of each number or array,
+        as in ``H["w"]["b"]``, of shape ``w.shape + b.shape``. A tuple `argnums` is a tuple of the arguments. By
+        `parameters` it is one ndarray of shape (n, n) for their n numbers in their order.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        As `grad`; also if `f` is made of operations that cannot be differentiated twice: Values with a `_backward`
+        rule, or with local gradients, that a user has given them.
+
+    Notes
+    -----
+    `f` is called once, its gradient is written as nodes once, and each of its n numbers needs one backward pass. For a
+    product with one vector `hvp` takes a single pass.
+
+    At kinks, such as relu at 0, the second derivative is that of the branch whose first derivative is taken.
+
+    The second derivatives of a function of `flatgrad.compile` are computed by a program, as are those of
+    ``flatgrad.compile(flatgrad.hessian(f))``, which returns nodes.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> import numpy as np
+    >>> def rosenbrock(x):
+    ...     return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+    >>> flatgrad.hessian(rosenbrock)(np.array([1.0, 1.0])).tolist()
+    [[802.0, -400.0], [-400.0, 200.0]]
+    >>> flatgrad.hessian(lambda p: p["a"] ** 2 * p["b"])({"a": 3.0, "b": 5.0})
+    {'a': {'a': 10.0, 'b': 6.0}, 'b': {'a': 6.0, 'b': 0.0}}
+    """
+    callable_("hessian", f)
+    has_aux = flag("hessian: has_aux", has_aux)
+    if parameters is None:
+        by_tape = differentiated("hessian", f, argnums, has_aux, full_hessian, without_value)
+    else:
+        parameters = parameters_in("hessian", parameters, argument_numbers(argnums)[0])
+        by_tape = differentiated_by("hessian", f, parameters, has_aux, hessian_by, without_value)
+    if not isinstance(f, Compiled) or f.check or has_aux:
+        return by_tape
+    return hessian_by_program(f, argnums, parameters, by_tape)
 
 
-def differentiated(name, f, argnums, compute, result):
-    """The function that `grad` and the other transforms return; it returns result(value, gradient)."""
+def hvp(f, x, v):
+    """The Hessian of `f` at `x`, times `v`: the derivative of the gradient in the direction `v`.
+
+    Parameters
+    ----------
+    f : callable
+        As for `grad`, of one argument.
+    x : number, array, Value, Tensor, or list, tuple or dict of them
+        Where.
+    v : like `x`
+        In the structure of `x`, with its shapes.
+
+    Returns
+    -------
+    like `x`
+        ``H @ v``, in the structure of `x`, as `grad` returns gradients.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        As `hessian`, and if `v` has another structure than `x`.
+    ShapeError
+        If a part of `v` has another shape than that of `x`.
+
+    Notes
+    -----
+    The gradient is written, and its product with `v` is differentiated: about three times the time of a gradient,
+    however many inputs there are. `torch.autograd.functional.hvp` returns the result of `f` as well.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> import numpy as np
+    >>> flatgrad.hvp(lambda x: (x**3).sum(), np.array([1.0, 2.0]), np.array([1.0, 0.5]))
+    array([6., 6.])
+    """
+    callable_("hvp", f)
+    point = Point("hvp", (x,), (0,), more=(v,), prefix="x")
+    directions = with_shapes_of("hvp", "v", v, "x", x)
+    output = one_number("hvp", point.call(f, {}))
+    point.link([output])
+    with recording():
+        total = inner(written_by([output], None, point.leaves), directions)
+        return point.marked(point.gradient_of(total, (0,), (x,))[0])
+
+
+def jvp(f, primals, tangents, has_aux=False):
+    """The result of `f`, and its derivative in the direction of the tangents: the Jacobian times a vector.
+
+    Parameters
+    ----------
+    f : callable
+        A function that returns a Value, a Tensor, a number, or a list, tuple or dict of them.
+    primals : tuple or list
+        The arguments of `f`: numbers, arrays, Values, Tensors, and lists, tuples and dicts of them.
+    tangents : tuple or list
+        In the structure of `primals`, with its shapes.
+    has_aux : bool, optional
+        As for `grad`.
+
+    Returns
+    -------
+    result, derivative
+        Each in the structure of what `f` returns: floats for Values and numbers, arrays for Tensors. With `has_aux` a
+        third part, what else `f` has returned.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError, ShapeError
+        If an argument is not as described; and where `hessian` raises them, if `f` returns more than one number.
+
+    Notes
+    -----
+    Called as `jax.jvp` and `torch.func.jvp`. The backward pass is linear in the gradients that it starts with, so its
+    derivative by these is the product: both passes go backward, and there are no rules for another direction.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.jvp(lambda x, y: (x * y, x.sin()), (0.0, 5.0), (1.0, 10.0))
+    ((0.0, 0.0), (5.0, 1.0))
+    """
+    callable_("jvp", f)
+    has_aux = flag("jvp: has_aux", has_aux)
+    for name, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, (tuple, list)):
+            raise ArgumentTypeError(f"jvp: {name}: expected a tuple or a list, one entry for each argument of f, got "
+                                    f"{described(given)}")
+    if len(primals) != len(tangents):
+        raise ArgumentError(f"jvp: tangents: expected {len(primals)}, one for each of the primals, got {len(tangents)}")
+    positions = range(len(primals))
+    point = Point("jvp", primals, positions, more=tangents, prefix="primals[{}]")
+    directions = [w for n in positions
+                  for w in with_shapes_of("jvp", f"tangents[{n}]", tangents[n], f"primals[{n}]", primals[n])]
+    output = point.call(f, {}, has_aux)
+    tree = as_nodes("jvp", "the result of f", output)
+    items = leaves_of(tree)
+    point.link(items)
+    with recording():
+        if not point.linked and [math.prod(shape_of(x)) for x in items] == [1] and not is_constant(items[0]):
+            gradient = derivatives(items, point.leaves)[0]   # one pass is enough, whatever f is made of
+            flat = [np.ravel(w.data if isinstance(w, NODES) else w) for w in directions]
+            slopes = Reader(np.array([gradient @ np.concatenate([np.zeros(0), *flat])])).structure_of(tree)
+        else:
+            seeds = seed_leaves(items)
+            total = inner(written_by(items, seeds, point.leaves), directions)
+            slopes = point.gradient_of(total, (0,), (tree,), seeds)[0]
+    slopes = point.marked(slopes)
+    result = tree if point.linked else as_numbers(tree)
+    return (result, slopes, point.auxiliary()) if has_aux else (result, slopes)
+
+
+def vjp(f, *primals, has_aux=False):
+    """The result of `f`, and the function that multiplies a vector by the Jacobian.
+
+    Parameters
+    ----------
+    f : callable
+        As for `jvp`.
+    *primals
+        The arguments of `f`, as for `jvp`.
+    has_aux : bool, optional
+        As for `grad`.
+
+    Returns
+    -------
+    result : as for `jvp`
+    vjp_fn : callable
+        Takes one argument in the structure of the result, with its shapes, and returns a tuple with a gradient for each
+        of the `primals`, in its structure: of the sum of all results, each multiplied by its number.
+    aux
+        With `has_aux`, what else `f` has returned.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError, ShapeError
+        If an argument is not as described; also by `vjp_fn`.
+
+    Notes
+    -----
+    Called as `jax.vjp` and `torch.func.vjp`. `f` is called once. Each call of `vjp_fn` is a backward pass through what
+    it has done then. This reads the numbers that are there now: do not change the data of captured parameters between.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> result, pull = flatgrad.vjp(lambda x, y: (x * y, x + y), 2.0, 3.0)
+    >>> result, pull((1.0, 10.0))
+    ((6.0, 5.0), (13.0, 12.0))
+    """
+    callable_("vjp", f)
+    has_aux = flag("vjp: has_aux", has_aux)
+    positions = range(len(primals))
+    point = Point("vjp", primals, positions, prefix="primals[{}]")
+    output = point.call(f, {}, has_aux)
+    tree = as_nodes("vjp", "the result of f", output)
+    items = leaves_of(tree)
+    point.link(items)
+
+    def vjp_fn(cotangents):
+        weights = with_shapes_of("vjp", "cotangents", cotangents, "the result of f", tree)
+        nodes, outer = nodes_in(cotangents, []), is_outermost()
+        with recording():
+            if not point.linked and not (nodes and are_linked(nodes)):
+                weighted = [None if is_constant(x) else x for x in items]
+                gradients = point.gradient_of(inner(weighted, weights), positions, primals)
+                lost = outer and (point.lost or are_lost(cotangents))
+                return tuple(map(mark, gradients) if lost else gradients)
+            seeds = [w if isinstance(w, NODES) else Tensor(w, requires_grad=False) if isinstance(x, Tensor)
+                     else Value(w) for x, w in zip(items, weights)]
+            return tuple(point.structured(positions, primals, written_by(items, seeds, point.leaves)))
+
+    result = tree if point.linked else as_numbers(tree)
+    return (result, vjp_fn, point.auxiliary()) if has_aux else (result, vjp_fn)
+
+
+def stop_gradient(x):
+    """The same numbers as constants: no gradient flows through them.
+
+    Parameters
+    ----------
+    x : Value, Tensor, number, array, or list, tuple or dict of them
+
+    Returns
+    -------
+    like `x`
+        With ``.detach()`` of each Value and Tensor. Everything else is as it was.
+
+    Notes
+    -----
+    `jax.lax.stop_gradient`.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> flatgrad.grad(lambda x: x * flatgrad.stop_gradient(x))(3.0)
+    3.0
+    """
+    def constant(name, x):
+        if isinstance(x, NODES):
+            return x.detach()
+        if isinstance(x, np.ndarray) and x.dtype.kind == "O":
+            return np.array([constant("", part) for part in x.ravel()] + [None], object)[:-1].reshape(x.shape)
+        return x
+
+    return map_leaves(constant, x)
+
+
+# ---- the functions that are returned ----
+
+def without_value(value, gradient, *aux):
+    return (gradient, *aux) if aux else gradient
+
+
+def with_value(value, gradient, *aux):
+    return (value, *aux) if aux else value, gradient
+
+
+def differentiated(name, f, argnums, has_aux, compute, result):
+    """The function that `grad` and the other transforms return; it returns result(value, gradient).
+
+    compute(point, output, args, positions) gives the value and a list with the gradient by each argument.
+    """
     callable_(name, f)
     argnums, single = argument_numbers(argnums)
+    has_aux = flag(f"{name}: has_aux", has_aux)
 
     @functools.wraps(f)
     def transformed(*args, **kwargs):
-        leaves, replaced, positions = [], list(args), positions_of(argnums, args, kwargs)
-        try:
-            for n in positions:
-                replaced[n] = with_leaves(name, f"argument {n}", args[n], leaves, False)
-        except ArgumentTypeError as error:
-            if not _is_recording():
-                raise
-            raise ArgumentTypeError(f"{name}: a derivative by what a program computes: it is not taken while a "
-                                    f"compiled function is recorded; transform that function instead, as in "
-                                    f"flatgrad.{name}(flatgrad.compile(f))") from error
-        leaves = only_leaves(name, leaves)
-        output = called(f, replaced, kwargs, leaves)
-        value, gradients = compute(name, output, leaves, [args[n] for n in positions], positions)
+        positions = positions_of(argnums, args, kwargs)
+        point = Point(name, args, positions)
+        point.single = single
+        output = point.call(f, kwargs, has_aux)
+        value, gradients = compute(point, output, args, positions)
+        gradients = [point.marked(gradient) for gradient in gradients]
+        if has_aux:
+            return result(value, gradients[0] if single else tuple(gradients), point.auxiliary())
         return result(value, gradients[0] if single else tuple(gradients))
 
     return transformed
 
 
-def positions_of(argnums, args, kwargs):
-    """The arguments that `argnums` means, counted from 0."""
-    positions = []
-    for n in argnums:
-        if not -len(args) <= n < len(args):
-            raise ArgumentError(f"argnums: {n} is out of range for {len(args)} positional "
-                                f"argument{'s' * (len(args) != 1)}"
-                                + ("; arguments by keyword are not differentiated by" if kwargs else ""))
-        positions.append(n % len(args))
-    if len(set(positions)) != len(positions):
-        raise ArgumentError(f"argnums: expected different arguments, got {argnums} for {len(args)} arguments")
-    return tuple(positions)
+def differentiated_by(name, f, parameters, has_aux, compute, result):
+    """The function that returns result(value, gradient) by the parameters of `f`, on the tape."""
+    has_aux = flag(f"{name}: has_aux", has_aux)
+
+    @functools.wraps(f)
+    def transformed(*args, **kwargs):
+        point = Point(name, args, (), parameters=parameters)
+        value, gradient = compute(point, point.call(f, kwargs, has_aux))
+        gradient = point.marked(gradient)
+        return result(value, gradient, point.auxiliary()) if has_aux else result(value, gradient)
+
+    return transformed
 
 
-def gradient_function(name, f, argnums, parameters, in_axes, threads, result):
+def gradient_function(name, f, argnums, has_aux, parameters, in_axes, threads, result):
     """The function that `grad` and `value_and_grad` return; it returns result(value, gradient)."""
     callable_(name, f)
     numbers_of_arguments, single = argument_numbers(argnums)
+    has_aux = flag(f"{name}: has_aux", has_aux)
     threads = whole(f"{name}: threads", threads, 1)
+    if has_aux and in_axes is not None:
+        raise ArgumentError(f"{name}: has_aux: expected False with in_axes, as a mean over a batch has nothing besides")
     if threads > 1 and in_axes is None:
         raise ArgumentError(f"{name}: threads: expected 1, as there is no batch to divide, got {threads}; in_axes says "
                             "along which axes samples lie")
@@ -390,27 +600,71 @@ def gradient_function(name, f, argnums, parameters, in_axes, threads, result):
         parameters = parameters_in(name, parameters, numbers_of_arguments)
     mean = f if in_axes is None else mean_of(name, f, in_axes)
     if parameters is None:
-        by_tape = differentiated(name, mean, argnums, scalar_gradient, result)
+        by_tape = differentiated(name, mean, argnums, has_aux, scalar_gradient, result)
     else:
-        by_tape = differentiated_by(name, mean, parameters, result)
-    if not isinstance(f, Compiled) or f.check:
-        return functools.wraps(f)(by_tape)
+        by_tape = differentiated_by(name, mean, parameters, has_aux, gradient_by, result)
+    if not isinstance(f, Compiled) or f.check or has_aux:
+        return by_tape
     evaluations = Evaluations(f, parameters, in_axes, threads)
 
     @functools.wraps(f)
     def transformed(*args, **kwargs):
-        if traces or _is_recording():
+        if running.get() or _is_recording() or _detects_anomaly():
             return by_tape(*args, **kwargs)
         positions = () if parameters is not None else positions_of(numbers_of_arguments, args, kwargs)
         found = evaluations(args, kwargs, positions)
         if found is None:
             return by_tape(*args, **kwargs)
-        value, gradient = found
         if parameters is not None:
-            return result(value, gradient)
+            return result(*found)
+        value, gradient, lost = found
         row = Reader(gradient)
         gradients = [row.structure_of(args[n]) for n in positions]
+        if lost:
+            gradients = [mark(x) for x in gradients]
         return result(value, gradients[0] if single else tuple(gradients))
+
+    return transformed
+
+
+def hessian_by_program(f, argnums, parameters, by_tape):
+    """The function that `hessian` returns for a compiled function: it computes a program of all second derivatives. That
+    grows with the square of the inputs; with many of them a call of `f` is differentiated twice on the tape."""
+    argnums, single = argument_numbers(argnums)
+
+    @functools.wraps(f.fn)
+    def square(*args, **kwargs):
+        point = Point("hessian", args, () if parameters else positions_of(argnums, args, kwargs), parameters=parameters)
+        table = second_derivatives(point, point.call(f.fn, kwargs))
+        count = table.begins[-1]
+        return table.block(0, count, 0, len(table.leaves), (count, count))
+
+    def is_large(args):
+        by = parameters or [args[n] for n in positions_of(argnums, args, {})]
+        return sum(np.size(x) if isinstance(x, np.ndarray) else x.size if isinstance(x, Tensor) else 1
+                   for x in leaves_of(by)) > MOST_INPUTS
+
+    program = Compiled(square, f.static_argnums, f.static_argnames, False, f.simplify, f.dtype)
+
+    @functools.wraps(f)
+    def transformed(*args, **kwargs):
+        if (running.get() or _is_recording() or _detects_anomaly() or nodes_in(args, []) or nodes_in(kwargs, []) or are_lost((args, kwargs))
+                or is_large(args)):
+            return by_tape(*args, **kwargs)
+        found = program(*args, **kwargs)
+        found = found.numpy() if isinstance(found, Tensor) else found.copy()   # that of a constant
+        if parameters is not None:
+            return found
+        core = program._find(program._key(args, kwargs, [])).core
+        lost = is_outermost() and core is not None and _takes_gradients(core)
+        positions = positions_of(argnums, args, kwargs)
+        if single and type(args[positions[0]]) is np.ndarray:
+            found = found.reshape(args[positions[0]].shape * 2)
+            return mark(found) if lost else found
+        args = [args[n] for n in positions]
+        blocks = hessian_blocks("hessian", Table(found, None, leaves_of(args)), args, single)
+        blocks = mark(blocks) if lost else blocks
+        return blocks[0] if single else tuple(blocks)
 
     return transformed
 
@@ -452,227 +706,113 @@ def mean_of(name, f, in_axes):
     return mean
 
 
-def differentiated_by(name, f, parameters, result):
-    """The function that returns result(value, gradient) by the parameters of `f`, on the tape."""
-    def transformed(*args, **kwargs):
-        output = called(f, args, kwargs, parameters, [])
-        output = one_number(name, output)
-        refuse_outer(name, "the result of f", [output])
-        return result(output.item(), derivatives([output], parameters)[0])
+# ---- what they compute ----
 
-    return transformed
-
-
-def one_number(name, output):
-    """What f has returned, as a Value or a Tensor."""
-    if isinstance(output, Tensor) and output.size != 1:
-        raise ShapeError(f"{name}: expected f to return one number, got a Tensor of shape {output.shape}; jacobian "
-                         "takes functions of many outputs")
-    if is_real(output):
-        output = Value(real(f"{name}: the result of f", output))
-    if not isinstance(output, (Value, Tensor)):
-        many = "; jacobian takes functions of many outputs" if isinstance(output, (list, tuple, np.ndarray)) else ""
-        raise ArgumentTypeError(f"{name}: expected f to return a Value, a Tensor of one element or a number, got "
-                                f"{described(output)}{many}")
-    return output
-
-
-def scalar_gradient(name, output, leaves, args, positions):
+def scalar_gradient(point, output, args, positions):
     """The value of f and, for each argument, its gradient in the argument's structure."""
-    output = one_number(name, output)
-    check_trace(name, [output], leaves)
-    row = Reader(derivatives([output], leaves)[0])
-    return output.item(), [row.structure_of(x) for x in args]
+    output = one_number(point.name, output)
+    point.link([output])
+    value = as_value(output) if point.linked else output.item()
+    return value, point.gradient_of(output, positions, args)
 
 
-def full_jacobian(name, output, leaves, args, positions):
+def gradient_by(point, output):
+    """The value of f, and its gradient by parameters as one array, or Tensor."""
+    output = one_number(point.name, output)
+    point.link([output])
+    if not point.linked:
+        return output.item(), derivatives([output], point.leaves)[0]
+    return as_value(output), joined(point.filled(written_by([output], None, point.leaves)))
+
+
+def full_jacobian(point, output, args, positions):
     """None and, for each argument, the derivatives of all outputs by the argument."""
-    shapes = [input_shape(f"argument {n}", x) for n, x in zip(positions, args)]
-    items, output_shape = flattened(name, "the result of f", output)
-    check_trace(name, items, leaves)
-    table, jacobians, at = derivatives(items, leaves), [], 0
-    for shape in shapes:
-        size = math.prod(shape)
-        jacobians.append(table[:, at:at + size].reshape(output_shape + shape))
-        at += size
-    return None, jacobians
+    shapes = [input_shape(point.name, f"argument {n}", args[n]) for n in positions]
+    items, output_shape = flattened(point.name, "the result of f", output)
+    point.link(items)
+    if not point.linked:
+        table = Table(derivatives(items, point.leaves), None, point.leaves)
+    else:
+        table = table_of([x for item in items for x in elements(item)], point.leaves)
+    return None, blocks(table, output_shape, shapes, [args[n] for n in positions])
 
 
-def callable_(name, f):
-    if not callable(f):
-        raise ArgumentTypeError(f"{name}: f: expected a callable, got {described(f)}")
+def jacobian_by_columns(point, output, args, positions):
+    """The same by one pass for each input."""
+    shapes = [input_shape(point.name, f"argument {n}", args[n]) for n in positions]
+    items, output_shape = flattened(point.name, "the result of f", output)
+    point.link(items)
+    seeds = seed_leaves(items)
+    gradients = point.filled(written_by(items, seeds, point.leaves))
+    if not point.linked:
+        table = Table(derivatives(gradients, seeds).T, None, point.leaves)
+    else:
+        columns = table_of([x for gradient in gradients for x in elements(gradient)], seeds).rows
+        columns = [[x for pair in zip(seeds, column) for x in elements(node_or_zeros(*pair))] for column in columns]
+        table = Table(None, list(zip(*columns)), [x for leaf in point.leaves for x in elements(leaf)])
+        point.leaves = table.leaves
+    return None, blocks(table, output_shape, shapes, [args[n] for n in positions])
 
 
-def argument_numbers(argnums):
-    """The ints in `argnums`, and whether `argnums` is a single int."""
-    single = not isinstance(argnums, (tuple, list))
-    result = [argnums] if single else list(argnums)
-    for n in result:
-        if not isinstance(n, numbers.Integral) or isinstance(n, (bool, np.bool_)):
-            raise ArgumentTypeError(f"argnums: expected an int or a tuple of int, got {argnums!r}")
-    if not result or len(set(result)) != len(result):
-        raise ArgumentError(f"argnums: expected an int or a tuple of different ints, got {argnums!r}")
-    return tuple(int(n) for n in result), single
+def blocks(table, output_shape, shapes, args):
+    """The parts of a table that belong to the arguments."""
+    count, found, first = math.prod(output_shape), [], 0
+    for shape, x in zip(shapes, args):
+        after = table.after(first, math.prod(shape))
+        found.append(table.block(0, count, first, after, output_shape + shape))
+        first = after
+    return found
 
 
-def called(f, args, kwargs, leaves, fresh=None):
-    """f(*args, **kwargs), while `leaves` are registered as leaves to differentiate by.
+def second_derivatives(point, output):
+    """The table of a scalar's second derivatives."""
+    output = one_number(point.name, output)
+    point.link([output])
+    gradients = point.filled(written_by([output], None, point.leaves))
+    if not point.linked:
+        return Table(derivatives(gradients, point.leaves), None, point.leaves)
+    return table_of([x for gradient in gradients for x in elements(gradient)], point.leaves)
 
-    fresh: the leaves that no one else holds; by default all. `float` refuses Values computed from these.
-    """
-    traces[id(leaves)] = leaves
+
+def hessian_by(point, output):
+    """None and the Hessian by parameters."""
+    table = second_derivatives(point, output)
+    count = table.begins[-1]
+    return None, table.block(0, count, 0, len(table.leaves), (count, count))
+
+
+def full_hessian(point, output, args, positions):
+    """None and, for each argument, its rows of the Hessian."""
+    return None, hessian_blocks(point.name, second_derivatives(point, output), [args[n] for n in positions], point.single)
+
+
+def hessian_blocks(name, table, args, single):
+    """The second derivatives of a table in the structures of the arguments; single: of one that the user has named."""
+    if single and is_list_of_numbers(args[0]):
+        count, shape = table.begins[-1], input_shape(name, "argument", args[0])
+        return [table.block(0, count, 0, len(table.leaves), shape + shape)]
+
+    def row(x):
+        """For one leaf of the arguments, the derivatives of its gradient."""
+        k = next(rows)
+        columns = itertools.count()
+        return [map_leaves(lambda name, y: block(k, x, next(columns), y), arg) for arg in args]
+
+    def block(k, x, n, y):
+        first, after = table.begins[k:k + 2]
+        found = table.block(first, after, n, n + 1, shape_of(x) + shape_of(y))
+        return found if table.rows is not None or isinstance(x, np.ndarray) or found.shape else float(found)
+
+    rows = itertools.count()
+    return [map_leaves(lambda name, x: row(x)[0] if single else tuple(row(x)), arg) for arg in args]
+
+
+def is_list_of_numbers(x):
+    """Whether it is a list of numbers, or a nested one with a shape: jax.hessian's nested lists are an array then."""
+    if type(x) not in (list, tuple) or any(isinstance(leaf, (np.ndarray, Tensor)) for leaf in leaves_of(x)):
+        return False
     try:
-        with recording(), tracing(leaves if fresh is None else fresh):
-            return f(*args, **kwargs)
-    finally:
-        del traces[id(leaves)]
-
-
-def check_trace(name, outputs, leaves):
-    """Refuse results whose gradient through the graph would miss a derivative."""
-    if any(np.any(leaf.grad) for leaf in leaves):
-        raise ArgumentTypeError(f"{name}: f has called backward() on what it computes from its arguments. "
-                                + FIRST_ONLY.format(name="backward()"))
-    refuse_outer(name, "the result of f", outputs)
-
-
-def refuse_outer(name, what, nodes):
-    """Refuse nodes that depend on the leaves of an outer transform."""
-    outer = [leaf for leaves in traces.values() for leaf in leaves]
-    if outer and nodes and depends(nodes, outer):
-        raise ArgumentTypeError(f"{name}: {what} depends on what an outer transform differentiates by. "
-                                + FIRST_ONLY.format(name=name))
-
-
-def described(x):
-    return f"{type(x).__name__} {shortened(x)}"
-
-
-def is_real(x):
-    return isinstance(x, numbers.Real) and not isinstance(x, (bool, np.bool_))
-
-
-def real(name, x):
-    """The real number x as a float."""
-    try:
-        return float(x)
-    except OverflowError:
-        raise ArgumentError(f"{name}: expected a number that float64 holds, got {shortened(x)}") from None
-
-
-def with_leaves(transform, name, x, leaves, in_place):
-    """Argument `x` with leaves in place of its numbers. Each leaf is appended to `leaves`, in order, as
-    (name, leaf, the part of `x` that the leaf replaces).
-
-    in_place: Values and Tensors are themselves the leaves, and integers are refused.
-    """
-    def leaf_for(name, x):
-        if isinstance(x, (Value, Tensor)):
-            if x._children if isinstance(x, Value) else x._op:
-                raise ArgumentTypeError(f"{transform}: {name}: expected numbers or leaves, got the result "
-                                        f"{described(x)} of the operation {x._op!r}. "
-                                        + FIRST_ONLY.format(name=transform))
-            if in_place:
-                if x.requires_grad:
-                    leaves.append((name, x, x))
-                return x
-            leaf = Value(x.data) if isinstance(x, Value) else Tensor(x.data)
-        elif isinstance(x, np.ndarray):
-            check_array(transform, name, x, in_place)
-            leaf = Value(float(x)) if x.ndim == 0 else Tensor(np.asarray(x, np.float64))
-        elif is_real(x):
-            if in_place and isinstance(x, numbers.Integral):
-                raise ArgumentTypeError(f"{transform}: {name}: expected a float, got the integer {x!r}; pass "
-                                        f"{float(x)!r}")
-            leaf = Value(real(name, x))
-        else:
-            raise ArgumentTypeError(f"{transform}: {name}: expected a real number, an array, a Value, a Tensor, or a "
-                                    f"list, tuple or dict of them, got {described(x)}")
-        leaves.append((name, leaf, x))
-        return leaf
-
-    return map_leaves(leaf_for, x, name)
-
-
-def only_leaves(transform, leaves):
-    """The leaves that `with_leaves` has made; refuses arguments that depend on the leaves of an outer transform."""
-    refuse_outer(transform, "an argument", [x for _, _, x in leaves if isinstance(x, (Value, Tensor))])
-    return [leaf for _, leaf, _ in leaves]
-
-
-def check_array(transform, name, x, in_place):
-    if x.dtype.kind not in "iuf" or (in_place and x.dtype.kind != "f"):
-        what = "floats" if in_place else "real numbers"
-        raise ArgumentTypeError(f"{transform}: {name}: expected an array of {what}, got one of dtype {x.dtype} and "
-                                f"shape {x.shape}")
-    if x.ndim > 2 or x.size == 0:
-        raise ShapeError(f"{transform}: {name}: expected an array of at most two dimensions and at least one element, "
-                         f"got the shape {x.shape}")
-
-
-class Reader:
-    """Returns the numbers of a row of derivatives in the structure of the arguments."""
-
-    def __init__(self, row):
-        self.row, self.at = row, 0
-
-    def structure_of(self, x):
-        return map_leaves(self.next, x)
-
-    def next(self, name, x):
-        size = x.size if isinstance(x, (np.ndarray, Tensor)) else 1
-        self.at += size
-        part = self.row[self.at - size:self.at]
-        return part.reshape(x.shape).copy() if isinstance(x, (np.ndarray, Tensor)) else float(part[0])
-
-
-def input_shape(name, x):
-    """The shape of an argument that `with_leaves` has accepted."""
-    if isinstance(x, dict):
-        raise ArgumentTypeError(f"jacobian: {name}: expected a number, an array or a list, got a dict, which has no "
-                                "shape")
-    if isinstance(x, (list, tuple)):
-        return stacked(f"jacobian: {name}", [input_shape(f"{name}[{k}]", part) for k, part in enumerate(x)])
-    return tuple(x.shape) if isinstance(x, (np.ndarray, Tensor)) else ()
-
-
-def stacked(name, shapes):
-    """The shape of a list of parts with these shapes."""
-    for k, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise ShapeError(f"{name}: expected parts of one shape, got {shapes[0]} in the first and {shape} in number "
-                             f"{k}")
-    return (len(shapes), *(shapes[0] if shapes else ()))
-
-
-def flattened(transform, name, output):
-    """The result of a function as a flat list of Values and Tensors, and the shape of the result."""
-    if isinstance(output, Tensor):
-        return [output], output.shape
-    if isinstance(output, Value):
-        return [output], ()
-    if is_real(output):
-        return [Value(real(f"{transform}: {name}", output))], ()
-    if isinstance(output, np.ndarray) and output.dtype.kind in "iufO":
-        output = output.tolist()   # a list of Values or numbers; a single one for a 0-d array
-        if not isinstance(output, list):
-            return flattened(transform, name, output)
-    if isinstance(output, (list, tuple)):
-        parts = [flattened(transform, f"{name}[{k}]", part) for k, part in enumerate(output)]
-        return [item for items, _ in parts for item in items], stacked(f"{transform}: {name}",
-                                                                       [shape for _, shape in parts])
-    raise ArgumentTypeError(f"{transform}: {name}: expected a Value, a Tensor, a number or a list of them, got "
-                            f"{described(output)}")
-
-
-def elements_of(name, leaf):
-    """(name, Value) for every number of a leaf."""
-    if isinstance(leaf, Value):
-        return [(name, leaf)]
-    elements = list(leaf) if leaf.ndim == 1 else [element for row in leaf for element in row]
-    return [(name_of(name, leaf.shape, k), element) for k, element in enumerate(elements)]
-
-
-def name_of(name, shape, k):
-    """The name of element k, counted row by row."""
-    return f"{name}[{', '.join(str(index) for index in np.unravel_index(k, shape))}]" if shape else name
+        input_shape("", "", x)
+    except (ShapeError, ArgumentTypeError):
+        return False
+    return True

@@ -9,9 +9,10 @@ from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import Tensor, Value, _Evaluator
+from flatgrad._core import Tensor, Value, _Evaluator, _is_unrecorded, _takes_gradients
 from flatgrad.arguments import is_bool
 from flatgrad.loops import Layout, length_of, pair_up
+from flatgrad.lost import are_lost, plain
 from flatgrad.program import Hole, structure
 from flatgrad.structures import map_leaves
 
@@ -44,7 +45,8 @@ class Evaluations:
 
     def __call__(self, args, kwargs, positions):
         """The value, and the gradient as a flat array: by the parameters, or by the arguments at these positions, in
-        their order. None: this is for the tape."""
+        their order, and whether that depends on leaves besides, of which `flatgrad.lost` tells. None: this is for the
+        tape."""
         if self.simple:   # first of all this has to be fast
             leaves = []
             try:
@@ -58,26 +60,39 @@ class Evaluations:
         if found is None:
             return None
         plan, leaves = found
+        lost = self.parameters is None and self.loses(plan, leaves, args)
         if self.in_axes is not None:
-            return plan.mean(leaves, self.threads)
+            found = plan.mean(leaves, self.threads)
+            return found if found is None or self.parameters is not None else (*found, lost)
         if self.simple and not plan.program.buffers:
             self.last = plan.program, plan.evaluator
         value, gradient = plan.evaluator(plan.operands(leaves))
-        return None if gradient is None else (value, plan.in_order(gradient))
+        if gradient is None or self.parameters is not None:
+            return None if gradient is None else (value, plan.in_order(gradient))
+        return value, plan.in_order(gradient), lost
 
     def table(self, args, kwargs, positions):
-        """The template of the results with their numbers as indices, and the derivatives of each by the arguments."""
+        """The template of the results with their numbers as indices, the derivatives of each by the arguments, and
+        whether these depend on leaves besides."""
         found = self.prepared(args, kwargs, positions, many=True)
         if found is None:
             return None
         plan, leaves = found
-        return plan.places, plan.in_order(plan.evaluator.table(plan.operands(leaves))[1])
+        table = plan.in_order(plan.evaluator.table(plan.operands(leaves))[1])
+        return plan.places, table, self.loses(plan, leaves, args)
+
+    def loses(self, plan, leaves, args):
+        """Whether derivatives by arguments depend on leaves that take a gradient: captured, or other arguments."""
+        return not _is_unrecorded() and (plan.takes_gradients or are_lost(args) or any(
+            isinstance(x, (Value, Tensor)) and x.requires_grad for x in leaves))
 
     def prepared(self, args, kwargs, positions, many=False):
         """The Plan, and the leaves of the arguments; or None."""
         f, leaves, given = self.f, [], list(args)
+        if self.parameters is None and are_lost(given):
+            given = [map_leaves(lambda name, x: plain(x), x) for x in given]
         for n in positions:
-            given[n] = as_numbers(args[n])
+            given[n] = as_numbers(given[n])
             if given[n] is None or f._is_static(n, len(args)):
                 return None
         try:
@@ -130,12 +145,15 @@ class Plan:
     ----------
     evaluator : _Evaluator or None
         None: the tape has to do it.
+    takes_gradients : bool
+        Whether gradients flow to what the program has captured.
     """
 
     def __init__(self, evaluations, program, given, positions, many=False, layout=None):
         self.program, self.layout, self.evaluator = program, layout, None
         core = program.core
         self.places = places_of(program) if many and core is not None else None
+        self.takes_gradients = core is not None and _takes_gradients(core)
         if core is None or program.single and layout is None:
             return
         if self.places is None if many else not is_number(program):

@@ -1,0 +1,398 @@
+"""Functions with derivatives of their own: `custom_derivative`."""
+import functools
+import inspect
+import math
+import numbers
+from contextvars import ContextVar
+
+import numpy as np
+
+from flatgrad._core import (Tensor, Value, _add_input, _apply, _call_back, _is_recording, _is_unrecorded, _note_read,
+                            _Recording, _ruled, _stand_in, _Watch, _Within, recording)
+from flatgrad.arguments import is_bool, shortened
+from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+from flatgrad.structures import leaves_of, map_leaves
+
+__all__ = ["custom_derivative"]
+
+DEEPEST = 4   # calls of a function by its rule, one within another, of which a recording has the rule
+
+
+class custom_derivative:
+    """A function whose derivative is given by a rule, and not by the operations that it is made of.
+
+    Parameters
+    ----------
+    f : callable
+        A function of numbers, arrays, Values and Tensors, or lists, tuples and dicts of these; so is its result. It may
+        compute by plain numbers, such as ``math.exp(x.data)``.
+    nondiff_argnums : int or tuple of int, optional
+        Arguments that are no matter of derivatives; the rule is given these first.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError, ShapeError
+        If an argument is not as described. A call raises them if there is no rule, or the rule gives something else
+        than gradients of the arguments' structures and shapes; where the derivative of the rule is asked for, and it
+        has read numbers; and while a function is compiled, if the function or its rule reads numbers.
+
+    Notes
+    -----
+    `defvjp` gives the rule, in the form of `jax.custom_vjp`: ``fwd`` takes what `f` takes, and returns the result of `f`
+    and what the rule needs of it; ``bwd`` takes that and the gradients of the results, in their structure, and returns a
+    tuple with the gradient of each argument, or None for 0. A call runs ``fwd`` in place of `f`, and `f` itself within
+    `no_grad`, and where no argument is a Value or a Tensor that requires a gradient. Arguments by keyword become those
+    by position. What `f` uses besides its arguments gets no gradient.
+
+    ``bwd`` is differentiated in turn if it is made of operations of flatgrad: for second derivatives it is called with
+    Values and Tensors that are nodes of the graph, and ``fwd`` has been. Where one of them has read a number that
+    depends on the arguments, by ``x.data`` or ``float(x)``, the derivative would silently miss what depends on it, so
+    an error is raised. Comparisons may decide what is computed.
+
+    Within `compile`, and wherever else flatgrad records, such as in the step of a `scan`, the rule is recorded with the
+    function. None of them may then read a number, not in a comparison either, or draw at random; ``fwd`` is computed
+    anew for the rule, so that nothing has to be kept. A rule that calls its own function has 4 derivatives there.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> from flatgrad import Value
+    >>> @flatgrad.custom_derivative
+    ... def log1pexp(x):
+    ...     return flatgrad.log(1.0 + flatgrad.exp(x))
+    >>> def fwd(x):
+    ...     return log1pexp(x), x
+    >>> def bwd(x, g):
+    ...     return (g * (1.0 - 1.0 / (1.0 + flatgrad.exp(x))),)
+    >>> log1pexp.defvjp(fwd, bwd)
+    >>> x = Value(0.0)
+    >>> y = log1pexp(x)
+    >>> slope, = flatgrad.gradients(y, x, create_graph=True)
+    >>> curvature, = flatgrad.gradients(slope, x)
+    >>> slope.data, curvature.data
+    (0.5, 0.25)
+    """
+
+    def __init__(self, f, nondiff_argnums=()):
+        if not callable(f):
+            raise ArgumentTypeError(f"custom_derivative: f: expected a callable, got {described(f)}")
+        numbers_ = [nondiff_argnums] if isinstance(nondiff_argnums, numbers.Integral) else nondiff_argnums
+        if not isinstance(numbers_, (list, tuple)) or not all(
+                isinstance(n, numbers.Integral) and not is_bool(n) and n >= 0 for n in numbers_):
+            raise ArgumentTypeError("custom_derivative: nondiff_argnums: expected an int of 0 or more, or a tuple of "
+                                    f"them, got {nondiff_argnums!r}")
+        functools.update_wrapper(self, f)
+        self.f, self.nondiff_argnums, self.fwd, self.bwd = f, tuple(int(n) for n in numbers_), None, None
+        self.name = getattr(f, "__name__", type(f).__name__)
+        self.most = most_arguments(f)
+        self.inside = ContextVar(f"custom_derivative {self.name}", default=False)   # its `fwd` runs
+        self.around = ContextVar(f"custom_derivative {self.name}, recorded", default=None)   # a RecordedCall
+
+    def defvjp(self, fwd, bwd):
+        """Give the rule.
+
+        Parameters
+        ----------
+        fwd : callable
+            Takes the arguments of `f`, and returns a pair: the result of `f`, and anything for `bwd`.
+        bwd : callable
+            Takes the arguments at `nondiff_argnums`, what `fwd` has returned, and the gradient of the result; returns a
+            tuple with a gradient for each of the other arguments.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If one of them cannot be called.
+        """
+        for name, x in ("fwd", fwd), ("bwd", bwd):
+            if not callable(x):
+                raise ArgumentTypeError(f"defvjp: {name}: expected a callable, got {described(x)}")
+        self.fwd, self.bwd = fwd, bwd
+
+    def __call__(self, *args, **kwargs):
+        if kwargs or len(args) < self.most:
+            args = self.by_position(args, kwargs)
+        if self.bwd is None:
+            raise ArgumentError(f"custom_derivative: {self.name} has no rule; {self.name}.defvjp(fwd, bwd) gives it one")
+        if _is_unrecorded():
+            return map_leaves(self.result, self.f(*args), f"{self.name}: the result")
+        for n in self.nondiff_argnums:
+            if n >= len(args):
+                raise ArgumentError(f"custom_derivative: {self.name}: nondiff_argnums: there is no argument {n} among "
+                                    f"{len(args)}")
+        operands = [x for n, argument in enumerate(args) if n not in self.nondiff_argnums
+                    for x in leaves_of(argument) if is_operand(x)]
+        if not operands:
+            return self.f(*args)
+        if _is_recording():
+            around = self.around.get()
+            if around is not None and around.alone:
+                return map_leaves(self.result, self.f(*args), f"{self.name}: the result")
+            return RecordedCall(self, args, operands, around).results()
+        return Call(self, args, operands).results()
+
+    def by_position(self, args, kwargs):
+        bound = inspect.signature(self.f).bind(*args, **kwargs)
+        bound.apply_defaults()
+        if bound.kwargs:
+            raise ArgumentTypeError(f"custom_derivative: {self.name}: expected arguments that can be given by position, "
+                                    f"got {', '.join(bound.kwargs)} by keyword")
+        return bound.args
+
+    def result(self, name, x):
+        """A leaf of the result, as a Value or Tensor."""
+        if isinstance(x, (Value, Tensor)) or x is None:
+            return x
+        if isinstance(x, np.ndarray) and x.ndim > 0:
+            return Tensor(x, requires_grad=False)
+        if isinstance(x, (numbers.Real, np.ndarray)) and not is_bool(x):
+            return Value(float(x))
+        raise ArgumentTypeError(f"custom_derivative: {name}: expected a number, a Value, a Tensor or an array, or a list, "
+                                f"tuple or dict of them, got {described(x)}")
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self):
+        return self.__qualname__
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __repr__(self):
+        return f"<custom_derivative {self.name}>"
+
+
+class Call:
+    """One call of such a function: what a sweep asks for gradients.
+
+    Attributes
+    ----------
+    shapes : tuple of tuple
+        Those of the results, () for a Value.
+    """
+
+    def __init__(self, function, args, operands):
+        self.function, self.operands = function, operands
+        self.residuals = self.read = None
+        self.made = False
+        with recording():
+            self.args = [argument if n in function.nondiff_argnums else map_leaves(copied, argument)
+                         for n, argument in enumerate(args)]
+        if function.inside.get():   # within its own `fwd`, which is asked when a gradient is
+            with _Watch(None):   # by its rule that is differentiated, whatever it reads
+                output = function.f(*self.args)
+        else:
+            output = self.run()
+        self.template = map_leaves(function.result, output, f"{function.name}: the result")
+
+    def copies(self):
+        return [x for n, argument in enumerate(self.args) if n not in self.function.nondiff_argnums
+                for x in leaves_of(argument) if is_operand(x)]
+
+    def run(self):
+        """Run `fwd`; the result of the function."""
+        with _Within(self.function.inside, True), recording(), _Watch(None), _Watch(self.copies()) as watch:
+            found = self.function.fwd(*self.args)
+        output, self.residuals = self.pair(found)
+        self.read, self.made = watch.read, True
+        return output
+
+    def pair(self, found):
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ArgumentTypeError(f"custom_derivative: {self.function.name}: fwd: expected a pair, the result and what "
+                                    f"the rule needs, got {described(found)}")
+        return found
+
+    def results(self):
+        """The results of the call, as nodes with this rule."""
+        leaves = [x for x in leaves_of(self.template) if x is not None]
+        if not leaves:
+            return self.template
+        self.shapes = tuple(getattr(x, "shape", ()) for x in leaves)
+        self.template = map_leaves(lambda name, x: None if x is None else Slot, self.template)
+        found = iter(_call_back(self.operands, leaves, self, self.function.name))
+        return map_leaves(lambda name, x: None if x is None else next(found), self.template)
+
+    def in_structure(self, gradients):
+        rest = iter(gradients)
+        return map_leaves(lambda name, x: None if x is None else next(rest), self.template)
+
+    # ---- what the core asks ----
+
+    def reverse(self, gradients):
+        """For each operand an array of gradients, or None, from those of the results."""
+        if not self.made:
+            self.run()
+        at, leaves = 0, []
+        with _Watch(None), recording():
+            for shape in self.shapes:
+                part = gradients[at:at + math.prod(shape)]
+                leaves.append(Tensor(part.reshape(shape)) if shape else Value(float(part[0])))
+                at += len(part)
+            found = self.asked(self.in_structure(leaves))
+            return [None if g is None else np.ravel(np.asarray(g.data, np.float64)) for g in found]
+
+    def written(self, gradients):
+        """The same as nodes."""
+        if not self.made:
+            self.run()
+        name = self.function.name
+        if self.read is not None:
+            raise ArgumentTypeError(
+                f"custom_derivative: {name}: the derivative of its rule is not known: fwd has read a number of its "
+                f"arguments ({self.read}), so what the rule computes from that would be a constant. Write fwd with "
+                "operations of flatgrad, or take first derivatives alone")
+        refusal = (f"custom_derivative: {name}: {{what}} of what depends on its arguments, while the derivative of its "
+                   "rule is asked for: it would be a constant, and that derivative wrong. Write bwd with operations of "
+                   "flatgrad, or take first derivatives alone")
+        with recording(), _Watch(None), _Watch([*self.copies(), *gradients], refusal):
+            return self.asked(self.in_structure(gradients))
+
+    def asked(self, gradient):
+        """What the rule returns, as a Value or Tensor for each operand, or None."""
+        function = self.function
+        chosen = [x for n, x in enumerate(self.args) if n in function.nondiff_argnums]
+        name = f"custom_derivative: {function.name}: bwd"
+        wanted = [x for n, x in enumerate(self.args) if n not in function.nondiff_argnums]
+        found = function.bwd(*chosen, self.residuals, gradient)
+        if not isinstance(found, tuple) or len(found) != len(wanted):
+            shown = type(found).__name__ if isinstance(found, (Value, Tensor)) else described(found)   # not their numbers
+            raise ArgumentTypeError(f"{name}: expected a tuple with a gradient for each of {len(wanted)} arguments, got "
+                                    f"{shown}")
+        gradients = []
+        for k, (argument, part) in enumerate(zip(wanted, found)):
+            pair_up(f"{name}: gradient {k}", argument, part, gradients)
+        return gradients
+
+
+class RecordedCall(Call):
+    """A call while a program is recorded: a program of the function, with one of its rule.
+
+    The rule's program computes anew what `fwd` gives it. Where the rule calls its own function, that is such a call in
+    turn, up to so many, one within another.
+    """
+
+    def __init__(self, function, args, operands, around):
+        self.function, self.operands, self.inputs = function, operands, []
+        self.depth = 0 if around is None else around.depth + 1
+        self.calls_itself = self.alone = False   # alone: what is called now is f, and of that the numbers alone count
+        if around is not None:
+            around.calls_itself = True
+        self.args = [argument if n in function.nondiff_argnums else map_leaves(self.input, argument)
+                     for n, argument in enumerate(args)]
+
+    def input(self, name, x):
+        if not is_operand(x):
+            return x
+        self.inputs.append(_stand_in(x))
+        return self.inputs[-1]
+
+    def results(self):
+        name = f"custom_derivative: {self.function.name}"
+        recorder = _Recording(self.inputs)
+        with recorder, _Within(self.function.around, self):
+            leaves, gradients = self.recorded(recorder)
+        if recorder.refused:
+            raise ArgumentTypeError(f"{name} went on after the error: {recorder.refused}")
+        if recorder.draws is not None:
+            raise ArgumentTypeError(f"{name}: it draws at random while a function is recorded. Draw outside, and give "
+                                    "it the numbers as arguments")
+        for x, attribute in recorder.watched:   # for the recording around this one
+            _note_read(x, attribute)
+        if not leaves:
+            return self.template
+        places = None if gradients is None else tuple([k for k, g in enumerate(gradients) if g is not None])
+        program = recorder.program(leaves + [g for g in gradients or () if g is not None])
+        buffers = [getattr(x, attribute) for x, attribute in recorder.buffers]
+        return self.in_structure(_ruled(program, len(self.inputs), len(leaves), places)(self.operands + buffers))
+
+    def recorded(self, recorder):
+        """The results, and the gradient of each operand, or None; None for all if this call is too deep for a rule."""
+        function, gradients = self.function, None
+        output = None
+        if self.depth < DEEPEST:
+            output, self.residuals = self.pair(function.fwd(*self.args))
+        if self.depth == DEEPEST or self.calls_itself:
+            self.alone = True
+            output = function.f(*self.args)
+            self.alone = False
+        self.template = map_leaves(function.result, output, f"{function.name}: the result")
+        leaves = [x for x in leaves_of(self.template) if x is not None]
+        if leaves and self.depth < DEEPEST:
+            seeds = [_stand_in(x) for x in leaves]
+            for seed in seeds:
+                _add_input(recorder, seed)
+            gradients = self.asked(self.in_structure(seeds))
+            if all(g is None for g in gradients):
+                first = self.inputs[0]
+                gradients[0] = gradient_for(function.name, first, np.zeros(getattr(first, "shape", ())))
+        return leaves, gradients
+
+
+class Slot:
+    """Stands for a result in the structure of all."""
+
+
+def most_arguments(f):
+    """How many arguments by position f can have where some have defaults; else 0."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):   # of a function in C
+        return 0
+    given = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(given) if any(p.default is not p.empty for p in given) else 0
+
+
+def pair_up(name, argument, part, gradients):
+    """Append the gradient of each operand in an argument, in order."""
+    if part is None:
+        gradients += [None for x in leaves_of(argument) if is_operand(x)]
+    elif isinstance(argument, dict):
+        if not isinstance(part, dict) or part.keys() != argument.keys():
+            raise ArgumentTypeError(f"{name}: expected a dict with the keys of the argument, {list(argument)}, got "
+                                    f"{described(part)}")
+        for key in argument:
+            pair_up(f"{name}[{key!r}]", argument[key], part[key], gradients)
+    elif isinstance(argument, (list, tuple)):
+        if not isinstance(part, (list, tuple)) or len(part) != len(argument):
+            raise ArgumentTypeError(f"{name}: expected {len(argument)} parts, as the argument has, got {described(part)}")
+        for k, (x, g) in enumerate(zip(argument, part)):
+            pair_up(f"{name}[{k}]", x, g, gradients)
+    elif is_operand(argument):
+        gradients.append(gradient_for(name, argument, part))
+
+
+def gradient_for(name, x, g):
+    """The gradient of an operand, of its type and shape."""
+    shape = getattr(x, "shape", ())
+    if isinstance(g, (numbers.Real, np.ndarray)) and not is_bool(g) and np.shape(g) == shape:
+        try:
+            g = Tensor(g, requires_grad=False) if shape else Value(float(g))
+        except OverflowError:
+            raise ArgumentError(f"{name}: expected a number that float64 holds, got {shortened(g)}") from None
+    if not isinstance(g, (Value, Tensor)):
+        raise ArgumentTypeError(f"{name}: expected a {type(x).__name__} or number{'s' * bool(shape)} of shape {shape}, "
+                                f"got {described(g)}")
+    if getattr(g, "shape", ()) != shape:
+        raise ShapeError(f"{name}: expected the shape {shape} of the argument, got {getattr(g, 'shape', ())}")
+    return g
+
+
+def is_operand(x):
+    """Whether gradients can flow to it."""
+    return isinstance(x, (Value, Tensor)) and x.requires_grad
+
+
+def copied(name, x):
+    """A copy that depends on x, so that what depends on the copy is computed from this argument."""
+    if not is_operand(x):
+        return x
+    return _apply("COPY", x) if isinstance(x, Value) else Tensor(x)
+
+
+def described(x):
+    return f"{type(x).__name__} {shortened(x)}"

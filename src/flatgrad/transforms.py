@@ -1,0 +1,548 @@
+"""What the transforms of `flatgrad.functional` share: where a function is differentiated, and tables of derivatives.
+
+A transform calls a function with nodes in place of its arguments' numbers. At the outermost call these are new leaves,
+and a numeric sweep gives plain numbers. An argument is *linked* if it is a node that somebody else differentiates by or
+records. Then copies of such nodes take their places, and the derivatives are written: they are nodes as well, and
+depend on the arguments. A copy is a node of its own, so a derivative by it is one by this argument alone.
+"""
+import itertools
+import math
+import numbers
+from contextvars import ContextVar
+
+import numpy as np
+
+from flatgrad._core import (Tensor, Value, _apply, _held_below, _Within, _is_recorded, _is_recording, _is_unrecorded, cat, depends,
+                            derivatives, dot, recording, stack, tracing, written)
+from flatgrad.arguments import shortened
+from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+from flatgrad.lost import are_lost, mark, plain
+from flatgrad.structures import map_leaves, same_structure
+
+__all__ = ["Point", "Table", "differentiating"]
+
+# The leaves of every transform that runs in this context: in this thread, task of asyncio or generator.
+running = ContextVar("flatgrad.transforms.running", default=())
+
+NODES = (Value, Tensor)
+
+
+class Point:
+    """Where a function is differentiated: its arguments, with nodes in place of their numbers.
+
+    Parameters
+    ----------
+    name : str
+        The transform.
+    args : list or tuple
+    positions : iterable of int
+        Of the arguments to differentiate by.
+    more : iterable
+        What the derivatives depend on besides, such as tangents.
+    prefix : str
+        What errors call the arguments.
+    parameters : list of Value and Tensor, optional
+        By which to differentiate in place of arguments.
+
+    Attributes
+    ----------
+    args : list
+        What the function is called with.
+    leaves : list of Value and Tensor
+        The nodes to differentiate by, in order.
+    linked : bool
+        Whether derivatives are nodes; link() finds it out.
+    lost : bool
+        Whether derivatives are numbers that depend on leaves besides, of which `flatgrad.lost` tells; link() finds it
+        out.
+    single : bool
+        Whether the user has named one argument, and not a tuple of them.
+    aux
+        What the function has returned besides its result.
+    """
+
+    def __init__(self, name, args, positions, more=(), prefix="argument {}", parameters=None):
+        nodes = []
+        for n in positions:
+            nodes_in(args[n], nodes)
+        for part in more:
+            nodes_in(part, nodes)
+        self.name, self.linked = name, bool(nodes) and are_linked(nodes)
+        self.args, self.leaves, self.aux, self.single = list(args), parameters or [], None, True
+        self.by_parameters, self.lost = parameters is not None, False
+        if parameters is None and (are_lost(args) or are_lost(more)) and is_outermost():
+            self.args, self.lost = [map_leaves(lambda name, x: plain(x), x) for x in args], True
+        for n in positions:
+            self.args[n] = map_leaves(self.stand_in, self.args[n], prefix.format(n))
+
+    def stand_in(self, name, x):
+        """The node that stands for one number or array."""
+        if isinstance(x, NODES):
+            leaf = copied(x) if self.linked else Value(x.data) if isinstance(x, Value) else Tensor(x.data)
+        else:
+            leaf = leaf_of(self.name, name, x)
+        self.leaves.append(leaf)
+        return leaf
+
+    def call(self, f, kwargs, has_aux=False):
+        """What f returns; with `has_aux` the first part, and the second one is kept."""
+        output = called(f, self.args, kwargs, self.leaves, [] if self.by_parameters else None)
+        if not self.by_parameters and not _is_recording():   # which refuses backward()
+            for leaf in self.leaves:
+                refuse_swept(self.name, leaf.grad)
+        if has_aux:
+            output, self.aux = split(self.name, output)
+        return output
+
+    def link(self, items):
+        """Find out whether derivatives of these results are nodes."""
+        if not self.linked:
+            self.linked = are_linked_results(items if self.aux is None else items + nodes_in(self.aux, []))
+        if not self.linked:
+            self.lost = is_outermost() and (self.lost or depends_besides(items, self.leaves))
+
+    def marked(self, derivative):
+        """A derivative of this point; with lost.py's numbers, if there is something to lose."""
+        return mark(derivative) if self.lost and not self.linked else derivative
+
+    def auxiliary(self):
+        """What the function has returned besides, with numbers where derivatives are numbers."""
+        return self.aux if self.linked else as_numbers(self.aux)
+
+    def gradient_of(self, output, positions, args, leaves=None):
+        """For each of these arguments the gradient of a Value in the argument's structure. `leaves` stand for their
+        numbers; by default those of the point."""
+        leaves = self.leaves if leaves is None else leaves
+        if self.linked:
+            return self.structured(positions, args, written_by([output], None, leaves), leaves)
+        row = Reader(derivatives([output], leaves)[0])
+        return [row.structure_of(args[n]) for n in positions]
+
+    def structured(self, positions, args, gradients, leaves=None):
+        """Gradients as nodes, one for each leaf, in the structures of the arguments."""
+        rest = iter(zip(self.leaves if leaves is None else leaves, gradients))
+        return [map_leaves(lambda name, x: node_or_zeros(*next(rest)), args[n]) for n in positions]
+
+    def filled(self, gradients):
+        """Gradients by the leaves with zeros in place of None."""
+        return [node_or_zeros(*pair) for pair in zip(self.leaves, gradients)]
+
+
+# ---- what is linked ----
+
+def nodes_in(x, found):
+    """All Values and Tensors of a structure, appended to a list, which is returned."""
+    if isinstance(x, NODES):
+        found.append(x)
+    elif isinstance(x, dict):
+        for part in x.values():
+            nodes_in(part, found)
+    elif isinstance(x, (list, tuple)):
+        for part in x:
+            nodes_in(part, found)
+    return found
+
+
+def are_linked(nodes):
+    """Whether one of these nodes is the result of an operation, or what somebody differentiates by or records."""
+    if _is_unrecorded():
+        return False
+    if _is_recording():
+        return True
+    return any(has_operands(x) for x in nodes) or depends_on_outer(nodes)
+
+
+def are_linked_results(nodes):
+    """Whether one of these results depends on what somebody else differentiates by, or records."""
+    if not running.get() and not _is_recording() or _is_unrecorded():
+        return False
+    return depends_on_outer(nodes) or _is_recording() and any(_is_recorded(x) for x in nodes)
+
+
+def is_outermost():
+    """Whether derivatives as numbers are for the user, who may still want a gradient of them."""
+    return not running.get() and not _is_recording() and not _is_unrecorded()
+
+
+def depends_besides(items, leaves):
+    """Whether gradients of these results flow to leaves that somebody holds, besides those. A result that is a leaf has
+    constant derivatives."""
+    computed = [x for x in items if has_operands(x) and not is_constant(x)]
+    return bool(computed) and _held_below(computed, leaves)
+
+
+def has_operands(x):
+    return bool(x._op or isinstance(x, Value) and x._children)
+
+
+def depends_on_outer(nodes):
+    """Whether one of these nodes depends on what a transform under way differentiates by."""
+    return bool(nodes) and any(depends(nodes, leaves) for leaves in reversed(running.get()))
+
+
+def depends_on_outer_copies(output):
+    """Whether a node depends on the argument of a transform that is a node of another's graph, and so no leaf."""
+    copies = [leaf for leaves in running.get() for leaf in leaves if has_operands(leaf)]
+    return bool(copies) and depends([output], copies)
+
+
+def differentiating(leaves):
+    """A context in which derivatives that depend on some Values and Tensors are nodes: who enters it differentiates by
+    these."""
+    return _Within(running, (*running.get(), leaves))
+
+
+def called(f, args, kwargs, leaves, fresh=None):
+    """f(*args, **kwargs), while `leaves` are registered as leaves to differentiate by.
+
+    fresh: the leaves that no one else holds; by default all. `float` refuses Values computed from these.
+    """
+    with differentiating(leaves), recording(), tracing(leaves if fresh is None else fresh):
+        return f(*args, **kwargs)
+
+
+def refuse_swept(name, gradient):
+    """An error for a gradient that a backward pass within f has left at a leaf."""
+    if gradient != 0.0 if type(gradient) is float else not isinstance(gradient, NODES) and gradient.any():
+        raise ArgumentTypeError(
+            f"{name}: f has called backward() on what it computes from its arguments: those gradients are numbers, "
+            "and a derivative through them would be lost. Take flatgrad.grad or flatgrad.gradients within f")
+
+
+# ---- arguments ----
+
+def callable_(name, f):
+    if not callable(f):
+        raise ArgumentTypeError(f"{name}: f: expected a callable, got {described(f)}")
+
+
+def argument_numbers(argnums):
+    """The ints in `argnums`, and whether `argnums` is a single int."""
+    single = not isinstance(argnums, (tuple, list))
+    result = [argnums] if single else list(argnums)
+    for n in result:
+        if not isinstance(n, numbers.Integral) or isinstance(n, (bool, np.bool_)):
+            raise ArgumentTypeError(f"argnums: expected an int or a tuple of int, got {argnums!r}")
+    if not result or len(set(result)) != len(result):
+        raise ArgumentError(f"argnums: expected an int or a tuple of different ints, got {argnums!r}")
+    return tuple(int(n) for n in result), single
+
+
+def positions_of(argnums, args, kwargs):
+    """The arguments that `argnums` means, counted from 0."""
+    positions = []
+    for n in argnums:
+        if not -len(args) <= n < len(args):
+            raise ArgumentError(f"argnums: {n} is out of range for {len(args)} positional "
+                                f"argument{'s' * (len(args) != 1)}"
+                                + ("; arguments by keyword are not differentiated by" if kwargs else ""))
+        positions.append(n % len(args))
+    if len(set(positions)) != len(positions):
+        raise ArgumentError(f"argnums: expected different arguments, got {argnums} for {len(args)} arguments")
+    return tuple(positions)
+
+
+def described(x):
+    return f"{type(x).__name__} {shortened(x)}"
+
+
+def is_real(x):
+    return isinstance(x, numbers.Real) and not isinstance(x, (bool, np.bool_))
+
+
+def real(name, x):
+    """The real number x as a float."""
+    try:
+        return float(x)
+    except OverflowError:
+        raise ArgumentError(f"{name}: expected a number that float64 holds, got {shortened(x)}") from None
+
+
+def leaf_of(transform, name, x):
+    """A new leaf for a number or an array."""
+    if isinstance(x, np.ndarray):
+        check_array(transform, name, x)
+        return Value(float(x)) if x.ndim == 0 else Tensor(np.asarray(x, np.float64))
+    if is_real(x):
+        return Value(real(name, x))
+    raise ArgumentTypeError(f"{transform}: {name}: expected a real number, an array, a Value, a Tensor, or a "
+                            f"list, tuple or dict of them, got {described(x)}")
+
+
+def check_array(transform, name, x, kinds="iuf", what="real numbers"):
+    if x.dtype.kind not in kinds:
+        raise ArgumentTypeError(f"{transform}: {name}: expected an array of {what}, got one of dtype {x.dtype} and "
+                                f"shape {x.shape}")
+    if x.ndim > 2 or x.size == 0:
+        raise ShapeError(f"{transform}: {name}: expected an array of at most two dimensions and at least one element, "
+                         f"got the shape {x.shape}")
+
+
+def shape_of(x):
+    """The shape of a Value, a Tensor, an array or a number."""
+    return tuple(x.shape) if isinstance(x, (np.ndarray, Tensor)) else ()
+
+
+def input_shape(transform, name, x):
+    """The shape of an argument that Point has accepted."""
+    if isinstance(x, dict):
+        raise ArgumentTypeError(f"{transform}: {name}: expected a number, an array or a list, got a dict, which has no "
+                                "shape")
+    if isinstance(x, (list, tuple)):
+        return stacked(f"{transform}: {name}",
+                       [input_shape(transform, f"{name}[{k}]", part) for k, part in enumerate(x)])
+    return shape_of(x)
+
+
+def stacked(name, shapes):
+    """The shape of a list of parts with these shapes."""
+    for k, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ShapeError(f"{name}: expected parts of one shape, got {shapes[0]} in the first and {shape} in number "
+                             f"{k}")
+    return (len(shapes), *(shapes[0] if shapes else ()))
+
+
+def with_shapes_of(transform, name, given, what, tree):
+    """The leaves of `given`, which has to have the structure of `tree` and its shapes: numbers, arrays of float64,
+    Values and Tensors."""
+    if not same_structure(tree, given):
+        raise ArgumentTypeError(f"{transform}: {name}: expected the structure of {what}, got {shortened(given)} for "
+                                f"{shortened(tree)}")
+    found, shapes = [], [shape_of(x) for x in leaves_in_order(tree, tree)]
+
+    def leaf(path, x):
+        if isinstance(x, np.ndarray):
+            check_array(transform, path, x)
+            x = np.asarray(x, np.float64)
+        elif is_real(x):
+            x = real(f"{transform}: {path}", x)
+        elif not isinstance(x, NODES):
+            raise ArgumentTypeError(f"{transform}: {path}: expected a real number, an array, a Value or a Tensor, got "
+                                    f"{described(x)}")
+        if shape_of(x) != shapes[len(found)]:
+            raise ShapeError(f"{transform}: {path}: expected the shape of {what}, {shapes[len(found)]}, got "
+                             f"{shape_of(x)}")
+        found.append(x if shape_of(x) or isinstance(x, Value) else float(x))
+
+    for path, x in paths_in_order(tree, given, name):
+        leaf(path, x)
+    return found
+
+
+def leaves_in_order(tree, given):
+    """The leaves of `given`, in the order in which `tree`, of the same structure, has them."""
+    return [x for _, x in paths_in_order(tree, given, "")]
+
+
+def paths_in_order(tree, given, name):
+    if isinstance(tree, dict):
+        for key, part in tree.items():
+            yield from paths_in_order(part, given[key], f"{name}[{key!r}]")
+    elif isinstance(tree, (list, tuple)):
+        for k, part in enumerate(tree):
+            yield from paths_in_order(part, given[k], f"{name}[{k}]")
+    else:
+        yield name, given
+
+
+# ---- results ----
+
+def split(name, output):
+    """The two parts of what a function with ``has_aux=True`` returns."""
+    if not isinstance(output, tuple) or len(output) != 2:
+        raise ArgumentTypeError(f"{name}: expected f to return a pair, as has_aux is True: what is differentiated, and "
+                                f"something else; got {described(output)}")
+    return output
+
+
+def one_number(name, output):
+    """What f has returned, as a Value or a Tensor."""
+    if type(output) is Value:
+        return output
+    if isinstance(output, Tensor) and output.size != 1:
+        raise ShapeError(f"{name}: expected f to return one number, got a Tensor of shape {output.shape}; jacobian "
+                         "takes functions of many outputs")
+    if is_real(output):
+        output = Value(real(f"{name}: the result of f", output))
+    if not isinstance(output, NODES):
+        many = "; jacobian takes functions of many outputs" if isinstance(output, (list, tuple, np.ndarray)) else ""
+        raise ArgumentTypeError(f"{name}: expected f to return a Value, a Tensor of one element or a number, got "
+                                f"{described(output)}{many}")
+    return output
+
+
+def flattened(transform, name, output):
+    """The result of a function as a flat list of Values and Tensors, and the shape of the result."""
+    if isinstance(output, Tensor):
+        return [output], output.shape
+    if isinstance(output, Value):
+        return [output], ()
+    if is_real(output):
+        return [Value(real(f"{transform}: {name}", output))], ()
+    if isinstance(output, np.ndarray) and output.dtype.kind in "iufO":
+        output = output.tolist()   # a list of Values or numbers; a single one for a 0-d array
+        if not isinstance(output, list):
+            return flattened(transform, name, output)
+    if isinstance(output, (list, tuple)):
+        parts = [flattened(transform, f"{name}[{k}]", part) for k, part in enumerate(output)]
+        return [item for items, _ in parts for item in items], stacked(f"{transform}: {name}",
+                                                                       [shape for _, shape in parts])
+    raise ArgumentTypeError(f"{transform}: {name}: expected a Value, a Tensor, a number or a list of them, got "
+                            f"{described(output)}")
+
+
+def as_nodes(transform, name, output):
+    """The result of a function as a structure of Values and Tensors."""
+    def node(path, x):
+        if isinstance(x, NODES):
+            return x
+        if isinstance(x, np.ndarray) and x.dtype.kind == "O" and x.ndim == 0:
+            return node(path, x.item())
+        if isinstance(x, np.ndarray) and x.dtype.kind == "O" and 1 <= x.ndim <= 2 and x.size:   # NumPy's of Values
+            parts = [node(path, part) for part in x.ravel()]
+            with recording():
+                return joined(parts).reshape(*x.shape)
+        if isinstance(x, np.ndarray):
+            check_array(transform, path, x)
+            return Value(float(x)) if x.ndim == 0 else Tensor(np.asarray(x, np.float64), requires_grad=False)
+        if is_real(x):
+            return Value(real(f"{transform}: {path}", x))
+        raise ArgumentTypeError(f"{transform}: {path}: expected a Value, a Tensor, a number, or a list, tuple or dict "
+                                f"of them, got {described(x)}")
+
+    return map_leaves(node, output, name)
+
+
+def as_numbers(tree):
+    """The structure with floats in place of Values, and arrays in place of Tensors; anything else stays."""
+    return map_leaves(lambda name, x: x.data if isinstance(x, Value) else x.numpy() if isinstance(x, Tensor) else x,
+                      tree)
+
+
+def as_value(output):
+    """A Value, or a Tensor of one element, as a Value."""
+    return output if isinstance(output, Value) else output.reshape(1)[0]
+
+
+def is_constant(x):
+    return isinstance(x, Tensor) and not x.requires_grad
+
+
+def written_by(outputs, seeds, leaves):
+    """The gradients by the leaves as nodes, or None where nothing depends on one."""
+    seeds = [None] * len(outputs) if seeds is None else seeds
+    pairs = [(x, seed) for x, seed in zip(outputs, seeds) if not is_constant(x)]
+    return written([x for x, _ in pairs], [seed for _, seed in pairs], leaves)
+
+
+def copied(x):
+    """A node with the numbers of another, which differs from it in derivatives."""
+    if is_constant(x):
+        return x * Tensor(np.ones(x.shape))
+    return _apply("COPY", x)
+
+
+def node_or_zeros(leaf, gradient):
+    if gradient is not None:
+        return gradient
+    return Value(0.0) if isinstance(leaf, Value) else Tensor(np.zeros(leaf.shape), requires_grad=False)
+
+
+def inner(nodes, weights):
+    """The sum of all products of nodes, None for 0, with numbers, arrays or nodes of the same shapes: a Value."""
+    pairs = [(x, w) for x, w in zip(nodes, weights) if x is not None]
+    values = [(x, w) for x, w in pairs if isinstance(x, Value)]
+    terms = [(x * w).sum() for x, w in pairs if isinstance(x, Tensor)]
+    if values:
+        terms.append(dot(*map(list, zip(*values))))
+    total = terms[0] if terms else Value(0.0)
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def seed_leaves(outputs):
+    """New leaves in the shapes of these outputs, at 0: derivatives are linear in their seeds."""
+    return [Value(0.0) if isinstance(x, Value) else Tensor(np.zeros(x.shape)) for x in outputs]
+
+
+class Reader:
+    """Returns the numbers of a row of derivatives in the structure of the arguments."""
+
+    def __init__(self, row):
+        self.row, self.at = row, 0
+
+    def structure_of(self, x):
+        return map_leaves(self.next, x)
+
+    def next(self, name, x):
+        size = x.size if isinstance(x, (np.ndarray, Tensor)) else 1
+        self.at += size
+        part = self.row[self.at - size:self.at]
+        return part.reshape(x.shape).copy() if isinstance(x, (np.ndarray, Tensor)) else float(part[0])
+
+
+# ---- tables ----
+
+class Table:
+    """The derivatives of some numbers, one in each row, by all leaves.
+
+    Parameters
+    ----------
+    numbers : ndarray, shape (n_rows, n_numbers), or None
+    rows : list of lists, or None
+        For each row its gradients by the leaves, nodes or None.
+    leaves : list of Value and Tensor
+
+    Attributes
+    ----------
+    begins : list of int
+        For each leaf the column of its first number; and how many columns there are.
+    """
+
+    def __init__(self, numbers, rows, leaves):
+        self.numbers, self.rows, self.leaves = numbers, rows, leaves
+        self.begins = list(itertools.accumulate([math.prod(shape_of(leaf)) for leaf in leaves], initial=0))
+
+    def after(self, first, count):
+        """The leaf after so many numbers from leaf `first` on."""
+        return self.begins.index(self.begins[first] + count, first)
+
+    def block(self, first, after, first_leaf, after_leaf, shape):
+        """The derivatives of some rows by some leaves: an array, or where they are nodes a Value, a Tensor, or for more
+        than two dimensions an array of Values."""
+        if self.rows is None:
+            return self.numbers[first:after, self.begins[first_leaf]:self.begins[after_leaf]].reshape(shape)
+        leaves = self.leaves[first_leaf:after_leaf]
+        parts = [node_or_zeros(*pair) for row in self.rows[first:after]
+                 for pair in zip(leaves, row[first_leaf:after_leaf])]
+        if 0 in shape:
+            return np.zeros(shape)
+        if len(parts) == 1 and shape_of(parts[0]) == shape:
+            return parts[0]
+        if len(shape) <= 2:
+            return joined(parts).reshape(*shape) if shape else as_value(joined(parts))
+        result = np.empty(math.prod(shape), object)
+        result[:] = [value for part in parts for value in elements(part)]
+        return result.reshape(shape)
+
+
+def table_of(outputs, leaves):
+    """The derivatives of some Values by the leaves, as nodes: one written sweep for each."""
+    return Table(None, [written_by([x], None, leaves) for x in outputs], leaves)
+
+
+def elements(x):
+    """The elements of a Value or a Tensor, row by row, as Values."""
+    if isinstance(x, Value):
+        return [x]
+    return list(x) if x.ndim == 1 else [element for row in x for element in row]
+
+
+def joined(parts):
+    """A Tensor of one dimension with all elements of Values and Tensors."""
+    if all(isinstance(x, Value) for x in parts):
+        return stack(parts)
+    rows = [stack([x]) if isinstance(x, Value) else x if x.ndim == 1 else x.reshape(-1) for x in parts]
+    return rows[0] if len(rows) == 1 else cat(rows)
