@@ -22,7 +22,7 @@ LOADED_LATER = {
         "normalization": "BatchNorm LayerNorm",
         "recurrent": "RNNCell LSTMCell GRUCell",
     }.items() for name in names.split()}
-SUBMODULES = {"initialization", "inputs", *LOADED_LATER.values()}
+SUBMODULES = {"initialization", "inputs", "utils", *LOADED_LATER.values()}
 
 
 def __getattr__(name):

@@ -1,8 +1,8 @@
 """Activations as modules, for use between other modules. Each is one instruction; for a list it is two."""
 import numpy as np
 
-from flatgrad._core import (Tensor, Value, elu, gelu, gelu_tanh, leaky_relu, log_softmax, relu, sigmoid, silu, softmax,
-                            softplus, tanh)
+from flatgrad._core import (Tensor, Value, _refuse_lost, elu, gelu, gelu_tanh, leaky_relu, log_softmax, relu, sigmoid, silu,
+                            softmax, softplus, tanh)
 from flatgrad.arguments import finite, one_of
 from flatgrad.errors import ShapeError
 from flatgrad.nn.inputs import as_rows, shown
@@ -223,6 +223,7 @@ class Flatten(Module):
             return x
         if 0 in shape:
             raise ShapeError(f"x: expected one sample at least, got the shape {shape}")
+        _refuse_lost("x", x)
         return np.asarray(x).reshape(shape[0], -1)
 
     def __repr__(self):

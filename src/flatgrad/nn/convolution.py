@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from flatgrad._core import Tensor, _is_recording, linear, where
+from flatgrad._core import Tensor, _is_recording, _refuse_lost, linear, where
 from flatgrad.arguments import flag, whole
 from flatgrad.errors import ArgumentTypeError, ShapeError
 from flatgrad.nn.initialization import source, uniform, weights
@@ -89,6 +89,7 @@ class Spatial(Module):
             expected = (self.in_channels, *self.size)
             if tuple(shape[1:]) != expected:
                 raise ShapeError(f"x: expected samples of the shape {expected}, got {tuple(shape[1:])}")
+            _refuse_lost("x", x)
             x = np.asarray(x).reshape(shape[0], -1)
         what = f"numbers, {' x '.join(map(str, (self.in_channels, *self.size)))},"
         rows, give = as_rows(x, self.in_features, what=what)

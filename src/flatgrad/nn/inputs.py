@@ -1,7 +1,7 @@
 """Inputs and outputs of modules: one sample or several samples, in several forms."""
 import numbers
 
-from flatgrad._core import Tensor, Value
+from flatgrad._core import Tensor, Value, _refuse_lost
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 
 __all__ = ["as_rows", "given_sample", "given_value", "shown"]
@@ -58,6 +58,7 @@ def tensor_of(name, x):
     if isinstance(x, (str, bytes, dict, set)):
         raise ArgumentTypeError(f"{name}: expected a list or an array of numbers and Values, got {x!r}")
     if hasattr(x, "__array__"):
+        _refuse_lost(name, x)
         x = np.asarray(x)
         if x.size == 0:
             raise DataError(f"{name}: expected one number at least, got the shape {x.shape}")

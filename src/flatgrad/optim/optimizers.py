@@ -1,7 +1,7 @@
 """Optimizers, which update parameters by their gradients: PyTorch's names, defaults and update rules.
 
-A step is one call into C; no Python code loops over parameters. PyTorch's arguments `foreach`, `fused`, `capturable`
-and `differentiable` are for GPUs and second derivatives, which flatgrad does not have.
+A step is one call into C; no Python code loops over parameters. PyTorch's arguments `foreach`, `fused` and `capturable`
+are for GPUs, and `differentiable` is for derivatives of the step itself: flatgrad has none of them.
 """
 import copy
 from operator import is_
@@ -167,6 +167,7 @@ class Optimizer:
     _checks = {}      # name of a hyperparameter -> its check, in the order of the rule's arguments
     _keeps = ()       # names of the arrays that a step leaves in the state
     _may_keep = ()    # names of arrays that exist only with some hyperparameters
+    _needs_closure = False   # whether a step evaluates the loss, several times
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -329,13 +330,16 @@ class Optimizer:
             Arrays are copies.
         """
         return {
-            "state": [{name: copy.deepcopy(value) for name, value in state.items() if value is not None}
-                      for state in self._state],
+            "state": [self._saved(state) for state in self._state],
             "param_groups": [
                 {**{name: copy.deepcopy(value) for name, value in group.items() if name != "params"},
                  "count": parameters.count}
                 for group, parameters in zip(self.param_groups, self._parameters)],
         }
+
+    def _saved(self, state):
+        """A group's state as a state dict has it, all copied."""
+        return {name: copy.deepcopy(value) for name, value in state.items() if value is not None}
 
     def load_state_dict(self, state_dict):
         """Continue from a state, with the hyperparameters in it.
