@@ -5,20 +5,32 @@
 """
 import builtins
 
-from flatgrad import _core
+try:
+    from flatgrad import _core
+except ImportError as error:
+    if "interpreter" not in str(error):
+        raise
+    # A class of its own would have to be imported first.
+    raise ImportError("flatgrad: cannot be imported in a subinterpreter: the graphs of a process lie on one tape, which "
+                      "belongs to its main interpreter; use threads or processes instead") from error
 from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every function of ops.def)
 
 # `from flatgrad import *` does not replace Python's own abs, sum, max and min.
 __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
-SUBMODULES = ("arguments", "array_functions", "compat", "datasets", "engine", "errors", "estimators", "functional",
-              "gradients", "groups", "loops", "losses", "nn", "optim", "program", "randomness", "read_only", "scalar",
-              "selection", "storage", "structures", "train", "viz")
-LATER = {"install_as_micrograd": "compat", "compile": "program",
-         **dict.fromkeys(("grad", "value_and_grad", "jacobian", "gradcheck"), "functional"),
+SUBMODULES = ("anomaly", "arguments", "array_functions", "autograd", "checking", "compat", "datasets", "engine", "errors",
+              "estimators", "evaluations", "export", "functional", "groups", "loops", "losses", "lost", "nn", "optim",
+              "program", "randomness", "read_only", "rules", "scalar", "selection", "signatures", "storage",
+              "structures", "train", "transforms", "viz")
+LATER = {"install_as_micrograd": "compat", "compile": "program", "gradients": "autograd",
+         "custom_derivative": "rules",
+         **dict.fromkeys(("grad", "value_and_grad", "jacobian", "jacrev", "jacfwd", "hessian", "hvp", "jvp", "vjp",
+                          "stop_gradient"), "functional"),
+         **dict.fromkeys(("gradcheck", "gradgradcheck"), "checking"),
          **dict.fromkeys(("fori_loop", "scan", "vmap"), "loops"),
          **dict.fromkeys(("pick", "take"), "selection"), "Random": "randomness",
-         "grouped": "groups"}
+         "grouped": "groups",
+         **dict.fromkeys(("detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"), "anomaly")}
 
 
 def __getattr__(name):

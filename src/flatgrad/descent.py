@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 
-from flatgrad._core import Parameters, Tensor, Value, _Loop
+from flatgrad._core import Parameters, Tensor, Value, _detects_anomaly, _Loop
 from flatgrad.arguments import non_negative, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
@@ -16,13 +16,16 @@ BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
 AHEAD = 1000   # steps for which a schedule is asked at once
 
 
-def minimize(record, holds, leaves_of, optimizer, args, steps, batch_size, shuffle, seed, every, callback, schedule):
+def minimize(record, plain, holds, leaves_of, optimizer, args, steps, batch_size, shuffle, seed, every, callback,
+             schedule):
     """Take steps of an optimizer.
 
     Parameters
     ----------
     record : callable
         Of a list of arguments it returns their `Program`.
+    plain : callable
+        Of a list of arguments it returns the loss, computed by Python.
     holds : callable
         Whether it would return that `Program` once more.
     leaves_of : callable
@@ -41,6 +44,10 @@ def minimize(record, holds, leaves_of, optimizer, args, steps, batch_size, shuff
     if not (cls.__module__.startswith("flatgrad.optim") and getattr(optimizer, "_checks", None)):
         raise ArgumentTypeError("minimize: optimizer: expected one of flatgrad.optim, such as SGD(model.parameters()), "
                                 f"got {shortened(optimizer)}")
+    if optimizer._needs_closure:
+        raise ArgumentTypeError(f"minimize: optimizer: expected one that steps by one gradient, got a {cls.__name__}, "
+                                "which evaluates the loss several times in a step: call its step(closure), with "
+                                "flatgrad.value_and_grad(loss, parameters=...) in the closure")
     if callback is not None and not callable(callback):
         raise ArgumentTypeError(f"minimize: callback: expected None or a function (step, loss), got {callback!r}")
     speeds = schedule_of(schedule, optimizer, steps)
@@ -54,8 +61,9 @@ def minimize(record, holds, leaves_of, optimizer, args, steps, batch_size, shuff
     columns = [column_of(f"minimize: argument {k}", x, leaves_of, n_samples)
                for k, x in enumerate(args) if in_batches[k]]
     several = [[x[:size] if cut else x for x, cut in zip(args, in_batches)] for size in sizes]
-    programs, starts, fixed, trained_inputs = [record(given) for given in several], [], [], []
-    for given in several:
+    in_python = _detects_anomaly()   # which looks at each operation of the function, and has its line
+    programs, starts, fixed, trained_inputs = [] if in_python else [record(given) for given in several], [], [], []
+    for given in () if in_python else several:
         begins, same, trained, place, count = [], [], [], 0, 0
         for k, x in enumerate(given):
             if in_batches[k]:
@@ -73,6 +81,8 @@ def minimize(record, holds, leaves_of, optimizer, args, steps, batch_size, shuff
 
     def looped(begin):
         """A loop whose first batch begins with that sample."""
+        if in_python:
+            return PlainLoop(plain, optimizer, args, in_batches, n_samples, rows, begin)
         loop = _Loop([program.in_loops() for program in programs], sizes, n_samples, optimizer._parameters, columns,
                      starts, fixed, draws=[program.draws for program in programs], begin=begin)
         look_for_leaves(loop, trained_inputs)
@@ -117,6 +127,50 @@ def minimize(record, holds, leaves_of, optimizer, args, steps, batch_size, shuff
                                for program, given in zip(programs, several)]
                 loop, n_groups = looped(done % n_batches * rows), len(optimizer._parameters)
     return losses
+
+
+class PlainLoop:
+    """The steps of a `_Loop`, taken by Python."""
+
+    def __init__(self, plain, optimizer, args, in_batches, n_samples, rows, begin):
+        self.plain, self.optimizer, self.args, self.in_batches = plain, optimizer, args, in_batches
+        self.n_samples, self.rows, self.at, self.done = n_samples, rows, begin, 0
+
+    def run(self, count, rates, order, losses):
+        """Take so many steps. order: of the samples, from the epoch on that is under way; None: as they are."""
+        before, self.done = [group["lr"] for group in self.optimizer.param_groups], 0
+        try:
+            for k in range(count):
+                now = rates if isinstance(rates, list) else rates[k].tolist()
+                for group, lr in zip(self.optimizer.param_groups, now):
+                    group["lr"] = lr
+                end = min(self.at + self.rows, self.n_samples)
+                chosen = range(self.at, end) if order is None else order[self.at:end]
+                self.at = end % self.n_samples
+                if self.at == 0 and order is not None:
+                    order = order[self.n_samples:]
+                loss = self.plain([chosen_of(x, chosen) if cut else x for x, cut in zip(self.args, self.in_batches)])
+                losses[k] = loss.data
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                self.done += 1
+        finally:
+            for group, lr in zip(self.optimizer.param_groups, before):
+                group["lr"] = lr
+
+    def look(self):
+        """Each step looks where everything is."""
+
+    def flows(self, k, inputs):
+        return True
+
+
+def chosen_of(x, chosen):
+    """Those samples of an argument."""
+    if isinstance(x, (list, tuple)):
+        return type(x)([x[k] for k in chosen])
+    return Tensor(x.data[list(chosen)], requires_grad=False) if isinstance(x, Tensor) else x[list(chosen)]
 
 
 def look_for_leaves(loop, trained_inputs):

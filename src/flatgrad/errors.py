@@ -13,8 +13,8 @@ True
 """
 
 __all__ = ["FlatgradError", "ArgumentError", "ArgumentTypeError", "ShapeError", "UnknownNameError", "DataError",
-           "StateError", "DivergedError", "GradcheckError", "GradientError", "RecordingError",
-           "MissingPackageError"]
+           "StateError", "DivergedError", "GradcheckError", "GradientError", "AnomalyError",
+           "RecordingError", "MissingPackageError"]
 
 
 class FlatgradError(Exception):
@@ -66,6 +66,38 @@ class GradcheckError(FlatgradError, RuntimeError):
 
 class GradientError(FlatgradError, RuntimeError):
     """Gradients are nan or inf where they have to be finite."""
+
+
+class AnomalyError(FlatgradError, RuntimeError):
+    """Within `flatgrad.detect_anomaly`: an operation, or a backward pass, has made the first nan or inf.
+
+    Attributes
+    ----------
+    phase : {'forward', 'backward', 'step'}
+        The number itself, its gradient, or what an optimizer's step made of a parameter.
+    operation : str
+        The operation that made it, as ``_op`` shows it; '' for a leaf, 'step' for an optimizer.
+    operands : tuple of float
+        The operands of the operation, in order.
+    element : tuple of int or None
+        Row and column of the element in an instruction of many results.
+    result : float
+        The nan or inf.
+    gradient : float or None
+        Backward: the gradient of the operation's result, by which its rule was run.
+    operand : int or None
+        Backward: which of the operands got the gradient.
+    node : Value or None
+        Backward: that operand. After a step: the parameter.
+    rule : callable or None
+        The user's own rule, if that made the gradient.
+    filename, lineno, function, line : str, int, str, str, or None
+        Where the operation was computed, and the text of the line; None if it is not known.
+    """
+
+    phase = operation = element = result = gradient = operand = node = rule = None
+    filename = lineno = function = line = None
+    operands = ()
 
 
 class RecordingError(FlatgradError, RuntimeError):

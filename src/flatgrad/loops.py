@@ -8,8 +8,8 @@ from collections import OrderedDict
 
 import numpy as np
 
-from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _draw, _is_recording, _is_recording_single, _note_read,
-                            _Recording, _Replays, _stand_in, stack)
+from flatgrad._core import (_SIMPLIFICATIONS, Tensor, Value, _detects_anomaly, _draw, _is_recording, _is_recording_single,
+                            _note_read, _Recording, _refuse_lost, _Replays, _stand_in, stack)
 from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.program import Compiled, Hole, check_refused, template_of
@@ -165,7 +165,7 @@ def scan(f, init, xs=None, length=None, reverse=False, checkpoint=None, unroll=F
     else:
         n_steps = length
     carry = as_nodes("init", init)
-    if unroll:
+    if unroll or _detects_anomaly() and not _is_recording():
         return unrolled(f, carry, xs, batches, n_steps, reverse)
     few_steps("scan: length", n_steps)
     return recorded("scan", f, carry, xs, batches, n_steps, reverse, checkpoint)
@@ -338,7 +338,7 @@ def fori_loop(lower, upper, body, init, unroll=False):
             raise ArgumentTypeError(f"fori_loop: {name}: expected an int, got {shortened(bound)}")
     unroll = flag("fori_loop: unroll", unroll)
     value, lower, upper = as_nodes("init", init), int(lower), int(upper)
-    if unroll or upper <= lower:
+    if unroll or upper <= lower or _detects_anomaly() and not _is_recording():
         for i in range(lower, upper):
             value = next_carry("fori_loop", value, body(i, value))
         return value
@@ -368,7 +368,7 @@ class Vmapped(_Replays):
         """A call that is not like one of the last: see `_Replays`, which has seen to those."""
         fn, in_axes, out_axes = self.fn, self.in_axes, self.out_axes
         recording = _is_recording()
-        in_lanes = isinstance(fn, Compiled) and not recording and not fn.check
+        in_lanes = isinstance(fn, Compiled) and not recording and not fn.check and not _detects_anomaly()
         if in_lanes:
             leaves = []
             key = fn._key(args, kwargs, leaves)
@@ -619,6 +619,7 @@ def pair_up(name, tree, axis, batches):
                              f"{leaf.shape}")
         if not -leaf.ndim <= axis < leaf.ndim:
             raise ShapeError(f"{place}: there is no axis {axis} in the shape {leaf.shape}")
+        _refuse_lost(place, leaf)
         if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "iufb":
             raise ArgumentTypeError(f"{place}: expected an array of numbers, got one of dtype {leaf.dtype}")
         batches.append((place, leaf, int(axis) % leaf.ndim))

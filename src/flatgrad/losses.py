@@ -13,7 +13,7 @@ import numpy as np
 
 from flatgrad import arguments
 from flatgrad._core import (
-    Tensor, Value, _is_recording, abs, all_signs, are_values, dot, log_softmax, pairwise, sum, where)
+    Tensor, Value, _is_recording, _refuse_lost, abs, all_signs, are_values, dot, log_softmax, pairwise, sum, where)
 from flatgrad._core import cross_entropy as mean_cross_entropy
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
@@ -822,6 +822,7 @@ def numbers_and_shape(name, x):
     if isinstance(x, (list, tuple)):
         x = [item for item in x]   # not list(x), which asks a subclass for its length
     else:
+        _refuse_lost(name, x)
         array = np.asarray(x)
         if array.ndim > 2:
             raise ShapeError(f"{name}: expected 1 or 2 axes, got the shape {array.shape}")

@@ -13,12 +13,14 @@ from collections.abc import ItemsView, KeysView, ValuesView
 
 import numpy as np
 
-from flatgrad._core import (_LEAVES, _MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _filled, _Hole, _in_floats,
-                            _is_captured, _is_recording, _Keywords, _Places, _Recording, _Replay, _Replays, _Same, _Static,
-                            _timed, derivatives)
+from flatgrad._core import (_LEAVES, _MISSING, _SIMPLIFICATIONS, Tensor, Value, Weights, _detects_anomaly, _filled,
+                            _Hole, _in_floats, _is_captured, _is_recording, _Keywords, _Places, _Recording, _Replay,
+                            _Replays, _Same, _Static, _timed, derivatives)
 from flatgrad.arguments import flag, is_bool, one_of, shortened
 from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
+from flatgrad.signatures import (OURS, first_parameter, name_of, names_in, names_of, numbers_of, package_of,
+                                 static_parameters)
 from flatgrad.structures import leaves_of, map_leaves
 
 __all__ = ["CacheInfo", "Compiled", "compile"]
@@ -153,12 +155,15 @@ class Compiled(_Replays):
         self._kept_as = "_compiled_" + getattr(fn, "__qualname__", name_of(fn))   # a class above may have one as well
         self._bound_by = None   # of a method of an instance: that, and what __get__ was called of
         self._own = None   # the same function, with programs for `minimize`
+        self._flat = None
         functools.update_wrapper(self, fn, updated=())
 
     def _call(self, args, kwargs):
         """A call that is not like one of the last: see `_Replays`, which has seen to those."""
         if _is_recording():   # of a function around this one
             return self.fn(*args, **kwargs)
+        if _detects_anomaly():   # which looks at each operation of the function, and has its line
+            return self._plain(args, kwargs)
         leaves = []
         try:
             structure = self._key(args, kwargs, leaves)
@@ -174,12 +179,14 @@ class Compiled(_Replays):
         if self.check:
             for source, state in states:   # the function draws the same numbers
                 source.state = state
-            plain = self.fn(*[x if self._is_static(k, len(args)) else mapped(as_node, f"argument {k}", x)
-                              for k, x in enumerate(args)],
-                            **{name: x if name in self._names else mapped(as_node, name, x)
-                               for name, x in kwargs.items()})
-            compare(self, program, leaves, result, plain)
+            compare(self, program, leaves, result, self._plain(args, kwargs))
         return result
+
+    def _plain(self, args, kwargs):
+        """What the function itself returns for arguments as a recording has them."""
+        return self.fn(*[x if self._is_static(k, len(args)) else mapped(as_node, f"argument {k}", x)
+                         for k, x in enumerate(args)],
+                       **{name: x if name in self._names else mapped(as_node, name, x) for name, x in kwargs.items()})
 
     def _find(self, structure):
         """The program for arguments of that structure, if there is one, and all is where it was when it was recorded."""
@@ -358,8 +365,8 @@ class Compiled(_Replays):
             return found
 
         try:
-            return minimize(record, holds, leaves, optimizer, args, steps, batch_size, shuffle, seed, every, callback,
-                            schedule)
+            return minimize(record, lambda given: self._plain(given, {}), holds, leaves, optimizer, args, steps,
+                            batch_size, shuffle, seed, every, callback, schedule)
         finally:
             for program, _ in taken:
                 program.busy = False
@@ -445,6 +452,48 @@ class Compiled(_Replays):
             lines.append(f"  ({', '.join(map(shown, structure_of(key)))}): {program.explain(time)}")
         return "\n".join(lines)
 
+    def to_c(self, path=None, gradient=True, dtype=None, *, arguments=None, parameters="struct", optimizer=None,
+             name=None):
+        """This function as a file of C; see `flatgrad.export.c.to_c`."""
+        from flatgrad.export.c import to_c
+
+        return to_c(self, path, gradient, dtype, arguments=arguments, parameters=parameters, optimizer=optimizer,
+                    name=name)
+
+    def to_jax(self, arguments=None):
+        """This function for JAX; see `flatgrad.export.jax.to_jax`."""
+        from flatgrad.export.jax import to_jax
+
+        return to_jax(self, arguments)
+
+    def to_torch(self, arguments=None):
+        """This function for PyTorch; see `flatgrad.export.torch.to_torch`."""
+        from flatgrad.export.torch import to_torch
+
+        return to_torch(self, arguments)
+
+    @property
+    def flat(self):
+        """This function of one flat vector of its parameters, as SciPy's optimizers take it, and as other threads and
+        processes do: ``f.flat(theta, *args)`` returns the value and its gradient; see `flatgrad.export.flat.Flat`.
+
+        Examples
+        --------
+        >>> import flatgrad
+        >>> from flatgrad import Value
+        >>> w = Value(3.0)
+        >>> loss = flatgrad.compile(lambda x: (w * x - 1.0) ** 2)
+        >>> loss.flat([2.0], 1.0)
+        (1.0, array([2.]))
+        >>> loss.flat.theta, w.data
+        (array([3.]), 3.0)
+        """
+        if self._flat is None or self._flat.is_stale():
+            from flatgrad.export.flat import Flat
+
+            self._flat = Flat(self)
+        return self._flat
+
     def __get__(self, instance, owner=None):
         """For a method: the program of each instance, kept in it, for the parameters are its own."""
         if instance is None:
@@ -475,6 +524,21 @@ class Compiled(_Replays):
                     return instance, owner, name
         return None
 
+    @staticmethod
+    def _of_programs(name, numbers, names, programs):
+        """For pickles of `flat`: a function that has been left behind; see `Loaded`."""
+        return Loaded(name, numbers, names, programs)
+
+    @staticmethod
+    def _of_core(structure, core, buffers):
+        """Likewise one of its programs; of its results nothing is known. buffers: an array for each."""
+        program = Program.__new__(Program)
+        program.core, program.run, program.found_by, program.single = core, core, structure, False
+        program.template = program.draws = program.places = None
+        program.watched, program.batches, program.evaluators = [], OrderedDict(), OrderedDict()
+        program.buffers = [(types.SimpleNamespace(array=array), "array") for array in buffers]
+        return program
+
     def __repr__(self):
         return f"<compiled {name_of(self.fn)}: {len(self._programs)} programs>"
 
@@ -498,6 +562,32 @@ class Compiled(_Replays):
             return bound_method(copy.deepcopy(place[0], memo), *place[1:])
         return Compiled(copy.deepcopy(self.fn, memo), self.static_argnums, self.static_argnames, self.check,
                         self.simplify, self.dtype)
+
+
+class Loaded(Compiled):
+    """A compiled function without its code: it has the programs that were loaded, and records none.
+
+    Parameters
+    ----------
+    name : str
+    numbers, names
+        Of its static parameters.
+    programs : list of Program
+    """
+
+    def __init__(self, name, numbers, names, programs):
+        def fn(*args, **kwargs):
+            raise ArgumentError(f"{name}: expected arguments as before it was saved")
+
+        fn.__name__ = fn.__qualname__ = name
+        super().__init__(fn)
+        self._numbers, self._names = numbers, names
+        self._programs.update((program.found_by, program) for program in programs)
+
+    def _record(self, structure, args, kwargs):
+        known = " or ".join(f"({', '.join(map(shown, key))})" for key in list(self._programs))
+        raise ArgumentError(f"{name_of(self.fn)}: expected arguments of a structure that it had been called with before "
+                            f"it was saved, {known}, got ({', '.join(map(shown, structure))})")
 
 
 def check_refused(function, recording):
@@ -561,11 +651,16 @@ class Program:
         self.run = _in_floats(self.core) if self.core is not None and self.single else self.core
         self.step, self.inputs = None, inputs if self.single else None
         self.batches = OrderedDict()   # what loops.py has made of it for batches
-        self.evaluators = OrderedDict()   # and gradients.py for values and gradients off the tape
+        self.evaluators = OrderedDict()   # and evaluations.py for values and gradients off the tape
         self.watched, self.buffers, self.draws = recording.watched, recording.buffers, recording.draws
         places = Search(self.core.captured if self.core else ()).of_all([fn, *[
             x for x in (*args, *kwargs.values()) if not isinstance(x, (list, tuple, dict, Value, Tensor, np.ndarray))]])
         self.places = places if places else None   # or there are none to look at
+
+    @property
+    def structure(self):
+        """That of the arguments."""
+        return structure_of(self.found_by)
 
     def __call__(self, operands):
         if self.draws is not None:
@@ -713,65 +808,6 @@ def microseconds(timed, n_samples):
 
 
 MOST_SHOWN = 5   # kinds of instructions, of which the time is told
-
-
-def numbers_of(static_argnums):
-    result = static_argnums if isinstance(static_argnums, (tuple, list)) else (static_argnums,)
-    for n in result:
-        if not isinstance(n, numbers.Integral) or is_bool(n):
-            raise ArgumentTypeError("compile: static_argnums: expected an int or a tuple of int, got "
-                                    f"{static_argnums!r}")
-    return tuple(map(int, result))
-
-
-def names_of(static_argnames):
-    result = static_argnames if isinstance(static_argnames, (tuple, list)) else (static_argnames,)
-    for name in result:
-        if not isinstance(name, str):
-            raise ArgumentTypeError("compile: static_argnames: expected a str or a tuple of str, got "
-                                    f"{static_argnames!r}")
-    return tuple(result)
-
-
-def parameters_of(fn):
-    """The parameters by name; None where Python does not know."""
-    import inspect
-
-    try:
-        return inspect.signature(fn).parameters
-    except (TypeError, ValueError):   # of some functions that are compiled
-        return None
-
-
-def first_parameter(fn):
-    return next(iter(parameters_of(fn) or [None]))
-
-
-def static_parameters(fn, static_argnums, static_argnames):
-    """The numbers and the names by which static arguments may come: a parameter has both. A number below 0 counts from
-    the end of a call's arguments, where there may be any number of them."""
-    parameters = parameters_of(fn) if static_argnums or static_argnames else None
-    if parameters is None:
-        return set(static_argnums), set(static_argnames)
-    positional = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    signature = f"{name_of(fn)}({', '.join(map(str, parameters.values()))})"
-    any_number, any_name = [any(p.kind is getattr(p, kind) for p in parameters.values())
-                            for kind in ("VAR_POSITIONAL", "VAR_KEYWORD")]
-    found, names = set(), set(static_argnames)
-    for n in static_argnums:
-        at = n + len(positional) if n < 0 and not any_number else n
-        if not any_number and not 0 <= at < len(positional):
-            raise ArgumentError(f"compile: static_argnums: expected numbers of the {len(positional)} positional "
-                                f"parameters of {signature}, got {n}")
-        found.add(at)
-        if 0 <= at < len(positional):   # of one that is positional only nobody gives the name
-            names.add(positional[at])
-    for name in static_argnames:
-        if name in positional:
-            found.add(positional.index(name))
-        elif not any_name and (name not in parameters or parameters[name].kind is not parameters[name].KEYWORD_ONLY):
-            raise ArgumentError(f"compile: static_argnames: expected names of parameters of {signature}, got {name!r}")
-    return found, names
 
 
 # ---- arguments ----
@@ -1128,13 +1164,6 @@ class Search:
 CALLED = ("__call__", "forward")   # by no name that is read, or by Module
 
 
-OURS = ("flatgrad", "numpy")   # packages whose variables stay what they are
-
-
-def package_of(fn):
-    return (fn.__module__ or "").partition(".")[0]
-
-
 def methods_of(kind, name):
     """The functions in Python that an attribute of a class stands for."""
     for owner in kind.__mro__:
@@ -1155,34 +1184,7 @@ def is_of_users(kind, name):
     return owner.__module__.partition(".")[0] not in (*OURS, "builtins")
 
 
-@functools.lru_cache(512)
-def names_in(code):
-    """The global variables and the attributes that a function reads, and those within it; and what it may ask getattr and
-    hasattr for."""
-    import dis
-
-    variables, attributes, asked = set(), set(), set()
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            variables.add(step.argval)
-        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
-            attributes.add(step.argval)
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            more = names_in(part)
-            variables |= more[0]
-            attributes |= more[1]
-            asked |= more[2]
-    if not variables.isdisjoint(("getattr", "hasattr")):
-        asked |= {x for x in code.co_consts if type(x) is str and x.isidentifier()}
-    return frozenset(variables), frozenset(attributes), frozenset(asked)
-
-
 # ---- looking at it ----
-
-def name_of(fn):
-    return getattr(fn, "__name__", type(fn).__name__)
-
 
 def shown(key):
     """Part of a key as text."""
@@ -1220,12 +1222,15 @@ def compare(compiled, program, leaves, result, plain):
     """Raise a RecordingError unless the results, and their gradients, are those of the function itself."""
     outputs, expected = leaves_of(result), leaves_of(plain)
     name = f"compile({name_of(compiled.fn)}, check=True)"
-    kinds = [[type(x).__name__ for x in several] for several in (outputs, expected)]
-    if kinds[0] != kinds[1]:
+    # A derivative is a node in a program, and a number where Python takes it: then numbers alone are compared.
+    derived = [isinstance(x, (Value, Tensor)) and isinstance(y, (float, np.ndarray)) for x, y in zip(outputs, expected)]
+    kinds = [[type(x).__name__ for x, is_derived in zip(several, derived) if not is_derived]
+             for several in (outputs, expected)]
+    if kinds[0] != kinds[1] or len(outputs) != len(expected):
         raise RecordingError(f"{name}: the program returns {shortened(result)}, the function {shortened(plain)}")
     for k, (got, want) in enumerate(zip(outputs, expected)):
         if isinstance(got, (Value, Tensor)):
-            got, want = np.asarray(got.data), np.asarray(want.data)
+            got, want = np.asarray(got.data), np.asarray(want if derived[k] else want.data)
             if got.shape != want.shape or not all(near(got, want, compiled.dtype)):
                 raise RecordingError(f"{name}: result {k} is {shortened(got.tolist())} by the program and "
                                      f"{shortened(want.tolist())} by the function; {STALE}")
@@ -1234,7 +1239,8 @@ def compare(compiled, program, leaves, result, plain):
                                  f"function; {STALE}")
     captured = () if program.core is None else program.core.captured
     inputs = [x for x in (*leaves, *captured) if isinstance(x, (Value, Tensor)) and x.requires_grad]
-    nodes = [[x for x in several if isinstance(x, (Value, Tensor))] for several in (outputs, expected)]
+    nodes = [[x for x, is_derived in zip(several, derived) if isinstance(x, (Value, Tensor)) and not is_derived]
+             for several in (outputs, expected)]
     if not inputs or not nodes[0]:
         return
     got, want = [derivatives([weighted(several)], inputs) for several in nodes]

@@ -37,6 +37,8 @@ EXTRAS = {
     "graphviz": ("pictures of graphs", "pip install 'flatgrad[viz]'", "graphviz"),
     "tqdm": ("progress bars", "pip install 'flatgrad[train]'", "tqdm"),
     "scikit-learn": ("its tools on our estimators", "pip install scikit-learn", "sklearn"),
+    "joblib": ("training by several processes", "pip install 'flatgrad[cluster]'", "joblib"),
+    "distributed": ("training by Dask's clusters", "pip install 'flatgrad[cluster]'", "distributed"),
     "micrograd": ("the benchmark's other side", "pip install 'flatgrad[bench]'", "micrograd"),
 }
 

@@ -84,9 +84,9 @@ class Ours:
 
     def find_spec(self, name, path=None, target=None):
         if name in self.names:
-            from importlib.machinery import ModuleSpec
+            import importlib.machinery
 
-            return ModuleSpec(name, self, is_package=name == "micrograd")
+            return importlib.machinery.ModuleSpec(name, self, is_package=name == "micrograd")
         return None
 
     def create_module(self, spec):
@@ -122,10 +122,10 @@ def submodule(name):
 def own_package():
     """The folder of the package `micrograd` that the program would import, or the file of a module with this name.
     None if it is micrograd itself."""
-    from importlib.machinery import PathFinder
+    import importlib.machinery
 
     package = sys.modules.get("micrograd")
-    spec = PathFinder.find_spec("micrograd") if package is None else package.__spec__
+    spec = importlib.machinery.PathFinder.find_spec("micrograd") if package is None else package.__spec__
     if spec is None:
         return None
     folders = list(spec.submodule_search_locations or [])

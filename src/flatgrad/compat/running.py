@@ -62,7 +62,7 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
         if not module:
             finder = next(finder for finder in sys.meta_path if isinstance(finder, Micrograd))
             finder.sources = [code for code, _ in cells]
-        job = None
+        job = cached = None
         if replace_class is not None:
             from flatgrad.compat.source import Job
 
@@ -79,16 +79,18 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
                 raise Refusal(f"module {target} has no source")
             sys.argv = [spec.origin, *arguments]
             main.__spec__, main.__file__, main.__loader__ = spec, spec.origin, spec.loader
-            main.__package__, main.__cached__ = spec.parent, spec.cached
+            main.__package__, cached = spec.parent, spec.cached
         else:
             sys.argv = [target, *arguments]
             if is_notebook(target):
                 os.environ.setdefault("MPLBACKEND", "Agg")  # there is no front end for drawings
             else:
-                from importlib.machinery import SourceFileLoader
+                import importlib.machinery   # `from` it would ask it for a __path__, and from 3.14 on import warnings
 
-                main.__file__, main.__cached__ = os.path.abspath(target), None
-                main.__loader__ = SourceFileLoader("__main__", main.__file__)
+                main.__file__ = os.path.abspath(target)
+                main.__loader__ = importlib.machinery.SourceFileLoader("__main__", main.__file__)
+        if sys.version_info < (3, 15) and hasattr(main, "__file__"):
+            main.__cached__ = cached   # Python itself has none from then on
         if job is not None:
             cells = job.in_program(cells, target if not module else spec.origin, main.__package__ or "")
         sys.modules["__main__"] = main

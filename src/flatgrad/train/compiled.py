@@ -19,14 +19,14 @@ from flatgrad.descent import no_gradient
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn.dropout import Dropout
 from flatgrad.nn.module import Module
-from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, lr_scheduler
+from flatgrad.optim import LBFGS, SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, lr_scheduler
 from flatgrad.randomness import Random
 from flatgrad.train.callbacks import Checkpoint, EarlyStopping
 from flatgrad.train.samples import constant
 
 __all__ = ["CompiledSteps", "NotCompiled", "code_of", "reason_of"]
 
-OPTIMIZERS = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta)
+OPTIMIZERS = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, LBFGS)
 
 # What code that is recorded may call of Python's own.
 PURE = {getattr(builtins, name) for name in ("abs", "all", "any", "bool", "dict", "divmod", "enumerate", "filter",
@@ -309,6 +309,8 @@ def reason_of(optimizer, callbacks):
     they are recorded."""
     if type(optimizer) not in OPTIMIZERS or {"step", "zero_grad"} & vars(optimizer).keys():
         return f"the optimizer {type(optimizer).__name__} is not one of flatgrad.optim"
+    if optimizer._needs_closure:
+        return f"the optimizer {type(optimizer).__name__} evaluates the loss several times in a step"
     if callbacks.on_batch_end:
         return "a callback has on_batch_end"
     return None

@@ -84,8 +84,12 @@ class Interrupts:
         self.held = self.pending = self.installed = False
         if (threading.current_thread() is threading.main_thread()
                 and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
-            signal.signal(signal.SIGINT, self.handle)
             self.installed = True
+            try:
+                signal.signal(signal.SIGINT, self.handle)
+            except BaseException:   # a KeyboardInterrupt
+                self.__exit__()
+                raise
         return self
 
     def handle(self, signum, frame):

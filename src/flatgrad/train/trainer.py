@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from flatgrad import losses
-from flatgrad._core import Tensor, Value, no_grad, recording
+from flatgrad._core import Tensor, Value, _detects_anomaly, no_grad, recording
 from flatgrad.arguments import finite, finite_array, flag, one_of, path_of, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, DivergedError, StateError
 from flatgrad.nn.module import Module
@@ -24,6 +24,7 @@ from flatgrad.train.history import History
 from flatgrad.train.metrics import accuracy, column, metrics_by_name
 from flatgrad.train.progress import Interrupts, progress_of
 from flatgrad.train.samples import Task, array_of, constant
+from flatgrad.transforms import differentiating
 
 __all__ = ["Trainer"]
 
@@ -182,7 +183,8 @@ class Trainer:
         -----
         The loss and the metrics of an epoch come from its training batches, each before its step and in training mode.
         The loss is their mean, weighted by the number of samples. The penalty is part of the loss, also in validation
-        and in `evaluate`. The model is in training mode during training, and in evaluation mode during validation. At
+        and in `evaluate`. `LBFGS` evaluates the loss of a batch several times in its step, in a loop in Python; the
+        first of these losses counts. The model is in training mode during training, and in evaluation mode during validation. At
         the end its mode is the mode before `fit`.
         """
         task = self._task
@@ -246,6 +248,7 @@ class Trainer:
         model, task, loss, penalty = self.model, self._task, self.loss, self.penalty
         zero_grad, step = self.optimizer.zero_grad, self.optimizer.step
         parameters = model.parameters()
+        by_parameters = differentiating(parameters)   # a gradient in the loss is a node
         batch_ends, epoch_begins = self._callbacks.on_batch_end, self._callbacks.on_epoch_begin
         measured = self.metrics and list(self._thresholds(y).items())
         by_batch = self.scheduler is not None and self.scheduler_interval == "batch"
@@ -258,6 +261,7 @@ class Trainer:
         batches = None if shuffle else cut(task.batch(X, y), size, n_samples)
         validation = None if X_val is None else (cut(task.batch(X_val, y_val), CHUNK, len(X_val)), y_val)
         clock, isfinite = time.perf_counter, math.isfinite
+        by_closure = getattr(self.optimizer, "_needs_closure", False)
         modes.set(True)
         seed = self.seed   # a callback may load another seed
         parts = model, loss, penalty, self.optimizer   # whatever callbacks put in their places
@@ -289,17 +293,24 @@ class Trainer:
                     predictions.append(steps.predictions())
             for batch, (part, share) in enumerate(batches, 1) if steps is None else ():
                 inputs, targets = task.batch(X.take(part[0], axis=0), y.take(part[0], axis=0)) if shuffle else part
-                prediction = model(inputs)
-                result = loss(prediction, targets)
-                if penalty is not None:
-                    result = result + penalty(parameters)
-                number = result.data
-                if not isfinite(number):
-                    raise self._diverged(number, epoch, batch, len(batches))
-                zero_grad()
-                result.backward()
-                interrupts.held = True
-                step()
+                if by_closure:
+                    interrupts.held = True
+                    prediction, result = self._step_by_closure(parts, parameters, inputs, targets,
+                                                               (epoch, batch, len(batches)))
+                    number = result.data
+                else:
+                    with by_parameters:
+                        prediction = model(inputs)
+                        result = loss(prediction, targets)
+                        if penalty is not None:
+                            result = result + penalty(parameters)
+                    number = result.data
+                    if not isfinite(number):
+                        raise self._diverged(number, epoch, batch, len(batches))
+                    zero_grad()
+                    result.backward()
+                    interrupts.held = True
+                    step()
                 if by_batch:
                     self.scheduler.step()
                 interrupts.held = False
@@ -334,10 +345,38 @@ class Trainer:
                 raise KeyboardInterrupt
             yield logs
 
+    def _step_by_closure(self, parts, parameters, inputs, targets, place):
+        """A step of an optimizer that evaluates the loss itself; prediction and loss of the first evaluation."""
+        model, loss, penalty, optimizer = parts
+        first = []
+
+        def closure():
+            with differentiating(parameters):
+                prediction = model(inputs)
+                result = loss(prediction, targets)
+                if penalty is not None:
+                    result = result + penalty(parameters)
+            if not first:
+                if not math.isfinite(result.data):
+                    raise self._diverged(result.data, *place)
+                first.append(prediction)
+            optimizer.zero_grad()
+            result.backward()
+            return result
+
+        try:
+            result = optimizer.step(closure)
+            return first[0], result
+        except DivergedError as error:
+            error.epoch, error.history = place[0], self.history
+            raise
+
     def _compiled(self, engine, parts, epochs, X, y, size, shuffle):
         """The steps as compiled code takes them, or None; `engine` says so, and why."""
         if engine == "python":
             reason = "engine='python'"
+        elif _detects_anomaly():
+            engine, reason = "python", "detect_anomaly() is on"
         else:
             reason = reason_of(parts[-1], self._callbacks)
             if reason is None and engine == "auto":   # a recording has to pay
@@ -707,7 +746,11 @@ class Modes:
 
     def __enter__(self):
         self.before = [module.training for module in self.modules]
-        self.set(False)
+        try:
+            self.set(False)
+        except BaseException:   # such as a KeyboardInterrupt in between
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception):

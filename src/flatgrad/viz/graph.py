@@ -196,9 +196,10 @@ def expanded_parts(root, limit):
 
 def fused(value):
     """What `scalar.instruction` takes for a Value, and which of its results that is; None for a Value that a single
-    operation has made, an element of one among them."""
+    operation has made, an element of one among them, or the call of a program."""
     found = _core.instruction(value)
-    return None if found is None or found[0] == "map" and found[2]["operation"] not in scalar.__all__ else found
+    single = found is None or found[0] == "call" or found[0] == "map" and found[2]["operation"] not in scalar.__all__
+    return None if single else found
 
 
 def instruction_operands(value):
