@@ -1,8 +1,8 @@
 """Let Python's allocations fail, one call at a time, and see that nothing comes of it but MemoryError.
 
-    python tests/nomemory.py                           every case, every allocation
-    python tests/nomemory.py --stride 16               every sixteenth
-    python tests/nomemory.py Value.log Tensor.sum      these cases alone
+    python tests/checks memory                           every case, every allocation
+    python tests/checks memory --stride 16               every sixteenth
+    python tests/checks memory Value.log Tensor.sum      these cases alone
 
 A case is one call, and CASES has at least one for every function of the compiled module and every member of its
 classes. For n = 0, 1, ... the n-th allocation of the call fails, then in another run all from the n-th on, until
@@ -13,13 +13,16 @@ case and the n that it came with, and the others still run.
 It needs CPython's module `_testcapi`, which some installations leave out, and takes some minutes. It is for 3.10 and
 3.11: later ones end in their own code where memory fails.
 """
-import argparse
 import gc
+import importlib.util
 import os
 import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
+
+from checks.limits import Unavailable
 
 from flatgrad import _core
 
@@ -34,8 +37,17 @@ import pickle
 import numpy as np
 
 import flatgrad as fg
+import flatgrad.lost
 from flatgrad import Tensor, Value, _core, nn
 
+class Rule:
+    shapes = (), (3,)
+    def reverse(self, gradients):
+        return [gradients[:1], np.ones(6)]
+    def written(self, gradients):
+        return [gradients[0] * 2.0, None]
+
+lost = fg.lost.LostFloat, fg.lost.LostArray
 a, b, c = Value(0.5), Value(-1.0), Value(2.0)
 chain = ((a * b).tanh() + c) ** 2
 made = Value(1.0, (a, b), (2.0, 3.0))
@@ -55,6 +67,8 @@ class Sub(Value):
 sub = Sub(2.0)
 sub.note = "a note"
 labels = np.array([0, 2])
+own_rule = Rule()
+called_back = _core._call_back([a, t], [c, u], own_rule, "rule")
 layer = nn.Layer(3, 2)
 neurons = layer.neurons
 network = nn.MLP(3, [4, 2])
@@ -79,10 +93,20 @@ recorded = _core._Recording([one])
 with recorded:
     recorded_results = [(one * a).log() + t[0] @ u, t * one]
 program = recorded.program(recorded_results)
-pair = [c, u]
+pair, two_numbers, carry_and_xs, xs_and_number = [c, u], [b, c], [b, u], [u, c]
 step_recorded = _core._Recording([two := Value(0.5), three := Value(0.25)])
 with step_recorded:
     step_results = [two * a + three, two * u]
+rule_recorded = _core._Recording([rule_x := Value(0.5), rule_y := Tensor([1.0, 2.0])])
+with rule_recorded:
+    rule_results = [rule_x * rule_y]
+    _core._add_input(rule_recorded, rule_seed := Tensor([1.0, 1.0]))
+    rule_gradients = [(rule_seed * rule_y * rule_x * 2.0).sum(), rule_seed * rule_x * u[0]]
+rule_program = rule_recorded.program(rule_results + rule_gradients)
+with_rule = _core._ruled(rule_program, 2, 1, (0, 1))
+two_of_u = Tensor([1.0, 2.0])
+ruled_call = with_rule([a, two_of_u])[0]
+ruled_state = with_rule.__reduce__()[1][0].__reduce__()[1]
 step_program = step_recorded.program(step_results)
 scanned_program = step_program.scanned(3, 1, 1)
 scan_body = scanned_program.__reduce__()[1][0]
@@ -103,6 +127,8 @@ loop, backwards, rates = _core._Loop(*loop_of), np.array([3, 2, 1, 0]), [0.0]
 loop_losses = np.zeros(4)
 evaluated, by_captured = _core._Evaluator(loss_program, [0]), _core._Evaluator(loss_program, [], [a, c])
 of_batch = _core._Evaluator(loss_program, [0], None, [True], 3)
+by_vector, loss_gradient = _core._Evaluator(loss_program, [], places=[0]), _core._differentiated(loss_program, [True])[0]
+loss_parts = _core._detached(loss_program)
 two_given, pairs_given, shared_numbers = np.ones(2), np.ones((3, 2)), of_batch.shared([None])
 rng = np.random.default_rng(0)
 draws = _core._Draws(rng, "normal", (2,))
@@ -235,7 +261,11 @@ CASES = {
     "min": "fg.min(values)", "min along": "fg.min(t, 0)", "argmax": "fg.argmax(t, 1)", "argmin": "fg.argmin(t)",
     "square": "fg.square(c)", "square of a Tensor": "fg.square(t)", "cat": "fg.cat([t, t], 0)",
     "stack": "fg.stack([u, constant])", "_operator": "_core._operator('/', t, u)",
-    "_is_recording": "_core._is_recording()", "_is_recording_single": "_core._is_recording_single()",
+    "_is_recording": "_core._is_recording()", "_is_recorded": "_core._is_recorded(a), _core._is_recorded(t)",
+    "_is_unrecorded": "_core._is_unrecorded()", "_detects_anomaly": "_core._detects_anomaly()",
+    "_decorated": "_core._decorated('no_grad', fg.no_grad(), len)",
+    "_leave_anomaly": "raises(_core._leave_anomaly, None)",
+    "_is_recording_single": "_core._is_recording_single()",
     "_taken": "_core._taken(rows, a * 0.0 + 1.0, False, True)", "_taken each": "_core._taken(t, [1.0, -1.0], True, False)",
     "_taken nothing": "raises(_core._taken, values, 7.5, False, False)",
     "_moved": "_core._moved('cat()', [t, t], np.concatenate)",
@@ -249,6 +279,31 @@ CASES = {
     "cross_entropy labels": "raises(_core.cross_entropy, rows, labels)",
     "instruction": "_core.instruction(fg.dot(values, values))", "instruction map": "_core.instruction((t * a)[0, 0])",
     "derivatives": "_core.derivatives([chain, t], [a, t])", "derivatives rule": "_core.derivatives([ruled], [a])",
+    "written": "_core.written([chain, t.sum()], [None, None], [a, t])",
+    "written of a rule": "_core.written(called_back, [None, None], [a])",
+    "_call_back": "_core._call_back([a, t], [c, u], own_rule, 'rule')", "_Callback": "_core._Callback()",
+    "_call_back a sweep": "called_back[0].backward()", "_call_back _local_grads": "called_back[0]._local_grads",
+    "_call_back pickle": "raises_or_not(lambda: copy.deepcopy(_core._restore_callback((2, 3), 4)))",
+    "_ruled": "_core._ruled(rule_program, 2, 1, (0, 1))([a, two_of_u])[0].sum().backward()",
+    "_ruled without": "raises(_core._ruled, rule_program, 2, 1, (0,))",
+    "_add_input": "_core._add_input(_core._Recording([Value(1.0)]), Value(2.0))",
+    "_ruled a sweep": "ruled_call.sum().backward()",
+    "_ruled written": "_core.written([with_rule([a, two_of_u])[0].sum()], [None], [a, u])",
+    "_ruled pickle": "with_rule.__reduce__()[1][0].__reduce__()",
+    "_restore_ruled": "_core._restore_ruled(*ruled_state)",
+    "_restore_ruled nonsense": "raises(_core._restore_ruled, (), None, ())",
+    "_restore_callback": "_core._restore_callback((2, 3), 4)",
+    "_forked": "_core._forked()",
+    "_Watch": "with _core._Watch([a, t]) as watch: (a * 2.0).data, (t[0] * 2.0).data",
+    "_gradients": "_core._gradients([chain, t], [np.ones(1), np.ones(6)], [a, t, b])",
+    "_keep": "_core._keep([a, u], [b, constant])", "_leaves_below": "_core._leaves_below([chain, t.sum()])",
+    "_sweep_from": "_core._sweep_from(t * 2.0, np.ones(6))", "_sweep_with": "_core._sweep_with(chain, 2.0)",
+    "Value.backward gradient": "(chain * 2.0).backward(2.0)", "Tensor.backward gradient": "(t * 2.0).backward(t)",
+    "Value.backward create_graph": "x = Value(2.0); (x * x * x * a).backward(create_graph=True)",
+    "Tensor.backward create_graph": "x = Tensor([1.0, 2.0]); (x * x * x).sum().backward(create_graph=True); x.grad",
+    "written of a call": "_core.written(step_recorded.program(step_results)(two_numbers), [None, None], [a, b, u])",
+    "written of a scan": "_core.written(step_program.scanned(3, 1, 1)(carry_and_xs), [None, None], [a, b, u])",
+    "written of a batch": "_core.written(step_program.mapped(3, [True, False])(xs_and_number), [None, None], [a, c, u])",
     "depends": "_core.depends([chain, t], [a, u])", "are_values": "_core.are_values(values)",
     "weighted_sum": "_core.weighted_sum(values, [1.0, 2.0, 3.0], a)",
     "weighted_sum of others": "_core.weighted_sum(values, (a, 1, sub), a)",
@@ -290,6 +345,15 @@ CASES = {
     "_Program.__call__ backward": "program([c])[0].backward()",
     "_Program.__call__ part": "program([c])[0]._local_grads",
     "_Program.captured": "program.captured", "_Program.stats": "program.stats()",
+    "_listed": "_core._listed(_core._callee(program))", "_callee": "_core._callee(program)",
+    "_formulas": "_core._formulas()", "_updates": "_core._updates()",
+    "_captured_numbers": "_core._captured_numbers(program)",
+    "_captured_frozen": "_core._captured_frozen(program)", "_moves": "_core._moves()",
+    "_captured_places": "_core._captured_places(program, [a, t])",
+    "_first_repeated": "_core._first_repeated([a, t])",
+    "_with_gradients": "_core._with_gradients(_core._callee(program), [True] * 4, True)",
+    "_takes_gradients": "_core._takes_gradients(program)", "_held_below": "_core._held_below([chain, t.sum()], [a])",
+    "_mark_lost": "_core._mark_lost(*lost)", "_refuse_lost": "raises(_core._refuse_lost, 'x', lost[0](0.5))",
     "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
@@ -299,6 +363,7 @@ CASES = {
     "_Program.__call__ scan backward": "scanned_program(pair)[0].backward()",
     "_Program.__call__ scan part": "scanned_program(pair)[0]._local_grads",
     "_Program.stats scan": "scanned_program.stats()",
+    "_Derivative": "_core._Derivative()",
     "_Callee": "_core._Callee()", "_Scan": "_core._Scan()", "_Lanes": "_core._Lanes()",
     "_Scan.__copy__": "scan_body.__copy__()", "_Scan.__deepcopy__": "scan_body.__deepcopy__({})",
     "_Scan.__reduce__": "scan_body.__reduce__()", "_restore_scan": "saved_scan[0](*saved_scan[1])",
@@ -324,7 +389,17 @@ CASES = {
     "_Evaluator.__call__ nonsense": "raises(evaluated, ['x'])", "_Evaluator.table": "evaluated.table([two_given])",
     "_Evaluator.shared": "of_batch.shared([None])", "_Evaluator.count": "evaluated.count",
     "_Evaluator.sum": "of_batch.sum(shared_numbers, [pairs_given], [np.zeros((3, 2))], 0, 3, 2, 1.0, np.zeros(0))",
-    "_Evaluator.width": "of_batch.width",
+    "_Evaluator.width": "of_batch.width", "_Evaluator of a vector": "_core._Evaluator(loss_program, [], places=[0, -1])",
+    "_Evaluator of a wrong vector": "raises(_core._Evaluator, loss_program, [], places=[7])",
+    "_Evaluator.__call__ vector": "by_vector([two_given], two_given[:1])",
+    "_Evaluator.__call__ list": "by_vector([two_given], [0.5])",
+    "_Evaluator.__call__ wrong vector": "raises(by_vector, [two_given], two_given)",
+    "_Evaluator.values": "by_vector.values([two_given], two_given[:1])", "_Evaluator.columns": "by_vector.columns",
+    "_Evaluator.table vector": "_core._Evaluator(loss_gradient, [], places=[0]).table([two_given], two_given[:1], 1)",
+    "_captured_leaves": "_core._captured_leaves(loss_program)", "_detached": "_core._detached(loss_program)",
+    "_differentiated": "_core._differentiated(loss_program, [True])",
+    "_differentiated seeds": "_core._differentiated(loss_gradient, [True], True)",
+    "_attached": "_core._attached(*loss_parts, two_given[:1])",
     "_Program.shapes": "program.shapes", "_Program.results": "program.results",
     "_Loop.run order": "loop.run(2, rates, backwards, loop_losses)",
     "_live_programs": "_core._live_programs()", "_refuse_recording": "_core._refuse_recording('nothing')",
@@ -349,10 +424,20 @@ CASES = {
     "Parameters": "_core.Parameters(iter([*values, u, a, a]))",
     "Parameters of nonsense": "raises(_core.Parameters, iter([t.T]))",
     "Parameters.__init__": "raises(parameters.__init__, iter([a]))", "Parameters.__reduce__": "parameters.__reduce__()",
+    "Parameters.values": "parameters.values",
     "Parameters.count": "parameters.count", "Parameters.zero_grad": "parameters.zero_grad()",
     "Parameters.shared_with": "parameters.shared_with(_core.Parameters(iter([a, u])))",
     "Parameters.grad_norm": "parameters.grad_norm(2.0)", "Parameters.scale_grad": "parameters.scale_grad(1.0)",
     "Parameters.clip_grad": "parameters.clip_grad(1.0)",
+    "Parameters.get_data": "parameters.get_data(six[0])", "Parameters.get_grad": "parameters.get_grad(six[0])",
+    "Parameters.set_data": "parameters.set_data(six[0], 0.0, six[1])",
+    "Parameters.set_data again": "_core.Parameters(iter([a])).set_data(np.ones(1))",
+    "Parameters.clear_frozen": "parameters.clear_frozen(six[0])",
+    "_lbfgs_pair": "_core._lbfgs_pair(array.copy(), array.copy(), 0, *[np.ones(3)] * 3, 0.5)",
+    "_lbfgs_direction": "_core._lbfgs_direction(array, array, np.ones(2), 0, 2, 1.0, *[np.ones(3) for _ in range(3)])",
+    "_to_vector": "_core._to_vector(iter([a, t.T, u]))",
+    "_from_vector": "_core._from_vector(iter([*values, u]), np.ones(6))",
+    "_dot_and_largest": "_core._dot_and_largest(array[0], array[1])",
     "Parameters.have": "_core.Parameters.have(groups, ('lr',), [(0.0,)])",
     "Parameters.step": "_core.Parameters.step([parameters], groups)",
     "Parameters.step again": "_core.Parameters(iter([a])); parameters.step([parameters], groups)",
@@ -365,7 +450,8 @@ CASES = {
 
 # Cases of which a good part runs in CPython's copy and list(), or in NumPy, whose own code loses a reference or
 # reports no error at all where memory fails. Here a SystemError is one of memory, and references are not compared.
-FOREIGN = {"Value.__add__ array", "Value.__deepcopy__", "_Run.__deepcopy__", "pickle of a call", "deepcopy of a call",
+FOREIGN = {"Value.__add__ array", "Value.backward create_graph", "Tensor.backward create_graph",
+           "Value.__deepcopy__", "_Run.__deepcopy__", "pickle of a call", "deepcopy of a call",
            "Tensor.__lt__", "Tensor.__le__",
            "Tensor.__gt__", "Tensor.__ge__", "Tensor.__getitem__ mask", "pickle", "deepcopy",
            "Tensor.__array_function__", "Tensor.__array_ufunc__", "Value.__array_ufunc__ loop",
@@ -376,7 +462,8 @@ FOREIGN = {"Value.__add__ array", "Value.__deepcopy__", "_Run.__deepcopy__", "pi
 # crashes; and pictures, made by another program.
 LEFT_OUT = {"__doc__", "__module__", "__new__", "__pyx_vtable__", "__slotnames__",
             "__annotations__", "__reduce_cython__", "__setstate_cython__",
-            "Tensor.__repr__", "Value._repr_mimebundle_", "no_grad", "recording", "scalar_graph", "tracing"}
+            "Tensor.__repr__", "Value._repr_mimebundle_", "no_grad", "recording", "scalar_graph", "tracing",
+            "_Within", "_enter_anomaly", "_set_anomaly"}   # CPython 3.11 crashes in ContextVar.set without memory
 
 
 def raises(function, *arguments, **keywords):
@@ -418,75 +505,126 @@ def missing():
     return sorted(wanted - LEFT_OUT - have)
 
 
-def run_case(name, stride, start, report):
-    """Let allocations `start`, `start + stride`, ... of the case fail; how many points there were."""
-    namespace = {"raises": raises, "raises_or_not": raises_or_not, "pickled": pickled}
-    try:
-        exec(OPERANDS, namespace)
-        return run_points(name, stride, start, report, namespace)
-    finally:
-        namespace.clear()   # functions that it has made refer to it
-        gc.collect()
+class PythonsMemory:
+    """Allocations of Python, its own and ours, by `_testcapi`."""
+
+    may_lose_errors = False   # outside of FOREIGN
+
+    def __init__(self):
+        import _testcapi
+
+        # begin(n, stop): the `n`-th fails, and those after it as far as the one before `stop`; with 0 all.
+        # end(): none fails any more; how many have, as far as one knows. A function of C: a frame of Python takes memory.
+        self.begin, self.end = _testcapi.set_nomemory, _testcapi.remove_mem_hooks
 
 
-def run_points(name, stride, start, report, namespace):
-    import _testcapi
-
+def of_cases(name):
+    """What to call, and two functions: what may not change by that, and how two of these differ."""
     from flatgrad import _core
 
+    namespace = {"raises": raises, "raises_or_not": raises_or_not, "pickled": pickled}
+    exec(OPERANDS, namespace)
     exec("def case():\n    " + CASES[name], namespace)
     case, counted = namespace.pop("case"), sorted(
         key for key, x in namespace.items() if type(x).__module__.startswith(("flatgrad", "numpy")))
+
+    def state():
+        if name in FOREIGN:
+            return ()
+        _core.collect()
+        return _core.stats()["nodes"], [sys.getrefcount(namespace[key]) for key in counted]
+
+    def changes(before, after):
+        changed = [f"{key}: {x} -> {y} references" for key, x, y in zip(counted, before[1], after[1]) if x != y]
+        return f"left {after[0]} nodes, not {before[0]}; " + "; ".join(changed)
+
+    return case, state, changes, namespace.clear   # functions that it has made refer to it
+
+
+def of_subjects(name):
+    """The same for one of SUBJECTS: its numbers afterwards, and what it changes as a whole."""
+    from checks.subjects import SUBJECTS, bits, same
+
+    from leaks import living
+
+    subject = SUBJECTS[name]()
+    expected, stages = subject.work(), []
+
+    def case():
+        if not subject.state:
+            return subject.work()
+        stages.clear()
+        return subject.work(lambda: stages.append(bits(subject.state())))
+
+    def state():
+        nodes = living()
+        if subject.state and stages and bits(subject.state()) not in (stages[0], bits(expected)):
+            raise AssertionError("a step was done in part")
+        if not same(subject.work(), expected):
+            raise AssertionError("other numbers afterwards")
+        return nodes
+
+    return case, state, lambda before, after: f"left {after} nodes, not {before}", lambda: None
+
+
+def run_case(name, stride, start, report, faults):
+    """Let allocations `start`, `start + stride`, ... of the case fail; how many points there were."""
+    case, state, changes, clear = of_cases(name) if name in CASES else of_subjects(name.removeprefix("of "))
+    try:
+        return run_points(name, stride, start, report, faults, case, state, changes)
+    finally:
+        clear()
+        gc.collect()
+
+
+def run_points(name, stride, start, report, faults, case, state, changes):
+    from flatgrad import _core
+
     for _ in range(3):   # what is made once is made now
         case()
     passed = points = 0
     n = start
+    state()
     while passed < ENOUGH:
         for stop in (n + 1, 0):   # the n-th alone, and all from it on
-            before = compared(namespace, counted)
+            before = state()
             line = report(n)
-            error = None   # or MemoryError, or a string
-            _testcapi.set_nomemory(n, stop)
+            error = fired = None   # or MemoryError, or a string
+            faults.begin(n, stop)
             try:
                 case()
             except MemoryError:
                 error = MemoryError
             except BaseException as other:   # by its name: its traceback has operands
-                _testcapi.remove_mem_hooks()
-                error = MemoryError if name in FOREIGN and type(other) is SystemError else repr(other)
+                fired = faults.end()
+                lost = type(other) is SystemError and (name in FOREIGN or faults.may_lose_errors)
+                error = MemoryError if lost else repr(other)
             finally:
-                _testcapi.remove_mem_hooks()
+                fired = faults.end() or fired
             if error not in (None, MemoryError):
                 return fail(line, f"raised {error}")
             if not _core._check():
                 return fail(line, "left the tape unsound")
-            after = before if name in FOREIGN else compared(namespace, counted)
+            after = state()
             if after != before:
                 gc.collect()   # a cycle through a traceback, say
-                after = compared(namespace, counted)
+                after = state()
             if after != before:
-                changed = [f"{key}: {x} -> {y} references" for key, x, y in zip(counted, before[1], after[1])
-                           if x != y]
-                return fail(line, f"left {after[0]} nodes, not {before[0]}; " + "; ".join(changed))
+                return fail(line, changes(before, after))
             points += 1
-        passed = 0 if error else passed + 1
+        passed = 0 if error or fired else passed + 1
         n += stride
     return points
-
-
-def compared(namespace, counted):
-    from flatgrad import _core
-
-    _core.collect()
-    return _core.stats()["nodes"], [sys.getrefcount(namespace[key]) for key in counted]
 
 
 def fail(line, what):
     print("FAIL", line, what, sep="\t", flush=True)
 
 
-def child(names, stride, start):
+def child(names, stride, start, faults=PythonsMemory):
     """Run the cases; before each point its case and n are written to standard error."""
+    faults = faults()
+
     def reporter(name):
         def report(n):
             line = f"{name}: n={n}"
@@ -495,19 +633,24 @@ def child(names, stride, start):
         return report
 
     for name in names:
-        points = run_case(name, stride, start, reporter(name))
+        try:
+            points = run_case(name, stride, start, reporter(name), faults)
+        except AssertionError as error:
+            points = fail(name, str(error))
         print("done", name, points or 0, sep="\t", flush=True)
 
 
-def sweep(names, stride=1, start=0):
+def sweep(names, stride=1, start=0, call="memory.child({})", **environment):
     """(how many points there were, what failed), with a new process after each crash."""
     names, failed, points, timeout = list(names), [], 0, 60 + 600 // stride
     while names:
         process = subprocess.Popen(
-            [sys.executable, __file__, "--child", f"--stride={stride}", f"--start={start}", *names],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            [sys.executable, "-c", "from checks import memory, malloc; " + call.format("*eval(input())")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **environment,
+                 "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])})
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(f"{names!r}, {stride}, {start}\n", timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
@@ -525,25 +668,21 @@ def sweep(names, stride=1, start=0):
     return points, failed
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def options(parser):
     parser.add_argument("cases", nargs="*", metavar="CASE", help="name of a case, as CASES has it; all of them")
-    parser.add_argument("--stride", type=int, default=1, help="let every STRIDE-th allocation fail")
+    parser.add_argument("--stride", type=int, default=None, help="let every STRIDE-th allocation fail (default 1)")
     parser.add_argument("--start", type=int, default=0, help="the first of them")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+
+
+def run(limit, options):
+    if importlib.util.find_spec("_testcapi") is None:
+        raise Unavailable("needs CPython's module _testcapi")
     names = options.cases or list(CASES)
     unknown = [name for name in names if name not in CASES]
-    if unknown or options.stride < 1 or options.start < 0:
-        parser.error(f"no such cases: {unknown}" if unknown else "expected a stride of at least 1, from 0 on")
-    if options.child:
-        return child(names, options.stride, options.start)
-    points, failed = sweep(names, options.stride, options.start)
-    for failure in failed:
-        print(failure)
-    print(f"{len(names)} cases, {points} points, {len(failed)} failures")
-    sys.exit(bool(failed))
-
-
-if __name__ == "__main__":
-    main()
+    stride = options.stride if options.stride is not None else 64 if limit.short else 1
+    if unknown or stride < 1 or options.start < 0:
+        raise SystemExit(f"no such cases: {unknown}" if unknown else "expected a stride of at least 1, from 0 on")
+    points, failed = sweep(names, stride, options.start)
+    if failed:
+        raise AssertionError("\n".join(failed))
+    return f"{len(names)} cases, {points} points, no failures"

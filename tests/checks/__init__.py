@@ -1,0 +1,1 @@
+"""Checks that run for as long as one likes, each a module: ``python tests/checks`` lists them."""
