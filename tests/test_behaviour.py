@@ -119,7 +119,7 @@ ROWS = [
     ("import inspect; str(inspect.signature(Value(2.0)._backward)), str(inspect.signature(Value(2.0).relu))", SAME),
     ("import inspect; str(inspect.signature(Value))", "`Value(..., label=)`"),
     ("import inspect; list(inspect.signature(Value).parameters)[:3]", SAME),
-    ("import inspect; [len(inspect.signature(getattr(Value, name)).parameters) for name in ('backward', 'relu', '__add__', "
+    ("import inspect; [len(inspect.signature(getattr(Value, name)).parameters) for name in ('relu', '__add__', "
      "'__radd__', '__mul__', '__rmul__', '__sub__', '__rsub__', '__truediv__', '__rtruediv__', '__neg__', '__repr__')]",
      SAME),
     ("Value.__name__, Value.__qualname__, Value.__module__.split('.')[1:]", "`Value.__module__`"),
@@ -328,7 +328,9 @@ ROWS = [
     ("a = Value(math.inf); b = Value(0.0); (a * b * 0.0).backward(); a.grad, b.grad", SAME),
     ("x = Value(1.0); y = x\nfor _ in range(500):\n    y = y * 1.001\ny.backward(); y.data, x.grad", SAME),
     ("x = Value(1.0); y = x\nfor _ in range(50):\n    y = y + y\ny.backward(); y.data, x.grad", SAME),
-    ("Value(2.0).backward(1.0)", SAME),
+    ("Value(2.0).backward(1.0)", "`v.backward(gradient, create_graph)`"),
+    ("Value(2.0).backward(1.0, False, 3)", SAME),
+    ("import inspect; len(inspect.signature(Value.backward).parameters)", "`v.backward(gradient, create_graph)`"),
     ("x = Value(0.5); y = 1.0 - x; y.backward(); y.backward(); x.grad", "two backward passes in a row"),
     ("x = Value(1.0); y = x\nfor _ in range(5_000):\n    y = y * 1.0\ny.backward(); x.grad", "depth"),
     ("""

@@ -383,7 +383,7 @@ ERRORS = [
     ([], "", "expected a script, a notebook or -m MODULE; --help shows examples"),
     (["-m"], "", "argument -m: expected one argument"),
     (["-m", "no_such.module"], "", "no module named no_such.module"),
-    (["-m", "json"], "", "no module named json.__main__"),
+    (["-m", "email"], "", "no module named email.__main__"),
     (["-m", "sys"], "", "module sys has no source"),
     (["-m", ""], "", "argument -m: expected the name of a module, got ''"),
     (["-m", ".a"], "", "argument -m: expected the name of a module, got '.a'"),

@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import signal
+import struct
 import time
 
 import pytest
@@ -543,3 +544,36 @@ def test_class_must_be_a_value():
             _core._restore(cls, 1.0, 0.0)
         with pytest.raises(ValueError, match="expected a subclass of Value"):
             restore(below, saved, ends, {0: cls})
+
+
+# ---- byte order ----
+
+# pickle.dumps((x, y), 2) of x = Value(1.5) and y = x * 2.25 + (x ** 3).tanh() after y.backward(), on x86-64.
+LITTLE_ENDIAN = (
+    b"\x80\x02cflatgrad._core\n_restore\nq\x00cflatgrad\nValue\nq\x01G?\xf8\x00\x00\x00\x00\x00\x00G@\x02@\x97\xf6\xb6"
+    b"H\x1d\x87q\x02Rq\x03cflatgrad._core\n_member\nq\x04cflatgrad._core\n_restore_graph\nq\x05(]q\x06(K\x03(X\x04\x00"
+    b"\x00\x00LEAFq\x07X\x03\x00\x00\x00MULq\x08X\x04\x00\x00\x00POWIq\tX\x04\x00\x00\x00TANHq\nX\x03\x00\x00\x00ADDq"
+    b"\x0btq\x0cc_codecs\nencode\nq\rX\x05\x00\x00\x00\x00\x01\x02\x03\x04q\x0eX\x06\x00\x00\x00latin1q\x0f\x86q\x10Rq"
+    b"\x11h\rX \x00\x00\x00\xc3\xbf\xc3\xbf\xc3\xbf\xc3\xbf\x00\x00\x00\x00\xc3\xbf\xc3\xbf\xc3\xbf\xc3\xbf\x02\x00\x00"
+    b"\x00\x01\x00\x00\x00\x03\x00\x00\x00q\x12h\x0f\x86q\x13Rq\x14c__builtin__\nbytes\nq\x15)Rq\x16h\rX\x04\x00\x00"
+    b"\x00\x03\x00\x00\x00q\x17h\x0f\x86q\x18Rq\x19h\x16h\rX0\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02@\x00\x00\x00\x00"
+    b"\x00\x00\x0b@\x00\x00\x00\x00\x00\x00\x0b@(1\xc3\xaa\xc2\xb7\xc3\x96\xc3\xac\xc3\xaf?%F\xc3\xbd\xc3\x96\xc2\x9a}"
+    b"\x11@q\x1ah\x0f\x86q\x1bRq\x1ch\rX-\x00\x00\x00\x00\x00\x00\x00\x00\x00\xc3\xb8?\x00\x00\x00\x00\x00\x00\xc3\xb0?"
+    b"\x008ax\xc2\x8b#s?\x00\x00\x00\x00\x00\x00\xc3\xb0?\x00\x00\x00\x00\x00\x00\xc3\xb0?q\x1dh\x0f\x86q\x1eRq\x1fh\rX"
+    b'\x04\x00\x00\x00\x04\x00\x00\x00q h\x0f\x86q!Rq"h\x16tq#h\x03\x85q$}q%tq&Rq\'K\x00\x86q(Rq)\x86q*.')
+
+
+def test_a_pickle_of_a_little_endian_machine_loads_on_every_machine():
+    x, y = pickle.loads(LITTLE_ENDIAN)
+    assert (x.data, y.data) == (1.5, 1.5 * 2.25 + math.tanh(1.5 ** 3))
+    assert x.grad == pytest.approx(2.25 + 3 * 1.5 ** 2 * (1.0 - math.tanh(1.5 ** 3) ** 2), rel=1e-12)
+    twin = Value(1.5)
+    other = twin * 2.25 + (twin ** 3).tanh()
+    for last in (other, other, y):   # as often as y, through the nodes that have been loaded
+        last.backward()
+    assert x.grad == pytest.approx(twin.grad, rel=1e-12)
+
+
+def test_a_saved_graph_has_little_endian_numbers_on_every_machine():
+    saved = pickle.dumps(Value(1.5) * 2.25, 4)
+    assert struct.pack("<d", 3.375) in saved and struct.pack(">d", 3.375) not in saved

@@ -9,11 +9,9 @@ import itertools
 import math
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
-import time
 import types
 import weakref
 
@@ -21,7 +19,7 @@ import pytest
 from micrograd.engine import Value as Micrograd
 
 import flatgrad
-from flatgrad import Tensor, Value, _core
+from flatgrad import Tensor, Value
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 

@@ -25,7 +25,7 @@ def run(*command):
 def test_an_unknown_job_is_one_line_that_says_what_is_near(asked, near):
     done = run(sys.executable, DEV, asked)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ("dev.py: expected one of moons, test, python, sanitize, races, wheels, docs, got "
+    assert done.stderr == ("dev.py: expected one of moons, test, python, sanitize, races, valgrind, wheels, docs, got "
                            f"{asked!r}{f'; did you mean {near}?' if near else ''}; python3 dev.py --help says more\n")
 
 
@@ -153,7 +153,7 @@ def test_a_source_is_compiled_again_for_what_it_includes(included):
         return {Path(name).name for name, _ in included(source, ["csrc"])[0]}
     kernels = {path.name for path in Path("csrc").glob("kernels_*.h")}
     assert kernels and kernels < files("csrc/kernels.c") | files("csrc/kernels32.c")
-    assert files("csrc/ops.c") == {"ops.c", "ops.h", "ops.def", "base.h"}
+    assert files("csrc/ops.c") == {"ops.c", "ops.h", "ops.def", "formulas.def", "base.h"}
     assert {"sweep.h", "block.h", "tape.h", "mem.h"} < files("csrc/sweep.c") and not kernels & files("csrc/sweep.c")
     assert "Python.h" not in included("csrc/tape.c", ["csrc"])[1] and "stdlib.h" in included("csrc/mem.c", ["csrc"])[1]
 

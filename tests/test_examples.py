@@ -1,6 +1,7 @@
 """examples/: each script runs without a warning, and prints and writes what examples/README.md says."""
 import importlib.util
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -12,11 +13,17 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="examples/ is not part of an installed package")
 
-HELPERS = {"drawing.py", "pure_value.py"}   # imported by others, and named in the README
+HELPERS = {"drawing.py", "engines.py", "pure_value.py"}   # imported by others, and named in the README
 NEEDS = {"draw_expression.py": "graphviz", "draw_neuron.py": "graphviz", "draw_mlp.py": "graphviz",
-         "moons_png.py": "matplotlib", "sine.py": "matplotlib", "digits.py": "sklearn"}
+         "moons_png.py": "matplotlib", "sine.py": "matplotlib", "digits.py": "sklearn",
+         "data_parallel.py": "joblib distributed",
+         "newton_rosenbrock.py": "matplotlib scipy", "scipy_fit.py": "scipy",
+         "oscillator.py": "matplotlib", "curvature.py": "matplotlib", "catenary.py": "matplotlib",
+         "export_jax.py": "jax"}
 WRITES = {"draw_expression.py": "expression.svg", "draw_neuron.py": "neuron.svg", "draw_mlp.py": "mlp.svg",
-          "moons_png.py": "decision_boundary.png", "sine.py": "sine.png"}
+          "moons_png.py": "decision_boundary.png", "sine.py": "sine.png", "oscillator.py": "oscillator.png",
+          "curvature.py": "curvature.png", "catenary.py": "catenary.png",
+          "newton_rosenbrock.py": "newton_rosenbrock.png"}
 
 ENTRY = re.compile(r"^```text\n\$ python (.+)\n((?s:.*?))^```$", re.MULTILINE)
 SOME = re.compile(r"(?<!\S)\.\.\.(?!\S)")               # ... between blanks
@@ -80,10 +87,12 @@ def same_output(expected, got):
 @pytest.mark.parametrize("command", entries())
 def test_what_the_readme_says(command, tmp_path):
     script = script_of(command)
-    if script in NEEDS:
-        pytest.importorskip(NEEDS[script])
+    for package in NEEDS.get(script, "").split():
+        pytest.importorskip(package)
     if NEEDS.get(script) == "graphviz" and not shutil.which("dot"):
         pytest.skip("without Graphviz's program dot its source is written: tests/test_draw.py")
+    if script == "export_c.py" and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no C compiler")
     done = run(command, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert same_output(entries()[command], done.stdout.splitlines()), done.stdout
@@ -167,10 +176,15 @@ def test_moons_of_another_file(tmp_path):
 @pytest.mark.parametrize("script, module, package, purpose", [
     ("digits", "sklearn", "scikit-learn", "its data"),
     ("moons_png", "matplotlib", "matplotlib", "the picture"),
-    ("sine", "matplotlib", "matplotlib", "the picture"),
+    ("newton_rosenbrock", "scipy", "scipy", "its method"), ("scipy_fit", "scipy", "scipy", "its methods"),
+    *[(name, "matplotlib", "matplotlib", "the picture")
+       for name in ("sine", "newton_rosenbrock", "oscillator", "curvature", "catenary")],
     *[(f"draw_{what}", "graphviz", "graphviz", "the picture") for what in ("expression", "neuron", "mlp")],
 ])
 def test_without_a_package_an_example_says_what_is_missing(script, module, package, purpose, tmp_path, monkeypatch):
+    for other in NEEDS.get(f"{script}.py", "").split():
+        if other != module:
+            pytest.importorskip(other)   # or that is what the script tells of
     (tmp_path / f"{module}.py").write_text(f'raise ModuleNotFoundError("No module named {module!r}", name="{module}")')
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     done = run(f"examples/{script}.py", tmp_path)
@@ -208,6 +222,62 @@ def test_the_compiled_pendulum_is_the_plain_one_and_its_gradient_that_of_finite_
         h = 1e-6 * number
         ends = [loss([*ode.TRUE[:k], number + d, *ode.TRUE[k + 1:]]).data for d in (h, -h)]
         assert compiled[1][k] == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5)
+
+
+def test_the_residual_of_the_oscillator_is_that_of_finite_differences():
+    """And of the exact solution it is 0."""
+    import numpy as np
+    from flatgrad import Tensor
+    from flatgrad.nn import MLP
+
+    oscillator = load("oscillator")
+    d, w, h = oscillator.D, oscillator.W, 1e-3
+
+    def left_side(u, t):
+        before, now, after = u(t - h), u(t), u(t + h)
+        return (after - 2 * now + before) / h**2 + d * w * (after - before) / h + w**2 * now
+    t = np.linspace(0.5, 7.0, 9)
+    assert left_side(oscillator.exact, t) == pytest.approx(np.zeros(9), abs=1e-5)
+    assert oscillator.exact(np.array([0.0, h]))[:2] == pytest.approx([1.0, 1.0 - w**2 * h**2 / 2], abs=1e-8)
+    random.seed(3)
+    model = MLP(1, [5, 1], activation="tanh")
+
+    def u(t):
+        return oscillator.solution(model, Tensor(t[:, None])).data[:, 0]
+    assert oscillator.residual(model, Tensor(t[:, None])).data[:, 0] == pytest.approx(left_side(u, t), abs=1e-5)
+
+
+def test_the_film_converges_as_newtons_method_and_as_the_polygon():
+    import numpy as np
+
+    catenary = load("catenary")
+    distances = []
+    for sides in 20, 40:
+        heights, _, gradient = list(catenary.newton(catenary.area_of(sides), np.full(sides - 1, np.cosh(1.0)), 9))[-1]
+        assert np.abs(gradient).max() < 1e-12
+        distances.append(np.abs(heights - np.cosh(np.linspace(-1.0, 1.0, sides + 1)[1:-1])).max())
+    assert distances[0] / distances[1] == pytest.approx(4.0, rel=0.01)
+
+
+def test_the_curvatures_are_those_of_differences_of_gradients():
+    import flatgrad
+    import numpy as np
+    from flatgrad.nn import MLP
+
+    curvature = load("curvature")
+    random.seed(3)
+    model = MLP(2, [3, 1], activation="tanh")
+    rng = np.random.default_rng(0)
+    loss = curvature.loss_of(model, rng.normal(size=(7, 2)), np.array([0, 1, 0, 1, 1, 0, 1]))
+    parameters, rows, h = model.parameters(), [], 1e-5
+    gradient = flatgrad.grad(loss, parameters=parameters)
+    for p in parameters:
+        x, ends = p.data, []
+        for p.data in (x + h, x - h):
+            ends.append(gradient())
+        p.data = x
+        rows.append((ends[0] - ends[1]) / (2 * h))
+    assert curvature.eigenvalues(loss, model) == pytest.approx(np.linalg.eigvalsh(rows), abs=1e-7)
 
 
 def test_compiled_examples_train_alike(monkeypatch):

@@ -17,12 +17,12 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
-import interrupt_saves
-import mutate_files
+from checks import saves
+from checks import files
 import numpy as np
 import pytest
-from interrupt_saves import NEW, OLD, is_one_of
-from mutate_files import ARRAYS, archive_of, bits, contents, npy, state_of, trainer, with_header
+from checks.saves import NEW, OLD, is_one_of
+from checks.files import ARRAYS, archive_of, bits, contents, npy, state_of, trainer, with_header
 
 import flatgrad
 from flatgrad import Tensor, Value, nn, storage
@@ -223,7 +223,7 @@ def test_pipes_and_devices_get_the_bytes(tmp_path):
     with pytest.raises(StateError, match="got a pipe or a device"):
         load_arrays(os.devnull)
     assert only(tmp_path, "x", "pipe")
-    code = "from interrupt_saves import NEW; from flatgrad.storage import save_arrays; save_arrays('/dev/stdout', NEW)"
+    code = "from checks.saves import NEW; from flatgrad.storage import save_arrays; save_arrays('/dev/stdout', NEW)"
     if os.path.exists("/dev/stdout"):
         assert run(code).stdout == expected
     if os.path.exists("/dev/full"):
@@ -358,19 +358,19 @@ def test_an_interrupt_at_every_line_of_a_save(path, old):
         begin()
 
     begin()
-    assert interrupt_saves.at_every_line(lambda: save_arrays(path, NEW), check) > 100
+    assert saves.at_every_line(lambda: save_arrays(path, NEW), check) > 100
 
 
 @quiet
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
 def test_an_interrupt_at_any_moment_of_a_save(path):
     save_arrays(path, OLD)
-    assert interrupt_saves.at_any_moment(path, 2.0, random.Random(1)) > 5
+    assert saves.at_any_moment(path, 2.0, random.Random(1)) > 5
 
 
 @posix
 def test_a_kill_at_any_moment_of_two_saves_to_one_file(path):
-    interrupt_saves.killed(path, 3, random.Random(1))
+    saves.killed(path, 3, random.Random(1))
 
 
 def test_a_file_that_another_save_replaces_while_one_looks(path, monkeypatch):
@@ -455,7 +455,7 @@ def test_an_interrupt_at_every_line_of_loading(path, kind, monkeypatch):
 # ---- what is read ----
 
 def test_files_damaged_at_random(tmp_path):
-    subjects = mutate_files.Subjects(str(tmp_path))
+    subjects = files.Subjects(str(tmp_path))
     for seed in range(300):
         subjects.round(seed)
 
@@ -475,7 +475,7 @@ def test_every_bit_of_a_file(path):
             load_arrays(path)
 
 
-@pytest.mark.parametrize("header", mutate_files.HEADERS, ids=lambda header: header[:70].decode("latin-1"))
+@pytest.mark.parametrize("header", files.HEADERS, ids=lambda header: header[:70].decode("latin-1"))
 @pytest.mark.parametrize("version", [1, 2])
 def test_hostile_headers(path, header, version):
     Path(path).write_bytes(archive_of([("a.npy", with_header(header, bytes(16), version))]))
@@ -656,7 +656,7 @@ def modules():
     nested.one, nested.tensor = Value(5.0), Tensor([[1.0, 2.0]])
     nested.parts = {"a/b": nn.Layer(1, 1), 3: nn.BatchNorm(2), "list": [nn.Layer(2, 1, fused=False)]}
     return [nn.MLP(2, [3, 1]), nn.MLP(2, [2, 1], fused=False), nn.BatchNorm(3), nn.LayerNorm(2),
-            nn.Conv2d(1, 2, 2, size=4), nn.Embedding(3, 2), nn.LSTMCell(2, 3), nested, mutate_files.Noisy(1)]
+            nn.Conv2d(1, 2, 2, size=4), nn.Embedding(3, 2), nn.LSTMCell(2, 3), nested, files.Noisy(1)]
 
 
 @pytest.mark.parametrize("k", range(len(modules())))
@@ -956,7 +956,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_before_training(path):
     os.chmod(path, 0o444)
     before = state_of(it)
     with pytest.raises(PermissionError) as caught:
-        it.fit(mutate_files.X, mutate_files.Y, 3, callbacks=[Checkpoint(path)], progress=False)
+        it.fit(files.X, files.Y, 3, callbacks=[Checkpoint(path)], progress=False)
     assert caught.value.filename == path and state_of(it) == before
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fuzz_simplify
+from checks import compiled
 import numpy as np
 import pytest
 
@@ -140,7 +140,7 @@ def test_values_and_gradients_of_all_rows(row):
         return _core._apply(row["id"], *xs)
 
     for same in [(), *[(k,) for k in range(arity) if arity > 1]]:
-        xs = [fuzz_simplify.rounded(draw.uniform(0.1, 0.9, 37)) for _ in range(arity)]
+        xs = [compiled.rounded(draw.uniform(0.1, 0.9, 37)) for _ in range(arity)]
         operands = [Value(x[0]) if k in same else Tensor(x) for k, x in enumerate(xs)]
         result = flatgrad.vmap(single(f), in_axes=tuple(None if k in same else 0 for k in range(arity)))(*operands)
         (result * Tensor(weights, requires_grad=False)).sum().backward()
@@ -380,7 +380,7 @@ def test_each_step_of_simplification():
 
     xs = np.random.default_rng(2).normal(size=(11, 6))
     want = np.array([[z.data for z in f(*map(Value, x))] for x in xs])
-    for subset in fuzz_simplify.SUBSETS:
+    for subset in compiled.SUBSETS:
         got = flatgrad.vmap(single(f, simplify=set(subset)))(*xs.T)
         np.testing.assert_allclose(np.array([z.data for z in got]).T, want, rtol=1e-5, atol=1e-6)
 
@@ -454,13 +454,13 @@ def test_names_of_the_type(dtype):
 
 @pytest.mark.parametrize("part", range(6))
 def test_random_functions(part):
-    """A short form of tests/fuzz_simplify.py."""
+    """A short form of `python tests/checks compiled`."""
     compared = batches = 0
     for seed in range(40 * part, 40 * part + 40):
-        subset = fuzz_simplify.SUBSETS[seed % len(fuzz_simplify.SUBSETS)]
-        compared += fuzz_simplify.check(seed, [fuzz_simplify.STEPS, subset], dtype="float32")
+        subset = compiled.SUBSETS[seed % len(compiled.SUBSETS)]
+        compared += compiled.check(seed, [compiled.STEPS, subset], dtype="float32")
         for dtype in ("float32", "float64"):
-            batches += fuzz_simplify.check_batch(seed, 1 + seed % 67, dtype, subset)
+            batches += compiled.check_batch(seed, 1 + seed % 67, dtype, subset)
     assert compared > 100 and batches > 40
 
 
@@ -473,6 +473,6 @@ def test_other_levels(level):
                "-k", " or ".join(f"({name})" for name in here)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stdout
-    command = [sys.executable, str(HERE / "fuzz_simplify.py"), "--count", "40", "--seed", "2000", "--dtype", "float32"]
+    command = [sys.executable, str(HERE / "checks"), "compiled", "--count", "40", "--seed", "2000", "--dtype", "float32"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0 and f"kernels {level}" in done.stdout, done.stderr

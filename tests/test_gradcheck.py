@@ -27,6 +27,8 @@ def test_operation(op):
         point = tuple(map(float, point)) if not oracle.immediate else point
         if oracle.immediate:
             flatgrad.gradcheck(lambda x: oracle.apply(x, point[1]), float(point[0]), **PRECISE)
+        elif oracle.order:
+            flatgrad.gradcheck(lambda *x: oracle.apply(*x, point[-1]), point[:-1], **PRECISE)
         else:
             flatgrad.gradcheck(oracle.apply, point, **PRECISE)
 

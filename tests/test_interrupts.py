@@ -5,9 +5,10 @@ import time
 
 import numpy as np
 import pytest
+from checks.saves import at_every_line
 
 import flatgrad
-from flatgrad import Tensor, Value, _core, arguments
+from flatgrad import Tensor, Value, _core, arguments, functional, rules, transforms
 from flatgrad.nn import MLP
 from flatgrad.optim import SGD
 from flatgrad.train import Trainer
@@ -136,3 +137,37 @@ def test_rows_of_floats_are_what_numpy_makes_of_them():
         for function in flatgrad.sum, flatgrad.max, flatgrad.logsumexp, lambda x: flatgrad.dot(x, ones):
             found, right = function(row).data, function(expected).data
             assert found == right or found != found and right != right
+
+
+@flatgrad.custom_derivative
+def cubed(x):
+    return x * x * x
+
+
+cubed.defvjp(lambda x: (x * x * x, x), lambda x, g: (g * 3.0 * x * x,))
+
+
+def second_derivatives():
+    x, t = Value(0.7), Tensor([0.5, -0.25, 1.0])
+
+    def f(x, t):
+        return (x * t).tanh().sum() * cubed(x)
+    return (flatgrad.grad(lambda a: flatgrad.grad(lambda b: f(b, t))(a))(0.7), flatgrad.hvp(
+        lambda v: f(x, v), t.numpy(), np.array([1.0, 0.0, 2.0])).tolist())
+
+
+def recorded_rules():
+    return flatgrad.grad(flatgrad.compile(lambda x: cubed(cubed(x)) * 2.0))(0.7)
+
+
+@pytest.mark.parametrize("work", [second_derivatives, recorded_rules])
+def test_ctrl_c_at_any_line_leaves_nothing_open(work, nothing_left_behind):
+    """What a transform or a rule has begun, it ends."""
+    work()   # what is made once
+    blocks = _core._open_blocks()
+
+    def check():
+        assert transforms.running.get() == () and _core._open_blocks() == blocks
+        assert not cubed.inside.get() and cubed.around.get() is None
+    files = [module.__file__ for module in (transforms, functional, rules)]
+    assert at_every_line(work, check, files) > 40

@@ -25,6 +25,6 @@ def test_a_function_says_what_it_is(name):
     assert function.__name__ == function.__qualname__ == name
     assert getattr(sys.modules[function.__module__], name) is function
     assert function.__module__.split(".")[0] == "flatgrad"
-    assert inspect.signature(function).parameters or name in ("collect", "stats", "install_as_micrograd")
+    assert inspect.signature(function).parameters or name in ("collect", "is_anomaly_enabled", "stats", "install_as_micrograd")
     assert pydoc.plain(pydoc.render_doc(function)).count(name + "(")
     assert pickle.loads(pickle.dumps(function)) is copy.deepcopy(function) is function

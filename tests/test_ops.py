@@ -26,13 +26,15 @@ class Oracle:
     partials: the derivatives at float64 operands, given the result; points: ordinary operands for
     finite differences, away from kinks; ulps: how far from `value` the result may be; whole: an integer that
     every operand may be; positive: which operands have to be positive in random data; libm: whether it is made of
-    functions of the C library, so that the kernels of two levels may differ by 2 ulps.
+    functions of the C library, so that the kernels of two levels may differ by 2 ulps; order: whether the last operand
+    is one, which has no derivative.
     """
 
-    def __init__(self, apply, value, partials, points, ulps=0, immediate=False, whole=2, positive=(), libm=False):
+    def __init__(self, apply, value, partials, points, ulps=0, immediate=False, whole=2, positive=(), libm=False,
+                 order=False):
         self.apply, self.value, self.partials = apply, value, partials
         self.points, self.ulps, self.immediate, self.whole = points, ulps, immediate, whole
-        self.positive, self.libm = positive, libm
+        self.positive, self.libm, self.order = positive, libm, order
 
 
 def real_power(x, y):
@@ -154,6 +156,92 @@ def huber_partials(x, y, delta, z):
     return [slope, -slope, F(0) if abs(e) <= delta else abs(e) - delta]
 
 
+# Of rows for derivatives, which have a result for all operands as IEEE numbers do.
+
+def quiet(function):
+    """The same of float64 numbers, whose arithmetic has no errors."""
+    def result(*operands):
+        with np.errstate(all="ignore"):
+            return float(function(*map(F, operands)))
+    return result
+
+
+def stable_sigmoid(x):
+    return np.where(x > 0, 1 / (1 + np.exp(-np.abs(x))), unlikely(x))
+
+
+def dgelu(x):
+    return normal_cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def d2gelu(x):
+    return (0 if abs(x) > 1e100 and math.isfinite(x) else 2 - x * x) * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+def d2gelu_tanh(x):
+    """By the product rule, with (x * sigmoid(u))'' = 2 s' u' + x (s'' u'**2 + s' u'')."""
+    u, a = gelu_logit(x), 2 * math.sqrt(2 / math.pi)
+    du, d2u = a * (1 + 3 * 0.044715 * x * x), a * 6 * 0.044715 * x
+    ds = unlikely(u) * (1 - unlikely(u))
+    return ds * (2 * du + x * d2u - x * np.tanh(u / 2) * du**2)
+
+
+def d2silu(x):
+    s = unlikely(x)
+    return s * (1 - s) * (2 - x * np.tanh(x / 2))
+
+
+def libm_power(x, y):
+    """pow of the C library, which has no errors; NumPy takes square roots of its own."""
+    try:
+        return F(math.pow(x, y))
+    except OverflowError:
+        return F(-INF if x < 0 and y % 2 == 1 else INF)
+    except ValueError:
+        return F(math.copysign(INF, x) if x == 0 and y % 2 == 1 else INF if x == 0 else NAN)
+
+
+def how_many(order):
+    return math.ceil(order) if 0 < order <= 1024 else 0
+
+
+def falling(y, order, start=1):
+    """start * y * (y - 1) * ..., of factors for 0, 1, 2 ... below the order, at most 1024."""
+    return F(math.prod([y - i for i in range(how_many(order))], start=start)) if not order > 1024 else F(NAN)
+
+
+def power_slope(x, y, order):
+    factors = falling(y, order)
+    return F(0) if factors == 0 else falling(y, order, libm_power(x, y - order))
+
+
+def power_slope_dy(x, y, order):
+    """With the factors' derivative as the sum of their products without one of them."""
+    n = how_many(order)
+    slope = F(sum([math.prod([y - j for j in range(n) if j != i]) for i in range(n)]))
+    by_power = (falling(y, order) if order <= 1024 else F(NAN)) * power_log(x, y - order, 1.0)
+    return slope * libm_power(x, y - order) + by_power if order > 0 else by_power
+
+
+def power_log(x, y, order):
+    return F(0) if x == 0 and y >= 0 else libm_power(x, y) * libm_power(np.log(x), order)
+
+
+def power_log_dx(x, y, order):
+    lower = libm_power(x, y - 1) if order == 1 else power_log(x, y - 1, order - 1)
+    return y * power_log(x, y - 1, order) + order * lower
+
+
+def angle_slope_partials(x, y, z):
+    """In polar coordinates cos(t) / r has the derivatives -cos(2t) / r**2 and -sin(2t) / r**2."""
+    across, along = datan2(x, y), datan2(y, x)
+    return [(along - across) * (along + across), -2 * across * along]
+
+
+def weighted_bce_slope(x, y, w):
+    return weighted_bce_with_logits_partials(x, y, w, None)[0]
+
+
 ONE = [0.3, 1.7, -0.8, 2.5, -3.25]
 POSITIVE = [0.3, 1.7, 12.5]
 TWO = [(0.3, 1.7), (-2.5, 0.4), (3.0, -1.25), (-0.7, -6.0)]
@@ -245,6 +333,60 @@ ORACLE = {
     "CLIP": Oracle(flatgrad.clip, lambda x, lo, hi: smaller(larger(x, lo), hi),
                    lambda x, lo, hi, z: [F(lo <= x <= hi), F(x < lo < hi), F(x > hi or hi < lo)],
                    [(0.3, -1.0, 1.0), (-3.0, -1.0, 1.0), (2.5, -1.0, 1.0), (0.5, 2.0, 1.0)]),
+    "SIGN": Oracle(partial(_core._apply, "SIGN"), lambda x: float(sign(x)), lambda x, z: [F(0)], ONE),
+    "LOGARITHM": Oracle(partial(_core._apply, "LOGARITHM"), quiet(np.log), lambda x, z: [1 / x], POSITIVE, ulps=1,
+                        positive=(0,), libm=True),
+    "LOGIT": Oracle(partial(_core._apply, "LOGIT"), quiet(lambda x: np.log(x) - np.log1p(-x)),
+                    lambda x, z: [1 / (x * (1 - x))], [0.3, 0.8, 0.55], ulps=1, whole=0.25, libm=True),
+    "LOGISTIC_DENSITY": Oracle(partial(_core._apply, "LOGISTIC_DENSITY"),
+                               quiet(lambda x: unlikely(x) * (1 - unlikely(x))),
+                               lambda x, z: [-np.tanh(x / 2) * unlikely(x) * (1 - unlikely(x))], ONE, ulps=4,
+                               libm=True),
+    "GELU_SLOPE": Oracle(partial(_core._apply, "GELU_SLOPE"), quiet(dgelu), lambda x, z: [d2gelu(x)], ONE, ulps=16,
+                         libm=True),
+    "GELU_TANH_SLOPE": Oracle(partial(_core._apply, "GELU_TANH_SLOPE"), quiet(dgelu_tanh),
+                              lambda x, z: [d2gelu_tanh(x)], ONE, ulps=16, libm=True),
+    "SILU_SLOPE": Oracle(partial(_core._apply, "SILU_SLOPE"), quiet(lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x)))),
+                         lambda x, z: [d2silu(x)], ONE, ulps=4, libm=True),
+    "QUOTIENT": Oracle(partial(_core._apply, "QUOTIENT"), quiet(lambda x, y: x / y),
+                       lambda x, y, z: [1 / y, -(x / y) / y], TWO),
+    "GATE": Oracle(partial(_core._apply, "GATE"), lambda x, y: float(x > 0) * y,
+                   lambda x, y, z: [F(0), F(x > 0)], TWO),
+    "LESS": Oracle(partial(_core._apply, "LESS"), lambda x, y: float(x < y), lambda x, y, z: [F(0), F(0)], TWO),
+    "LESS_EQUAL": Oracle(partial(_core._apply, "LESS_EQUAL"), lambda x, y: float(x <= y),
+                         lambda x, y, z: [F(0), F(0)], TWO),
+    "EQUAL": Oracle(partial(_core._apply, "EQUAL"), lambda x, y: float(x == y or math.isnan(x) and math.isnan(y)),
+                    lambda x, y, z: [F(0), F(0)], TWO),
+    "TANH_SLOPE": Oracle(partial(_core._apply, "TANH_SLOPE"), lambda x, y: (1 - x * x) * y,
+                         lambda x, y, z: [-2 * x * y, 1 - x * x], TWO),
+    "SIGMOID_SLOPE": Oracle(partial(_core._apply, "SIGMOID_SLOPE"), lambda x, y: x * (1 - x) * y,
+                            lambda x, y, z: [(1 - 2 * x) * y, x * (1 - x)], TWO),
+    "ANGLE_SLOPE": Oracle(partial(_core._apply, "ANGLE_SLOPE"), quiet(datan2), angle_slope_partials, TWO, ulps=4,
+                          libm=True),
+    "BCE_SLOPE": Oracle(partial(_core._apply, "BCE_SLOPE"),
+                        quiet(lambda x, y: (1 - y) - unlikely(x) if x > 0 else unlikely(x) - y),
+                        lambda x, y, z: [unlikely(x) * (1 - unlikely(x)), F(-1)], TWO, libm=True),
+    "SHARE": Oracle(partial(_core._apply, "SHARE"),
+                    quiet(lambda x, y, w: 0.0 if x < y else w / 2 if x == y else w),
+                    lambda x, y, w, z: [F(0), F(0), share(x > y, x == y, either_nan(x, y))],
+                    [(0.3, 1.7, 2.0), (1.7, 0.3, 2.0), (2.5, 0.5, -3.0), (0.7, -6.0, 0.4)]),
+    "ELU_SLOPE": Oracle(partial(_core._apply, "ELU_SLOPE"), quiet(lambda x, y, w: w if x > 0 else y * np.exp(x)),
+                        lambda x, y, w, z: [F(0) if x > 0 else y * np.exp(x), F(0) if x > 0 else np.exp(x),
+                                            F(x > 0)],
+                        [(0.3, 1.7, 1.0), (-2.5, 0.4, 1.0), (-0.3, 2.0, 0.0)], libm=True),
+    "POWER_SLOPE": Oracle(partial(_core._apply, "POWER_SLOPE"), quiet(power_slope),
+                          lambda x, y, n, z: [power_slope(x, y, n + 1), power_slope_dy(x, y, n), F(0)],
+                          [(0.3, 1.7, 1.0), (2.5, -0.4, 2.0), (3.0, 2.0, 1.0), (7.5, 3.5, 0.0)], ulps=2,
+                          positive=(0,), libm=True, order=True),
+    "POWER_LOG": Oracle(partial(_core._apply, "POWER_LOG"), quiet(power_log),
+                        lambda x, y, n, z: [power_log_dx(x, y, n), power_log(x, y, n + 1), F(0)],
+                        [(0.3, 1.7, 1.0), (2.5, -0.4, 2.0), (3.0, 2.0, 1.0), (7.5, 3.5, 3.0)], ulps=1,
+                        positive=(0,), libm=True, order=True),
+    "WEIGHTED_BCE_SLOPE": Oracle(partial(_core._apply, "WEIGHTED_BCE_SLOPE"), quiet(weighted_bce_slope),
+                                 lambda x, y, w, z: [((w - 1) * y + 1) * unlikely(x) * (1 - unlikely(x)),
+                                                     -stable_sigmoid(x) - w * stable_sigmoid(-x),
+                                                     -y * stable_sigmoid(-x)],
+                                 [(0.3, 1.7, 2.0), (-2.5, 0.4, 0.7), (3.0, 0.8, 1.5), (-0.7, 1.0, 3.0)], libm=True),
 }
 
 # Block instructions, leaves and nodes that users make have rules of their own: no arity, or none.
@@ -253,6 +395,7 @@ IDS = [i for i in ROWS if i in ORACLE]
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, 3.0, -3.0, 2.5, 1e-200, 1e200, -1e200, 5e-324,
            1.7976931348623157e308, 709.0, 710.0, -750.0, 40.0, INF, -INF, NAN]
+ORDERS = [0.0, 1.0, 2.0, 3.0, 7.0, 1e200, NAN]
 INTEGERS = [0, 1, 2, 3, -1, -2, -3, 7, 64, -1023, 2**31 - 1, -(2**31) + 1]
 
 
@@ -280,6 +423,8 @@ def outcome(function, *operands):
 def special_operands(op):
     if ORACLE[op].immediate:
         return itertools.product(SPECIAL, INTEGERS if op == "POWI" else SPECIAL)
+    if ORACLE[op].order:
+        return itertools.product(SPECIAL, SPECIAL, ORDERS)
     return itertools.product(*[SPECIAL if arity(op) < 3 else SPECIAL[::2] + [NAN]] * arity(op))
 
 
@@ -430,7 +575,7 @@ def finite_differences(op, point):
         up[k] += h
         down[k] -= h
         result.append((ORACLE[op].value(*up) - ORACLE[op].value(*down)) / (up[k] - down[k]))
-    return result
+    return result if not ORACLE[op].order else [*result[:-1], 0.0]
 
 
 def assert_gradients_match_differences(op, point, grads):
@@ -448,7 +593,10 @@ def test_gradient_against_finite_differences(op):
             assert_gradients_match_differences(op, point, gradients(op, point))
 
 
-@pytest.mark.parametrize("op", [i for i in IDS if i not in ("WHERE", "FLOOR")])   # of which all derivatives are 0
+CONSTANTS = {"FLOOR", "SIGN", "LESS", "LESS_EQUAL", "EQUAL"}   # between their steps: all derivatives are 0
+
+
+@pytest.mark.parametrize("op", [i for i in IDS if i != "WHERE" and i not in CONSTANTS])
 def test_the_checker_catches_a_tenth_of_a_percent(op):
     """The same check on derivatives that are 0.1 % off, one operand at a time."""
     caught = 0

@@ -97,7 +97,7 @@ def test_the_stub_declares_the_module(stub):
     assert {name for name in stub if not name.startswith("_")} == public
     for_our_modules = {"Parameters", "Weights", "all_signs", "are_values", "cross_entropy", "depends", "derivatives",
                        "instruction", "layer_forward", "network_forward", "own_calls", "pairwise", "recording",
-                       "tracing", "weighted_sum"}
+                       "tracing", "weighted_sum", "written"}
     assert set(_core.__all__) == public - for_our_modules
     lists = [node.value for node in ast.parse(read(STUB)).body
              if isinstance(node, (ast.Assign, ast.AugAssign)) and "__all__" in ast.unparse(node)]
@@ -156,14 +156,16 @@ C_FILES = sorted([*CSRC.glob("*.[ch]"), *CSRC.glob("*.def")])
 # Files of a layer include headers of their own and earlier layers only, and from outside the project
 # the headers of the C standard library that have no business with files, processes or signals. A name with ".c" is
 # where that file stands if its header stands earlier, for its parts to know it.
-C_LAYERS = ["base real", "simd32", "simd", "ops mem marks kernels_lanes",
-            "record draws kernels rows kernels_elementary kernels_elementary32", "kernels_powers kernels32",
+C_LAYERS = ["base real formulas", "simd32", "simd", "ops mem marks kernels_lanes",
+            "record draws kernels rows updates kernels_elementary kernels_elementary32", "kernels_powers kernels32",
             "kernels_rows kernels_rows32",
             "kernels_elementwise kernels_matvec kernels_softmax kernels_optimizers kernels_norms kernels_batch",
             "kernels_gemm kernels_code", "kernels_layer", "kernels.c kernels32.c", "cpu tape", "block block_leaves",
             "block_matrix block_build", "block_reached block_steps",
-            "block_layer block_map block_rows block_take block_call", "block.c block_operands calls", "sweep simplify", "program",
-            "program_cut scan training", "lanes_code", "lanes_scan", "lanes_batch", "lanes_batch32 lanes", "evaluate"]
+            "block_layer block_map block_rows block_take block_call", "block.c block_operands calls", "callback",
+            "sweep simplify",
+            "written", "written_gradients written_rows written_blocks program", "program_cut scan training",
+            "lanes_code", "lanes_scan", "lanes_batch", "lanes_batch32 lanes", "evaluate"]
 C_LIBRARY = set("assert errno float limits math stdbool stddef stdint stdlib string time".split())
 C_COMPILER = {"intrin", "immintrin", "arm_neon"}
 FORBIDDEN_CALLS = re.compile(r"\b(exit|_Exit|abort|longjmp|setjmp|getenv|system|\w*printf|puts)\s*\(")
@@ -252,8 +254,9 @@ def test_every_place_in_c_is_taken():
 # A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches, and the
 # modules of a package stand where it does, in an order of their own.
 PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core",
-                 "array_functions descent randomness scalar", "flatgrad engine",
-                 "datasets losses nn optim program selection", "loops", "gradients groups", "functional viz",
+                 "anomaly array_functions descent randomness scalar signatures", "flatgrad engine", "export",
+                 "datasets losses nn optim program selection", "loops", "lost", "evaluations groups transforms",
+                 "autograd checking functional rules viz",
                  "train", "estimators", "compat", "cli", "__main__"]
 
 
@@ -288,8 +291,9 @@ def test_python_imports_only_what_it_may_know(path):
 
 
 BENCH = sorted((ROOT / "bench").glob("*.py"))
-BENCH_LAYERS = ["__init__", "runner workloads", "processes peers", "contenders byhand program_peers", "ways",
-                "cases versus programs", "suites", "probe instructions report", "__main__"]
+BENCH_LAYERS = ["__init__", "runner workloads", "processes peers", "contenders byhand program_peers derivative_peers",
+                "ways derivative_ways flat_ways", "export_ways", "cases versus programs derivatives exports parallel",
+                "flat_fits", "suites", "probe instructions report", "__main__"]
 
 
 @pytest.mark.skipif(not BENCH, reason="bench/ is not part of an installed package")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import flatgrad as fg
-from flatgrad import Tensor, losses, nn
+from flatgrad import Tensor, Value, _core, losses, nn
 
 
 def assigned(x):
@@ -69,3 +69,10 @@ def test_copies_keep_what_is_frozen(view):
     expected = [v.requires_grad for v in view(t)]
     assert [v.requires_grad for v in copy.copy(view(t))] == expected
     assert [v.requires_grad for v in copy.deepcopy(view(t))] == expected
+
+
+@pytest.mark.parametrize("walk", ["_held_below", "_leaves_below"])
+@pytest.mark.parametrize("nothing", [[], (), Tensor.__new__(Tensor)])
+def test_below_no_outputs_there_is_nothing(walk, nothing):
+    inputs = [[Value(1.0)]] if walk == "_held_below" else []
+    assert not getattr(_core, walk)(nothing, *inputs)

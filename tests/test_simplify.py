@@ -12,10 +12,10 @@ import threading
 import time
 from pathlib import Path
 
-import fuzz_simplify
+from checks import compiled
 import numpy as np
 import pytest
-from fuzz_simplify import STEPS, SUBSETS
+from checks.compiled import STEPS, SUBSETS
 
 import flatgrad
 from flatgrad import Tensor, Value, _core
@@ -255,17 +255,41 @@ def test_an_interrupted_call_changes_nothing(interruptible):
     assert interrupted and f(1.0).data == expected and _core._check()
 
 
-def test_no_memory_for_a_step_leaves_no_program():
-    layer = neurons(4, 3)
-    rows = [[0.5 * i - j for j in range(3)] for i in range(5)]
-    want = flatgrad.compile(lambda rows: sum(sum(run(layer, x)) for x in rows))(rows).data
+def dots(xs):
+    """Sums of products and more: each is made of instructions whose results stand nowhere in the graph."""
+    rows = [xs[k:k + 5] for k in range(0, len(xs), 5)]
+    return sum(sum((a * b for a, b in zip(rows[k], rows[-1 - k])), rows[k][0] + rows[k][1]).tanh()
+               for k in range(len(rows) // 2))
+
+
+def test_more_new_values_than_there_is_room_for_at_the_beginning():
+    numbers = [math.sin(3 * k + 1) for k in range(700)]
+    xs = [Value(x) for x in numbers]
+    expected = gradients(dots, xs, leaves=xs)
+    f = flatgrad.compile(dots)
+    assert gradients(f, xs, leaves=xs) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert stats_of(f)["simplified"]["together"] < 80
+    rows = np.reshape(numbers, (-1, 5))
+    by_numpy = np.tanh((rows * rows[::-1]).sum(1) + rows[:, 0] + rows[:, 1])[:70].sum()
+    assert f(xs).data == pytest.approx(by_numpy, rel=1e-12)
+
+
+LAYER = neurons(4, 3)
+
+
+@pytest.mark.parametrize("function, numbers, fewest", [
+    (lambda xs: sum(sum(run(LAYER, xs[k:k + 3])) for k in range(0, 15, 3)),
+     [0.5 * i - j for i in range(5) for j in range(3)], 40),
+    (dots, [0.1 * math.sin(k) for k in range(700)], 40),
+], ids=["layers", "dots"])
+def test_no_memory_for_a_step_leaves_no_program(function, numbers, fewest):
+    want = flatgrad.compile(function)([Value(x) for x in numbers]).data
     living = _core._live_programs()
     for n in itertools.count():
-        f = flatgrad.compile(lambda rows: sum(sum(run(layer, x)) for x in rows))
-        inputs = [Value(x) for row in rows for x in row]
+        inputs = [Value(x) for x in numbers]
         recording = _core._Recording(inputs)
         with recording:
-            output = f.fn([inputs[k:k + 3] for k in range(0, 15, 3)])
+            output = function(inputs)
         _core._testing(fail_after=n)
         try:
             program = recording.program([output], STEPS)
@@ -276,7 +300,7 @@ def test_no_memory_for_a_step_leaves_no_program():
             _core._testing(fail_after=-1)
         assert program(inputs)[0].data == want
         break
-    assert n > 40
+    assert n > fewest
 
 
 # ---- options, and what is told ----
@@ -310,17 +334,17 @@ def test_explain_tells_steps_and_times():
 
 @pytest.mark.parametrize("part", range(10))
 def test_random_functions(part):
-    """A short form of tests/fuzz_simplify.py."""
+    """A short form of `python tests/checks compiled`."""
     compared = 0
     for seed in range(40 * part, 40 * part + 40):
-        compared += fuzz_simplify.check(seed, [STEPS, SUBSETS[seed % len(SUBSETS)]])
+        compared += compiled.check(seed, [STEPS, SUBSETS[seed % len(SUBSETS)]])
     assert compared > 100
 
 
 @pytest.mark.parametrize("level", [level for level in _core._kernel_levels()
                                    if level != flatgrad.stats()["isa"]])
 def test_random_functions_on_other_levels(level):
-    command = [sys.executable, str(HERE / "fuzz_simplify.py"), "--count", "40", "--seed", "1000"]
+    command = [sys.executable, str(HERE / "checks"), "compiled", "--count", "40", "--seed", "1000"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600,
                             env=os.environ | {"FLATGRAD_ISA": level})
     assert result.returncode == 0 and f"kernels {level}" in result.stdout, result.stderr
@@ -329,14 +353,14 @@ def test_random_functions_on_other_levels(level):
 def test_the_check_fails_for_a_function_that_is_another_by_little():
     caught = 0
     for seed in range(20):
-        function = fuzz_simplify.Function(seed)
+        function = compiled.function_of(seed)
 
         def other(xs, t, function=function):
             values, tensors = function(xs, t)
             return [x * (1 + 1e-10) for x in values], tensors
 
         try:
-            fuzz_simplify.check(seed, [STEPS], other)
+            compiled.check(seed, [STEPS], other)
         except AssertionError:
             caught += 1
     assert caught >= 18

@@ -1,9 +1,10 @@
-"""grad, value_and_grad, jacobian and gradcheck against PyTorch's, in float64."""
+"""grad, value_and_grad, jacobian, hessian and the other transforms, and gradcheck, against PyTorch's, in float64."""
 import numpy as np
 import pytest
 
 import flatgrad
-from flatgrad import Tensor, grad, gradcheck, jacobian, value_and_grad
+from flatgrad import (Tensor, grad, gradcheck, gradgradcheck, hessian, hvp, jacfwd, jacobian, jvp, value_and_grad,
+                      vjp)
 
 torch = pytest.importorskip("torch")
 
@@ -91,6 +92,72 @@ def test_jacobians_of_functions_of_a_matrix(name):
         result = jacobian(ours)(x)
         assert result.shape == tuple(expected.shape)
         np.testing.assert_allclose(result, expected.numpy(), **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_second_derivatives_of_functions_of_a_matrix(name):
+    ours, theirs = FUNCTIONS[name]
+    rng = np.random.default_rng(18)
+
+    def squares(x):
+        found = ours(x)
+        return flatgrad.sum([part**2 for part in found] if isinstance(found, list) else found**2)
+
+    for _ in range(3):
+        x, v = rng.normal(size=(3, 2)), rng.normal(size=(3, 2))
+        expected = torch.autograd.functional.hessian(lambda x: (theirs(x) ** 2).sum(), *tensors(x)).numpy()
+        np.testing.assert_allclose(hessian(squares)(x), expected, **TOLERANCE)
+        np.testing.assert_allclose(hvp(squares, x, v), np.tensordot(expected, v, 2), **TOLERANCE)
+        np.testing.assert_allclose(jacobian(grad(squares))(x), expected, **TOLERANCE)
+        np.testing.assert_allclose(jacfwd(ours)(x), jacobian(ours)(x), **TOLERANCE)
+        if name not in ("stopped", "one result, stopped"):
+            assert gradgradcheck(ours, x, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_second_derivatives_of_a_network(seed):
+    arrays, rng = operands(seed), np.random.default_rng(seed)
+
+    def loss(*args):
+        return (network(*args) ** 2).sum()
+
+    found = hessian(loss, argnums=(0, 1, 2, 3))(*arrays)
+    expected = torch.autograd.functional.hessian(loss, tensors(*arrays))
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.shape == tuple(other.shape)
+            np.testing.assert_allclose(one, other.numpy(), **TOLERANCE)
+    directions = [rng.normal(size=a.shape) for a in arrays]
+    value, slope = jvp(network, arrays, directions)
+    expected_value, expected_slope = torch.autograd.functional.jvp(network, tensors(*arrays), tensors(*directions))
+    np.testing.assert_allclose(value, expected_value.numpy(), **TOLERANCE)
+    np.testing.assert_allclose(slope, expected_slope.numpy(), **TOLERANCE)
+    weights = rng.normal(size=value.shape)
+    expected_gradients = torch.func.vjp(network, *tensors(*arrays))[1](*tensors(weights))
+    for ours, theirs in zip(vjp(network, *arrays)[1](weights), expected_gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), **TOLERANCE)
+    product = hvp(lambda a: loss(*a), arrays, directions)
+    expected_product = torch.autograd.functional.hvp(loss, tensors(*arrays), tensors(*directions))[1]
+    for ours, theirs in zip(product, expected_product, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), **TOLERANCE)
+    assert gradgradcheck(network, tuple(arrays), rtol=1e-4)
+
+
+def test_the_third_derivative_of_a_network():
+    arrays = operands(1)
+
+    def penalty(w1, b1, w2, module=flatgrad):
+        """The square of the gradient's norm, by the inputs."""
+        x = arrays[0] if module is flatgrad else tensors(arrays[0])[0]
+        slope = (grad if module is flatgrad else torch.func.grad)(lambda x: network(x, w1, b1, w2).sum())(x)
+        return (slope * slope).sum()
+
+    found = hessian(penalty, argnums=(0, 2))(*arrays[1:])
+    expected = torch.func.jacrev(torch.func.jacrev(lambda *args: penalty(*args, module=torch), argnums=(0, 2)),
+                                 argnums=(0, 2))(*tensors(*arrays[1:]))
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other.numpy(), **TOLERANCE)
 
 
 def test_the_structure_of_the_gradient_is_theirs():

@@ -23,7 +23,9 @@ FUNCTIONS = [(losses.mse, F.mse_loss), (losses.mae, F.l1_loss), (losses.huber, F
              (losses.binary_cross_entropy, F.binary_cross_entropy), (losses.nll, F.nll_loss),
              (losses.bce_with_logits, F.binary_cross_entropy_with_logits), (losses.cross_entropy, F.cross_entropy),
              (optim.clip_grad_norm_, torch.nn.utils.clip_grad_norm_),
-             (optim.clip_grad_value_, torch.nn.utils.clip_grad_value_)]
+             (optim.clip_grad_value_, torch.nn.utils.clip_grad_value_),
+             (nn.utils.parameters_to_vector, torch.nn.utils.parameters_to_vector),
+             (nn.utils.vector_to_parameters, torch.nn.utils.vector_to_parameters)]
 PAIRS = [pytest.param(ours, getattr(module, name), id=name) for ours, module, name in CLASSES] + [
     pytest.param(ours, theirs, id=ours.__name__) for ours, theirs in FUNCTIONS]
 

@@ -15,7 +15,6 @@ import flatgrad
 from flatgrad import Tensor, Value, losses, nn
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DivergedError, UnknownNameError
 from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, lr_scheduler
-from flatgrad.optim.optimizers import Optimizer
 from flatgrad.train import Callback, EarlyStopping, Trainer
 
 RNG = np.random.default_rng(0)

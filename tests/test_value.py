@@ -1143,7 +1143,7 @@ def test_backward_adds_and_never_zeroes():
     z.backward()
     assert y.grad == 3.0 and x.grad == 112.0 + 18.0
     with pytest.raises(TypeError):
-        y.backward(1.0)
+        y.backward(1.0, False, 2.0)
 
 
 def test_backward_of_a_leaf():
