@@ -11,6 +11,9 @@ Run from the repository's root, with flatgrad installed::
     python -m bench --peers             against micrograd, PyTorch, JAX, NumPy: some four minutes
     python -m bench --peers --markdown  the same as Markdown
     python -m bench --programs          compiled functions against C by hand, JAX and PyTorch
+    python -m bench --derivatives       derivatives of derivatives against PyTorch and JAX
+    python -m bench --exports           programs as C and as functions of JAX against their replay
+    python -m bench --parallel          a batch divided among workers, by joblib and by Dask
 
 Each case first checks that its contenders compute the same values and gradients. A difference is an error that gives
 both numbers, with exit code 1. A missed target is only shown, unless ``--strict`` is given. If a package or a tool is
@@ -32,10 +35,19 @@ torch.compile needs a C++ compiler.
 compiler of the machine compiles on first use (``CC``, or else cc, gcc or clang), and with JAX and PyTorch. Every target
 of this suite is a goal: it stands beside the figure, whether it is met or not.
 
+``--derivatives`` compares Hessians and the step of a physics-informed network with PyTorch and JAX, and measures the
+memory of ``create_graph``. ``--exports`` compares compiled functions as C, which gcc and clang compile, and as functions
+of JAX with their replay. The targets of both are goals, too.
+
+``--parallel`` measures the speed-up of a training step by workers, by the engine and by the size of the batch, and
+what limits the speed-up: the engine's own time and the bytes of a step. It times by the clock on the wall.
+
 Each module uses only the modules before it. `runner` times and compares, `workloads` is the code that is timed,
-`processes` starts a fresh process and reads its figures. `peers` and `program_peers` have the code of other libraries,
-`byhand` the contenders in C, `ways` flatgrad's ways to run a program, and `contenders` what several suites time.
-`cases`, `versus` and `programs` define the cases and their targets, and `suites` has all suites.
+`processes` starts a fresh process and reads its figures. `peers`, `program_peers` and `derivative_peers` have the
+code of other libraries, `byhand` the contenders in C, `ways` flatgrad's ways to run a program, `derivative_ways` its
+ways to derivatives of derivatives, `export_ways` what is exported, and `contenders` what several suites time. `cases`,
+`versus`, `programs`, `derivatives`, `exports` and `parallel` define the cases and their targets, and `suites` has all
+suites.
 `probe` is the code in a fresh process, `instructions` counts instructions, `report` prints the figures.
 """
 import os

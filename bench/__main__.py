@@ -54,7 +54,7 @@ def parse(argv):
                         f"({ROUNDS}; {QUICK_ROUNDS} with --quick)")
     parser.add_argument("--processes", type=positive, metavar="N",
                         help=f"processes for each case ({PROCESSES}; {PEERS_PROCESSES} with "
-                        "--peers or --programs; 1 with --quick)")
+                        "--peers, --programs, --derivatives, --exports or --parallel; 1 with --quick)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these cases")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     parser.add_argument("--json", metavar="FILE", help="write every figure to FILE")
@@ -68,6 +68,15 @@ def parse(argv):
     suite.add_argument("--programs", action="store_true",
                        help="compare compiled functions with C by hand, JAX and PyTorch; --list and --only then are "
                        "about these cases")
+    suite.add_argument("--derivatives", action="store_true",
+                       help="compare derivatives of derivatives with PyTorch and JAX; --list and --only then are about "
+                       "these cases")
+    suite.add_argument("--exports", action="store_true",
+                       help="compare programs as C and as functions of JAX with their replay; --list and --only then "
+                       "are about these cases")
+    suite.add_argument("--parallel", action="store_true",
+                       help="compare one process with several, by joblib and by Dask; --list and --only then are about "
+                       "these cases")
     suite.add_argument("--instructions", nargs="?", const="auto", metavar="TOOL",
                        choices=["auto", "perf", "callgrind"],
                        help="count instructions instead, with perf or callgrind")
@@ -94,7 +103,7 @@ def run(args):
     from bench.instructions import WORKLOADS
     from bench.suites import SUITES
 
-    suite = "peers" if args.peers else "programs" if args.programs else "cases"
+    suite = next((name for name in SUITES if getattr(args, name, False)), "cases")
     cases = SUITES[suite]
     if args.list:
         width = max(map(len, cases))

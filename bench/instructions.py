@@ -43,6 +43,10 @@ WORKLOADS = {
     "fit-moons-loop": Workload(3, 13, 100, "epoch", None),
     "fit-digits": Workload(2, 6, 5 * 29, "batch", None),
     "fit-digits-loop": Workload(2, 6, 5 * 29, "batch", None),
+    "physics": Workload(10, 60, 1, "step", None),
+    "physics-compiled": Workload(10, 60, 1, "step", None),
+    "rosenbrock": Workload(20, 220, 1, "Hessian", None),
+    "rosenbrock-compiled": Workload(20, 1_020, 1, "Hessian", None),
 }
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from bench import workloads
 from bench.runner import Contender, own_copy, repeated_after
 
-__all__ = ["FITTERS", "PACKAGES", "TRAINERS", "Trainer", "compiler_missing", "contender",
-           "fit_trainer", "jax", "torch"]
+__all__ = ["FITTERS", "PACKAGES", "TRAINERS", "Trainer", "compiler_missing", "contender", "fit_trainer", "jax",
+           "stepped", "torch"]
 
 # The package of a contender, where the names differ.
 PACKAGES = {"torch compiled": "torch", "jax scan": "jax"}
@@ -446,19 +446,23 @@ def jax_step(problem):
 def jax_trainer(problem):
     """One compiled call for each step."""
     j, step, new, parameters = jax_step(problem)
+    return stepped(j, "jax", step, [j.numpy.asarray(rate) for rate in problem.rates], new, parameters)
+
+
+def stepped(j, name, step, given, new, parameters):
+    """A Trainer whose `step`, of the state and of one of `given`, is compiled by `jax.jit` and called for each step."""
     step = j.jit(step)
-    rates = [j.numpy.asarray(rate) for rate in problem.rates]
 
     def run(state, steps):
-        p, found = state[0], []
+        carry, found = state[0], []
         for k in range(steps):
-            p, loss = step(p, rates[k])
+            carry, loss = step(carry, given[k])
             found.append(loss)
-        state[0] = j.block_until_ready(p)
+        state[0] = j.block_until_ready(carry)
         return found
 
     compiling = seconds_of(lambda: run(new(), 1))
-    return Trainer("jax", new, run, parameters, note=f"{compiling:.1f} s to compile")
+    return Trainer(name, new, run, parameters, note=f"{compiling:.1f} s to compile")
 
 
 def jax_scan_trainer(problem):

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import workloads
+from bench import derivative_ways, workloads
 from bench.runner import Mismatch, Session, clock
 from bench.suites import SUITES
 
@@ -155,6 +155,38 @@ def operand_memory(nodes, width, scattered):
             "resident": None if resident is None else grown - resident}
 
 
+def create_graph_memory(name, size):
+    """Keep a graph alive, and then its gradient by `create_graph` as well.
+
+    Returns
+    -------
+    dict
+        ``graph`` and ``both``: the growth of flatgrad's arrays in bytes; ``what``: what the graph is of.
+    """
+    import numpy as np
+    from flatgrad import Tensor, gradients, stats
+    from flatgrad.nn import MLP
+
+    size = int(size)
+    if name == "chain":
+        leaves = workloads.chain_leaves(workloads.library("flatgrad").Value)
+        what = f"{2 * size:,} operations on Values"
+    else:
+        model = MLP(8, [16, 16, 1], activation="tanh")
+        leaves = model.parameters()
+        X = Tensor(np.random.default_rng(1337).random((size, 8)), requires_grad=False)
+        what = f"{size:,} samples through MLP(8, [16, 16, 1])"
+    gc.collect()
+    before = stats()["bytes"]
+    out = workloads.chain(*leaves, size) if name == "chain" else (model(X) ** 2).sum()
+    graph = stats()["bytes"]
+    found = gradients(out, leaves, create_graph=True)
+    both = stats()["bytes"]
+    if len(found) != len(leaves):
+        raise RuntimeError(f"{len(found)} gradients by {len(leaves)} leaves")
+    return {"graph": graph - before, "both": both - before, "what": what}
+
+
 def big_chain(operations):
     """Forward and backward pass of one long chain: the results, the seconds of each pass, and the peak bytes."""
     Value = workloads.library("flatgrad").Value
@@ -215,12 +247,28 @@ def work_fit(build, new_problem):
     return work
 
 
+def work_of(make):
+    """The work of a contender, which `make()` returns."""
+    def work(_, repeats):
+        make().measure(repeats)
+    return work
+
+
+def rosenbrock_work(compiled):
+    return work_of(lambda: derivative_ways.flatgrad_hessian(
+        "flatgrad", workloads.rosenbrock, workloads.ROSENBROCK, compiled))
+
+
 WORK = {"chain": work_chain, "chain-backward": work_chain_backward, "readme": work_readme,
         "moons": work_moons, "moons-fused": work_moons_fused,
         "fit-moons": work_fit(workloads.fit_training, workloads.fit_moons_problem),
         "fit-moons-loop": work_fit(workloads.loop_training, workloads.fit_moons_problem),
         "fit-digits": work_fit(workloads.fit_training, workloads.fit_digits_problem),
-        "fit-digits-loop": work_fit(workloads.loop_training, workloads.fit_digits_problem)}
+        "fit-digits-loop": work_fit(workloads.loop_training, workloads.fit_digits_problem),
+        "physics": work_of(lambda: derivative_ways.flatgrad_physics(workloads.physics_problem())),
+        "physics-compiled": work_of(lambda: derivative_ways.flatgrad_physics(workloads.physics_problem(),
+                                                                             compiled=True)),
+        "rosenbrock": rosenbrock_work(False), "rosenbrock-compiled": rosenbrock_work(True)}
 
 
 def case(suite, name, quick, rounds, min_seconds):
@@ -241,7 +289,8 @@ def case(suite, name, quick, rounds, min_seconds):
 
 
 PROBES = {"case": case, "memory": memory, "batch-memory": batch_memory,
-          "operand-memory": operand_memory, "big-chain": big_chain, "work": work}
+          "operand-memory": operand_memory, "create-graph-memory": create_graph_memory,
+          "big-chain": big_chain, "work": work}
 
 if __name__ == "__main__":
     print(json.dumps(PROBES[sys.argv[1]](*sys.argv[2:])))

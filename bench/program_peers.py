@@ -82,20 +82,9 @@ def jax_names_step(problem):
 def jax_names_trainer(problem):
     """One compiled call for each step."""
     j, step, new, parameters = jax_names_step(problem)
-    step = j.jit(step)
     batches = [(j.numpy.asarray(batch), j.numpy.asarray(rate))
                for batch, rate in zip(problem.batches(len(problem.rates)), problem.rates)]
-
-    def run(state, steps):
-        carry, found = state[0], []
-        for k in range(steps):
-            carry, loss = step(carry, batches[k])
-            found.append(loss)
-        state[0] = j.block_until_ready(carry)
-        return found
-
-    compiling = peers.seconds_of(lambda: run(new(), 1))
-    return Trainer("jax", new, run, parameters, note=f"{compiling:.1f} s to compile")
+    return peers.stepped(j, "jax", step, batches, new, parameters)
 
 
 def jax_names_scan_trainer(problem):

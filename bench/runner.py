@@ -14,7 +14,7 @@ The figures are meant to be reliable also on a machine that others use:
   collection before each timing is not timed; it frees the garbage of the other contenders.
 - Contenders have to give the same results before they are timed.
 
-`cases`, `versus` and `programs` define the work, and `report` prints the figures.
+`cases`, `versus`, `programs`, `derivatives` and `parallel` define the work, and `report` prints the figures.
 """
 import gc
 import importlib
@@ -47,7 +47,8 @@ def children_clock():
     return used.ru_utime + used.ru_stime
 
 
-INSTALL = {name: f"pip install {name}" for name in ("micrograd", "torch", "jax")}
+INSTALL = {**{name: f"pip install {name}" for name in ("micrograd", "torch", "jax", "scipy")},
+           **{name: "pip install 'flatgrad[cluster]'" for name in ("joblib", "distributed")}}
 
 
 class Mismatch(Exception):

@@ -1,8 +1,12 @@
 """The suites: each a dict of cases by name."""
 from bench.cases import CASES
+from bench.derivatives import DERIVATIVES
+from bench.flat_fits import EXPORTS
+from bench.parallel import PARALLEL
 from bench.programs import PROGRAMS
 from bench.versus import PEERS
 
 __all__ = ["SUITES"]
 
-SUITES = {"cases": CASES, "peers": PEERS, "programs": PROGRAMS}
+SUITES = {"cases": CASES, "derivatives": DERIVATIVES, "exports": EXPORTS, "parallel": PARALLEL, "peers": PEERS,
+          "programs": PROGRAMS}

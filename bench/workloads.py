@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-__all__ = ["CHAIN", "WORK_ITERATIONS", "Fit", "Names", "Pendulums", "Problem", "chain", "chain_gradients",
+__all__ = ["CHAIN", "ROSENBROCK", "WORK_ITERATIONS", "Fit", "Names", "Pendulums", "Problem", "chain", "chain_gradients",
            "chain_leaves", "chain_results", "digits_problem", "fit_digits_problem", "fit_moons_problem", "fit_training",
            "flatgrad_model", "flatgrad_samples", "fused_training", "library", "loop_training", "moons", "moons_problem",
-           "moons_results", "names_problem", "new_training", "pendulums", "products", "readme", "readme_formula",
-           "readme_results", "ten_nodes", "ten_nodes_results", "training", "xor_problem"]
+           "moons_results", "names_problem", "network_loss", "new_training", "numbers_of", "pendulums", "physics_numbers",
+           "physics_problem", "products", "readme", "readme_formula", "readme_results", "rosenbrock", "rosenbrock_hessian", "smooth_moons_problem", "ten_nodes",
+           "ten_nodes_results", "training", "xor_problem"]
 
 
 def library(name):
@@ -223,10 +224,10 @@ class Problem:
         "relu", "tanh" or "linear": for the layers before the last one, and for the last one.
     X : ndarray, shape (n_samples, n_inputs)
     y : ndarray, shape (n_samples,)
-        Labels: -1 and 1 for "hinge" and "mse", 0 to n_outputs - 1 for "cross_entropy".
+        Labels: -1 and 1 for "hinge" and "mse", 0 to n_outputs - 1 for "cross_entropy"; not read for "residual".
     loss : str
         "hinge": mean of max(0, 1 - y*score); "cross_entropy": mean of -log softmax(scores)[y];
-        "mse": mean of (score - y)**2.
+        "mse": mean of (score - y)**2; "residual": mean of (u'' + u)**2, where u is the network.
     decay : float
     rates : list of float
         The learning rate of each step; a training has as many steps.
@@ -295,6 +296,62 @@ def xor_problem():
     X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     return Problem(sizes, "tanh", "tanh", X, np.array([-1, 1, 1, -1]), "mse", 0.0, [0.1] * 100,
                    drawn(sizes))
+
+
+def physics_problem():
+    """A network u(x) for a harmonic oscillator, 321 parameters, and 50 points at which u'' + u should be 0."""
+    sizes = (1, 16, 16, 1)
+    return Problem(sizes, "tanh", "linear", np.linspace(0.0, 6.0, 50)[:, None], np.zeros(50), "residual", 0.0, [],
+                   drawn(sizes, scaled=True))
+
+
+def smooth_moons_problem(samples=100):
+    """The two moons for a network of tanh, 337 parameters, whose loss has second derivatives."""
+    sizes = (2, 16, 16, 1)
+    return Problem(sizes, "tanh", "linear", *moons(samples), "mse", 0.0, [], drawn(sizes, scaled=True))
+
+
+def network_loss(problem, flat, X, y, tanh):
+    """The mean of the squared errors of a network of tanh whose parameters are cut out of a vector, in micrograd's
+    order; `tanh` and the arrays are those of any library."""
+    start, x = 0, X
+    for k, (n_in, n_out) in enumerate(zip(problem.sizes, problem.sizes[1:])):
+        both = flat[start:start + n_out * (n_in + 1)].reshape(n_out, n_in + 1)
+        start += n_out * (n_in + 1)
+        x = x @ both[:, :-1].T + both[:, -1]
+        if k < len(problem.sizes) - 2:
+            x = tanh(x)
+    return ((x[:, 0] - y) ** 2).mean()
+
+
+def numbers_of(name, array):
+    """The elements of an array as results of a Contender."""
+    return {f"{name} {k}": float(number) for k, number in enumerate(np.ravel(array))}
+
+
+def physics_numbers(loss, gradient):
+    """The results of a step: the loss, and its gradient in micrograd's order."""
+    return {"loss": float(loss)} | numbers_of("gradient", gradient)
+
+
+ROSENBROCK = np.array([-1.2, 1.0, -0.5, 0.8])   # where its Hessian is taken
+
+
+def rosenbrock(x):
+    """Rosenbrock's function of several variables, in scalars: 0 where all are 1."""
+    x = [x[k] for k in range(len(ROSENBROCK))]
+    return sum(100.0 * (b - a**2)**2 + (1.0 - a)**2 for a, b in zip(x, x[1:]))
+
+
+def rosenbrock_hessian(x):
+    """Its Hessian by hand."""
+    n = len(x)
+    hessian = np.zeros((n, n))
+    for k in range(n - 1):
+        hessian[k, k] += 1200.0 * x[k]**2 - 400.0 * x[k + 1] + 2.0
+        hessian[k + 1, k + 1] += 200.0
+        hessian[k, k + 1] = hessian[k + 1, k] = -400.0 * x[k]
+    return hessian
 
 
 def flatgrad_model(problem):
