@@ -44,11 +44,12 @@ toc_object_entries_show_parents = "hide"
 
 # ---- the reference ----
 
-INTERNAL = {"arguments", "structures"}   # for our own modules
-INNER = ("nn.initialization",)   # in no `__all__`, and what docstrings point to
+INTERNAL = {"arguments", "lost", "signatures", "structures", "transforms"}   # for our own modules
+INNER = ("nn.initialization", "nn.utils")   # in no `__all__`, and what docstrings point to
 # The order of the pages; a module that is not named here comes after these.
-ORDER = ["flatgrad", "engine", "nn", "nn.initialization", "losses", "optim", "optim.lr_scheduler", "train",
-         "estimators", "functional", "program", "loops", "groups", "selection", "randomness", "datasets", "viz",
+ORDER = ["flatgrad", "engine", "nn", "nn.initialization", "nn.utils", "losses", "optim", "optim.lr_scheduler", "train",
+         "estimators", "functional", "autograd", "rules", "checking", "anomaly", "program", "export", "loops", "groups", "selection",
+         "randomness", "datasets", "viz",
          "errors", "storage", "scalar", "compat"]
 
 
