@@ -5,10 +5,12 @@
                                         processors
     python3 dev.py python [ARG ...]     python ARG ..., for example: python -m bench --quick
     python3 dev.py sanitize [JOB ...]   test ... or python ... as above, with the core built for the
-                                        address and undefined-behaviour sanitizers; without JOB all
-                                        tests that reach it but the slow ones
+                                        address, leak and undefined-behaviour sanitizers; without JOB
+                                        all tests that reach it but the slow ones
     python3 dev.py races [JOB ...]      likewise with the thread sanitizer; without JOB the tests of
                                         what runs without the GIL
+    python3 dev.py valgrind [ARG ...]   python -m pytest ARG ... under valgrind's memcheck, which follows
+                                        every byte of Python and of the core; without ARG the smoke tests
     python3 dev.py wheels [PYTHON ...]  the sdist, and from it a wheel for each Python given or found,
                                         tested as installed, on the first by more of the tests than on
                                         the others; they are left in wheelhouse/
@@ -33,6 +35,7 @@ import tarfile
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 # Up to the check of the version, only what older Pythons can read as well.
@@ -40,6 +43,7 @@ ROOT = Path(__file__).resolve().parent
 OLDEST = (3, int(re.search(r'requires-python = ">=3\.(\d+)"',
                            (ROOT / "pyproject.toml").read_text("utf-8")).group(1)))
 SIDE_BY_SIDE = ROOT / "tests" / "side_by_side.py"
+SUPPRESSIONS = ROOT / "tests" / "suppressions"
 WINDOWS = os.name == "nt"
 JUNK = shutil.ignore_patterns(".git", ".venv*", "_build", "build", "dist", "wheelhouse", "*.egg-info", "_core.c",
                               "__pycache__", ".*_cache", "*.so", "*.pyd", "*.gcda", "*.gcno")
@@ -142,9 +146,11 @@ def supported(python):
 def interpreters():
     """The supported Pythons on this machine, one of each minor version, in order."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", Path.home() / ".local" / "share" / "uv" / "python"))
     candidates = [sys.executable]
     candidates += filter(None, [shutil.which(f"python3.{minor}") for minor in range(OLDEST[1], 30)])
     candidates += sorted(pyenv.glob("versions/*/bin/python"), reverse=True)
+    candidates += sorted(uv.glob("cpython-*/bin/python3"), reverse=True)
     if WINDOWS and shutil.which("py"):
         listing = subprocess.run(["py", "--list-paths"], capture_output=True, text=True).stdout
         candidates += re.findall(r"\S:\\.*python\.exe", listing)
@@ -306,9 +312,42 @@ def sanitized():
         "LD_PRELOAD": runtime,
         "PYTHONMALLOC": "malloc",  # so that every object is watched
         # The tests of memory need freed blocks to be reused before long.
-        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=4",
+        "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1:quarantine_size_mb=4",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        # Python and NumPy leak too: `leaks` tells whose they are, and not the exit code.
+        "LSAN_OPTIONS": f"exitcode=0:print_suppressions=0:suppressions={SUPPRESSIONS / 'leaks.txt'}",
     }
+
+
+OURS = re.compile(r"^ *#\d+ \w+ in \S+ (?:\S*/)?(?:csrc|src/flatgrad)/", re.MULTILINE)   # a frame of our sources
+
+
+def leaks(report):
+    """Of a report of the leak sanitizer the leaks that the compiled part has allocated itself, each as a text. A report
+    of anything else is returned whole.
+
+    What is reachable is no leak, and whatever Python's collector tracks is reachable from it: such objects, and what
+    they hold, are found by tests that count nodes, programs and references.
+    """
+    if "LeakSanitizer" not in report or re.search("ERROR: AddressSanitizer|runtime error:", report):
+        return [report.strip()]
+    return [leak for leak in re.findall(r"^(?:Direct|Indirect) leak of .*?(?=\n\n)", report, re.MULTILINE | re.DOTALL)
+            if OURS.search(leak)]
+
+
+def watched(job):
+    """Run job(kind), where kind() is sanitized(); its exit code, or 1 where a process of it, that has not failed, has
+    left a leak of ours. All reports are printed when it has ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        def kind():
+            executable, environ = sanitized()
+            return executable, {**environ, "ASAN_OPTIONS": f"{environ['ASAN_OPTIONS']}:log_path={folder}/report"}
+        code = job(kind)
+        found = Counter(re.sub("0x[0-9a-f]+", "0x...", text) for path in sorted(Path(folder).iterdir())
+                        for text in leaks(path.read_text("utf-8", errors="replace")))
+    for text, times in found.items():
+        print(f"\ndev.py: {times} times:\n{text}", flush=True)
+    return code or bool(found)
 
 
 def python(arguments, kind=ordinary, **options):
@@ -328,16 +367,17 @@ def moons(arguments):
 
 # Tests of what other programs, files, pictures and sources come to: nothing there is for the sanitizers to see, nor in
 # tests of the tests' own checkers.
-OUTSIDE = ("bench", "cli", "cli_moons", "compat", "datasets", "dev", "docs", "draw", "estimators", "examples",
-           "files", "hints", "micrograd_code", "names", "programs", "rooms", "startup", "viz", "viz_estimators")
+OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "estimators", "examples",
+           "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs", "rooms", "startup", "viz",
+           "viz_estimators")
 
 
 def sanitize(arguments):
     if not arguments:
         inside = {path for path in ROOT.glob("tests/test_*.py") if path.stem.removeprefix("test_") not in OUTSIDE}
-        return python([SIDE_BY_SIDE, "--capture=sys", "-m", "not slow", "-k", "not the_checker", *sorted(inside)],
-                      sanitized, cwd=ROOT)
-    return instrumented(arguments, sanitized)
+        return watched(lambda kind: python([SIDE_BY_SIDE, "--capture=sys", "-m", "not slow", "-k", "not the_checker",
+                                            *sorted(inside)], kind, cwd=ROOT))
+    return watched(lambda kind: instrumented(arguments, kind))
 
 
 def instrumented(arguments, kind):
@@ -350,14 +390,28 @@ def instrumented(arguments, kind):
     return JOBS[job](rest, kind)
 
 
+# Tests of what runs without the GIL (evaluations, minimize, training), and of graphs and rules that threads share.
+THREADED = ("evaluations", "training_loop", "lbfgs", "functional", "custom_derivative", "randomness", "hostile")
+
+
 def races(arguments):
-    return instrumented(arguments or ["test", "tests/test_gradients.py", "tests/test_training_loop.py",
-                                      "tests/test_hostile.py"], for_races)
+    every = ["test", "-m", "not slow", *(f"tests/test_{name}.py" for name in THREADED)]
+    return instrumented(arguments or every, for_races)
+
+
+def valgrind(arguments):
+    if not shutil.which("valgrind"):
+        stop("valgrind is not installed; on Debian or Ubuntu, sudo apt install valgrind")
+    executable, environ = ordinary()
+    return run("valgrind", "--quiet", "--leak-check=full", "--show-leak-kinds=definite",
+               "--errors-for-leak-kinds=definite", "--num-callers=30", "--error-exitcode=9",
+               f"--suppressions={SUPPRESSIONS / 'valgrind.txt'}", executable, "-m", "pytest", *(arguments or ["-q", "tests/test_smoke.py"]), cwd=ROOT,
+               environ={**environ, "PYTHONMALLOC": "malloc"})
 
 
 # Tests of what may differ from one Python to another, and of what an sdist may lack; `test` runs them all.
-EVERY_PYTHON = ("smoke", "package", "value", "tape", "sweeps", "custom", "cycles", "copy", "context", "trace", "hostile",
-                "nomemory", "compat", "cli", "startup")
+EVERY_PYTHON = ("smoke", "package", "value", "tape", "sweeps", "custom", "cycles", "references", "copy", "context",
+                "trace", "hostile", "interpreters", "processes", "nomemory", "anomaly", "compat", "cli", "startup")
 ONE_PYTHON = ("ops", "tensor", "tensor_numpy", "numpy_sweep", "fused", "kernels", "files", "docs", "examples", "bench",
               "programs")
 
@@ -420,7 +474,7 @@ def docs(arguments):
     return code
 
 
-JOBS = {job.__name__: job for job in (moons, test, python, sanitize, races, wheels, docs)}
+JOBS = {job.__name__: job for job in (moons, test, python, sanitize, races, valgrind, wheels, docs)}
 
 
 def main():

@@ -3,8 +3,10 @@
 Environment switches, each for a build of our own and none for a release:
 FLATGRAD_DEBUG=1     assertions on, no optimisation, C line numbers
 FLATGRAD_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer (gcc or clang); =thread: ThreadSanitizer
-FLATGRAD_COVERAGE=1  line counts for gcov
+FLATGRAD_COVERAGE=1  counts of lines and branches for gcov: no optimisation, no assertions; tests/branches.py reads them
 FLATGRAD_WERROR=1    warnings of the C compiler are errors
+FLATGRAD_32BIT=1     a build for a 32-bit Python, refused otherwise: Cython takes int64_t for a long, and cuts sums of
+                     it and a Py_ssize_t to 32 bits
 """
 import hashlib
 import os
@@ -36,7 +38,7 @@ elif switched_on("SANITIZE"):
               "-fno-wrapv", "-fno-omit-frame-pointer", "-g"]  # Python's own flags have -fwrapv
     LINK += ["-fsanitize=address,undefined"]
 if switched_on("COVERAGE"):
-    EXTRA += ["--coverage"]
+    EXTRA += ["--coverage", "-O0", "-DNDEBUG", "-DFG_UNINLINED"]  # last, so they win
     LINK += ["--coverage"]
 if switched_on("DEBUG") or switched_on("SANITIZE"):
     EXTRA += ["-O1", "-g", "-UNDEBUG"]
@@ -54,6 +56,18 @@ LEVELS = {
     "AVX512": (["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl",
                 "-mprefer-vector-width=512"], ["/arch:AVX512"]),
 }
+
+
+# Added until the C compiler computes doubles and floats as such. 32-bit x86 has a unit that computes in 80 bits and
+# rounds twice, and a second one that does not; GCC computes floats as doubles on s390x if it goes by the C standard.
+EXACT = ([], ["-msse2", "-mfpmath=sse"], ["-fexcess-precision=fast"])
+PROBE_EXACT = """#include <float.h>
+#if FLT_EVAL_METHOD != 0
+#error numbers have more digits than their type
+#endif
+int exact;
+"""
+PROBE_64BIT = "typedef char has_64_bits[sizeof(void *) == 8 ? 1 : -1];\nhas_64_bits wide;\n"
 
 
 def update_stub(table=Path("csrc/ops.def"), stub=Path("src/flatgrad/_core.pyi")):
@@ -98,6 +112,8 @@ CYTHON = {
     "c_api_binop_methods": True,  # one slot for v + x and x + v, as in C
     "embedsignature": True,
     "embedsignature.format": "clinic",  # which inspect.signature reads
+    "freethreading_compatible": False,  # a Python without the GIL turns it on to import it: the tape has no other lock
+    "subinterpreters_compatible": "no",  # one tape for a process: see border/python.pxi
     "binding": False,  # Python itself then checks that self is of the class, which Cython's functions do not
 }
 
@@ -134,7 +150,9 @@ class build(build_ext):
         if hasattr(self.compiler, "initialize"):
             self.compiler.initialize()  # MSVC's does so in its first compile(), and threads would meet there
         msvc = self.compiler.compiler_type == "msvc"
-        flags = (MSVC if msvc else GNU) + EXTRA
+        flags = (MSVC if msvc else GNU + self.exact()) + EXTRA
+        if not switched_on("32BIT") and not self.takes("wide", PROBE_64BIT, flags):
+            raise CompileError("flatgrad: expected a Python and a C compiler of 64 bits, got 32 bits")
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for extension in self.extensions:
                 units = self.kernels(extension, flags + ([] if msvc else KERNELS_GNU), msvc)
@@ -163,13 +181,28 @@ class build(build_ext):
         """Whether the target can have the level and the compiler knows it."""
         if not self.plat_name.endswith(("x86_64", "amd64")):  # macOS universal2 is not: one set of flags
             return False
-        probe = Path(self.build_temp, f"{level}.c")
+        if not self.takes(level, f"#include <immintrin.h>\nint {level};\n", flags):
+            self.warn(f"without the kernels for {level}: the compiler does not take {' '.join(flags)}")
+            return False
+        return True
+
+    def exact(self):
+        """The flags of EXACT that the compiler needs."""
+        for flags in EXACT:
+            if self.takes("exact", PROBE_EXACT, GNU + flags):
+                return flags
+        raise CompileError("the C compiler: expected one that computes doubles as doubles (FLT_EVAL_METHOD 0), as SSE2 "
+                           "does on 32-bit x86; it computes with more digits, and takes none of "
+                           + ", ".join(" ".join(flags) for flags in EXACT if flags))
+
+    def takes(self, name, text, flags):
+        """Whether the compiler compiles a text with the flags."""
+        probe = Path(self.build_temp, f"{name}.c")
         probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.write_text(f"#include <immintrin.h>\nint {level};\n", "utf-8")
+        probe.write_text(text, "utf-8")
         try:
             self.compiler.compile([probe.as_posix()], output_dir=self.build_temp, extra_postargs=flags)
         except CompileError:
-            self.warn(f"without the kernels for {level}: the compiler does not take {' '.join(flags)}")
             return False
         return True
 
