@@ -131,23 +131,13 @@ def machine():
             """A rule as in micrograd's lecture."""
             (x, m), (y, n) = self.pick(a), self.pick(b)
             out = Value(x.data - y.data, (x, y), "mine")
-            grad = {}
 
-            def backward():
-                x.grad += out_of().grad
-                y.grad -= out_of().grad
-                grad["seen"] = True
+            def backward():   # it keeps `out`: a cycle through the tape, which is the collector's
+                x.grad += out.grad
+                y.grad -= out.grad
 
-            out_of = self.weak(out)
             out._backward = backward
             self.add(out, Node(m.data - n.data, (m, n), lambda z, x, y: (1.0, -1.0), hooked=True))
-
-        @staticmethod
-        def weak(value):
-            """The Value without a reference that keeps it."""
-            import weakref
-
-            return weakref.ref(value)
 
         @precondition(lambda self: self.pairs)
         @rule(k=index, kind=st.sampled_from(["deepcopy", "pickle", "both"]), other=index)
