@@ -1,6 +1,9 @@
 """Ctrl-C is heard while much of the user's is taken in, and not only after."""
+import contextlib
+import gc
 import os
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -171,3 +174,69 @@ def test_ctrl_c_at_any_line_leaves_nothing_open(work, nothing_left_behind):
         assert not cubed.inside.get() and cubed.around.get() is None
     files = [module.__file__ for module in (transforms, functional, rules)]
     assert at_every_line(work, check, files) > 40
+
+
+def derivatives_of_a_chain(y, x):
+    return _core.derivatives([y], [x])[0, 0]
+
+
+def gradients_of_a_chain(y, x):
+    got, = _core._gradients([y], [np.ones(1)], [x])
+    return got[0]
+
+
+@pytest.mark.parametrize("derive", [derivatives_of_a_chain, gradients_of_a_chain])
+@pytest.mark.parametrize("around", [contextlib.nullcontext, flatgrad.detect_anomaly])
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell and kill")
+def test_a_handler_of_ctrl_c_does_not_change_what_a_derivative_is(derive, around):
+    """While gradients are put aside no handler is run: what it adds to gradients is neither lost nor part of them."""
+    x, heard = Value(1.0), []
+    y = x
+    for _ in range(20_000):
+        y = y + x
+
+    def handler(number, frame):
+        heard.append(1)
+        y.backward()   # the same nodes
+        x.grad = 5.0 * len(heard)
+
+    old = signal.signal(signal.SIGINT, handler)
+    press = subprocess.Popen(["sh", "-c", f"for k in 1 2 3 4 5 6 7 8; do sleep 0.02; kill -INT {os.getpid()}; done"])
+    _core._testing(sweep_chunk=1)
+    try:
+        until = time.monotonic() + 20.0
+        with around():
+            while press.poll() is None or not heard:
+                assert derive(y, x) == 20_001.0
+                assert x.grad == 5.0 * len(heard)
+                assert time.monotonic() < until
+    finally:
+        press.wait()
+        signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.parametrize("derive", [derivatives_of_a_chain, gradients_of_a_chain])
+@pytest.mark.parametrize("around", [contextlib.nullcontext, flatgrad.detect_anomaly])
+def test_a_collector_at_a_pause_does_not_change_what_a_derivative_is(derive, around):
+    """Since Python 3.12 whoever looks for signals may run the collector, and its callbacks."""
+    x, acted = Value(1.0), []
+    y = x
+    for _ in range(300):
+        y = y + x
+
+    def act(phase, info):
+        acted.append(phase)
+        y.backward()
+
+    threshold = gc.get_threshold()
+    _core._testing(sweep_chunk=1)
+    gc.callbacks.append(act)
+    gc.set_threshold(1)
+    try:
+        with around():
+            for _ in range(20):
+                assert derive(y, x) == 301.0
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(act)
+    assert acted

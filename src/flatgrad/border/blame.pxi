@@ -58,9 +58,8 @@ cdef fg_id *reached_by(fg_sweep *sweep, fg_id *count, fg_id *n_outputs) except N
     return ids
 
 
-cdef int sweep_looked_at(fg_sweep *sweep) except -1:
-    """A sweep that has begun, and the error for the first gradient of nan or inf in it."""
-    global sweep_pauses
+cdef int sweep_looked_at(fg_sweep *sweep, bint aside) except -1:
+    """run_sweep(), and the error for the first gradient of nan or inf in it."""
     cdef fg_id *ids = NULL
     cdef fg_id count = 0, n_outputs = 0, at = 0, end, k
     cdef int state = -1
@@ -80,23 +79,18 @@ cdef int sweep_looked_at(fg_sweep *sweep) except -1:
                     at += 1
             if state == FG_SWEEP_HOOK:
                 run_rule_looked_at(sweep.hook)
-            elif state != FG_SWEEP_DONE:
-                sweep_pauses += 1
-                PyErr_CheckSignals()
+            elif state != FG_SWEEP_DONE and paused(aside) == STOPPED:
+                return STOPPED
     finally:
         if state != FG_SWEEP_DONE:
             fg_sweep_cancel(&tape, sweep)
         PyMem_Free(ids)
         release_ids()
-    return 0
+    return SWEPT
 
 
-cdef int watch_sweep(fg_sweep *sweep) except -1:
-    """1 if it has been run here; 0 if it is still to be run, for detect_anomaly() is not around us."""
-    if not is_watched():
-        return 0
-    sweep_looked_at(sweep)
-    return 1
+cdef int watch_sweep(fg_sweep *sweep, bint aside) except -1:
+    return sweep_looked_at(sweep, aside) if is_watched() else NOT_WATCHED
 
 
 watched_sweep = watch_sweep

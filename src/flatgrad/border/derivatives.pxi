@@ -57,7 +57,7 @@ def derivatives(outputs, inputs):
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins)
     cdef Py_ssize_t row, col
     cdef double[:, ::1] table
-    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, False)
     cdef unsigned long outer = 0   # what whole_tape was, if it is set here
     cdef bint alone = False
     global whole_tape
@@ -80,7 +80,8 @@ def derivatives(outputs, inputs):
             if touched.constant[row]:
                 continue
             touched_clear(&touched)
-            sweep_from(touched.slots[row])
+            while touched_run(&touched, fg_sweep_begin(&tape, touched.slots[row])) == STOPPED:
+                touched_clear(&touched)
             for col in range(n_inputs):
                 if touched.cleared[col]:   # the others are not reached, and hold what they held before
                     table[row, col] = tape.grad[touched.slots[n_outputs + col]]
@@ -123,7 +124,7 @@ def depends(outputs, inputs):
     cdef tuple outs = tuple(to_list("outputs", "Values and Tensors", outputs))
     cdef tuple ins = tuple(to_list("inputs", "Values and Tensors", inputs))
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins), k
-    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, False)
     try:
         touched_find(&touched, outs, n_outputs, ins, n_inputs)
         for k in range(n_outputs, n_outputs + n_inputs):

@@ -67,9 +67,10 @@ def _gradients(outputs, seeds, inputs):
     cdef tuple ins = tuple(to_list("inputs", "Values and Tensors", inputs))
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins)
     cdef Py_ssize_t k, e, at, begun = 0
+    cdef int again = STOPPED
     cdef double[::1] numbers
-    cdef double[::1] row
-    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef double[::1] wanted
+    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, False)
     cdef unsigned long outer = 0
     cdef bint alone = False
     cdef list found = []
@@ -78,41 +79,41 @@ def _gradients(outputs, seeds, inputs):
     numpy_is_there()
     numbers = numpy.zeros(n_outputs + 1)
     take_seeds(outs, list(seeds), numbers)
-    rows = [numpy.zeros((<Tensor>x).size if type(x) is Tensor else 1) for x in ins]
+    flat = numpy.zeros(n_inputs)
+    wanted = flat   # here, for no object is made while gradients are put aside: that may run the collector
+    sizes = [(<Tensor>x).size if type(x) is Tensor else 1 for x in ins]
     for item in outs:
         guard(first_slot(item), "gradients(): the numbers of an output")
     try:
         touched_find(&touched, outs, n_outputs, ins, n_inputs, FG_FLOWN_TO)
         at = n_outputs
-        for values in rows:   # now: to save the gradients of all may change what is touched
+        for size in sizes:   # now: to save the gradients of all may change what is touched
             used = False
-            for e in range(len(values)):
+            for e in range(size):
                 used = used or is_touched(&touched, touched.slots[at + e])
             found.append(used)
-            at += len(values)
-        touched_save(&touched)
-        if touched.hooked:
-            outer, whole_tape = whole_tape, PyThread_get_thread_ident()
-            alone = True
-        touched_clear(&touched)
-        for k in range(n_outputs):
-            if not touched.constant[k]:
-                tape.grad[touched.slots[k]] += numbers[k]
+            at += size
         # The outputs of constant Tensors go: no gradient flows from there.
         slots = bytearray((n_outputs + 1) * sizeof(fg_id))
         for k in range(n_outputs):
             if not touched.constant[k]:
                 (<fg_id *><char *>slots)[begun] = touched.slots[k]
                 begun += 1
-        if begun > 0:
-            run_sweep(fg_sweep_begin_from(&tape, <fg_id *><char *>slots, <size_t>begun))
-        at = n_outputs
-        for k in range(len(rows)):
-            row = rows[k]
-            for e in range(row.shape[0]):
-                if touched.cleared[at + e - n_outputs]:
-                    row[e] = tape.grad[touched.slots[at + e]]
-            at += row.shape[0]
+        touched_save(&touched)
+        if touched.hooked:
+            outer, whole_tape = whole_tape, PyThread_get_thread_ident()
+            alone = True
+        while again == STOPPED:
+            touched_clear(&touched)
+            for k in range(n_outputs):
+                if not touched.constant[k]:
+                    tape.grad[touched.slots[k]] += numbers[k]
+            if begun == 0:
+                break
+            again = touched_run(&touched, fg_sweep_begin_from(&tape, <fg_id *><char *>slots, <size_t>begun))
+        for k in range(n_inputs):
+            if touched.cleared[k]:
+                wanted[k] = tape.grad[touched.slots[n_outputs + k]]
     finally:
         if alone:
             whole_tape = outer
@@ -120,7 +121,14 @@ def _gradients(outputs, seeds, inputs):
         touched_free(&touched)
         if tape.dead != NULL:
             drain()
-    return [values if used else None for values, used in zip(rows, found)]
+    at = 0
+    for k in range(len(sizes)):
+        if found[k]:
+            found[k] = flat[at:at + sizes[k]]
+        else:
+            found[k] = None
+        at += sizes[k]
+    return found
 
 
 def _held_below(outputs, inputs):
@@ -128,7 +136,7 @@ def _held_below(outputs, inputs):
     cdef tuple outs = tuple(to_list("outputs", "Values and Tensors", outputs))
     cdef tuple ins = tuple(to_list("inputs", "Values and Tensors", inputs))
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs), n_inputs = count_numbers("inputs", ins), j
-    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, False)
     cdef fg_id i, first = 0, end = 0
     cdef Py_ssize_t k
     cdef uint64_t mask
@@ -154,7 +162,7 @@ def _leaves_below(outputs):
     elements as a Tensor of one dimension; where some are frozen, the others as Values."""
     cdef tuple outs = tuple(to_list("outputs", "Values and Tensors", outputs))
     cdef Py_ssize_t n_outputs = count_numbers("outputs", outs)
-    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, False)
     cdef fg_id k, i, entry, last = 0, first = 0, end = 0
     cdef uint64_t mask
     cdef list found = []

@@ -97,31 +97,51 @@ cdef inline int sweep_from(fg_id i) except -1:
     return run_sweep(fg_sweep_begin(&tape, i))
 
 
-cdef int (*watched_sweep)(fg_sweep *sweep) except -1   # within detect_anomaly(): anomaly.pxi
+# The same within detect_anomaly(), from blame.pxi; NOT_WATCHED if that is not around us.
+cdef int (*watched_sweep)(fg_sweep *sweep, bint aside) except -1
+
+cdef enum:
+    SWEPT = 0
+    STOPPED = 1
+    NOT_WATCHED = 2
 
 
-cdef int run_sweep(fg_sweep *sweep) except -1:
-    """A sweep that has begun; NULL: for want of memory it has not."""
+cdef int paused(bint aside) except -1:
+    """At a pause of a sweep: STOPPED if it is to end here, because Ctrl-C has been pressed while other gradients are
+    put aside. Only then no Python code is run: what a handler, a finalizer or a callback of the collector adds to
+    gradients would be taken for the sweep's."""
     global sweep_pauses
-    cdef int state
+    sweep_pauses += 1
+    if aside:
+        return STOPPED if stop_wanted() else SWEPT
+    PyErr_CheckSignals()   # since Python 3.12 it runs the collector as well
+    return SWEPT
+
+
+cdef int run_sweep(fg_sweep *sweep, bint aside=False) except -1:
+    """SWEPT or STOPPED: a sweep that has begun; NULL: for want of memory it has not. aside: other gradients are put
+    aside, and no rule of a user's is reached."""
+    cdef int state, done
     if sweep == NULL:
         raise_status(FG_E_MEMORY)
     state = fg_sweep_run(&tape, sweep, sweep_words)
     if state == FG_SWEEP_DONE:
-        return 0
-    if sweep_words == 0 and watched_sweep(sweep):
-        return 0
+        return SWEPT
+    if sweep_words == 0:
+        done = watched_sweep(sweep, aside)
+        if done != NOT_WATCHED:
+            return done
     try:
         while state != FG_SWEEP_DONE:
             if state == FG_SWEEP_HOOK:
                 run_hook(sweep.hook)
-            else:
-                sweep_pauses += 1
-                PyErr_CheckSignals()
+            elif paused(aside) == STOPPED:
+                fg_sweep_cancel(&tape, sweep)
+                return STOPPED
             state = fg_sweep_run(&tape, sweep, chosen_words)
     except BaseException:
         fg_sweep_cancel(&tape, sweep)
         if tape.dead != NULL:
             drain()
         raise
-    return 0
+    return SWEPT

@@ -35,6 +35,7 @@ cdef struct Touched:
     int hooked
     uint8_t *cleared   # for each input, whether it can be reached, or a rule may write to it
     double *saved      # [64 * count]
+    bint aside         # whether the gradients are there, and not on the tape
 
 
 cdef int touched_find(Touched *touched, tuple outputs, Py_ssize_t n_outputs, tuple inputs, Py_ssize_t n_inputs,
@@ -115,9 +116,15 @@ cdef int touched_save(Touched *touched) except -1:
     touched.saved = <double *>PyMem_Malloc((<size_t>touched.count * 64 + 1) * sizeof(double))
     if touched.saved == NULL:
         raise MemoryError()
+    touched_put_aside(touched)
+    return 0
+
+
+cdef void touched_put_aside(Touched *touched) noexcept:
+    cdef fg_id k
     for k in range(touched.count):
         copy_word(touched.masks[k], tape.grad + <size_t>touched.words[k] * 64, touched.saved + <size_t>k * 64)
-    return 0
+    touched.aside = True
 
 
 cdef void copy_word(uint64_t mask, const double *source, double *to) noexcept:
@@ -144,14 +151,26 @@ cdef void touched_clear(const Touched *touched) noexcept:
         memset(tape.grad + touched.n, 0, (tape.n - touched.n) * sizeof(double))
 
 
-cdef void touched_restore(const Touched *touched) noexcept:
+cdef void touched_restore(Touched *touched) noexcept:
     cdef fg_id k
-    if touched.saved == NULL:
+    if not touched.aside:
         return
+    touched.aside = False
     if touched.hooked:
         touched_clear(touched)
     for k in range(touched.count):
         copy_word(touched.masks[k], touched.saved + <size_t>k * 64, tape.grad + <size_t>touched.words[k] * 64)
+
+
+cdef int touched_run(Touched *touched, fg_sweep *sweep) except -1:
+    """SWEPT: a sweep that has begun, over gradients put aside. STOPPED: Ctrl-C has been pressed, and what handles that
+    has been run, over the gradients that everybody knows; the sweep is to begin once more, after touched_clear()."""
+    if run_sweep(sweep, not touched.hooked) == SWEPT:
+        return SWEPT
+    touched_restore(touched)
+    PyErr_CheckSignals()
+    touched_put_aside(touched)
+    return STOPPED
 
 
 cdef void touched_free(Touched *touched) noexcept:
