@@ -79,8 +79,7 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
     >>> draw_dot(score, expand=True).source.count("shape=record")  # doctest: +SKIP
     5
     """
-    if not isinstance(root, Value):
-        raise ArgumentTypeError(f"root: expected a Value, got {root!r}")
+    check_root(root)
     if rankdir not in ("LR", "TB"):
         raise ArgumentError(f"rankdir: expected 'LR' or 'TB', got {rankdir!r}")
     max_nodes = whole("max_nodes", max_nodes, 1)
@@ -90,16 +89,7 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
             f"format: expected 'svg', 'png', 'pdf' or another of graphviz.FORMATS, got {format!r}"
         )
 
-    parts = expanded_parts if expand else tape_parts
-    graph = parts(root, max_nodes)
-    if graph is None:
-        counted = parts(root, max(COUNTED, max_nodes))
-        size = f"more than {COUNTED}" if counted is None else len(counted)
-        raise ArgumentError(
-            f"root: a graph of {size} values is more than max_nodes={max_nodes}: "
-            "draw one of the values that it is made of, or raise max_nodes"
-        )
-
+    graph = within(expanded_parts if expand else tape_parts, root, "max_nodes", max_nodes)
     picture = graphviz.Digraph(format=format, graph_attr={"rankdir": rankdir})
     # `graph` keeps the Values alive, so their ids are different; Values of a user's class may lack a hash.
     names = {id(value): f"v{i}" for i, (value, _, _) in enumerate(graph)}
@@ -146,6 +136,30 @@ def value_mimebundle(value, include=None, exclude=None):
         except (graphviz.ExecutableNotFound, graphviz.CalledProcessError):
             pass
     return bundle
+
+
+def check_root(root):
+    if not isinstance(root, Value):
+        raise ArgumentTypeError(f"root: expected a Value, got {root!r}")
+
+
+def within(parts, root, name, limit):
+    """`parts(root, limit)`, and an error if the graph is larger; `name` is what the caller calls the limit."""
+    graph = parts(root, limit)
+    if graph is None:
+        counted = parts(root, max(COUNTED, limit))
+        size = f"more than {COUNTED}" if counted is None else len(counted)
+        raise ArgumentError(
+            f"root: a graph of {size} values is more than {name}={limit}: "
+            f"draw one of the values that it is made of, or raise {name}"
+        )
+    return graph
+
+
+def checked_graph(root, name, limit):
+    """The Values of a graph, operands before results, after a check of both arguments."""
+    check_root(root)
+    return within(graph_values, root, name, whole(name, limit, 1))
 
 
 def graph_values(root, limit, operands_of=lambda value: value._children):
