@@ -1,6 +1,6 @@
 # visits.pxi: A backward pass node by node, and where nodes come from, for those who draw them.
 #
-# Uses anomaly, attributes, handles, operands, python, sweeps, tape, touched, views.
+# Uses anomaly, contexts, handles, python, sweeps, tape, touched.
 
 cdef int visit_node(fg_id i) except -1:
     """Add to the gradients of node i's operands by its rule, hook or no hook. While its id stays."""
@@ -46,7 +46,7 @@ cdef list visited_from(Touched *touched):
 
 
 def _visits(Value output not None):
-    """For viz: what output.backward() does if all gradients are 0 before, node by node; gradients are then as they were.
+    """For viz: what output.backward() does if all gradients are 0 before, node by node. Gradients stay as they were.
 
     A list of (node, its operands, the gradients that the operands have after the visit), the newest node first. Results
     of one instruction are visited one by one, so gradients may differ from those of backward() in the last digits.
