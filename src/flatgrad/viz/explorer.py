@@ -9,16 +9,13 @@ from flatgrad import anomaly
 from flatgrad._core import _origins, _visits
 from flatgrad.arguments import path_of
 from flatgrad.storage import write_file
+from flatgrad.viz.cards import cards, printable
 from flatgrad.viz.graph import checked_graph
-from flatgrad.viz.layout import Layout
 from flatgrad.viz.names import Names
 
 __all__ = ["explore"]
 
 PAGE = os.path.join(os.path.dirname(__file__), "explorer.html")
-CARD, HEIGHT = 146.0, 60.0      # of a node in the page, where text has 12 pixels
-GAP = 10.0                      # between the bubble of an operation and the card of its result
-LONGEST = 14                    # letters in a bubble
 SAME = 1e-9                     # relative, of what a derivative times a gradient may differ from what a visit has added
 
 
@@ -94,37 +91,14 @@ def page_data(graph, root, names):
     order = sorted(range(len(graph)), key=lambda k: origins[k][0])   # in which they were computed
     graph, origins = [graph[k] for k in order], [origins[k] for k in order]
     index = {id(value): k for k, value in enumerate(graph)}
-    operands = [[index[id(operand)] for operand in value._children] for value in graph]
-    signs = [sign_of(value, found) for value, found in zip(graph, operands)]
-    bubbles = [max(28.0, 16 + 7.6 * min(len(sign), LONGEST)) if sign else 0.0 for sign in signs]
-    sizes = [(CARD + (bubble + GAP if bubble else 0.0), HEIGHT) for bubble in bubbles]
-    layout = Layout(operands, sizes)
-
-    nodes = []
-    for k, value in enumerate(graph):
-        name = printable(names.name_of(value))
-        x, y = layout.place(k)
-        nodes.append({
-            "name": name or f"v{k + 1}", "named": bool(name), "op": printable(value._op), "sign": signs[k],
-            "kind": names.kind_of(value, not signs[k], value is root),
-            "data": repr(value.data), "operands": operands[k], "where": where(origins[k][1]),
-            "x": round(x, 1), "y": round(y, 1), "width": round(sizes[k][0], 1), "height": HEIGHT,
-            "bubble": round(bubbles[k], 1)})
-    edges = [{"from": operand, "to": k, "path": layout.path(operand, k)}
-             for k, found in enumerate(operands) for operand in dict.fromkeys(found)]
-    return {"title": nodes[index[id(root)]]["name"] if names.name_of(root) else "graph", "root": index[id(root)], "nodes": nodes, "edges": edges,
-            "visits": visits_of(root, graph, index), "width": round(layout.width, 1),
+    nodes, edges, layout = cards(graph, root, names)
+    for value, node, (_, place) in zip(graph, nodes, origins):
+        node.update(op=printable(value._op), operands=[index[id(operand)] for operand in value._children],
+                    data=repr(value.data), where=where(place))
+    title = nodes[index[id(root)]]
+    return {"title": title["name"] if title["named"] else "graph", "root": index[id(root)], "nodes": nodes,
+            "edges": edges, "visits": visits_of(root, graph, index), "width": round(layout.width, 1),
             "height": round(layout.height, 1)}
-
-
-def sign_of(value, operands):
-    """What a bubble says; '' for a leaf."""
-    return printable(value._op) or ("rule" if operands else "")
-
-
-def printable(text):
-    """A text with escapes for what no page may have, such as half a surrogate pair."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def where(place):
