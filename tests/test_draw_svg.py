@@ -43,6 +43,12 @@ def test_a_graph_shows_names_numbers_and_operations():
     assert picture._repr_svg_() == picture.svg and "max-width: 100%" in picture.svg
 
 
+def test_a_layer_tells_its_activation():
+    found = texts(draw_svg(network()([1.0, 2.0])))
+    assert found.count("layer tanh") == 3 and found.count("layer") == 1
+    assert "layer" in texts(draw_svg(Value(1.0, (Value(2.0),), "layer")))   # an operation of a user's
+
+
 @pytest.mark.parametrize("label", ["<b>", "a & b", '"', "x\x00y", "\udc80", "</svg>", "w" * 40, "\u03b8"])
 def test_labels_are_escaped(label, tmp_path):
     root = Value(1.0, (Value(2.0, label=label),), label)

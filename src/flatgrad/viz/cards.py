@@ -1,4 +1,5 @@
 """Graphs as cards with edges, for pictures of our own: what is on each card, and where it goes."""
+from flatgrad import _core
 from flatgrad.viz.layout import Layout
 
 __all__ = ["cards", "printable"]
@@ -12,7 +13,7 @@ def cards(graph, root, names):
     """A dict for each Value, one for each edge, and the layout. Operands come before results in `graph`."""
     index = {id(value): k for k, value in enumerate(graph)}
     operands = [[index[id(operand)] for operand in value._children] for value in graph]
-    signs = [printable(value._op) or ("rule" if found else "") for value, found in zip(graph, operands)]
+    signs = [sign_of(value) or ("rule" if found else "") for value, found in zip(graph, operands)]
     bubbles = [max(28.0, 16 + 7.6 * min(len(sign), LONGEST)) if sign else 0.0 for sign in signs]
     sizes = [(CARD + (bubble + GAP if bubble else 0.0), HEIGHT) for bubble in bubbles]
     layout = Layout(operands, sizes)
@@ -26,6 +27,14 @@ def cards(graph, root, names):
     edges = [{"from": operand, "to": k, "path": layout.path(operand, k)}
              for k, found in enumerate(operands) for operand in dict.fromkeys(found)]
     return nodes, edges, layout
+
+
+def sign_of(value):
+    """What the bubble of a Value says: its operation, and for a layer also the activation."""
+    sign = printable(value._op)
+    found = _core.instruction(value) if sign == "layer" else None
+    activation = found and found[2].get("operation")
+    return f"{sign} {activation}" if activation else sign
 
 
 def printable(text):
