@@ -93,18 +93,18 @@ def confusion(y, predictions):
     return classes.tolist(), counts
 
 
-def plot_histograms(series, ax=None, *, grad=False, bins=50):
+def plot_histograms(series, ax=None, *, grad=False, bins=30):
     """Draw how the numbers of several layers are distributed: activations, weights or gradients.
 
     Parameters
     ----------
     series : Module, or mapping of str to array_like or Tensor
-        A Module stands for its weights and biases, layer by layer. A mapping has numbers of any kind under the names
+        A Module stands for its weights, layer by layer, without biases. A mapping has numbers of any kind under the names
         that the legend shows, such as the outputs of layers.
     ax : matplotlib.axes.Axes, optional
         The axes to draw on. None takes `matplotlib.pyplot.gca()`.
     grad : bool, optional
-        Whether to draw the gradients of a Module's parameters in place of their data.
+        Whether to draw the gradients of a Module's weights in place of their data.
     bins : int, optional
         The number of bins, which are the same for all.
 
@@ -132,7 +132,7 @@ def plot_histograms(series, ax=None, *, grad=False, bins=50):
     grad, bins = flag("grad", grad), whole("bins", bins, 1)
     is_model = callable(getattr(series, "named_parameters", None)) and not isinstance(series, type)
     if is_model:
-        series = {name: [p.grad if grad else p.data for p in found] for name, found in layers_of(series).items()}
+        series = {name: [p.grad if grad else p.data for p in found] for name, found in weights_of(series).items()}
     elif not isinstance(series, Mapping):
         raise ArgumentTypeError("series: expected a Module or a dict of names and numbers, "
                                 f"got {shortened(series)}")
@@ -153,13 +153,14 @@ def plot_histograms(series, ax=None, *, grad=False, bins=50):
     return ax
 
 
-def layers_of(model):
-    """name of weights or biases -> their Values, in the order of the parameters."""
+def weights_of(model):
+    """Name of the weights of a layer -> their Values, in the order of the parameters; biases are left out."""
     found = {}
     for name, p in model.named_parameters():
         values = [p] if isinstance(p, Value) else list(values_of(p))
         found.setdefault(name.split("[")[0], []).extend(values)
-    return found
+    return {name: values for name, values in found.items()
+            if not name.split(".")[-1].startswith(("bias", "beta"))}
 
 
 def values_of(tensor):
@@ -205,8 +206,7 @@ class UpdateRatios:
     def __init__(self, model):
         if not callable(getattr(model, "named_parameters", None)) or isinstance(model, type):
             raise ArgumentTypeError(f"model: expected a Module, got {shortened(model)}")
-        self._layers = {name: found for name, found in layers_of(model).items()
-                        if len(found) > 1 and not name.split(".")[-1].startswith(("bias", "beta"))}
+        self._layers = {name: found for name, found in weights_of(model).items() if len(found) > 1}
         self._before = self._numbers()
         self.ratios = {name: [] for name in self._layers}
 
