@@ -265,8 +265,8 @@ def test_the_page_needs_nothing_else(tmp_path):
     (dict(root=[Value(1.0)]), TypeError, "root: expected a Value, got ["),
     (dict(limit=0), ValueError, "limit: expected an int, 1 or more, got 0"),
     (dict(limit=True), TypeError, "limit: expected an int, 1 or more, got True"),
-    (dict(limit=4), ValueError, "root: a graph of 33 values is more than limit=4: draw one of the values that it is made "
-                                "of, or raise limit"),
+    (dict(limit=4), ValueError, "root: a graph of 33 values is more than limit=4: draw one of the values that it is "
+                                "made of, or raise limit"),
     (dict(path=3), TypeError, "path: expected a str or path-like object, got 3"),
     (dict(path=""), ValueError, "path: expected the path of a file, got ''"),
     (dict(names=3), TypeError, "names: expected None, a Module, or a dict of names and Values or Tensors, got 3"),
@@ -352,6 +352,7 @@ def browsed(path, address, tmp_path, script=""):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_steps_in_a_browser(tmp_path):
     data = explored(labelled(), tmp_path)
     path, made = tmp_path / "graph.html", sum(1 for node in data["nodes"] if node["operands"])
@@ -381,6 +382,7 @@ def test_steps_in_a_browser(tmp_path):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_buttons_search_and_hostile_labels_in_a_browser(tmp_path):
     a, b = Value(2.0, label=HOSTILE), Value(math.inf, label="<b>b</b>")
     with flatgrad.detect_anomaly():
@@ -398,3 +400,36 @@ def test_buttons_search_and_hostile_labels_in_a_browser(tmp_path):
     page = browsed(path, "step=last", tmp_path)
     assert [page.nodes[k]["data-value"] for k in range(3)] == ["inf", "0", "nan"]
     assert "<b>b</b>" in page.texts["story"]
+
+
+MOVED = """
+const at = () => document.getElementById("view").getAttribute("transform"), graph = document.getElementById("graph");
+const seen = [at()], note = () => seen.push(at());
+graph.dispatchEvent(new WheelEvent("wheel", {deltaY: -200, clientX: 300, clientY: 300, cancelable: true})); note();
+document.getElementById("less").click(); note();
+graph.dispatchEvent(new PointerEvent("pointerdown", {pointerId: 1, clientX: 100, clientY: 100, bubbles: true}));
+window.dispatchEvent(new PointerEvent("pointermove", {pointerId: 1, clientX: 140, clientY: 110}));
+window.dispatchEvent(new PointerEvent("pointerup", {pointerId: 1})); note();
+document.getElementById("fit").click(); note();
+document.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
+const card = document.querySelector("[data-node='1'] .card");
+card.dispatchEvent(new PointerEvent("pointerdown", {pointerId: 2, bubbles: true}));
+card.dispatchEvent(new PointerEvent("pointerup", {pointerId: 2, bubbles: true}));
+card.dispatchEvent(new MouseEvent("click", {bubbles: true}));
+document.getElementById("theme").click();
+document.body.dataset.seen = seen.join(";");
+document.body.dataset.theme = document.documentElement.dataset.theme;
+"""
+
+
+@needs_browser
+@pytest.mark.slow
+def test_zoom_drag_keys_and_clicks_in_a_browser(tmp_path):
+    explored(labelled(), tmp_path)
+    page = browsed(tmp_path / "graph.html", "theme=light", tmp_path, MOVED)
+    seen = [[float(x) for x in re.findall(r"-?[\d.]+(?:e-?\d+)?", text)] for text in page.body["data-seen"].split(";")]
+    (_, _, first), (_, _, wheel), (x, y, less), (moved_x, moved_y, same), (_, _, fitted) = seen
+    assert wheel > first and less < wheel and same == less and fitted < first
+    assert (round(moved_x - x), round(moved_y - y)) == (40, 10)
+    assert page.body["data-step"] == "1" and page.body["data-theme"] == "dark"
+    assert "selected" in page.nodes[1]["class"].split() and "The selected node" in page.texts["about"]

@@ -25,7 +25,7 @@ def test_counts_are_those_of_pairs():
     classes, counts = confusion(y, said)
     assert classes == [0, 1, 2, 3, 4]
     assert counts.tolist() == [[sum((y == a) & (said == b)) for b in classes] for a in classes]
-    assert confusion(["b", "a"], ["a", "a"]) [1].tolist() == [[1, 0], [1, 0]]
+    assert confusion(["b", "a"], ["a", "a"])[1].tolist() == [[1, 0], [1, 0]]
     assert confusion(Tensor([0.0, 1.0]), [0, 1])[1].tolist() == [[1, 0], [0, 1]]
 
 

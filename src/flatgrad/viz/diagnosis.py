@@ -42,7 +42,7 @@ def plot_confusion(y, predictions, ax=None, *, normalize=False):
 
     Notes
     -----
-    The classes are the distinct labels of both, in order. The share on the diagonal of a row is the recall of its class.
+    The classes are the distinct labels of both, in order. The share on the diagonal of a row is its class's recall.
 
     Examples
     --------
@@ -99,8 +99,8 @@ def plot_histograms(series, ax=None, *, grad=False, bins=30):
     Parameters
     ----------
     series : Module, or mapping of str to array_like or Tensor
-        A Module stands for its weights, layer by layer, without biases. A mapping has numbers of any kind under the names
-        that the legend shows, such as the outputs of layers.
+        A Module stands for its weights, layer by layer, without biases. A mapping has numbers of any kind under the
+        names that the legend shows, such as the outputs of layers.
     ax : matplotlib.axes.Axes, optional
         The axes to draw on. None takes `matplotlib.pyplot.gca()`.
     grad : bool, optional

@@ -1,8 +1,8 @@
 """Where the nodes of a graph go in a picture: in layers from left to right, operands before what is computed of them.
 
 After Sugiyama, Tagawa and Toda (1981): ranks, an order within each rank with few crossings, and then heights that are
-close to those of the neighbours. An edge over several ranks goes through a bend in each; all such edges of one node share
-their bends. Pure Python, for graphs of some thousand nodes.
+close to those of the neighbours. An edge over several ranks goes through a bend in each; all such edges of one node
+share their bends. Pure Python, for graphs of some thousand nodes.
 """
 import bisect
 
