@@ -139,8 +139,8 @@ def draw_network(model, *, most=12):
     Notes
     -----
     Lines are blue for weights above 0 and orange below, and wider for larger ones: relative to the largest weight of
-    the layer. Under a layer stands its activation, and how many neurons it has. Each line and each circle tells its numbers
-    when the mouse is on it.
+    the layer. Under a layer stands its activation, and how many neurons it has. Each line and each circle tells its
+    numbers when the mouse is on it.
 
     Examples
     --------
