@@ -367,9 +367,9 @@ def moons(arguments):
 
 # Tests of what other programs, files, pictures and sources come to: nothing there is for the sanitizers to see, nor in
 # tests of the tests' own checkers.
-OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "estimators", "examples",
-           "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs", "rooms", "startup", "viz",
-           "viz_estimators")
+OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg", "estimators",
+           "examples", "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs", "rooms", "startup", "viz",
+           "viz_diagnosis", "viz_estimators")
 
 
 def sanitize(arguments):
