@@ -410,7 +410,7 @@ def valgrind(arguments):
 
 
 # Tests of what may differ from one Python to another, and of what an sdist may lack; `test` runs them all.
-EVERY_PYTHON = ("smoke", "package", "value", "tape", "sweeps", "custom", "cycles", "references", "copy", "context",
+EVERY_PYTHON = ("smoke", "package", "math", "value", "tape", "sweeps", "custom", "cycles", "references", "copy", "context",
                 "trace", "hostile", "interpreters", "processes", "nomemory", "anomaly", "compat", "cli", "startup")
 ONE_PYTHON = ("ops", "tensor", "tensor_numpy", "numpy_sweep", "fused", "kernels", "files", "docs", "examples", "bench",
               "programs")
