@@ -8,19 +8,23 @@ FLATGRAD_WERROR=1    warnings of the C compiler are errors
 FLATGRAD_32BIT=1     a build for a 32-bit Python, refused otherwise: Cython takes int64_t for a long, and cuts sums of
                      it and a Py_ssize_t to 32 bits
 
-And one for a release only:
+And two for a release:
+SOURCE_DATE_EPOCH=N  the bytes of the sdist, and of the wheel, follow from their sources: all files are of that second
 FLATGRAD_REPOSITORY=https://...  where the repository is: the project's links, and those in README.md, lead there. An
                      sdist remembers it
 """
+import gzip
 import hashlib
 import os
 import re
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
 
 
@@ -278,5 +282,29 @@ def shown():
     }
 
 
+class reproducible_sdist(sdist):
+    """sdist, whose archive tells nothing of when, where and by whom it was made, given SOURCE_DATE_EPOCH. setuptools does
+    as much for wheels."""
+
+    def make_archive(self, *arguments, **options):
+        made = super().make_archive(*arguments, **options)
+        if os.environ.get("SOURCE_DATE_EPOCH") and made.endswith(".tar.gz"):
+            plain(Path(made), int(os.environ["SOURCE_DATE_EPOCH"]))
+        return made
+
+
+def plain(archive, second):
+    """Write a .tar.gz anew: the same files, by name, all of one second and of nobody."""
+    whole = archive.with_suffix(".new")
+    with tarfile.open(archive) as old, open(whole, "wb") as file, \
+            gzip.GzipFile("", "wb", fileobj=file, mtime=second) as zipped, tarfile.open(mode="w", fileobj=zipped) as new:
+        for member in sorted(old.getmembers(), key=lambda member: member.name):
+            entry = tarfile.TarInfo(member.name)
+            entry.type, entry.size, entry.mtime = member.type, member.size, second
+            entry.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            new.addfile(entry, old.extractfile(member) if member.isfile() else None)
+    whole.replace(archive)
+
+
 update_stub()
-setup(cmdclass={"build_ext": build}, ext_modules=[core], **shown())
+setup(cmdclass={"build_ext": build, "sdist": reproducible_sdist}, ext_modules=[core], **shown())
