@@ -423,7 +423,7 @@ def files(folder):
 
 
 CHECKS = ("check-wheel-contents", "twine", "validate-pyproject[all]")
-MOST_BYTES = 1_200_000   # of a wheel
+MOST_BYTES = 2_700_000   # of a wheel: it has 2.56 MB for CPython 3.11 on x86_64, half of it the border, compiled with -O3
 NEWEST_GLIBC = 17        # 2.17, that a wheel may need: that of manylinux2014; see csrc/base.h
 
 
