@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from flatgrad._core import _Path, _Rng
 
     _Labelled = tuple[NDArray[np.float64], NDArray[np.int64]]
-    _Labelled = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 __all__ = ["make_circles", "make_moons", "make_parity", "make_spirals", "make_sum", "make_xor", "read_csv",
            "train_test_split"]

@@ -230,7 +230,7 @@ def count_at_end(file: Any, length: int) -> int:
     return count
 
 
-class Stored(Mapping):
+class Stored(Mapping[str, "StoredArray"]):
     """Name -> StoredArray. The header of an array is read at its first use: often only the names are needed."""
 
     archive: Any

@@ -716,7 +716,7 @@ def content(x: Any) -> Any:
     return IdentityList(x) if isinstance(x, list) else x.copy() if isinstance(x, (dict, set)) else x
 
 
-class IdentityList(list):
+class IdentityList(list[object]):
     """A list that equals a list of the very same objects."""
 
     __hash__ = None

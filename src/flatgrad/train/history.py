@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["History"]
 
 
-class History(dict):
+class History(dict[str, list[float]]):
     """Numbers for each epoch of a training run, by name.
 
     A `Trainer` makes the History and adds to it. A History is a dict of lists, so ``pandas.DataFrame(history)`` has a

@@ -30,9 +30,8 @@ from flatgrad.train.samples import Task, array_of, constant
 from flatgrad.transforms import differentiating
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Literal
-    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from flatgrad.optim.optimizers import Adam, Optimizer, SGD
     from flatgrad.train.callbacks import Callback
 
-    _Metrics = Sequence[str | Callable[..., Any]] | Mapping[str, str | Callable[..., Any]]
-    from collections.abc import Mapping, Sequence
     _Metrics = Sequence[str | Callable[..., Any]] | Mapping[str, str | Callable[..., Any]]
 
 __all__ = ["Trainer"]
