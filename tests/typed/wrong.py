@@ -9,5 +9,5 @@ flatgrad.gard(lambda x: x)   # wrong
 nn.MPL(2, [1])   # wrong
 nn.MLP("2", [1])   # wrong
 optim.SGD(nn.MLP(2, [1]).parameters(), lr="fast")   # wrong
-mse([1.0], [2.0]).shape()   # wrong
+len(mse([1.0], [2.0]))   # wrong
 flatgrad.grad(3.0)   # wrong
