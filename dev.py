@@ -16,11 +16,13 @@
                                         the others; the sdist and the first wheel are built twice, and
                                         have the same bytes; all are checked as package indexes do, and
                                         left in wheelhouse/
+    python3 dev.py types [ARG ...]      pytest ARG ... tests/test_typing.py with mypy and pyright: whether the
+                                        package's types and the programs in tests/typed are right
     python3 dev.py docs [ARG ...]       sphinx-build ARG ..., which builds the pages in docs/_build/html;
                                         warnings are errors
 
 Each job runs against the package as installed from a copy of this checkout, never against src/. Its
-environment, .venv-dev, .venv-sanitize, .venv-races or .venv-wheels, is made when there is none and brought up to
+environment, .venv-dev, .venv-sanitize, .venv-races, .venv-types or .venv-wheels, is made when there is none and brought up to
 date when a source of the package has changed since.
 """
 import contextlib
@@ -369,9 +371,9 @@ def moons(arguments):
 
 # Tests of what other programs, files, pictures and sources come to: nothing there is for the sanitizers to see, nor in
 # tests of the tests' own checkers.
-OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg", "estimators",
-           "examples", "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs", "rooms", "startup", "viz",
-           "viz_diagnosis", "viz_estimators")
+OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg",
+           "estimators", "examples", "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs",
+           "rooms", "startup", "typing", "viz", "viz_diagnosis", "viz_estimators")
 
 
 def sanitize(arguments):
@@ -519,7 +521,22 @@ def docs(arguments):
     return code
 
 
-JOBS = {job.__name__: job for job in (moons, test, python, sanitize, races, valgrind, wheels, docs)}
+# pyright is a program for Node; `nodejs` brings that as a wheel too.
+CHECKERS = ("mypy==2.4.1", "pyright[nodejs]==1.1.414")
+
+
+def types(arguments):
+    package, _ = ordinary()
+    checkers = environment("types", *CHECKERS)
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    folders = [subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip()
+               for python in (package, checkers)]
+    Path(folders[1], "flatgrad-dev.pth").write_text(folders[0], "utf-8")   # flatgrad, NumPy and pytest are there
+    return run(checkers, "-m", "pytest", *arguments, ROOT / "tests" / "test_typing.py", cwd=ROOT,
+               environ={"PYRIGHT_PYTHON_GLOBAL_NODE": "0"})
+
+
+JOBS = {job.__name__: job for job in (moons, test, python, sanitize, races, valgrind, wheels, types, docs)}
 
 
 def main():
