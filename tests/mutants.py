@@ -327,7 +327,7 @@ def copy_of_tree(folder):
     folder.mkdir(parents=True)
     for name in ("csrc", "src", "tests", "bench", "docs", "examples"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(
-            "*.so", "*.gc*", "_core.c", "__pycache__", "_build", "*.egg-info"))
+            "*.so", "*.gc*", "__pycache__", "_build", "*.egg-info"))
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, folder)
@@ -377,10 +377,11 @@ def build(tree, folder, mutants):
     (folder / "csrc" / "mutant_switch.c").write_text(DEFINED)
     declared = folder / "mutant.h"
     declared.write_text(DECLARED)
-    head = folder / "src" / "flatgrad" / "_core.pyx"
-    text = head.read_text("utf-8")
-    place = text.index("\ncimport cython")
-    head.write_text(text[:place] + FOR_CYTHON + text[place:], "utf-8")
+    if not all(mutant.path.startswith("csrc/") for mutant in mutants.values()):   # else _core.c stays as it is
+        head = folder / "src" / "flatgrad" / "_core.pyx"
+        text = head.read_text("utf-8")
+        place = text.index("\ncimport cython")
+        head.write_text(text[:place] + FOR_CYTHON + text[place:], "utf-8")
     compiler = folder / "compiler"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)

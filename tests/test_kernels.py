@@ -1,11 +1,11 @@
 """Every instruction-set level that the build and the processor have computes the same.
 
-Run as a program, this file computes all cases with the kernels that FLATGRAD_ISA names and pickles the
-outcomes: values, and gradients for a different weight on every element. The tests run it once for each
-level and compare the outcomes with each other, with NumPy (in long double where functions are involved),
-Python's `math` and the derivatives of test_ops.ORACLE, and with graphs of single operations. Files of outcomes that
-FLATGRAD_OUTCOMES names, separated as in PATH, are further levels: those of an emulated machine, above all, for which
-to compute the outcomes takes minutes, and what they should be takes far longer.
+Run as a program, this file computes all cases, or those of the groups that are named after the path of the file to
+write, with the kernels that FLATGRAD_ISA names, and pickles the outcomes: values, and gradients for a different weight
+on every element. The tests run it once for each level and compare the outcomes with each other, with NumPy (in long
+double where functions are involved), Python's `math` and the derivatives of test_ops.ORACLE, and with graphs of single
+operations. Files of outcomes that FLATGRAD_OUTCOMES names, separated as in PATH, are further levels, such as that of an
+emulated processor.
 
 What is a sum may differ by 1e-12 of what is added up without regard to signs, a transcendental function
 by 2 units in the last place from Python's, or from what Decimal makes of it, and all else not at all. In losses that
@@ -1348,4 +1348,4 @@ def test_the_levels_are_what_the_processor_has(levels):
 
 
 if __name__ == "__main__":
-    compute(sys.argv[1], sys.argv[2:])
+    compute(sys.argv[1], sys.argv[2:] or list(GROUPS))
