@@ -584,6 +584,28 @@ def test_the_same_operand_twice():
     assert got == pytest.approx(w.grad, rel=1e-14)
 
 
+@pytest.mark.parametrize("kind", [Value, Tensor])
+@pytest.mark.parametrize("count", range(2, 16))
+def test_the_same_operand_twice_among_more_or_less_others(count, kind):
+    """Few operands are compared in pairs, and more by marks."""
+    def weighed(*args):
+        return sum(((k + 1.0) * x * x.tanh() for k, x in enumerate(args)), Value(0.0))
+
+    def made():
+        xs = [Value(0.1 * k + 0.3) if kind is Value else Tensor([0.1 * k + 0.3]) for k in range(count)]
+        return [*xs[:-1], xs[0]], xs[:-1]
+
+    def total(z):
+        return z if type(z) is Value else z.sum()
+
+    first, _ = made()
+    program = record(lambda *args: total(weighed(*args)), *[leaf_like(x) for x in first])
+    (args, ours), (others, theirs) = made(), made()
+    program(args)[0].backward()
+    total(weighed(*others)).backward()
+    assert [np.sum(x.grad) for x in ours] == pytest.approx([np.sum(x.grad) for x in theirs], rel=1e-14)
+
+
 def test_only_what_a_result_depends_on_is_visited():
     """A gradient that an inner node has from an earlier pass does not flow again."""
     a, c = Value(2.0), Value(3.0)
