@@ -25,7 +25,7 @@ def run(*command):
 def test_an_unknown_job_is_one_line_that_says_what_is_near(asked, near):
     done = run(sys.executable, DEV, asked)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ("dev.py: expected one of moons, test, python, sanitize, races, valgrind, wheels, docs, got "
+    assert done.stderr == ("dev.py: expected one of moons, test, python, sanitize, races, valgrind, wheels, types, docs, got "
                            f"{asked!r}{f'; did you mean {near}?' if near else ''}; python3 dev.py --help says more\n")
 
 

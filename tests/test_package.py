@@ -46,7 +46,8 @@ def test_the_wheel_holds_what_runs_and_nothing_else():
     names = {file.name for file in files if file.parts[0] == "flatgrad" and file.suffix != ".pyc"}
     compiled = {name for name in names if name.startswith("_core.") and name.endswith((".so", ".pyd"))}
     assert len(compiled) == 1
-    assert names - compiled == {path.name for path in PYTHON.rglob("*.py")} | {"_core.pyi", "py.typed"}
+    assert names - compiled == {path.name for path in PYTHON.rglob("*") if path.suffix in (".py", ".html")} | {
+        "_core.pyi", "py.typed"}
     assert {file.parts[0] for file in files if file.parts[0][0] not in "._"} <= {
         "flatgrad", next(file.parts[0] for file in files if file.match("*.dist-info/WHEEL"))}
 
