@@ -15,7 +15,7 @@ a, b = Value(-4.0), Value(2.0)
 c = a * b + b**3
 d = (c - a).tanh() / b
 d.backward()
-print(d, a.grad, b.grad, flatgrad.sum([a, 1.0, c]).data, 2.0 - a, np.float64(2.0) * b, a > b)
+print(d, a.grad, b.grad, flatgrad.sum([a, b, c]).data, 2.0 - a, np.float64(2.0) * b, a > b)
 
 points, labels = make_moons(100, noise=0.1, random_state=1)
 X, y = Tensor(points, requires_grad=False), Tensor(2.0 * labels - 1.0, requires_grad=False)
