@@ -51,7 +51,7 @@ def _visits(Value output not None):
     A list of (node, its operands, the gradients that the operands have after the visit), the newest node first. Results
     of one instruction are visited one by one, so gradients may differ from those of backward() in the last digits.
     """
-    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL)
+    cdef Touched touched = Touched(0, False, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, False)
     cdef unsigned long outer = whole_tape
     global whole_tape
     guard(output.id, "backward()")
