@@ -18,6 +18,14 @@ pytestmark = [pytest.mark.usefixtures("nothing_left_behind"),
               pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")]
 
 
+@pytest.fixture(autouse=True)
+def in_float64():
+    """PyTorch keeps some numbers of a state, such as NAdam's product, in its default type."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def combinations(**options):
     """All combinations of the options' values."""
     return [dict(zip(options, values)) for values in itertools.product(*options.values())]
@@ -38,6 +46,12 @@ CASES = {
     "Adagrad": combinations(lr_decay=[0.0, 0.1], initial_accumulator_value=[0.0, 0.5], weight_decay=[0.0, 0.1],
                             eps=[1e-10, 0.1], maximize=BOTH),
     "Adadelta": combinations(rho=[0.9, 0.3, 1.0], eps=[1e-6, 0.01], weight_decay=[0.0, 0.1], maximize=BOTH),
+    "NAdam": [*combinations(betas=[(0.9, 0.999), (0.3, 0.5)], weight_decay=[0.0, 0.1], decoupled_weight_decay=BOTH,
+                            maximize=BOTH), {"eps": 0.1, "momentum_decay": 0.1}, {"betas": (0.0, 0.0)}],
+    "RAdam": [*combinations(betas=[(0.9, 0.999), (0.3, 0.9)], weight_decay=[0.0, 0.1], decoupled_weight_decay=BOTH,
+                            maximize=BOTH), {"eps": 0.1}, {"betas": (0.0, 0.0)}],
+    "Adamax": [*combinations(betas=[(0.9, 0.999), (0.3, 0.5)], weight_decay=[0.0, 0.1], maximize=BOTH), {"eps": 0.1}],
+    "Rprop": combinations(etas=[(0.5, 1.2), (0.1, 1.01)], step_sizes=[(1e-6, 50), (0.02, 0.03)], maximize=BOTH),
 }
 EVERY = [pytest.param(kind, case, id=f"{kind}-{case}") for kind, cases in CASES.items() for case in cases]
 
@@ -94,7 +108,8 @@ def test_each_of_the_first_steps(kind, case):
 @pytest.mark.parametrize("kind, case, other", [
     ("SGD", {"lr": 0.1}, {"lr": 0.1 * (1 + 1e-7)}), ("Adam", {}, {"eps": 1e-7}), ("AdamW", {}, {"weight_decay": 0.011}),
     ("RMSprop", {}, {"alpha": 0.9901}), ("RMSprop", {"centered": True}, {}), ("Adagrad", {}, {"lr_decay": 1e-5}),
-    ("Adadelta", {}, {"rho": 0.9001}), ("Adam", {}, {"maximize": True}), ("Adam", {"weight_decay": 0.1}, {
+    ("Adadelta", {}, {"rho": 0.9001}), ("NAdam", {}, {"momentum_decay": 0.00401}), ("RAdam", {}, {"betas": (0.9, 0.9991)}),
+    ("Adamax", {}, {"eps": 1e-7}), ("Rprop", {}, {"etas": (0.5, 1.2001)}), ("Adam", {}, {"maximize": True}), ("Adam", {"weight_decay": 0.1}, {
         "weight_decay": 0.1, "decoupled_weight_decay": True}),
 ])
 def test_a_difference_is_caught(kind, case, other):
@@ -129,12 +144,13 @@ def test_names_and_defaults(kind):
 @pytest.mark.parametrize("kind", CASES)
 def test_groups_of_their_own(kind):
     start = np.linspace(-1.0, 2.0, 4)
+    own = {"lr": 0.3} if kind == "Rprop" else {"lr": 0.3, "weight_decay": 0.1}
     ours = [Value(x) for x in start]
     theirs = [torch.tensor(x, requires_grad=True) for x in start]
     pairs = []
     for params, module in ((ours, optim), (theirs, torch.optim)):
         optimizer = getattr(module, kind)(
-            [{"params": params[:1]}, {"params": params[1:3], "lr": 0.3, "weight_decay": 0.1}], lr=0.05)
+            [{"params": params[:1]}, {"params": params[1:3], **own}], lr=0.05)
         if kind != "Adagrad":   # theirs fails in the step after
             optimizer.add_param_group({"params": params[3], "maximize": True})
         pairs.append(optimizer)

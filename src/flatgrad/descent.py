@@ -48,6 +48,9 @@ def minimize(record, plain, holds, leaves_of, optimizer, args, steps, batch_size
         raise ArgumentTypeError(f"minimize: optimizer: expected one that steps by one gradient, got a {cls.__name__}, "
                                 "which evaluates the loss several times in a step: call its step(closure), with "
                                 "flatgrad.value_and_grad(loss, parameters=...) in the closure")
+    if optimizer._in_python:
+        raise ArgumentTypeError(f"minimize: optimizer: expected one whose rule is C, got a {cls.__name__}, whose step "
+                                "computes with NumPy: take the steps in a loop, or by flatgrad.train.Trainer")
     if callback is not None and not callable(callback):
         raise ArgumentTypeError(f"minimize: callback: expected None or a function (step, loss), got {callback!r}")
     speeds = schedule_of(schedule, optimizer, steps)

@@ -4,12 +4,13 @@
 """
 from flatgrad.arguments import no_attribute
 from flatgrad.optim import lr_scheduler
+from flatgrad.optim.array_rules import Adamax, NAdam, RAdam, Rprop
 from flatgrad.optim.clip import clip_grad_norm_, clip_grad_value_
 from flatgrad.optim.lbfgs import LBFGS
 from flatgrad.optim.optimizers import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-__all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "LBFGS",
-           "clip_grad_norm_", "clip_grad_value_", "lr_scheduler"]
+__all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax",
+           "Rprop", "LBFGS", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler"]
 
 
 def __getattr__(name):

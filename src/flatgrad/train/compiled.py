@@ -307,6 +307,8 @@ def code_of(model, loss, penalty):
 def reason_of(optimizer, callbacks):
     """Why a fit with these callbacks has to take the loop in Python, or None. Of models and losses more is known when
     they are recorded."""
+    if getattr(optimizer, "_in_python", False) and type(optimizer).__module__.startswith("flatgrad.optim"):
+        return f"the optimizer {type(optimizer).__name__} computes its steps with NumPy"
     if type(optimizer) not in OPTIMIZERS or {"step", "zero_grad"} & vars(optimizer).keys():
         return f"the optimizer {type(optimizer).__name__} is not one of flatgrad.optim"
     if optimizer._needs_closure:
