@@ -271,6 +271,13 @@ class Given:
             group["lr"] = lr
 
 
+def parts_of(schedule):
+    """A schedule and all that it consists of."""
+    yield schedule
+    for part in getattr(schedule, "_schedulers", ()):
+        yield from parts_of(part)
+
+
 class Scheduled:
     """Those of an LRScheduler, whose step follows that of the optimizer."""
 
@@ -280,8 +287,7 @@ class Scheduled:
     def ahead(self, first, count):
         """It takes the schedule's steps as well, as many as there are rows."""
         optimizer, rates, self.error = self.optimizer, [rates_of(self.optimizer)], None
-        parts = [self.schedule, *getattr(self.schedule, "_schedulers", ())]
-        self.before = [(vars(x), dict(vars(x))) for x in parts] + [(x, dict(x)) for x in optimizer.param_groups]
+        self.before = [(vars(x), dict(vars(x))) for x in parts_of(self.schedule)] + [(x, dict(x)) for x in optimizer.param_groups]
         try:
             self.schedule.step()
             while len(rates) < min(count, AHEAD) and Parameters.have(optimizer.param_groups, optimizer._read,

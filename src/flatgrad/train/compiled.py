@@ -46,7 +46,8 @@ NOT_READ = {"__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", 
             "__abstractmethods__", "_abc_impl"}
 
 # Schedules that call functions of a user's, or other schedules.
-CALLING = (lr_scheduler.LambdaLR, lr_scheduler.SequentialLR)
+CALLING = (lr_scheduler.LambdaLR, lr_scheduler.MultiplicativeLR, lr_scheduler.CyclicLR, lr_scheduler.SequentialLR,
+           lr_scheduler.ChainedScheduler)
 
 # Operations of the interpreter that change more than local variables.
 WRITES = ("STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "STORE_SUBSCR", "STORE_SLICE", "DELETE_ATTR",
