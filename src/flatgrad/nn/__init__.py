@@ -19,17 +19,27 @@ LOADED_LATER = {
         "convolution": "Conv1d Conv2d MaxPool1d MaxPool2d AvgPool1d AvgPool2d",
         "dropout": "Dropout",
         "embedding": "Embedding",
+        "linear": "Linear",
         "normalization": "BatchNorm LayerNorm",
         "recurrent": "RNNCell LSTMCell GRUCell",
     }.items() for name in names.split()}
-SUBMODULES = {"initialization", "inputs", "utils", *LOADED_LATER.values()}
+# The same of what is no layer.
+ALSO_LATER = {
+    name: module for module, names in {
+        "containers": "Parameter ModuleList ModuleDict ParameterList ParameterDict",
+        "criteria": "MSELoss L1Loss HuberLoss BCELoss BCEWithLogitsLoss CrossEntropyLoss NLLLoss KLDivLoss",
+        "linear": "Identity",
+    }.items() for name in names.split()}
+SUBMODULES = {"functional", "initialization", "inputs", "utils", *LOADED_LATER.values(),
+              *ALSO_LATER.values()}
 
 
 def __getattr__(name):
     from importlib import import_module
 
-    if name in LOADED_LATER:
-        found = globals()[name] = getattr(import_module(f"flatgrad.nn.{LOADED_LATER[name]}"), name)
+    module = LOADED_LATER.get(name) or ALSO_LATER.get(name)
+    if module is not None:
+        found = globals()[name] = getattr(import_module(f"flatgrad.nn.{module}"), name)
         return found
     if name in SUBMODULES:
         return import_module(f"flatgrad.nn.{name}")
@@ -37,4 +47,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *LOADED_LATER, *SUBMODULES})
+    return sorted({*globals(), *LOADED_LATER, *ALSO_LATER, *SUBMODULES})

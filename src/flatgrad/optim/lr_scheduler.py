@@ -786,9 +786,10 @@ class SequentialLR(LRScheduler):
         self.optimizer = checked_optimizer(optimizer)
         schedulers = list(schedulers)
         for k, each in enumerate(schedulers):
-            if not isinstance(each, LRScheduler) or isinstance(each, (ReduceLROnPlateau, SequentialLR, ChainedScheduler)):
-                raise ArgumentTypeError(f"schedulers[{k}]: expected a scheduler, but no ReduceLROnPlateau, SequentialLR "
-                                        f"or ChainedScheduler, got {each!r}")
+            if not isinstance(each, LRScheduler) or isinstance(each, (ReduceLROnPlateau, SequentialLR,
+                                                                      ChainedScheduler)):
+                raise ArgumentTypeError(f"schedulers[{k}]: expected a scheduler, but no ReduceLROnPlateau, SequentialLR"
+                                        f" or ChainedScheduler, got {each!r}")
             if each.optimizer is not optimizer:
                 raise ArgumentError(f"schedulers[{k}]: expected a scheduler of the same optimizer, got {each!r}")
         milestones = whole_numbers("milestones", milestones)
@@ -889,7 +890,8 @@ class ChainedScheduler(LRScheduler):
             raise ArgumentError("schedulers: expected one at least, got none")
         for k, each in enumerate(schedulers):
             if not isinstance(each, LRScheduler) or each._by_metric:
-                raise ArgumentTypeError(f"schedulers[{k}]: expected a scheduler, but no ReduceLROnPlateau, got {each!r}")
+                raise ArgumentTypeError(f"schedulers[{k}]: expected a scheduler, but no ReduceLROnPlateau, got "
+                                        f"{each!r}")
         self.optimizer = checked_optimizer(schedulers[0].optimizer if optimizer is None else optimizer)
         for k, each in enumerate(schedulers):
             if each.optimizer is not self.optimizer:
