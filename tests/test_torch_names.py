@@ -24,7 +24,7 @@ FUNCTIONS = [(losses.mse, F.mse_loss), (losses.mae, F.l1_loss), (losses.huber, F
              (losses.binary_cross_entropy, F.binary_cross_entropy), (losses.nll, F.nll_loss),
              (losses.bce_with_logits, F.binary_cross_entropy_with_logits), (losses.cross_entropy, F.cross_entropy),
              *((getattr(nn.functional, name), getattr(F, name)) for name in nn.functional.__all__
-               if name not in ("linear", "relu", "sigmoid", "silu", "softplus", "tanh", "one_hot", "logsigmoid")),
+               if name not in ("linear", "relu", "gelu", "sigmoid", "silu", "softplus", "tanh", "one_hot", "logsigmoid")),
              (optim.clip_grad_norm_, torch.nn.utils.clip_grad_norm_),
              (optim.clip_grad_value_, torch.nn.utils.clip_grad_value_),
              (nn.utils.parameters_to_vector, torch.nn.utils.parameters_to_vector),

@@ -117,8 +117,8 @@ class ModuleList(Items):
     (['0.weight', '0.bias', '1.weight', '1.bias'], 2)
     """
 
-    def __init__(self, modules: Iterable[Any] = ()) -> None:
-        self.extend(modules)
+    def __init__(self, modules: Iterable[Any] | None = None) -> None:
+        self.extend(() if modules is None else modules)
 
     def _names(self) -> list[str]:
         return [name for name in vars(self) if name.isdigit()]
@@ -192,7 +192,7 @@ class ParameterList(ModuleList):
 
     _what = "a Value or a leaf Tensor"
 
-    def __init__(self, parameters: Iterable[Any] = ()) -> None:
+    def __init__(self, parameters: Iterable[Any] | None = None) -> None:
         super().__init__(parameters)
 
     def _holds(self, x: object) -> bool:
