@@ -1,18 +1,19 @@
 """The base class of models: it finds parameters in attributes, and saves and loads them."""
-from __future__ import annotations
-
 import math
 import sys
 import threading
 from collections import namedtuple
-from collections.abc import Callable
-from typing import Any
 
 from flatgrad._core import Tensor, Value, _buffer_input, _note_read, _refuse_recording
 from flatgrad.arguments import array_of_numbers, flag, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError, StateError
-from flatgrad.nn.hooks import Handle
-from flatgrad.nn.hooks import add as add_hook
+
+TYPE_CHECKING = False   # typing's own, which takes long to import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from flatgrad.nn.hooks import Handle
 
 __all__ = ["Module"]
 
@@ -160,8 +161,8 @@ class Module:
 
     # ---- hooks ----
 
-    def register_forward_pre_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
-                                  with_kwargs: bool = False) -> Handle:
+    def register_forward_pre_hook(self, hook: 'Callable[..., Any]', *, prepend: bool = False,
+                                  with_kwargs: bool = False) -> 'Handle':
         """Have a function called before each call of the module.
 
         Parameters
@@ -196,10 +197,12 @@ class Module:
         ...     _ = layer([1.0, 2.0])
         [1.0, 2.0]
         """
-        return add_hook(self, "before", hook, flag("prepend", prepend), flag("with_kwargs", with_kwargs))
+        from flatgrad.nn.hooks import add
 
-    def register_forward_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
-                              with_kwargs: bool = False) -> Handle:
+        return add(self, "before", hook, flag("prepend", prepend), flag("with_kwargs", with_kwargs))
+
+    def register_forward_hook(self, hook: 'Callable[..., Any]', *, prepend: bool = False,
+                              with_kwargs: bool = False) -> 'Handle':
         """Have a function called after each call of the module.
 
         Parameters
@@ -231,7 +234,9 @@ class Module:
         >>> seen
         [3]
         """
-        return add_hook(self, "after", hook, flag("prepend", prepend), flag("with_kwargs", with_kwargs))
+        from flatgrad.nn.hooks import add
+
+        return add(self, "after", hook, flag("prepend", prepend), flag("with_kwargs", with_kwargs))
 
     # ---- parameters ----
 
@@ -307,11 +312,11 @@ class Module:
         for name, child in below(self):
             yield from within(self, child.named_buffers, f"{prefix}{name}.")
 
-    def buffers(self) -> list[Any]:
+    def buffers(self) -> 'list[Any]':
         """The arrays of `named_buffers`, in a new list."""
         return [vars(module).get(name, getattr(type(module), name, None)) for _, module, name in self.named_buffers()]
 
-    def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
+    def register_buffer(self, name: str, tensor: 'Any', persistent: bool = True) -> None:
         """Make an array an attribute that is saved with the parameters and not trained.
 
         Parameters
@@ -370,7 +375,7 @@ class Module:
 
     # ---- the modules in a module ----
 
-    def apply(self, fn: Callable[[Module], Any]) -> Module:
+    def apply(self, fn: 'Callable[[Module], Any]') -> 'Module':
         """Call a function with each Module in this one, and last with this one.
 
         Parameters
