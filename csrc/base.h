@@ -33,6 +33,21 @@ typedef enum fg_status {
 #define FG_UNLIKELY(c) (c)
 #endif
 
+/* The wheels run with every glibc since 2.17. Newer ones have these functions twice: the newer version leaves out a
+ * wrapper that sets errno, and both compute by the same code, so that results equal those of Python's math, bit for bit
+ * but for the sign of a nan. The older version is in every glibc. `dev.py wheels` finds what is missing here. */
+#if defined(__GLIBC__) && defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__))
+#ifdef __x86_64__
+#define FG_OLDEST(name) __asm__(".symver " name ", " name "@GLIBC_2.2.5")
+#else
+#define FG_OLDEST(name) __asm__(".symver " name ", " name "@GLIBC_2.17")
+#endif
+FG_OLDEST("exp");
+FG_OLDEST("hypot");
+FG_OLDEST("log");
+FG_OLDEST("pow");
+#endif
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #pragma fp_contract(off) /* as -ffp-contract=off: x * y + z is rounded twice; only v_fma of simd.h fuses */

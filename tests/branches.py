@@ -259,6 +259,7 @@ def main():
     parser.add_argument("--levels", action="store_true", help="the tests of the kernels on every level")
     parser.add_argument("--seconds", type=float, default=1800)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background has it ignored; tests send it
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="branches-"))).resolve()
     try:
         if not options.report:

@@ -16,8 +16,9 @@ line each: `PATH | line of source | change | reason`. The exit code is 1 if a su
 
 Without `--files` the mutants are of csrc/*.c, csrc/*.h and the border. The rows of *.def are text for exports as well,
 and have mutants only if the file is named; the exports' tests fail then without a mutant, and are left out. A folder
-that is kept goes on where it was left, with the mutants that it was made with. Needs gcc, and a Python that has what
-the tests need.
+that is kept goes on where it was left, with the mutants that it was made with: a few files of tests that are quick and
+kill most of them, then `--again` for what survived, with the other files. Where no mutant is of the border, a _core.c
+that is up to date is not made anew. Needs gcc, and a Python that has what the tests need.
 """
 import argparse
 import ctypes
@@ -38,9 +39,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXPLAINED = Path(__file__).with_suffix(".txt")
 # The tests that never reach the compiled part, or by way of another process only; and PyTorch's, which has threads.
-OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "estimators",
-           "examples", "export_arm", "files", "hints", "interrupts", "micrograd_code", "mutants", "names", "package",
-           "programs", "rooms", "startup", "viz", "viz_estimators")
+OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg",
+           "estimators", "examples", "export_arm", "files", "hints", "interrupts", "micrograd_code", "mutants", "names",
+           "package", "programs", "rooms", "startup", "viz", "viz_diagnosis", "viz_estimators")
 
 OTHER = {"+": "-", "-": "+", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "&&": "||",
          "||": "&&", "<<": ">>", ">>": "<<", "&": "|", "|": "&", "and": "or", "or": "and", "is": "is not",
@@ -327,7 +328,7 @@ def copy_of_tree(folder):
     folder.mkdir(parents=True)
     for name in ("csrc", "src", "tests", "bench", "docs", "examples"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(
-            "*.so", "*.gc*", "_core.c", "__pycache__", "_build", "*.egg-info"))
+            "*.so", "*.gc*", "__pycache__", "_build", "*.egg-info"))
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, folder)
@@ -377,10 +378,11 @@ def build(tree, folder, mutants):
     (folder / "csrc" / "mutant_switch.c").write_text(DEFINED)
     declared = folder / "mutant.h"
     declared.write_text(DECLARED)
-    head = folder / "src" / "flatgrad" / "_core.pyx"
-    text = head.read_text("utf-8")
-    place = text.index("\ncimport cython")
-    head.write_text(text[:place] + FOR_CYTHON + text[place:], "utf-8")
+    if not all(mutant.path.startswith("csrc/") for mutant in mutants.values()):   # else _core.c stays as it is
+        head = folder / "src" / "flatgrad" / "_core.pyx"
+        text = head.read_text("utf-8")
+        place = text.index("\ncimport cython")
+        head.write_text(text[:place] + FOR_CYTHON + text[place:], "utf-8")
     compiler = folder / "compiler"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
@@ -414,8 +416,9 @@ def build(tree, folder, mutants):
 class Runner:
     """A plugin of pytest: what it does when the tests have been collected."""
 
-    def __init__(self, folder, mutants, seconds):
+    def __init__(self, folder, mutants, seconds, again=False):
         self.folder, self.mutants, self.seconds = folder, mutants, seconds
+        self.enough = "killed" if again else ("killed", "survived", "import", "not reached")
         self.known = folder / "reached.json"
         self.results = folder / "results.json"
         self.say = None
@@ -475,7 +478,7 @@ class Runner:
     def run_mutants(self, reached):
         done = json.loads(self.results.read_text()) if self.results.exists() else {}
         for number, mutant in self.mutants.items():
-            if str(number) in done:
+            if done.get(str(number), ["not run"])[0].startswith(self.enough):
                 continue
             tests = sorted((seconds, k) for k, seconds, numbers in reached if number in numbers)
             if not tests:
@@ -551,13 +554,14 @@ class Runner:
         return os.waitstatus_to_exitcode(status), box.read_text()
 
 
-def serve(folder, mutants, seconds, files):
+def serve(folder, mutants, seconds, files, again):
     """Run pytest in this process, with the package of the folder; without tests that depend on time."""
     import pytest
     tree = folder / "tree"
     os.chdir(tree)
     sys.path.insert(0, str(tree / "tests"))
-    runner = Runner(folder, mutants, seconds)
+    signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background has it ignored; tests send it
+    runner = Runner(folder, mutants, seconds, again)
     files = [f"tests/{Path(file).name}" for file in files] or sorted(
         str(path.relative_to(tree)) for path in tree.glob("tests/test_*.py")
         if path.stem.removeprefix("test_") not in OUTSIDE and not path.stem.startswith("test_torch"))
@@ -600,6 +604,7 @@ def main():
     parser.add_argument("--tests", nargs="+", default=[], help="default: all that reach the compiled part")
     parser.add_argument("--seconds", type=float, default=60, help="of tests for a mutant, the fastest first")
     parser.add_argument("--folder", type=Path, help="keeps the build and the results, and goes on from there")
+    parser.add_argument("--again", action="store_true", help="what survived, with the tests that are named this time")
     parser.add_argument("--list", action="store_true", help="only print the mutants")
     options = parser.parse_args()
     if options.list:
@@ -622,7 +627,7 @@ def main():
             environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
             return subprocess.run([sys.executable, __file__, *sys.argv[1:], "--folder", folder],
                                   env=environment).returncode
-        serve(folder, mutants, options.seconds, options.tests)
+        serve(folder, mutants, options.seconds, options.tests, options.again)
         return report(folder, mutants, count - len(mutants))
     finally:
         if not options.folder:

@@ -316,6 +316,7 @@ def main():
         raise SystemExit(f"{options.part}: needs {', '.join(missing)}")
     with contextlib.ExitStack() as stack:
         roots = options.roots or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        roots.mkdir(parents=True, exist_ok=True)
         return part.test(roots.resolve(), options, options.arguments)
 
 

@@ -1,8 +1,10 @@
 """The test files side by side, in as many processes as there are processors, or as TEST_PROCESSES says.
 
-    python tests/side_by_side.py [OPTION ...] [FILE ...]
+    python tests/side_by_side.py [--short] [OPTION ...] [FILE ...]
 
 A process runs pytest, with the options, for one file after another, whichever is next; without FILE for all of them.
+--short takes the files, and those of their tests that are not slow, by which a wheel is seen to work on a machine where
+there is no time for all: less than a minute.
 pytest-xdist hands out single tests, and spends a fifth of all the time on twenty thousand reports.
 """
 import contextlib
@@ -19,6 +21,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 LONGEST = ("kernels", "micrograd", "programs", "micrograd_code", "compat", "files", "cli", "fused", "examples",
            "tensor", "cycles", "bench", "tape")   # these first: one left for the end would run alone
+SHORT = ("functional", "losses", "math", "micrograd", "modules", "nn", "optim", "package", "references", "smoke", "value")
 DONE = "\0done "   # and pytest's exit code: the line after what it printed for a file
 NOTHING_RAN = 5    # pytest's exit code where a file has no test that the options leave
 RAN = re.compile(r"\d+ (?:passed|failed|errors?|skipped|xfailed|warnings?)\b")
@@ -99,6 +102,8 @@ class Run:
 def main(arguments):
     if arguments[:1] == ["--serve"]:
         return serve(arguments[1:])
+    if arguments[:1] == ["--short"]:
+        arguments = ["-m", "not slow", *arguments[1:], *(str(TESTS / f"test_{name}.py") for name in SHORT)]
     files = [x for x in arguments if x.endswith(".py")]
     options = [x for x in arguments if not x.endswith(".py")]
     names = [f"test_{name}" for name in LONGEST]

@@ -595,6 +595,8 @@ x.grad
     ("x = Value(2.0); y = x * 3.0; c = copy.copy(y); c.backward(); x.grad", "`copy.copy`, `copy.deepcopy`"),
     ("x = Value(2.0); c = copy.deepcopy(x * 3.0); c.backward(); x.grad, sorted(v.grad for v in c._prev)",
      "`copy.copy`, `copy.deepcopy`"),
+    ("x = Value(2.0); y = x * 3.0; w = weakref.ref(y); z = y + 1.0; del y; w() is None",
+     "a weak reference to a result that only later results use"),
     ("pickle.loads(pickle.dumps(Value(2.0)))", "`pickle`"),
     ("y = pickle.loads(pickle.dumps(Value(2.0) * 3.0)); y.backward(); sorted(v.grad for v in y._prev)",
      "`pickle`"),

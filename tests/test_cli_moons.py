@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 import pytest
-from test_cli import PNG, STEP, WITHOUT_MATPLOTLIB, cli, command, write_moons
+from test_cli import PNG, STEP, WITHOUT_MATPLOTLIB, cli, command
 
 from flatgrad.datasets import make_moons, read_csv
 from flatgrad.nn import MLP

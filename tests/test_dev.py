@@ -138,14 +138,19 @@ def test_options_reach_every_file(tmp_path):
 # ---- setup.py ----
 
 @pytest.fixture
-def included(monkeypatch):
-    """setup.py's function, without a build."""
+def setup_py(monkeypatch):
+    """setup.py's functions by name, without a build."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("FLATGRAD_REPOSITORY", raising=False)
     tree = ast.parse(Path("setup.py").read_text("utf-8"))
-    names = {"re": re, "Path": Path}
-    body = [node for node in tree.body if getattr(node, "name", "") == "included"]
-    exec(compile(ast.Module(body, []), "setup.py", "exec"), names)
-    return names["included"]
+    names = {"os": os, "re": re, "Path": Path}
+    exec(compile(ast.Module([node for node in tree.body if isinstance(node, ast.FunctionDef)], []), "setup.py", "exec"), names)
+    return names
+
+
+@pytest.fixture
+def included(setup_py):
+    return setup_py["included"]
 
 
 def test_a_source_is_compiled_again_for_what_it_includes(included):
@@ -165,3 +170,37 @@ def test_the_compiler_reads_no_other_file(included):
         assert done.returncode == 0, done.stderr
         read = {os.path.normpath(name) for name in done.stdout.partition(":")[2].replace("\\\n", " ").split()}
         assert read <= {os.path.normpath(name) for name, _ in included(source, ["csrc"])[0]}
+
+
+def test_a_release_s_links_lead_to_its_tag(setup_py, monkeypatch):
+    assert "project_urls" not in setup_py["shown"]() or Path("PKG-INFO").is_file()
+    monkeypatch.setenv("FLATGRAD_REPOSITORY", "https://example.org/someone/flatgrad/")
+    shown = setup_py["shown"]()
+    assert shown["project_urls"]["Issues"] == "https://example.org/someone/flatgrad/issues"
+    version = re.search(r"/blob/v(.+?)/", shown["project_urls"]["Changelog"])[1]
+    assert f'version = "{version}"' in Path("pyproject.toml").read_text("utf-8")
+    links = re.findall(r"(!?)\[[^\[\]]*\]\(([^()\s]+)\)", shown["long_description"])
+    begin = f"https://example.org/someone/flatgrad/%s/v{version}/"
+    for picture, link in links:
+        assert link.startswith(begin % ("raw" if picture else "blob")) or not link.startswith("https://example.org/"), link
+        assert "://" in link or link.startswith("#"), link
+        assert not link.startswith("https://example.org/") or Path(link.split("/", 7)[7].partition("#")[0]).is_file(), link
+    assert len(links) > 5 and any(picture for picture, _ in links)
+
+
+def test_only_links_to_files_of_ours_are_changed(setup_py):
+    whole = setup_py["with_whole_links"]
+    for text in ("[a](https://example.org/x)", "[a](#use)", "[0](x)", "[a](no/such.md)", "[a] (README.md)"):
+        assert whole(text, "P/", "Q/") == text
+    assert whole("[a](README.md#use) ![b](docs/moons.png)", "P/", "Q/") == "[a](P/README.md#use) ![b](Q/docs/moons.png)"
+
+
+def test_an_sdist_remembers_where_it_is_from(setup_py, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert setup_py["published"]() == ""
+    Path("PKG-INFO").write_text("Name: flatgrad\nProject-URL: Repository, https://example.org/a/b\n"
+                                "Project-URL: Issues, https://example.org/a/b/issues\n")
+    assert setup_py["published"]() == "https://example.org/a/b"
+    monkeypatch.setenv("FLATGRAD_REPOSITORY", "example.org/a/b")
+    with pytest.raises(SystemExit, match="expected https://host/owner/name, got 'example.org/a/b'"):
+        setup_py["published"]()

@@ -17,7 +17,7 @@ import pytest
 import flatgrad
 from flatgrad import Value
 from flatgrad.nn import MLP, Layer
-from flatgrad.viz import draw_dot, value_mimebundle
+from flatgrad.viz import draw_dot, draw_svg, value_mimebundle
 from flatgrad.viz.graph import expanded_parts, tape_parts
 
 graphviz = pytest.importorskip("graphviz")
@@ -488,7 +488,7 @@ def test_a_picture_that_is_not_wanted_is_not_drawn(arguments, has_picture):
 
 
 @pytest.mark.parametrize("missing", ["graphviz", "dot", "a small graph"])
-def test_a_notebook_shows_text_otherwise(monkeypatch, tmp_path, missing):
+def test_a_notebook_shows_our_own_picture_or_text_otherwise(monkeypatch, tmp_path, missing):
     out = neuron()
     if missing == "graphviz":
         monkeypatch.setitem(sys.modules, "graphviz", None)
@@ -496,16 +496,18 @@ def test_a_notebook_shows_text_otherwise(monkeypatch, tmp_path, missing):
         monkeypatch.setenv("PATH", str(tmp_path))
     else:
         out = chain(60)
-    assert value_mimebundle(out) == {"text/plain": repr(out)}
+    bundle = value_mimebundle(out)
+    assert bundle.pop("text/plain") == repr(out)
+    assert bundle == ({} if missing == "a small graph" else {"image/svg+xml": draw_svg(out).svg})
 
 
-def test_a_dot_that_fails_leaves_the_text(monkeypatch, capfd):
+def test_a_dot_that_fails_leaves_our_own_picture(monkeypatch, capfd):
     def fails(*args, **kwargs):
         raise graphviz.CalledProcessError(1, ["dot"])
 
     monkeypatch.setattr(graphviz.Digraph, "pipe", fails)
     out = neuron()
-    assert value_mimebundle(out) == {"text/plain": repr(out)}
+    assert value_mimebundle(out) == {"text/plain": repr(out), "image/svg+xml": draw_svg(out).svg}
     assert capfd.readouterr() == ("", "")
 
 

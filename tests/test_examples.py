@@ -22,7 +22,7 @@ NEEDS = {"draw_expression.py": "graphviz", "draw_neuron.py": "graphviz", "draw_m
          "export_jax.py": "jax"}
 WRITES = {"draw_expression.py": "expression.svg", "draw_neuron.py": "neuron.svg", "draw_mlp.py": "mlp.svg",
           "moons_png.py": "decision_boundary.png", "sine.py": "sine.png", "oscillator.py": "oscillator.png",
-          "curvature.py": "curvature.png", "catenary.py": "catenary.png",
+          "curvature.py": "curvature.png", "explore_neuron.py": "neuron.html", "catenary.py": "catenary.png",
           "newton_rosenbrock.py": "newton_rosenbrock.png"}
 
 ENTRY = re.compile(r"^```text\n\$ python (.+)\n((?s:.*?))^```$", re.MULTILINE)

@@ -124,11 +124,6 @@ def test_frozen_leaves_and_no_grad(create_graph):
 
 
 def test_in_a_compiled_function():
-    @flatgrad.compile
-    def f(x, create_graph):
-        slope, = gradients(x**3 * x.sin(), x, create_graph=create_graph)
-        return slope * x
-
     def slope(x):
         return 3 * x**2 * math.sin(x) + x**3 * math.cos(x)
 

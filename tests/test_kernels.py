@@ -1,9 +1,11 @@
 """Every instruction-set level that the build and the processor have computes the same.
 
-Run as a program, this file computes all cases with the kernels that FLATGRAD_ISA names and pickles the
-outcomes: values, and gradients for a different weight on every element. The tests run it once for each
-level and compare the outcomes with each other, with NumPy (in long double where functions are involved),
-Python's `math` and the derivatives of test_ops.ORACLE, and with graphs of single operations.
+Run as a program, this file computes all cases, or those of the groups that are named after the path of the file to
+write, with the kernels that FLATGRAD_ISA names, and pickles the outcomes: values, and gradients for a different weight
+on every element. The tests run it once for each level and compare the outcomes with each other, with NumPy (in long
+double where functions are involved), Python's `math` and the derivatives of test_ops.ORACLE, and with graphs of single
+operations. Files of outcomes that FLATGRAD_OUTCOMES names, separated as in PATH, are further levels, such as that of an
+emulated processor.
 
 What is a sum may differ by 1e-12 of what is added up without regard to signs, a transcendental function
 by 2 units in the last place from Python's, or from what Decimal makes of it, and all else not at all. In losses that
@@ -19,7 +21,8 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -242,7 +245,8 @@ PRECISE = {   # of numbers below 700; each as csrc/ops.def rounds what it gives 
     "ELU": lambda x, y: D(x) if x > 0 else D(y) * expm1_of(x),
 }
 # On the plainest level the first three are products with a result of the C library; the others are sums and products.
-UNITS = {"GELU": 4, "GELU_TANH": 3, "SILU": 3, "GELU_TANH_SLOPE": 6, "SILU_SLOPE": 4, "LOGISTIC_DENSITY": 4, "POWER_SLOPE": 4}
+UNITS = {"GELU": 4, "GELU_TANH": 3, "SILU": 3, "GELU_TANH_SLOPE": 6, "SILU_SLOPE": 4, "LOGISTIC_DENSITY": 4,
+         "POWER_SLOPE": 4, "ANGLE_SLOPE": 4}   # of the last, 2 are the hypot of some C libraries, twice
 
 
 def value_of(op, *point):
@@ -489,10 +493,16 @@ def errors():
 
 # ---- functions that the kernels compute themselves, densely ----
 
+def power_of_two(x):
+    """2**x, about, with the same bits on every machine."""
+    whole = np.floor(x)
+    return np.ldexp(1.0 + (x - whole), whole.astype(int))
+
+
 def dense(op, count):
     def spread(low, high):
         return np.random.default_rng(5).uniform(low, high, count)
-    powers = 2.0 ** np.random.default_rng(6).uniform(-1074, 1023.99, count)
+    powers = power_of_two(np.random.default_rng(6).uniform(-1074, 1023.99, count))
     either = powers * np.where(spread(-1, 1) < 0, -1.0, 1.0)
     around_one = np.float64(1.0) + np.arange(-50, 50) * 2.0**-52
     edges = np.array([0.0, -0.0, 5e-324, -5e-324, 2.2250738585072014e-308, 1.0, -1.0, INF, NAN])
@@ -502,7 +512,7 @@ def dense(op, count):
                                [709.7, 709.782712893384, -745.13, -745.2, -708.4, -750.0, -1e300, -INF]])
     if op == "LOG":
         numbers_of = np.concatenate([powers, spread(0.3, 3), around_one, np.exp2(np.arange(-1074, 1024)),
-                                     np.exp2(np.arange(-1000, 1000) + 0.5), np.abs(edges)])
+                                     math.sqrt(2.0) * np.exp2(np.arange(-1000, 1000)), np.abs(edges)])
         return numbers_of[~(numbers_of <= 0)]
     if op == "TANH":
         return np.concatenate([spread(-22, 22), spread(-1, 1), spread(0.59, 0.61), either, edges,
@@ -582,7 +592,7 @@ POWERS = [3, -2, 4, 5, 7, -5, 16, 33, 64, -64, 65, -129, 1001, 10**9 + 1, 0.5, -
 def dense_power(k, count):
     """Numbers that have a power and a gradient: of all sizes, and where it nearly overflows or is nearly lost."""
     size = np.random.default_rng(7).uniform(-1080, 1023.9, count) / k
-    x = np.concatenate([2.0 ** size.clip(-1074, 1023.99), np.random.default_rng(8).uniform(0.5, 2.0, count // 4),
+    x = np.concatenate([power_of_two(size.clip(-1074, 1023.99)), np.random.default_rng(8).uniform(0.5, 2.0, count // 4),
                         1.0 + np.arange(-9, 9) * 2.0**-52, [INF, 5e-324, 1.7e308], [0.0] * (k > 0)])
     x = np.concatenate([x, -x]) if isinstance(k, int) else np.concatenate([x, [NAN]])
     return np.array([v for v in x.tolist() if has_power(v, k) and has_power(v, k - 1)])
@@ -1144,6 +1154,10 @@ def outcomes_by_level(levels, names, folder):
     for level, path in paths.items():
         isa, result[level] = pickle.loads(path.read_bytes())
         assert isa == level
+    for path in filter(None, os.environ.get("FLATGRAD_OUTCOMES", "").split(os.pathsep)):
+        isa, theirs = pickle.loads(Path(path).read_bytes())
+        if set(names) <= set(theirs):
+            result[isa] = theirs
     return result
 
 
@@ -1335,4 +1349,4 @@ def test_the_levels_are_what_the_processor_has(levels):
 
 
 if __name__ == "__main__":
-    compute(sys.argv[1], sys.argv[2:])
+    compute(sys.argv[1], sys.argv[2:] or list(GROUPS))

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_program_core import Plan, leaf_like, record
+from test_program_core import Plan, record
 
 import flatgrad
 from flatgrad import Tensor, Value, _core, nn, vmap

@@ -626,11 +626,11 @@ def test_gradient_at_special_points(op):
         with np.errstate(all="ignore"):
             operands = [F(x) for x in point] if not ORACLE[op].immediate else [F(point[0]), point[1]]
             expected = ORACLE[op].partials(*operands, F(z.data))
-        for v, partial in zip(values, expected, strict=True):
-            if math.isnan(partial) or math.isinf(partial):
-                assert same(v.grad, float(partial), 0), (op, point, v.grad, partial)
+        for v, slope in zip(values, expected, strict=True):
+            if math.isnan(slope) or math.isinf(slope):
+                assert same(v.grad, float(slope), 0), (op, point, v.grad, slope)
             else:
-                assert v.grad == pytest.approx(float(partial), rel=1e-14, abs=5e-324), (op, point)
+                assert v.grad == pytest.approx(float(slope), rel=1e-14, abs=5e-324), (op, point)
         checked += 1
     assert checked >= len(SPECIAL) // 2
 

@@ -267,9 +267,14 @@ def layers_of(name):
 
 
 def imports_of(path, whole, known):
-    """The modules of package `whole` that a file imports anywhere, without the package's name; of it itself `known`."""
+    """The modules of package `whole` that a file imports anywhere, without the package's name; of it itself `known`. What
+    only type checkers import is not among them."""
     imported = []
-    for node in ast.walk(ast.parse(read(path))):
+    tree = ast.parse(read(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -89,7 +89,7 @@ def test_a_program_is_found_again_for_the_same_structure_and_for_no_other(number
             before = again.cache_info()
             assert outcome(again, second) == want, (first, second)
             same = key_of(again, second) == key_of(again, first)
-            assert again.cache_info().misses - before.misses == (not same and not key_of(again, second) is None), (first, second)
+            assert again.cache_info().misses - before.misses == (not same and key_of(again, second) is not None), (first, second)
             assert again.cache_info().hits - before.hits == same
     if repr(first) != "nan":
         assert outcome(f, [first], other=first) == outcome(flatgrad.compile(total_of), [first], other=first)

@@ -3,7 +3,7 @@ name is defined and used is read off the sources, and skipped where there are no
 import ast
 import re
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -118,7 +118,7 @@ def used(statement):
     return set(re.findall(r"(?<![\w.])[A-Za-z_]\w*\b(?!=[^=])", statement)) - local(statement)
 
 
-@lru_cache(maxsize=None)
+@cache
 def rooms():
     """Name -> (text, its statements), in the order of dependence."""
     found = {}
@@ -128,7 +128,7 @@ def rooms():
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def homes():
     """Name -> the rooms that define it."""
     found = {}
@@ -138,7 +138,7 @@ def homes():
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def uses(room):
     """The names of other rooms that a room uses -> where they are defined."""
     return {name: homes()[name][0] for part in rooms()[room][1] for name in used(part)

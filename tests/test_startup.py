@@ -17,6 +17,7 @@ LISTING = "import sys; print('modules', *sys.modules)"
 
 # Module of the standard library -> why it is needed from the start.
 CORE_NEEDS = {
+    "__future__": "annotations are not evaluated",
     "collections.abc": "Cython declares its memoryviews to be Sequences",
     "contextvars": "no_grad() belongs to a context",
     "copyreg": "pickles",

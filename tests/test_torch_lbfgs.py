@@ -65,7 +65,7 @@ def both(f, start, case):
             loss = f(params)
             loss.backward()
             return loss
-        found.append((params, getattr(module, "LBFGS")(params, **case), closure, points))
+        found.append((params, module.LBFGS(params, **case), closure, points))
     return found
 
 

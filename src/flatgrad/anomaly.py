@@ -2,12 +2,23 @@
 
 PyTorch has these functions, by the same names, in `torch.autograd`.
 """
+from __future__ import annotations
+
 import linecache
 import math
 
 from flatgrad._core import _decorated, _detects_anomaly, _enter_anomaly, _leave_anomaly, _set_anomaly
 from flatgrad.arguments import flag
 from flatgrad.errors import AnomalyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+    from typing import Any
+
+    from flatgrad._core import Value, _Function
+    from flatgrad.rules import Call
 
 __all__ = ["detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"]
 
@@ -66,14 +77,14 @@ class detect_anomaly:
     def __init__(self):
         self._blocks = []
 
-    def __call__(self, function):
+    def __call__(self, function: _Function) -> _Function:
         return _decorated("detect_anomaly", self, function)
 
-    def __enter__(self):
+    def __enter__(self) -> detect_anomaly:
         _enter_anomaly(self._blocks)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         _leave_anomaly(self._blocks)
 
 
@@ -104,19 +115,19 @@ class set_detect_anomaly:
     False
     """
 
-    def __init__(self, mode):
+    def __init__(self, mode: bool) -> None:
         mode = flag("set_detect_anomaly: mode", mode)
         self._before = _detects_anomaly()
         _set_anomaly(mode)
 
-    def __enter__(self):
+    def __enter__(self) -> set_detect_anomaly:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         _set_anomaly(self._before)
 
 
-def is_anomaly_enabled():
+def is_anomaly_enabled() -> bool:
     """Whether nan and inf are errors here, by `detect_anomaly` or `set_detect_anomaly`.
 
     Returns
@@ -137,7 +148,7 @@ def is_anomaly_enabled():
 
 # ---- errors, for the core ----
 
-def located(place):
+def located(place: tuple[CodeType, int]) -> tuple[str, int, str, str]:
     """(file, line, function, text of the line) of a place: a code object, and the instruction in it."""
     if place is None:
         return None, None, None, None
@@ -150,7 +161,7 @@ def located(place):
     return code.co_filename, line, code.co_name, linecache.getline(code.co_filename, line).strip() or None
 
 
-def at_line(place):
+def at_line(place: tuple[CodeType, int]) -> str:
     """A place in words, as tracebacks have them."""
     name, line, function, text = located(place)
     if name is None:
@@ -158,7 +169,7 @@ def at_line(place):
     return f'\n  File "{name}", line {line}, in {function}' + (f"\n    {text}" if text else "")
 
 
-def computed(facts):
+def computed(facts: dict[str, Any]) -> str:
     """An operation with its numbers, such as 2.0 * 3.0."""
     operation, operands = facts["operation"], facts["operands"]
     if operation in SYMBOLS and len(operands) == 2:
@@ -171,20 +182,20 @@ def computed(facts):
     return f"{operation or 'the operation'}({shown})"
 
 
-def magnitude(x):
+def magnitude(x: float) -> float:
     return -1.0 if math.isnan(x) else abs(x)
 
 
-def element(facts):
+def element(facts: dict[str, Any]) -> str:
     return "" if facts["element"] is None else f", at element {list(facts['element'])}"
 
 
-def named(node):
+def named(node: Value) -> str:
     label = getattr(node, "label", "")
     return f" of {label!r}" if isinstance(label, str) and label else ""
 
 
-def error_of(message, phase, facts, place, **more):
+def error_of(message: str, phase: str, facts: dict[str, Any], place: tuple[CodeType, int], **more: Any) -> AnomalyError:
     error = AnomalyError(message)
     error.phase, error.operation, error.operands = phase, facts["operation"], facts["operands"]
     error.element, error.result = facts["element"], facts["result"]
@@ -194,7 +205,7 @@ def error_of(message, phase, facts, place, **more):
     return error
 
 
-def made(phase, facts):
+def made(phase: str, facts: dict[str, Any]) -> AnomalyError:
     """An operation has computed nan, or inf of finite numbers."""
     result = facts["result"]
     message = f"{computed(facts)} is {result!r}{element(facts)}"
@@ -207,7 +218,7 @@ def made(phase, facts):
     return error_of(message + (f"\n{hint}" if hint else ""), phase, facts, facts["place"])
 
 
-def hint_of(operation, operands, result):
+def hint_of(operation: str, operands: tuple[Any, ...], result: float) -> str | None:
     finite = all(map(math.isfinite, operands))
     if operation == "quotient" and operands[1] == 0.0:
         return "Division by 0."
@@ -224,7 +235,8 @@ def hint_of(operation, operands, result):
     return None
 
 
-def from_operation(node, gradient, incoming, facts, made_at, k):
+def from_operation(node: Value, gradient: float, incoming: float, facts: dict[str, Any], made_at: tuple[CodeType, int],
+                   k: int) -> AnomalyError:
     """The rule of an operation has made a gradient nan or inf."""
     message = (f"the gradient{named(node)} became {gradient!r} in the backward pass: the rule of {computed(facts)} = "
                f"{facts['result']!r}{element(facts)} gave it to operand {k}, {facts['operands'][k]!r}, for the "
@@ -234,7 +246,7 @@ def from_operation(node, gradient, incoming, facts, made_at, k):
                     operand=k, gradient=incoming, result=gradient)
 
 
-def gradient_hint(operation, operands, k, incoming):
+def gradient_hint(operation: str, operands: tuple[Any, ...], k: int, incoming: float) -> str | None:
     x = operands[k]
     if operation == "sqrt" and x == 0.0:
         return ("The derivative of sqrt at 0 is inf" + (", and 0 times inf is nan" if incoming == 0.0 else "")
@@ -250,20 +262,20 @@ def gradient_hint(operation, operands, k, incoming):
     return None
 
 
-def summed(node, gradient, facts):
+def summed(node: Value, gradient: float, facts: dict[str, float | str | tuple[()] | None]) -> AnomalyError:
     """The gradients that users have given are finite, but their sum is not."""
     message = (f"the gradient{named(node)} became {gradient!r} in the backward pass: a sum of the gradients that flow "
                f"to {described(node, facts)}, or what a rule of a user's has added to it")
     return error_of(message + at_line(facts["place"]), "backward", facts, facts["place"], node=node, result=gradient)
 
 
-def described(node, facts):
+def described(node: Value, facts: dict[str, Any]) -> str:
     if not facts["operation"]:
         return f"a leaf, {facts['result']!r}, made"
     return f"the result of {computed(facts)} = {facts['result']!r}{element(facts)}, computed"
 
 
-def before(node, gradient, is_output, facts):
+def before(node: Value, gradient: float, is_output: bool, facts: dict[str, Any]) -> AnomalyError:
     """A gradient is nan or inf before the pass."""
     if is_output:
         message = f"backward(): the pass begins with the gradient {gradient!r}{named(node)}, of "
@@ -274,7 +286,8 @@ def before(node, gradient, is_output, facts):
                     node=node, result=gradient)
 
 
-def from_rule(node, gradient, incoming, rule, facts, made_at, k):
+def from_rule(node: Value, gradient: float, incoming: float, rule: Callable[..., Any] | Call, facts: dict[str, Any],
+              made_at: tuple[CodeType, int] | None, k: int) -> AnomalyError:
     """A rule of a user's has made a gradient nan or inf."""
     function = getattr(rule, "function", rule)
     function = getattr(function, "bwd", function)
@@ -291,7 +304,8 @@ def from_rule(node, gradient, incoming, rule, facts, made_at, k):
                     result=gradient, rule=function)
 
 
-def stepped(node, number, gradient, lr, group, at, place):
+def stepped(node: Value, number: float, gradient: float, lr: float, group: int, at: int,
+            place: tuple[CodeType, int]) -> AnomalyError:
     """An optimizer's step has made a parameter nan or inf."""
     facts = {"operation": "step", "operands": (gradient,), "element": None, "result": number}
     message = (f"the step of the optimizer made parameter {at} of group {group}{named(node)} {number!r}, with the "

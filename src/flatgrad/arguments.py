@@ -3,11 +3,21 @@
 The checks return the converted value, and raise errors of `flatgrad.errors`. Functions that need NumPy import it
 themselves: micrograd's programs use only the other functions, and run without NumPy.
 """
+from __future__ import annotations
+
 import math
 import operator
 
 from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, MissingPackageError, ShapeError,
                              UnknownNameError)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Rng
 
 __all__ = ["array_of_numbers", "as_array", "columns_of", "extra", "finite", "finite_array", "flag", "generator",
            "is_bool", "no_attribute", "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened",
@@ -16,7 +26,7 @@ __all__ = ["array_of_numbers", "as_array", "columns_of", "extra", "finite", "fin
 ROWS_AT_ONCE = 1024   # rows of a list between two checks for Ctrl-C
 
 
-def real(name, value, expected="a number"):
+def real(name: str, value: Any, expected: str = "a number") -> float:
     """`value` as a float, possibly nan or inf; an int too large for a float becomes inf."""
     if type(value) is not float and type(value) is not int:
         from numbers import Real
@@ -29,7 +39,7 @@ def real(name, value, expected="a number"):
         return math.inf if value > 0 else -math.inf
 
 
-def finite(name, value, expected="a finite number"):
+def finite(name: str, value: Any, expected: str = "a finite number") -> float:
     """`value` as a finite float."""
     result = real(name, value, expected)
     if not math.isfinite(result):
@@ -37,7 +47,7 @@ def finite(name, value, expected="a finite number"):
     return result
 
 
-def non_negative(name, value):
+def non_negative(name: str, value: Any) -> float:
     """`value` as a finite float, 0 or more."""
     if type(value) is float and 0.0 <= value < math.inf:   # most often
         return value
@@ -48,7 +58,7 @@ def non_negative(name, value):
     return result
 
 
-def positive(name, value):
+def positive(name: str, value: Any) -> float:
     """`value` as a finite float above 0."""
     expected = "a finite number above 0"
     result = finite(name, value, expected)
@@ -57,7 +67,7 @@ def positive(name, value):
     return result
 
 
-def within(name, value, low, high, expected=None):
+def within(name: str, value: Any, low: float, high: float, expected: str | None = None) -> float:
     """`value` as a float from `low` to below `high`."""
     expected = expected or f"a number from {low:g} to below {high:g}"
     result = finite(name, value, expected)
@@ -66,7 +76,7 @@ def within(name, value, low, high, expected=None):
     return result
 
 
-def whole(name, value, low=0):
+def whole(name: str, value: Any, low: int = 0) -> int:
     """`value` as an int, `low` or more."""
     expected = f"an int, {low} or more"
     if is_bool(value):
@@ -80,14 +90,14 @@ def whole(name, value, low=0):
     return result
 
 
-def flag(name, value):
+def flag(name: str, value: Any) -> bool:
     """`value` as a bool."""
     if not is_bool(value):
         raise ArgumentTypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
-def is_bool(value):
+def is_bool(value: Any) -> bool:
     """Whether `value` is a bool of Python or NumPy."""
     return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool") and hasattr(value, "dtype")
 
@@ -107,7 +117,7 @@ ELSEWHERE = {
 }
 
 
-def no_attribute(module, name):
+def no_attribute(module: str, name: str) -> AttributeError:
     """The AttributeError of a module without this name; the message gives the place of the name elsewhere."""
     from importlib import import_module
 
@@ -120,7 +130,7 @@ def no_attribute(module, name):
     return AttributeError(f"module {module!r} has no attribute {name!r}{f'; there is {place}' if place else ''}")
 
 
-def one_of(name, value, known):
+def one_of(name: str, value: Any, known: tuple[Any, ...] | dict[str, Any] | list[str]) -> Any:
     """`value`, if it is one of the names `known`; otherwise the error suggests the nearest name."""
     known = list(known)
     if isinstance(value, str) and value in known:
@@ -134,7 +144,7 @@ def one_of(name, value, known):
     raise UnknownNameError(expected + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
-def path_of(name, value):
+def path_of(name: str, value: Any) -> str:
     """`value` as the str of a path."""
     import os
 
@@ -149,7 +159,7 @@ def path_of(name, value):
     return result
 
 
-def generator(name, rng):
+def generator(name: str, rng: _Rng) -> Any:
     """A `numpy.random.Generator`: `rng` itself, or a new one with the seed `rng`, or with the system's seed for
     None."""
     import numpy as np
@@ -165,7 +175,7 @@ def generator(name, rng):
     return np.random.default_rng(rng)
 
 
-def as_array(x):
+def as_array(x: Any) -> NDArray[Any]:
     """np.asarray(x); a long list is converted in parts, so that Ctrl-C works in between."""
     import numpy as np
 
@@ -177,7 +187,7 @@ def as_array(x):
     return np.concatenate(parts)
 
 
-def array_of_numbers(x):
+def array_of_numbers(x: Any) -> NDArray[Any]:
     """`x` as an array, without gradients: a Tensor, also one in a list, becomes an array of its numbers."""
     import numpy as np
 
@@ -189,14 +199,14 @@ def array_of_numbers(x):
         return np.asarray(without_tensors(x))
 
 
-def without_tensors(x):
+def without_tensors(x: Any) -> Any:
     """`x` with arrays in place of its Tensors."""
     if isinstance(x, (list, tuple)):
         return [without_tensors(part) for part in x]
     return x.numpy() if hasattr(x, "requires_grad") and hasattr(x, "numpy") else x
 
 
-def finite_array(name, x, ndim=None):
+def finite_array(name: str, x: Any, ndim: Any = None) -> Any:
     """`x` as a C-contiguous array of float64 without nan and inf, of `ndim` dimensions if given."""
     import numpy as np
 
@@ -221,7 +231,7 @@ def finite_array(name, x, ndim=None):
     return array
 
 
-def of_objects(array):
+def of_objects(array: Any) -> Any:
     """An array of objects that are numbers, such as Fractions, as an array of float64. Text and dates are not
     numbers."""
     if array.dtype.kind != "O" or array.ndim == 0 and array.item() is None or any(
@@ -230,7 +240,7 @@ def of_objects(array):
     return array.astype("float64")
 
 
-def columns_of(X):
+def columns_of(X: Any) -> list[str] | None:
     """The names of a DataFrame's columns, a list of str; None if there are no names, or if some are not text."""
     try:
         names = list(getattr(X, "columns", ()))
@@ -239,7 +249,7 @@ def columns_of(X):
     return names if names and all(isinstance(name, str) for name in names) else None
 
 
-def samples(name, x, n_features=None):
+def samples(name: str, x: Any, n_features: int | None = None) -> Any:
     """`x` as a finite float64 array of shape (n_samples, n_features), with at least one sample and one feature."""
     array = finite_array(name, x, 2)
     if 0 in array.shape:
@@ -249,7 +259,7 @@ def samples(name, x, n_features=None):
     return array
 
 
-def extra(package, purpose, of, module=None):
+def extra(package: str, purpose: str, of: str, module: str | None = None) -> Any:
     """The module of an optional package.
 
     Parameters
@@ -280,7 +290,7 @@ def extra(package, purpose, of, module=None):
                                   name=error.name) from None
 
 
-def shortened(x):
+def shortened(x: Any) -> str:
     """repr(x), cut to a length that fits a message."""
     try:
         text = repr(x)

@@ -26,7 +26,10 @@ Traceback (most recent call last):
 ...
 flatgrad.errors.ArgumentTypeError: np.interp would take the numbers of a Tensor that requires a gradient: ...
 """
+from __future__ import annotations
+
 import operator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,16 +40,20 @@ from flatgrad._core import min as smallest
 from flatgrad._core import sum as total
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
 __all__ = ["MEANINGS", "MOVING", "WITHOUT_GRADIENT", "function_of", "ufunc_of"]
 
-MEANINGS = {}           # NumPy's function -> ours
-MOVING = {}             # NumPy's function that only moves elements -> ours
+MEANINGS: dict[Any, Callable[..., Any]] = {}           # NumPy's function -> ours
+MOVING: dict[Any, Callable[..., Any]] = {}             # NumPy's function that only moves elements -> ours
 NO_GRADIENT_UFUNCS = {getattr(np, name) for name in (
     "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "isnan", "isinf", "isfinite", "signbit",
     "sign", "floor", "ceil", "trunc", "rint", "logical_and", "logical_or", "logical_xor", "logical_not")}
 
 
-def functions(names):
+def functions(names: str) -> Iterator[Any]:
     """NumPy's functions of these names, such as "linalg.norm"; no version of NumPy has all of them."""
     for name in names.split():
         module, _, name = name.rpartition(".")
@@ -65,7 +72,7 @@ WRITING = {*functions("copyto fill_diagonal place put put_along_axis putmask")} 
 
 # ---- what NumPy calls ----
 
-def ufunc_of(ufunc, method, inputs, kwargs):
+def ufunc_of(ufunc: Any, method: Any, inputs: Any, kwargs: Any) -> Any:
     """The result of `Tensor.__array_ufunc__`, except for ufuncs that are a row of ops.def."""
     name = f"np.{ufunc.__name__}" if getattr(np, ufunc.__name__, None) is ufunc else ufunc.__name__
     name += "" if method == "__call__" else f".{method}"
@@ -98,7 +105,7 @@ def ufunc_of(ufunc, method, inputs, kwargs):
     return getattr(ufunc, method)(*inputs, **kwargs)
 
 
-def function_of(function, types, args, kwargs):
+def function_of(function: Any, types: tuple[type[Any]], args: tuple[Tensor], kwargs: dict[Any, Any]) -> tuple[int, int]:
     """The result of `Tensor.__array_function__`."""
     if not all(issubclass(kind, (Tensor, np.ndarray)) for kind in types):
         return NotImplemented
@@ -118,7 +125,7 @@ def function_of(function, types, args, kwargs):
     return function(*args, **kwargs)
 
 
-def refuse_lost(name, x):
+def refuse_lost(name: str, x: Any) -> None:
     """An error for a derivative of lost.py among the operands; there is none before that is imported."""
     if isinstance(x, (list, tuple)):
         for part in x:
@@ -129,13 +136,13 @@ def refuse_lost(name, x):
         _core._refuse_lost(name, x)
 
 
-def refuse_writing(name, targets):
+def refuse_writing(name: str, targets: tuple[None]) -> None:
     for target in targets if isinstance(targets, tuple) else (targets,):
         if isinstance(target, Tensor):
             raise ArgumentTypeError(f"{name}: cannot write to a Tensor, whose numbers are on the tape; assign its data")
 
 
-def meant(meaning, args, kwargs):
+def meant(meaning: Callable[..., Any], args: tuple[Tensor], kwargs: dict[Any, Any]) -> tuple[int, int]:
     """meaning(*args, **kwargs), or NotImplemented if it does not take these arguments."""
     kwargs = {name: value for name, value in kwargs.items() if not is_default(name, value)}
     code = meaning.__code__
@@ -148,23 +155,23 @@ def meant(meaning, args, kwargs):
     return meaning(*args, **kwargs)
 
 
-def is_default(name, value):
+def is_default(name: Any, value: Any) -> Any:
     """Whether an argument has NumPy's default value."""
     return (value is None and name != "axis" or value is np._NoValue or name == "where" and value is True
             or name == "dtype" and value in (float, np.float64) or name == "order" and value in ("C", "K"))
 
 
-def name_of(function):
+def name_of(function: Any) -> str:
     """The name of a function for users."""
     module = (function.__module__ or "numpy").replace("numpy", "np", 1)
     return f"{module}.{function.__name__}"
 
 
-def given(kwargs):
+def given(kwargs: Any) -> Any:
     return f" with {', '.join(kwargs)}" if kwargs else ""
 
 
-def checked(name, args, kwargs):
+def checked(name: Any, args: Any, kwargs: Any) -> Any:
     """The arguments with arrays in place of constant Tensors; TypeError if there is another Tensor."""
     if requires_grad(args) or requires_grad(kwargs):
         raise ArgumentTypeError(
@@ -174,7 +181,7 @@ def checked(name, args, kwargs):
     return as_numbers(args), as_numbers(kwargs)
 
 
-def requires_grad(x):
+def requires_grad(x: Any) -> Any:
     """Whether the arguments contain a Tensor that requires a gradient."""
     if isinstance(x, Tensor):
         return x.requires_grad
@@ -183,7 +190,7 @@ def requires_grad(x):
     return isinstance(x, (list, tuple)) and any(requires_grad(part) for part in x)
 
 
-def as_numbers(x):
+def as_numbers(x: Any) -> Any:
     """Arguments with arrays in place of Tensors."""
     if isinstance(x, Tensor):
         return x.numpy()
@@ -192,7 +199,7 @@ def as_numbers(x):
     return type(x)(map(as_numbers, x)) if type(x) in (list, tuple) else x
 
 
-def numbers_of(x):
+def numbers_of(x: Any) -> Any:
     """The numbers of an operand; a Value in it becomes its number."""
     if isinstance(x, Value):
         return x.data
@@ -205,7 +212,7 @@ def numbers_of(x):
 
 # ---- the table ----
 
-def means(names):
+def means(names: str) -> Callable[..., Any]:
     """A decorator: registers a definition for NumPy's functions of these names."""
     def enter(function):
         MEANINGS.update(dict.fromkeys(functions(names), function))
@@ -213,7 +220,7 @@ def means(names):
     return enter
 
 
-def tensor(x):
+def tensor(x: Tensor) -> Tensor:
     """An operand as a Tensor; a number or Value becomes a Tensor of one element."""
     if isinstance(x, Tensor):
         return x
@@ -223,76 +230,76 @@ def tensor(x):
     return Tensor(x, requires_grad=not (isinstance(x, np.ndarray) and x.dtype != object))
 
 
-def np_list(x):
+def np_list(x: Any) -> Any:
     """A list or tuple as an array, if it contains no Value and no Tensor; any other operand unchanged."""
     if isinstance(x, (list, tuple)):
         return x if has_nodes(x) else np.asarray(x, np.float64)
     return np.asarray(x)
 
 
-def has_nodes(x):
+def has_nodes(x: Any) -> Any:
     return isinstance(x, (Value, Tensor)) or isinstance(x, (list, tuple)) and any(map(has_nodes, x))
 
 
-def dims(x):
+def dims(x: Any) -> Any:
     """The number of dimensions of an operand."""
     return 0 if isinstance(x, Value) else x.ndim if hasattr(x, "ndim") else 1 + dims(x[0]) if len_of(x) else 0
 
 
-def len_of(x):
+def len_of(x: Any) -> Any:
     return len(x) if isinstance(x, (list, tuple)) else 0
 
 
 # ---- ufuncs that are not a single row of ops.def ----
 
 @means("square")
-def square(x):
+def square(x: Any) -> Any:
     return _core.square(x)
 
 
 @means("reciprocal")
-def reciprocal(x):
+def reciprocal(x: Any) -> Any:
     return _core._operator("/", 1.0, x)
 
 
 @means("positive conjugate conj")
-def positive(x):
+def positive(x: Any) -> Any:
     return x
 
 
-def matmul(x1, x2):
+def matmul(x1: Any, x2: Any) -> Any:
     return _core._operator("@", x1, x2)
 
 
 # ---- reductions ----
 
 @means("sum")
-def sum_(a, axis=None, *, keepdims=False):
+def sum_(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return total(a, axis, keepdims)
 
 
 @means("mean")
-def mean_(a, axis=None, *, keepdims=False):
+def mean_(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return mean(a, axis, keepdims)
 
 
 @means("max amax")
-def max_(a, axis=None, *, keepdims=False):
+def max_(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return largest(a, axis, keepdims)
 
 
 @means("min amin")
-def min_(a, axis=None, *, keepdims=False):
+def min_(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return smallest(a, axis, keepdims)
 
 
 @means("ptp")
-def ptp(a, axis=None, *, keepdims=False):
+def ptp(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     return largest(a, axis, keepdims) - smallest(a, axis, keepdims)
 
 
 @means("average")
-def average(a, axis=None, weights=None, *, keepdims=False):
+def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> Any:
     if weights is None:
         return mean(a, axis, keepdims)
     a = tensor(a)
@@ -305,7 +312,7 @@ def average(a, axis=None, weights=None, *, keepdims=False):
     return total(a * weights, axis, keepdims) / total(weights, axis, keepdims)
 
 
-def axis_in(x, axis):
+def axis_in(x: Any, axis: Any) -> Any:
     """The axis of a Tensor from an int, negative ones included."""
     try:
         number = operator.index(axis)
@@ -316,32 +323,32 @@ def axis_in(x, axis):
     return number % x.ndim
 
 
-def axes_in(x, axis):
+def axes_in(x: Tensor, axis: None) -> set[int]:
     """The set of axes that a reduction combines."""
     return {*range(x.ndim)} if axis is None else {axis_in(x, k) for k in (axis if isinstance(axis, tuple) else (axis,))}
 
 
-def count_of(x, axis):
+def count_of(x: Any, axis: Any) -> Any:
     """The number of elements that a reduction combines."""
     return int(np.prod([x.shape[k] for k in axes_in(x, axis)]))
 
 
 @means("var")
-def var(a, axis=None, *, ddof=0, keepdims=False, correction=None):
+def var(a: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False, correction: Any = None) -> Any:
     a, ddof = tensor(a), ddof if correction is None else correction
     centred = a - mean(a, axis, True)
     return total(centred * centred, axis, keepdims) / (count_of(a, axis) - ddof)
 
 
 @means("std")
-def std(a, axis=None, *, ddof=0, keepdims=False, correction=None):
+def std(a: Any, axis: Any = None, *, ddof: int = 0, keepdims: bool = False, correction: Any = None) -> Any:
     squares = var(a, axis, ddof=ddof, keepdims=keepdims, correction=correction)
     zero = squares.data == 0.0   # where all numbers are equal, the gradient is 0, as in PyTorch
     return where(zero, 0.0, sqrt(where(zero, 1.0, squares))) if np.any(zero) else sqrt(squares)
 
 
 @means("prod")
-def prod(a, axis=None, *, keepdims=False):
+def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     x = tensor(a)
     shape, axes = x.shape, axes_in(x, axis)
     if len(axes) == x.ndim:
@@ -358,7 +365,7 @@ def prod(a, axis=None, *, keepdims=False):
 
 
 @means("linalg.norm")
-def norm(x, ord=None, axis=None, keepdims=False):
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
     x = tensor(x)
     vector = x.ndim == 1 or axis is not None and not isinstance(axis, tuple)
     if not vector and isinstance(ord, (int, float)) and ord in (1, -1, np.inf, -np.inf):
@@ -376,14 +383,14 @@ def norm(x, ord=None, axis=None, keepdims=False):
 
 
 @means("linalg.vector_norm")
-def vector_norm(x, *, axis=None, keepdims=False, ord=2):
+def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: int = 2) -> Any:
     x = tensor(x)
     if axis is None and keepdims or isinstance(axis, tuple):
         return NotImplemented
     return norm(x.reshape(-1) if axis is None else x, ord, axis, keepdims)
 
 
-def root(x, axis, keepdims):
+def root(x: Any, axis: Any, keepdims: Any) -> Any:
     """The root of the sum of squares. At 0, where it has no derivative, the gradient is 0, as in PyTorch."""
     squares = total(x * x, axis, keepdims)
     zero = squares == 0.0 if isinstance(squares, Tensor) else squares.data == 0.0
@@ -396,43 +403,43 @@ def root(x, axis, keepdims):
 # ---- products ----
 
 @means("dot")
-def dot(a, b):
+def dot(a: Any, b: Any) -> Any:
     if dims(a) == 0 or dims(b) == 0:
         return _core._operator("*", a, b)
     return matmul(a, b)
 
 
 @means("inner")
-def inner(a, b):
+def inner(a: Any, b: Any) -> Any:
     if dims(a) == 0 or dims(b) == 0:
         return _core._operator("*", a, b)
     return matmul(a, tensor(b).T)
 
 
 @means("vdot")
-def vdot(a, b):
+def vdot(a: Any, b: Any) -> Any:
     return matmul(tensor(a).reshape(-1), tensor(b).reshape(-1))
 
 
 @means("outer linalg.outer")
-def outer(a, b):
+def outer(a: Any, b: Any) -> Any:
     return tensor(a).reshape(-1, 1) * tensor(b).reshape(1, -1)
 
 
 @means("linalg.matmul")
-def linalg_matmul(x1, x2):
+def linalg_matmul(x1: Any, x2: Any) -> Any:
     return matmul(x1, x2)
 
 
 @means("trace linalg.trace")
-def trace(a):
+def trace(a: Any) -> Any:
     return total(_core._moved("np.trace", [a], lambda places: np.diagonal(places[0])))
 
 
 # ---- elementwise, of several arguments ----
 
 @means("where")
-def where_(condition, x=None, y=None):
+def where_(condition: Any, x: Any = None, y: Any = None) -> Any:
     if x is None and y is None:
         return np.nonzero(condition)
     if isinstance(condition, (list, tuple)) and not has_nodes(condition):
@@ -441,24 +448,24 @@ def where_(condition, x=None, y=None):
                    for operand in (condition, tensor_if_row(x), tensor_if_row(y))])
 
 
-def tensor_if_row(x):
+def tensor_if_row(x: Any) -> Any:
     return tensor(x) if isinstance(x, (list, tuple)) else x
 
 
 @means("clip")
-def clip_(a, a_min=None, a_max=None, *, min=None, max=None):
+def clip_(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
     low, high = a_min if min is None else min, a_max if max is None else max
     return clip(tensor(a), -np.inf if low is None else low, np.inf if high is None else high)
 
 
 @means("real")
-def real(val):
+def real(val: Any) -> Any:
     return val
 
 
 # ---- sums and differences along an axis ----
 
-def along_rows(x, axis):
+def along_rows(x: Any, axis: Any) -> Any:
     """A Tensor of two dimensions whose rows run along an axis, and the function that turns such a Tensor back."""
     axis = axis_in(x, axis)
     if x.ndim == 1:
@@ -466,7 +473,7 @@ def along_rows(x, axis):
     return (x, lambda rows: rows) if axis == 1 else (x.T, lambda rows: rows.T)
 
 
-def scanned(combine, x, axis):
+def scanned(combine: Any, x: Any, axis: Any) -> Any:
     """combine(... combine(x[0], x[1]) ..., x[k]) for each k, in log2(n) instructions over all elements."""
     x = tensor(x)
     rows, turned_back = along_rows(x.reshape(-1) if axis is None else x, -1 if axis is None else axis)
@@ -478,17 +485,17 @@ def scanned(combine, x, axis):
 
 
 @means("cumsum")
-def cumsum(a, axis=None):
+def cumsum(a: Any, axis: Any = None) -> Any:
     return scanned(lambda x, y: x + y, a, axis)
 
 
 @means("cumprod")
-def cumprod(a, axis=None):
+def cumprod(a: Any, axis: Any = None) -> Any:
     return scanned(lambda x, y: x * y, a, axis)
 
 
 @means("diff")
-def diff(a, n=1, axis=-1):
+def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
     a = tensor(a)
     length = a.shape[axis_in(a, axis)]
     if not isinstance(n, (int, np.integer)) or not 0 <= n < length:
@@ -500,7 +507,7 @@ def diff(a, n=1, axis=-1):
 
 
 @means("trapezoid trapz")
-def trapezoid(y, x=None, dx=1.0, axis=-1):
+def trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
     rows, _ = along_rows(tensor(y), axis)
     if x is not None:
         difference = diff if has_nodes(x) else np.diff
@@ -513,7 +520,7 @@ def trapezoid(y, x=None, dx=1.0, axis=-1):
 # ---- views ----
 
 @means("transpose")
-def transpose(a, axes=None):
+def transpose(a: Any, axes: Any = None) -> Any:
     a = tensor(a)
     if axes is None:
         return a.T
@@ -521,61 +528,61 @@ def transpose(a, axes=None):
 
 
 @means("permute_dims")
-def permute_dims(a, axes=None):
+def permute_dims(a: Any, axes: Any = None) -> Any:
     return transpose(a, axes)
 
 
 @means("matrix_transpose linalg.matrix_transpose")
-def matrix_transpose(x):
+def matrix_transpose(x: Any) -> Any:
     if tensor(x).ndim != 2:
         raise ShapeError(f"np.matrix_transpose: expected two dimensions, got the shape {tensor(x).shape}")
     return x.T
 
 
 @means("reshape")
-def reshape(a, shape=None, *, newshape=None):
+def reshape(a: Any, shape: Any = None, *, newshape: Any = None) -> Any:
     return tensor(a).reshape(newshape if shape is None else shape)
 
 
 @means("ravel")
-def ravel(a):
+def ravel(a: Any) -> Any:
     return tensor(a).reshape(-1)
 
 
 @means("copy")
-def copy(a):
+def copy(a: Any) -> Any:
     return moved("np.copy", a, lambda places: places)
 
 
 # ---- properties of a Tensor other than its numbers ----
 
 @means("shape")
-def shape(a):
+def shape(a: Tensor) -> tuple[int, int]:
     return a.shape
 
 
 @means("ndim")
-def ndim(a):
+def ndim(a: Any) -> Any:
     return a.ndim
 
 
 @means("size")
-def size(a, axis=None):
+def size(a: Any, axis: Any = None) -> Any:
     return np.size(np.empty(a.shape), axis)
 
 
 @means("full_like")
-def full_like(a, fill_value):
+def full_like(a: Any, fill_value: Any) -> Any:
     return NotImplemented if has_nodes(fill_value) else np.full(np.shape(a), fill_value, np.float64)
 
 
 # ---- elements in another order: NumPy's function is run on an array of places, and gives the new order ----
 
-def moved(name, a, function):
+def moved(name: Any, a: Any, function: Any) -> Any:
     return _core._moved(name, [a], lambda places: function(places[0]))
 
 
-def moving_one(function, args, kwargs):
+def moving_one(function: Any, args: Any, kwargs: Any) -> Any:
     """Functions of one array, the first argument; the other arguments are numbers that say how to move elements."""
     if not args or requires_grad(args[1:]) or not taken_by_all(kwargs):
         return NotImplemented
@@ -583,19 +590,19 @@ def moving_one(function, args, kwargs):
     return moved(name_of(function), args[0], lambda places: function(places, *rest, **others))
 
 
-def moving_alone(function, args, kwargs):
+def moving_alone(function: Any, args: Any, kwargs: Any) -> Any:
     """Functions of one array alone; for several arrays NumPy returns several."""
     return moving_one(function, args, kwargs) if len(args) == 1 else NotImplemented
 
 
-def moving_several(function, args, kwargs):
+def moving_several(function: Any, args: Any, kwargs: Any) -> Any:
     """Functions of a sequence of arrays, the first argument."""
     if not args or not taken_by_all(kwargs):
         return NotImplemented
     return _core._moved(name_of(function), list(args[0]), lambda places: function(places, *args[1:], **kwargs))
 
 
-def moving_apart(function, args, kwargs):
+def moving_apart(function: Any, args: Any, kwargs: Any) -> Any:
     """Functions that return a list of parts."""
     if not args or not isinstance(args[0], Tensor) or requires_grad(args[1:]) or requires_grad(kwargs):
         return NotImplemented
@@ -605,11 +612,11 @@ def moving_apart(function, args, kwargs):
                         for part in parts])
 
 
-def taken_by_all(kwargs):
+def taken_by_all(kwargs: Any) -> Any:
     return not requires_grad(kwargs) and not {"out", "dtype"} & set(kwargs)
 
 
-def in_order(function, args, kwargs):
+def in_order(function: Any, args: Any, kwargs: Any) -> Any:
     """np.sort: the numbers give the order, and the graph gets the elements in this order."""
     def ordered(a, axis=-1):
         def order(places):
@@ -622,7 +629,7 @@ def in_order(function, args, kwargs):
 
 
 @means("append")
-def append(arr, values, axis=None):
+def append(arr: Any, values: Any, axis: Any = None) -> Any:
     parts = [tensor(arr), tensor(values)]
     return _core.cat([part.reshape(-1) for part in parts] if axis is None else parts, 0 if axis is None else axis)
 
@@ -637,5 +644,6 @@ for _kind, _names in (
         (in_order, "sort")):
     MOVING.update(dict.fromkeys(functions(_names), _kind))
 
+REDUCTIONS: dict[tuple[np.ufunc, str], Callable[..., Any]]
 REDUCTIONS = {(np.add, "reduce"): sum_, (np.multiply, "reduce"): prod, (np.maximum, "reduce"): max_,
               (np.minimum, "reduce"): min_, (np.add, "accumulate"): cumsum, (np.multiply, "accumulate"): cumprod}

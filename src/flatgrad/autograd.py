@@ -3,6 +3,10 @@ begin with, as nodes of the graph if asked for.
 
 Here is also what `Value.backward` and `Tensor.backward` do with their arguments.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from flatgrad._core import (Tensor, Value, _gradients, _is_recording, _is_unrecorded, _keep, _leaves_below,
@@ -12,10 +16,18 @@ from flatgrad.arguments import flag, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.transforms import depends_on_outer, depends_on_outer_copies
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
 __all__ = ["detect_anomaly", "gradients", "is_anomaly_enabled", "set_detect_anomaly"]
 
 
-def gradients(outputs, inputs, grad_outputs=None, create_graph=False, allow_unused=None, materialize_grads=False):
+def gradients(outputs: Value | Tensor | Sequence[Value | Tensor], inputs: Value | Tensor | Sequence[Value | Tensor],
+              grad_outputs: Any = None, create_graph: bool = False, allow_unused: bool | None = None,
+              materialize_grads: bool = False) -> tuple[Any, ...]:
     """The gradients of `inputs`, by way of the graph that has computed `outputs`; no ``.grad`` changes.
 
     Parameters
@@ -103,7 +115,7 @@ def gradients(outputs, inputs, grad_outputs=None, create_graph=False, allow_unus
     return tuple(found)
 
 
-def backward(output, gradient, create_graph):
+def backward(output: Value | Tensor, gradient: Any, create_graph: bool) -> None:
     """What `output.backward(gradient, create_graph)` does, which has been asked whether a gradient flows."""
     create_graph = flag("create_graph", create_graph)
     seed = seed_of("backward(): gradient", gradient, output)
@@ -126,18 +138,18 @@ def backward(output, gradient, create_graph):
         keep_written(leaves, output, seed)
 
 
-def keep_written(leaves, output, seed):
+def keep_written(leaves: Any, output: Any, seed: int | None) -> None:
     found = written([output], [seed], leaves)
     _keep(leaves, [None if g is None else accumulated(x, g) for x, g in zip(leaves, found)])
 
 
-def accumulated(leaf, gradient):
+def accumulated(leaf: Any, gradient: Any) -> Any:
     """The sum of a leaf's gradient, a number if that is one, and of what is added to it."""
     before = leaf.grad
     return before + gradient if isinstance(before, (Value, Tensor)) or np.any(before) else gradient
 
 
-def written_gradients(outputs, seeds, inputs):
+def written_gradients(outputs: list[Value], seeds: list[None], inputs: list[Any]) -> list[Any]:
     """For each input its gradient as a node, or None."""
     if not _is_unrecorded():
         return written(outputs, seeds, inputs)
@@ -145,7 +157,7 @@ def written_gradients(outputs, seeds, inputs):
         return written(outputs, seeds, inputs)
 
 
-def nodes(name, items):
+def nodes(name: str, items: Value | list[Tensor | Value] | Tensor) -> list[Any]:
     """The Values and Tensors of an argument, which may be one of them, as a list."""
     if isinstance(items, (Value, Tensor)):
         return [items]
@@ -158,7 +170,7 @@ def nodes(name, items):
     return list(items)
 
 
-def seeds_of(outputs, grad_outputs):
+def seeds_of(outputs: list[Value], grad_outputs: None) -> list[None]:
     """For each output a Value or a Tensor of its shape, or None for 1."""
     if grad_outputs is None:
         grad_outputs = [None] * len(outputs)
@@ -178,11 +190,11 @@ def seeds_of(outputs, grad_outputs):
     return [seed_of(f"grad_outputs[{k}]", seed, x) for k, (seed, x) in enumerate(zip(grad_outputs, outputs))]
 
 
-def requires_grad(x):
+def requires_grad(x: Value) -> bool:
     return x.requires_grad
 
 
-def seed_of(name, seed, output):
+def seed_of(name: str, seed: int | None, output: Value) -> Value | None:
     """The gradient that an output begins with, a Value or a Tensor of its shape, or None for 1."""
     shape = getattr(output, "shape", ())
     if seed is None:
@@ -207,14 +219,14 @@ def seed_of(name, seed, output):
     return seed
 
 
-def numbers_of(seed, output):
+def numbers_of(seed: int | None, output: Value) -> NDArray[Any]:
     """The numbers of a seed, row by row."""
     if seed is None:
         return np.ones(getattr(output, "size", 1))
     return np.array([seed.data]) if isinstance(seed, Value) else seed.numpy().reshape(-1)
 
 
-def node_of(numbers, like):
+def node_of(numbers: NDArray[Any], like: Value | Tensor) -> Value | Tensor:
     """A leaf with these numbers, as `like` is shaped."""
     if isinstance(like, Value):
         return Value(float(numbers[0]))

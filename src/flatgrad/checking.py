@@ -2,8 +2,11 @@
 
 Both have PyTorch's names and arguments.
 """
+from __future__ import annotations
+
 import math
 import numbers
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +18,19 @@ from flatgrad.transforms import (NODES, as_nodes, called, callable_, check_array
                                  flattened, has_operands, is_real, leaf_of, node_or_zeros, shape_of, with_shapes_of,
                                  written_by)
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad.rules import custom_derivative
+
 __all__ = ["gradcheck", "gradgradcheck"]
 
 
-def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
+def gradcheck(f: Callable[..., Any], inputs: Any, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
+              raise_exception: bool = True) -> bool:
     """Compare the derivatives of `f` with central finite differences.
 
     Parameters
@@ -79,7 +91,8 @@ def gradcheck(f, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
     return check(evaluate)
 
 
-def gradgradcheck(f, inputs, grad_outputs=None, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
+def gradgradcheck(f: Callable[..., Any], inputs: Any, grad_outputs: Any = None, eps: float = 1e-6, atol: float = 1e-5,
+                  rtol: float = 1e-3, raise_exception: bool = True) -> bool:
     """Compare the second derivatives of `f` with central finite differences of its gradient.
 
     Parameters
@@ -149,7 +162,21 @@ class Check:
         Each number of the leaves, with its name.
     """
 
-    def __init__(self, name, f, inputs, eps, atol, rtol, raise_exception):
+    name: str
+    f: Any
+
+    raise_exception: bool
+    args: list[Any]
+    leaves: list[Any]
+    elements: list[tuple[str, Value]]
+    eps: float
+    atol: float
+    rtol: float
+    named: list[Any]
+    fresh: list[Any]
+
+    def __init__(self, name: str, f: custom_derivative | Callable[..., Any], inputs: float | NDArray[Any], eps: float,
+                 atol: float, rtol: float, raise_exception: bool) -> None:
         callable_(name, f)
         self.eps, self.atol, self.rtol = positive("eps", eps), non_negative("atol", atol), non_negative("rtol", rtol)
         self.raise_exception = flag("raise_exception", raise_exception)
@@ -160,7 +187,7 @@ class Check:
         if not self.elements:
             raise ArgumentError(f"inputs: expected one number at least to check by, got {shortened(inputs)}")
 
-    def leaf_for(self, name, x):
+    def leaf_for(self, name: str, x: float | NDArray[Any]) -> Value | Tensor:
         """The leaf for a number or an array; a leaf stays itself."""
         leaf = x
         if isinstance(x, NODES):
@@ -183,7 +210,7 @@ class Check:
         self.named.append((name, leaf))
         return leaf
 
-    def prepare(self):
+    def prepare(self) -> None:
         """List the numbers of the leaves, which may take steps."""
         self.leaves = [leaf for _, leaf in self.named]
         self.elements = [pair for name, leaf in self.named for pair in elements_of(name, leaf)]
@@ -193,14 +220,14 @@ class Check:
             if element.data + self.eps == element.data or element.data - self.eps == element.data:
                 raise ArgumentError(f"eps: {self.eps} is too small a step from {name}, which is {element.data}")
 
-    def call(self):
+    def call(self) -> Value | list[Value]:
         return called(self.f, self.args, {}, self.leaves, self.fresh)
 
-    def outputs(self):
+    def outputs(self) -> Value:
         """The result of the function as a structure of Values and Tensors."""
         return as_nodes(self.name, "the result of f", self.call())
 
-    def __call__(self, evaluate):
+    def __call__(self, evaluate: Callable[..., Any]) -> bool:
         """Whether all derivatives pass. evaluate() gives nodes to differentiate, their shape, and the function that
         names the number in a place."""
         before = [(element, element.data, element.grad) for _, element in self.elements]
@@ -215,7 +242,7 @@ class Check:
                 element.data, element.grad = data, gradient
         return True
 
-    def evaluated(self, evaluate, where):
+    def evaluated(self, evaluate: Callable[..., Any], where: str) -> tuple[Any, Any, Any, Any]:
         """What evaluate() gives, with the numbers of the nodes in place of the function; an error if one is not
         finite."""
         nodes, shape, name = evaluate()
@@ -225,7 +252,7 @@ class Check:
             raise GradcheckError(f"{self.name}: {name(at)} is {values[at]}{where}; expected a finite number")
         return nodes, shape, values, name
 
-    def compare(self, evaluate):
+    def compare(self, evaluate: Callable[..., Any]) -> None:
         """Raise a GradcheckError if a derivative does not pass."""
         nodes, shape, values, name = evaluate()
         exact = derivatives(nodes, self.leaves)
@@ -264,17 +291,17 @@ class Check:
             f"{error[row, column]:.3g}. {np.sum(~passes)} of {passes.size} derivatives do not pass")
 
 
-def listed(values, shape):
+def listed(values: NDArray[Any], shape: tuple[Any, ...]) -> str:
     return shortened((values.reshape(shape) if isinstance(shape, tuple) else values).tolist())
 
 
-def elements_of(name, leaf):
+def elements_of(name: str, leaf: Value | Tensor) -> list[tuple[str, Value]]:
     """(name, Value) for every number of a leaf."""
     if isinstance(leaf, Value):
         return [(name, leaf)]
     return [(name_of(name, leaf.shape, k), element) for k, element in enumerate(elements(leaf))]
 
 
-def name_of(name, shape, k):
+def name_of(name: str, shape: tuple[Any, ...], k: int | np.int64) -> str:
     """The name of element k, counted row by row."""
     return f"{name}[{', '.join(str(index) for index in np.unravel_index(k, shape))}]" if shape else name

@@ -2,16 +2,29 @@
 
 This module does not use Value. Samples are NumPy arrays `X`, `(n_samples, n_features)`, and `y`, `(n_samples,)`.
 """
+from __future__ import annotations
+
 import csv
 import io
 import math
 import operator
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad.arguments import array_of_numbers, finite, flag, non_negative, within, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from flatgrad._core import _Path, _Rng
+
+    _Labelled = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 __all__ = ["make_circles", "make_moons", "make_parity", "make_spirals", "make_sum", "make_xor", "read_csv",
            "train_test_split"]
@@ -20,7 +33,8 @@ COLUMNS = ("x", "y", "label")
 MOST_BITS = 20   # of make_parity: 2**20 is a million rows
 
 
-def make_moons(n_samples=100, *, shuffle=True, noise=None, random_state=None):
+def make_moons(n_samples: int | tuple[int, int] = 100, *, shuffle: bool = True, noise: float | None = None,
+               random_state: int | np.random.RandomState | None = None) -> _Labelled:
     """Two interleaving half circles; the numbers equal those of scikit-learn's function of this name.
 
     Parameters
@@ -72,7 +86,8 @@ def make_moons(n_samples=100, *, shuffle=True, noise=None, random_state=None):
     return mix(np.concatenate([outer, inner]), labels_of([n_outer, n_inner]))
 
 
-def make_circles(n_samples=100, *, shuffle=True, noise=None, random_state=None, factor=0.8):
+def make_circles(n_samples: int | tuple[int, int] = 100, *, shuffle: bool = True, noise: float | None = None,
+                 random_state: int | np.random.RandomState | None = None, factor: float = 0.8) -> _Labelled:
     """A circle around a smaller one; the numbers equal those of scikit-learn's function of this name.
 
     Parameters
@@ -122,7 +137,8 @@ def make_circles(n_samples=100, *, shuffle=True, noise=None, random_state=None, 
     return mix(np.concatenate([outer, inner]), labels_of([n_outer, n_inner]))
 
 
-def make_spirals(n_samples=100, n_classes=2, *, turns=1.0, noise=None, shuffle=True, random_state=None):
+def make_spirals(n_samples: int = 100, n_classes: int = 2, *, turns: float = 1.0, noise: float | None = None,
+                 shuffle: bool = True, random_state: int | np.random.RandomState | None = None) -> _Labelled:
     """Spirals around one centre, one arm for each class.
 
     Parameters
@@ -179,7 +195,8 @@ def make_spirals(n_samples=100, n_classes=2, *, turns=1.0, noise=None, shuffle=T
     return mix(X, labels_of(sizes))
 
 
-def make_xor(n_samples=None, *, signed=False, noise=None, random_state=None):
+def make_xor(n_samples: int | None = None, *, signed: bool = False, noise: float | None = None,
+             random_state: int | np.random.RandomState | None = None) -> _Labelled:
     """The exclusive or of two bits: the four rows of its table, or many noisy samples.
 
     Parameters
@@ -218,7 +235,7 @@ def make_xor(n_samples=None, *, signed=False, noise=None, random_state=None):
     return mix(X[row], y[row])
 
 
-def make_parity(n_bits=3, *, signed=False):
+def make_parity(n_bits: int = 3, *, signed: bool = False) -> _Labelled:
     """All rows of n bits, each with the parity of its bits: whether an odd number of bits is set.
 
     Parameters
@@ -259,7 +276,9 @@ def make_parity(n_bits=3, *, signed=False):
     return (2.0 * bits - 1.0, 2 * y - 1) if signed else (bits.astype(np.float64), y)
 
 
-def make_sum(n_samples=100, n_features=2, *, low=-1.0, high=1.0, noise=None, random_state=None):
+def make_sum(n_samples: int = 100, n_features: int = 2, *, low: float = -1.0, high: float = 1.0,
+             noise: float | None = None,
+             random_state: int | np.random.RandomState | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Samples of a linear function, the sum of the features: y = x1 + x2 by default.
 
     Parameters
@@ -304,7 +323,9 @@ def make_sum(n_samples=100, n_features=2, *, low=-1.0, high=1.0, noise=None, ran
     return X, y if mix.noise is None else y + mix.rng.normal(scale=mix.noise, size=y.shape)
 
 
-def train_test_split(*arrays, test_size=None, train_size=None, random_state=None, shuffle=True, stratify=None):
+def train_test_split(*arrays: Any, test_size: float | None = None, train_size: float | None = None,
+                     random_state: int | np.random.RandomState | None = None, shuffle: bool = True,
+                     stratify: ArrayLike | None = None) -> list[Any]:
     """Split samples into a training part and a test part, as scikit-learn's function does.
 
     Parameters
@@ -371,7 +392,8 @@ def train_test_split(*arrays, test_size=None, train_size=None, random_state=None
     return [part for array in arrays for part in (picked(array, train), picked(array, test))]
 
 
-def read_csv(path, target=None, features=None, *, delimiter=","):
+def read_csv(path: _Path, target: str | None = None, features: Sequence[str] | None = None, *,
+             delimiter: str = ",") -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Read samples from a CSV file: two classes in the columns x, y and label, or any columns by name.
 
     The first line names the columns, in any order. Other columns are ignored. So are white space around a cell,
@@ -456,7 +478,8 @@ def read_csv(path, target=None, features=None, *, delimiter=","):
     return read_columns(file, line, header, records, target, features)
 
 
-def read_two_classes(file, line, header, records, delimiter):
+def read_two_classes(file: str, line: int, header: list[str], records: Iterator[Any],
+                     delimiter: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """The result of `read_csv` for the columns x, y and label; `line` is the line of the header."""
     where = locate_columns(header, f"{file}: line {line}", "commas" if delimiter == "," else repr(delimiter))
     samples = []
@@ -489,7 +512,8 @@ def read_two_classes(file, line, header, records, delimiter):
     return table[:, :2].copy(), np.where(table[:, 2] > 0, 1.0, -1.0)
 
 
-def read_columns(file, line, header, records, target, features):
+def read_columns(file: str, line: int, header: list[str], records: Iterator[Any], target: str,
+                 features: list[str] | None) -> tuple[NDArray[Any], NDArray[Any]]:
     """The result of `read_csv` for a target; `line` is the line of the header."""
     if features is None:
         features = [name for name in header if name and name != target]
@@ -515,12 +539,16 @@ def read_columns(file, line, header, records, target, features):
 class Mixer:
     """Finishes generated samples: an optional permutation, then noise, from one generator."""
 
-    def __init__(self, shuffle, noise, random_state):
+    shuffle: bool
+    noise: float | None
+    rng: Any
+
+    def __init__(self, shuffle: bool, noise: float | None, random_state: int | np.random.RandomState | None) -> None:
         self.shuffle = flag("shuffle", shuffle)
         self.noise = None if noise is None else non_negative("noise", noise)
         self.rng = generator(random_state)
 
-    def __call__(self, X, y):
+    def __call__(self, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         if self.shuffle:
             order = np.arange(len(X))
             self.rng.shuffle(order)
@@ -530,12 +558,12 @@ class Mixer:
         return X, y
 
 
-def labels_of(sizes):
+def labels_of(sizes: list[int]) -> NDArray[Any]:
     """The labels: 0 for the samples of the first class, and so on."""
     return np.repeat(np.arange(len(sizes), dtype=np.intp), sizes)
 
 
-def two_sizes(n_samples):
+def two_sizes(n_samples: int | tuple[int, int]) -> tuple[int, int]:
     """(outer, inner) from the argument `n_samples` of `make_moons` and `make_circles`."""
     try:
         n = operator.index(n_samples)
@@ -554,7 +582,7 @@ def two_sizes(n_samples):
     return outer, inner
 
 
-def generator(random_state):
+def generator(random_state: int | np.random.RandomState | None) -> Any:
     """A generator with the methods of numpy.random.RandomState, from the argument `random_state`."""
     if random_state is None:
         return np.random
@@ -570,7 +598,7 @@ def generator(random_state):
     return np.random.RandomState(seed)
 
 
-def length_of(name, array):
+def length_of(name: str, array: NDArray[Any] | list[int]) -> int:
     """The number of samples in an array or list."""
     try:
         return len(array)
@@ -578,14 +606,14 @@ def length_of(name, array):
         raise ArgumentTypeError(f"{name}: expected samples in an array or a list, got {array!r}") from None
 
 
-def picked(array, order):
+def picked(array: NDArray[Any] | list[int], order: NDArray[Any]) -> NDArray[Any] | list[int]:
     """The samples with the numbers `order`, in this order."""
     if hasattr(array, "iloc"):   # pandas
         return array.iloc[order]
     return array[order] if hasattr(array, "shape") else [array[k] for k in order]
 
 
-def split_sizes(n, test_size, train_size):
+def split_sizes(n: int, test_size: float | None, train_size: float | None) -> tuple[int, int]:
     """(n_train, n_test) from the arguments of `train_test_split`, for n samples."""
     if test_size is None and train_size is None:
         test_size = 0.25
@@ -599,7 +627,7 @@ def split_sizes(n, test_size, train_size):
     return n_train, n_test
 
 
-def split_size(name, size, n, rounded):
+def split_size(name: str, size: float | None, n: int, rounded: Callable[..., Any]) -> int | None:
     """The number of samples that a size stands for, out of n samples; or None."""
     if size is None:
         return None
@@ -617,7 +645,8 @@ def split_size(name, size, n, rounded):
     return count
 
 
-def stratified(labels, n, n_train, n_test, rng):
+def stratified(labels: NDArray[Any] | list[int], n: int, n_train: int, n_test: int,
+               rng: _Rng) -> tuple[NDArray[Any], NDArray[Any]]:
     """The numbers of the training samples and of the test samples, each part with its share of each label."""
     labels = array_of_numbers(labels)
     if labels.shape != (n,):
@@ -641,7 +670,7 @@ def stratified(labels, n, n_train, n_test, rng):
     return rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(test))
 
 
-def shares(counts, size, rng):
+def shares(counts: NDArray[Any], size: int, rng: _Rng) -> NDArray[Any]:
     """The number of samples of each label in a part of `size` samples: the largest remainder method, with a
     random draw between equal remainders."""
     exact = counts / counts.sum() * size
@@ -659,7 +688,7 @@ def shares(counts, size, rng):
     return got.astype(np.intp)
 
 
-def read_records(path, file, delimiter):
+def read_records(path: _Path, file: str, delimiter: str) -> Iterator[tuple[int, list[str]] | None]:
     """Yield (line number, stripped cells) of each record that is not blank."""
     with open(path, "rb") as stream:
         raw = stream.read()
@@ -686,7 +715,7 @@ def read_records(path, file, delimiter):
             yield line, cells
 
 
-def locate_columns(header, at, separators):
+def locate_columns(header: list[str], at: str, separators: str) -> dict[str, int]:
     """{name: index} of the columns to read."""
     for name in COLUMNS:
         count = header.count(name)
@@ -700,7 +729,7 @@ def locate_columns(header, at, separators):
     return {name: header.index(name) for name in COLUMNS}
 
 
-def locate_column(header, name, at):
+def locate_column(header: list[str], name: str, at: str) -> int:
     """The index of a column."""
     count = header.count(name)
     if count != 1:
@@ -709,13 +738,13 @@ def locate_column(header, name, at):
     return header.index(name)
 
 
-def check_width(cells, header, at):
+def check_width(cells: list[str], header: list[str], at: str) -> None:
     """Refuse a record with text beyond the last column."""
     if any(cells[len(header):]):
         raise DataError(f"{at}: {len(cells)} cells, but the header has {len(header)} columns")
 
 
-def separator(delimiter):
+def separator(delimiter: str) -> str:
     """The character between two cells."""
     if not isinstance(delimiter, str):
         raise ArgumentTypeError(f"delimiter: expected one character, got {delimiter!r}")
@@ -725,7 +754,7 @@ def separator(delimiter):
     return delimiter
 
 
-def is_number(cell):
+def is_number(cell: str) -> bool:
     """Whether a cell is written as a number, finite or not."""
     try:
         float(cell)
@@ -734,14 +763,14 @@ def is_number(cell):
     return "_" not in cell
 
 
-def read_text(cells, index, at):
+def read_text(cells: list[str], index: int, at: str) -> str:
     """The text in a cell."""
     if index >= len(cells) or not cells[index]:
         raise DataError(f"{at}: missing, expected a label")
     return cells[index]
 
 
-def read_number(cells, index, at):
+def read_number(cells: list[str], index: int, at: str) -> float:
     """The finite float in a cell."""
     if index >= len(cells) or not cells[index]:
         raise DataError(f"{at}: missing, expected a number")
@@ -757,12 +786,12 @@ def read_number(cells, index, at):
     return value
 
 
-def short(text):
+def short(text: str) -> str:
     """`text` quoted, on one line, and cut to a length that fits a message."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def shown_path(path):
+def shown_path(path: _Path) -> str:
     """`path` as messages show it: quoted only if it has characters that do not print."""
     text = os.fsdecode(path)
     return text if text.isprintable() and text else repr(text)

@@ -1,11 +1,23 @@
 """Minimizing a compiled loss: all steps in compiled code, for `flatgrad.program.Compiled.minimize`."""
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad._core import Parameters, Tensor, Value, _detects_anomaly, _Loop
 from flatgrad.arguments import non_negative, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad.optim.optimizers import Adam, SGD
+    from flatgrad.optim.lr_scheduler import ExponentialLR, LambdaLR, SequentialLR
 
 __all__ = ["minimize", "no_gradient"]
 
@@ -16,8 +28,10 @@ BLOCK = 1 << 16   # places in the orders of samples that are drawn at once
 AHEAD = 1000   # steps for which a schedule is asked at once
 
 
-def minimize(record, plain, holds, leaves_of, optimizer, args, steps, batch_size, shuffle, seed, every, callback,
-             schedule):
+def minimize(record: Callable[..., Any], plain: Callable[..., Any], holds: Callable[..., Any],
+             leaves_of: Callable[..., Any], optimizer: SGD | Adam, args: tuple[Any, ...], steps: int,
+             batch_size: int | None, shuffle: bool, seed: int | None, every: int, callback: Callable[..., Any] | None,
+             schedule: Callable[..., Any] | None) -> NDArray[Any]:
     """Take steps of an optimizer.
 
     Parameters
@@ -135,11 +149,23 @@ def minimize(record, plain, holds, leaves_of, optimizer, args, steps, batch_size
 class PlainLoop:
     """The steps of a `_Loop`, taken by Python."""
 
-    def __init__(self, plain, optimizer, args, in_batches, n_samples, rows, begin):
+    plain: Callable[..., Any]
+    optimizer: SGD
+    args: tuple[NDArray[Any]]
+    in_batches: list[bool]
+    n_samples: int
+    rows: int
+
+    at: int
+    done: int
+
+    def __init__(self, plain: Callable[..., Any], optimizer: SGD, args: tuple[NDArray[Any]], in_batches: list[bool],
+                 n_samples: int, rows: int, begin: int) -> None:
         self.plain, self.optimizer, self.args, self.in_batches = plain, optimizer, args, in_batches
         self.n_samples, self.rows, self.at, self.done = n_samples, rows, begin, 0
 
-    def run(self, count, rates, order, losses):
+    def run(self, count: int, rates: list[float] | NDArray[Any], order: NDArray[Any] | None,
+            losses: NDArray[Any]) -> None:
         """Take so many steps. order: of the samples, from the epoch on that is under way; None: as they are."""
         before, self.done = [group["lr"] for group in self.optimizer.param_groups], 0
         try:
@@ -162,21 +188,21 @@ class PlainLoop:
             for group, lr in zip(self.optimizer.param_groups, before):
                 group["lr"] = lr
 
-    def look(self):
+    def look(self) -> None:
         """Each step looks where everything is."""
 
-    def flows(self, k, inputs):
+    def flows(self, k: Any, inputs: Any) -> Any:
         return True
 
 
-def chosen_of(x, chosen):
+def chosen_of(x: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
     """Those samples of an argument."""
     if isinstance(x, (list, tuple)):
         return type(x)([x[k] for k in chosen])
     return Tensor(x.data[list(chosen)], requires_grad=False) if isinstance(x, Tensor) else x[list(chosen)]
 
 
-def look_for_leaves(loop, trained_inputs):
+def look_for_leaves(loop: Any, trained_inputs: list[list[Any]]) -> None:
     """Find where all numbers are. trained_inputs: of each program which inputs take a gradient, besides parameters."""
     try:
         loop.look()
@@ -187,20 +213,20 @@ def look_for_leaves(loop, trained_inputs):
             raise no_gradient()
 
 
-def no_gradient():
+def no_gradient() -> Any:
     """The error of backward() where nothing depends on a parameter."""
     return RuntimeError("backward(): no gradient flows from here: the loss depends on no parameter of the optimizer "
                         "whose requires_grad is True")
 
 
-def rates_of(optimizer):
+def rates_of(optimizer: SGD | Adam) -> list[float]:
     """The learning rates, after a check of all hyperparameters, as a step of the optimizer does it."""
     if not Parameters.have(optimizer.param_groups, optimizer._read, optimizer._seen):
         optimizer._prepare()
     return [group["lr"] for group in optimizer._learning_rates()]
 
 
-def schedule_of(schedule, optimizer, steps):
+def schedule_of(schedule: Callable[..., Any] | None, optimizer: SGD | Adam, steps: int) -> Unchanged | Given:
     """The learning rates of all steps: an object with `ahead` and `settle`."""
     if schedule is None:
         return Unchanged(optimizer)
@@ -218,21 +244,26 @@ def schedule_of(schedule, optimizer, steps):
 class Unchanged:
     """The learning rates that the optimizer has."""
 
-    def __init__(self, optimizer):
+    def __init__(self, optimizer: SGD | Adam) -> None:
         self.optimizer = optimizer
 
-    def ahead(self, first, count):
+    def ahead(self, first: int, count: int) -> list[float]:
         """Those of the steps from `first` on: one for each group, or an array of those of up to `count` steps."""
         return rates_of(self.optimizer)
 
-    def settle(self, done):
+    def settle(self, done: int) -> None:
         """So many of these steps have been taken."""
 
 
 class Given:
     """The learning rates that an array or a function has for each step."""
 
-    def __init__(self, schedule, optimizer, steps):
+    optimizer: SGD | Adam
+
+    schedule: Callable[..., Any]
+    rates: NDArray[Any]
+
+    def __init__(self, schedule: Callable[..., Any], optimizer: SGD, steps: int) -> None:
         self.schedule, self.optimizer = schedule, optimizer
         if callable(schedule):
             return
@@ -250,7 +281,7 @@ class Given:
                                 f"{rates[~(np.isfinite(rates) & (rates >= 0.0))][0]}")
         self.schedule = np.repeat(rates[:, None], groups, 1) if rates.ndim == 1 else rates
 
-    def ahead(self, first, count):
+    def ahead(self, first: int, count: int) -> NDArray[Any]:
         rates_of(self.optimizer)
         if not callable(self.schedule):
             self.rates = self.schedule[first:first + count]
@@ -258,7 +289,7 @@ class Given:
             self.rates = np.array([self.called(first + k) for k in range(min(count, AHEAD))])
         return self.rates
 
-    def called(self, step):
+    def called(self, step: int) -> list[float]:
         found, groups = self.schedule(step), len(self.optimizer.param_groups)
         several = isinstance(found, (list, tuple))
         if several and len(found) != groups:
@@ -266,7 +297,7 @@ class Given:
                                 f"groups, got {shortened(found)}")
         return [non_negative(f"minimize: schedule({step})", lr) for lr in (found if several else [found] * groups)]
 
-    def settle(self, done):
+    def settle(self, done: int) -> None:
         for group, lr in zip(self.optimizer.param_groups, self.rates[done - 1].tolist() if done else ()):
             group["lr"] = lr
 
@@ -281,10 +312,17 @@ def parts_of(schedule):
 class Scheduled:
     """Those of an LRScheduler, whose step follows that of the optimizer."""
 
-    def __init__(self, schedule):
+    schedule: ExponentialLR | LambdaLR | SequentialLR
+
+    before: Any
+    count: Any
+    optimizer: Any
+    error: Any
+
+    def __init__(self, schedule: Any) -> None:
         self.schedule, self.optimizer = schedule, schedule.optimizer
 
-    def ahead(self, first, count):
+    def ahead(self, first: Any, count: Any) -> Any:
         """It takes the schedule's steps as well, as many as there are rows."""
         optimizer, rates, self.error = self.optimizer, [rates_of(self.optimizer)], None
         self.before = [(vars(x), dict(vars(x))) for x in parts_of(self.schedule)] + [(x, dict(x)) for x in optimizer.param_groups]
@@ -299,7 +337,7 @@ class Scheduled:
         self.count = len(rates)
         return np.array(rates)
 
-    def settle(self, done):
+    def settle(self, done: Any) -> None:
         if done < self.count:   # no schedule goes further than the steps
             self.error = None
             for names, then in self.before:
@@ -311,14 +349,14 @@ class Scheduled:
             raise self.error
 
 
-def length(x):
+def length(x: NDArray[Any]) -> int:
     """The number of samples of an argument; None if it has none."""
     if isinstance(x, (list, tuple)):
         return len(x)
     return x.shape[0] if isinstance(x, (np.ndarray, Tensor)) and len(x.shape) > 0 else None
 
 
-def length_of(args):
+def length_of(args: tuple[NDArray[Any]]) -> int:
     lengths = [length(x) for x in args if length(x) is not None]
     if not lengths:
         raise ArgumentTypeError("minimize: batch_size: expected an argument with samples, an array or a list, to make "
@@ -328,7 +366,7 @@ def length_of(args):
     return lengths[0]
 
 
-def column_of(name, x, leaves_of, n_samples):
+def column_of(name: str, x: NDArray[Any], leaves_of: Callable[..., Any], n_samples: int) -> NDArray[Any]:
     """The numbers of all samples, a row for each."""
     leaves = leaves_of(name, x)
     if any(isinstance(leaf, Value) or isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
@@ -342,7 +380,7 @@ def column_of(name, x, leaves_of, n_samples):
     return numbers.reshape(n_samples, -1)
 
 
-def as_fixed(leaf):
+def as_fixed(leaf: NDArray[Any]) -> NDArray[Any]:
     """A leaf as `_Loop` takes what is the same at each step."""
     if isinstance(leaf, (Value, Tensor)):
         return leaf

@@ -11,6 +11,11 @@ Examples
 >>> issubclass(errors.ShapeError, ValueError)
 True
 """
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["FlatgradError", "ArgumentError", "ArgumentTypeError", "ShapeError", "UnknownNameError", "DataError",
            "StateError", "DivergedError", "GradcheckError", "GradientError", "AnomalyError",
@@ -97,7 +102,7 @@ class AnomalyError(FlatgradError, RuntimeError):
 
     phase = operation = element = result = gradient = operand = node = rule = None
     filename = lineno = function = line = None
-    operands = ()
+    operands: tuple[Any, ...] = ()
 
 
 class RecordingError(FlatgradError, RuntimeError):

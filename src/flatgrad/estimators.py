@@ -5,9 +5,12 @@ Both work without scikit-learn. If scikit-learn is installed, they are its estim
 installed version, and scikit-learn validates the samples. Without scikit-learn, small base classes of flatgrad give
 the same parameters, scores and reprs, and `flatgrad.arguments` checks the samples.
 """
+from __future__ import annotations
+
 import contextlib
 import inspect
 import numbers
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +22,16 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeEr
 from flatgrad.nn import MLP
 from flatgrad.nn.layers import Layer
 from flatgrad.train import EarlyStopping, Trainer, r2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from flatgrad._core import _Function
+    from flatgrad.optim.optimizers import Optimizer
+    from flatgrad.train.history import History
 
 try:
     import sklearn.utils.validation as validation
@@ -73,6 +86,7 @@ class NotFittedError(StateError, NotFitted):
     """An estimator is used before `fit`. Also a subclass of scikit-learn's error of this name, if installed."""
 
 
+OPTIMIZERS: dict[str, type[Any]]
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop,
               "adagrad": optim.Adagrad, "adadelta": optim.Adadelta}
 
@@ -122,6 +136,13 @@ PARAMETERS = """
 
 class Network(BaseEstimator):
     """The base class of both estimators."""
+
+    history_: History
+    model_: MLP
+    n_iter_: int
+    mean_: Any
+    scale_: Any
+    n_features_in_: int
 
     def _fit(self, X, y, n_outputs):
         """Train an MLP on targets in a form for the loss."""
@@ -241,15 +262,17 @@ class Network(BaseEstimator):
 class OnlyWith:
     """A method that exists only for one loss, so that hasattr() gives the right answer."""
 
-    def __init__(self, loss):
+    function: Callable[..., Any]
+
+    def __init__(self, loss: str) -> None:
         self.loss = loss
 
-    def __call__(self, function):
+    def __call__(self, function: _Function) -> OnlyWith:
         self.function = function
         self.__doc__ = function.__doc__
         return self
 
-    def __get__(self, estimator, owner):
+    def __get__(self, estimator: Any, owner: Any) -> Any:
         if estimator is None:
             return self.function
         if estimator.loss != self.loss:
@@ -275,11 +298,27 @@ class Classifier(ClassifierMixin, Network):
     True
     """
 
+    hidden: Any
+    activation: Any
+    loss: Any
+    optimizer: Any
+    lr: Any
+    epochs: Any
+    batch_size: Any
+    alpha: Any
+    patience: Any
+    validation_fraction: Any
+    scale: Any
+    random_state: Any
+    verbose: Any
+
     _losses = ("cross_entropy", "hinge")
 
-    def __init__(self, hidden=(16, 16), activation="relu", *, loss="cross_entropy", optimizer="adam", lr=0.01,
-                 epochs=100, batch_size=32, alpha=1e-4, patience=None, validation_fraction=0.1, scale=True,
-                 random_state=None, verbose=False):
+    def __init__(self, hidden: int | Sequence[int] = (16, 16), activation: str = "relu", *, loss: str = "cross_entropy",
+                 optimizer: str | Callable[..., Optimizer] = "adam", lr: float = 0.01, epochs: int = 100,
+                 batch_size: int = 32, alpha: float = 1e-4, patience: int | None = None,
+                 validation_fraction: float = 0.1, scale: bool = True, random_state: Any = None,
+                 verbose: bool = False) -> None:
         self.hidden = hidden
         self.activation = activation
         self.loss = loss
@@ -294,7 +333,7 @@ class Classifier(ClassifierMixin, Network):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Classifier:
         """Train on samples.
 
         Parameters
@@ -334,7 +373,7 @@ class Classifier(ClassifierMixin, Network):
             self.classes_ = classes
             return self._fit(X, targets, n_outputs)
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Scores of the classes: a larger score means a likelier class.
 
         Parameters
@@ -356,7 +395,7 @@ class Classifier(ClassifierMixin, Network):
             return out[:, -1] - out[:, 0] if out.shape[1] == 2 else out[:, 0]
         return out
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The likeliest class of each sample.
 
         Parameters
@@ -376,7 +415,7 @@ class Classifier(ClassifierMixin, Network):
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
 
     @OnlyWith("cross_entropy")
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """The probabilities of the classes; only with the loss 'cross_entropy'.
 
         Parameters
@@ -398,7 +437,7 @@ class Classifier(ClassifierMixin, Network):
         return out / out.sum(axis=1, keepdims=True)
 
     @OnlyWith("cross_entropy")
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
         """The logarithms of `predict_proba`, also for probabilities too small for a float.
 
         Parameters
@@ -427,11 +466,29 @@ class Regressor(RegressorMixin, Network):
     True
     """
 
+    hidden: Any
+    activation: Any
+    loss: Any
+    optimizer: Any
+    lr: Any
+    epochs: Any
+    batch_size: Any
+    alpha: Any
+    patience: Any
+    validation_fraction: Any
+    scale: Any
+    random_state: Any
+    verbose: Any
+    target_mean_: Any
+    target_scale_: Any
+
     _losses = ("mse", "mae", "huber")
 
-    def __init__(self, hidden=(16, 16), activation="relu", *, loss="mse", optimizer="adam", lr=0.01, epochs=100,
-                 batch_size=32, alpha=1e-4, patience=None, validation_fraction=0.1, scale=True, random_state=None,
-                 verbose=False):
+    def __init__(self, hidden: int | Sequence[int] = (16, 16), activation: str = "relu", *, loss: str = "mse",
+                 optimizer: str | Callable[..., Optimizer] = "adam", lr: float = 0.01, epochs: int = 100,
+                 batch_size: int = 32, alpha: float = 1e-4, patience: int | None = None,
+                 validation_fraction: float = 0.1, scale: bool = True, random_state: Any = None,
+                 verbose: bool = False) -> None:
         self.hidden = hidden
         self.activation = activation
         self.loss = loss
@@ -446,7 +503,7 @@ class Regressor(RegressorMixin, Network):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Regressor:
         """Train on samples.
 
         Parameters
@@ -480,7 +537,7 @@ class Regressor(RegressorMixin, Network):
                 self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
             return self._fit(X, (y - self.target_mean_) / self.target_scale_, y.shape[1])
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The predicted targets of samples.
 
         Parameters
@@ -509,7 +566,7 @@ class Regressor(RegressorMixin, Network):
             return {"multioutput": True}
 
 
-def described(cls, loss, scaled, fitted):
+def described(cls: type[Any], loss: str, scaled: str, fitted: str) -> None:
     """Insert the parameters that both estimators share into a docstring."""
     if cls.__doc__:   # there is no docstring under -OO
         text = PARAMETERS.format(loss=loss, scaled=scaled, fitted=fitted)
@@ -522,14 +579,14 @@ described(Regressor, "loss : {'mse', 'mae', 'huber'}, optional", "\n        Targ
           "target_mean_, target_scale_ : ndarray of shape (n_outputs,)\n        What targets were standardised by.")
 
 
-def deviation(X, mean):
+def deviation(X: ArrayLike, mean: NDArray[Any]) -> NDArray[Any]:
     """The standard deviation of each column; 1 where it is 0 up to rounding."""
     result = np.sqrt(np.mean(np.square(X - mean), axis=0))
     tiny = 10.0 * np.finfo(np.float64).eps * np.maximum(np.abs(X).max(axis=0), np.finfo(np.float64).tiny)
     return np.where(result <= tiny, 1.0, result)
 
 
-def one_column(y):
+def one_column(y: ArrayLike) -> NDArray[Any]:
     """Targets as one axis. A single column gives the warning of scikit-learn, if scikit-learn is installed."""
     if y.ndim == 2 and y.shape[1] == 1:
         if validation is not None:
@@ -543,7 +600,7 @@ def one_column(y):
     return y
 
 
-def generator_of(random_state):
+def generator_of(random_state: Any) -> np.random.Generator:
     """A generator of NumPy from a random state of scikit-learn."""
     if isinstance(random_state, np.random.Generator):
         return random_state

@@ -2,10 +2,13 @@
 
 The compiled core evaluates a program without the GIL. What it cannot evaluate, its caller leaves to the tape.
 """
+from __future__ import annotations
+
 import itertools
 import math
 import os
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +18,13 @@ from flatgrad.loops import Layout, length_of, pair_up
 from flatgrad.lost import are_lost, plain
 from flatgrad.program import Hole, structure
 from flatgrad.structures import map_leaves
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad.program import Compiled, Program
 
 __all__ = ["Evaluations"]
 
@@ -36,14 +46,26 @@ class Evaluations:
     threads : int
     """
 
-    def __init__(self, f, parameters=None, in_axes=None, threads=1):
+    f: Compiled[Any]
+
+    plans: OrderedDict[Any, Any]
+    own: OrderedDict[Any, Any]
+    simple: bool
+    last: tuple[Any, Any]
+    in_axes: int | None
+    parameters: list[Any] | None
+    threads: int
+
+    def __init__(self, f: Compiled[Any], parameters: list[Any] | None = None, in_axes: int | None = None,
+                 threads: int = 1) -> None:
         self.f, self.parameters, self.in_axes, self.threads = f, parameters, in_axes, threads
         self.plans = OrderedDict()   # by program; of batches by the structure of the arguments
         self.own = OrderedDict()     # evaluators for the parameters
         self.simple = parameters is not None and in_axes is None
         self.last = None, None       # the program of the last call, and its evaluator
 
-    def __call__(self, args, kwargs, positions):
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any],
+                 positions: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The value, and the gradient as a flat array: by the parameters, or by the arguments at these positions, in
         their order, and whether that depends on leaves besides, of which `flatgrad.lost` tells. None: this is for the
         tape."""
@@ -71,7 +93,8 @@ class Evaluations:
             return None if gradient is None else (value, plan.in_order(gradient))
         return value, plan.in_order(gradient), lost
 
-    def table(self, args, kwargs, positions):
+    def table(self, args: tuple[Any, ...], kwargs: dict[Any, Any],
+              positions: tuple[Any, ...]) -> tuple[NDArray[Any], NDArray[Any], bool] | None:
         """The template of the results with their numbers as indices, the derivatives of each by the arguments, and
         whether these depend on leaves besides."""
         found = self.prepared(args, kwargs, positions, many=True)
@@ -81,12 +104,13 @@ class Evaluations:
         table = plan.in_order(plan.evaluator.table(plan.operands(leaves))[1])
         return plan.places, table, self.loses(plan, leaves, args)
 
-    def loses(self, plan, leaves, args):
+    def loses(self, plan: Plan | BatchPlan, leaves: list[Any], args: tuple[Any, ...]) -> bool:
         """Whether derivatives by arguments depend on leaves that take a gradient: captured, or other arguments."""
         return not _is_unrecorded() and (plan.takes_gradients or are_lost(args) or any(
             isinstance(x, (Value, Tensor)) and x.requires_grad for x in leaves))
 
-    def prepared(self, args, kwargs, positions, many=False):
+    def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any], positions: tuple[Any, ...],
+                 many: bool = False) -> tuple[Any, Any] | None:
         """The Plan, and the leaves of the arguments; or None."""
         f, leaves, given = self.f, [], list(args)
         if self.parameters is None and are_lost(given):
@@ -116,7 +140,8 @@ class Evaluations:
                 kept(self.plans, program, plan)
         return (plan, leaves) if plan.evaluator is not None else None
 
-    def batch_plan(self, key, given, kwargs, positions, leaves):
+    def batch_plan(self, key: tuple[Any, ...], given: list[Any], kwargs: dict[Any, Any], positions: tuple[Any, ...],
+                   leaves: list[Any]) -> BatchPlan:
         f, key = self.f, (key, positions)
         plan = self.plans.get(key)
         if plan is not None and f._find(plan.layout.structure) is plan.program:
@@ -149,7 +174,17 @@ class Plan:
         Whether gradients flow to what the program has captured.
     """
 
-    def __init__(self, evaluations, program, given, positions, many=False, layout=None):
+    program: Program
+
+    places: NDArray[Any] | None
+    takes_gradients: bool
+    wanted: list[int]
+    order: None
+    evaluator: Any
+    layout: Layout | None
+
+    def __init__(self, evaluations: Evaluations, program: Program, given: list[Any], positions: tuple[Any, ...],
+                 many: bool = False, layout: Layout | None = None) -> None:
         self.program, self.layout, self.evaluator = program, layout, None
         core = program.core
         self.places = places_of(program) if many and core is not None else None
@@ -184,7 +219,7 @@ class Plan:
                 return
             kept(store, key, self.evaluator)
 
-    def operands(self, leaves):
+    def operands(self, leaves: list[Any]) -> list[Any]:
         """Those of the program: the leaves of the arguments, and what it draws at random and reads of modules."""
         if self.program.draws is not None:
             leaves = leaves + self.program.draws.draw()
@@ -192,14 +227,20 @@ class Plan:
             leaves = leaves + [getattr(module, name) for module, name in self.program.buffers]
         return leaves
 
-    def in_order(self, gradient):
+    def in_order(self, gradient: NDArray[Any]) -> NDArray[Any]:
         return gradient if self.order is None else gradient[..., self.order]
 
 
 class BatchPlan(Plan):
     """How the mean over a batch is evaluated."""
 
-    def __init__(self, evaluations, program, given, positions, layout):
+    draws: None
+    chunk: int
+    varying: list[tuple[int, int]]
+    rows: list[int]
+
+    def __init__(self, evaluations: Evaluations, program: Program, given: list[Any], positions: tuple[Any, ...],
+                 layout: Layout) -> None:
         super().__init__(evaluations, program, given, positions, layout=layout)
         if self.evaluator is None:
             return
@@ -212,10 +253,10 @@ class BatchPlan(Plan):
         self.varying = [(k, axes[k]) for k in varying]
         self.rows = [varying.index(k) for k in self.wanted if k in varying]   # of those, by which it differentiates
 
-    def operands(self, leaves):
+    def operands(self, leaves: list[Any]) -> list[Any]:
         return leaves + [getattr(module, name) for module, name in self.program.buffers]
 
-    def mean(self, leaves, threads):
+    def mean(self, leaves: list[Any], threads: int) -> tuple[float, NDArray[Any]]:
         """The mean, and its gradient; or None."""
         n_samples, evaluator, chunk = self.layout.n_samples, self.evaluator, self.chunk
         if self.draws is not None:
@@ -232,7 +273,7 @@ class BatchPlan(Plan):
             value = in_threads(evaluator, (shared, columns, to), n_samples, chunk, threads, total)
         return value / n_samples, self.joined(to, total) if to else total
 
-    def joined(self, to, total):
+    def joined(self, to: list[NDArray[Any]], total: NDArray[Any]) -> NDArray[Any]:
         """All gradients in the order of the arguments: those of inputs that vary, and the others."""
         at, parts, rows, axes = 0, [], iter(to), self.layout.axes
         for k in self.wanted:
@@ -245,7 +286,8 @@ class BatchPlan(Plan):
         return np.concatenate(parts)
 
 
-def in_threads(evaluator, job, n_samples, chunk, threads, total):
+def in_threads(evaluator: Any, job: tuple[Any, Any, Any], n_samples: int, chunk: int, threads: int,
+               total: NDArray[Any]) -> float:
     """The sum of all results; gradients are added to `total`. Each chunk is computed for itself, and what they give is
     added up in their order."""
     count = -(-n_samples // chunk)
@@ -286,10 +328,10 @@ def in_threads(evaluator, job, n_samples, chunk, threads, total):
     return value
 
 
-pools = {}   # the threads of this process: by its number, how many there are, and their executor
+pools: dict[Any, Any] = {}   # the threads of this process: by its number, how many there are, and their executor
 
 
-def workers(count):
+def workers(count: int) -> Any:
     """An executor with so many threads at least."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -303,7 +345,7 @@ def workers(count):
 
 # ---- arguments ----
 
-def as_numbers(x):
+def as_numbers(x: Any) -> Any:
     """An argument to differentiate by, with floats in place of numbers and Values, and arrays of floats in place of
     arrays and Tensors; None if it has anything else in it, which the tape has an error for."""
     unusual = []
@@ -329,25 +371,25 @@ def as_numbers(x):
     return None if unusual else result
 
 
-def with_tensors(key):
+def with_tensors(key: str | type[Any] | tuple[Any, ...]) -> str | type[Any] | tuple[Any, ...]:
     """The structure of an argument of numbers and arrays, as it is recorded: with Tensors in place of the arrays."""
     if type(key) is not tuple or not key:
         return key
     return ("Tensor", key[1], True) if key[0] == "array" else tuple([with_tensors(part) for part in key])
 
 
-def recorded_args(given, positions):
+def recorded_args(given: list[Any], positions: tuple[Any, ...]) -> list[Any]:
     return [map_leaves(lambda name, leaf: Tensor(leaf) if isinstance(leaf, np.ndarray) else leaf, x)
             if n in positions else x for n, x in enumerate(given)]
 
 
-def leaf_count(number, x):
+def leaf_count(number: int, x: Any) -> int:
     found = []
     structure(f"argument {number}", x, found)
     return len(found)
 
 
-def rows_of(leaf, axis, n_samples):
+def rows_of(leaf: NDArray[Any], axis: int, n_samples: int) -> NDArray[Any]:
     """The numbers of a batch, a row for each sample."""
     if axis == 0 and type(leaf) is np.ndarray and leaf.dtype == np.float64 and leaf.flags.c_contiguous:   # most often
         return leaf.reshape(n_samples, -1)
@@ -357,17 +399,17 @@ def rows_of(leaf, axis, n_samples):
 
 # ---- results ----
 
-def is_number(program):
+def is_number(program: Program) -> bool:
     """Whether the result of a program is one Value, or a Tensor with one element."""
     shapes = [shape for shape, _ in program.core.results]
     return type(program.template) is Hole and len(shapes) == 1 and math.prod(shapes[0]) == 1
 
 
-def core_size(core, k):
+def core_size(core: Any, k: int) -> int:
     return math.prod(core.shapes[k])
 
 
-def places_of(program):
+def places_of(program: Program) -> NDArray[Any] | None:
     """The results as the tape's way has them, an array with the number of each; -1 stands for a constant. None if that
     way has an error for them."""
     shapes = [shape for shape, _ in program.core.results]
@@ -387,7 +429,7 @@ def places_of(program):
     return places if places.dtype.kind == "i" else None
 
 
-def kept(cache, key, x):
+def kept(cache: OrderedDict[Any, Any], key: tuple[Any, Any, Any, Any] | Program, x: Any) -> None:
     """Put it there; the oldest goes when there are too many."""
     cache[key] = x
     if len(cache) > MOST_PLANS:

@@ -5,9 +5,12 @@ numbers, and returns plain numbers. No gradient of any Value or Tensor changes. 
 within a function that is compiled, returns Values and Tensors, which are differentiated in turn: so transforms nest to
 any depth.
 """
+from __future__ import annotations
+
 import functools
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,12 +27,20 @@ from flatgrad.transforms import (NODES, Point, Reader, Table, are_linked, argume
                                  is_outermost, joined, node_or_zeros, nodes_in, one_number, positions_of, running,
                                  seed_leaves, shape_of, table_of, with_shapes_of, written_by)
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
 __all__ = ["grad", "value_and_grad", "jacobian", "jacrev", "jacfwd", "hessian", "hvp", "jvp", "vjp", "stop_gradient"]
 
 MOST_INPUTS = 24   # of a function whose second derivatives are all written into one program
 
 
-def grad(f, argnums=0, *, has_aux=False, parameters=None, in_axes=None, threads=1):
+def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False,
+         parameters: Iterable[Value | Tensor] | None = None, in_axes: int | tuple[Any, ...] | None = None,
+         threads: int = 1) -> Callable[..., Any]:
     """The gradient of `f`, as a function. `f` returns one number.
 
     Parameters
@@ -109,7 +120,9 @@ def grad(f, argnums=0, *, has_aux=False, parameters=None, in_axes=None, threads=
     return gradient_function("grad", f, argnums, has_aux, parameters, in_axes, threads, without_value)
 
 
-def value_and_grad(f, argnums=0, *, has_aux=False, parameters=None, in_axes=None, threads=1):
+def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False,
+                   parameters: Iterable[Value | Tensor] | None = None, in_axes: int | tuple[Any, ...] | None = None,
+                   threads: int = 1) -> Callable[..., tuple[Any, Any]]:
     """A function that computes both `f` and its gradient, in the time of the gradient alone.
 
     Parameters
@@ -150,7 +163,7 @@ def value_and_grad(f, argnums=0, *, has_aux=False, parameters=None, in_axes=None
     return gradient_function("value_and_grad", f, argnums, has_aux, parameters, in_axes, threads, with_value)
 
 
-def jacobian(f, argnums=0, *, has_aux=False):
+def jacobian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
     """The derivative of every output of `f` by every input, as a function.
 
     Parameters
@@ -216,7 +229,7 @@ def jacobian(f, argnums=0, *, has_aux=False):
     return transformed
 
 
-def jacrev(f, argnums=0, *, has_aux=False):
+def jacrev(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
     """`jacobian`, by another name of JAX's and PyTorch's.
 
     Parameters
@@ -238,7 +251,7 @@ def jacrev(f, argnums=0, *, has_aux=False):
     return jacobian(f, argnums, has_aux=has_aux)
 
 
-def jacfwd(f, argnums=0, *, has_aux=False):
+def jacfwd(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
     """As `jacobian`, and computed column by column: for functions of many outputs and few inputs.
 
     Parameters
@@ -270,7 +283,8 @@ def jacfwd(f, argnums=0, *, has_aux=False):
     return differentiated("jacfwd", f, argnums, has_aux, jacobian_by_columns, without_value)
 
 
-def hessian(f, argnums=0, *, has_aux=False, parameters=None):
+def hessian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False,
+            parameters: Iterable[Value | Tensor] | None = None) -> Callable[..., Any]:
     """The second derivatives of `f` by every pair of inputs, as a function. `f` returns one number.
 
     Parameters
@@ -326,7 +340,7 @@ def hessian(f, argnums=0, *, has_aux=False, parameters=None):
     return hessian_by_program(f, argnums, parameters, by_tape)
 
 
-def hvp(f, x, v):
+def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
     """The Hessian of `f` at `x`, times `v`: the derivative of the gradient in the direction `v`.
 
     Parameters
@@ -372,7 +386,8 @@ def hvp(f, x, v):
         return point.marked(point.gradient_of(total, (0,), (x,))[0])
 
 
-def jvp(f, primals, tangents, has_aux=False):
+def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any],
+        has_aux: bool = False) -> tuple[Any, ...]:
     """The result of `f`, and its derivative in the direction of the tangents: the Jacobian times a vector.
 
     Parameters
@@ -438,7 +453,7 @@ def jvp(f, primals, tangents, has_aux=False):
     return (result, slopes, point.auxiliary()) if has_aux else (result, slopes)
 
 
-def vjp(f, *primals, has_aux=False):
+def vjp(f: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
     """The result of `f`, and the function that multiplies a vector by the Jacobian.
 
     Parameters
@@ -502,7 +517,7 @@ def vjp(f, *primals, has_aux=False):
     return (result, vjp_fn, point.auxiliary()) if has_aux else (result, vjp_fn)
 
 
-def stop_gradient(x):
+def stop_gradient(x: Any) -> Any:
     """The same numbers as constants: no gradient flows through them.
 
     Parameters
@@ -536,15 +551,16 @@ def stop_gradient(x):
 
 # ---- the functions that are returned ----
 
-def without_value(value, gradient, *aux):
+def without_value(value: float | Value | None, gradient: Any, *aux: Any) -> Any:
     return (gradient, *aux) if aux else gradient
 
 
-def with_value(value, gradient, *aux):
+def with_value(value: float | Value, gradient: Any, *aux: Any) -> tuple[Any, Any]:
     return (value, *aux) if aux else value, gradient
 
 
-def differentiated(name, f, argnums, has_aux, compute, result):
+def differentiated(name: str, f: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool,
+                   compute: Callable[..., Any], result: Callable[..., Any]) -> Callable[..., Any]:
     """The function that `grad` and the other transforms return; it returns result(value, gradient).
 
     compute(point, output, args, positions) gives the value and a list with the gradient by each argument.
@@ -568,7 +584,8 @@ def differentiated(name, f, argnums, has_aux, compute, result):
     return transformed
 
 
-def differentiated_by(name, f, parameters, has_aux, compute, result):
+def differentiated_by(name: str, f: Callable[..., Any], parameters: Iterable[Value | Tensor] | None, has_aux: bool,
+                      compute: Callable[..., Any], result: Callable[..., Any]) -> Callable[..., Any]:
     """The function that returns result(value, gradient) by the parameters of `f`, on the tape."""
     has_aux = flag(f"{name}: has_aux", has_aux)
 
@@ -582,7 +599,9 @@ def differentiated_by(name, f, parameters, has_aux, compute, result):
     return transformed
 
 
-def gradient_function(name, f, argnums, has_aux, parameters, in_axes, threads, result):
+def gradient_function(name: str, f: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool,
+                      parameters: Iterable[Value | Tensor] | None, in_axes: int | tuple[Any, ...] | None, threads: int,
+                      result: Callable[..., Any]) -> Callable[..., Any]:
     """The function that `grad` and `value_and_grad` return; it returns result(value, gradient)."""
     callable_(name, f)
     numbers_of_arguments, single = argument_numbers(argnums)
@@ -627,7 +646,8 @@ def gradient_function(name, f, argnums, has_aux, parameters, in_axes, threads, r
     return transformed
 
 
-def hessian_by_program(f, argnums, parameters, by_tape):
+def hessian_by_program(f: Callable[..., Any], argnums: int | tuple[int, ...],
+                       parameters: Iterable[Value | Tensor] | None, by_tape: Callable[..., Any]) -> Callable[..., Any]:
     """The function that `hessian` returns for a compiled function: it computes a program of all second derivatives. That
     grows with the square of the inputs; with many of them a call of `f` is differentiated twice on the tape."""
     argnums, single = argument_numbers(argnums)
@@ -669,7 +689,7 @@ def hessian_by_program(f, argnums, parameters, by_tape):
     return transformed
 
 
-def parameters_in(name, parameters, argnums):
+def parameters_in(name: str, parameters: Iterable[Value | Tensor] | None, argnums: int | tuple[int, ...]) -> list[Any]:
     """The parameters as a list, checked."""
     if argnums != (0,):
         raise ArgumentError(f"{name}: expected one of argnums and parameters, got argnums={argnums} besides parameters")
@@ -688,7 +708,7 @@ def parameters_in(name, parameters, argnums):
     return parameters
 
 
-def mean_of(name, f, in_axes):
+def mean_of(name: str, f: Callable[..., Any], in_axes: int | tuple[Any, ...] | None) -> Callable[..., Any]:
     """The function of a batch that computes the mean of `f`, a function of one sample."""
     mapped = vmap(f, in_axes)
 
@@ -708,7 +728,8 @@ def mean_of(name, f, in_axes):
 
 # ---- what they compute ----
 
-def scalar_gradient(point, output, args, positions):
+def scalar_gradient(point: Point, output: Value | Tensor | float, args: tuple[Any, ...],
+                    positions: tuple[Any, ...]) -> tuple[Any, Any]:
     """The value of f and, for each argument, its gradient in the argument's structure."""
     output = one_number(point.name, output)
     point.link([output])
@@ -716,7 +737,7 @@ def scalar_gradient(point, output, args, positions):
     return value, point.gradient_of(output, positions, args)
 
 
-def gradient_by(point, output):
+def gradient_by(point: Point, output: Value) -> tuple[Any, Any]:
     """The value of f, and its gradient by parameters as one array, or Tensor."""
     output = one_number(point.name, output)
     point.link([output])
@@ -725,7 +746,7 @@ def gradient_by(point, output):
     return as_value(output), joined(point.filled(written_by([output], None, point.leaves)))
 
 
-def full_jacobian(point, output, args, positions):
+def full_jacobian(point: Point, output: Any, args: tuple[Any, ...], positions: tuple[Any, ...]) -> tuple[Any, Any]:
     """None and, for each argument, the derivatives of all outputs by the argument."""
     shapes = [input_shape(point.name, f"argument {n}", args[n]) for n in positions]
     items, output_shape = flattened(point.name, "the result of f", output)
@@ -737,7 +758,7 @@ def full_jacobian(point, output, args, positions):
     return None, blocks(table, output_shape, shapes, [args[n] for n in positions])
 
 
-def jacobian_by_columns(point, output, args, positions):
+def jacobian_by_columns(point: Any, output: Any, args: Any, positions: Any) -> Any:
     """The same by one pass for each input."""
     shapes = [input_shape(point.name, f"argument {n}", args[n]) for n in positions]
     items, output_shape = flattened(point.name, "the result of f", output)
@@ -754,7 +775,7 @@ def jacobian_by_columns(point, output, args, positions):
     return None, blocks(table, output_shape, shapes, [args[n] for n in positions])
 
 
-def blocks(table, output_shape, shapes, args):
+def blocks(table: Table, output_shape: tuple[Any, ...], shapes: list[Any], args: list[Any]) -> list[Any]:
     """The parts of a table that belong to the arguments."""
     count, found, first = math.prod(output_shape), [], 0
     for shape, x in zip(shapes, args):
@@ -764,7 +785,7 @@ def blocks(table, output_shape, shapes, args):
     return found
 
 
-def second_derivatives(point, output):
+def second_derivatives(point: Point, output: Value | float) -> Table:
     """The table of a scalar's second derivatives."""
     output = one_number(point.name, output)
     point.link([output])
@@ -774,19 +795,19 @@ def second_derivatives(point, output):
     return table_of([x for gradient in gradients for x in elements(gradient)], point.leaves)
 
 
-def hessian_by(point, output):
+def hessian_by(point: Point, output: Value) -> tuple[None, NDArray[Any]]:
     """None and the Hessian by parameters."""
     table = second_derivatives(point, output)
     count = table.begins[-1]
     return None, table.block(0, count, 0, len(table.leaves), (count, count))
 
 
-def full_hessian(point, output, args, positions):
+def full_hessian(point: Point, output: Value, args: tuple[Any, ...], positions: tuple[Any, ...]) -> tuple[Any, Any]:
     """None and, for each argument, its rows of the Hessian."""
     return None, hessian_blocks(point.name, second_derivatives(point, output), [args[n] for n in positions], point.single)
 
 
-def hessian_blocks(name, table, args, single):
+def hessian_blocks(name: str, table: Table, args: list[Any], single: bool) -> list[Any]:
     """The second derivatives of a table in the structures of the arguments; single: of one that the user has named."""
     if single and is_list_of_numbers(args[0]):
         count, shape = table.begins[-1], input_shape(name, "argument", args[0])
@@ -807,7 +828,7 @@ def hessian_blocks(name, table, args, single):
     return [map_leaves(lambda name, x: row(x)[0] if single else tuple(row(x)), arg) for arg in args]
 
 
-def is_list_of_numbers(x):
+def is_list_of_numbers(x: Any) -> bool:
     """Whether it is a list of numbers, or a nested one with a shape: jax.hessian's nested lists are an array then."""
     if type(x) not in (list, tuple) or any(isinstance(leaf, (np.ndarray, Tensor)) for leaf in leaves_of(x)):
         return False

@@ -1,7 +1,10 @@
 """Batches whose samples differ in their structure, such as texts of several lengths."""
+from __future__ import annotations
+
 import enum
 import numbers
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +15,11 @@ from flatgrad.loops import batch_of, renew, stacked, vmap
 from flatgrad.program import Compiled, as_node, exact, mapped, static_part, structure
 from flatgrad.structures import leaves_of, map_leaves, same_structure
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import _Function
+
 __all__ = ["grouped"]
 
 MOST_STRUCTURES = 128   # of samples, that one grouped function remembers
@@ -21,7 +29,7 @@ SMALL = frozenset({int, float})
 RESULT = "grouped: the result of fn"
 
 
-def grouped(fn):
+def grouped(fn: _Function) -> _Function:
     """The function that maps `fn`, a function of one sample, over lists of samples, which may differ in their lengths.
 
     Samples of one structure are computed as one batch, by `vmap`.
@@ -99,7 +107,7 @@ def grouped(fn):
     return call
 
 
-def replayed(fn, key, sample, rows):
+def replayed(fn: Any, key: Any, sample: Any, rows: Any) -> Any:
     """The results of samples of one structure by a program, and how many there are: more than samples, for a number of
     lanes is filled up, so that few numbers of samples need a program. None if they have two dimensions already."""
     program = fn._find(key) or fn._record(key, sample, {})
@@ -113,7 +121,7 @@ def replayed(fn, key, sample, rows):
     return batch and (batch([column(f"argument {k}", leaves) for k, leaves in enumerate(zip(*rows))], 0), count)
 
 
-def mapped_over(fn, maps, key, several, static, members, rows):
+def mapped_over(fn: Any, maps: Any, key: Any, several: Any, static: Any, members: Any, rows: Any) -> Any:
     """The results of samples of one structure, by `vmap`."""
     if not rows[0] or any(getattr(leaf, "ndim", 0) > 1 for leaf in rows[0]):
         if not isinstance(fn, Compiled):
@@ -134,7 +142,7 @@ def mapped_over(fn, maps, key, several, static, members, rows):
     return made(*batch)
 
 
-def count_of(args):
+def count_of(args: Any) -> Any:
     """How many samples the lists have."""
     for k, x in enumerate(args):
         if not isinstance(x, (list, tuple)):
@@ -147,13 +155,13 @@ def count_of(args):
     return len(args[0])
 
 
-def is_number(leaf):
+def is_number(leaf: Any) -> Any:
     """Whether a leaf of an argument is no static one."""
     return isinstance(leaf, (Value, Tensor, np.ndarray)) or (
         isinstance(leaf, numbers.Real) and not is_bool(leaf) and not isinstance(leaf, enum.Enum))
 
 
-def column(name, leaves):
+def column(name: Any, leaves: Any) -> Any:
     """One leaf of all samples, one below the other."""
     if isinstance(leaves[0], (Value, Tensor)):
         return stack(list(leaves))
@@ -166,7 +174,7 @@ def column(name, leaves):
     return np.array([exact(name, leaf) for leaf in leaves])
 
 
-def joined(results, places, size):
+def joined(results: Any, places: Any, size: Any) -> Any:
     """The results of all groups as one; places: which of all `size` each sample's is."""
     for result in results[1:]:
         if not same_structure(results[0], result):

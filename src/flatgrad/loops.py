@@ -2,9 +2,12 @@
 
 `vmap`, `scan` and `fori_loop` mean what JAX's functions of these names mean, for Values and Tensors.
 """
+from __future__ import annotations
+
 import numbers
 import types
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +19,12 @@ from flatgrad.program import Compiled, Hole, check_refused, template_of
 from flatgrad.randomness import leaf_of
 from flatgrad.structures import leaves_of, like, map_leaves, same_structure
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from flatgrad.program import Program
+
 __all__ = ["fori_loop", "scan", "vmap"]
 
 MOST_BATCHES = 32   # of different lengths, for one program
@@ -23,7 +32,7 @@ MOST_STEPS = 1 << 30   # of one instruction
 MOST_LAYOUTS = 128   # structures of arguments that one vmapped function remembers
 
 
-def vmap(fn, in_axes=0, out_axes=0):
+def vmap(fn: Callable[..., Any], in_axes: int | tuple[Any, ...] | None = 0, out_axes: Any = 0) -> Vmapped:
     """The function that maps `fn`, a function of one sample, over the samples of a batch.
 
     Parameters
@@ -87,7 +96,8 @@ def vmap(fn, in_axes=0, out_axes=0):
     return Vmapped(fn, in_axes, out_axes)
 
 
-def scan(f, init, xs=None, length=None, reverse=False, checkpoint=None, unroll=False):
+def scan(f: Callable[[Any, Any], tuple[Any, Any]], init: Any, xs: Any = None, length: int | None = None,
+         reverse: bool = False, checkpoint: int | None = None, unroll: bool = False) -> tuple[Any, Any]:
     """A recurrence: `f` is called with its own last result and the next of `xs`, from the first to the last.
 
     Parameters
@@ -171,14 +181,15 @@ def scan(f, init, xs=None, length=None, reverse=False, checkpoint=None, unroll=F
     return recorded("scan", f, carry, xs, batches, n_steps, reverse, checkpoint)
 
 
-def few_steps(name, count):
+def few_steps(name: str, count: int) -> int:
     """That number of steps, if one instruction may have so many."""
     if count >= MOST_STEPS:
         raise ArgumentError(f"{name}: expected less than 2**30, got {shortened(count)}; several scans take more steps")
     return count
 
 
-def unrolled(f, carry, xs, batches, n_steps, reverse):
+def unrolled(f: Callable[..., Any], carry: Any, xs: Any, batches: list[Any], n_steps: int,
+             reverse: bool) -> tuple[Any, Any]:
     """scan() as Python code: each step appends its nodes."""
     outputs = [None] * n_steps
     for k in range(n_steps):
@@ -187,14 +198,15 @@ def unrolled(f, carry, xs, batches, n_steps, reverse):
     return carry, stacked("scan: the output of f", outputs, 0)
 
 
-def next_pair(name, carry, result):
+def next_pair(name: str, carry: Any, result: tuple[Any, Any]) -> tuple[Any, Any]:
     """What `f` has returned: the next carry, and an output."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise ArgumentTypeError(f"{name}: expected f to return a pair, carry and output, got {shortened(result)}")
     return next_carry(name, carry, result[0]), result[1]
 
 
-def recorded(name, f, carry, xs, batches, n_steps, reverse, checkpoint):
+def recorded(name: str, f: Callable[..., Any], carry: Any, xs: Any, batches: list[Any], n_steps: int, reverse: bool,
+             checkpoint: int | None) -> tuple[Any, Any]:
     """scan() as one instruction."""
     step = Step(name, f, carry, sample_of(xs, iter(batches), n_steps - 1 if reverse else 0))
     sequences = [leaf if isinstance(leaf, Tensor) else np.asarray(leaf, np.float64)
@@ -214,7 +226,16 @@ class Step:
         What `f` is called with: nodes, of which new leaves take the place.
     """
 
-    def __init__(self, name, f, carry, x):
+    inputs: list[Any]
+    output: Value | tuple[Value, Tensor] | list[Value] | None
+    carries: list[Any]
+    program: Any
+    draws: None
+    before: Any
+    after: Any
+    buffers: list[Any]
+
+    def __init__(self, name: str, f: Callable[..., Any], carry: Any, x: Any) -> None:
         self.inputs = []
         given = map_leaves(self.carry_in, carry), map_leaves(self.x_in, x)
         recording = _Recording(self.inputs)
@@ -241,17 +262,18 @@ class Step:
                               f"{name}(..., unroll=True) runs the steps one by one in Python",)
             raise
 
-    def carry_in(self, name, leaf, requires_grad=True):
+    def carry_in(self, name: str, leaf: Value | Tensor | None, requires_grad: bool = True) -> Value | Tensor | None:
         """A leaf in place of a node: even if that is a constant, the carries after it may have gradients."""
         if leaf is None:
             return None
         self.inputs.append(_stand_in(leaf, requires_grad))
         return self.inputs[-1]
 
-    def x_in(self, name, leaf):
+    def x_in(self, name: str, leaf: Value | Tensor | None) -> Value | Tensor | None:
         return self.carry_in(name, leaf, not isinstance(leaf, Tensor) or leaf.requires_grad)
 
-    def __call__(self, carry, sequences, n_steps, reverse, checkpoint):
+    def __call__(self, carry: Any, sequences: list[Any], n_steps: int, reverse: bool,
+                 checkpoint: int) -> tuple[Any, Any]:
         if self.draws is not None:
             sequences = sequences + _draw(self.draws.repeated(n_steps, reverse), leaf_of)
         if self.program is None:
@@ -267,18 +289,18 @@ OUTPUT = "scan: the output of f"
 RECORDED, INTEGER = "while a compiled function is recorded", "integer"
 
 
-def check_output(name, leaf):
+def check_output(name: str, leaf: Value | Tensor | None) -> Value | Tensor | None:
     if isinstance(leaf, Tensor) and leaf.ndim > 1:
         raise ShapeError(f"{name}: expected Values or Tensors of one dimension, since a Tensor has at most two, got "
                          f"the shape {leaf.shape}")
     return leaf
 
 
-def nodes_of(tree):
+def nodes_of(tree: Any) -> list[Any]:
     return [leaf for leaf in leaves_of(tree) if leaf is not None]
 
 
-def nodes_in_order(before, after):
+def nodes_in_order(before: Any, after: Any) -> list[Any]:
     """The nodes of `after`, in the order in which `before`, of the same structure, has them."""
     if isinstance(before, dict):
         return [node for key in before for node in nodes_in_order(before[key], after[key])]
@@ -287,7 +309,7 @@ def nodes_in_order(before, after):
     return [] if before is None else [after]
 
 
-def filled_in_order(before, after, nodes):
+def filled_in_order(before: Any, after: Any, nodes: Any) -> Any:
     """`after` with other nodes, which come in the order of `before`."""
     if isinstance(before, dict):
         parts = {key: filled_in_order(part, after[key], nodes) for key, part in before.items()}
@@ -297,7 +319,7 @@ def filled_in_order(before, after, nodes):
     return None if before is None else next(nodes)
 
 
-def fori_loop(lower, upper, body, init, unroll=False):
+def fori_loop(lower: int, upper: int, body: Callable[[Any, Any], Any], init: Any, unroll: bool = False) -> Any:
     """``init = body(i, init)`` for each i from `lower` to before `upper`.
 
     Parameters
@@ -356,7 +378,14 @@ def fori_loop(lower, upper, body, init, unroll=False):
 class Vmapped(_Replays):
     """What `vmap` returns."""
 
-    def __init__(self, fn, in_axes, out_axes):
+    fn: Callable[..., Any]
+    in_axes: Any
+    out_axes: Any
+
+    layouts: OrderedDict[Any, Any]
+    __name__: str
+
+    def __init__(self, fn: Callable[..., Any], in_axes: Any, out_axes: Any) -> None:
         self.fn, self.in_axes, self.out_axes = fn, in_axes, out_axes
         self.layouts = OrderedDict()   # of a compiled function: the Layout by the structure of the arguments
         if isinstance(fn, Compiled):
@@ -409,17 +438,18 @@ class Vmapped(_Replays):
                               **{name: sample_of(argument, rest, i) for name, argument in kwargs.items()}))
         return stacked("vmap: the result of fn", samples, out_axes)
 
-    def computed(self, key, program, batch, leaves):
+    def computed(self, key: tuple[Any, ...], program: Program, batch: Batch,
+                 leaves: list[Any]) -> Tensor | list[Tensor]:
         """The results of a batch, which is remembered."""
         plain = batch.is_plain(self.out_axes)
         self.fn._remember(self, key, program, lambda leaves: batch(leaves, self.out_axes),
                           batch.core if plain else None, batch.template)
         return batch(leaves, self.out_axes)
 
-    def __get__(self, instance, owner=None):
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.__name__}>"
 
 
@@ -443,7 +473,16 @@ class Batch:
         Whether to compute in floats of 32 bits.
     """
 
-    def __init__(self, core, template, n_samples, axes, buffers, draws, single):
+    template: Any
+    n_samples: int
+    axes: tuple[Any, ...] | list[int]
+    arrays: list[Any]
+
+    draws: None
+    core: Any
+
+    def __init__(self, core: Any, template: Any, n_samples: int, axes: tuple[Any, ...] | list[int], buffers: list[Any],
+                 draws: None, single: bool) -> None:
         varies = [axis is not None for axis in axes]
         self.draws = None
         if draws is not None:
@@ -453,17 +492,17 @@ class Batch:
         self.core = None if core is None else core.mapped(n_samples, varies, 0, single)
         self.template, self.n_samples, self.axes, self.arrays = template, n_samples, axes, buffers
 
-    def is_plain(self, out_axes):
+    def is_plain(self, out_axes: int) -> bool:
         """Whether there is no more to do than to compute `core` and to fill the template."""
         return (self.core is not None and not self.arrays and self.draws is None
                 and out_axes == 0 and 1 not in self.axes
                 and (type(self.template) is Hole or type(self.template) in (list, tuple)
                      and all(type(part) is Hole for part in self.template)))
 
-    def buffers(self):
+    def buffers(self) -> list[Any]:
         return [getattr(module, name) for module, name in self.arrays]
 
-    def __call__(self, leaves, out_axes):
+    def __call__(self, leaves: list[Any], out_axes: int) -> Tensor | list[Tensor]:
         operands = [leaf.T if axis == 1 else leaf for leaf, axis in zip(leaves, self.axes)]
         if self.draws is not None:
             operands += _draw(self.draws, leaf_of)
@@ -484,7 +523,15 @@ class Layout:
         Of that, as the compiled function tells its programs apart.
     """
 
-    def __init__(self, fn, args, kwargs, batches, n_samples):
+    n_samples: int
+
+    args: list[Any] | None
+    kwargs: dict[Any, Any] | None
+    structure: tuple[Any, ...]
+    axes: tuple[Any, ...]
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...] | list[Any], kwargs: dict[Any, Any],
+                 batches: list[Any], n_samples: int) -> None:
         rest = iter(batches)
         self.n_samples, leaves = n_samples, []
         self.args = [sample_of(argument, rest, 0) for argument in args]
@@ -501,17 +548,17 @@ class Layout:
         pairs = iter(zip(samples, axes))
         self.axes = tuple([next(axis for sample, axis in pairs if sample is leaf) for leaf in leaves])
 
-    def batch_of(self, program):
+    def batch_of(self, program: Program) -> Batch:
         return batch_of(program, self.n_samples, self.axes)
 
 
-def renew(cache, key):
+def renew(cache: OrderedDict[Any, Any], key: tuple[Any, ...]) -> None:
     """Put what was just used to the end, unless another thread has put it out."""
     if key in cache:
         cache.move_to_end(key)
 
 
-def batch_of(program, n_samples, axes):
+def batch_of(program: Program, n_samples: int, axes: tuple[Any, ...]) -> Batch:
     """The Batch of a program; None if its results have two dimensions already."""
     key = n_samples, axes
     batch = program.batches.get(key)
@@ -528,7 +575,8 @@ def batch_of(program, n_samples, axes):
     return batch
 
 
-def recorded_batch(fn, args, kwargs, batches, n_samples):
+def recorded_batch(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[Any, Any], batches: list[Any],
+                   n_samples: int) -> tuple[Any, Any]:
     """While a program is recorded: the Batch, recorded with sample 0, and what it is to be called with; no Batch if
     results have two dimensions already. What `fn` captures are operands."""
     inputs, leaves, axes = [], [], []
@@ -567,7 +615,7 @@ def recorded_batch(fn, args, kwargs, batches, n_samples):
     return Batch(core, template, n_samples, axes, recording.buffers, draws, single), leaves
 
 
-def placed(name, template, results, axes, n_samples):
+def placed(name: str, template: Any, results: list[Tensor], axes: int, n_samples: int) -> Tensor | list[Tensor]:
     """The results of a batch in the structure of the template, with the samples along these axes."""
     if type(template) is not Hole and not isinstance(template, (dict, list, tuple)):
         return stacked(name, [template] * n_samples, axes)
@@ -588,13 +636,13 @@ def placed(name, template, results, axes, n_samples):
 
 # ---- what they share ----
 
-def check_axes(name, axes):
+def check_axes(name: str, axes: int | tuple[Any, ...] | None) -> None:
     for axis in leaves_of(axes):
         if axis is not None and (not isinstance(axis, numbers.Integral) or is_bool(axis)):
             raise ArgumentTypeError(f"vmap: {name}: expected an int, None, or a structure of them, got {axis!r}")
 
 
-def pair_up(name, tree, axis, batches):
+def pair_up(name: str, tree: Any, axis: int | dict[str, Any] | None, batches: list[Any]) -> None:
     """Append (name, leaf, axis) for each leaf of a structure; axis: one for all, or a structure of them."""
     if isinstance(axis, (list, tuple, dict)):
         expected = f"vmap: in_axes: expected the structure of {name}, {shortened(tree)}, or one axis, got {axis!r}"
@@ -627,7 +675,7 @@ def pair_up(name, tree, axis, batches):
     map_leaves(pair, tree, name)
 
 
-def length_of(batches):
+def length_of(batches: list[Any]) -> int:
     """How many samples the leaves have that are mapped over."""
     first = None
     for name, leaf, axis in batches:
@@ -642,7 +690,7 @@ def length_of(batches):
     return first[1]
 
 
-def sample_of(tree, rest, i):
+def sample_of(tree: Any, rest: Any, i: int) -> Any:
     """Sample i of a structure, whose leaves and axes come next in `rest`."""
     def sample(name, leaf):
         _, leaf, axis = next(rest, (name, None, None))
@@ -656,7 +704,7 @@ def sample_of(tree, rest, i):
     return map_leaves(sample, tree)
 
 
-def as_nodes(name, tree):
+def as_nodes(name: str, tree: Any) -> Any:
     """A structure with Values in place of numbers, and Tensors in place of arrays."""
     def node(place, leaf):
         if leaf is None or isinstance(leaf, (Value, Tensor)):
@@ -671,7 +719,7 @@ def as_nodes(name, tree):
     return map_leaves(node, tree, name)
 
 
-def next_carry(name, before, after):
+def next_carry(name: str, before: Any, after: Any) -> Any:
     """What `f` has returned as the next carry, which has to have the structure and the shapes of the last one."""
     if not same_structure(before, after):
         raise ArgumentTypeError(f"{name}: expected a carry in the structure of the one before, {shortened(before)}, "
@@ -684,7 +732,7 @@ def next_carry(name, before, after):
     return after
 
 
-def stacked(name, samples, axes):
+def stacked(name: str, samples: list[Any], axes: int | tuple[int, None] | None) -> Any:
     """The results of all samples as one, a Tensor in place of each leaf, with the samples along these axes."""
     first = samples[0]
     for k, sample in enumerate(samples):
@@ -713,13 +761,13 @@ def stacked(name, samples, axes):
     return stack(samples, axis=axes)
 
 
-def check_axis(name, axis, ndim):
+def check_axis(name: str, axis: int, ndim: int) -> None:
     """Whether the samples can lie along that axis of results of `ndim` dimensions."""
     if not -ndim - 1 <= axis <= ndim:
         raise ShapeError(f"{name}: there is no axis {axis} where {ndim + 1} are")
 
 
-def part_of(axes, key):
+def part_of(axes: tuple[Any, ...] | int, key: int | str) -> int | None:
     if not isinstance(axes, (list, tuple, dict)):
         return axes
     try:

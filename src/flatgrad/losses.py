@@ -7,7 +7,10 @@ module checks shapes, labels and options; the core computes. Names and numbers a
 All losses have the argument `reduction`. 'mean' is the mean over all elements or samples, 'sum' their sum. 'none'
 gives each loss by itself: a Tensor of the shape of the predictions, or a Value if the prediction is one Value.
 """
+from __future__ import annotations
+
 import operator
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -16,6 +19,17 @@ from flatgrad._core import (
     Tensor, Value, _is_recording, _refuse_lost, abs, all_signs, are_values, dot, log_softmax, pairwise, sum, where)
 from flatgrad._core import cross_entropy as mean_cross_entropy
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Literal
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from flatgrad._core import _Matrix, _Operand
+
+    _X = _Matrix | _Operand
+    _Mean = Literal["mean", "sum"]
 
 __all__ = ["LOSSES", "mse", "mae", "huber", "hinge", "binary_cross_entropy", "bce_with_logits", "cross_entropy", "nll",
            "kl_div", "l1", "l2", "MSELoss", "L1Loss", "HuberLoss", "HingeLoss", "BCELoss", "BCEWithLogitsLoss",
@@ -27,7 +41,16 @@ REDUCTIONS = ("mean", "sum", "none")
 
 # ---- losses of pairs of numbers ----
 
-def mse(prediction, target, reduction="mean"):
+@overload
+def mse(prediction: _X, target: _X, reduction: _Mean = "mean") -> Value: ...
+
+
+@overload
+def mse(prediction: _X, target: _X, reduction: str) -> Any: ...
+
+
+def mse(prediction: _Matrix | _Operand, target: _Matrix | _Operand,
+        reduction: Literal["mean", "sum", "none"] = "mean") -> Value | Tensor:
     """The squared error, (prediction - target)**2.
 
     Parameters
@@ -72,7 +95,16 @@ def mse(prediction, target, reduction="mean"):
     return paired("squared_error", "prediction", prediction, target, reduction)
 
 
-def mae(prediction, target, reduction="mean"):
+@overload
+def mae(prediction: _X, target: _X, reduction: _Mean = "mean") -> Value: ...
+
+
+@overload
+def mae(prediction: _X, target: _X, reduction: str) -> Any: ...
+
+
+def mae(prediction: _Matrix | _Operand, target: _Matrix | _Operand,
+        reduction: Literal["mean", "sum", "none"] = "mean") -> Value:
     """The absolute error, abs(prediction - target).
 
     Parameters
@@ -109,7 +141,20 @@ def mae(prediction, target, reduction="mean"):
     return paired("absolute_error", "prediction", prediction, target, reduction)
 
 
-def huber(prediction, target, delta=1.0, reduction="mean"):
+@overload
+def huber(prediction: _X, target: _X, delta: float = 1.0, reduction: _Mean = "mean") -> Value: ...
+
+
+@overload
+def huber(prediction: _X, target: _X, delta: float = 1.0, *, reduction: str) -> Any: ...
+
+
+@overload
+def huber(prediction: _X, target: _X, delta: float, reduction: str) -> Any: ...
+
+
+def huber(prediction: _Matrix | _Operand, target: _Matrix | _Operand, delta: float = 1.0,
+          reduction: Literal["mean", "sum", "none"] = "mean") -> Value | Tensor:
     """Half the squared error within `delta` of the target, and a straight line beyond.
 
     Parameters
@@ -149,7 +194,16 @@ def huber(prediction, target, delta=1.0, reduction="mean"):
     return paired("huber", "prediction", prediction, target, reduction, arguments.positive("delta", delta))
 
 
-def hinge(score, target, reduction="mean"):
+@overload
+def hinge(score: _X, target: _X, reduction: _Mean = "mean") -> Value: ...
+
+
+@overload
+def hinge(score: _X, target: _X, reduction: str) -> Any: ...
+
+
+def hinge(score: _Matrix | _Operand, target: _Matrix | _Operand,
+          reduction: Literal["mean", "sum", "none"] = "mean") -> Value:
     """The hinge loss of a margin, relu(1 - target * score), for classes named -1 and 1.
 
     Parameters
@@ -189,7 +243,16 @@ def hinge(score, target, reduction="mean"):
     return paired("hinge", "score", score, target, reduction, signs=True)
 
 
-def binary_cross_entropy(probability, target, reduction="mean"):
+@overload
+def binary_cross_entropy(probability: _X, target: _X, reduction: _Mean = "mean") -> Value: ...
+
+
+@overload
+def binary_cross_entropy(probability: _X, target: _X, reduction: str) -> Any: ...
+
+
+def binary_cross_entropy(probability: _Matrix | _Operand, target: _Matrix | _Operand,
+                         reduction: Literal["mean", "sum", "none"] = "mean") -> Value:
     """-target * log(probability) - (1 - target) * log(1 - probability).
 
     Parameters
@@ -238,7 +301,18 @@ def binary_cross_entropy(probability, target, reduction="mean"):
         raise
 
 
-def bce_with_logits(logits, target, reduction="mean", pos_weight=None):
+@overload
+def bce_with_logits(logits: _X, target: _X, reduction: _Mean = "mean",
+                    pos_weight: ArrayLike | None = None) -> Value: ...
+
+
+@overload
+def bce_with_logits(logits: _X, target: _X, reduction: str, pos_weight: ArrayLike | None = None) -> Any: ...
+
+
+def bce_with_logits(logits: _Matrix | _Operand, target: _Matrix | _Operand,
+                    reduction: Literal["mean", "sum", "none"] = "mean",
+                    pos_weight: ArrayLike | None = None) -> Value | Tensor:
     """`binary_cross_entropy` of sigmoid(logits), exact for logits of any size.
 
     Parameters
@@ -282,7 +356,17 @@ def bce_with_logits(logits, target, reduction="mean", pos_weight=None):
     return paired("weighted_bce_with_logits", "logits", logits, target, reduction, pos_weight)
 
 
-def kl_div(input, target, reduction="mean", log_target=False):
+@overload
+def kl_div(input: _X, target: _X, reduction: Literal["mean", "batchmean", "sum"] = "mean",
+           log_target: bool = False) -> Value: ...
+
+
+@overload
+def kl_div(input: _X, target: _X, reduction: str, log_target: bool = False) -> Any: ...
+
+
+def kl_div(input: _Matrix | _Operand, target: _Matrix | _Operand, reduction: Literal["mean", "sum", "none"] = "mean",
+           log_target: bool = False) -> Value:
     """The Kullback-Leibler divergence, target * (log(target) - input), of exp(input) from the target.
 
     Parameters
@@ -342,7 +426,24 @@ def kl_div(input, target, reduction="mean", log_target=False):
 
 # ---- losses of labels ----
 
-def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean", weight=None, ignore_index=None):
+@overload
+def cross_entropy(logits: _X, target: Any, label_smoothing: float = 0.0, reduction: _Mean = "mean",
+                  weight: ArrayLike | None = None, ignore_index: int | None = None) -> Value: ...
+
+
+@overload
+def cross_entropy(logits: _X, target: Any, label_smoothing: float = 0.0, *, reduction: str,
+                  weight: ArrayLike | None = None, ignore_index: int | None = None) -> Any: ...
+
+
+@overload
+def cross_entropy(logits: _X, target: Any, label_smoothing: float, reduction: str, weight: ArrayLike | None = None,
+                  ignore_index: int | None = None) -> Any: ...
+
+
+def cross_entropy(logits: _Matrix | _Operand, target: _Matrix | _Operand, label_smoothing: float = 0.0,
+                  reduction: Literal["mean", "sum", "none"] = "mean", weight: ArrayLike | None = None,
+                  ignore_index: int | None = None) -> Value:
     """-log(softmax(logits)[label]) of each sample.
 
     Parameters
@@ -406,7 +507,19 @@ def cross_entropy(logits, target, label_smoothing=0.0, reduction="mean", weight=
         raise
 
 
-def nll(log_probabilities, target, reduction="mean", weight=None, ignore_index=None):
+@overload
+def nll(log_probabilities: _X, target: Any, reduction: _Mean = "mean", weight: ArrayLike | None = None,
+        ignore_index: int | None = None) -> Value: ...
+
+
+@overload
+def nll(log_probabilities: _X, target: Any, reduction: str, weight: ArrayLike | None = None,
+        ignore_index: int | None = None) -> Any: ...
+
+
+def nll(log_probabilities: _Matrix | _Operand, target: _Matrix | _Operand,
+        reduction: Literal["mean", "sum", "none"] = "mean", weight: ArrayLike | None = None,
+        ignore_index: int | None = None) -> Any:
     """-log_probabilities[label] of each sample, the negative log-likelihood.
 
     Parameters
@@ -448,7 +561,7 @@ def nll(log_probabilities, target, reduction="mean", weight=None, ignore_index=N
 
 # ---- penalties ----
 
-def l1(parameters):
+def l1(parameters: Value | Tensor | Iterable[Value | Tensor]) -> Value:
     """The sum of the absolute values of parameters, as a penalty in a loss: it makes parameters sparse.
 
     Parameters
@@ -479,7 +592,7 @@ def l1(parameters):
     return total([sum(abs(x if isinstance(x, Tensor) else Tensor(x))) for x in vectors_of(parameters)])
 
 
-def l2(parameters):
+def l2(parameters: Value | Tensor | Iterable[Value | Tensor]) -> Value:
     """The sum of the squares of parameters, as a penalty in a loss: it keeps parameters small.
 
     Parameters
@@ -515,10 +628,12 @@ def l2(parameters):
 class Loss:
     """The base class of the losses below: the options, checked by the constructor, and a call."""
 
-    def __init__(self, reduction="mean"):
+    reduction: str
+
+    def __init__(self, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
         self.reduction = arguments.one_of("reduction", reduction, REDUCTIONS)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = [f"{name}={shown.tolist() if isinstance(shown, np.ndarray) else shown!r}"
                    for name, shown in vars(self).items() if name not in ("training", "_hooks")]   # of flatgrad.nn's
         return f"{type(self).__name__}({', '.join(options)})"
@@ -544,7 +659,7 @@ class MSELoss(Loss):
     4.0
     """
 
-    def __call__(self, prediction, target):
+    def __call__(self, prediction: _Matrix | _Operand, target: _Matrix | _Operand) -> Any:
         return mse(prediction, target, self.reduction)
 
 
@@ -567,7 +682,7 @@ class L1Loss(Loss):
     1.5
     """
 
-    def __call__(self, prediction, target):
+    def __call__(self, prediction: _Matrix | _Operand, target: _Matrix | _Operand) -> Any:
         return mae(prediction, target, self.reduction)
 
 
@@ -592,11 +707,13 @@ class HuberLoss(Loss):
     HuberLoss(reduction='mean', delta=2.0)
     """
 
-    def __init__(self, reduction="mean", delta=1.0):
+    delta: Any
+
+    def __init__(self, reduction: Literal["mean", "sum", "none"] = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
         self.delta = arguments.positive("delta", delta)
 
-    def __call__(self, prediction, target):
+    def __call__(self, prediction: _Matrix | _Operand, target: _Matrix | _Operand) -> Any:
         return huber(prediction, target, self.delta, self.reduction)
 
 
@@ -619,7 +736,7 @@ class HingeLoss(Loss):
     0.75
     """
 
-    def __call__(self, score, target):
+    def __call__(self, score: _Matrix | _Operand, target: _Matrix | _Operand) -> Any:
         return hinge(score, target, self.reduction)
 
 
@@ -642,7 +759,7 @@ class BCELoss(Loss):
     0.693147
     """
 
-    def __call__(self, probability, target):
+    def __call__(self, probability: _Matrix | _Operand, target: _Matrix | _Operand) -> Any:
         return binary_cross_entropy(probability, target, self.reduction)
 
 
@@ -667,11 +784,13 @@ class BCEWithLogitsLoss(Loss):
     1500.0
     """
 
-    def __init__(self, reduction="mean", pos_weight=None):
+    pos_weight: ArrayLike | None
+
+    def __init__(self, reduction: Literal["mean", "sum", "none"] = "mean", pos_weight: ArrayLike | None = None) -> None:
         super().__init__(reduction)
         self.pos_weight = None if pos_weight is None else weights_of("pos_weight", pos_weight, several=False)
 
-    def __call__(self, logits, target):
+    def __call__(self, logits: _Matrix | _Operand, target: _Matrix | _Operand) -> Any:
         return bce_with_logits(logits, target, self.reduction, self.pos_weight)
 
 
@@ -701,13 +820,18 @@ class CrossEntropyLoss(Loss):
     '1.5966'
     """
 
-    def __init__(self, weight=None, ignore_index=None, reduction="mean", label_smoothing=0.0):
+    weight: ArrayLike | None
+    ignore_index: int | None
+    label_smoothing: Any
+
+    def __init__(self, weight: ArrayLike | None = None, ignore_index: int | None = None,
+                 reduction: Literal["mean", "sum", "none"] = "mean", label_smoothing: float = 0.0) -> None:
         super().__init__(reduction)
         self.weight = None if weight is None else weights_of("weight", weight)
         self.ignore_index = None if ignore_index is None else label_of(ignore_index)
         self.label_smoothing = smoothing_of(label_smoothing)
 
-    def __call__(self, logits, target):
+    def __call__(self, logits: _Matrix | _Operand, target: Any) -> Any:
         return cross_entropy(logits, target, self.label_smoothing, self.reduction, self.weight, self.ignore_index)
 
 
@@ -734,12 +858,16 @@ class NLLLoss(Loss):
     [0.5, 2.0]
     """
 
-    def __init__(self, weight=None, ignore_index=None, reduction="mean"):
+    weight: ArrayLike | None
+    ignore_index: int | None
+
+    def __init__(self, weight: ArrayLike | None = None, ignore_index: int | None = None,
+                 reduction: Literal["mean", "sum", "none"] = "mean") -> None:
         super().__init__(reduction)
         self.weight = None if weight is None else weights_of("weight", weight)
         self.ignore_index = None if ignore_index is None else label_of(ignore_index)
 
-    def __call__(self, log_probabilities, target):
+    def __call__(self, log_probabilities: _Matrix | _Operand, target: Any) -> Any:
         return nll(log_probabilities, target, self.reduction, self.weight, self.ignore_index)
 
 
@@ -764,22 +892,28 @@ class KLDivLoss(Loss):
     2.0
     """
 
-    def __init__(self, reduction="mean", log_target=False):
+    reduction: str
+    log_target: Any
+
+    def __init__(self, reduction: Literal['mean', 'batchmean', 'sum', 'none'] = "mean",
+                 log_target: bool = False) -> None:
         self.reduction = arguments.one_of("reduction", reduction, ("mean", "batchmean", "sum", "none"))
         self.log_target = arguments.flag("log_target", log_target)
 
-    def __call__(self, input, target):
+    def __call__(self, input: _Matrix | _Operand, target: _Matrix | _Operand) -> Any:
         return kl_div(input, target, self.reduction, self.log_target)
 
 
 # The losses of a prediction and a target, by their names.
+LOSSES: dict[str, Callable[..., Any]]
 LOSSES = {"mse": mse, "mae": mae, "huber": huber, "hinge": hinge, "binary_cross_entropy": binary_cross_entropy,
           "bce_with_logits": bce_with_logits, "cross_entropy": cross_entropy, "nll": nll, "kl_div": kl_div}
 
 
 # ---- arguments ----
 
-def paired(row, name, prediction, target, reduction, parameter=None, signs=False):
+def paired(row: str, name: str, prediction: _Matrix | _Operand, target: _Matrix | _Operand,
+           reduction: Literal['mean', 'sum', 'none'], parameter: Any = None, signs: bool = False) -> Any:
     """The loss of row `row` of csrc/ops.def; an error gives both shapes. signs: the targets have to be -1 or 1."""
     if type(reduction) is not str or reduction != "mean":
         arguments.one_of("reduction", reduction, REDUCTIONS)
@@ -807,7 +941,7 @@ def paired(row, name, prediction, target, reduction, parameter=None, signs=False
     return losses if shape or reduction != "none" else losses[0]
 
 
-def numbers_and_shape(name, x):
+def numbers_and_shape(name: str, x: Any) -> tuple[Any, Any]:
     """(x in a form for the core, its shape), for an `x` that may be a Tensor or another type.
 
     Returns
@@ -843,7 +977,7 @@ def numbers_and_shape(name, x):
     return rows, (len(rows), *lengths)
 
 
-def check_numbers(name, x, is_wrong, expected):
+def check_numbers(name: Any, x: Any, is_wrong: Any, expected: Any) -> None:
     """Raise an error that names the first wrong number of `x`."""
     x, shape = numbers_and_shape(name, x)
     numbers = np.array(data_of(x), dtype=FLOAT64).reshape(shape)
@@ -852,14 +986,14 @@ def check_numbers(name, x, is_wrong, expected):
         raise DataError(f"{name}{list(place) if place else ''}: expected {expected}, got {numbers[place]}")
 
 
-def data_of(x):
+def data_of(x: Any) -> Any:
     """The numbers of the first result of `numbers_and_shape`."""
     if isinstance(x, (Tensor, Value)):
         return x.data
     return [data_of(item) for item in x] if isinstance(x, list) else x
 
 
-def weights_of(name, weight, several=True):
+def weights_of(name: str, weight: ArrayLike | None, several: bool = True) -> float | NDArray[Any]:
     """An array of one dimension, finite and 0 or more; or, unless `several` is True, a float."""
     if isinstance(weight, Tensor) and not weight.requires_grad:
         weight = weight.data
@@ -876,7 +1010,7 @@ def weights_of(name, weight, several=True):
     return array
 
 
-def smoothing_of(label_smoothing):
+def smoothing_of(label_smoothing: float) -> float:
     """`label_smoothing` as a float from 0 to 1."""
     smoothing = arguments.finite("label_smoothing", label_smoothing, "a number from 0 to 1")
     if not 0.0 <= smoothing <= 1.0:
@@ -884,7 +1018,7 @@ def smoothing_of(label_smoothing):
     return smoothing
 
 
-def label_of(ignore_index):
+def label_of(ignore_index: int | None) -> Any:
     """`ignore_index` as an int."""
     try:
         return operator.index(ignore_index)
@@ -892,7 +1026,7 @@ def label_of(ignore_index):
         raise ArgumentTypeError(f"ignore_index: expected None or an int, got {ignore_index!r}") from None
 
 
-def labelled(name, x, target):
+def labelled(name: str, x: Tensor | list[Any], target: _Matrix | _Operand) -> tuple[Any, Any, Any]:
     """(x in a form for the core, its shape, an array of int64): integer labels, one for each row of x."""
     if type(x) is not Tensor:
         x, shape = numbers_and_shape(name, x)
@@ -909,14 +1043,15 @@ def labelled(name, x, target):
     return x, shape, target
 
 
-def as_rows(x, shape):
+def as_rows(x: list[Any], shape: tuple[Any, ...]) -> list[list[Value]]:
     """`x` with two dimensions: a vector becomes one row."""
     if len(shape) == 2:
         return x
     return [x] if isinstance(x, list) else x.reshape(1, shape[0])
 
 
-def by_label(x, shape, labels, smoothing, reduction, weight, ignore_index):
+def by_label(x: Any, shape: tuple[int, ...], labels: Any, smoothing: float, reduction: Literal['mean', 'sum', 'none'],
+             weight: ArrayLike | None, ignore_index: int | None) -> Any:
     """The loss of log-probabilities, a Tensor of rows, in a few instructions.
 
     The function does not multiply x with one-hot rows: 0 times the -inf of another class would be nan.
@@ -955,7 +1090,7 @@ def by_label(x, shape, labels, smoothing, reduction, weight, ignore_index):
     return loss
 
 
-def labels_of(target, n_classes):
+def labels_of(target: _Matrix | _Operand, n_classes: int) -> NDArray[Any]:
     """The labels as an array of int64, or an error that names the first wrong label."""
     if _is_recording() and any(isinstance(x, (Tensor, Value)) for x in [target, *(
             target if isinstance(target, (list, tuple)) else ())]):
@@ -978,7 +1113,7 @@ def labels_of(target, n_classes):
     return labels.astype(INT64)
 
 
-def check_labels(labels, n_classes, ignore_index=None):
+def check_labels(labels: NDArray[Any] | np.int64, n_classes: int, ignore_index: int | None = None) -> None:
     """Raise an error that names the first label that is no integer or is out of range."""
     single = not isinstance(labels, (list, tuple)) and np.ndim(labels) == 0
     expected = f"expected an integer from 0 to {n_classes - 1}"
@@ -994,7 +1129,7 @@ def check_labels(labels, n_classes, ignore_index=None):
             raise DataError(f"{name}: {expected}, got {index}")
 
 
-def vectors_of(parameters):
+def vectors_of(parameters: list[Value]) -> list[list[Value]]:
     """The Values of an iterable as one list, and its Tensors as Tensors of one dimension."""
     if type(parameters) is list and parameters and are_values(parameters):   # such as model.parameters(), in every step
         return [parameters]
@@ -1015,10 +1150,11 @@ def vectors_of(parameters):
     return [values, *tensors] if values else tensors
 
 
-def total(terms):
+def total(terms: list[Value]) -> Value:
     """The sum of the terms: a single term as it is, 0 if there are no terms."""
     return terms[0] if len(terms) == 1 else sum(terms)
 
 
-def __getattr__(name):
-    raise arguments.no_attribute(__name__, name)
+if not TYPE_CHECKING:
+    def __getattr__(name):
+        raise arguments.no_attribute(__name__, name)

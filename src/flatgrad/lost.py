@@ -21,14 +21,24 @@ flatgrad.errors.ArgumentTypeError: operand of *: expected no derivative that is 
 >>> x * float(slope)
 Value(data=6.0, grad=0.0)
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from flatgrad._core import Tensor, Value, _mark_lost, _refuse_lost
 from flatgrad.structures import map_leaves
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
 __all__ = ["LostArray", "LostFloat"]
 
-ever = []   # something, once there are such numbers
+ever: list[Any] = []   # something, once there are such numbers
 
 
 class LostFloat(float):
@@ -36,20 +46,20 @@ class LostFloat(float):
 
     __slots__ = ()
 
-    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         return computed(ufunc, method, inputs, kwargs)
 
-    def __copy__(self):
+    def __copy__(self) -> Any:
         return self
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: Any) -> Any:
         return self
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return float, (float(self),)
 
 
-def binary(name):
+def binary(name: str) -> Callable[..., Any]:
     plain = getattr(float, name)
     is_point = name in ("__radd__", "__rsub__")   # the sum of a plain number and such a one
 
@@ -63,7 +73,7 @@ def binary(name):
     return method
 
 
-def unary(name):
+def unary(name: str) -> Callable[..., Any]:
     plain = getattr(float, name)
 
     def method(self):
@@ -84,45 +94,46 @@ del name, operation
 class LostArray(np.ndarray):
     """An array that is part of a derivative."""
 
-    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> LostArray | NDArray[Any]:
         return computed(ufunc, method, inputs, kwargs)
 
-    def __array_function__(self, function, types, args, kwargs):
+    def __array_function__(self, function: Any, types: tuple[type[Any]], args: tuple[Any, ...],
+                           kwargs: dict[str, Any]) -> Any:
         if not all(issubclass(kind, np.ndarray) for kind in types):
             return NotImplemented
         if contains((args, kwargs), (Value, Tensor)):
             _refuse_lost(f"np.{function.__name__}()", self)
         return marked(super().__array_function__(function, types, args, kwargs))
 
-    def __array_wrap__(self, array, context=None, return_scalar=False):
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         array = np.asarray(array)
         return marked(array if array.ndim else array[()])
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return marked(super().__getitem__(index))
 
-    def dot(self, other, out=None):
+    def dot(self, other: Any, out: Any = None) -> Any:
         return np.dot(self, other, out)
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return np.asarray(self).__reduce_ex__(protocol)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(np.asarray(self))
 
-    def __str__(self):
+    def __str__(self) -> str:
         return str(np.asarray(self))
 
 
 _mark_lost(LostFloat, LostArray)
 
 
-def starts_sum(x):
+def starts_sum(x: float) -> bool:
     """Whether it is the 0 with which sum() begins."""
     return type(x) is int and x == 0
 
 
-def marked(x):
+def marked(x: Any) -> Any:
     """Floats, and arrays of floats, as such numbers; anything else as it is."""
     kind = type(x)
     if kind is float or isinstance(x, np.floating):
@@ -134,17 +145,17 @@ def marked(x):
     return tuple([marked(part) for part in x]) if kind is tuple else x
 
 
-def mark(tree):
+def mark(tree: list[float] | float | NDArray[Any]) -> list[LostFloat] | LostFloat | LostArray:
     """A derivative's numbers, in its structure, as such numbers."""
     ever[:] = [True]
     return map_leaves(lambda name, x: marked(x), tree)
 
 
-def is_lost(x):
+def is_lost(x: LostArray | float) -> bool:
     return type(x) is LostFloat or type(x) is LostArray
 
 
-def contains(x, kinds):
+def contains(x: Any, kinds: tuple[type[Any], type[Any]]) -> bool:
     """Whether an object of some classes is in a structure, or in an array of objects."""
     if isinstance(x, kinds):
         return True
@@ -155,17 +166,17 @@ def contains(x, kinds):
     return isinstance(x, np.ndarray) and x.dtype == object and any(contains(part, kinds) for part in x.ravel().tolist())
 
 
-def are_lost(x):
+def are_lost(x: tuple[Any, ...] | list[Any]) -> bool:
     """Whether such a number is in a structure."""
     return bool(ever) and contains(x, (LostFloat, LostArray))
 
 
-def plain(x):
+def plain(x: Any) -> NDArray[Any] | float:
     """A number or an array of the usual class; anything else as it is."""
     return float(x) if type(x) is LostFloat else x.view(np.ndarray) if type(x) is LostArray else x
 
 
-def boxed(x):
+def boxed(x: Any) -> Any:
     """An operand of NumPy's loop over objects, which asks each of them."""
     if not is_lost(x):
         return x
@@ -174,7 +185,7 @@ def boxed(x):
     return array
 
 
-def computed(ufunc, method, inputs, kwargs):
+def computed(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[Any, Any]) -> Any:
     """The result of a ufunc; where one of the operands knows better, that one is asked."""
     for x in inputs:
         if not isinstance(x, (np.ndarray, np.generic, LostFloat)) and hasattr(type(x), "__array_ufunc__"):

@@ -3,13 +3,16 @@
 `compile` records what a function does with its arguments as a list of instructions, and replays the list in place of
 the function. A call is one instruction on the tape, so gradients flow through it as through any other.
 """
+from __future__ import annotations
+
 import enum
 import functools
 import numbers
 import sys
 import types
-from collections import OrderedDict, defaultdict, namedtuple
+from collections import OrderedDict, defaultdict
 from collections.abc import ItemsView, KeysView, ValuesView
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -23,18 +26,57 @@ from flatgrad.signatures import (OURS, first_parameter, name_of, names_in, names
                                  static_parameters)
 from flatgrad.structures import leaves_of, map_leaves
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Literal
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Path
+    from flatgrad.export.c import CSource
+    from flatgrad.export.flat import Flat
+    from flatgrad.export.jax import JaxFunction
+    from flatgrad.export.torch import TorchFunction
+    from flatgrad.nn.normalization import BatchNorm
+    from flatgrad.optim.optimizers import Optimizer
+
 __all__ = ["CacheInfo", "Compiled", "compile"]
+
+Result = TypeVar("Result")
 
 MOST_PROGRAMS = 128   # of one function, for different structures of its arguments
 
-CacheInfo = namedtuple("CacheInfo", "hits misses maxsize currsize")
-CacheInfo.__doc__ = """How often a compiled function was replayed and recorded, and how many programs it keeps.
 
-As `functools.lru_cache` counts.
-"""
+class CacheInfo(NamedTuple):
+    """How often a compiled function was replayed and recorded, and how many programs it keeps.
+
+    As `functools.lru_cache` counts.
+    """
+
+    hits: int
+    misses: int
+    maxsize: int
+    currsize: int
 
 
-def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simplify=True, dtype="float64"):
+@overload
+def compile(fn: Callable[..., Result], *, static_argnums: int | tuple[int, ...] = (),
+            static_argnames: str | tuple[str, ...] = (), check: bool = False,
+            simplify: bool | str | tuple[str, ...] = True,
+            dtype: Literal["float64", "float32"] = "float64") -> Compiled[Result]: ...
+
+
+@overload
+def compile(fn: None = None, *, static_argnums: int | tuple[int, ...] = (),
+            static_argnames: str | tuple[str, ...] = (), check: bool = False,
+            simplify: bool | str | tuple[str, ...] = True,
+            dtype: Literal["float64", "float32"] = "float64"
+            ) -> Callable[[Callable[..., Result]], Compiled[Result]]: ...
+
+
+def compile(fn: Callable[..., Any] | None = None, *, static_argnums: int | tuple[int, ...] = (),
+            static_argnames: str | tuple[str, ...] = (), check: bool = False,
+            simplify: bool | str | tuple[str, ...] = True, dtype: Literal["float64", "float32"] = "float64") -> Any:
     """A function that does what `fn` does, recorded once and replayed by the compiled core.
 
     Parameters
@@ -117,7 +159,7 @@ def compile(fn=None, *, static_argnums=(), static_argnames=(), check=False, simp
     return Compiled(fn, **options)
 
 
-class Compiled(_Replays):
+class Compiled(_Replays, Generic[Result]):
     """What `compile` returns.
 
     Parameters
@@ -142,7 +184,22 @@ class Compiled(_Replays):
     CacheInfo(hits=1, misses=1, maxsize=128, currsize=1)
     """
 
-    def __init__(self, fn, static_argnums=(), static_argnames=(), check=False, simplify=True, dtype="float64"):
+    fn: Callable[..., Result]
+    dtype: str
+
+    simplify: tuple[Any, ...]
+    check: bool
+    static_argnums: tuple[Any, ...]
+    static_argnames: tuple[Any, ...]
+
+    if TYPE_CHECKING:
+        # Numbers and arrays stand for the Values and Tensors that `fn` takes.
+        def __call__(self, *args: Any, **kwargs: Any) -> Result: ...
+
+    def __init__(self, fn: Callable[..., Result], static_argnums: int | tuple[int, ...] = (),
+                 static_argnames: str | tuple[str, ...] = (), check: bool = False,
+                 simplify: bool | str | tuple[str, ...] = True,
+                 dtype: Literal['float64', 'float32'] = "float64") -> None:
         check_function(fn)
         self.fn, self.dtype = fn, type_of(dtype)
         self.static_argnums, self.static_argnames, self.check = check_options(
@@ -259,8 +316,9 @@ class Compiled(_Replays):
         del leaves[:]
         return self._key(args, kwargs, leaves, named=True)
 
-    def minimize(self, optimizer, *args, steps=1000, batch_size=None, shuffle=True, seed=None, every=1, callback=None,
-                 schedule=None):
+    def minimize(self, optimizer: Optimizer, *args: Any, steps: int = 1000, batch_size: int | None = None,
+                 shuffle: bool = True, seed: int | None = None, every: int = 1,
+                 callback: Callable[..., Any] | None = None, schedule: Any = None) -> NDArray[np.float64]:
         """Take steps of an optimizer that make this loss smaller, all of them in compiled code.
 
         A step computes the loss, sets the gradients of the optimizer's parameters to 0, computes them by a backward
@@ -371,7 +429,7 @@ class Compiled(_Replays):
             for program, _ in taken:
                 program.busy = False
 
-    def cache_info(self):
+    def cache_info(self) -> CacheInfo:
         """How often it was replayed (hits) and recorded (misses), and how many programs it keeps.
 
         Returns
@@ -381,14 +439,14 @@ class Compiled(_Replays):
         """
         return CacheInfo(self._hits, self._misses, MOST_PROGRAMS, len(self._programs))
 
-    def clear(self):
+    def clear(self) -> None:
         """Forget all programs; the next call records again."""
         self.forget()
         self._programs.clear()
         self._watched.clear()
         self._hits, self._misses, self._own = 0, 0, None
 
-    def explain(self, time=False):
+    def explain(self, time: bool = False) -> str:
         """What the programs consist of, as text.
 
         Parameters
@@ -452,28 +510,30 @@ class Compiled(_Replays):
             lines.append(f"  ({', '.join(map(shown, structure_of(key)))}): {program.explain(time)}")
         return "\n".join(lines)
 
-    def to_c(self, path=None, gradient=True, dtype=None, *, arguments=None, parameters="struct", optimizer=None,
-             name=None):
+    def to_c(self, path: _Path | None = None, gradient: bool | Literal['parameters', 'arguments', 'both'] = True,
+             dtype: Literal['float64', 'float32'] | None = None, *, arguments: tuple[Any, ...] | None = None,
+             parameters: Literal['struct', 'constant'] = "struct", optimizer: Optimizer | None = None,
+             name: str | None = None) -> CSource:
         """This function as a file of C; see `flatgrad.export.c.to_c`."""
         from flatgrad.export.c import to_c
 
         return to_c(self, path, gradient, dtype, arguments=arguments, parameters=parameters, optimizer=optimizer,
                     name=name)
 
-    def to_jax(self, arguments=None):
+    def to_jax(self, arguments: tuple[Any, ...] | None = None) -> JaxFunction:
         """This function for JAX; see `flatgrad.export.jax.to_jax`."""
         from flatgrad.export.jax import to_jax
 
         return to_jax(self, arguments)
 
-    def to_torch(self, arguments=None):
+    def to_torch(self, arguments: tuple[Any, ...] | None = None) -> TorchFunction:
         """This function for PyTorch; see `flatgrad.export.torch.to_torch`."""
         from flatgrad.export.torch import to_torch
 
         return to_torch(self, arguments)
 
     @property
-    def flat(self):
+    def flat(self) -> Flat:
         """This function of one flat vector of its parameters, as SciPy's optimizers take it, and as other threads and
         processes do: ``f.flat(theta, *args)`` returns the value and its gradient; see `flatgrad.export.flat.Flat`.
 
@@ -494,7 +554,7 @@ class Compiled(_Replays):
             self._flat = Flat(self)
         return self._flat
 
-    def __get__(self, instance, owner=None):
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
         """For a method: the program of each instance, kept in it, for the parameters are its own."""
         if instance is None:
             return self
@@ -539,10 +599,10 @@ class Compiled(_Replays):
         program.buffers = [(types.SimpleNamespace(array=array), "array") for array in buffers]
         return program
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<compiled {name_of(self.fn)}: {len(self._programs)} programs>"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         """By name, where that leads here; else without the programs: they are recorded again where it is loaded."""
         place = self._attribute()
         if place is not None:   # the instance has it anew where it is loaded
@@ -554,7 +614,7 @@ class Compiled(_Replays):
             return self.__qualname__
         return rebuilt, (self.fn, self.static_argnums, self.static_argnames, self.check, self.simplify, self.dtype)
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled[Result]:
         import copy
 
         place = self._attribute()
@@ -575,7 +635,7 @@ class Loaded(Compiled):
     programs : list of Program
     """
 
-    def __init__(self, name, numbers, names, programs):
+    def __init__(self, name: str, numbers: Any, names: Any, programs: list[Any]) -> None:
         def fn(*args, **kwargs):
             raise ArgumentError(f"{name}: expected arguments as before it was saved")
 
@@ -590,7 +650,7 @@ class Loaded(Compiled):
                             f"it was saved, {known}, got ({', '.join(map(shown, structure))})")
 
 
-def check_refused(function, recording):
+def check_refused(function: str, recording: Any) -> None:
     """An error if the recording has refused something, and the function has caught the error of that."""
     if recording.refused:
         raise ArgumentTypeError(f"{function} went on after the error: {recording.refused}")
@@ -627,9 +687,25 @@ class Program:
         Where the function finds what it has captured.
     """
 
+    single: bool
+    core: Any
+    run: Any
+    batches: OrderedDict[Any, Any]
+    evaluators: OrderedDict[Any, Any]
+    places: Any
+    buffers: list[tuple[BatchNorm, str]]
+    step: None
+    inputs: list[Any] | None
+    watched: list[Any]
+    draws: None
+    found_by: tuple[Any, ...] | Watched | None
+    template: Any
+    busy: bool
+
     busy, found_by = False, None
 
-    def __init__(self, fn, args, kwargs, static, names, simplify, dtype):
+    def __init__(self, fn: Any, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any], static: list[bool],
+                 names: set[str], simplify: tuple[Any, ...], dtype: str) -> None:
         inputs = []
         leaf = functools.partial(replaced, inputs)
         new_args = [x if static[k] else mapped(leaf, f"argument {k}", x) for k, x in enumerate(args)]
@@ -658,11 +734,11 @@ class Program:
         self.places = places if places else None   # or there are none to look at
 
     @property
-    def structure(self):
+    def structure(self) -> tuple[Any, ...]:
         """That of the arguments."""
         return structure_of(self.found_by)
 
-    def __call__(self, operands):
+    def __call__(self, operands: list[Any]) -> Any:
         if self.draws is not None:
             operands = operands + self.draws.draw()
         if self.core is None:
@@ -671,7 +747,7 @@ class Program:
             operands = operands + [getattr(module, name) for module, name in self.buffers]
         return _filled(self.template, self.run(operands))
 
-    def in_loops(self):
+    def in_loops(self) -> Any:
         """What a loop in C computes: `core`, or of floats a program of doubles that is one call of `run`."""
         if not self.single:
             return self.core
@@ -682,7 +758,7 @@ class Program:
             self.step = recording.program(results)
         return self.step
 
-    def explain(self, time=False):
+    def explain(self, time: bool = False) -> str:
         if self.core is None:
             return "a constant"
         stats = self.core.stats()
@@ -710,21 +786,25 @@ Hole = _Hole
 
 
 # The key of a program that attributes decide upon as well: the structure of the arguments, and what these are.
-Watched = namedtuple("Watched", "structure values")
 
 
-def structure_of(key):
+class Watched(NamedTuple):
+    structure: Any
+    values: Any
+
+
+def structure_of(key: Any) -> tuple[Any, ...]:
     return key.structure if type(key) is Watched else key
 
 
-def present(watched):
+def present(watched: list[Any]) -> tuple[Any, ...]:
     """What attributes are now, hashable."""
     return tuple([static_part(name, getattr(x, name)) for x, name in watched])
 
 
 # ---- options ----
 
-def check_function(fn):
+def check_function(fn: Any) -> None:
     import inspect   # here, as it takes long to import
 
     if isinstance(fn, (classmethod, staticmethod, property)):
@@ -740,10 +820,11 @@ def check_function(fn):
                                     f"{shortened(fn)}, which has yield or async; return a list in place of yield")
 
 
-def check_options(static_argnums, static_argnames, check):
+def check_options(static_argnums: tuple[Any, ...] | int, static_argnames: tuple[Any, ...] | str,
+                  check: bool) -> tuple[Any, Any, Any]:
     return numbers_of(static_argnums), names_of(static_argnames), flag("compile: check", check)
 
-def steps_of(simplify):
+def steps_of(simplify: bool | tuple[str, str, str, str]) -> tuple[Any, ...]:
     """The steps of simplification that are taken, in their order."""
     if is_bool(simplify):
         return tuple(_SIMPLIFICATIONS) if simplify else ()
@@ -754,7 +835,7 @@ def steps_of(simplify):
     return tuple([name for name in _SIMPLIFICATIONS if name in simplify])
 
 
-def history(stats):
+def history(stats: dict[str, dict[str, int] | int | list[Any]]) -> str:
     """How a program was made, as text."""
     lines = []
     if stats["simplified"]:
@@ -766,7 +847,7 @@ def history(stats):
     return "".join(f"\n    {line}" for line in lines)
 
 
-def type_of(dtype):
+def type_of(dtype: str) -> str:
     """The name of a type of numbers."""
     for name in ("float64", "float32"):
         if isinstance(dtype, str) and dtype == name or dtype is getattr(np, name) or isinstance(
@@ -775,7 +856,7 @@ def type_of(dtype):
     raise (ArgumentError if isinstance(dtype, (str, type, np.dtype)) else ArgumentTypeError)(
         f"compile: dtype: expected 'float64' or 'float32', got {shortened(dtype)}")
 
-def instructions_of(stats):
+def instructions_of(stats: dict[str, dict[str, int] | int | list[Any]]) -> str:
     """How many instructions there are, and of which kinds, as text."""
     kinds = ", ".join(f"{count} {symbol}" for symbol, count in
                       sorted(stats["instructions"].items(), key=lambda item: (-item[1], item[0])))
@@ -783,7 +864,7 @@ def instructions_of(stats):
     return f"{total} instruction{'s' * (total != 1)}{f' ({kinds})' * bool(kinds)}"
 
 
-def described(stats):
+def described(stats: Any) -> Any:
     """A batch, a loop or a program that another one calls, as text."""
     if "lanes" in stats:
         total = sum(stats["instructions"].values())
@@ -795,7 +876,7 @@ def described(stats):
     return instructions_of(stats)
 
 
-def microseconds(timed, n_samples):
+def microseconds(timed: Any, n_samples: Any) -> Any:
     """What _timed() has measured, as text."""
     def of(seconds):
         return "none" if seconds is None else f"{1e6 * seconds / n_samples:.3g}"
@@ -812,7 +893,7 @@ MOST_SHOWN = 5   # kinds of instructions, of which the time is told
 
 # ---- arguments ----
 
-def structure(name, x, leaves):
+def structure(name: str, x: Any, leaves: list[Any]) -> str | tuple[Any, ...]:
     """What a program depends on of an argument, hashable: all but numbers, which are appended to `leaves`.
 
     The name is that of the whole and the path, for errors; with None there is less to do.
@@ -874,13 +955,13 @@ def structure(name, x, leaves):
     return static_part(name, x)
 
 
-def are_floats(x):
+def are_floats(x: Any) -> bool:
     """Whether a list or tuple has floats alone, and ints that a float holds for certain."""
     kinds = set(map(type, x))
     return kinds <= FLOAT or kinds <= NUMBERS and -MOST_WHOLE <= min(x) and max(x) <= MOST_WHOLE
 
 
-def check_whole(name, x):
+def check_whole(name: str, x: Any) -> None:
     """An error for an array of ints that float64 does not hold."""
     if -MOST_WHOLE <= x.min() and x.max() <= MOST_WHOLE:   # most often
         return
@@ -890,16 +971,18 @@ def check_whole(name, x):
 
 NUMBER, VALUE, FROZEN, TENSOR, ARRAY = _LEAVES
 PLAIN = frozenset({bool, int, str, bytes, type(None), type(...)})   # equal ones of one of these types are the same
+FLOATS: dict[type[Any], Any]
 FLOATS = {float: float.hex, complex: lambda x: (x.real.hex(), x.imag.hex())}   # tells -0.0 from 0.0; nan is nan
 FLOAT, NUMBERS = frozenset({float}), frozenset({float, int})
 MOST_WHOLE = 2 ** 53   # a float holds any int as far from 0
 MOST_KEPT = 33
+LIST_ROWS: list[tuple[Any, ...]]
 LIST_ROWS = [(list,) + (NUMBER,) * n for n in range(MOST_KEPT)]   # the structures of rows of numbers
-ROWS = {list: LIST_ROWS, tuple: [(tuple, *row[1:]) for row in LIST_ROWS]}
+ROWS: dict[type[Any], list[tuple[Any, ...]]] = {list: LIST_ROWS, tuple: [(tuple, *row[1:]) for row in LIST_ROWS]}
 ONCE = (KeysView, ValuesView, ItemsView)
 
 
-def check_kind(name, x):
+def check_kind(name: str, x: Any) -> None:
     """An error for a list, tuple or dict of a subclass that cannot be made anew."""
     kind = type(x)
     if kind not in (list, tuple, dict, OrderedDict, defaultdict) and not (isinstance(x, tuple)
@@ -909,7 +992,7 @@ def check_kind(name, x):
                                 f"{kind.__name__}; write {plain}(...)")
 
 
-def static_part(name, x):
+def static_part(name: str, x: Any) -> tuple[Any, ...]:
     """A static argument as part of a key: whatever could be told from it has another program."""
     kind = type(x)
     if kind in PLAIN:
@@ -942,12 +1025,12 @@ def static_part(name, x):
 Static, Same = _Static, _Same
 
 
-def mapped(function, name, x):
+def mapped(function: Any, name: str, x: Any) -> Any:
     """A structure with ``function(name, leaf)`` in place of each leaf; the name is that of the whole and the path."""
     return map_leaves(function, x, name, check_container)
 
 
-def check_container(name, x):
+def check_container(name: str, x: Any) -> None:
     """An error for a list, tuple or dict that cannot be an argument or a result."""
     check_kind(name, x)
     for key in x if isinstance(x, dict) else ():
@@ -955,11 +1038,11 @@ def check_container(name, x):
             raise ArgumentTypeError(f"{name}: expected keys that are constants, got {shortened(key)}")
 
 
-def has_node(key):
+def has_node(key: Any) -> bool:
     return isinstance(key, (Value, Tensor)) or isinstance(key, (tuple, frozenset)) and any(map(has_node, key))
 
 
-def replaced(inputs, name, x):
+def replaced(inputs: list[Any], name: str, x: Any) -> Any:
     """A new leaf in place of an argument's number, Value, array or Tensor; it is appended to `inputs`."""
     if isinstance(x, Tensor):
         leaf = Tensor(x.data, requires_grad=x.requires_grad)
@@ -977,12 +1060,12 @@ def replaced(inputs, name, x):
     return leaf
 
 
-def as_node(name, x):
+def as_node(name: str, x: Any) -> Value | Tensor:
     """A leaf of an argument as a recording has it: a Value in place of a number, a Tensor in place of an array."""
     return x if isinstance(x, (Value, Tensor)) else replaced([], name, x)
 
 
-def exact(name, x):
+def exact(name: str, x: Any) -> float:
     """The float that a number is; an int has to be one exactly, as it may be an index."""
     try:
         result = float(x)
@@ -996,14 +1079,14 @@ def exact(name, x):
 
 # ---- results ----
 
-def template_of(name, result):
+def template_of(name: str, result: Any) -> tuple[Any, Any]:
     """The structure of a result with a Hole for each Value and Tensor, and the list of these."""
     places = {}
     template = mapped(functools.partial(place_of, places), name, result)
     return template, [x for x, _ in places.values()]
 
 
-def place_of(places, name, x):
+def place_of(places: dict[int, Any], name: str, x: Any) -> Any:
     """What stands in the template of a result for a leaf: a hole for a Value or Tensor, always the same for the same,
     which `places` gets by its id; or a constant."""
     if type(x) is Value or type(x) is Tensor:
@@ -1031,9 +1114,18 @@ class Search:
     captured : tuple
     """
 
+    captured: set[int]
+    places: Any
+    known: dict[int, Any]
+    noted: set[Any]
+    named: set[int]
+    attributes: set[str]
+    asked: set[Any]
+    objects: list[Any]
+
     MOST = 20_000   # objects that are looked at
 
-    def __init__(self, captured):
+    def __init__(self, captured: tuple[Any, ...]) -> None:
         self.captured = set(map(id, captured))
         self.places = _Places()
         self.known = {}   # by id: the object, and whether it leads to what is captured
@@ -1043,7 +1135,7 @@ class Search:
         self.asked = set()   # those for getattr and hasattr
         self.objects = []   # those with a dict of attributes, and that dict
 
-    def of_all(self, roots):
+    def of_all(self, roots: list[Any]) -> Any:
         try:
             for x in roots:
                 self.named.add(id(x))
@@ -1053,7 +1145,7 @@ class Search:
             pass
         return self.places
 
-    def leads(self, x):
+    def leads(self, x: Any) -> bool:
         kind = type(x)
         if kind in PLAIN or kind is float or isinstance(x, (types.ModuleType, type, np.ndarray, np.generic)):
             return False
@@ -1066,7 +1158,7 @@ class Search:
         self.known[id(x)] = x, found
         return found
 
-    def within(self, x, kind):
+    def within(self, x: Any, kind: type[Any]) -> bool:
         if isinstance(x, (Value, Tensor)):
             return _is_captured(self.captured, x)
         if isinstance(x, Compiled):
@@ -1090,19 +1182,19 @@ class Search:
         self.objects.append((x, own))
         return any([found, *[self.at(own, name, part) for name, part in list(own.items())]])
 
-    def at(self, own, name, x):
+    def at(self, own: dict[str, Any], name: str, x: Any) -> bool:
         """Whether what a dict has under that name leads there; if so, the place is noted."""
         if self.leads(x):
             self.note(own, name, x)
             return True
         return False
 
-    def note(self, own, name, x):
+    def note(self, own: dict[str, Any], name: str, x: Any) -> None:
         if (id(own), name) not in self.noted:
             self.noted.add((id(own), name))
             self.places.dicts.append((own, name, x))
 
-    def of_function(self, fn):
+    def of_function(self, fn: Callable[..., Any]) -> bool:
         package = package_of(fn)
         if package in OURS:
             return False
@@ -1134,7 +1226,7 @@ class Search:
             self.places.cells.append((cell, x))
         return any(found)
 
-    def read_attributes(self):
+    def read_attributes(self) -> None:
         """Follow methods by names that functions read, and note attributes by these names: of objects that lead to what
         is captured, and of those that variables have."""
         methods, before = set(), None
@@ -1164,7 +1256,7 @@ class Search:
 CALLED = ("__call__", "forward")   # by no name that is read, or by Module
 
 
-def methods_of(kind, name):
+def methods_of(kind: type[Any], name: str) -> Iterator[Callable[..., Any]]:
     """The functions in Python that an attribute of a class stands for."""
     for owner in kind.__mro__:
         x = vars(owner).get(name)
@@ -1178,7 +1270,7 @@ def methods_of(kind, name):
             yield x
 
 
-def is_of_users(kind, name):
+def is_of_users(kind: type[Any], name: str) -> bool:
     """Whether a class has such an attribute, and not from us."""
     owner = next((owner for owner in kind.__mro__ if name in vars(owner)), object)
     return owner.__module__.partition(".")[0] not in (*OURS, "builtins")
@@ -1186,7 +1278,7 @@ def is_of_users(kind, name):
 
 # ---- looking at it ----
 
-def shown(key):
+def shown(key: Any) -> str:
     """Part of a key as text."""
     if isinstance(key, str):
         return key
@@ -1208,17 +1300,19 @@ def shown(key):
     return ("[{}]" if issubclass(key[0], list) else "({})").format(", ".join(parts))
 
 
-def bound_method(instance, owner, name):
+def bound_method(instance: Any, owner: type[Any], name: str) -> Compiled[Any]:
     return vars(owner)[name].__get__(instance)
 
 
-def rebuilt(fn, static_argnums, static_argnames, check, simplify=True, dtype="float64"):
+def rebuilt(fn: Any, static_argnums: Any, static_argnames: Any, check: Any, simplify: bool = True,
+            dtype: str = "float64") -> Any:
     if isinstance(fn, Compiled):   # that is how the method that it was made of is found
         return fn
     return Compiled(fn, static_argnums, static_argnames, check, simplify, dtype)
 
 
-def compare(compiled, program, leaves, result, plain):
+def compare(compiled: Compiled[Any], program: Program, leaves: list[Any], result: Value | Tensor,
+            plain: Value | float | NDArray[Any]) -> None:
     """Raise a RecordingError unless the results, and their gradients, are those of the function itself."""
     outputs, expected = leaves_of(result), leaves_of(plain)
     name = f"compile({name_of(compiled.fn)}, check=True)"
@@ -1251,7 +1345,7 @@ def compare(compiled, program, leaves, result, plain):
                              f"by the program and {want.flat[at]} by the function; {STALE}")
 
 
-def near(got, want, dtype):
+def near(got: NDArray[Any], want: NDArray[Any], dtype: str) -> list[bool]:
     """For each number of two arrays, whether they differ by no more than rounding does."""
     if dtype == "float64":
         right = np.isclose(got, want, rtol=1e-9, atol=1e-12, equal_nan=True)
@@ -1265,13 +1359,13 @@ STALE = ("it depends on something that was recorded as a constant, such as a Pyt
          "of flatgrad.Random")
 
 
-def same(x, y):
+def same(x: Any, y: Any) -> Any:
     if isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
         return isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and np.array_equal(x, y, equal_nan=True)
     return x is y or x == y or x != x and y != y
 
 
-def weighted(nodes):
+def weighted(nodes: list[Value]) -> Value:
     """A sum of all the numbers with weights of their own, so that no two errors cancel."""
     total, weight = Value(0.0), 0.5
     for node in nodes:

@@ -2,13 +2,21 @@
 
 What a compiled function draws in another way, by `random` or by NumPy, is a constant of its program.
 """
+from __future__ import annotations
+
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad._core import Tensor, Value, _draw, _Draws, _note_read, _refuse_recording
 from flatgrad.arguments import finite, generator, is_bool, non_negative, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import _Rng
 
 __all__ = ["Random"]
 
@@ -53,10 +61,10 @@ class Random:
     [1.035, 0.939, 0.826]
     """
 
-    def __init__(self, rng=None):
+    def __init__(self, rng: _Rng = None) -> None:
         self.rng = generator_of("rng", rng)
 
-    def uniform(self, shape=(), low=0.0, high=1.0):
+    def uniform(self, shape: int | tuple[int, ...] = (), low: float = 0.0, high: float = 1.0) -> Any:
         """Numbers of the uniform distribution from `low` to before `high`.
 
         Parameters
@@ -87,7 +95,7 @@ class Random:
         finite("high - low", high - low)
         return self._drawn("uniform", shape, low, high - low)
 
-    def normal(self, shape=(), mean=0.0, std=1.0):
+    def normal(self, shape: int | tuple[int, ...] = (), mean: float = 0.0, std: float = 1.0) -> Any:
         """Numbers of a normal distribution.
 
         Parameters
@@ -127,7 +135,7 @@ class Random:
         mean, std = plain("mean", mean, "normal"), non_negative("std", plain("std", std, "normal"))
         return self._drawn("normal", shape, mean, std)
 
-    def bernoulli(self, p=0.5, shape=()):
+    def bernoulli(self, p: float = 0.5, shape: int | tuple[int, ...] = ()) -> Any:
         """Numbers that are 1 with a probability, and 0 otherwise.
 
         Parameters
@@ -162,22 +170,22 @@ class Random:
         return self._drawn("threshold", shape, p, 1.0, 0.0)
 
     @property
-    def rng(self):
+    def rng(self) -> np.random.Generator | None:
         return self.__dict__["rng"]
 
     @rng.setter
-    def rng(self, rng):
+    def rng(self, rng: _Rng) -> None:
         self.__dict__["rng"] = generator_of("rng", rng)
 
     def _drawn(self, kind, shape, a, b, c=0.0):
         _note_read(self, "rng")
         return drawn(self.rng, kind, shape, a, b, c)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Random({self.rng})"
 
 
-def generator_of(name, rng):
+def generator_of(name: str, rng: _Rng) -> np.random.Generator:
     """A generator of NumPy, for an argument as `Random` takes it. A recording makes none."""
     if not isinstance(rng, np.random.Generator):
         _refuse_recording("a source of random numbers: made")
@@ -186,7 +194,7 @@ def generator_of(name, rng):
     return generator(name, rng)
 
 
-def plain(name, x, method):
+def plain(name: str, x: float, method: str) -> float:
     """A number of an argument that is no part of the graph."""
     if isinstance(x, (Value, Tensor)):
         formula = "low + (high - low) * source.uniform()" if method == "uniform" else "mean + std * source.normal()"
@@ -194,17 +202,17 @@ def plain(name, x, method):
     return finite(name, x)
 
 
-def drawn(rng, kind, shape, a, b, c=0.0):
+def drawn(rng: _Rng, kind: str, shape: int | tuple[int, ...], a: float, b: float, c: float = 0.0) -> Value:
     """Numbers as a Value or a Tensor; a recording draws them at each call of its program."""
     number, = _draw(_Draws(rng, kind, shape_of(shape), a, b, c), leaf_of)
     return number if isinstance(number, (Value, Tensor)) else leaf_of(number)
 
 
-def leaf_of(x):
+def leaf_of(x: float) -> Value:
     return Value(x) if isinstance(x, float) else Tensor(x, requires_grad=False)
 
 
-def shape_of(shape):
+def shape_of(shape: int | tuple[int, ...]) -> tuple[()]:
     given = shape if isinstance(shape, (tuple, list)) else (shape,)
     for n in given:
         if not isinstance(n, (int, np.integer)) or is_bool(n):

@@ -19,11 +19,20 @@ flatgrad.errors.ArgumentError: data: cannot be written to, as it is a copy of th
 array([[8., 1.],
        [2., 3.]])
 """
+from __future__ import annotations
+
 import operator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
 
 __all__ = ["Data", "Grad"]
 
@@ -33,45 +42,47 @@ class ReadOnly(np.ndarray):
 
     of = "data"       # the attribute of the Tensor from which the copy comes
 
-    def __array_wrap__(self, array, context=None, return_scalar=False):
+    def __array_wrap__(self, array: NDArray[Any], context: tuple[Any, Any, Any] | None = None,
+                       return_scalar: bool = False) -> Any:
         """Results are plain arrays. NumPy 1 does not tell which results have to be scalars, so 0-d arrays become
         scalars."""
         if type(array) is not np.ndarray:
             array = np.asarray(array)
         return array if array.ndim else array[()]
 
-    def plain(self):
+    def plain(self) -> NDArray[Any]:
         """The array as a plain ndarray, a view."""
         return self.view(np.ndarray)
 
-    def copy(self, order="C"):
+    def copy(self, order: str = "C") -> Any:
         return self.plain().copy(order)
 
-    def astype(self, dtype, order="K", casting="unsafe", subok=True, copy=True):
+    def astype(self, dtype: type[Any], order: str = "K", casting: str = "unsafe", subok: bool = True,
+               copy: bool = True) -> NDArray[Any]:
         return self.plain().astype(dtype, order, casting, subok, copy)
 
-    def flatten(self, order="C"):
+    def flatten(self, order: str = "C") -> Any:
         return self.plain().flatten(order)
 
-    def __copy__(self):
+    def __copy__(self) -> Any:
         return self.plain().copy()
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: Any) -> Any:
         return self.plain().copy()
 
-    def __reduce_ex__(self, protocol):
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return self.plain().copy().__reduce_ex__(protocol)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(self.plain())
 
-    def is_own(self):
+    def is_own(self) -> Any:
         """Whether the array is writable and no copy of a Tensor's numbers, such as the result of ``data[mask]``."""
         if not self.flags.writeable and type(self.base) is np.ndarray and self.base.flags.writeable:
             self.flags.writeable = True   # NumPy 1 copies the flag of `data` to the result of data[mask]
         return self.flags.writeable
 
-    def refuse(self):
+    def refuse(self) -> None:
         """Raise the error for writing, unless the array is writable."""
         if not self.is_own():
             raise ArgumentError(
@@ -89,7 +100,7 @@ class Grad(ReadOnly):
     of = "grad"
 
 
-def refusing(name):
+def refusing(name: str) -> Callable[..., Any]:
     """The method of ndarray, after a check that the array is writable."""
     method = getattr(np.ndarray, name)
 
@@ -101,7 +112,7 @@ def refusing(name):
     return write
 
 
-def augmented(name):
+def augmented(name: str) -> Callable[..., Any]:
     """``data += x``: for the array from the attribute, the result is a new array, and Python assigns it to the
     attribute. For a part of this array Python would assign nothing to the attribute, so a part is refused."""
     method, compute = getattr(np.ndarray, f"__i{name}__"), getattr(operator, f"__{name}__")

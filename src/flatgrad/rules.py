@@ -1,9 +1,12 @@
 """Functions with derivatives of their own: `custom_derivative`."""
+from __future__ import annotations
+
 import functools
 import inspect
 import math
 import numbers
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +15,12 @@ from flatgrad._core import (Tensor, Value, _add_input, _apply, _call_back, _is_r
 from flatgrad.arguments import is_bool, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.structures import leaves_of, map_leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
 
 __all__ = ["custom_derivative"]
 
@@ -73,7 +82,17 @@ class custom_derivative:
     (0.5, 0.25)
     """
 
-    def __init__(self, f, nondiff_argnums=()):
+    f: Callable[..., Any]
+
+    name: str
+    most: int
+    inside: Any
+    around: Any
+    nondiff_argnums: tuple[Any, ...]
+    fwd: Callable[..., Any] | None
+    bwd: Callable[..., Any] | None
+
+    def __init__(self, f: Callable[..., Any], nondiff_argnums: int | tuple[int, ...] = ()) -> None:
         if not callable(f):
             raise ArgumentTypeError(f"custom_derivative: f: expected a callable, got {described(f)}")
         numbers_ = [nondiff_argnums] if isinstance(nondiff_argnums, numbers.Integral) else nondiff_argnums
@@ -88,7 +107,7 @@ class custom_derivative:
         self.inside = ContextVar(f"custom_derivative {self.name}", default=False)   # its `fwd` runs
         self.around = ContextVar(f"custom_derivative {self.name}, recorded", default=None)   # a RecordedCall
 
-    def defvjp(self, fwd, bwd):
+    def defvjp(self, fwd: Callable[..., tuple[Any, Any]], bwd: Callable[..., Any]) -> None:
         """Give the rule.
 
         Parameters
@@ -109,7 +128,7 @@ class custom_derivative:
                 raise ArgumentTypeError(f"defvjp: {name}: expected a callable, got {described(x)}")
         self.fwd, self.bwd = fwd, bwd
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs or len(args) < self.most:
             args = self.by_position(args, kwargs)
         if self.bwd is None:
@@ -131,7 +150,7 @@ class custom_derivative:
             return RecordedCall(self, args, operands, around).results()
         return Call(self, args, operands).results()
 
-    def by_position(self, args, kwargs):
+    def by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         bound = inspect.signature(self.f).bind(*args, **kwargs)
         bound.apply_defaults()
         if bound.kwargs:
@@ -139,7 +158,7 @@ class custom_derivative:
                                     f"got {', '.join(bound.kwargs)} by keyword")
         return bound.args
 
-    def result(self, name, x):
+    def result(self, name: str, x: Any) -> Value | Tensor:
         """A leaf of the result, as a Value or Tensor."""
         if isinstance(x, (Value, Tensor)) or x is None:
             return x
@@ -150,19 +169,19 @@ class custom_derivative:
         raise ArgumentTypeError(f"custom_derivative: {name}: expected a number, a Value, a Tensor or an array, or a list, "
                                 f"tuple or dict of them, got {described(x)}")
 
-    def __get__(self, instance, owner=None):
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return self.__qualname__
 
-    def __copy__(self):
+    def __copy__(self) -> custom_derivative:
         return self
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> custom_derivative:
         return self
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<custom_derivative {self.name}>"
 
 
@@ -175,7 +194,17 @@ class Call:
         Those of the results, () for a Value.
     """
 
-    def __init__(self, function, args, operands):
+    function: custom_derivative
+    operands: list[Any]
+
+    residuals: Value | tuple[Any, Any] | Tensor | None
+    read: None
+    made: bool
+    template: Any
+    shapes: tuple[Any, ...]
+    args: list[Any]
+
+    def __init__(self, function: custom_derivative, args: tuple[Any, ...], operands: list[Any]) -> None:
         self.function, self.operands = function, operands
         self.residuals = self.read = None
         self.made = False
@@ -189,11 +218,11 @@ class Call:
             output = self.run()
         self.template = map_leaves(function.result, output, f"{function.name}: the result")
 
-    def copies(self):
+    def copies(self) -> list[Any]:
         return [x for n, argument in enumerate(self.args) if n not in self.function.nondiff_argnums
                 for x in leaves_of(argument) if is_operand(x)]
 
-    def run(self):
+    def run(self) -> Any:
         """Run `fwd`; the result of the function."""
         with _Within(self.function.inside, True), recording(), _Watch(None), _Watch(self.copies()) as watch:
             found = self.function.fwd(*self.args)
@@ -201,13 +230,13 @@ class Call:
         self.read, self.made = watch.read, True
         return output
 
-    def pair(self, found):
+    def pair(self, found: tuple[Any, Any]) -> tuple[Any, Any]:
         if not isinstance(found, tuple) or len(found) != 2:
             raise ArgumentTypeError(f"custom_derivative: {self.function.name}: fwd: expected a pair, the result and what "
                                     f"the rule needs, got {described(found)}")
         return found
 
-    def results(self):
+    def results(self) -> Any:
         """The results of the call, as nodes with this rule."""
         leaves = [x for x in leaves_of(self.template) if x is not None]
         if not leaves:
@@ -217,13 +246,13 @@ class Call:
         found = iter(_call_back(self.operands, leaves, self, self.function.name))
         return map_leaves(lambda name, x: None if x is None else next(found), self.template)
 
-    def in_structure(self, gradients):
+    def in_structure(self, gradients: list[Any]) -> Any:
         rest = iter(gradients)
         return map_leaves(lambda name, x: None if x is None else next(rest), self.template)
 
     # ---- what the core asks ----
 
-    def reverse(self, gradients):
+    def reverse(self, gradients: NDArray[Any]) -> list[NDArray[Any]]:
         """For each operand an array of gradients, or None, from those of the results."""
         if not self.made:
             self.run()
@@ -236,7 +265,7 @@ class Call:
             found = self.asked(self.in_structure(leaves))
             return [None if g is None else np.ravel(np.asarray(g.data, np.float64)) for g in found]
 
-    def written(self, gradients):
+    def written(self, gradients: list[Any]) -> list[Any]:
         """The same as nodes."""
         if not self.made:
             self.run()
@@ -252,7 +281,7 @@ class Call:
         with recording(), _Watch(None), _Watch([*self.copies(), *gradients], refusal):
             return self.asked(self.in_structure(gradients))
 
-    def asked(self, gradient):
+    def asked(self, gradient: Any) -> list[Any]:
         """What the rule returns, as a Value or Tensor for each operand, or None."""
         function = self.function
         chosen = [x for n, x in enumerate(self.args) if n in function.nondiff_argnums]
@@ -276,7 +305,18 @@ class RecordedCall(Call):
     turn, up to so many, one within another.
     """
 
-    def __init__(self, function, args, operands, around):
+    function: custom_derivative
+    operands: list[Value]
+
+    depth: int
+    alone: bool
+    args: list[Value]
+    template: Value
+    inputs: list[Value]
+    residuals: Value
+
+    def __init__(self, function: custom_derivative, args: tuple[Value], operands: list[Value],
+                 around: RecordedCall | None) -> None:
         self.function, self.operands, self.inputs = function, operands, []
         self.depth = 0 if around is None else around.depth + 1
         self.calls_itself = self.alone = False   # alone: what is called now is f, and of that the numbers alone count
@@ -285,13 +325,13 @@ class RecordedCall(Call):
         self.args = [argument if n in function.nondiff_argnums else map_leaves(self.input, argument)
                      for n, argument in enumerate(args)]
 
-    def input(self, name, x):
+    def input(self, name: str, x: Any) -> Value:
         if not is_operand(x):
             return x
         self.inputs.append(_stand_in(x))
         return self.inputs[-1]
 
-    def results(self):
+    def results(self) -> Value | Tensor:
         name = f"custom_derivative: {self.function.name}"
         recorder = _Recording(self.inputs)
         with recorder, _Within(self.function.around, self):
@@ -310,7 +350,7 @@ class RecordedCall(Call):
         buffers = [getattr(x, attribute) for x, attribute in recorder.buffers]
         return self.in_structure(_ruled(program, len(self.inputs), len(leaves), places)(self.operands + buffers))
 
-    def recorded(self, recorder):
+    def recorded(self, recorder: Any) -> tuple[Any, Any]:
         """The results, and the gradient of each operand, or None; None for all if this call is too deep for a rule."""
         function, gradients = self.function, None
         output = None
@@ -337,7 +377,7 @@ class Slot:
     """Stands for a result in the structure of all."""
 
 
-def most_arguments(f):
+def most_arguments(f: Callable[..., Any]) -> int:
     """How many arguments by position f can have where some have defaults; else 0."""
     try:
         parameters = inspect.signature(f).parameters.values()
@@ -347,7 +387,7 @@ def most_arguments(f):
     return len(given) if any(p.default is not p.empty for p in given) else 0
 
 
-def pair_up(name, argument, part, gradients):
+def pair_up(name: str, argument: Any, part: Any, gradients: list[Any]) -> None:
     """Append the gradient of each operand in an argument, in order."""
     if part is None:
         gradients += [None for x in leaves_of(argument) if is_operand(x)]
@@ -366,7 +406,7 @@ def pair_up(name, argument, part, gradients):
         gradients.append(gradient_for(name, argument, part))
 
 
-def gradient_for(name, x, g):
+def gradient_for(name: str, x: Any, g: Value | Tensor | float) -> Value | Tensor:
     """The gradient of an operand, of its type and shape."""
     shape = getattr(x, "shape", ())
     if isinstance(g, (numbers.Real, np.ndarray)) and not is_bool(g) and np.shape(g) == shape:
@@ -382,17 +422,17 @@ def gradient_for(name, x, g):
     return g
 
 
-def is_operand(x):
+def is_operand(x: Any) -> bool:
     """Whether gradients can flow to it."""
     return isinstance(x, (Value, Tensor)) and x.requires_grad
 
 
-def copied(name, x):
+def copied(name: str, x: Any) -> Any:
     """A copy that depends on x, so that what depends on the copy is computed from this argument."""
     if not is_operand(x):
         return x
     return _apply("COPY", x) if isinstance(x, Value) else Tensor(x)
 
 
-def described(x):
+def described(x: Any) -> str:
     return f"{type(x).__name__} {shortened(x)}"

@@ -11,6 +11,8 @@ one of its operands. Sums begin with their first term and go from left to right.
 largest operand is subtracted from all of them, as a number and not as a Value. The subtraction changes
 neither the result nor its derivatives, so no gradient is lost.
 """
+from __future__ import annotations
+
 import builtins
 import math
 import operator
@@ -19,19 +21,25 @@ from flatgrad import _core
 from flatgrad._core import Value, _activations, maximum, minimum
 from flatgrad.errors import ShapeError, UnknownNameError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 __all__ = ["absolute_error", "bce_with_logits", "binary_cross_entropy", "cross_entropy", "dot", "hinge", "huber",
            "kl_div", "kl_div_log", "log_softmax", "logsumexp", "max", "mean", "neuron", "softmax", "squared_error",
            "sum", "weighted_bce_with_logits"]
 
 # The rows of ops.def that are operators of Python's.
+OPERATORS: dict[str, Callable[..., Any]]
 OPERATORS = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
              "pow": operator.pow, "powc": operator.pow, "neg": operator.neg}
 
 # The methods of Value that a neuron may apply to its sum.
-ACTIVATIONS = _activations
+ACTIVATIONS: tuple[str, ...] = _activations
 
 
-def sum(xs):
+def sum(xs: Any) -> Value:
     """xs[0] + xs[1] + ..., and 0 if `xs` is empty.
 
     Parameters
@@ -52,7 +60,7 @@ def sum(xs):
     return total([value(x) for x in xs])
 
 
-def mean(xs):
+def mean(xs: Any) -> Value:
     """The sum of `xs` divided by their number.
 
     Parameters
@@ -78,7 +86,7 @@ def mean(xs):
     return sum(xs) / len(xs)
 
 
-def max(xs):
+def max(xs: Any) -> Any:
     """The largest of `xs`: maximum(maximum(xs[0], xs[1]), xs[2]), and so on.
 
     Parameters
@@ -115,7 +123,7 @@ def max(xs):
     return result
 
 
-def dot(w, x, b=None):
+def dot(w: Any, x: Any, b: None = None) -> Value:
     """b + w[0] * x[0] + w[1] * x[1] + ..., the sum of a neuron of micrograd.
 
     Parameters
@@ -148,7 +156,7 @@ def dot(w, x, b=None):
     return total(([] if b is None else [value(b)]) + [value(wi) * xi for wi, xi in zip(w, x)])
 
 
-def neuron(w, x, b=None, activation=None):
+def neuron(w: Any, x: Any, b: None = None, activation: None = None) -> Value:
     """`dot(w, x, b)`, and an activation of the sum.
 
     Parameters
@@ -182,7 +190,7 @@ def neuron(w, x, b=None, activation=None):
     return act
 
 
-def logsumexp(xs):
+def logsumexp(xs: Any) -> Value:
     """The logarithm of the sum of exp(x) over `xs`.
 
     Parameters
@@ -209,7 +217,7 @@ def logsumexp(xs):
     return total([(value(x) - shift).exp() for x in xs]).log() + shift
 
 
-def softmax(xs):
+def softmax(xs: Any) -> list[Value]:
     """exp(x) / (exp(xs[0]) + exp(xs[1]) + ...) for each x of `xs`.
 
     Parameters
@@ -238,7 +246,7 @@ def softmax(xs):
     return [x / denominator for x in exponentials]
 
 
-def log_softmax(xs):
+def log_softmax(xs: Any) -> list[Value]:
     """The logarithm of each element of `softmax(xs)`, exact also where softmax is too small for a float.
 
     Parameters
@@ -266,7 +274,7 @@ def log_softmax(xs):
     return [x - denominator for x in shifted]
 
 
-def cross_entropy(rows, labels):
+def cross_entropy(rows: Any, labels: Any) -> Any:
     """The mean over the rows of -log_softmax(row)[label].
 
     Parameters
@@ -297,7 +305,7 @@ def cross_entropy(rows, labels):
     return mean([-log_softmax(row)[label] for row, label in zip(rows, labels)])
 
 
-def squared_error(x, y):
+def squared_error(x: Any, y: Any) -> Any:
     """(x - y)**2.
 
     Parameters
@@ -317,7 +325,7 @@ def squared_error(x, y):
     return (value(x) - y) ** 2
 
 
-def hinge(x, y):
+def hinge(x: Any, y: Any) -> Value:
     """relu(1 - x * y), the loss of a score `x` whose label `y` is -1 or 1.
 
     Parameters
@@ -337,7 +345,7 @@ def hinge(x, y):
     return (1.0 - value(x) * y).relu()
 
 
-def absolute_error(x, y):
+def absolute_error(x: Any, y: Any) -> Value:
     """abs(x - y).
 
     Parameters
@@ -357,7 +365,7 @@ def absolute_error(x, y):
     return abs(value(x) - y)
 
 
-def huber(x, y, delta):
+def huber(x: Any, y: Any, delta: Any) -> Any:
     """(x - y)**2 / 2 where abs(x - y) is at most `delta`, and beyond `delta` the tangent there.
 
     Parameters
@@ -381,7 +389,7 @@ def huber(x, y, delta):
     return near * near * 0.5 + delta * (size - near)
 
 
-def binary_cross_entropy(x, y):
+def binary_cross_entropy(x: Any, y: Any) -> Any:
     """-y * log(x) - (1 - y) * log(1 - x), the loss of a probability `x` for an answer `y` from 0 to 1.
 
     Parameters
@@ -415,7 +423,7 @@ def binary_cross_entropy(x, y):
     return (y - 1.0) * log(1.0 - x) - y * log(x)
 
 
-def bce_with_logits(x, y):
+def bce_with_logits(x: Any, y: Any) -> Any:
     """`binary_cross_entropy(sigmoid(x), y)`, exact for any finite logit `x`.
 
     Parameters
@@ -436,7 +444,7 @@ def bce_with_logits(x, y):
     return (1.0 - value(y)) * x + logsumexp([0.0, -x])
 
 
-def weighted_bce_with_logits(x, y, pos_weight):
+def weighted_bce_with_logits(x: Any, y: Any, pos_weight: Value) -> Value:
     """`bce_with_logits`, with the term of `y` multiplied by `pos_weight`.
 
     Parameters
@@ -457,7 +465,7 @@ def weighted_bce_with_logits(x, y, pos_weight):
     return (1.0 - y) * x + ((value(pos_weight) - 1.0) * y + 1.0) * logsumexp([0.0, -x])
 
 
-def kl_div(x, y):
+def kl_div(x: Any, y: Any) -> Any:
     """y * (log(y) - x), a term of the divergence of exp(x) from y; 0 * log(0) is 0.
 
     Parameters
@@ -484,7 +492,7 @@ def kl_div(x, y):
     return y * (y.log() - x) if y.data != 0.0 else y * -value(x)
 
 
-def kl_div_log(x, y):
+def kl_div_log(x: Any, y: Any) -> Any:
     """exp(y) * (y - x), which is `kl_div(x, exp(y))`.
 
     Parameters
@@ -505,7 +513,8 @@ def kl_div_log(x, y):
     return y.exp() * (y - x)
 
 
-def instruction(name, operands, rows, cols, operation=None, k=0, labels=()):
+def instruction(name: str, operands: list[list[list[Any]]], rows: Any, cols: int, operation: str | None = None,
+                k: int = 0, labels: list[Any] = ()) -> list[list[Value]]:
     """The results of an instruction, a list of Values for each of `rows`: what scalar_graph() makes in its place.
 
     Parameters
@@ -548,7 +557,7 @@ def instruction(name, operands, rows, cols, operation=None, k=0, labels=()):
     return [[globals()[name](row) for row in x]]
 
 
-def mapped(operation, k, operands, rows, cols):
+def mapped(operation: str, k: int, operands: list[list[list[Any]]], rows: Any, cols: int) -> list[list[Value]]:
     """The results of a row of `csrc/ops.def` on each element of operands, which are repeated along a length of 1."""
     if operation == "powi":
         operation, operands = "pow", [*operands, [[k]]]
@@ -559,12 +568,12 @@ def mapped(operation, k, operands, rows, cols):
     return [[value(function(*items)) for items in zip(*[x[i % len(x)] for x in pick])] for i in range(rows)]
 
 
-def value(x):
+def value(x: Any) -> Value:
     """`x` as a Value: a number becomes a constant of the graph."""
     return x if isinstance(x, Value) else Value(x)
 
 
-def total(terms):
+def total(terms: list[Value]) -> Value:
     """The sum of new Values, or a new node if there are fewer than two."""
     if not terms:
         return Value(0.0)
@@ -574,13 +583,13 @@ def total(terms):
     return result
 
 
-def largest(name, xs, among=lambda x: not math.isnan(x)):
+def largest(name: str, xs: Any, among: Callable[..., Any] = lambda x: not math.isnan(x)) -> float:
     """The largest of those `xs` for which `among` is true, as a number; 0 if there are none; an error if `xs` is
     empty."""
     return builtins.max([number for number in map(float, some(name, xs)) if among(number)], default=0.0)
 
 
-def some(name, xs):
+def some(name: str, xs: Any) -> list[Any]:
     """`xs`, or an error if it is empty."""
     if len(xs) == 0:
         raise ShapeError(f"{name}: expected at least one value, got none")

@@ -3,6 +3,8 @@
 Python's own brackets do the same where a position is an int. These take positions that are Values as well, which a
 recorded program needs: there an int among the arguments is another one at each call.
 """
+from __future__ import annotations
+
 import math
 import operator
 
@@ -10,10 +12,16 @@ from flatgrad._core import Tensor, Value, _taken
 from flatgrad.arguments import is_bool, shortened
 from flatgrad.errors import ArgumentTypeError, ShapeError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import _Matrix
+
 __all__ = ["pick", "take"]
 
 
-def take(table, index):
+def take(table: _Matrix, index: Any) -> Any:
     """Rows of a table, or elements of a vector.
 
     Parameters
@@ -54,7 +62,7 @@ def take(table, index):
     return at_positions(table, index, False)
 
 
-def pick(x, index):
+def pick(x: _Matrix, index: Any) -> Any:
     """An element of each row of a matrix, or one of a vector.
 
     Parameters
@@ -92,7 +100,7 @@ def pick(x, index):
     return at_positions(x, index, True)
 
 
-def at_positions(table, index, each):
+def at_positions(table: Tensor | list[Value], index: Value | list[Value] | int, each: bool) -> Value | Tensor:
     """What both do; each: an element of every row."""
     if is_int(index):
         return plain(table, operator.index(index))
@@ -106,18 +114,18 @@ def at_positions(table, index, each):
     return [plain(row, k) for row, k in zip(table if each else [table] * len(positions), positions)]
 
 
-def is_int(index):
+def is_int(index: Value | list[Value] | int) -> bool:
     return hasattr(index, "__index__") and not isinstance(index, (Value, Tensor)) and not is_bool(index) and (
         getattr(index, "ndim", 0) == 0)
 
 
-def check(index):
+def check(index: Value | list[Value]) -> None:
     if is_bool(index) or isinstance(index, (str, bytes, slice)) or index is None:
         raise ArgumentTypeError(f"index: expected an int, a Value, or a list, an array or a Tensor of them, got "
                                 f"{shortened(index)}")
 
 
-def plain(table, k):
+def plain(table: Tensor, k: int) -> Value:
     """``table[k]``, with a message that says how long the table is."""
     try:
         return table[k]
@@ -129,7 +137,7 @@ def plain(table, k):
         raise ArgumentTypeError(f"table: expected a Tensor, an array, or a list, got {shortened(table)}") from None
 
 
-def as_ints(index):
+def as_ints(index: Any) -> Any:
     """The position that a number is, or those in a list."""
     if isinstance(index, (list, tuple, Tensor)) or getattr(index, "ndim", 0):
         return [as_ints(k) for k in index]

@@ -1,5 +1,7 @@
 """What Python tells of a function that is compiled: its name, its parameters, which of them are static, and which names it
 reads."""
+from __future__ import annotations
+
 import functools
 import numbers
 import types
@@ -7,15 +9,21 @@ import types
 from flatgrad.arguments import is_bool
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import CodeType
+    from typing import Any
+
 __all__ = ["OURS", "first_parameter", "name_of", "names_in", "names_of", "numbers_of", "package_of", "parameters_of",
            "static_parameters"]
 
 
-def name_of(fn):
+def name_of(fn: Any) -> str:
     return getattr(fn, "__name__", type(fn).__name__)
 
 
-def numbers_of(static_argnums):
+def numbers_of(static_argnums: tuple[Any, ...] | int) -> tuple[Any, ...]:
     result = static_argnums if isinstance(static_argnums, (tuple, list)) else (static_argnums,)
     for n in result:
         if not isinstance(n, numbers.Integral) or is_bool(n):
@@ -24,7 +32,7 @@ def numbers_of(static_argnums):
     return tuple(map(int, result))
 
 
-def names_of(static_argnames):
+def names_of(static_argnames: tuple[Any, ...] | str) -> tuple[Any, ...]:
     result = static_argnames if isinstance(static_argnames, (tuple, list)) else (static_argnames,)
     for name in result:
         if not isinstance(name, str):
@@ -33,7 +41,7 @@ def names_of(static_argnames):
     return tuple(result)
 
 
-def parameters_of(fn):
+def parameters_of(fn: Any) -> Mapping[Any, Any]:
     """The parameters by name; None where Python does not know."""
     import inspect
 
@@ -43,11 +51,11 @@ def parameters_of(fn):
         return None
 
 
-def first_parameter(fn):
+def first_parameter(fn: Any) -> Any:
     return next(iter(parameters_of(fn) or [None]))
 
 
-def static_parameters(fn, static_argnums, static_argnames):
+def static_parameters(fn: Any, static_argnums: tuple[Any, ...], static_argnames: tuple[Any, ...]) -> tuple[Any, Any]:
     """The numbers and the names by which static arguments may come: a parameter has both. A number below 0 counts from
     the end of a call's arguments, where there may be any number of them."""
     parameters = parameters_of(fn) if static_argnums or static_argnames else None
@@ -77,12 +85,12 @@ def static_parameters(fn, static_argnums, static_argnames):
 OURS = ("flatgrad", "numpy")   # packages whose variables stay what they are
 
 
-def package_of(fn):
+def package_of(fn: Callable[..., Any]) -> str:
     return (fn.__module__ or "").partition(".")[0]
 
 
 @functools.lru_cache(512)
-def names_in(code):
+def names_in(code: CodeType) -> tuple[Any, Any, Any]:
     """The global variables and the attributes that a function reads, and those within it; and what it may ask getattr and
     hasattr for."""
     import dis

@@ -7,6 +7,8 @@ such as the file of a process that was killed.
 A load does not trust the file. First it reads the directory of the archive and the headers of the arrays: names, shapes
 and types, which have to agree. Then it reads the numbers into memory of this size. No load ever reads a pickle.
 """
+from __future__ import annotations
+
 import contextlib
 import errno
 import math
@@ -18,11 +20,20 @@ import time
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad.arguments import path_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Path
 
 try:
     import fcntl
@@ -48,7 +59,7 @@ HEADER = re.compile(rb"\{'descr':'([<>=|]?[biufcSUmM][0-9]{0,9}(?:\[[0-9]{0,9}[a
 
 # ---- arrays ----
 
-def save_arrays(path, arrays):
+def save_arrays(path: _Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays to a file; the file is replaced only after all bytes have reached the disk.
 
     Parameters
@@ -84,7 +95,7 @@ def save_arrays(path, arrays):
     write_file(path, archive_of(arrays))
 
 
-def load_arrays(path, max_bytes=None):
+def load_arrays(path: _Path, max_bytes: int | None = None) -> dict[str, NDArray[Any]]:
     """The arrays by name, from a file of `save_arrays`, `numpy.savez` or `numpy.savez_compressed`.
 
     Parameters
@@ -112,7 +123,7 @@ def load_arrays(path, max_bytes=None):
 
 
 @contextlib.contextmanager
-def stored_arrays(path, max_bytes=None):
+def stored_arrays(path: _Path, max_bytes: int | None = None) -> Iterator[Stored]:
     """The arrays of a file by name, each a `StoredArray`, while the file is open.
 
     The message of every StateError within this context begins with `path`.
@@ -137,16 +148,23 @@ def stored_arrays(path, max_bytes=None):
 class StoredArray:
     """An array in an open file, with a known shape and type. `numpy.asarray` reads its numbers."""
 
-    def __init__(self, archive, entry, start, dtype, fortran, shape):
+    archive: Any
+    entry: Any
+    start: int
+    dtype: Any
+    fortran: bool
+    shape: tuple[Any, ...]
+
+    def __init__(self, archive: Any, entry: Any, start: int, dtype: Any, fortran: bool, shape: tuple[Any, ...]) -> None:
         self.archive, self.entry, self.start = archive, entry, start
         self.dtype, self.fortran, self.shape = dtype, fortran, shape
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: None = None, copy: None = None) -> NDArray[Any]:
         with damage_named():
             array = self.read()
         return array if dtype is None else array.astype(dtype)
 
-    def read(self):
+    def read(self) -> NDArray[Any]:
         size = self.dtype.itemsize * math.prod(self.shape)
         data = np.empty(size, np.uint8)
         place, done = memoryview(data), 0
@@ -164,11 +182,11 @@ class StoredArray:
         check_elements(data, self.dtype, self.entry.filename)
         return data.view(self.dtype).reshape(self.shape, order="F" if self.fortran else "C")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"an array of {self.dtype.name} of shape {self.shape}"
 
 
-def directory(file, max_bytes):
+def directory(file: Any, max_bytes: float | None) -> Stored:
     """The arrays of an archive by name. Any exception, except an error of the disk, means that the archive is
     damaged."""
     if file.read(4)[:2] != b"PK":
@@ -200,7 +218,7 @@ def directory(file, max_bytes):
     return Stored(archive, entries)
 
 
-def count_at_end(file, length):
+def count_at_end(file: Any, length: int) -> int:
     """The number of arrays, from the end of the archive."""
     file.seek(max(0, length - 98))
     end = file.read()
@@ -212,30 +230,35 @@ def count_at_end(file, length):
     return count
 
 
-class Stored(Mapping):
+class Stored(Mapping[str, "StoredArray"]):
     """Name -> StoredArray. The header of an array is read at its first use: often only the names are needed."""
 
-    def __init__(self, archive, entries):
+    archive: Any
+    entries: dict[str, Any]
+
+    arrays: dict[str, Any]
+
+    def __init__(self, archive: Any, entries: dict[str, Any]) -> None:
         self.archive, self.entries, self.arrays = archive, entries, {}
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         if name not in self.arrays:
             with damage_named():
                 entry = self.entries[name]
                 self.arrays[name] = StoredArray(self.archive, entry, *header(self.archive, entry))
         return self.arrays[name]
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self.entries
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.entries)
 
 
-def header(archive, entry):
+def header(archive: Any, entry: Any) -> tuple[Any, Any, Any, Any]:
     """(length, type, whether columns come first, shape) from the header of an array. All of these have to agree
     with the size in the directory."""
     name = shortened(entry.orig_filename)
@@ -267,7 +290,7 @@ def header(archive, entry):
     return start, dtype, found[2] == b"True", shape
 
 
-def check_elements(data, dtype, name):
+def check_elements(data: NDArray[Any], dtype: Any, name: str) -> None:
     """Raise ValueError for bytes that are no element of this type: NumPy accepts them, and fails later."""
     if dtype.kind == "b":
         wrong = (data > 1).any()
@@ -298,7 +321,7 @@ def damage_named():
 
 # ---- the format ----
 
-def check_name(name):
+def check_name(name: str) -> str:
     """`name`, if an array in a file can have this name."""
     if not isinstance(name, str):
         raise ArgumentTypeError(f"arrays: expected names to be str, got {shortened(name)}")
@@ -312,7 +335,7 @@ def check_name(name):
     return str(name)
 
 
-def archive_of(arrays):
+def archive_of(arrays: dict[str, Any]) -> Iterator[bytes]:
     """The bytes of the file, in pieces. Each array has a header of the archive, its own header, and its elements,
     without compression. The directory of the archive comes last, and repeats the headers.
 
@@ -354,7 +377,7 @@ def archive_of(arrays):
 
 # ---- files ----
 
-def write_file(path, parts):
+def write_file(path: _Path, parts: bytes | Iterable[bytes]) -> None:
     """Write a file completely or not at all: `path` always has either its old bytes or all new bytes.
 
     Parameters
@@ -400,14 +423,14 @@ def write_file(path, parts):
         raise
 
 
-def absolute(path):
+def absolute(path: _Path) -> str:
     """`path` as an absolute path; IsADirectoryError if only a directory can have this path."""
     if os.path.basename(path) == "":
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     return os.path.abspath(path)
 
 
-def check_writable(path):
+def check_writable(path: _Path) -> None:
     """Raise OSError if `write_file` would not write to `path`. Changes nothing."""
     path = absolute(path)
     try:
@@ -422,7 +445,7 @@ def check_writable(path):
         raise
 
 
-def replaced(path):
+def replaced(path: _Path) -> tuple[Any, Any]:
     """The file that a new file replaces: its path without links, and its status, None if it does not exist. (None,
     None) if the path is no regular file, or leads to no place in a folder."""
     for _ in range(100):
@@ -450,9 +473,12 @@ class NewFile:
     """A new file in a folder. No save takes it for a stale file while it is open. At the end the file is removed,
     unless it was renamed."""
 
+    path: str | None
+    file: Any
+
     path = file = None
 
-    def __init__(self, folder, mode):
+    def __init__(self, folder: str, mode: int) -> None:
         # The kernel applies the umask; reading the umask would mean setting it for all threads.
         def opener(path, flags):
             return os.open(path, flags, mode)
@@ -474,13 +500,13 @@ class NewFile:
             raise
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
 
-    def rename(self, path):
+    def rename(self, path: _Path) -> None:
         if fcntl is None:   # on Windows an open file keeps its name
             self.file.close()
         os.replace(self.path, path)
         self.path = None
 
-    def remove(self):
+    def remove(self) -> None:
         if fcntl is None and self.file is not None:   # on Windows an open file cannot be removed
             self.file.close()
         if self.path is not None:
@@ -490,14 +516,14 @@ class NewFile:
         if self.file is not None:
             self.file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> NewFile:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         self.remove()
 
 
-def remove_stale(folder):
+def remove_stale(folder: str) -> None:
     """Remove the files that killed saves have left in a folder."""
     with contextlib.suppress(OSError):
         with os.scandir(folder) as entries:
@@ -516,7 +542,7 @@ def remove_stale(folder):
                     os.close(handle)
 
 
-def is_locked(handle):
+def is_locked(handle: int) -> bool:
     """Lock the file. True if this handle has the lock, False if another one has it, None if this cannot be known."""
     if fcntl is None:
         return None
@@ -529,7 +555,7 @@ def is_locked(handle):
         return None
 
 
-def is_at(handle, path):
+def is_at(handle: int, path: _Path) -> bool:
     """Whether the open file still has this name."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False))
@@ -537,7 +563,7 @@ def is_at(handle, path):
         return False
 
 
-def keep_owner_and_mode(handle, before):
+def keep_owner_and_mode(handle: int, before: Any) -> None:
     """Give a new file the mode of the file that it will replace, and its owner if this process may."""
     if not hasattr(os, "fchmod"):
         return
@@ -551,7 +577,7 @@ def keep_owner_and_mode(handle, before):
         os.fchmod(handle, before.st_mode & 0o777)
 
 
-def write(file, parts):
+def write(file: Any, parts: Iterator[Any] | list[bytes]) -> None:
     """Write all bytes to an unbuffered file; an error would have to empty a buffer."""
     for part in parts:
         rest = memoryview(part)

@@ -5,10 +5,13 @@ and a numeric sweep gives plain numbers. An argument is *linked* if it is a node
 records. Then copies of such nodes take their places, and the derivatives are written: they are nodes as well, and
 depend on the arguments. A copy is a node of its own, so a derivative by it is one by this argument alone.
 """
+from __future__ import annotations
+
 import itertools
 import math
 import numbers
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +22,18 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.lost import are_lost, mark, plain
 from flatgrad.structures import map_leaves, same_structure
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad.read_only import Grad
+
 __all__ = ["Point", "Table", "differentiating"]
 
 # The leaves of every transform that runs in this context: in this thread, task of asyncio or generator.
-running = ContextVar("flatgrad.transforms.running", default=())
+running: Any = ContextVar("flatgrad.transforms.running", default=())
 
 NODES = (Value, Tensor)
 
@@ -61,7 +72,18 @@ class Point:
         What the function has returned besides its result.
     """
 
-    def __init__(self, name, args, positions, more=(), prefix="argument {}", parameters=None):
+    name: str
+
+    linked: bool
+    args: list[Any]
+    leaves: list[Any]
+    aux: None
+    single: bool
+    by_parameters: bool
+    lost: bool
+
+    def __init__(self, name: str, args: Sequence[Any], positions: tuple[Any, ...] | range, more: tuple[Any, ...] = (),
+                 prefix: str = "argument {}", parameters: list[Any] | None = None) -> None:
         nodes = []
         for n in positions:
             nodes_in(args[n], nodes)
@@ -75,7 +97,7 @@ class Point:
         for n in positions:
             self.args[n] = map_leaves(self.stand_in, self.args[n], prefix.format(n))
 
-    def stand_in(self, name, x):
+    def stand_in(self, name: str, x: Any) -> Value | Tensor:
         """The node that stands for one number or array."""
         if isinstance(x, NODES):
             leaf = copied(x) if self.linked else Value(x.data) if isinstance(x, Value) else Tensor(x.data)
@@ -84,7 +106,7 @@ class Point:
         self.leaves.append(leaf)
         return leaf
 
-    def call(self, f, kwargs, has_aux=False):
+    def call(self, f: Callable[..., Any], kwargs: Mapping[str, Any], has_aux: bool = False) -> Any:
         """What f returns; with `has_aux` the first part, and the second one is kept."""
         output = called(f, self.args, kwargs, self.leaves, [] if self.by_parameters else None)
         if not self.by_parameters and not _is_recording():   # which refuses backward()
@@ -94,22 +116,23 @@ class Point:
             output, self.aux = split(self.name, output)
         return output
 
-    def link(self, items):
+    def link(self, items: list[Any]) -> None:
         """Find out whether derivatives of these results are nodes."""
         if not self.linked:
             self.linked = are_linked_results(items if self.aux is None else items + nodes_in(self.aux, []))
         if not self.linked:
             self.lost = is_outermost() and (self.lost or depends_besides(items, self.leaves))
 
-    def marked(self, derivative):
+    def marked(self, derivative: Any) -> Any:
         """A derivative of this point; with lost.py's numbers, if there is something to lose."""
         return mark(derivative) if self.lost and not self.linked else derivative
 
-    def auxiliary(self):
+    def auxiliary(self) -> Any:
         """What the function has returned besides, with numbers where derivatives are numbers."""
         return self.aux if self.linked else as_numbers(self.aux)
 
-    def gradient_of(self, output, positions, args, leaves=None):
+    def gradient_of(self, output: Value | Tensor, positions: tuple[Any, ...], args: Sequence[Any],
+                    leaves: None = None) -> list[Any]:
         """For each of these arguments the gradient of a Value in the argument's structure. `leaves` stand for their
         numbers; by default those of the point."""
         leaves = self.leaves if leaves is None else leaves
@@ -118,19 +141,20 @@ class Point:
         row = Reader(derivatives([output], leaves)[0])
         return [row.structure_of(args[n]) for n in positions]
 
-    def structured(self, positions, args, gradients, leaves=None):
+    def structured(self, positions: tuple[int], args: Sequence[Any], gradients: list[Value],
+                   leaves: list[Value] | None = None) -> list[Any]:
         """Gradients as nodes, one for each leaf, in the structures of the arguments."""
         rest = iter(zip(self.leaves if leaves is None else leaves, gradients))
         return [map_leaves(lambda name, x: node_or_zeros(*next(rest)), args[n]) for n in positions]
 
-    def filled(self, gradients):
+    def filled(self, gradients: list[Any]) -> list[Any]:
         """Gradients by the leaves with zeros in place of None."""
         return [node_or_zeros(*pair) for pair in zip(self.leaves, gradients)]
 
 
 # ---- what is linked ----
 
-def nodes_in(x, found):
+def nodes_in(x: Any, found: list[Value]) -> list[Any]:
     """All Values and Tensors of a structure, appended to a list, which is returned."""
     if isinstance(x, NODES):
         found.append(x)
@@ -143,7 +167,7 @@ def nodes_in(x, found):
     return found
 
 
-def are_linked(nodes):
+def are_linked(nodes: list[Any]) -> bool:
     """Whether one of these nodes is the result of an operation, or what somebody differentiates by or records."""
     if _is_unrecorded():
         return False
@@ -152,47 +176,48 @@ def are_linked(nodes):
     return any(has_operands(x) for x in nodes) or depends_on_outer(nodes)
 
 
-def are_linked_results(nodes):
+def are_linked_results(nodes: list[Any]) -> bool:
     """Whether one of these results depends on what somebody else differentiates by, or records."""
     if not running.get() and not _is_recording() or _is_unrecorded():
         return False
     return depends_on_outer(nodes) or _is_recording() and any(_is_recorded(x) for x in nodes)
 
 
-def is_outermost():
+def is_outermost() -> bool:
     """Whether derivatives as numbers are for the user, who may still want a gradient of them."""
     return not running.get() and not _is_recording() and not _is_unrecorded()
 
 
-def depends_besides(items, leaves):
+def depends_besides(items: list[Any], leaves: list[Any]) -> bool:
     """Whether gradients of these results flow to leaves that somebody holds, besides those. A result that is a leaf has
     constant derivatives."""
     computed = [x for x in items if has_operands(x) and not is_constant(x)]
     return bool(computed) and _held_below(computed, leaves)
 
 
-def has_operands(x):
+def has_operands(x: Any) -> bool:
     return bool(x._op or isinstance(x, Value) and x._children)
 
 
-def depends_on_outer(nodes):
+def depends_on_outer(nodes: list[Any]) -> bool:
     """Whether one of these nodes depends on what a transform under way differentiates by."""
     return bool(nodes) and any(depends(nodes, leaves) for leaves in reversed(running.get()))
 
 
-def depends_on_outer_copies(output):
+def depends_on_outer_copies(output: Value) -> bool:
     """Whether a node depends on the argument of a transform that is a node of another's graph, and so no leaf."""
     copies = [leaf for leaves in running.get() for leaf in leaves if has_operands(leaf)]
     return bool(copies) and depends([output], copies)
 
 
-def differentiating(leaves):
+def differentiating(leaves: list[Any]) -> Any:
     """A context in which derivatives that depend on some Values and Tensors are nodes: who enters it differentiates by
     these."""
     return _Within(running, (*running.get(), leaves))
 
 
-def called(f, args, kwargs, leaves, fresh=None):
+def called(f: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], leaves: list[Any],
+           fresh: list[Any] | None = None) -> Any:
     """f(*args, **kwargs), while `leaves` are registered as leaves to differentiate by.
 
     fresh: the leaves that no one else holds; by default all. `float` refuses Values computed from these.
@@ -201,7 +226,7 @@ def called(f, args, kwargs, leaves, fresh=None):
         return f(*args, **kwargs)
 
 
-def refuse_swept(name, gradient):
+def refuse_swept(name: str, gradient: float | Grad) -> None:
     """An error for a gradient that a backward pass within f has left at a leaf."""
     if gradient != 0.0 if type(gradient) is float else not isinstance(gradient, NODES) and gradient.any():
         raise ArgumentTypeError(
@@ -211,12 +236,12 @@ def refuse_swept(name, gradient):
 
 # ---- arguments ----
 
-def callable_(name, f):
+def callable_(name: str, f: Callable[..., Any]) -> None:
     if not callable(f):
         raise ArgumentTypeError(f"{name}: f: expected a callable, got {described(f)}")
 
 
-def argument_numbers(argnums):
+def argument_numbers(argnums: int | tuple[int, int]) -> tuple[Any, Any]:
     """The ints in `argnums`, and whether `argnums` is a single int."""
     single = not isinstance(argnums, (tuple, list))
     result = [argnums] if single else list(argnums)
@@ -228,7 +253,7 @@ def argument_numbers(argnums):
     return tuple(int(n) for n in result), single
 
 
-def positions_of(argnums, args, kwargs):
+def positions_of(argnums: tuple[Any, ...], args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
     """The arguments that `argnums` means, counted from 0."""
     positions = []
     for n in argnums:
@@ -242,15 +267,15 @@ def positions_of(argnums, args, kwargs):
     return tuple(positions)
 
 
-def described(x):
+def described(x: Any) -> str:
     return f"{type(x).__name__} {shortened(x)}"
 
 
-def is_real(x):
+def is_real(x: Any) -> bool:
     return isinstance(x, numbers.Real) and not isinstance(x, (bool, np.bool_))
 
 
-def real(name, x):
+def real(name: str, x: Any) -> float:
     """The real number x as a float."""
     try:
         return float(x)
@@ -258,7 +283,7 @@ def real(name, x):
         raise ArgumentError(f"{name}: expected a number that float64 holds, got {shortened(x)}") from None
 
 
-def leaf_of(transform, name, x):
+def leaf_of(transform: str, name: str, x: Any) -> Value | Tensor:
     """A new leaf for a number or an array."""
     if isinstance(x, np.ndarray):
         check_array(transform, name, x)
@@ -269,7 +294,7 @@ def leaf_of(transform, name, x):
                             f"list, tuple or dict of them, got {described(x)}")
 
 
-def check_array(transform, name, x, kinds="iuf", what="real numbers"):
+def check_array(transform: str, name: str, x: Any, kinds: str = "iuf", what: str = "real numbers") -> None:
     if x.dtype.kind not in kinds:
         raise ArgumentTypeError(f"{transform}: {name}: expected an array of {what}, got one of dtype {x.dtype} and "
                                 f"shape {x.shape}")
@@ -278,12 +303,12 @@ def check_array(transform, name, x, kinds="iuf", what="real numbers"):
                          f"got the shape {x.shape}")
 
 
-def shape_of(x):
+def shape_of(x: Any) -> tuple[Any, ...]:
     """The shape of a Value, a Tensor, an array or a number."""
     return tuple(x.shape) if isinstance(x, (np.ndarray, Tensor)) else ()
 
 
-def input_shape(transform, name, x):
+def input_shape(transform: str, name: str, x: Any) -> tuple[Any, ...]:
     """The shape of an argument that Point has accepted."""
     if isinstance(x, dict):
         raise ArgumentTypeError(f"{transform}: {name}: expected a number, an array or a list, got a dict, which has no "
@@ -294,7 +319,7 @@ def input_shape(transform, name, x):
     return shape_of(x)
 
 
-def stacked(name, shapes):
+def stacked(name: str, shapes: list[Any]) -> tuple[Any, ...]:
     """The shape of a list of parts with these shapes."""
     for k, shape in enumerate(shapes):
         if shape != shapes[0]:
@@ -303,7 +328,7 @@ def stacked(name, shapes):
     return (len(shapes), *(shapes[0] if shapes else ()))
 
 
-def with_shapes_of(transform, name, given, what, tree):
+def with_shapes_of(transform: str, name: str, given: float, what: str, tree: float) -> list[float]:
     """The leaves of `given`, which has to have the structure of `tree` and its shapes: numbers, arrays of float64,
     Values and Tensors."""
     if not same_structure(tree, given):
@@ -330,12 +355,12 @@ def with_shapes_of(transform, name, given, what, tree):
     return found
 
 
-def leaves_in_order(tree, given):
+def leaves_in_order(tree: float, given: float) -> list[float]:
     """The leaves of `given`, in the order in which `tree`, of the same structure, has them."""
     return [x for _, x in paths_in_order(tree, given, "")]
 
 
-def paths_in_order(tree, given, name):
+def paths_in_order(tree: float, given: float, name: str) -> Iterator[tuple[str, float]]:
     if isinstance(tree, dict):
         for key, part in tree.items():
             yield from paths_in_order(part, given[key], f"{name}[{key!r}]")
@@ -348,7 +373,7 @@ def paths_in_order(tree, given, name):
 
 # ---- results ----
 
-def split(name, output):
+def split(name: Any, output: Any) -> Any:
     """The two parts of what a function with ``has_aux=True`` returns."""
     if not isinstance(output, tuple) or len(output) != 2:
         raise ArgumentTypeError(f"{name}: expected f to return a pair, as has_aux is True: what is differentiated, and "
@@ -356,7 +381,7 @@ def split(name, output):
     return output
 
 
-def one_number(name, output):
+def one_number(name: str, output: Value | Tensor | float) -> Value | Tensor:
     """What f has returned, as a Value or a Tensor."""
     if type(output) is Value:
         return output
@@ -372,7 +397,7 @@ def one_number(name, output):
     return output
 
 
-def flattened(transform, name, output):
+def flattened(transform: str, name: str, output: Any) -> tuple[Any, Any]:
     """The result of a function as a flat list of Values and Tensors, and the shape of the result."""
     if isinstance(output, Tensor):
         return [output], output.shape
@@ -392,7 +417,7 @@ def flattened(transform, name, output):
                             f"{described(output)}")
 
 
-def as_nodes(transform, name, output):
+def as_nodes(transform: str, name: str, output: Value) -> Value:
     """The result of a function as a structure of Values and Tensors."""
     def node(path, x):
         if isinstance(x, NODES):
@@ -414,42 +439,42 @@ def as_nodes(transform, name, output):
     return map_leaves(node, output, name)
 
 
-def as_numbers(tree):
+def as_numbers(tree: Value) -> float:
     """The structure with floats in place of Values, and arrays in place of Tensors; anything else stays."""
     return map_leaves(lambda name, x: x.data if isinstance(x, Value) else x.numpy() if isinstance(x, Tensor) else x,
                       tree)
 
 
-def as_value(output):
+def as_value(output: Value) -> Value:
     """A Value, or a Tensor of one element, as a Value."""
     return output if isinstance(output, Value) else output.reshape(1)[0]
 
 
-def is_constant(x):
+def is_constant(x: Any) -> bool:
     return isinstance(x, Tensor) and not x.requires_grad
 
 
-def written_by(outputs, seeds, leaves):
+def written_by(outputs: list[Value], seeds: list[Value] | None, leaves: list[Any]) -> list[Any]:
     """The gradients by the leaves as nodes, or None where nothing depends on one."""
     seeds = [None] * len(outputs) if seeds is None else seeds
     pairs = [(x, seed) for x, seed in zip(outputs, seeds) if not is_constant(x)]
     return written([x for x, _ in pairs], [seed for _, seed in pairs], leaves)
 
 
-def copied(x):
+def copied(x: Any) -> Value | Tensor:
     """A node with the numbers of another, which differs from it in derivatives."""
     if is_constant(x):
         return x * Tensor(np.ones(x.shape))
     return _apply("COPY", x)
 
 
-def node_or_zeros(leaf, gradient):
+def node_or_zeros(leaf: Value | Tensor, gradient: Value | Tensor) -> Value | Tensor:
     if gradient is not None:
         return gradient
     return Value(0.0) if isinstance(leaf, Value) else Tensor(np.zeros(leaf.shape), requires_grad=False)
 
 
-def inner(nodes, weights):
+def inner(nodes: list[Value], weights: list[float]) -> Value:
     """The sum of all products of nodes, None for 0, with numbers, arrays or nodes of the same shapes: a Value."""
     pairs = [(x, w) for x, w in zip(nodes, weights) if x is not None]
     values = [(x, w) for x, w in pairs if isinstance(x, Value)]
@@ -462,7 +487,7 @@ def inner(nodes, weights):
     return total
 
 
-def seed_leaves(outputs):
+def seed_leaves(outputs: Any) -> Any:
     """New leaves in the shapes of these outputs, at 0: derivatives are linear in their seeds."""
     return [Value(0.0) if isinstance(x, Value) else Tensor(np.zeros(x.shape)) for x in outputs]
 
@@ -470,13 +495,17 @@ def seed_leaves(outputs):
 class Reader:
     """Returns the numbers of a row of derivatives in the structure of the arguments."""
 
-    def __init__(self, row):
+    row: NDArray[Any]
+
+    at: int
+
+    def __init__(self, row: NDArray[Any]) -> None:
         self.row, self.at = row, 0
 
-    def structure_of(self, x):
+    def structure_of(self, x: Any) -> Any:
         return map_leaves(self.next, x)
 
-    def next(self, name, x):
+    def next(self, name: str, x: Any) -> float | NDArray[Any]:
         size = x.size if isinstance(x, (np.ndarray, Tensor)) else 1
         self.at += size
         part = self.row[self.at - size:self.at]
@@ -501,15 +530,22 @@ class Table:
         For each leaf the column of its first number; and how many columns there are.
     """
 
-    def __init__(self, numbers, rows, leaves):
+    numbers: NDArray[Any] | None
+    rows: list[Any] | None
+    leaves: list[Any]
+
+    begins: list[int]
+
+    def __init__(self, numbers: NDArray[Any] | None, rows: list[Any] | None, leaves: list[Any]) -> None:
         self.numbers, self.rows, self.leaves = numbers, rows, leaves
         self.begins = list(itertools.accumulate([math.prod(shape_of(leaf)) for leaf in leaves], initial=0))
 
-    def after(self, first, count):
+    def after(self, first: int, count: int) -> int:
         """The leaf after so many numbers from leaf `first` on."""
         return self.begins.index(self.begins[first] + count, first)
 
-    def block(self, first, after, first_leaf, after_leaf, shape):
+    def block(self, first: int, after: int, first_leaf: int, after_leaf: int,
+              shape: tuple[Any, ...]) -> NDArray[Any] | Tensor:
         """The derivatives of some rows by some leaves: an array, or where they are nodes a Value, a Tensor, or for more
         than two dimensions an array of Values."""
         if self.rows is None:
@@ -528,19 +564,19 @@ class Table:
         return result.reshape(shape)
 
 
-def table_of(outputs, leaves):
+def table_of(outputs: list[Value], leaves: list[Any]) -> Table:
     """The derivatives of some Values by the leaves, as nodes: one written sweep for each."""
     return Table(None, [written_by([x], None, leaves) for x in outputs], leaves)
 
 
-def elements(x):
+def elements(x: Any) -> list[Value]:
     """The elements of a Value or a Tensor, row by row, as Values."""
     if isinstance(x, Value):
         return [x]
     return list(x) if x.ndim == 1 else [element for row in x for element in row]
 
 
-def joined(parts):
+def joined(parts: list[Any]) -> Tensor:
     """A Tensor of one dimension with all elements of Values and Tensors."""
     if all(isinstance(x, Value) for x in parts):
         return stack(parts)

@@ -279,6 +279,8 @@ CASES = {
     "cross_entropy labels": "raises(_core.cross_entropy, rows, labels)",
     "instruction": "_core.instruction(fg.dot(values, values))", "instruction map": "_core.instruction((t * a)[0, 0])",
     "derivatives": "_core.derivatives([chain, t], [a, t])", "derivatives rule": "_core.derivatives([ruled], [a])",
+    "_visits": "_core._visits(chain)", "_visits rule": "_core._visits(ruled)",
+    "_visits call": "_core._visits(called_back[0])", "_origins": "_core._origins([a, chain])",
     "written": "_core.written([chain, t.sum()], [None, None], [a, t])",
     "written of a rule": "_core.written(called_back, [None, None], [a])",
     "_call_back": "_core._call_back([a, t], [c, u], own_rule, 'rule')", "_Callback": "_core._Callback()",

@@ -7,6 +7,8 @@ Exit codes: 0 done; 1 training diverged, or libraries compute different numbers;
 or output, with one line on stderr; 130 interrupted; 141 the reader of our output has closed the pipe. A program
 that is run has its own exit code.
 """
+from __future__ import annotations
+
 # NumPy is imported where it is used, and so are `datasets`, `viz` and other modules that import NumPy: a program that
 # is run may have to prepare for NumPy first. To start programs quickly, other commands and argparse are not imported
 # either: a command's module is imported when the command is run, or when all commands are listed.
@@ -37,7 +39,7 @@ examples:
       a program written for micrograd, many times faster"""
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Parameters
@@ -84,7 +86,7 @@ def main(argv=None):
         return 2
 
 
-def script():
+def script() -> int:
     """The program ``flatgrad`` that pip installs: `main`, with modules found as ``python -m`` finds them.
 
     Returns
@@ -96,7 +98,7 @@ def script():
     return main()
 
 
-def run(argv, passed_on=()):
+def run(argv: list[str], passed_on: tuple[()] = ()) -> int:
     """Parse the arguments and run the command; `passed_on` are the arguments of the program that it runs."""
     from importlib import import_module
 

@@ -1,4 +1,6 @@
 """``python -m flatgrad bench``: a short comparison of flatgrad with the real micrograd, on the user's machine."""
+from __future__ import annotations
+
 import gc
 import importlib
 import math
@@ -11,6 +13,15 @@ import types
 
 from flatgrad.cli.common import positive_number
 from flatgrad.cli.info import facts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from flatgrad._core import Tensor, Value
+    from flatgrad.nn.layers import MLP
+    from flatgrad.optim.optimizers import SGD
 
 __all__ = ["add"]
 
@@ -48,10 +59,10 @@ LEAST_ROUNDS = 3
 LEAST_SECONDS = 0.003   # the shortest time that is measured at once
 
 # On Windows the processor-time clock ticks 64 times a second, although it claims a higher resolution.
-clock = time.perf_counter if os.name == "nt" else time.process_time
+clock: Callable[..., Any] = time.perf_counter if os.name == "nt" else time.process_time
 
 
-def add(commands):
+def add(commands: Any) -> None:
     """Add the command to argparse's."""
     sub = commands.add_parser("bench", help="measure how much faster than micrograd this machine runs flatgrad",
                               description=HELP, epilog=EXAMPLES)
@@ -60,7 +71,7 @@ def add(commands):
                      help="about how long to measure (default: %(default)g)")
 
 
-def bench(args):
+def bench(args: Any) -> int:
     """Compare the speed of flatgrad with micrograd's."""
     found = facts()
     print(f"flatgrad {found['flatgrad']} with {found['isa']['in_use']} kernels, {found['python']}\n"
@@ -86,7 +97,7 @@ def bench(args):
     return 0
 
 
-def library(name):
+def library(name: str) -> Any:
     """The classes of the package `name`, which has the modules of micrograd."""
     return types.SimpleNamespace(name=name, Value=importlib.import_module(f"{name}.engine").Value,
                                  MLP=importlib.import_module(f"{name}.nn").MLP)
@@ -95,7 +106,7 @@ def library(name):
 # ---- the code that is timed ----
 # A case is (library, label, run, results): `run()` is timed, and `results()` has to be equal for all.
 
-def expression(Value):
+def expression(Value: type[Any]) -> tuple[Any, Any, Any]:
     """The expression of micrograd's README, forward and backward."""
     a = Value(-4.0)
     b = Value(2.0)
@@ -113,7 +124,7 @@ def expression(Value):
     return a, b, g
 
 
-def expression_cases(ours, theirs):
+def expression_cases(ours: Any, theirs: Any) -> list[tuple[str, str, Callable[..., Any], Callable[..., Any]]]:
     """The README's expression, in each library."""
     cases = []
     for library in filter(None, (theirs, ours)):
@@ -127,7 +138,7 @@ def expression_cases(ours, theirs):
     return cases
 
 
-def demo_step(model, Value, X, y):
+def demo_step(model: Any, Value: type[Any], X: list[list[float]], y: list[float]) -> Any:
     """A step of micrograd's two-moons demo, with the demo's code."""
     inputs = [list(map(Value, row)) for row in X]
     scores = list(map(model, inputs))
@@ -142,7 +153,7 @@ def demo_step(model, Value, X, y):
     return total_loss
 
 
-def layers_step(model, X, y, parameters, optimizer):
+def layers_step(model: MLP, X: Tensor, y: Tensor, parameters: list[Value], optimizer: SGD) -> Value:
     """The same step with flatgrad's layers, loss and optimizer."""
     from flatgrad import dot
     from flatgrad.losses import hinge
@@ -154,7 +165,7 @@ def layers_step(model, X, y, parameters, optimizer):
     return total_loss
 
 
-def moons_cases(ours, theirs):
+def moons_cases(ours: Any, theirs: Any) -> list[tuple[str, str, Callable[..., Any], Callable[..., Any]]]:
     """A step of the demo with each library's classes, and with flatgrad's layers."""
     from flatgrad import Tensor
     from flatgrad.datasets import make_moons
@@ -192,7 +203,7 @@ def moons_cases(ours, theirs):
     return cases
 
 
-def own_copy(function):
+def own_copy(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with its own copy of the bytecode. CPython specialises bytecode for the types that it sees, so
     contenders with shared bytecode would slow each other down."""
     def copied(code):
@@ -206,7 +217,7 @@ class Mismatch(Exception):
     """Two libraries have computed different numbers, so a comparison of times makes no sense."""
 
 
-def verify(cases):
+def verify(cases: list[tuple[str, str, Callable[..., Any], Callable[..., Any]]]) -> None:
     """Check that all cases compute the same numbers as the first one."""
     expected = None
     for name, label, _, results in cases:
@@ -219,7 +230,7 @@ def verify(cases):
                 raise Mismatch(f"{label}: {name} gives {x!r}, {first} gives {y!r}; expected the same")
 
 
-def race(contenders, seconds):
+def race(contenders: list[Callable[..., Any]], seconds: float) -> list[list[float]]:
     """Time the contenders in rounds, for about `seconds` seconds.
 
     Returns
@@ -239,7 +250,7 @@ def race(contenders, seconds):
     return times
 
 
-def timed(run, repeats):
+def timed(run: Callable[..., Any], repeats: int) -> float:
     """The seconds that `repeats` calls take."""
     start = clock()
     for _ in range(repeats):
@@ -247,7 +258,7 @@ def timed(run, repeats):
     return clock() - start
 
 
-def enough(run):
+def enough(run: Callable[..., Any]) -> int:
     """The number of calls that last `LEAST_SECONDS`. The search for this number is also the warm-up."""
     repeats = 1
     while True:
@@ -259,7 +270,7 @@ def enough(run):
         repeats = max(repeats + 1, math.ceil(min(wanted, 10 * repeats)))
 
 
-def report(cases, times):
+def report(cases: list[tuple[str, str, Callable[..., Any], Callable[..., Any]]], times: list[list[float]]) -> None:
     """Print a line for each case of flatgrad."""
     reference = times[0] if cases[0][0] == "micrograd" else None
     for (name, label, _, _), own in zip(cases, times):
@@ -277,7 +288,7 @@ def report(cases, times):
         print(line, flush=True)
 
 
-def percentile(ordered, fraction):
+def percentile(ordered: list[float], fraction: float) -> float:
     """The value below which `fraction` (0 to 1) of the sorted values lie, interpolated linearly."""
     position = fraction * (len(ordered) - 1)
     below = math.floor(position)
@@ -285,13 +296,13 @@ def percentile(ordered, fraction):
     return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """A time with three digits and its unit."""
     for unit, scale in ("s", 1.0), ("ms", 1e-3), ("us", 1e-6):
         if seconds >= scale or unit == "us":
             return f"{seconds / scale:.3g} {unit}"
 
 
-def shown(ratio):
+def shown(ratio: float) -> str:
     """A ratio with three digits, or with all digits before the point."""
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"

@@ -1,7 +1,16 @@
 """The parts that the commands share: the parser, converters of arguments, and checks of output files."""
+from __future__ import annotations
+
 import argparse
 import math
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from flatgrad._core import _Path
 
 __all__ = ["Parser", "check_writable", "finite_number", "identifier", "int_from", "name_of", "once", "positive_number",
            "suggestion"]
@@ -10,19 +19,19 @@ __all__ = ["Parser", "check_writable", "finite_number", "identifier", "int_from"
 class Parser(argparse.ArgumentParser):
     """argparse's parser, with errors of one line."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
         )
 
-    def error(self, message):
+    def error(self, message: Any) -> None:
         """Print one line on stderr and exit with code 2."""
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: error: {message}\n")
 
 
 # ---- converters for argparse ----
 
-def int_from(low, high=None):
+def int_from(low: int, high: int | None = None) -> Callable[..., Any]:
     """A converter for argparse: an int between two bounds."""
     expected = f"of {low} or more" if high is None else f"from {low} to {high}"
 
@@ -38,17 +47,17 @@ def int_from(low, high=None):
     return convert
 
 
-def finite_number(text):
+def finite_number(text: str) -> float:
     """A converter for argparse: a finite float."""
     return number(text, "a finite number", math.isfinite)
 
 
-def positive_number(text):
+def positive_number(text: str) -> float:
     """A converter for argparse: a finite float above 0."""
     return number(text, "a number above 0", lambda value: 0.0 < value < math.inf)
 
 
-def number(text, expected, is_right):
+def number(text: str, expected: str, is_right: Callable[..., Any]) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -58,7 +67,7 @@ def number(text, expected, is_right):
     return value
 
 
-def name_of(known):
+def name_of(known: tuple[str, ...] | dict[str, tuple[str, float]]) -> Callable[..., Any]:
     """A converter for argparse: one of the names, in small or capital letters; the error suggests the nearest name."""
     def convert(text):
         if text.lower() in known:
@@ -67,14 +76,14 @@ def name_of(known):
     return convert
 
 
-def identifier(text):
+def identifier(text: Any) -> Any:
     """A converter for argparse: the name of a class, or module.name."""
     if not all(part.isidentifier() for part in text.split(".")):
         raise argparse.ArgumentTypeError(f"expected the name of a class, got {text!r}")
     return text
 
 
-def once():
+def once() -> type[Any]:
     """An action for argparse: an option that may be given only once."""
     class Once(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None):
@@ -85,7 +94,7 @@ def once():
     return Once
 
 
-def suggestion(text, known):
+def suggestion(text: str, known: list[str] | tuple[str, ...] | dict[str, Any]) -> str:
     """The end of a message about an unknown name: the nearest known name, or '' if none is near."""
     import difflib
 
@@ -95,7 +104,7 @@ def suggestion(text, known):
 
 # ---- files ----
 
-def check_writable(parser, option, path, endings, others):
+def check_writable(parser: Parser, option: str, path: _Path, endings: list[str], others: dict[str, Any]) -> None:
     """Exit if a file cannot or must not be written to `path`; change no file.
 
     Parameters
@@ -126,7 +135,7 @@ def check_writable(parser, option, path, endings, others):
         parser.error(f"cannot write {shown_path(path)}: {error.strerror}")
 
 
-def is_same(path, other):
+def is_same(path: _Path, other: str) -> bool:
     """Whether two paths lead to the same file, even if it does not exist."""
     if os.path.exists(path) and os.path.exists(other):
         return os.path.samefile(path, other)

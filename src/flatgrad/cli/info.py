@@ -1,4 +1,6 @@
 """``python -m flatgrad info``: versions, kernels and optional packages of this installation."""
+from __future__ import annotations
+
 import importlib.metadata
 import importlib.util
 import json
@@ -9,6 +11,10 @@ import subprocess
 import sys
 
 from flatgrad import Value, _core, __version__, stats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["add", "facts"]
 
@@ -43,7 +49,7 @@ EXTRAS = {
 }
 
 
-def add(commands):
+def add(commands: Any) -> None:
     """Add the command to argparse's."""
     sub = commands.add_parser("info", help="show versions, instruction sets, optional packages and memory",
                               description=HELP, epilog=EXAMPLES)
@@ -51,14 +57,14 @@ def add(commands):
     sub.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def info(args):
+def info(args: Any) -> int:
     """Print the facts about this installation."""
     found = facts()
     print(json.dumps(found, indent=2) if args.json else text(found))
     return 0
 
 
-def facts():
+def facts() -> dict[str, str]:
     """The facts about this installation, in a form for JSON.
 
     Returns
@@ -94,7 +100,7 @@ def facts():
     }
 
 
-def version(package, module=None):
+def version(package: str, module: str | None = None) -> str | None:
     """The version of an installed package, or None; the package is not imported."""
     try:
         if importlib.util.find_spec(module or package) is not None:
@@ -104,7 +110,7 @@ def version(package, module=None):
     return None
 
 
-def processor():
+def processor() -> str:
     """The processor's name as its maker writes it, if the system gives it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
@@ -122,7 +128,7 @@ def processor():
     return platform.processor() or platform.machine()
 
 
-def text(found):
+def text(found: dict[str, str]) -> str:
     """The facts as text."""
     isa, tape = found["isa"], found["tape"]
     lines = [

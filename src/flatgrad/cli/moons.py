@@ -1,4 +1,6 @@
 """``python -m flatgrad moons``: micrograd's demo, on generated samples or on samples from a file."""
+from __future__ import annotations
+
 import copy
 import io
 import math
@@ -10,9 +12,18 @@ from flatgrad._core import _activations
 from flatgrad.cli.common import check_writable, int_from, name_of, positive_number
 from flatgrad.cli.training import OPTIMIZERS, exploded, optimizer_of, steps
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad.nn.layers import MLP
+
 __all__ = ["add", "train"]
 
-ACTIVATIONS = (*_activations, "linear")
+ACTIVATIONS: tuple[str, ...] = (*_activations, "linear")
 
 HELP = """\
 Train a small neural network to separate two classes of points in the plane. The network and its
@@ -77,7 +88,7 @@ LARGEST, LEAST_SPREAD = 20.0, 0.05
 LARGEST_OF_ALL = 5e307   # beyond this, the width of a picture could overflow a float
 
 
-def add(commands):
+def add(commands: Any) -> None:
     """Add the command to argparse's."""
     sub = commands.add_parser(
         "moons",
@@ -114,7 +125,7 @@ def add(commands):
                           "or another format of matplotlib, which it needs (default: %(default)s)")
 
 
-def moons(args):
+def moons(args: Any) -> int:
     """Train micrograd's demo classifier and draw its decision boundary."""
     from flatgrad.datasets import shown_path
     from flatgrad.nn import MLP
@@ -186,7 +197,7 @@ def moons(args):
     return 0
 
 
-def samples(args):
+def samples(args: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     """The samples for training, with labels -1.0 and 1.0."""
     from flatgrad.datasets import make_moons, read_csv, shown_path
 
@@ -206,7 +217,7 @@ def samples(args):
     return X, y
 
 
-def scaling(X):
+def scaling(X: NDArray[Any]) -> tuple[Any, Any]:
     """The mean and standard deviation for standardising the coordinates; None and None if they need no
     standardising."""
     import numpy as np
@@ -221,12 +232,12 @@ def scaling(X):
     return None, None
 
 
-def inverse(mean, scale):
+def inverse(mean: NDArray[Any], scale: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The inverse of standardising: its mean and scale."""
     return -mean / scale, 1.0 / scale
 
 
-def rescale(model, mean, scale):
+def rescale(model: MLP, mean: NDArray[Any], scale: NDArray[Any]) -> None:
     """Change the first layer so that the model gives for points its former result for (points - mean) / scale."""
     state = model.state_dict()
     weight = state["layers.0.weight"] / scale
@@ -234,7 +245,7 @@ def rescale(model, mean, scale):
                            "layers.0.bias": state["layers.0.bias"] - weight @ mean})
 
 
-def load(model, args):
+def load(model: MLP, args: Any) -> None:
     """Load the model's weights from the file, or exit."""
     from flatgrad.datasets import shown_path
     from flatgrad.errors import StateError
@@ -255,7 +266,9 @@ def load(model, args):
                           f"--hidden says, got {shown_path(args.load)} with layers of {widths or 'none'}")
 
 
-def train(model, X, y, count, *, optimizer=None, batch_size=None, seed=0):
+def train(model: MLP, X: NDArray[Any] | list[list[float]], y: NDArray[Any] | list[float], count: int, *,
+          optimizer: Any = None, batch_size: int | None = None,
+          seed: int | None = 0) -> Iterator[tuple[int, float, float] | None]:
     """micrograd's demo: full batches, max-margin loss, L2 penalty, a falling learning rate.
 
     Parameters
@@ -292,7 +305,7 @@ def train(model, X, y, count, *, optimizer=None, batch_size=None, seed=0):
         yield k, loss.data, float(right)
 
 
-def formats():
+def formats() -> list[str]:
     """The endings of the picture formats that can be written."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
@@ -302,7 +315,7 @@ def formats():
                   key=lambda ending: (ending not in (".png", ".svg", ".pdf"), ending))
 
 
-def picture(predict, X, y, form):
+def picture(predict: Callable[..., Any], X: NDArray[Any], y: NDArray[Any], form: str) -> bytes:
     """The picture of a decision boundary, as the bytes of a file in this format."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -318,7 +331,7 @@ def picture(predict, X, y, form):
     return stream.getvalue()
 
 
-def diverged(what):
+def diverged(what: str) -> int:
     """Print that training failed, and return the exit code."""
     print(f"flatgrad moons: error: training diverged: {what}. {ADVICE}", file=sys.stderr)
     return 1

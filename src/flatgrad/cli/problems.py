@@ -1,9 +1,23 @@
 """``python -m flatgrad xor``, ``parity`` and ``sum``: small problems that show learning."""
+from __future__ import annotations
+
 import math
 import sys
 
 from flatgrad.cli.common import finite_number, int_from, positive_number
 from flatgrad.cli.training import exploded, is_shown, optimizer_of, steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flatgrad.cli.common import Parser
+    from flatgrad.nn.layers import MLP
+    from flatgrad.read_only import Data
 
 __all__ = ["add"]
 
@@ -138,7 +152,7 @@ CLOSE = 0.1       # the largest error of a sum that counts as right
 MOST_ROWS = 32    # the largest table of all rows
 
 
-def add(commands):
+def add(commands: Any) -> None:
     """Add the commands to argparse's."""
     sub = add_problem(commands, xor, "xor", "teach a network the exclusive or of two bits", XOR_HELP, XOR_EXAMPLES,
                       XOR_PYTHON, epochs=2000, hidden=[4], lr=0.1)
@@ -152,7 +166,8 @@ def add(commands):
                      help="two numbers that the trained network is to add; may be given several times")
 
 
-def add_problem(commands, command, name, summary, description, examples, python, *, epochs, hidden, lr):
+def add_problem(commands: Any, command: Callable[..., Any], name: str, summary: str, description: str, examples: str,
+                python: str, *, epochs: int, hidden: list[int] | None, lr: float) -> Parser:
     """Add a command with the options that all these commands have."""
     sub = commands.add_parser(name, help=summary, description=description, epilog=f"{examples}\n\n{python}")
     sub.set_defaults(command=command, parser=sub)
@@ -170,7 +185,7 @@ def add_problem(commands, command, name, summary, description, examples, python,
 
 # ---- the commands ----
 
-def xor(args):
+def xor(args: Any) -> int:
     """Train a network on the exclusive or."""
     from flatgrad.datasets import make_xor
 
@@ -188,7 +203,7 @@ def xor(args):
     return 0
 
 
-def parity(args):
+def parity(args: Any) -> int:
     """Train a network on parity."""
     from flatgrad.datasets import make_parity
 
@@ -216,7 +231,7 @@ def parity(args):
     return 0
 
 
-def add_numbers(args):
+def add_numbers(args: Any) -> int:
     """Train a network to add numbers."""
     import numpy as np
 
@@ -241,7 +256,7 @@ def add_numbers(args):
     return 0
 
 
-def show_sums(title, problem, X):
+def show_sums(title: str, problem: Problem, X: NDArray[Any]) -> float:
     """Print a table of predicted sums; returns the largest error."""
     print(f"\n{title}:\n{'x1':>9} {'x2':>9} {'x1 + x2':>9} {'output':>9} {'error':>9}")
     worst = 0.0
@@ -252,12 +267,12 @@ def show_sums(title, problem, X):
     return worst
 
 
-def small(loss):
+def small(loss: float) -> str:
     """A loss as ten characters."""
     return f"{loss:10.6f}" if 1e-4 <= loss < 1000 or loss == 0 else f"{loss:10.3e}"
 
 
-def plain(output):
+def plain(output: np.float64 | float) -> float:
     """An output with four digits after the point; -0 becomes 0."""
     return round(float(output), 4) + 0.0
 
@@ -267,11 +282,14 @@ def plain(output):
 class Diverged(Exception):
     """The loss is no longer finite, or ends far above its initial value."""
 
-    def __init__(self, loss, epoch):
+    loss: float
+    epoch: int
+
+    def __init__(self, loss: float, epoch: int) -> None:
         super().__init__(loss, epoch)
         self.loss, self.epoch = loss, epoch
 
-    def told(self, args):
+    def told(self, args: Any) -> int:
         """Print the message, and return the exit code."""
         name = args.parser.prog.removeprefix("python -m ")
         print(f"{name}: error: training diverged: the loss is {self.loss:.4g} at epoch {self.epoch}. Try a smaller --lr "
@@ -292,9 +310,15 @@ class Problem:
         Options of `flatgrad.nn.MLP`.
     """
 
+    args: Any
+    y: NDArray[Any]
+
+    model: MLP
+    width: int
+
     advice = "Try another --seed, more --epochs, another --lr, or more neurons by --hidden."
 
-    def __init__(self, args, X, y, options):
+    def __init__(self, args: Any, X: NDArray[Any], y: NDArray[Any], options: dict[str, str]) -> None:
         from flatgrad.nn import MLP
 
         self.args, self.X, self.y = args, X, y
@@ -303,7 +327,7 @@ class Problem:
         sizes = "-".join(map(str, [X.shape[1], *args.hidden, 1]))
         print(f"network {sizes}, {len(self.model.parameters())} parameters; {len(X)} samples\n", flush=True)
 
-    def log(self):
+    def log(self) -> Iterator[tuple[int, float, Data]]:
         """Train, and yield the lines of the log: (epoch, loss, outputs), for some epochs and after the last one."""
         from flatgrad import losses
 
@@ -321,7 +345,7 @@ class Problem:
             raise Diverged(loss, epochs)
         yield epochs, loss, outputs
 
-    def evaluate(self, X, y):
+    def evaluate(self, X: NDArray[Any], y: NDArray[Any]) -> tuple[float, Data]:
         """The loss and the outputs for samples."""
         from flatgrad import losses, no_grad
 
@@ -329,7 +353,7 @@ class Problem:
             outputs = self.model(X)
             return losses.mse(outputs, y).data, outputs.data[:, 0]
 
-    def verdict(self, outputs):
+    def verdict(self, outputs: Data) -> str:
         """The number of right answers, for labels 0 and 1, as text."""
         wrong = int(((outputs > 0.5) != (self.y > 0)).sum())
         if wrong == 0:

@@ -1,4 +1,9 @@
 """``python -m flatgrad run``: a program written for micrograd, unchanged, on flatgrad."""
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 # `compat` and argparse are imported within the functions that use them: see `flatgrad.cli`.
 __all__ = ["add", "split", "start", "without_options"]
 
@@ -34,7 +39,7 @@ examples:
       the class in the module engine"""
 
 
-def split(argv):
+def split(argv: list[str]) -> tuple[list[str], None]:
     """Split the arguments of ``run [OPTION ...] PROGRAM [ARGUMENT ...]`` into ours and the program's.
 
     Returns
@@ -55,7 +60,7 @@ def split(argv):
     return argv, None
 
 
-def without_options(argv):
+def without_options(argv: Any) -> Any:
     """The program that ``run`` has to start, if there are no options: argparse is then not needed.
 
     Returns
@@ -68,7 +73,7 @@ def without_options(argv):
     return (target[0], module) if len(target) == 1 and not target[0].startswith("-") else None
 
 
-def add(commands, passed_on):
+def add(commands: Any, passed_on: tuple[()]) -> None:
     """Add the command to argparse's; `passed_on` are the arguments of the program."""
     from flatgrad.cli.common import identifier, once
 
@@ -93,7 +98,7 @@ def add(commands, passed_on):
                      help="replace micrograd.nn too where the program has a package micrograd of its own")
 
 
-def program(args):
+def program(args: Any) -> Any:
     """Run a script, a notebook or a module."""
     module = args.module is not None
     if not module and args.program is None:
@@ -102,7 +107,7 @@ def program(args):
                  scalar_graph=args.scalar_graph, nn=args.nn)
 
 
-def start(target, module, passed_on, **options):
+def start(target: Any, module: Any, passed_on: Any, **options: Any) -> Any:
     """Run the program, with these options of `compat.run`."""
     from flatgrad import compat
 

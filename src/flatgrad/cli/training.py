@@ -1,4 +1,15 @@
 """The training loop of all commands, and their optimizers by name."""
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import Tensor, Value
+    from flatgrad.nn.layers import MLP
 __all__ = ["OPTIMIZERS", "exploded", "is_shown", "optimizer_of", "steps"]
 
 # Names for --optimizer -> the class in `flatgrad.optim`, and a good learning rate for the moons.
@@ -6,7 +17,7 @@ OPTIMIZERS = {"sgd": ("SGD", 1.0), "adam": ("Adam", 0.05), "adamw": ("AdamW", 0.
               "adagrad": ("Adagrad", 0.2), "adadelta": ("Adadelta", 5.0)}
 
 
-def optimizer_of(name, parameters, lr=None):
+def optimizer_of(name: str, parameters: list[Value], lr: float | None = None) -> Any:
     """The optimizer with this name, with its default learning rate or another one."""
     from flatgrad import optim
 
@@ -14,7 +25,9 @@ def optimizer_of(name, parameters, lr=None):
     return getattr(optim, kind)(parameters, lr=usual if lr is None else lr)
 
 
-def steps(model, X, y, count, loss, optimizer, *, rate=None, batch_size=None, seed=0):
+def steps(model: MLP, X: NDArray[Any] | list[list[float]], y: NDArray[Any] | list[float], count: int,
+          loss: Callable[..., Any], optimizer: Any, *, rate: Callable[..., Any] | None = None,
+          batch_size: int | None = None, seed: int | None = 0) -> Iterator[tuple[int, Value, Tensor, Tensor] | None]:
     """Train, step by step.
 
     Parameters
@@ -55,7 +68,7 @@ def steps(model, X, y, count, loss, optimizer, *, rate=None, batch_size=None, se
         optimizer.step()
 
 
-def batches(X, y, batch_size, seed):
+def batches(X: Any, y: Any, batch_size: Any, seed: int | None) -> Iterator[tuple[Tensor, Tensor] | None]:
     """The batches, step after step, without end."""
     import numpy as np
 
@@ -74,11 +87,11 @@ def batches(X, y, batch_size, seed):
             yield Tensor(X[chosen], requires_grad=False), Tensor(y[chosen], requires_grad=False)
 
 
-def is_shown(k):
+def is_shown(k: int) -> bool:
     """Whether a long log shows step k: 0, 10, 20, 50, 100, 200, 500, 1000 and so on."""
     return k == 0 or k >= 10 and str(k).rstrip("0") in ("1", "2", "5")
 
 
-def exploded(first, last):
+def exploded(first: float, last: float) -> bool:
     """Whether a training has failed, judged by its first loss and its last one."""
     return not last <= 100.0 * max(first, 1.0)

@@ -3,6 +3,8 @@
 A graph is a function; its argument is a function that makes a leaf from a number. The graph returns numbers and texts,
 which a program might print.
 """
+from __future__ import annotations
+
 import math
 import operator
 import random
@@ -10,6 +12,11 @@ import re
 
 from flatgrad import _core
 from flatgrad._core import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["COMPARED", "CONVERTED", "METHODS", "OPERATIONS", "Raised", "STEPS", "TimeUp", "UNARY", "Unfit", "alone",
            "backward", "changed", "diamond", "equal", "graphs_of", "hidden_nodes", "is_binary", "number", "outcome",
@@ -29,11 +36,11 @@ class TimeUp(BaseException):
 class Raised:
     """The result of a graph that ended with an exception."""
 
-    def __init__(self, error):
+    def __init__(self, error: Any) -> None:
         self.error = error
 
 
-def number(x):
+def number(x: Any) -> Any:
     """A datum or gradient as a float; None counts as 0."""
     if x is None:
         return 0.0
@@ -44,7 +51,7 @@ def number(x):
     return float(x)
 
 
-def outcome(graph, make):
+def outcome(graph: Any, make: Any) -> Any:
     """The result of a graph with leaves from `make`: numbers and texts, or Raised."""
     try:
         return graph(make)
@@ -54,7 +61,7 @@ def outcome(graph, make):
         return Raised(error)
 
 
-def same(theirs, ours):
+def same(theirs: Any, ours: Any) -> Any:
     """Whether the program would see the same results. Where the program's class fails, flatgrad may give a result."""
     if isinstance(theirs, Raised):
         return True
@@ -63,7 +70,7 @@ def same(theirs, ours):
     return len(theirs) == len(ours) and all(map(equal, theirs, ours))
 
 
-def equal(x, y):
+def equal(x: Any, y: Any) -> Any:
     if isinstance(x, str) and isinstance(y, str):  # a number in a text may be an int in one and a float in the other
         return NUMBER.sub("#", x) == NUMBER.sub("#", y) and all(
             map(equal, map(float, NUMBER.findall(x)), map(float, NUMBER.findall(y))))
@@ -72,14 +79,14 @@ def equal(x, y):
     return x == y
 
 
-def backward(out, leaves):
+def backward(out: Any, leaves: Any) -> Any:
     """The number of `out`, and the gradients of the leaves after a backward pass from `out`."""
     data = number(out.data)
     out.backward()
     return [data, *(number(leaf.grad) for leaf in leaves)]
 
 
-def alone(function, numbers):
+def alone(function: Any, numbers: Any) -> Any:
     """The graph of one operation."""
     def graph(make):
         leaves = [make(x) for x in numbers]
@@ -87,7 +94,7 @@ def alone(function, numbers):
     return graph
 
 
-def behind(function, numbers):
+def behind(function: Any, numbers: Any) -> Any:
     """The graph of the operation with another operation after it, so that its rule starts from a gradient other than
     1."""
     def graph(make):
@@ -96,7 +103,7 @@ def behind(function, numbers):
     return graph
 
 
-def changed(function, numbers):
+def changed(function: Any, numbers: Any) -> Any:
     """The graph of the operation whose operands get other data before the backward pass."""
     def graph(make):
         leaves = [make(x) for x in numbers]
@@ -107,7 +114,7 @@ def changed(function, numbers):
     return graph
 
 
-def twice(function, numbers):
+def twice(function: Any, numbers: Any) -> Any:
     """The graph of the operation done twice with the same operands, whose gradients add up."""
     def graph(make):
         leaves = [make(x) for x in numbers]
@@ -115,7 +122,7 @@ def twice(function, numbers):
     return graph
 
 
-def result(function, numbers):
+def result(function: Any, numbers: Any) -> Any:
     """The text of the function's result, for results that are no Values."""
     def graph(make):
         found = function(*[make(x) for x in numbers])
@@ -124,30 +131,33 @@ def result(function, numbers):
 
 
 PAIRS = [(2.0, -3.0), (-0.7, 0.5), (25.0, 1e-6), (0.0, 1.5), (1.5, 0.0), (1.0, 1.0)]
+POWERS: list[tuple[Any, Any]]
 POWERS = [(2.0, 3), (-0.7, 2), (0.5, -1), (1e-6, 0.5), (25.0, -0.5), (3.0, 2.5), (0.0, 2), (0.0, 1), (-2.0, 3.0),
           (1.5, 1), (1.5, 0)]
 NUMBERS = [0.7, -0.6, 0.0, 2.0, -3.0, 1e-6, 1e-12, 30.0, -30.0, 700.0, -700.0, 1.0, 5.5, -5.5, 11.0, -11.0, 17.0, -17.0,
            60.0, -60.0, 130.0, -130.0]
 
+BINARY: dict[str, Callable[..., Any]]
 BINARY = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "truediv": operator.truediv,
           "pow": operator.pow}
-UNARY = {"__neg__": operator.neg, "__pos__": operator.pos, "__abs__": abs}
+UNARY: dict[str, Callable[..., Any]] = {"__neg__": operator.neg, "__pos__": operator.pos, "__abs__": abs}
 COMPARED = {"__lt__": operator.lt, "__le__": operator.le, "__gt__": operator.gt, "__ge__": operator.ge}
+CONVERTED: dict[str, Callable[..., Any] | type[Any]]
 CONVERTED = {"__float__": float, "__int__": int, "__round__": round, "__trunc__": math.trunc, "__repr__": repr,
              "__str__": str, "item": lambda v: v.item()}
 
 
-def uses(function, samples):
+def uses(function: Any, samples: Any) -> Any:
     """The three graphs with an operation, for each sample of numbers."""
     return [kind(function, numbers) for numbers in samples for kind in (alone, behind, twice)]
 
 
-def with_number(function, y, reflected=False):
+def with_number(function: Any, y: Any, reflected: bool = False) -> Any:
     """The operation with a number as one operand."""
     return (lambda a: function(y, a)) if reflected else (lambda a: function(a, y))
 
 
-def graphs_of(name, limits=()):
+def graphs_of(name: Any, limits: Any = ()) -> Any:
     """The graphs that test a method or operator of this name, with numbers on both sides of the limits."""
     word = name.strip("_")
     beyond = [sign * x * factor for x in limits for factor in (0.999, 1.001) for sign in (1, -1)]
@@ -169,7 +179,7 @@ def graphs_of(name, limits=()):
     return uses(operator.methodcaller(name), numbers)
 
 
-def programs(names):
+def programs(names: Any) -> Any:
     """Graphs of some fifteen of these operators each, with values that are used repeatedly."""
     draw = random.Random(7)
 
@@ -192,6 +202,7 @@ def programs(names):
                      for _ in range(12)], calls) for calls in (1,) * 8]
 
 
+STEPS: dict[str, Callable[..., Any]]
 STEPS = {"__add__": lambda a, b, x: a + b, "__mul__": lambda a, b, x: a * b * x, "__sub__": lambda a, b, x: a - b,
          "__neg__": lambda a, b, x: -a, "__truediv__": lambda a, b, x: a / (b * b + 1.0),
          "__pow__": lambda a, b, x: (a * 0.1) ** 2, "__radd__": lambda a, b, x: x + a,
@@ -200,7 +211,7 @@ STEPS = {"__add__": lambda a, b, x: a + b, "__mul__": lambda a, b, x: a * b * x,
          "exp": lambda a, b, x: (a * 0.01).exp(), "log": lambda a, b, x: (a * a + 1.0).log()}
 
 
-def diamond(calls):
+def diamond(calls: Any) -> Any:
     """Graphs with several backward passes."""
     def graph(make):
         a, b = make(2.0), make(-3.0)
@@ -215,7 +226,7 @@ def diamond(calls):
     return graph
 
 
-def hidden_nodes(make):
+def hidden_nodes(make: Any) -> Any:
     """Two passes over a graph with operations that a class may compose from other operations."""
     a, b = make(2.0), make(-3.0)
     c = (a - b) * a
@@ -224,7 +235,7 @@ def hidden_nodes(make):
     return backward(d, (a, b))
 
 
-def preset(make):
+def preset(make: Any) -> Any:
     """A pass that starts with gradients other than 0."""
     a, b = make(2.0), make(-3.0)
     c = a * b
@@ -233,7 +244,7 @@ def preset(make):
     return backward(d, (a, b, c, d))
 
 
-def use_of(name):
+def use_of(name: Any) -> Any:
     """A use of an operator or method: a function of Values, and numbers for them."""
     word = name.strip("_")
     if name in UNARY:
@@ -245,12 +256,12 @@ def use_of(name):
     return operator.methodcaller(name), (0.7,)
 
 
-def is_binary(name):
+def is_binary(name: Any) -> Any:
     word = name.strip("_")
     return name == f"__{word}__" and (word in BINARY or word[:1] == "r" and word[1:] in BINARY)
 
 
-def told(found):
+def told(found: Any) -> Any:
     if isinstance(found, Raised):
         return f"{type(found.error).__name__}: {found.error}"
     return ", ".join([f"{x:.6g}" if isinstance(x, float) else str(x) for x in found[:4]])
@@ -259,6 +270,7 @@ def told(found):
 # The operations that are methods, and the operators with a use of each.
 METHODS = {name for name, member in vars(Value).items() if type(member).__name__ == "method_descriptor"
            and any(row["name"] == name and row["public"] and row["arity"] == 1 for row in _core._operations())}
+OPERATIONS: dict[str, Any]
 OPERATIONS = {"-": lambda a, b: a - b, "/": lambda a, b: a / b, "neg": lambda a, b: -a, "ReLU": lambda a, b: a.relu(),
            "**2": lambda a, b: a ** 2, "**3": lambda a, b: a ** 3,
            **{row["symbol"]: operator.methodcaller(row["name"]) for row in _core._operations()

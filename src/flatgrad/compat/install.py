@@ -1,9 +1,17 @@
 """The modules that `import micrograd` finds: flatgrad's, or the program's own package with flatgrad's Value."""
+from __future__ import annotations
+
 import os
 import sys
 
 from flatgrad import Value, engine
 from flatgrad.compat.common import installed, note, place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import _Path
 
 __all__ = ["install_as_micrograd"]
 
@@ -12,7 +20,7 @@ __all__ = ["install_as_micrograd"]
 MICROGRAD = {"engine.py": (2730, 3584426515), "nn.py": (1613, 2081168415)}
 
 
-def install_as_micrograd(*, nn=False, scalar_graph=False):
+def install_as_micrograd(*, nn: bool = False, scalar_graph: bool = False) -> None:
     """Make ``import micrograd`` mean flatgrad in this process, whether or not micrograd is installed.
 
     After the call `micrograd.engine` is `flatgrad.engine`, and `micrograd.nn` is `flatgrad.nn`. A program may have
@@ -63,10 +71,14 @@ class Micrograd:
     `sources` are the program's own files, if known, because uses of the class in them matter.
     """
 
-    def __init__(self, nn, scalar_graph):
+    options: Any
+    finder: Any
+    sources: Any
+
+    def __init__(self, nn: Any, scalar_graph: Any) -> None:
         self.options, self.finder, self.sources = (nn, scalar_graph), None, []
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: Any, path: _Path = None, target: Any = None) -> Any:
         if name.partition(".")[0] != "micrograd":
             return None
         if self.finder is None:
@@ -79,20 +91,20 @@ class Micrograd:
 class Ours:
     """The finder of flatgrad's modules under micrograd's name; no other modules of the package are found."""
 
-    def __init__(self, names):
+    def __init__(self, names: Any) -> None:
         self.names = names
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: Any, path: _Path = None, target: Any = None) -> Any:
         if name in self.names:
             import importlib.machinery
 
             return importlib.machinery.ModuleSpec(name, self, is_package=name == "micrograd")
         return None
 
-    def create_module(self, spec):
+    def create_module(self, spec: Any) -> Any:
         return None  # an ordinary module; it may be replaced by another one when it is executed
 
-    def exec_module(self, module):
+    def exec_module(self, module: Any) -> None:
         if module.__name__ == "micrograd":
             module.__doc__ = "flatgrad, under micrograd's name."
             module.__path__ = []  # no other submodules, so that the real package's are not imported
@@ -108,7 +120,7 @@ class Ours:
             sys.modules[module.__name__] = nn
 
 
-def submodule(name):
+def submodule(name: Any) -> Any:
     """The modules of the stub, imported at first use: flatgrad.nn takes a while to import."""
     if name in ("engine", "nn"):
         from importlib import import_module
@@ -119,7 +131,7 @@ def submodule(name):
 
 # ---- the program's own package ----
 
-def own_package():
+def own_package() -> Any:
     """The folder of the package `micrograd` that the program would import, or the file of a module with this name.
     None if it is micrograd itself."""
     import importlib.machinery
@@ -135,7 +147,7 @@ def own_package():
     return where
 
 
-def digest(path):
+def digest(path: _Path) -> Any:
     from zlib import crc32
 
     try:
@@ -149,7 +161,10 @@ def digest(path):
 class Own:
     """The finder for the program's own package: it adds the call that replaces the class `Value` in it."""
 
-    def __init__(self, folder, nn, scalar_graph, sources):
+    ours: Any
+    job: Any
+
+    def __init__(self, folder: Any, nn: Any, scalar_graph: Any, sources: Any) -> None:
         from flatgrad.compat.source import Job, definitions, modules_in, parse, read
 
         self.ours = Ours(["micrograd.nn"]) if nn else None
@@ -174,7 +189,7 @@ class Own:
                  "nothing of it is replaced"
                  + (", but for micrograd.nn" if nn else ""))
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: Any, path: _Path = None, target: Any = None) -> Any:
         if self.ours is not None and name == "micrograd.nn":
             return self.ours.find_spec(name, path, target)
         return self.job.find_spec(name, path, target)

@@ -1,4 +1,6 @@
 """Reads the code cells of a notebook, and removes IPython's syntax from them."""
+from __future__ import annotations
+
 import json
 import linecache
 import re
@@ -6,10 +8,16 @@ import re
 from flatgrad.compat.common import note
 from flatgrad.compat.source import parse
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import _Path
+
 __all__ = ["read"]
 
 
-def read(source, path):
+def read(source: Any, path: _Path) -> Any:
     """The code cells of a notebook, in order: pairs of a source and its name in tracebacks.
 
     Raises ValueError or RecursionError if `source` is no notebook.
@@ -23,7 +31,7 @@ def read(source, path):
     return named
 
 
-def code_cells(notebook):
+def code_cells(notebook: Any) -> Any:
     """The sources of a notebook's code cells."""
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list):
@@ -45,7 +53,7 @@ RUN_THEIR_CELL = ("%%time", "%%capture")  # cell magics around Python code that 
 IPYTHON_LINE = re.compile(r"\s*(?:[%!?]|[\w.,\s\[\]*]+=\s*[%!]|[\w.]+\?{1,2}\s*$)")
 
 
-def without_magics(cell, name):
+def without_magics(cell: Any, name: Any) -> Any:
     """A cell's source as Python, with the same number of lines; IPython's lines are reported and skipped."""
     lines, notes = cell.split("\n"), {}
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)

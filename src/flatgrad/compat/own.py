@@ -1,4 +1,6 @@
 """The changes to flatgrad's Value when it replaces a program's own class, and their removal."""
+from __future__ import annotations
+
 import inspect
 import math
 import operator
@@ -9,6 +11,10 @@ from flatgrad.compat import common
 from flatgrad.compat.common import Stop
 from flatgrad.compat.graphs import Unfit
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
 __all__ = ["Missing", "NATIVE", "WithPass", "backward_of", "backward_once", "backward_to_none", "backward_unchanged",
            "constructor", "declare", "differ", "grad_or_none", "native_backward", "native_init", "put_on",
            "set_grad_or_none", "take_off"]
@@ -16,15 +22,15 @@ __all__ = ["Missing", "NATIVE", "WithPass", "backward_of", "backward_once", "bac
 NATIVE = dict(vars(Value))  # the attributes of Value before any change
 native_init, native_backward, native_grad = Value.__init__, Value.backward, Value.grad
 
-put = []  # the names of attributes that have been added to Value
+put: list[Any] = []  # the names of attributes that have been added to Value
 
 
-def put_on(name, member):
+def put_on(name: Any, member: Any) -> None:
     put.append(name)
     setattr(Value, name, member)
 
 
-def take_off():
+def take_off() -> None:
     """Restore Value's own attributes."""
     for name in put:
         if name in NATIVE:
@@ -34,14 +40,14 @@ def take_off():
     put.clear()
 
 
-def declare(name, **what):
+def declare(name: Any, **what: Any) -> None:
     if name in NATIVE and name != "label":
         raise Unfit(f"its attribute {name} has the name of something else of flatgrad's Value")
     put.append(name)
     _core._declare(name, **what)
 
 
-def differ(self, other):
+def differ(self: Any, other: Any) -> Any:
     """The `!=` that Python derives from a class's own `__eq__`."""
     answer = self.__eq__(other)
     return answer if answer is NotImplemented else not answer
@@ -49,7 +55,7 @@ def differ(self, other):
 
 # ---- backward passes that set gradients to 0 first ----
 
-def backward_of(kind):
+def backward_of(kind: Any) -> Any:
     """flatgrad's backward pass, but gradients are first set to 0: of `all` nodes that it reaches, or of `inner`
     nodes."""
     if kind is None:
@@ -61,7 +67,7 @@ def backward_of(kind):
     return backward
 
 
-def backward_once(self):
+def backward_once(self: Any) -> None:
     """flatgrad's backward pass; a second pass over nodes that are several nodes in the class ends the run."""
     if _core._second_pass(self):
         stop("a second backward pass over a graph with - or /, which flatgrad has as one node each: the program's own "
@@ -69,7 +75,7 @@ def backward_once(self):
     native_backward(self)
 
 
-def backward_unchanged(passes):
+def backward_unchanged(passes: Any) -> Any:
     """A backward pass for a class whose rules use the operands' data at the time of the operation."""
     def backward(self):
         if _core._changed_since(self):
@@ -79,22 +85,22 @@ def backward_unchanged(passes):
     return backward
 
 
-def stop(reason):
+def stop(reason: Any) -> NoReturn:
     raise Stop(reason) if common.speaker == "flatgrad run" else RuntimeError(reason)
 
 
 # ---- gradients that are None before a pass reaches them: stored as 0.0; a reached gradient of 0 is stored as -0.0 ----
 
-def grad_or_none(v):
+def grad_or_none(v: Any) -> Any:
     x = native_grad.__get__(v)
     return x if x else None if math.copysign(1.0, x) > 0 else 0.0
 
 
-def set_grad_or_none(v, x):
+def set_grad_or_none(v: Any, x: Any) -> None:
     native_grad.__set__(v, 0.0 if x is None else x if x else -0.0)
 
 
-def backward_to_none(passes):
+def backward_to_none(passes: Any) -> Any:
     def backward(self):
         passes(self)
         _core._sign_zeros(self)
@@ -104,11 +110,15 @@ def backward_to_none(passes):
 class Missing:
     """An attribute that the class's operators and constructor compute and flatgrad's do not; a program may set it."""
 
-    def __init__(self, name):
+    name: Any
+
+    own: Any
+
+    def __init__(self, name: Any) -> None:
         self.name, self.own = name, f"_own_{name}"
         declare(self.own)
 
-    def __get__(self, v, owner):
+    def __get__(self, v: Any, owner: Any) -> Any:
         if v is None:
             return self
         try:
@@ -117,44 +127,48 @@ class Missing:
             stop(f"{self.name} of a Value was read: it is made by the program's own class, and this Value is by "
                  "flatgrad, in its place; run the program without the class being replaced")
 
-    def __set__(self, v, x):
+    def __set__(self, v: Any, x: Any) -> None:
         setattr(v, self.own, x)
 
 
 class WithPass:
     """A Value with another backward pass, for tests of this pass."""
 
-    def __init__(self, passes, x):
+    passes: Any
+
+    value: Any
+
+    def __init__(self, passes: Any, x: Any) -> None:
         self.passes, self.value = passes, x if isinstance(x, Value) else Value(x)
 
-    def wrap(self, other, function):
+    def wrap(self, other: Any, function: Any) -> Any:
         return WithPass(self.passes, function(self.value, other.value))
 
-    def __add__(self, other):
+    def __add__(self, other: Any) -> Any:
         return self.wrap(other, operator.add)
 
-    def __mul__(self, other):
+    def __mul__(self, other: Any) -> Any:
         return self.wrap(other, operator.mul)
 
-    def backward(self):
+    def backward(self) -> None:
         self.passes(self.value)
 
     @property
-    def data(self):
+    def data(self) -> Any:
         return self.value.data
 
     @property
-    def grad(self):
+    def grad(self) -> Any:
         return self.value.grad
 
     @grad.setter
-    def grad(self, x):
+    def grad(self, x: Any) -> None:
         self.value.grad = x
 
 
 # ---- the constructor of the class ----
 
-def constructor(study):
+def constructor(study: Any) -> Any:
     """An `__init__` with the parameters of the class's own; each sets what it sets in the class."""
     space = {"native": native_init, "refuse": refuse}
     head, lines, native, kind = ["self"], [], {}, None
@@ -192,6 +206,6 @@ def constructor(study):
     return space["__init__"]
 
 
-def refuse(name):
+def refuse(name: Any) -> NoReturn:
     raise TypeError(f"{name}: flatgrad's Value, in the place of the program's own class, does not know what to do with "
                     "this argument; run the program without it being replaced")

@@ -3,11 +3,17 @@
 flatgrad's operations depend only on the data of their operands, and change only the graph. A method of a program's
 class may be replaced by an operation only if the same is true of the method. Equal numbers do not prove this.
 """
+from __future__ import annotations
+
 import dis
 import itertools
 import math
 import sys
 import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["constants", "decides", "foreign"]
 
@@ -26,7 +32,7 @@ TYPES = {"builtins", "numbers", "typing", "collections", "collections.abc", "abc
          "fractions"}
 
 
-def foreign(function, cls, attributes, job, seen=None):
+def foreign(function: Any, cls: Any, attributes: Any, job: Any, seen: Any = None) -> Any:
     """The names that a function reads or changes, besides its operands.
 
     Parameters
@@ -129,13 +135,13 @@ def foreign(function, cls, attributes, job, seen=None):
     return list(dict.fromkeys(found))
 
 
-def decides(function):
+def decides(function: Any) -> Any:
     """Whether a function compares numbers, rounds, or takes the smaller or larger one."""
     return any(step.opname == "COMPARE_OP" or step.argval in ("min", "max", "abs", "round")
                for step in dis.get_instructions(function))
 
 
-def constants(function):
+def constants(function: Any) -> Any:
     """The numbers in a function, and in global variables that it reads, at which it might branch."""
     found, codes = set(), [function.__code__]
     for code in codes:

@@ -1,4 +1,6 @@
 """Executes a program as ``python`` does, in this process, with flatgrad for micrograd."""
+from __future__ import annotations
+
 import builtins
 import os
 import sys
@@ -8,10 +10,18 @@ from flatgrad.compat import common
 from flatgrad.compat.common import Refusal, Stop, shown
 from flatgrad.compat.install import Micrograd, install_as_micrograd
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from flatgrad._core import _Path
+
 __all__ = ["run"]
 
 
-def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=False, nn=False):
+def run(target: str, arguments: Sequence[str] = (), *, module: bool = False, replace_class: str | None = None,
+        scalar_graph: bool = False, nn: bool = False) -> int:
     """Run a program as ``__main__`` of this process, with flatgrad for micrograd.
 
     Parameters
@@ -109,7 +119,7 @@ def run(target, arguments=(), *, module=False, replace_class=None, scalar_graph=
     return 0
 
 
-def failed(error):
+def failed(error: Any) -> Any:
     """Print the traceback of a program's exception, without our frames, and return the exit code."""
     import traceback
 
@@ -127,7 +137,7 @@ def failed(error):
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
-def find_module(name):
+def find_module(name: Any) -> Any:
     """The spec of the module that ``python -m name`` runs."""
     import importlib.util
 
@@ -151,12 +161,12 @@ def find_module(name):
     return spec
 
 
-def is_notebook(path):
+def is_notebook(path: _Path) -> Any:
     """Whether `path` is a notebook."""
     return path.lower().endswith(".ipynb")
 
 
-def read_cells(path):
+def read_cells(path: _Path) -> Any:
     """The sources to execute, in order: pairs of a source and its name in tracebacks."""
     try:
         with open(path, "rb") as file:
@@ -175,6 +185,6 @@ def read_cells(path):
         raise Refusal(f"{shown(path)}: not a notebook: {error}") from error
 
 
-def main_name(target, module):
+def main_name(target: Any, module: Any) -> Any:
     """The name of the program's own module, for --replace-class."""
     return target if module else os.path.splitext(os.path.basename(target))[0]

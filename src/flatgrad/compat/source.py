@@ -3,6 +3,8 @@
 Python first makes the class as it is written, with its decorators. Then `stand_in.replace` examines the class and
 returns the new meaning of its name. Later uses of the name get flatgrad's Value.
 """
+from __future__ import annotations
+
 import ast
 import builtins
 import os
@@ -13,6 +15,13 @@ from importlib.machinery import PathFinder, SourceFileLoader
 
 from flatgrad.compat.common import Refusal, Stop, installed, note, place, shown
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from flatgrad._core import _Path
+
 __all__ = ["Job", "definitions", "modules_in", "parse"]
 
 OURS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
@@ -20,7 +29,7 @@ LIBRARY = os.path.join(os.path.dirname(os.path.realpath(os.__file__)), "")
 
 CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "remove", "update"}  # methods of containers
 
-jobs = []  # a call in a program's source gives the index of its Job here
+jobs: list[Any] = []  # a call in a program's source gives the index of its Job here
 
 
 class Job:
@@ -56,7 +65,27 @@ class Job:
         The modules that the program imports.
     """
 
-    def __init__(self, wanted, root=None, package=None, *, main="", whole=True, scalar_graph=False):
+    wanted: Any
+
+    main: Any
+    root: Any
+    call: Any
+    module: Any
+    told: Any
+    written: Any
+    name: Any
+    package: Any
+    whole: Any
+    scalar_graph: Any
+    done: Any
+    rest: Any
+    read: Any
+    patched: Any
+    subclasses: Any
+    modules: Any
+
+    def __init__(self, wanted: Any, root: Any = None, package: Any = None, *, main: str = "", whole: bool = True,
+                 scalar_graph: bool = False) -> None:
         self.main = main
         self.module, _, self.name = wanted.rpartition(".")
         self.wanted, self.package, self.whole, self.scalar_graph = wanted, package, whole, scalar_graph
@@ -66,7 +95,7 @@ class Job:
         self.call = len(jobs)
         jobs.append(self)
 
-    def covers(self, module, path):
+    def covers(self, module: Any, path: _Path) -> Any:
         """Whether to search this module for the class."""
         if self.module:
             return module == self.module or module.endswith("." + self.module)
@@ -76,11 +105,11 @@ class Job:
         return not path.startswith((os.path.join(OURS, ""), LIBRARY)) and not installed(path)
 
     @property
-    def covers_main(self):
+    def covers_main(self) -> Any:
         """Whether to search the program's own file for the class."""
         return self.package is None and f".{self.main}".endswith(f".{self.module}" if self.module else "")
 
-    def give_up(self, path, reason, draft=False):
+    def give_up(self, path: _Path, reason: Any, draft: bool = False) -> None:
         """Keep the program's class in this file, or end the run if `whole`."""
         if self.whole and not draft:
             raise Stop(f"argument --replace-class: flatgrad's Value cannot stand in for class {self.name} of "
@@ -88,7 +117,7 @@ class Job:
         self.told = True
         note(f"class {self.name} of {place(path)} stays the program's own: {reason}{self.rest}")
 
-    def learn(self, tree):
+    def learn(self, tree: Any) -> None:
         """Record the attributes and names that a module of the program reads and writes."""
         inside = {id(part) for body, at in classes(tree, self.name) for statement in body[at:complete(body, at)[0] + 1]
                   if statement is body[at] or changes(statement, self.name) for part in ast.walk(statement)}
@@ -119,13 +148,13 @@ class Job:
                     seen |= names
         self.written |= variables - {self.name}
 
-    def check_done(self):
+    def check_done(self) -> None:
         """At the end of the program: report if the program had no such class."""
         if not self.done and not self.told:
             note(f"no module that the program imported has a class {self.wanted} at its top level: nothing was "
                  "replaced")
 
-    def find_spec(self, module, path=None, target=None):
+    def find_spec(self, module: Any, path: _Path = None, target: Any = None) -> Any:
         """For `sys.meta_path`: finds only the modules that define the class."""
         spec = PathFinder.find_spec(module, path, target)
         if (spec is None or type(spec.loader) is not SourceFileLoader or not self.covers(module, spec.origin)
@@ -134,7 +163,7 @@ class Job:
         spec.loader = Loader(self, module, spec.origin)
         return spec
 
-    def in_program(self, cells, path, package):
+    def in_program(self, cells: Any, path: _Path, package: Any) -> Any:
         """The program's own sources, with the call after each definition of the class.
 
         Parameters
@@ -169,7 +198,7 @@ class Job:
         return [(code if k not in with_class else self.with_calls(tree, path, draft=k != with_class[-1]), name)
                 for k, (tree, (code, name)) in enumerate(zip(trees, cells))]
 
-    def with_calls(self, tree, path, draft=False):
+    def with_calls(self, tree: Any, path: _Path, draft: bool = False) -> Any:
         """The module's syntax tree, with the call after each definition of the class. Line numbers do not change.
 
         draft: whether the class is defined again later, as in notebooks; then this definition may stay.
@@ -181,23 +210,23 @@ class Job:
 class Loader(SourceFileLoader):
     """Loads a module in which a class is replaced, without reading or writing bytecode files."""
 
-    def __init__(self, job, module, path):
+    def __init__(self, job: Any, module: Any, path: _Path) -> None:
         super().__init__(module, path)
         self.job = job
 
-    def get_code(self, module):
+    def get_code(self, module: Any) -> Any:
         tree = self.job.with_calls(parse(self.get_data(self.path)), self.path)
         return compile(tree, self.path, "exec", dont_inherit=True)
 
 
-def parse(source):
+def parse(source: Any) -> Any:
     """The syntax tree, without the parser's warnings: they appear when the source is compiled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
 
-def read(path):
+def read(path: _Path) -> Any:
     """The syntax tree of a file; None if the file cannot be read or is not Python."""
     try:
         with open(path, "rb") as file:
@@ -208,7 +237,7 @@ def read(path):
 
 # ---- search for the class ----
 
-def blocks(body):
+def blocks(body: Any) -> Iterator[Any]:
     """The lists of statements that are executed with a module: its own, and those within if, try, with and so on."""
     yield body
     for statement in body:
@@ -219,13 +248,13 @@ def blocks(body):
                 yield from blocks(handler.body)
 
 
-def classes(tree, name):
+def classes(tree: Any, name: Any) -> Any:
     """The definitions of classes with this name: each as the list of statements and the index in the list."""
     return [(body, at) for body in blocks(tree.body) for at, statement in enumerate(body)
             if isinstance(statement, ast.ClassDef) and statement.name == name]
 
 
-def definitions(path, name):
+def definitions(path: _Path, name: Any) -> Any:
     """The definitions in a file that flatgrad's Value might replace."""
     try:
         with open(path, "rb") as file:
@@ -237,12 +266,12 @@ def definitions(path, name):
     return [] if tree is None else fit(tree, name)
 
 
-def fit(tree, name):
+def fit(tree: Any, name: Any) -> Any:
     """The definitions of classes with this name that flatgrad's Value might replace."""
     return [at for at in classes(tree, name) if why_not(*at) is None]
 
 
-def why_not(body, at):
+def why_not(body: Any, at: Any) -> Any:
     """The reason why flatgrad's Value cannot replace the class, as the rest of "it ..."; or None."""
     node = body[at]
     bases = [base for base in node.bases if ast.unparse(base) not in ("object", node.name)]
@@ -260,7 +289,7 @@ def why_not(body, at):
     return f"never uses {' or '.join(unused)}" if unused else None
 
 
-def modules_in(folder, package):
+def modules_in(folder: Any, package: Any) -> Any:
     """The modules of a package, as files by their names, without names that begin with two underscores."""
     found = {package: os.path.join(folder, "__init__.py")}
     for name in sorted(os.listdir(folder)):
@@ -272,7 +301,7 @@ def modules_in(folder, package):
     return found
 
 
-def imported(trees, root, package=""):
+def imported(trees: Any, root: Any, package: str = "") -> Any:
     """The files below `root` that a program may import, directly or indirectly, according to its import statements.
 
     Parameters
@@ -324,7 +353,7 @@ def imported(trees, root, package=""):
     return sorted(found.items()), unknown
 
 
-def check_there(job, trees, target, modules, unknown):
+def check_there(job: Any, trees: Any, target: Any, modules: Any, unknown: Any) -> None:
     """Raise `Refusal` if neither the program nor the modules from its folder define the class, or if the name is not
     a class that fits."""
     places = [(tree, target) for tree in trees if job.covers_main]
@@ -356,7 +385,7 @@ def check_there(job, trees, target, modules, unknown):
 
 # ---- the call ----
 
-def put_calls(tree, job, path, draft):
+def put_calls(tree: Any, job: Any, path: _Path, draft: Any) -> None:
     """Add the call that replaces the class after each of its definitions in a module."""
     found = fit(tree, job.name)
     for k, (body, _) in reversed(list(enumerate(found))):  # from the end, so that the earlier indices stay right
@@ -373,7 +402,7 @@ def put_calls(tree, job, path, draft):
         body.insert(after + 1, new)
 
 
-def complete(body, at):
+def complete(body: Any, at: Any) -> Any:
     """The index of the statement after which the class is complete, and the reason if it is used before this statement.
 
     Names in its methods may be defined after the class, and programs put methods on a class after its definition.
@@ -400,7 +429,7 @@ def complete(body, at):
 DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
 
-def bound(statement):
+def bound(statement: Any) -> Any:
     """The names that a statement defines: functions, classes, modules, variables."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return {statement.name}
@@ -409,7 +438,7 @@ def bound(statement):
     return {part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
 
 
-def global_names(statement):
+def global_names(statement: Any) -> Any:
     """The names that a statement reads from its module, also within functions and classes."""
     found, todo = set(), [symtable.symtable(ast.unparse(statement), "", "exec")]
     while todo:
@@ -420,7 +449,7 @@ def global_names(statement):
     return found
 
 
-def changes(statement, name):
+def changes(statement: Any, name: Any) -> Any:
     """Whether a statement sets an attribute of the class: Name.attribute = ..., or setattr(Name, ...)."""
     if isinstance(statement, ast.Assign):
         return all(isinstance(target, ast.Attribute) and getattr(target.value, "id", None) == name

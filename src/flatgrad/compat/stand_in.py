@@ -6,6 +6,8 @@ Attributes that flatgrad's Value does not have stay the program's too. All of th
 operations return this class. Then `replace` computes all graphs again. If a number differs, Value gets back its former
 attributes, and the class is not replaced.
 """
+from __future__ import annotations
+
 import builtins
 import contextlib
 import dis
@@ -32,12 +34,18 @@ from flatgrad.compat.own import (NATIVE, Missing, WithPass, backward_of, backwar
                                  native_init, put_on, set_grad_or_none, take_off)
 from flatgrad.compat.reading import constants, decides, foreign
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import _Path
+
 __all__ = ["replace"]
 
-replaced = {}  # file -> Job
+replaced: dict[Any, Any] = {}  # file -> Job
 
 
-def replace(cls, call, path, draft):
+def replace(cls: Any, call: Any, path: _Path, draft: Any) -> Any:
     """The new meaning of a class's name; the program calls this function after the definition of the class.
 
     Parameters
@@ -104,7 +112,37 @@ class Study:
     Raises `Unfit` if no changes give this behaviour.
     """
 
-    def __init__(self, cls, job):
+    make: Any
+    cls: Any
+    job: Any
+
+    members: Any
+    not_run: Any
+    stored: Any
+    no_grad: Any
+    seen: Any
+    prev: Any
+    op: Any
+    local: Any
+    rule: Any
+    by_node: Any
+    roles: Any
+    freezes: Any
+    passes: Any
+    backward: Any
+    compounds: Any
+    missing: Any
+    computed: Any
+    differs: Any
+    kept: Any
+    extra: Any
+    captures: Any
+    defaults: Any
+    factories: Any
+    aliases: Any
+    marks: Any
+
+    def __init__(self, cls: Any, job: Any) -> None:
         self.cls, self.job = cls, job
         self.members = {name: member for base in reversed(cls.__mro__[:-1]) for name, member in vars(base).items()}
         for name in FORBIDDEN:
@@ -128,7 +166,7 @@ class Study:
 
     # -- the dependencies of its code, before any of it is run --
 
-    def look_at_code(self):
+    def look_at_code(self) -> None:
         init = self.members.get("__init__")
         if "weakref" in self.job.modules:
             raise Unfit("the program has weak references, and of a graph of flatgrad's only what the program holds has "
@@ -155,14 +193,14 @@ class Study:
             if isinstance(self.members.get(name), types.FunctionType):
                 self.refuse_foreign(name, self.members[name])
 
-    def refuse_foreign(self, name, function):
+    def refuse_foreign(self, name: Any, function: Any) -> None:
         found = foreign(function, self.cls, self.stored | {"data", "grad"}, self.job)
         if found:
             raise Unfit(f"its {name} uses more than its operands: {', '.join(found)}")
 
     # -- its constructor --
 
-    def look_at_construction(self):
+    def look_at_construction(self) -> None:
         for more in ((), ((),), ((), "")):
             try:
                 one = self.cls(2.0, *more)
@@ -195,7 +233,7 @@ class Study:
 
     # -- its attributes --
 
-    def look_at_attributes(self):
+    def look_at_attributes(self) -> None:
         a, b = self.make(2.0), self.make(5.0)
         try:
             results = [a + b, a * b]
@@ -247,7 +285,7 @@ class Study:
             if name in OURS_ALREADY:
                 raise Unfit(f"its {name} is not what flatgrad's is")
 
-    def kind_of(self, found, a, b):
+    def kind_of(self, found: Any, a: Any, b: Any) -> Any:
         """The kind of an attribute, by its values for two leaves, a sum and a product."""
         leaf, other, add, mul = found
         if any(x is inspect for x in found):
@@ -272,7 +310,7 @@ class Study:
 
     # -- the parameters of its constructor --
 
-    def look_at_parameters(self):
+    def look_at_parameters(self) -> None:
         """The role of each parameter of `__init__`: data, children, op, local, or the attribute that the parameter
         sets."""
         parameters = list(inspect.signature(self.members["__init__"]).parameters.values())[1:] \
@@ -293,7 +331,7 @@ class Study:
                     self.computed[name] = self.defaults.pop(name)
         self.look_at_frozen()
 
-    def look_at_frozen(self):
+    def look_at_frozen(self) -> None:
         """Whether `requires_grad` has flatgrad's meaning, or is an attribute that the class's rules do not read."""
         self.freezes = "requires_grad" in self.defaults
         if not self.freezes:
@@ -306,7 +344,7 @@ class Study:
         elif number(x.grad) != 0.0 or number(y.grad) != 2.0 or self.defaults["requires_grad"] is not True:
             raise Unfit("its requires_grad is not what flatgrad's is")
 
-    def role_of(self, name, k):
+    def role_of(self, name: Any, k: Any) -> Any:
         base = self.make(2.0)
         child = self.make(7.0)
 
@@ -337,7 +375,7 @@ class Study:
 
     # -- its methods --
 
-    def look_at_methods(self):
+    def look_at_methods(self) -> None:
         for name, member in self.members.items():
             if name in LEFT or isinstance(member, (types.MemberDescriptorType, types.GetSetDescriptorType)):
                 continue
@@ -357,7 +395,7 @@ class Study:
         if {"__add__", "__mul__"} <= self.kept.keys() and not self.by_node:
             raise Unfit("its + and * depend on more than their operands' data")
 
-    def check_property(self, name):
+    def check_property(self, name: Any) -> None:
         setter = self.members[name].fset
         if name in ("data", "grad") and setter is not None and not decides(setter) and not foreign(
                 setter, self.cls, self.stored | {"data", "grad"}, self.job):
@@ -367,7 +405,7 @@ class Study:
                 return
         raise Unfit(f"its {name} is a property")
 
-    def like_ours(self, name, member):
+    def like_ours(self, name: Any, member: Any) -> Any:
         """Whether flatgrad's method may replace the class's method."""
         if name not in UNARY and name not in COMPARED and name not in CONVERTED and not is_binary(name):
             parameters = list(inspect.signature(member).parameters.values())[1:]
@@ -396,18 +434,18 @@ class Study:
                     raise Unfit(f"the gradients of its {name} do not add up where it is used twice")
         return False
 
-    def of_the_graph(self):
+    def of_the_graph(self) -> Any:
         """The attributes that have the same meaning in flatgrad's Value, or that cannot be read there."""
         return {"data", "grad", *self.aliases, *self.missing, *self.computed,
                 *(kind[0] for kind in (self.prev, self.local, self.rule) if kind)}
 
-    def repeated(self, graphs, theirs):
+    def repeated(self, graphs: Any, theirs: Any) -> Any:
         """The results of an operation by itself, and done twice with the same operands."""
         kinds = [graph.__qualname__.split(".")[0] for graph in graphs]
         return [(theirs[k], theirs[k + 2]) for k in range(len(kinds) - 2)
                 if kinds[k:k + 3] == ["alone", "behind", "twice"]]
 
-    def same_shape(self, name):
+    def same_shape(self, name: Any) -> Any:
         """Whether flatgrad's operation makes the same nodes, with the same names and operands."""
         if self.prev is None or self.op is None:
             return True
@@ -429,7 +467,7 @@ class Study:
 
     # -- its backward pass --
 
-    def look_at_backward(self):
+    def look_at_backward(self) -> None:
         self.passes = [diamond(1), preset, diamond(2), diamond(3)]
         theirs = [outcome(graph, self.make) for graph in self.passes]
         if isinstance(theirs[0], Raised):
@@ -464,7 +502,7 @@ class Study:
 
     # -- the result --
 
-    def put_on(self):
+    def put_on(self) -> None:
         """Put the program's own attributes on Value, and compute all graphs again."""
         cls = self.cls
         if cls.__name__ != "Value":
@@ -517,7 +555,7 @@ class Study:
             put_on("__init__", init)
         self.compare()
 
-    def put_prev(self, name, found):
+    def put_prev(self, name: Any, found: Any) -> None:
         kind, leaf = type(found[2]), found[0]
         if (name, kind) in (("_prev", set), ("_children", tuple)) and leaf is not None:
             return
@@ -532,7 +570,7 @@ class Study:
             v.grad = grad
         put_on(name, property(get, set_))
 
-    def put_op(self, name, found):
+    def put_op(self, name: Any, found: Any) -> None:
         ours = dict(zip(("", "+", "*"), (found[0], found[2], found[3])))
         a, b = self.make(0.7), self.make(1.9)
         for symbol, function in OPERATIONS.items():
@@ -545,7 +583,7 @@ class Study:
         put_on(name, property(lambda v: ours.get(native.__get__(v), native.__get__(v)),
                               lambda v, text: native.__set__(v, text)))
 
-    def init(self):
+    def init(self) -> Any:
         """An `__init__` with the class's parameters; None if flatgrad's own has the same parameters."""
         order = [(parameter.name, self.roles[parameter.name]) for parameter in self.parameters]
         ours = [("data",), ("_children", "children"), ("_op", "local_grads"), ("label",)]
@@ -559,7 +597,7 @@ class Study:
             return None
         return constructor(self)
 
-    def compare(self):
+    def compare(self) -> None:
         """Compute the graphs of the class again with its replacement, and compare."""
         make = Value if not self.more else lambda x: Value(x, *self.more)
         names = {name: step for name, step in STEPS.items()
@@ -601,7 +639,7 @@ class Study:
             for space in spaces:
                 space[self.cls.__name__] = self.cls
 
-    def told(self):
+    def told(self) -> Any:
         """The rest of the note about the replacement."""
         extra = [name for name in self.extra if not (name.startswith("__") and name.endswith("__"))]
         own = [*extra, *(name for name in self.extra if name not in extra), *self.kept,
@@ -614,7 +652,7 @@ class Study:
         return text
 
 
-def converts(make, data, kind):
+def converts(make: Any, data: Any, kind: Any) -> Any:
     """Whether a class converts such data to a type other than these."""
     try:
         return not isinstance(make(data).data, kind)
@@ -622,7 +660,7 @@ def converts(make, data, kind):
         return False
 
 
-def attributes(out):
+def attributes(out: Any) -> Any:
     """The names of an object's attributes."""
     slots = [name for base in type(out).__mro__ for name in
              ([base.__slots__] if isinstance(vars(base).get("__slots__"), str) else vars(base).get("__slots__", ()))]
@@ -634,7 +672,10 @@ def attributes(out):
 class State:
     """Numbers and containers of the class and its modules, and random states; making Values may change them."""
 
-    def __init__(self, cls, members):
+    random: Any
+    kept: Any
+
+    def __init__(self, cls: Any, members: Any) -> None:
         modules = {id(member.__globals__): member.__globals__ for member in members.values()
                    if isinstance(member, types.FunctionType)}
         self.random = random.getstate(), "numpy" in sys.modules and sys.modules["numpy"].random.get_state()
@@ -644,7 +685,7 @@ class State:
                      if not name.startswith("__") and (isinstance(x, (int, float, list, dict, set))
                                                        or type(x) is itertools.count)]
 
-    def restore(self):
+    def restore(self) -> Any:
         """Restore what has changed, and return the name of a change that matters."""
         random.setstate(self.random[0])
         if self.random[1]:
@@ -666,7 +707,7 @@ class State:
         return matters
 
 
-def content(x):
+def content(x: Any) -> Any:
     """The content of an object, if it can be compared and restored; for itertools.count the next number and the
     step."""
     if type(x) is itertools.count:
@@ -675,12 +716,12 @@ def content(x):
     return IdentityList(x) if isinstance(x, list) else x.copy() if isinstance(x, (dict, set)) else x
 
 
-class IdentityList(list):
+class IdentityList(list[object]):
     """A list that equals a list of the very same objects."""
 
     __hash__ = None
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> bool:
         return len(self) == len(other) and all(map(operator.is_, self, other))
 
 

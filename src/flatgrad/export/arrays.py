@@ -8,8 +8,10 @@ An array of one number has no dimension of its own, a vector has one and a matri
 those of a batch, which are broadcast as NumPy does it. So the body of a batch in lanes is computed once, for all
 samples.
 """
+from __future__ import annotations
+
 import functools
-from collections import namedtuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,10 @@ from flatgrad.arguments import shortened
 from flatgrad.errors import ArgumentError
 from flatgrad.export.formulas import evaluate
 from flatgrad.export.listing import Body, Lanes, Scan, View, listing, slots_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 __all__ = ["Engine", "LanesPlan", "MixedRow", "Plan", "RuledPlan", "ScanPlan", "plan_of", "vector"]
 
@@ -34,41 +40,55 @@ FEW = 8                      # pieces that are rather joined than picked
 MANY = 8                     # single operations that are computed as a vector
 LARGE = 2048                 # numbers of an operand of instructions that stay by themselves
 
-Read = namedtuple("Read", "kind source data shape")
-Read.__doc__ = """How an operand is read.
 
-Attributes
-----------
-kind : str
-    "stopped": the read `source`, through which no gradient flows; "number": `data` is a float; "constant": `data` is an
-    array; "whole": array number `source`; "slice" of it, from, to and step; "block" of it as a matrix: first number,
-    numbers, columns, from and to which of these; "take": elements of it. "joined": the reads `source`, one after the
-    other; "picked": elements of the read `source`; "swapped", "repeated": the read `source`, transposed or broadcast;
-    "joined_rows": a matrix, as a vector.
-source : int or tuple of int
-data : object
-shape : tuple of int
-    Without the dimensions of a batch.
-"""
+class Read(NamedTuple):
+    """How an operand is read.
 
-Step = namedtuple("Step", "kind op immediate reads data shape")
-Step.__doc__ = """An instruction, with the numbers of its reads.
+    Attributes
+    ----------
+    kind : str
+        "stopped": the read `source`, through which no gradient flows; "number": `data` is a float; "constant": `data` is an
+        array; "whole": array number `source`; "slice" of it, from, to and step; "block" of it as a matrix: first number,
+        numbers, columns, from and to which of these; "take": elements of it. "joined": the reads `source`, one after the
+        other; "picked": elements of the read `source`; "swapped", "repeated": the read `source`, transposed or broadcast;
+        "joined_rows": a matrix, as a vector.
+    source : int or tuple of int
+    data : object
+    shape : tuple of int
+        Without the dimensions of a batch.
+    """
 
-Attributes
-----------
-kind : str
-    "row", "copy", "layer", "reduce", "softmax", "cross_entropy", "take", "call".
-op : str
-immediate : int
-reads : tuple of int
-data : object
-    "layer": its activation; "cross_entropy": labels; "take": whether of each row; "call": what is called.
-shape : tuple of int
-    Of the result.
-"""
+    kind: Any
+    source: Any
+    data: Any
+    shape: Any
 
 
-def vector(size):
+class Step(NamedTuple):
+    """An instruction, with the numbers of its reads.
+
+    Attributes
+    ----------
+    kind : str
+        "row", "copy", "layer", "reduce", "softmax", "cross_entropy", "take", "call".
+    op : str
+    immediate : int
+    reads : tuple of int
+    data : object
+        "layer": its activation; "cross_entropy": labels; "take": whether of each row; "call": what is called.
+    shape : tuple of int
+        Of the result.
+    """
+
+    kind: Any
+    op: Any
+    immediate: Any
+    reads: Any
+    data: Any
+    shape: Any
+
+
+def vector(size: Any) -> Any:
     """The shape of so many numbers."""
     return () if size == 1 else (size,)
 
@@ -109,8 +129,23 @@ class Plan:
         Vectors that are cut, and where: a cut is one operation, and so is its derivative.
     """
 
-    def __init__(self, body, objects=None, numbers=None, frozen=None, parts=None, first=0, plans=None,
-                 name="the function"):
+    where: Any
+    at: Any
+    number: Any
+    frozen: Any
+
+    name: Any
+    parts: Any
+    known: Any
+    reads: Any
+    pieces: Any
+    sizes: Any
+    dims: Any
+    steps: Any
+    made: Any
+
+    def __init__(self, body: Any, objects: Any = None, numbers: Any = None, frozen: Any = None, parts: Any = None,
+                 first: int = 0, plans: Any = None, name: str = "the function") -> None:
         plans = {} if plans is None else plans
         self.name = name
         if objects is None:
@@ -136,7 +171,7 @@ class Plan:
         self.cut()
         del self.where, self.at, self.number, self.known, self.frozen
 
-    def add(self, slots, shape, frozen):
+    def add(self, slots: Any, shape: Any, frozen: Any) -> Any:
         """An array with the numbers of these slots."""
         self.where[slots] = len(self.sizes)
         self.at[slots] = np.arange(len(slots))
@@ -147,7 +182,7 @@ class Plan:
 
     # ---- instructions ----
 
-    def lay(self, alike, plans):
+    def lay(self, alike: Any, plans: Any) -> None:
         """Append what instructions do that are alike, and do not wait for each other."""
         one = alike[0]
         if one.op == "COPY":
@@ -181,7 +216,7 @@ class Plan:
         else:
             raise ArgumentError(f"{self.name} has an instruction {one.op!r}, which this export does not know")
 
-    def step(self, alike, kind, op, reads, data, shape, joined=False):
+    def step(self, alike: Any, kind: Any, op: Any, reads: Any, data: Any, shape: Any, joined: bool = False) -> None:
         """Append a step, of which the results are those of the instructions, one after the other; not `joined`: with a
         dimension for that."""
         if len(alike) > 1 and not joined:
@@ -191,25 +226,25 @@ class Plan:
         frozen = [self.is_frozen(one) for one in alike]
         self.made.append((self.add(slots, shape, np.repeat(frozen, one_size(alike[0]))),))
 
-    def is_frozen(self, one):
+    def is_frozen(self, one: Any) -> Any:
         """Whether an instruction depends on numbers alone that take no gradient."""
         return all(map(self.are_frozen, one.operands))
 
-    def are_frozen(self, operand):
+    def are_frozen(self, operand: Any) -> Any:
         """The same of a slot or a view."""
         return bool(self.frozen[slots_of(operand) if type(operand) is View else operand].all())
 
-    def is_stopped(self, view):
+    def is_stopped(self, view: Any) -> Any:
         return view.constant and not self.are_frozen(view)
 
-    def alias(self, one, slots):
+    def alias(self, one: Any, slots: Any) -> None:
         """The results are numbers that there are already."""
         slots = slots.ravel()
         to = slice(one.first, one.first + len(slots))
         for column in (self.where, self.at, self.number, self.frozen):
             column[to] = column[slots]
 
-    def lay_copy(self, one):
+    def lay_copy(self, one: Any) -> None:
         view, = one.operands
         if self.is_stopped(view):
             shape = one.rows, one.cols
@@ -217,7 +252,7 @@ class Plan:
         else:
             self.alias(one, np.broadcast_to(slots_of(view), (one.rows, one.cols)))
 
-    def lay_map(self, alike):
+    def lay_map(self, alike: Any) -> None:
         one = alike[0]
         m, n = one.rows, one.cols
         reads = []
@@ -229,7 +264,7 @@ class Plan:
             reads.append(self.read_several(several, () if m * n == 1 else (cols,) if m == 1 else (rows, cols)))
         self.step(alike, "row", one.param, reads, None, () if m * n == 1 else (n,) if m == 1 else (m, n))
 
-    def lay_layer(self, alike):
+    def lay_layer(self, alike: Any) -> None:
         one = alike[0]
         x, w, *b = one.operands
         if one.rows * one.cols == 1 and not b:   # a dot product
@@ -240,7 +275,7 @@ class Plan:
             reads += [self.read_views(alike, 2, (v.cols,)) for v in b]
         self.step(alike, "layer", one.op, reads, one.param, shape)
 
-    def lay_take(self, alike):
+    def lay_take(self, alike: Any) -> None:
         left = []
         for one in alike:
             x, p = one.operands
@@ -268,7 +303,7 @@ class Plan:
         self.step(left, "take", one.op, [table, self.read(positions, positions.shape)], each,
                   (one_size(one),) if each else (one.rows, one.cols))
 
-    def lay_call(self, one, plans):
+    def lay_call(self, one: Any, plans: Any) -> None:
         called = plan_of(one.callee, tuple(map(self.are_frozen, one.operands)), plans, self.name)
         reads = [self.read_view(v, vector(v.rows * v.cols)) for v in one.operands]
         self.steps.append(Step("call", one.op, 0, tuple(reads), called, ()))
@@ -280,7 +315,7 @@ class Plan:
 
     # ---- operands ----
 
-    def read_slots(self, slots):
+    def read_slots(self, slots: Any) -> Any:
         """The read of one operand of single operations that are alike."""
         same = len(set(slots)) == 1
         key = slots[:1] if same else slots
@@ -290,7 +325,7 @@ class Plan:
             found = self.known[key, shape] = self.read(np.array(key).reshape(shape), shape)
         return found
 
-    def read_view(self, view, shape):
+    def read_view(self, view: Any, shape: Any) -> Any:
         found = self.known.get((view, shape))
         if found is None:
             found = self.read(slots_of(view).reshape(shape), shape)
@@ -299,11 +334,11 @@ class Plan:
             self.known[view, shape] = found
         return found
 
-    def read_views(self, alike, k, shape):
+    def read_views(self, alike: Any, k: Any, shape: Any) -> Any:
         """The read of operand k of instructions that are alike."""
         return self.read_several([one.operands[k] for one in alike], shape)
 
-    def read_several(self, views, shape):
+    def read_several(self, views: Any, shape: Any) -> Any:
         """Several views, of one shape, in one array; or only one, if they are the same."""
         if len(views) == 1:
             return self.read_view(views[0], shape)
@@ -317,7 +352,7 @@ class Plan:
         found = self.read(np.stack([slots_of(view) for view in views]).reshape(shape), shape)
         return self.keep(Read("stopped", found, None, shape)) if any(stopped) else found
 
-    def keep(self, read):
+    def keep(self, read: Any) -> Any:
         """The number of a read; the same one has the same."""
         key = (read.kind, read.source, read.data if type(read.data) is not np.ndarray else
                (read.data.tobytes(), read.data.shape), read.shape)
@@ -329,7 +364,7 @@ class Plan:
             self.reads.append(read)
         return found
 
-    def read(self, slots, shape):
+    def read(self, slots: Any, shape: Any) -> Any:
         """The number of the read of slots, an array of that shape."""
         flat = slots.ravel()
         where, at = self.where[flat], self.at[flat]
@@ -358,7 +393,7 @@ class Plan:
             return self.keep(self.of_one(int(where[0]), slots, at.reshape(shape)))
         return self.of_several(slots, where, at, shape)
 
-    def of_one(self, k, slots, places):
+    def of_one(self, k: Any, slots: Any, places: Any) -> Any:
         """Elements of one array, at these places of it."""
         total, at, shape = self.sizes[k], places.ravel(), places.shape
         start, n = int(at[0]), len(at)
@@ -380,7 +415,7 @@ class Plan:
                 return Read("swapped", self.read(slots.swapaxes(-1, -2), turned.shape), None, shape)
         return Read("take", k, at.astype(np.int32), shape)
 
-    def of_several(self, slots, where, at, shape):
+    def of_several(self, slots: Any, where: Any, at: Any, shape: Any) -> Any:
         edges = edges_of(where, at)
         if len(shape) > 1 and min(shape[-2:]) > 1:
             turned = slots.swapaxes(-1, -2)
@@ -413,7 +448,7 @@ class Plan:
                            for w, a, s in zip(where, at, flat)], np.int32)
         return self.keep(Read("picked", pool, picked, shape))
 
-    def cut(self):
+    def cut(self) -> None:
         """Find the vectors that are read in parts of which none is in another."""
         ranges = {}
         for read in self.reads:
@@ -436,10 +471,10 @@ class Plan:
     # ---- as others call it ----
 
     @property
-    def sizes_of_results(self):
+    def sizes_of_results(self) -> Any:
         return [max(1, int(np.prod(self.reads[k].shape, dtype=int))) for k in self.parts]
 
-    def call(self, engine, operands):
+    def call(self, engine: Any, operands: Any) -> Any:
         """The results, a vector for each part."""
         return Run(self, engine, operands).results()
 
@@ -458,20 +493,26 @@ class RuledPlan:
         Whether the rule is certainly linear in the gradient of the result: then it says what forward mode computes.
     """
 
-    def __init__(self, forward, rule, places):
+    forward: Any
+    rule: Any
+    places: Any
+
+    linear: Any
+
+    def __init__(self, forward: Any, rule: Any, places: Any) -> None:
         self.forward, self.rule, self.places = forward, rule, places
         self.linear = rule is None or is_linear(rule)
 
     @property
-    def sizes_of_results(self):
+    def sizes_of_results(self) -> Any:
         return self.forward.sizes_of_results
 
-    def call(self, engine, operands):
+    def call(self, engine: Any, operands: Any) -> Any:
         batch = np.broadcast_shapes(*[batch_of(x, n) for x, n in zip(operands, self.forward.sizes)])
         operands = [engine.broadcast(x, batch + vector(n)) for x, n in zip(operands, self.forward.sizes)]
         return [engine.ruled(self, operands)]
 
-    def gradients(self, engine, operands, g):
+    def gradients(self, engine: Any, operands: Any, g: Any) -> Any:
         """What the operands get from the gradient of the result; None for one that gets nothing."""
         given = [None] * len(operands)
         if self.rule is not None:
@@ -483,16 +524,25 @@ class RuledPlan:
 class ScanPlan:
     """A program that is computed for one step after the other; see `Scan`."""
 
-    def __init__(self, scan, step):
+    step: Any
+
+    counts: Any
+    length: Any
+    backwards: Any
+    carries: Any
+    xs: Any
+    sizes: Any
+
+    def __init__(self, scan: Any, step: Any) -> None:
         self.step, self.length, self.backwards = step, scan.length, scan.backwards
         self.counts = [s.count for s in scan.segments]
         self.carries, self.xs, self.sizes = scan.carries, scan.xs, list(scan.sizes)
 
     @property
-    def sizes_of_results(self):
+    def sizes_of_results(self) -> Any:
         return self.counts[:self.carries] + [self.length * n for n in self.sizes]
 
-    def call(self, engine, operands):
+    def call(self, engine: Any, operands: Any) -> Any:
         carries, length = self.carries, self.length
         batch = np.broadcast_shapes(*[batch_of(x, n) for x, n in zip(operands, self.counts)])
         carry = [engine.broadcast(x, batch + vector(n)) for x, n in zip(operands, self.counts[:carries])]
@@ -515,16 +565,23 @@ class ScanPlan:
 class LanesPlan:
     """A program that is computed for each sample of a batch; see `Lanes`."""
 
-    def __init__(self, lanes, program):
+    program: Any
+
+    counts: Any
+    groups: Any
+    samples: Any
+    varies: Any
+
+    def __init__(self, lanes: Any, program: Any) -> None:
         self.program, self.samples, self.varies = program, lanes.samples, lanes.varies
         self.counts = [s.count for s in lanes.segments]
         self.groups = [(count, summed) for _, count, summed in lanes.groups]
 
     @property
-    def sizes_of_results(self):
+    def sizes_of_results(self) -> Any:
         return [count * (1 if summed else self.samples) for count, summed in self.groups]
 
-    def call(self, engine, operands):
+    def call(self, engine: Any, operands: Any) -> Any:
         batch = np.broadcast_shapes(*[batch_of(x, n) for x, n in zip(operands, self.counts)])
         given = []
         for x, n, varies in zip(operands, self.counts, self.varies):
@@ -542,7 +599,7 @@ class LanesPlan:
         return results
 
 
-def plan_of(callee, frozen, plans, name):
+def plan_of(callee: Any, frozen: Any, plans: Any, name: Any) -> Any:
     """What a call computes, as a plan, with operands of which some are frozen. `plans` has those that are made already,
     by the callee."""
     found = plans.get((id(callee), frozen))
@@ -576,12 +633,13 @@ def plan_of(callee, frozen, plans, name):
 
 
 # Rows that are linear in these operands together, if the others do not depend on what they are linear in.
+LINEAR: dict[str, list[tuple[Any, ...]]]
 LINEAR = {"COPY": [(0,)], "NEG": [(0,)], "ADD": [(0, 1)], "SUB": [(0, 1)], "MUL": [(0,), (1,)], "DIV": [(0,)],
           "QUOTIENT": [(0,)], "WHERE": [(1, 2)], "GATE": [(1,)], "SHARE": [(2,)], "TANH_SLOPE": [(1,)],
           "SIGMOID_SLOPE": [(1,)]}
 
 
-def is_linear(plan):
+def is_linear(plan: Any) -> Any:
     """Whether the results are certainly linear in the last operand: a product with something else, and sums of such."""
     arrays, reads = set(), {}
     arrays.add(len(plan.sizes) - 1 - sum(map(len, plan.made)))
@@ -620,17 +678,17 @@ def is_linear(plan):
     return all(kind_of(k) in ("linear", "zero") for k in plan.parts)
 
 
-def once(view):
+def once(view: Any) -> Any:
     """A view without the rows or the columns that are the first again."""
     return view if view.listed is not None else view._replace(rows=view.rows if view.down else min(1, view.rows),
                                                               cols=view.cols if view.across else min(1, view.cols))
 
 
-def one_size(one):
+def one_size(one: Any) -> Any:
     return one.rows * one.cols
 
 
-def spread_of(flat):
+def spread_of(flat: Any) -> Any:
     """Whether a vector is a shorter one with each element several times, or all of it: that one, and how often each
     element is there, or 0; None if it is neither."""
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -644,12 +702,12 @@ def spread_of(flat):
     return None
 
 
-def is_even(matrix, down, across):
+def is_even(matrix: Any, down: Any, across: Any) -> Any:
     rows, cols = matrix.shape
     return (matrix == matrix[0, 0] + down * np.arange(rows)[:, None] + across * np.arange(cols)).all()
 
 
-def groups_of(body, instructions):
+def groups_of(body: Any, instructions: Any) -> Iterator[Any]:
     """Lists of instructions that are computed as one: that are alike but for their operands, small, and need nothing of
     each other; in an order in which each comes behind what it needs."""
     level, found = np.zeros(body.nodes, np.int32), {}
@@ -679,7 +737,7 @@ def groups_of(body, instructions):
                 yield alike
 
 
-def needed(body, results):
+def needed(body: Any, results: Any) -> Any:
     """The instructions that results need, in order."""
     wanted = np.zeros(body.nodes, bool)
     wanted[list(results)] = True
@@ -697,7 +755,7 @@ def needed(body, results):
     return found[::-1]
 
 
-def without_tie(one):
+def without_tie(one: Any) -> Any:
     """The instruction, or a copy in place of the larger or the smaller of a number and itself. XLA may compute the
     number twice, with other roundings, so that each comparison of the derivative sees another one."""
     op = one.param if one.op == "MAP" else one.op
@@ -708,12 +766,12 @@ def without_tie(one):
     return one._replace(param="COPY", operands=one.operands[:1])
 
 
-def edges_of(where, at):
+def edges_of(where: Any, at: Any) -> Any:
     """Where stretches end of which all numbers are constants, or in a row of one array."""
     return np.flatnonzero((where[1:] != where[:-1]) | (np.diff(at) != 1) & (where[1:] != CONSTANT)) + 1
 
 
-def block_of(total, start, rows, cols, pitch):
+def block_of(total: Any, start: Any, rows: Any, cols: Any, pitch: Any) -> Any:
     """A block of a matrix with `pitch` columns within a vector, as Read has it; None if the vector is too short."""
     column = start % pitch
     if column + cols <= pitch and total % pitch == 0:
@@ -727,7 +785,7 @@ def block_of(total, start, rows, cols, pitch):
     return first, rows, pitch, column, column + cols
 
 
-def split_orders(engine, op, operands):
+def split_orders(engine: Any, op: Any, operands: Any) -> Any:
     """A row of ORDERED whose orders differ from element to element, by one row for each order; None for other rows."""
     if op not in ORDERED or type(operands[-1]) is float:
         return None
@@ -741,7 +799,7 @@ def split_orders(engine, op, operands):
     return total
 
 
-def batch_of(x, size):
+def batch_of(x: Any, size: Any) -> Any:
     """The dimensions of a batch that a vector has in front."""
     return tuple(x.shape) if size == 1 else tuple(x.shape[:-1])
 
@@ -749,13 +807,20 @@ def batch_of(x, size):
 class Run:
     """A plan with arrays."""
 
-    def __init__(self, plan, engine, operands):
+    plan: Any
+    engine: Any
+
+    objects: Any
+    fetched: Any
+    cuts: Any
+
+    def __init__(self, plan: Any, engine: Any, operands: Any) -> None:
         self.plan, self.engine = plan, engine
         self.objects = list(operands) + [None] * (len(plan.sizes) - len(operands))
         self.fetched = [None] * len(plan.reads)
         self.cuts = {}
 
-    def results(self):
+    def results(self) -> Any:
         for step, made in zip(self.plan.steps, self.plan.made):
             operands = [self.fetch(k) if step.kind == "row" else self.dense(k) for k in step.reads]
             found = getattr(self, step.kind)(step, operands)
@@ -763,7 +828,7 @@ class Run:
                 self.objects[k] = x
         return [self.dense(k) for k in self.plan.parts]
 
-    def repeated(self, x, shape):
+    def repeated(self, x: Any, shape: Any) -> Any:
         """What was computed of operands that are all repeated, such as one vector for each row, in the shape that it
         has for others."""
         n = len(shape)
@@ -771,20 +836,20 @@ class Run:
             return x
         return self.engine.broadcast(x, (*x.shape[:x.ndim - n], *shape))
 
-    def dense(self, number):
+    def dense(self, number: Any) -> Any:
         """A read as an array, where rows take numbers as well."""
         x = self.fetch(number)
         return self.engine.constant(np.full(self.plan.reads[number].shape, x)) if type(x) is float else x
 
     # ---- operands ----
 
-    def fetch(self, number):
+    def fetch(self, number: Any) -> Any:
         x = self.fetched[number]
         if x is None:
             x = self.fetched[number] = self.found(self.plan.reads[number])
         return x
 
-    def found(self, read):
+    def found(self, read: Any) -> Any:
         engine, kind, shape = self.engine, read.kind, read.shape
         if kind == "number":
             return read.data
@@ -825,18 +890,18 @@ class Run:
             return x.swapaxes(-1, -2)
         return engine.broadcast(x, tuple(x.shape[:-2]) + shape)
 
-    def flat(self, k):
+    def flat(self, k: Any) -> Any:
         return shaped(self.objects[k], self.plan.dims[k], (self.plan.sizes[k],))
 
     # ---- instructions ----
 
-    def row(self, step, operands):
+    def row(self, step: Any, operands: Any) -> Any:
         return self.engine.row(step.op, operands, step.immediate)
 
-    def copy(self, step, operands):
+    def copy(self, step: Any, operands: Any) -> Any:
         return operands[0]
 
-    def layer(self, step, operands):
+    def layer(self, step: Any, operands: Any) -> Any:
         x, w, *b = operands
         if len(self.plan.reads[step.reads[0]].shape) == len(step.shape) + 1:   # dot products
             z = self.engine.sum(x * w, -1)
@@ -846,7 +911,7 @@ class Run:
                 z = z + b[0][..., None, :]
         return z if step.data == "LEAF" else self.engine.row(step.data, [z], 0)
 
-    def reduce(self, step, operands):
+    def reduce(self, step: Any, operands: Any) -> Any:
         x, = operands
         if step.op == "SUM":
             return self.engine.sum(x, -1)
@@ -854,23 +919,23 @@ class Run:
             return self.engine.sum(x, -1) / step.data
         return self.engine.largest(x) if step.op == "MAX" else self.engine.logsumexp(x)
 
-    def softmax(self, step, operands):
+    def softmax(self, step: Any, operands: Any) -> Any:
         return (self.engine.softmax if step.op == "SOFTMAX" else self.engine.log_softmax)(*operands)
 
-    def cross_entropy(self, step, operands):
+    def cross_entropy(self, step: Any, operands: Any) -> Any:
         x = self.engine.log_softmax(*operands)
         rows, cols = x.shape[-2:]
         at = np.arange(rows) * cols + np.array(step.data)
         return -self.engine.sum(self.engine.take(shaped(x, 2, (rows * cols,)), at.astype(np.int32)), -1) / rows
 
-    def take(self, step, operands):
+    def take(self, step: Any, operands: Any) -> Any:
         return self.engine.taken(*operands, step.data)
 
-    def call(self, step, operands):
+    def call(self, step: Any, operands: Any) -> Any:
         return step.data.call(self.engine, operands)
 
 
-def shaped(x, dims, shape):
+def shaped(x: Any, dims: Any, shape: Any) -> Any:
     """An array with that shape in place of its last dimensions."""
     if dims == len(shape) and tuple(x.shape[x.ndim - dims:]) == shape:
         return x
@@ -923,18 +988,23 @@ class MixedRow:
         In hexadecimal, so that nan is nan; None for the others.
     """
 
-    def __init__(self, op, immediate, numbers):
+    op: Any
+    immediate: Any
+
+    numbers: Any
+
+    def __init__(self, op: Any, immediate: Any, numbers: Any) -> None:
         self.op, self.immediate = op, immediate
         self.numbers = [None if x is None else float.fromhex(x) for x in numbers]
 
-    def operands(self, arrays):
+    def operands(self, arrays: Any) -> Any:
         arrays = iter(arrays)
         return [next(arrays) if x is None else x for x in self.numbers]
 
-    def value(self, package, arrays):
+    def value(self, package: Any, arrays: Any) -> Any:
         return evaluate(self.op, package, self.operands(arrays), self.immediate)
 
-    def gradients(self, engine, arrays, gs):
+    def gradients(self, engine: Any, arrays: Any, gs: Any) -> Any:
         """What each of the arrays gets of its own g; None for a g that is None, and for one that gets nothing."""
         operands, ordered = self.operands(arrays), self.op in ORDERED
         rule = row_rule(self.op, self.immediate, len(operands), operands[-1] if ordered else None)
@@ -974,7 +1044,7 @@ class Engine:
         A RuledPlan.
     """
 
-    def row(self, op, operands, immediate):
+    def row(self, op: Any, operands: Any, immediate: Any) -> Any:
         """A row of ops.def, element by element; an operand may be a float."""
         if op in NATIVE or all(type(x) is float for x in operands):
             return evaluate(op, self.package, operands, immediate)

@@ -4,8 +4,10 @@ All exports have the same parameters in the same order: the numbers that the fun
 gradients, as they lie on the tape, which is the order of ``model.parameters()`` and so of
 `flatgrad.nn.utils.parameters_to_vector`. Everything else that it has captured is a constant of the export.
 """
+from __future__ import annotations
+
 import functools
-from collections import namedtuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,29 +20,51 @@ from flatgrad.export.names import groups_of, names_of
 from flatgrad.export.names import name_at as name_of_number
 from flatgrad.signatures import name_of, parameters_of
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from flatgrad.export.names import Group
+    from flatgrad.nn.layers import MLP
+    from flatgrad.program import Compiled, Loaded, Program
+    from numpy.typing import NDArray
+
 __all__ = ["Argument", "Exported"]
 
 NUMBER, VALUE, FROZEN, TENSOR, ARRAY = _LEAVES
 
-Leaf = namedtuple("Leaf", "first shape frozen")
-Leaf.__doc__ = """A number, () for the shape, or an array: its first slot. `frozen`: it takes no gradients."""
 
-Argument = namedtuple("Argument", "place name tree first count shape")
-Argument.__doc__ = """An argument of the function.
+class Leaf(NamedTuple):
+    """A number, () for the shape, or an array: its first slot. `frozen`: it takes no gradients."""
 
-Attributes
-----------
-place : int or str
-    Its position in a call, counted with those that are static; or its keyword.
-name : str
-    That of the parameter in Python, with a number behind it if there are several, as for ``*args``.
-tree : Leaf, list, tuple or dict
-    A Leaf in place of each number and array; a static part of it is left as None.
-first, count : int
-    Its numbers are slots in a row, those of dicts in their order.
-shape : tuple of int
-    () for a number, that of an array, that of rows of numbers, or else one dimension.
-"""
+    first: Any
+    shape: Any
+    frozen: Any
+
+
+class Argument(NamedTuple):
+    """An argument of the function.
+
+    Attributes
+    ----------
+    place : int or str
+        Its position in a call, counted with those that are static; or its keyword.
+    name : str
+        That of the parameter in Python, with a number behind it if there are several, as for ``*args``.
+    tree : Leaf, list, tuple or dict
+        A Leaf in place of each number and array; a static part of it is left as None.
+    first, count : int
+        Its numbers are slots in a row, those of dicts in their order.
+    shape : tuple of int
+        () for a number, that of an array, that of rows of numbers, or else one dimension.
+    """
+
+    place: Any
+    name: Any
+    tree: Any
+    first: Any
+    count: Any
+    shape: Any
 
 
 class Exported:
@@ -79,7 +103,22 @@ class Exported:
         The structure of the result, with Holes.
     """
 
-    def __init__(self, compiled, arguments=None, what="export"):
+    slots: NDArray[Any]
+    parameters: NDArray[Any]
+    compiled: Compiled[Any]
+
+    size: int
+    constants: dict[int, Any]
+    gradients: dict[Any, Any]
+    arguments: list[Argument]
+    name: str
+    what: str
+    program: Program
+    callee: Any
+    template: Any
+    results: tuple[Any, ...]
+
+    def __init__(self, compiled: Compiled[Any], arguments: tuple[Any, ...] | None = None, what: str = "export") -> None:
         self.compiled, self.name, self.what = compiled, name_of(compiled.fn), what
         refuse_check(what, compiled)
         program = self.found(arguments)
@@ -112,21 +151,21 @@ class Exported:
         return [path for path, wanted in zip(found, self.wanted) if wanted]
 
     @functools.cached_property
-    def names(self):
+    def names(self) -> list[str]:
         return [name_of_number(path, k) for k, path in enumerate(self.paths)]
 
     @functools.cached_property
-    def groups(self):
+    def groups(self) -> list[Group]:
         return groups_of(self.paths)
 
-    def static_arguments(self):
+    def static_arguments(self) -> Iterator[tuple[str, MLP]]:
         """(name of the parameter, object) of arguments that are static and no constants."""
         parameters = list((parameters_of(self.compiled.fn) or {}).values())
         for place, part in places_of(self.program.structure):
             if type(part) is tuple and part and part[0] is _Static and type(part[-1]) is _Same:
                 yield name_at(parameters, place), part[-1].x
 
-    def found(self, arguments):
+    def found(self, arguments: None) -> Program:
         """The program."""
         compiled = self.compiled
         if arguments is None:
@@ -140,7 +179,7 @@ class Exported:
         key = compiled._key(arguments, {}, [])
         return compiled._find(key) or compiled._record(key, arguments, {})
 
-    def find_arguments(self, segments):
+    def find_arguments(self, segments: tuple[Any, ...]) -> None:
         parameters = [p for p in (parameters_of(self.compiled.fn) or {}).values()]
         places = iter(segments)
         self.arguments = []
@@ -151,7 +190,7 @@ class Exported:
                 self.arguments.append(Argument(place, name_at(parameters, place), tree, first,
                                                self.size + 1 - first, shape_of(tree, self.size + 1 - first)))
 
-    def tree_of(self, part, places):
+    def tree_of(self, part: str | tuple[Any, ...], places: Any) -> Leaf | list[Any] | dict[str, Leaf] | None:
         """The structure that a part of a key describes."""
         if part in (NUMBER, VALUE, FROZEN) or part[0] in (TENSOR, ARRAY):
             shape = part[1] if type(part) is tuple else ()
@@ -168,7 +207,7 @@ class Exported:
         parts = [self.tree_of(x, places) for x in part[1:]]
         return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
 
-    def gradient(self, by="parameters"):
+    def gradient(self, by: str = "parameters") -> Any:
         """The program that returns the result, one number, and then its gradient.
 
         Parameters
@@ -193,20 +232,20 @@ class Exported:
         return found
 
 
-def places_of(structure):
+def places_of(structure: tuple[Any, ...]) -> Iterator[tuple[Any, Any] | None]:
     """The place of each argument, as Argument has it, and what a key says of it."""
     for k, part in enumerate(structure):
         yield from part[1:] if type(part) is tuple and part and part[0] is _Keywords else [(k, part)]
 
 
-def refuse_check(what, compiled):
+def refuse_check(what: str, compiled: Compiled[Any] | Loaded) -> None:
     """An error for a function whose calls are checked, as those of exports are not."""
     if compiled.check:
         raise ArgumentError(f"{what}: expected a function of compile(check=False), as what is exported does not check, "
                             f"got {name_of(compiled.fn)} with check=True; compile it without that")
 
 
-def refuse_gradients(what, name, program, parameters=()):
+def refuse_gradients(what: str, name: str, program: Program, parameters: list[Any] = ()) -> None:
     """An error if an argument takes gradients, which would not flow to it. parameters: of the function."""
     for place, part in places_of(program.structure):
         if takes_gradients(part):
@@ -214,7 +253,7 @@ def refuse_gradients(what, name, program, parameters=()):
                                     "Value or a Tensor that takes a gradient, which would not flow there; write x.data")
 
 
-def takes_gradients(part):
+def takes_gradients(part: tuple[Any, ...] | str) -> bool:
     """Whether a Value or a Tensor of a part of a key does."""
     if type(part) is not tuple:
         return part == VALUE
@@ -226,7 +265,7 @@ def takes_gradients(part):
     return any(map(takes_gradients, part[1:]))
 
 
-def leaves_captured(what, name, core):
+def leaves_captured(what: str, name: str, core: Any) -> list[Any]:
     """The Values and Tensors that a program has captured and gradients flow to; an error if some gradients flow on."""
     leaves, computed = _core._captured_leaves(core)
     if computed:
@@ -236,7 +275,7 @@ def leaves_captured(what, name, core):
     return leaves
 
 
-def name_at(parameters, place):
+def name_at(parameters: list[Any], place: int | str) -> str:
     """The name of the parameter that takes the argument at a position, or by a keyword."""
     if isinstance(place, str):
         return place
@@ -247,7 +286,7 @@ def name_at(parameters, place):
     return f"{several[0] if several else 'argument'}_{place - len(positional)}"
 
 
-def shape_of(tree, count):
+def shape_of(tree: Leaf | list[Any] | dict[str, Leaf], count: int) -> tuple[Any, ...]:
     if type(tree) is Leaf:
         return tree.shape
     if isinstance(tree, (list, tuple)):

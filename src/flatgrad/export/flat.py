@@ -3,11 +3,14 @@
 The vector has the numbers of the parameters, in the order that all exports have. It takes the place of what is on the
 tape, so no Value changes and no thread waits for another one.
 """
+from __future__ import annotations
+
 import copy
 import math
 import pickle
 import zlib
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +22,14 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError, StateE
 from flatgrad.export.exported import Exported, leaves_captured, refuse_check, refuse_gradients
 from flatgrad.signatures import name_of, parameters_of
 from flatgrad.structures import map_leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from flatgrad.program import Compiled, Program
 
 __all__ = ["Flat"]
 
@@ -107,7 +118,21 @@ class Flat:
                                 method="trust-ncg")
     """
 
-    def __init__(self, compiled, leaves=None, is_lenient=False):
+    compiled: Compiled[Any] | Loaded
+
+    origin: Program | None
+    moves: int | None
+    plans: OrderedDict[Any, Any]
+    last: tuple[Any, Any, Any]
+    free: Flat | None
+    text: bytes | None
+    called: OrderedDict[Any, Any]
+    is_lenient: bool
+    leaves: list[Any] | None
+    given: bool
+
+    def __init__(self, compiled: Compiled[Any], leaves: list[Value | Tensor] | None = None,
+                 is_lenient: bool = False) -> None:
         refuse_check("flat", compiled)
         self.compiled, self.is_lenient = compiled, is_lenient
         self.leaves, self.given = leaves, leaves is not None
@@ -119,7 +144,7 @@ class Flat:
         self.called = OrderedDict()    # programs that this one, its `lenient` or its `of` was called with; one for all
         self.look = _moves             # what plans depend on
 
-    def __call__(self, theta, /, *args, **kwargs):
+    def __call__(self, theta: ArrayLike, /, *args: Any, **kwargs: Any) -> tuple[float, NDArray[np.float64]]:
         """The result, and its gradient by `theta`."""
         leaves = []
         try:   # first of all this has to be fast
@@ -135,7 +160,7 @@ class Flat:
                 self.last = plan.program, evaluate, plan.moves
         return evaluate(leaves, theta)
 
-    def value(self, theta, /, *args, **kwargs):
+    def value(self, theta: ArrayLike, /, *args: Any, **kwargs: Any) -> float:
         """The result alone, a float.
 
         Parameters
@@ -151,7 +176,7 @@ class Flat:
         plan, leaves = self.plan(args, kwargs)
         return plan.loss().values(leaves, theta).item()
 
-    def gradient(self, theta, /, *args, **kwargs):
+    def gradient(self, theta: ArrayLike, /, *args: Any, **kwargs: Any) -> NDArray[np.float64]:
         """The gradient alone.
 
         Parameters
@@ -166,7 +191,7 @@ class Flat:
         """
         return self(theta, *args, **kwargs)[1]
 
-    def hessp(self, theta, p, /, *args, **kwargs):
+    def hessp(self, theta: ArrayLike, p: ArrayLike, /, *args: Any, **kwargs: Any) -> NDArray[np.float64]:
         """The product of the Hessian and a vector, as SciPy's ``hessp``.
 
         Parameters
@@ -188,7 +213,7 @@ class Flat:
         plan, leaves = self.plan(args, kwargs)
         return plan.hessp(leaves, vector_of("theta", theta, len(plan.places)), vector_of("p", p, len(plan.places)))
 
-    def hessian(self, theta, /, *args, **kwargs):
+    def hessian(self, theta: ArrayLike, /, *args: Any, **kwargs: Any) -> NDArray[np.float64]:
         """All second derivatives.
 
         Parameters
@@ -208,7 +233,7 @@ class Flat:
         plan, leaves = self.plan(args, kwargs)
         return plan.hessian(leaves, theta)
 
-    def residuals(self, theta, /, *args, **kwargs):
+    def residuals(self, theta: ArrayLike, /, *args: Any, **kwargs: Any) -> NDArray[np.float64]:
         """All numbers of the result, for a function that returns several.
 
         Parameters
@@ -225,7 +250,7 @@ class Flat:
         plan, leaves = self.plan(args, kwargs)
         return plan.results(leaves, theta)
 
-    def jac(self, theta, /, *args, **kwargs):
+    def jac(self, theta: ArrayLike, /, *args: Any, **kwargs: Any) -> NDArray[np.float64]:
         """The derivative of each of `residuals` by each number of `theta`.
 
         Parameters
@@ -249,11 +274,11 @@ class Flat:
     # ---- parameters ----
 
     @property
-    def theta(self):
+    def theta(self) -> NDArray[np.float64]:
         return _to_vector(self.parameters)
 
     @property
-    def parameters(self):
+    def parameters(self) -> list[Value | Tensor]:
         if self.leaves is None:
             self.find_leaves(Exported(self.compiled, what="flat").program)
         self.refuse_stale()
@@ -262,7 +287,7 @@ class Flat:
         return list(self.leaves)
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         parameters = self.parameters
         exported = Exported(self.compiled, what="flat")
         core = exported.program.core
@@ -270,7 +295,7 @@ class Flat:
         known = dict(zip(wanted, exported.names))
         return [known.get(k, f"parameter {j}") for j, k in enumerate(_captured_places(core, parameters))]
 
-    def of(self, parameters):
+    def of(self, parameters: Iterable[Value | Tensor]) -> Flat:
         """The same for parameters in another order, or for some of them.
 
         Parameters
@@ -287,7 +312,7 @@ class Flat:
         return made
 
     @property
-    def lenient(self):
+    def lenient(self) -> Flat:
         if self.is_lenient:
             return self
         if self.free is None:
@@ -295,7 +320,7 @@ class Flat:
             self.free.given, self.free.origin, self.free.called = self.given, self.origin, self.called
         return self.free
 
-    def store(self, theta):
+    def store(self, theta: ArrayLike) -> None:
         """Set the parameters to the numbers of a vector, as `flatgrad.nn.utils.vector_to_parameters`.
 
         Parameters
@@ -305,7 +330,7 @@ class Flat:
         parameters = self.parameters
         _from_vector(parameters, vector_of("theta", theta, len(_to_vector(parameters))))
 
-    def find_leaves(self, program):
+    def find_leaves(self, program: Program) -> None:
         """The parameters, of the first program that is called."""
         name = name_of(self.compiled.fn)
         leaves, _ = captured_leaves(name, program)
@@ -314,13 +339,13 @@ class Flat:
                                 "model. flatgrad.value_and_grad is for gradients by arguments")
         self.leaves, self.origin = leaves, program
 
-    def is_stale(self):
+    def is_stale(self) -> bool:
         """Whether the function is to have another Flat by now."""
         program = self.origin
         return program is not None and (self.compiled._programs.get(program.found_by) is not program
                                         or self.has_changed())
 
-    def refuse_stale(self):
+    def refuse_stale(self) -> None:
         """An error if the parameters are others by now."""
         name = name_of(self.compiled.fn)
         if self.has_changed():
@@ -335,7 +360,7 @@ class Flat:
                                 f"{shortened(frozen[0])} with requires_grad=False; take {name}.flat.of(...) again")
         self.moves = moves
 
-    def has_changed(self):
+    def has_changed(self) -> bool:
         """Whether what has told of the leaves captures others by now."""
         program = self.origin
         if program is None:
@@ -353,7 +378,7 @@ class Flat:
 
     # ---- programs ----
 
-    def plan(self, args, kwargs):
+    def plan(self, args: tuple[Any, ...], kwargs: dict[Any, Any]) -> tuple[Any, Any]:
         """The Plan for these arguments, and the operands of its program."""
         compiled, leaves = self.compiled, []
         try:
@@ -365,7 +390,7 @@ class Flat:
         plan = self.planned(program)
         return plan, plan.operands(leaves)
 
-    def planned(self, program):
+    def planned(self, program: Program) -> Plan:
         plan = self.plans.get(program)
         if self.leaves is not None:
             self.refuse_stale()
@@ -387,7 +412,7 @@ class Flat:
                     kept.popitem(last=False)
         return plan
 
-    def places_of(self, program):
+    def places_of(self, program: Program) -> list[int]:
         """For each number of the vector its place among those that a program has captured, or -1."""
         name = name_of(self.compiled.fn)
         if self.leaves is None:
@@ -408,7 +433,7 @@ class Flat:
 
     # ---- pickles ----
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         compiled = self.compiled
         name = name_of(compiled.fn)
         programs = [program for program in list(self.plans) if compiled._find(program.structure) is program]
@@ -426,10 +451,10 @@ class Flat:
         return restored, (compiled._of_programs, compiled._of_core, name, compiled._numbers, compiled._names,
                           self.theta, self.text, packed)
 
-    def __copy__(self):
+    def __copy__(self) -> Any:
         return self
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: Any) -> Any:
         """Of a copy of the function: that of a method or a callable object has parameters of its own, and another
         function the same ones."""
         compiled = copy.deepcopy(self.compiled, memo)
@@ -437,23 +462,28 @@ class Flat:
         return Flat(compiled, (self.leaves if same else copy.deepcopy(self.leaves, memo)) if self.given else None,
                     self.is_lenient)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<flat {name_of(self.compiled.fn)}>"
 
 
 class Loaded(Flat):
     """What a pickle of a `Flat` has become."""
 
-    def __init__(self, compiled, theta, names, is_lenient):
+    text: bytes
+    look: Callable[..., Any]
+
+    free: None
+
+    def __init__(self, compiled: Any, theta: Any, names: Any, is_lenient: bool) -> None:
         super().__init__(compiled, [Tensor(theta)], is_lenient)
         self.text, self.look = names, nothing
 
-    def of(self, parameters):
+    def of(self, parameters: Iterable[Value | Tensor]) -> NoReturn:
         raise ArgumentError(f"flat.of: {name_of(self.compiled.fn)} was loaded, and has numbers in place of its "
                             "parameters; pickle flat.of(parameters) itself")
 
     @property
-    def lenient(self):
+    def lenient(self) -> Flat:
         if self.is_lenient:
             return self
         if self.free is None:
@@ -463,20 +493,20 @@ class Loaded(Flat):
                 self.free.plans[program] = Plan(plan.name, program, plan.places, True, plan.is_number, plan.outputs)
         return self.free
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: Any) -> Any:
         make, parts = self.__reduce__()
         return make(*parts)
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         return decompressed(self.text).decode().split("\n")
 
 
-def nothing():
+def nothing() -> None:
     return None
 
 
-def decompressed(saved):
+def decompressed(saved: bytes) -> bytes:
     """What zlib has made smaller; a StateError if that is damaged."""
     try:
         return zlib.decompress(saved)
@@ -484,7 +514,8 @@ def decompressed(saved):
         raise StateError(f"a saved flat function is damaged: {error}") from None
 
 
-def restored(make, make_program, name, numbers, names, theta, text, packed):
+def restored(make: Callable[..., Any], make_program: Callable[..., Any], name: str, numbers: set[Any], names: set[Any],
+             theta: ArrayLike, text: bytes, packed: list[tuple[bool | bytes | tuple[Any, ...], ...]]) -> Loaded:
     """The Flat that Flat.__reduce__ describes."""
     plans = [loaded_plan(make_program, name, *parts) for parts in packed]
     made = Loaded(make(name, numbers, names, [plan.program for plan in plans]), theta, text, plans[0].lenient)
@@ -492,8 +523,9 @@ def restored(make, make_program, name, numbers, names, theta, text, packed):
     return made
 
 
-def loaded_plan(make_program, name, lenient, structure, body, shapes, results, signs, places, constants, buffers,
-                number, outputs):
+def loaded_plan(make_program: Callable[..., Any], name: str, lenient: bool, structure: tuple[Any], body: bytes,
+                shapes: tuple[Any, ...], results: tuple[Any, ...], signs: tuple[()], places: NDArray[Any],
+                constants: NDArray[Any], buffers: list[NDArray[Any]], number: bool, outputs: tuple[Any, Any]) -> Plan:
     """A Plan by what `Plan.packed` tells. Those of the last pickles are kept, for a process may load one many times."""
     key = (make_program, name, lenient, structure, body, signs, places.tobytes(), constants.tobytes(),
            *[array.tobytes() for array in buffers], repr((shapes, results, number, outputs)))
@@ -511,7 +543,7 @@ def loaded_plan(make_program, name, lenient, structure, body, shapes, results, s
     return plan
 
 
-loaded_plans = OrderedDict()
+loaded_plans: OrderedDict[Any, Any] = OrderedDict()
 
 
 class Plan:
@@ -529,7 +561,23 @@ class Plan:
         What `is_number` and `outputs_of` tell, where the program does not know its results.
     """
 
-    def __init__(self, name, program, places, lenient, number=None, outputs=None):
+    name: str
+    program: Program
+    places: list[int]
+    lenient: bool
+
+    evaluator: Any
+    is_number: bool
+    outputs: tuple[Any, Any]
+    first: tuple[Any, list[int], Any] | None
+    second: tuple[Any, Picked] | None
+    columns: tuple[Any, ...] | None
+    body: bytes | None
+    moves: int | None
+    core: Any
+
+    def __init__(self, name: str, program: Program, places: list[int], lenient: bool, number: bool | None = None,
+                 outputs: tuple[Any, Any] | None = None) -> None:
         self.name, self.program, self.places, self.core, self.lenient = name, program, places, program.core, lenient
         self.evaluator = self.made(self.core, places)
         self.is_number = is_number(program) if number is None else number
@@ -537,7 +585,7 @@ class Plan:
         self.first = self.second = self.columns = self.body = None
         self.moves = None   # when `places` were found; None for what has been loaded
 
-    def packed(self):
+    def packed(self) -> tuple[Any, ...]:
         """All that it takes to make it again, but for the numbers of the vector."""
         program, (body, *rest) = self.program, _detached(self.core)
         own = object_in(program.structure)
@@ -552,31 +600,31 @@ class Plan:
         return (self.lenient, program.structure, self.body, *rest, places, constants, buffers, self.is_number,
                 self.outputs)
 
-    def made(self, core, places, begin=0):
+    def made(self, core: Any, places: list[int], begin: int = 0) -> Any:
         try:
             return _Evaluator(core, [], places=places, begin=begin, lenient=self.lenient)
         except NotImplementedError:
             raise ArgumentError(f"flat: {self.name} calls a function that Python computes, which needs the tape; "
                                 "flatgrad.value_and_grad(f, parameters=...) takes it") from None
 
-    def operands(self, leaves):
+    def operands(self, leaves: list[Any]) -> list[Any]:
         if self.program.buffers:
             return leaves + [getattr(module, name) for module, name in self.program.buffers]
         return leaves
 
-    def loss(self):
+    def loss(self) -> Any:
         if not self.is_number:
             raise ArgumentError(f"flat: expected a function that returns one number, the loss; {self.name} does not. "
                                 "flat.residuals and flat.jac are for several")
         return self.evaluator
 
     @property
-    def wanted(self):
+    def wanted(self) -> list[bool]:
         """Of each number that is captured, whether it is one of the vector."""
         of_vector = set(self.places)
         return [k in of_vector for k in range(len(_captured_numbers(self.core)[0]))]
 
-    def gradients(self):
+    def gradients(self) -> tuple[Any, list[int], Any]:
         """The program of the result and its gradient; and for each number of the vector which result is its."""
         if self.first is None:
             self.loss()
@@ -584,7 +632,7 @@ class Plan:
             self.first = core, chosen(found, self.places), self.made(core, self.places)
         return self.first
 
-    def hessp(self, leaves, theta, p):
+    def hessp(self, leaves: list[Any], theta: Any, p: Any) -> NDArray[np.float64]:
         if self.second is None:
             core, results, _ = self.gradients()
             twice, found = _differentiated(core, self.wanted, True)
@@ -594,18 +642,18 @@ class Plan:
         evaluator, picked = self.second
         return picked(evaluator.values(leaves, np.concatenate([theta, p])))
 
-    def hessian(self, leaves, theta):
+    def hessian(self, leaves: list[Any], theta: Any) -> NDArray[np.float64]:
         _, results, evaluator = self.gradients()
         rows, columns = Picked([k - 1 if k >= 0 else -1 for k in results]), Picked(evaluator.columns)
         table = evaluator.table(leaves, theta, 1)[1] if any(k >= 0 for k in results) else np.zeros((1, 1))
         return columns(rows(table).T).T
 
-    def results(self, leaves, theta):
+    def results(self, leaves: list[Any], theta: Any) -> NDArray[np.float64]:
         places, constants = self.outputs
         results = Picked(places)(self.evaluator.values(leaves, theta))
         return results if constants is None else results + constants
 
-    def jac(self, leaves, theta):
+    def jac(self, leaves: list[Any], theta: Any) -> NDArray[np.float64]:
         picked = Picked(self.outputs[0])
         m, n = sum(math.prod(shape) for shape, _ in self.core.results), len(self.places)
         if self.columns is None:
@@ -632,14 +680,19 @@ class Plan:
 class Picked:
     """Picks elements, or rows, at these places; zeros for -1."""
 
-    def __init__(self, places):
+    places: NDArray[Any]
+    missing: NDArray[Any]
+
+    row: slice | None
+
+    def __init__(self, places: list[int]) -> None:
         self.places = np.array(places, int)
         first = places[0] if places else 0
         in_a_row = first >= 0 and list(places) == list(range(first, first + len(places)))
         self.row = slice(first, first + len(places)) if in_a_row else None
         self.missing = np.flatnonzero(self.places < 0)
 
-    def __call__(self, x):
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
         if self.row is not None:
             return x[self.row]
         x = x[self.places]
@@ -647,18 +700,18 @@ class Picked:
         return x
 
 
-def chosen(found, places):
+def chosen(found: list[int], places: list[int]) -> list[int]:
     """What has been found for the captured number at each place; -1 for none."""
     return [found[k] if k >= 0 else -1 for k in places]
 
 
-def captured_leaves(name, program):
+def captured_leaves(name: str, program: Program) -> tuple[Any, Any]:
     """The Values and Tensors that a program has captured and gradients flow to, and the places of their numbers."""
     check_program(name, program)
     return leaves_captured("flat", name, program.core), [k for k, w in enumerate(_captured_numbers(program.core)[1]) if w]
 
 
-def check_program(name, program):
+def check_program(name: str, program: Program) -> None:
     if program.core is None:
         raise ArgumentError(f"flat: {name} returns a constant: there is nothing to compute")
     if program.draws is not None:
@@ -666,11 +719,11 @@ def check_program(name, program):
                             "these as an argument")
 
 
-def is_number(program):
+def is_number(program: Program) -> bool:
     return type(program.template) is _Hole and math.prod(program.core.results[0][0]) == 1
 
 
-def outputs_of(name, program):
+def outputs_of(name: str, program: Program) -> tuple[Any, Any]:
     """For each number that a function returns which result of its program it is, -1 for a constant; and all constants,
     with 0 for the others, or None."""
     shapes = [shape for shape, _ in program.core.results]
@@ -693,14 +746,14 @@ def outputs_of(name, program):
     return places, np.array(constants) if any(constants) else None
 
 
-def object_in(key):
+def object_in(key: Any) -> None:
     """An object in the structure of arguments that is equal to itself alone."""
     if isinstance(key, tuple):
         return next((found for found in map(object_in, key) if found is not None), None)
     return key if type(key) is _Same else None
 
 
-def vector_of(name, x, count):
+def vector_of(name: str, x: NDArray[Any] | list[float], count: int) -> NDArray[Any]:
     """An argument as an array of so many numbers."""
     if isinstance(x, (Value, Tensor)):
         raise ArgumentTypeError(f"{name}: expected an array of {count} numbers, got {shortened(x)}, which may take a "
@@ -717,7 +770,7 @@ def vector_of(name, x, count):
     return np.ascontiguousarray(found, np.float64)
 
 
-def checked(parameters):
+def checked(parameters: list[Any]) -> list[Any]:
     """Parameters as a list of Values and Tensors that take a gradient, each once."""
     try:
         found = list(parameters)

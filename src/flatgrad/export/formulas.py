@@ -18,7 +18,10 @@ static inline float fg_sigmoid(float x)
     return e / (1.0f + e);
 }
 """
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +30,10 @@ from flatgrad.arguments import one_of
 from flatgrad.errors import ArgumentError
 from flatgrad.export.expressions import (TYPES, Choice, Evaluation, expression_of, is_number, parameters_of,
                                          statements_of, tokens_of)
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
 
 __all__ = ["definitions", "evaluate", "expression", "needs"]
 
@@ -40,13 +47,13 @@ WORDS = ("if", "for", "return", "const", *TYPES)
 ATOM = re.compile(r"[\w.]+(\[[\w .+*]*\])?")
 
 
-def forward_of(op):
+def forward_of(op: str) -> tuple[Any, Any]:
     """The letters of a row's operands, and its result."""
     arity, text = ROWS[one_of("op", op, ROWS)]
     return OPERANDS[:arity], text
 
 
-def inlined(text, immediate):
+def inlined(text: str, immediate: int | None) -> str:
     """A result whose function has an immediate: that of the function, for this number."""
     if not re.search(r"\bk\b", text):
         return text
@@ -64,7 +71,7 @@ def inlined(text, immediate):
     return text[slice(*span)].replace("(double)k", f"{immediate}.0").strip()
 
 
-def expression(op, arguments, dtype="float64", immediate=None):
+def expression(op: str, arguments: list[str], dtype: str = "float64", immediate: int | None = None) -> str:
     """The result of a row, as an expression in C.
 
     Parameters
@@ -104,7 +111,7 @@ def expression(op, arguments, dtype="float64", immediate=None):
     return written(inlined(text, immediate), dtype, dict(zip(letters, arguments)))
 
 
-def written(text, dtype, given=()):
+def written(text: str, dtype: str, given: tuple[()] | dict[str, str] = ()) -> str:
     """C for numbers of that type, and with other texts for some names."""
     single = one_of("dtype", dtype, ("float64", "float32")) == "float32"
     tokens, out, at = tokens_of(text), [], 0
@@ -129,13 +136,13 @@ def written(text, dtype, given=()):
     return "".join(out) + text[at:]
 
 
-def names_in(text):
+def names_in(text: str) -> tuple[Any, ...]:
     """The functions and constants of formulas.def that a text names, each once."""
     return tuple(dict.fromkeys(token.text for token in tokens_of(text)
                                if token.text in FUNCTIONS or token.text in VALUES))
 
 
-def needs(op, immediate=None):
+def needs(op: str, immediate: None = None) -> tuple[Any, ...]:
     """The functions and constants that the expression of a row names, for `definitions`.
 
     Parameters
@@ -163,7 +170,7 @@ def needs(op, immediate=None):
     return names_in(inlined(forward_of(op)[1], immediate or 0))
 
 
-def definitions(names, dtype="float64"):
+def definitions(names: list[str], dtype: str = "float64") -> str:
     """The functions and constants of these names, and those that they need, in C.
 
     They go by ``<math.h>``, and `fg_relu` also by ``<float.h>``.
@@ -216,7 +223,7 @@ def definitions(names, dtype="float64"):
     return "\n\n".join(["\n".join(lines)] * bool(lines) + blocks)
 
 
-def laid_out(body):
+def laid_out(body: str) -> str:
     """The statements of a function on lines of their own, within braces."""
     lines, line, depth, inside, once = ["{"], "", 1, 0, 0
     tokens, at = tokens_of(body), 0
@@ -235,7 +242,7 @@ def laid_out(body):
     return "\n".join([*lines, "}"])
 
 
-def wrapped(line, further, marks=(" : ", " ? ", " + ", " ")):
+def wrapped(line: str, further: str, marks: tuple[str, str, str, str] | list[str] = (" : ", " ? ", " + ", " ")) -> str:
     """A line cut at the first of these marks that it has, as late as may be; what follows has `further` before it."""
     indent = re.match(" *", line)[0]
     out = []
@@ -247,7 +254,7 @@ def wrapped(line, further, marks=(" : ", " ? ", " + ", " ")):
     return "\n".join([*out, line])
 
 
-def evaluate(op, xp, operands, immediate=None):
+def evaluate(op: str, xp: ModuleType, operands: list[Any], immediate: int | None = None) -> Any:
     """The result of a row, computed with another package.
 
     Parameters

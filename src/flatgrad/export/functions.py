@@ -1,5 +1,8 @@
 """Compiled functions as functions of arrays of another package: what `to_jax` and `to_torch` return."""
+from __future__ import annotations
+
 import numbers
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +14,12 @@ from flatgrad.export.exported import Exported
 from flatgrad.export.listing import listing
 from flatgrad.signatures import parameters_of
 from flatgrad.structures import map_leaves
+
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from flatgrad.program import Compiled
+    from numpy.typing import NDArray
 
 __all__ = ["ArrayFunction"]
 
@@ -41,9 +50,23 @@ class ArrayFunction:
         "float64" or "float32".
     """
 
+    parameters: NDArray[np.float64]
+
+    __name__: Any
+    arguments: tuple[Any, ...] | None
+    dtype: Any
+    shapes: Any
+    template: Any
+    places: Any
+    by_keyword: Any
+    plan: Any
+    names: Any
+    expected: Any
+    keywords: Any
+
     what = None
 
-    def __init__(self, compiled, arguments=None):
+    def __init__(self, compiled: Compiled[Any], arguments: tuple[Any, ...] | None = None) -> None:
         exported = Exported(compiled, arguments, self.what)
         self.__name__ = self.__qualname__ = exported.name
         self.parameters, self.names = exported.parameters, exported.names
@@ -63,11 +86,11 @@ class ArrayFunction:
         self.plan = Plan(listing(exported.callee), objects, exported.constants, [*frozen, False], sizes,
                          name=f"{self.what}: {self.__name__}")
 
-    def engine(self, parameters):
+    def engine(self, parameters: Any) -> NoReturn:
         """The Engine for such parameters."""
         raise NotImplementedError
 
-    def __call__(self, parameters=NOT_GIVEN, /, *args, **kwargs):
+    def __call__(self, parameters: Any = NOT_GIVEN, /, *args: Any, **kwargs: Any) -> Any:
         if parameters is NOT_GIVEN:
             raise ArgumentError(f"{self.__name__}: expected an array of shape ({len(self.parameters)},) by position, "
                                 "the parameters, and then the arguments that it was exported for, got no parameters")
@@ -76,7 +99,7 @@ class ArrayFunction:
         results = [x.reshape(shape) for x, shape in zip(results, self.shapes)]
         return map_leaves(lambda name, x: results[x.number] if type(x) is Place else x, self.template)
 
-    def operands(self, engine, parameters, args, kwargs):
+    def operands(self, engine: Any, parameters: Any, args: Any, kwargs: Any) -> Any:
         """The arrays that the plan takes."""
         name = self.__name__
         size = len(self.parameters)
@@ -100,7 +123,7 @@ class ArrayFunction:
                 found.append(whole.reshape(vector(whole.shape[0])))
         return [*found, flat.reshape(vector(size))]
 
-    def values(self, args, kwargs):
+    def values(self, args: Any, kwargs: Any) -> Any:
         """The arguments by the place where the program has them, a position or a keyword, as Python binds them."""
         values, count = {}, len(self.expected)
         for k, x in enumerate(args):
@@ -114,7 +137,7 @@ class ArrayFunction:
             values[place] = x
         return values
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         count = len(self.parameters)
         return f"<{self.what} of {self.__name__}: {count} parameter{'s' * (count != 1)}>"
 
@@ -122,7 +145,7 @@ class ArrayFunction:
 class Place:
     """Where a result goes in the structure."""
 
-    def __init__(self, number):
+    def __init__(self, number: Any) -> None:
         self.number = number
 
 
@@ -138,14 +161,18 @@ class Number:
         Whether it takes no gradient in the program.
     """
 
-    def __init__(self, shape, is_frozen=False):
+    shape: Any
+
+    is_frozen: Any
+
+    def __init__(self, shape: Any, is_frozen: bool = False) -> None:
         self.shape, self.is_frozen = shape, is_frozen
 
-    def frozen(self):
+    def frozen(self) -> Any:
         """For each number, whether it takes no gradient in the program."""
         return [self.is_frozen] * int(np.prod(self.shape, dtype=int))
 
-    def collect(self, name, x, pieces, engine):
+    def collect(self, name: Any, x: Any, pieces: Any, engine: Any) -> None:
         """Append the numbers of an argument, as vectors."""
         x = leaf(name, x, self.shape, engine)
         if tuple(x.shape) != self.shape:
@@ -157,15 +184,17 @@ class Number:
 class Fixed:
     """A static argument."""
 
+    part: Any
+
     shape = None
 
-    def __init__(self, part):
+    def __init__(self, part: Any) -> None:
         self.part = tuple([x.x if type(x) is _Same else x for x in part[1:]])
 
-    def frozen(self):
+    def frozen(self) -> Any:
         return []
 
-    def collect(self, name, x, pieces, engine):
+    def collect(self, name: Any, x: Any, pieces: Any, engine: Any) -> None:
         if not is_the_same(self.part, x):
             raise ArgumentError(f"{name}: expected the static argument that it was exported for, "
                                 f"{shortened(static_value(self.part))}, got {shortened(x)}")
@@ -181,15 +210,20 @@ class Several:
         Of an array that may stand in its place.
     """
 
-    def __init__(self, kind, parts):
+    kind: Any
+    parts: Any
+
+    shape: Any
+
+    def __init__(self, kind: Any, parts: Any) -> None:
         self.kind, self.parts = kind, parts
         shapes = {part.shape for part in parts}
         self.shape = (len(parts), *shapes.pop()) if len(shapes) == 1 and None not in shapes else None
 
-    def frozen(self):
+    def frozen(self) -> Any:
         return [flag for part in self.parts for flag in part.frozen()]
 
-    def collect(self, name, x, pieces, engine):
+    def collect(self, name: Any, x: Any, pieces: Any, engine: Any) -> None:
         if isinstance(x, (list, tuple)):
             if len(x) != len(self.parts):
                 raise ShapeError(f"{name}: expected a {self.kind} of {len(self.parts)}, got one of {len(x)}")
@@ -213,13 +247,13 @@ class Named:
 
     shape = None
 
-    def __init__(self, parts):
+    def __init__(self, parts: Any) -> None:
         self.parts = parts
 
-    def frozen(self):
+    def frozen(self) -> Any:
         return [flag for part in self.parts.values() for flag in part.frozen()]
 
-    def collect(self, name, x, pieces, engine):
+    def collect(self, name: Any, x: Any, pieces: Any, engine: Any) -> None:
         if not isinstance(x, dict) or x.keys() != self.parts.keys():
             raise ArgumentTypeError(f"{name}: expected a dict with the keys {list(self.parts)}, got {shortened(x)}")
         for key, tree in self.parts.items():
@@ -230,7 +264,7 @@ PLAIN = (float, int)
 NO_NUMBERS = "cSUMm"   # kinds of NumPy's types: complex, text and times
 
 
-def expected_of(key):
+def expected_of(key: Any) -> Any:
     """What positional arguments have to be like, and those by keyword, from the structure of a program's arguments."""
     keywords = {}
     if key and type(key[-1]) is tuple and key[-1] and key[-1][0] is _Keywords:
@@ -239,7 +273,7 @@ def expected_of(key):
     return [tree_of(part) for part in key], keywords
 
 
-def tree_of(part):
+def tree_of(part: Any) -> Any:
     if part in (NUMBER, VALUE, FROZEN):
         return Number((), part == FROZEN)
     kind = part[0]
@@ -253,12 +287,12 @@ def tree_of(part):
     return Several(kind.__name__, [tree_of(x) for x in part[1:]])
 
 
-def plain_key(key):
+def plain_key(key: Any) -> Any:
     """A dict's key, from what it is within a structure."""
     return key[2] if type(key) is tuple and key and key[0] is _Static and len(key) == 3 else key
 
 
-def is_the_same(part, x):
+def is_the_same(part: Any, x: Any) -> Any:
     """Whether a static argument is the one that a structure has, without the mark of one."""
     kind, noted = part[0], part[1:]
     if type(x) is not kind:
@@ -277,7 +311,7 @@ def is_the_same(part, x):
     return noted[0] is x or bool(noted[0] == x)
 
 
-def static_value(part):
+def static_value(part: Any) -> Any:
     """The static argument that a structure has, without the mark of one."""
     kind, noted = part[0], part[1:]
     if kind is float:
@@ -293,7 +327,7 @@ def static_value(part):
     return kind(noted[0]) if kind.__module__ in ("decimal", "fractions") else noted[0]
 
 
-def leaf(name, x, shape, engine):
+def leaf(name: Any, x: Any, shape: Any, engine: Any) -> Any:
     """A number or an array of the package."""
     if isinstance(x, np.ndarray) and x.dtype == object:   # each object has to be a number
         x = x.tolist()
@@ -315,7 +349,7 @@ def leaf(name, x, shape, engine):
         raise ArgumentTypeError(f"{name}: expected numbers, got {shortened(x)}: {error}") from error
 
 
-def stacked(name, xs, engine):
+def stacked(name: Any, xs: Any, engine: Any) -> Any:
     """An array of what a list or a tuple has, of which each part may have a gradient."""
     if all(type(x) in PLAIN for x in xs):
         try:

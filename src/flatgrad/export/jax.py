@@ -2,8 +2,11 @@
 
 JAX is imported when such a function is called, and not before.
 """
+from __future__ import annotations
+
 import functools
 import operator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +14,15 @@ from flatgrad.arguments import extra
 from flatgrad.export.arrays import Engine, MixedRow
 from flatgrad.export.functions import ArrayFunction
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad.program import Compiled
+
 __all__ = ["JaxFunction", "to_jax"]
 
 
-def to_jax(compiled, arguments=None):
+def to_jax(compiled: Compiled[Any], arguments: tuple[Any, ...] | None = None) -> JaxFunction:
     """A compiled function for JAX: `Compiled.to_jax`.
 
     Parameters
@@ -98,7 +106,7 @@ class JaxFunction(ArrayFunction):
 
     what = "to_jax"
 
-    def engine(self, parameters):
+    def engine(self, parameters: Any) -> Any:
         extra("jax", "to_jax", "jax")
         import jax
 
@@ -114,73 +122,80 @@ class JaxEngine(Engine):
         Whether operations are those of a step of a scan.
     """
 
-    def __init__(self, dtype, looped=False):
+    package: Any
+    looped: Any
+    np: Any
+    jax: Any
+    lax: Any
+    dtype: Any
+
+    def __init__(self, dtype: Any, looped: bool = False) -> None:
         import jax
 
         self.jax, self.np, self.lax, self.dtype = jax, jax.numpy, jax.lax, np.dtype(dtype)
         self.package = jax.numpy
         self.looped = looped
 
-    def operand(self, x):
+    def operand(self, x: Any) -> Any:
         return self.np.asarray(x, self.dtype)
 
-    def constant(self, x):
+    def constant(self, x: Any) -> Any:
         return np.asarray(x, self.dtype)
 
-    def known(self, x):
+    def known(self, x: Any) -> Any:
         return x if isinstance(x, np.ndarray) else None
 
-    def slice(self, x, start, stop, step):
+    def slice(self, x: Any, start: Any, stop: Any, step: Any) -> Any:
         return self.lax.slice_in_dim(x, start, stop, step, axis=x.ndim - 1)
 
-    def split(self, x, sizes):
+    def split(self, x: Any, sizes: Any) -> Any:
         return self.lax.split(x, sizes, axis=x.ndim - 1)
 
-    def take(self, x, at):
+    def take(self, x: Any, at: Any) -> Any:
         once = len(np.unique(at)) == len(at)
         return self.np.asarray(x).at[..., at].get(mode="promise_in_bounds", unique_indices=once)
 
-    def joined(self, xs):
+    def joined(self, xs: Any) -> Any:
         batch = np.broadcast_shapes(*[x.shape[:-1] for x in xs])
         return self.np.concatenate([self.broadcast(x, (*batch, x.shape[-1])) for x in xs], -1)
 
-    def stacked(self, xs):
+    def stacked(self, xs: Any) -> Any:
         return self.np.stack(xs)
 
-    def broadcast(self, x, shape):
+    def broadcast(self, x: Any, shape: Any) -> Any:
         return x if tuple(x.shape) == shape else self.np.broadcast_to(x, shape)
 
-    def stopped(self, x):
+    def stopped(self, x: Any) -> Any:
         return self.lax.stop_gradient(x)
 
-    def where(self, condition, x, y):
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
         return self.np.where(condition, x, y)
 
-    def moved(self, x, source, target):
+    def moved(self, x: Any, source: Any, target: Any) -> Any:
         return self.np.moveaxis(x, source, target)
 
-    def sum(self, x, axis):
+    def sum(self, x: Any, axis: Any) -> Any:
         return self.np.sum(x, axis)
 
-    def product(self, x, w):
+    def product(self, x: Any, w: Any) -> Any:
         return self.np.matmul(x, self.np.swapaxes(w, -1, -2), precision=self.lax.Precision.HIGHEST)
 
-    def mixed(self, op, immediate, numbers, arrays):
+    def mixed(self, op: Any, immediate: Any, numbers: Any, arrays: Any) -> Any:
         return differentiable_row(op, immediate, numbers, self.looped)(*arrays)
 
-    def largest(self, x):
+    def largest(self, x: Any) -> Any:
         return along_rows("largest", self.looped)(x)
 
-    def logsumexp(self, x):
+    def logsumexp(self, x: Any) -> Any:
         return along_rows("logsumexp", self.looped)(x)
 
-    def softmax(self, x):
+    def softmax(self, x: Any) -> Any:
         return along_rows("softmax", self.looped)(x)
 
-    def log_softmax(self, x):
+    def log_softmax(self, x: Any) -> Any:
         return along_rows("log_softmax", self.looped)(x)
 
-    def taken(self, x, p, each):
+    def taken(self, x: Any, p: Any, each: Any) -> Any:
         j = self.np
         length = x.shape[-1 if each else -2]
         p = self.lax.stop_gradient(j.asarray(p))
@@ -198,14 +213,14 @@ class JaxEngine(Engine):
             found = j.take_along_axis(x, at[..., None], -2, mode="clip")
         return found * shares[..., None]
 
-    def scan(self, step, carry, xs, length, backwards):
+    def scan(self, step: Any, carry: Any, xs: Any, length: Any, backwards: Any) -> Any:
         looped, self.looped = self.looped, True
         try:
             return self.lax.scan(lambda carry, x: step(carry, x), carry, xs, length=length, reverse=backwards)
         finally:
             self.looped = looped
 
-    def ruled(self, plan, operands):
+    def ruled(self, plan: Any, operands: Any) -> Any:
         engine = JaxEngine(self.dtype, True)   # at any time that JAX asks for derivatives
 
         def forward(*operands):
@@ -222,7 +237,7 @@ class JaxEngine(Engine):
         function.defvjp(lambda *operands: (kept(*operands), operands), backward)
         return kept(*operands)
 
-    def by_product(self, forward, backward):
+    def by_product(self, forward: Any, backward: Any) -> Any:
         """A function of which `backward`, which is linear in g, gives the product of g with the Jacobian. The product
         of the Jacobian with something is the transpose of that, in either mode and in any order."""
         function = self.jax.custom_jvp(forward)
@@ -236,7 +251,7 @@ class JaxEngine(Engine):
         return kept
 
 
-def keeping(function):
+def keeping(function: Any) -> Any:
     """A function whose derivative is its own rule in a loop as well: JAX reverses a scan by its step, where it looks
     into functions and takes the derivatives of derivatives from their operations; it leaves a checkpoint whole."""
     import jax

@@ -3,57 +3,85 @@
 A listing numbers slots from 1 on: first those of the operands, its area, then constants and the results of
 instructions.
 """
-from collections import namedtuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from flatgrad import _core
 
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["Body", "Instruction", "Lanes", "Scan", "View", "listing"]
 
-Instruction = namedtuple("Instruction", "op first rows cols param immediate operands labels callee")
-Instruction.__doc__ = """One instruction.
 
-Attributes
-----------
-op : str
-    The ID of its row in ops.def, such as "TANH", or "LAYER".
-first : int
-    The first slot of its results, which lie in a row.
-rows, cols : int
-    Of the results; 1 and 1 for a single operation.
-param : str
-    What a "LAYER" or a "MAP" does with each element: the ID of a row, "LEAF" for nothing.
-immediate : int
-    The exponent of "POWI", also as `param`; for "TAKE", 0: rows of the table, 1: an element of each row.
-operands : tuple of int or of View
-    The slots of a single operation, or the views of an instruction of many.
-labels : tuple of int
-    Of "CROSS_ENTROPY", one for each row.
-callee : _Callee or None
-    What a "CALL" computes; `listing` tells what that is.
-"""
+class Instruction(NamedTuple):
+    """One instruction.
 
-View = namedtuple("View", "rows cols first down across listed constant", defaults=(False,))
-View.__doc__ = """A matrix of slots.
+    Attributes
+    ----------
+    op : str
+        The ID of its row in ops.def, such as "TANH", or "LAYER".
+    first : int
+        The first slot of its results, which lie in a row.
+    rows, cols : int
+        Of the results; 1 and 1 for a single operation.
+    param : str
+        What a "LAYER" or a "MAP" does with each element: the ID of a row, "LEAF" for nothing.
+    immediate : int
+        The exponent of "POWI", also as `param`; for "TAKE", 0: rows of the table, 1: an element of each row.
+    operands : tuple of int or of View
+        The slots of a single operation, or the views of an instruction of many.
+    labels : tuple of int
+        Of "CROSS_ENTROPY", one for each row.
+    callee : _Callee or None
+        What a "CALL" computes; `listing` tells what that is.
+    """
 
-Attributes
-----------
-rows, cols : int
-first : int
-    The slot of the first element; 0 where the slots are listed.
-down, across : int
-    From a row to the next, and from a column to the next; 0 where a row or a column is repeated.
-listed : tuple of int or None
-    All slots row by row, where they lie in no order.
-constant : bool
-    Whether no gradient flows through it: where it was detached, or its numbers take none, as those of arrays.
-"""
-
-Segment = namedtuple("Segment", "first count")   # operands in a row
+    op: Any
+    first: Any
+    rows: Any
+    cols: Any
+    param: Any
+    immediate: Any
+    operands: Any
+    labels: Any
+    callee: Any
 
 
-def slots_of(view):
+class View(NamedTuple):
+    """A matrix of slots.
+
+    Attributes
+    ----------
+    rows, cols : int
+    first : int
+        The slot of the first element; 0 where the slots are listed.
+    down, across : int
+        From a row to the next, and from a column to the next; 0 where a row or a column is repeated.
+    listed : tuple of int or None
+        All slots row by row, where they lie in no order.
+    constant : bool
+        Whether no gradient flows through it: where it was detached, or its numbers take none, as those of arrays.
+    """
+
+    rows: Any
+    cols: Any
+    first: Any
+    down: Any
+    across: Any
+    listed: Any
+    constant: Any = False
+
+
+class Segment(NamedTuple):   # operands in a row
+    first: Any
+    count: Any
+
+
+def slots_of(view: Any) -> Any:
     """The slots of a View, an array of its rows and columns."""
     if view.listed is not None:
         return np.array(view.listed).reshape(view.rows, view.cols)
@@ -79,7 +107,17 @@ class Body:
         That rule: a callee or None, and for each segment the first of its results, from 1 on, or 0.
     """
 
-    def __init__(self, found):
+    segments: tuple[Any, ...]
+    instructions: list[Instruction]
+    results: tuple[Any, ...]
+    area: int
+    nodes: int
+    constants: dict[int, Any]
+    ruled: bool
+    rule: None
+    gives: None
+
+    def __init__(self, found: dict[str, Any]) -> None:
         self.segments = tuple(Segment(*x) for x in found["segments"])
         self.area, self.nodes, self.constants = found["area"], found["nodes"], found["constants"]
         self.instructions = [instruction(x) for x in found["instructions"]]
@@ -110,7 +148,9 @@ class Scan:
     n_results : int
     """
 
-    def __init__(self, found):
+    segments: Any
+
+    def __init__(self, found: Any) -> None:
         self.segments = tuple(Segment(*x) for x in found["segments"])
         for name in ("step", "length", "carries", "xs", "n_carry", "n_x", "sizes", "backwards", "n_results"):
             setattr(self, name, found[name])
@@ -135,23 +175,25 @@ class Lanes:
     n_results : int
     """
 
-    def __init__(self, found):
+    segments: Any
+
+    def __init__(self, found: Any) -> None:
         self.segments = tuple(Segment(*x) for x in found["segments"])
         for name in ("program", "varies", "samples", "groups", "n_results"):
             setattr(self, name, found[name])
 
 
-def instruction(found):
+def instruction(found: tuple[int | str, ...]) -> Instruction:
     op, first, rows, cols, param, immediate, operands, labels, callee = found
     if operands and type(operands[0]) is tuple:
         operands = tuple(View(*x) for x in operands)
     return Instruction(op, first, rows, cols, param, immediate, operands, labels, callee)
 
 
-KINDS = {"body": Body, "scan": Scan, "lanes": Lanes}
+KINDS: dict[str, type[Any]] = {"body": Body, "scan": Scan, "lanes": Lanes}
 
 
-def listing(callee):
+def listing(callee: Any) -> Body:
     """What a callee of `_core` consists of.
 
     Returns

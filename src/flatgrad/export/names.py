@@ -4,11 +4,14 @@ A name is a path from a variable that the function reads. In Modules it goes on 
 ``'model.layers.0.weight[3, 1]'``, and elsewhere as one writes it, ``"theta['mass']"``. Looking for names takes a time that
 is linear in what the variables lead to, and runs no code of users: no property, no ``__getattr__``, no ``__eq__``.
 """
+from __future__ import annotations
+
 import functools
 import re
 import sys
 import types
-from collections import OrderedDict, defaultdict, deque, namedtuple
+from collections import OrderedDict, defaultdict, deque
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,34 +20,56 @@ from flatgrad._core import Tensor, Value, Weights, _Replays
 from flatgrad.arguments import shortened
 from flatgrad.signatures import OURS, names_in
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad.nn.layers import Neuron
+
 __all__ = ["Group", "Stem", "groups_of", "name_at", "names_of"]
 
-Stem = namedtuple("Stem", "text parts joined")
-Stem.__doc__ = """What the names of numbers in one array or list begin with.
 
-Attributes
-----------
-text : str
-parts : tuple of (str, object)
-    What it is made of: kinds and what each is, see `spelled`.
-joined : bool
-    Whether indices stand in one pair of brackets: those of Tensors, and in Modules.
-"""
+class Stem(NamedTuple):
+    """What the names of numbers in one array or list begin with.
 
-Group = namedtuple("Group", "name identifier first shape strides")
-Group.__doc__ = """Numbers that one name stands for.
+    Attributes
+    ----------
+    text : str
+    parts : tuple of (str, object)
+        What it is made of: kinds and what each is, see `spelled`.
+    joined : bool
+        Whether indices stand in one pair of brackets: those of Tensors, and in Modules.
+    """
 
-Attributes
-----------
-name : str
-    With i, j, ... for indices: ``'layers[0].neurons[i].w[j]'``.
-identifier : str
-    The same for C, in capitals, without the indices, and without the variable if all names begin with the same one.
-first : int
-    The first number.
-shape, strides : tuple of int
-    Number (i, j) is first + i * strides[0] + j * strides[1].
-"""
+    text: Any
+    parts: Any
+    joined: Any
+
+
+class Group(NamedTuple):
+    """Numbers that one name stands for.
+
+    Attributes
+    ----------
+    name : str
+        With i, j, ... for indices: ``'layers[0].neurons[i].w[j]'``.
+    identifier : str
+        The same for C, in capitals, without the indices, and without the variable if all names begin with the same one.
+    first : int
+        The first number.
+    shape, strides : tuple of int
+        Number (i, j) is first + i * strides[0] + j * strides[1].
+    """
+
+    name: Any
+    identifier: Any
+    first: Any
+    shape: Any
+    strides: Any
+
 
 MOST = 1_000_000   # objects that are looked into
 DEEPEST = 64       # attributes and indices of a name
@@ -56,7 +81,7 @@ ROOT, ATTRIBUTE, KEY, AT, CHILD, ANY = "root", "attribute", "key", "at", "child"
 SHOWN = frozenset(map(id, (bool, int, float, str, bytes, type(None))))   # keys of these types are named
 
 CONTAINERS = (list, tuple, deque, dict)
-ITERATE = {kind: kind.__iter__ for kind in (list, tuple, deque)}
+ITERATE: dict[type[Any], Any] = {kind: kind.__iter__ for kind in (list, tuple, deque)}
 NOTHING = frozenset(map(id, (bool, int, float, complex, str, bytes, bytearray, type(None), type(...), range, slice, set,
                              frozenset)))   # ids, as a class of a user may define how it is hashed and compared
 
@@ -67,7 +92,7 @@ bases_of = type.__dict__["__mro__"].__get__
 attributes_of = type.__dict__["__dict__"].__get__
 
 
-def names_of(fn, core, given=()):
+def names_of(fn: Any, core: Any, given: Iterator[Any] = ()) -> list[Any]:
     """What a function calls the numbers that its program has captured.
 
     Parameters
@@ -92,7 +117,7 @@ def names_of(fn, core, given=()):
     return walk.names()
 
 
-def name_at(name, k):
+def name_at(name: tuple[Any, Any] | None, k: int) -> str:
     """The name of number `k`, of which `names_of` says that."""
     if name is None:
         return f"parameter {k}"
@@ -105,7 +130,10 @@ def name_at(name, k):
 class Root:
     """A variable, and the function that reads it."""
 
-    def __init__(self, name, function):
+    name: str
+    function: str
+
+    def __init__(self, name: str, function: str) -> None:
         self.name, self.function = name, function
 
 
@@ -117,7 +145,15 @@ class Walk:
     core : _Program
     """
 
-    def __init__(self, core):
+    captured: set[int]
+    looked_at: set[int]
+    roots: deque[Any]
+    found: list[Any]
+    seen: set[int]
+    kept: list[Any]
+    queue: deque[Any]
+
+    def __init__(self, core: Any) -> None:
         self.core = core
         self.captured = set(map(id, core.captured))
         self.seen, self.kept = set(), []   # ids, and what they are of, so that nothing else gets the id
@@ -125,12 +161,12 @@ class Walk:
         self.roots = deque()
         self.found = []   # (Value or Tensor, parts, index, whether joined)
 
-    def root(self, name, function, x, *more):
+    def root(self, name: str, function: str, x: Any, *more: Any) -> None:
         """A variable to be looked at, after those that are known."""
         if id(type(x)) not in NOTHING:
             self.roots.append((((ROOT, Root(name, function)), *more), x))
 
-    def look(self):
+    def look(self) -> None:
         """Go as far as variables lead: in all directions at once, so that short names come first."""
         while self.roots and len(self.kept) < MOST:
             parts, x = self.roots.popleft()
@@ -138,7 +174,7 @@ class Walk:
             while self.queue and len(self.kept) < MOST:
                 self.visit(*self.queue.popleft())
 
-    def visit(self, x, parts, pending, inside):
+    def visit(self, x: Any, parts: tuple[Any, ...], pending: tuple[Any, ...], inside: bool) -> None:
         """Look at an object, and put those that it has into the queue.
 
         Parameters
@@ -189,14 +225,16 @@ class Walk:
         else:
             self.visit_object(x, bases, parts, pending, inside)
 
-    def note(self, x, is_tensor, parts, pending, inside):
+    def note(self, x: Tensor | Value, is_tensor: bool, parts: tuple[Any, ...], pending: tuple[Any, ...],
+             inside: bool) -> None:
         index = ()
         if not is_tensor:
             while pending and pending[-1][0] == AT:
                 index, pending = (pending[-1][1], *index), pending[:-1]
         self.found.append((x, parts + pending, index, inside or is_tensor))
 
-    def visit_container(self, x, container, parts, pending, inside):
+    def visit_container(self, x: Any, container: type[Any], parts: tuple[Any, ...], pending: tuple[Any, ...],
+                        inside: bool) -> None:
         if container is dict:
             items = [((AT if type(key) is int and 0 <= key < 2**31 else KEY, key), item)
                      for key, item in list(dict.items(x))]
@@ -208,7 +246,7 @@ class Walk:
             if id(type(item)) not in NOTHING:
                 self.queue.append((item, parts, (*pending, place), inside))
 
-    def visit_neurons(self, items, parts):
+    def visit_neurons(self, items: list[tuple[tuple[Any, ...], Neuron]], parts: tuple[Any, ...]) -> bool:
         """Those of a layer, of which the state dict knows as of two arrays. False: it does not."""
         neurons = [neuron_of(item) for _, item in items]
         if not neurons or None in neurons or len({(len(w), b is None) for w, b in neurons}) > 1 or not neurons[0][0]:
@@ -220,7 +258,8 @@ class Walk:
                 self.queue.append((b, (*parts, (ATTRIBUTE, "bias")), ((AT, i),), True))
         return True
 
-    def visit_object(self, x, bases, parts, pending, inside):
+    def visit_object(self, x: Any, bases: tuple[Any, ...], parts: tuple[Any, ...], pending: tuple[Any, ...],
+                     inside: bool) -> None:
         is_module = any(is_of(base, "flatgrad.nn.module") for base in bases)
         if inside and is_module:   # as in its state dict
             pending = tuple([(CHILD, key) for _, key in pending])
@@ -243,7 +282,7 @@ class Walk:
                             pass
                 self.visit_class(base, parts, is_module)
 
-    def visit_class(self, x, parts, is_module):
+    def visit_class(self, x: type[Any], parts: tuple[Any, ...], is_module: bool) -> None:
         """What a class has, which its instances have as well."""
         if not of_users(x) or id(x) in self.looked_at:
             return
@@ -258,11 +297,11 @@ class Walk:
                 elif name[:2] != "__" and not has(OF_PYTHON, type(function)):
                     self.attribute(name, function, parts, is_module)
 
-    def attribute(self, name, x, parts, is_module):
+    def attribute(self, name: str, x: Any, parts: tuple[Any, ...], is_module: bool) -> None:
         if id(type(x)) not in NOTHING:
             self.queue.append((x, (*parts, (ATTRIBUTE, name)), (), is_module))
 
-    def visit_function(self, fn):
+    def visit_function(self, fn: Callable[..., Any]) -> None:
         """The variables that a function reads: Modules first, which tell names best."""
         variables = []
         code = fn.__code__
@@ -289,7 +328,7 @@ class Walk:
                 for attribute in sorted(attributes & own_dict(x).keys()):
                     self.root(name, code.co_name, own_dict(x)[attribute], (ATTRIBUTE, attribute))
 
-    def names(self):
+    def names(self) -> list[Any]:
         """The name of each number, or None."""
         names = [None] * len(_core._captured_numbers(self.core)[0])
         places = iter(_core._captured_places(self.core, [x for x, *_ in self.found]))
@@ -309,7 +348,7 @@ class Walk:
         return names
 
 
-def said(root, roots):
+def said(root: Root, roots: dict[str, Any]) -> str:
     """The name of a variable, with that of the function if another one has its name."""
     text, count = root.name, 1
     while roots.setdefault(text, root) is not root:
@@ -318,7 +357,7 @@ def said(root, roots):
     return text
 
 
-def spelled(parts):
+def spelled(parts: tuple[Any, ...] | list[tuple[str, str]]) -> str:
     """A path as text."""
     text = ""
     for kind, part in parts:
@@ -331,18 +370,18 @@ def spelled(parts):
     return text.lstrip(".")
 
 
-def shown(key):
+def shown(key: str | tuple[int, int] | int) -> str:
     return shortened(key) if id(type(key)) in SHOWN else "key"
 
 
 # ---- looking at objects ----
 
-def has(classes, kind):
+def has(classes: tuple[Any, ...], kind: type[Any]) -> bool:
     """Whether that class is there; `in` might compare it by code of a user."""
     return any([known is kind for known in classes])
 
 
-def own_dict(x):
+def own_dict(x: Any) -> dict[str, Any] | None:
     """The dict with the attributes of an object, or None: what Python has, not what a class says that it has."""
     for base in bases_of(type(x)):
         entry = attributes_of(base).get("__dict__")
@@ -352,34 +391,34 @@ def own_dict(x):
     return None
 
 
-def package_of(name):
+def package_of(name: str | None) -> str:
     return name.partition(".")[0] if type(name) is str else ""
 
 
-def is_known(name):
+def is_known(name: str | None) -> bool:
     return package_of(name) in OURS or package_of(name) in sys.stdlib_module_names
 
 
-def of_users(x):
+def of_users(x: Callable[..., Any] | type[Any]) -> bool:
     """Whether a class or a function is neither Python's nor ours."""
     own = attributes_of(x).get("__module__") if has(bases_of(type(x)), type) else x.__module__
     return not is_known(own)
 
 
-def is_of(base, module):
+def is_of(base: type[Any], module: str) -> bool:
     own = attributes_of(base).get("__module__")
     return type(own) is str and (own == module or own.startswith(module + "."))
 
 
-def is_module(x):
+def is_module(x: Any) -> bool:
     return any(is_of(base, "flatgrad.nn.module") for base in bases_of(type(x)))
 
 
-def name_of_module(x):
+def name_of_module(x: ModuleType) -> str:
     return own_dict(x).get("__name__")
 
 
-def neuron_of(x):
+def neuron_of(x: Any) -> tuple[list[Value], Value] | None:
     """The weights and the bias of a neuron; None if it has other weights than a list, or is none."""
     if not has(bases_of(type(x)), Weights):
         return None
@@ -392,14 +431,14 @@ def neuron_of(x):
     return list(w), b if Weights.has_bias.__get__(x) else None
 
 
-def parameters_of(fn):
+def parameters_of(fn: Callable[..., Any]) -> tuple[Any, ...]:
     """The names of positional parameters."""
     return fn.__code__.co_varnames[:fn.__code__.co_argcount] if type(fn) is types.FunctionType else ()
 
 
 # ---- names in C ----
 
-def groups_of(names, lines=LINES):
+def groups_of(names: list[tuple[Stem, tuple[Any, ...]] | None], lines: int = LINES) -> list[Group]:
     """What C calls numbers: one name for those of an array, wherever these lie.
 
     Parameters
@@ -451,12 +490,12 @@ def groups_of(names, lines=LINES):
     return groups
 
 
-def numbered(stem):
+def numbered(stem: Stem) -> list[Any]:
     """Where a name has indices that are followed by attributes."""
     return [k for k, (kind, part) in enumerate(stem.parts) if kind in (AT, CHILD) and type(part) is int]
 
 
-def blocks_of(by_stem, merged):
+def blocks_of(by_stem: OrderedDict[Any, Any], merged: int) -> list[tuple[int | tuple[Any, ...], ...]]:
     """Blocks of numbers that lie regularly: (first, parts, whether joined, shape, strides). The last `merged` indices
     that are followed by attributes are indices of blocks."""
     found = defaultdict(list)
@@ -474,7 +513,8 @@ def blocks_of(by_stem, merged):
     return blocks
 
 
-def cut(blocks, parts, joined, index, places):
+def cut(blocks: list[Any], parts: tuple[tuple[str, str], tuple[str, str]], joined: bool, index: NDArray[Any],
+        places: NDArray[Any]) -> None:
     """Add the numbers as a block, if they lie regularly, or cut them by the first index."""
     shape = tuple((index.max(0) + 1).tolist()) if index.shape[1] else ()
     at = next((k for k, (kind, _) in enumerate(parts) if kind == ANY), None)
@@ -497,7 +537,7 @@ def cut(blocks, parts, joined, index, places):
 LETTERS = "ijklmn"
 
 
-def lettered(parts, joined, count):
+def lettered(parts: tuple[Any, Any], joined: bool, count: int) -> str:
     """The name of a block, with letters for indices."""
     letters = list(LETTERS[:count]) if count <= len(LETTERS) else [f"i{k}" for k in range(count)]
     last = len(parts)
@@ -509,13 +549,13 @@ def lettered(parts, joined, count):
     return text + ("[" + ", ".join(index) + "]" if joined and index else "".join([f"[{i}]" for i in index]))
 
 
-def identifier_of(parts):
+def identifier_of(parts: tuple[Any, Any]) -> str:
     words = [part if type(part) is str else shown(part) for kind, part in parts if kind != ANY]
     text = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(words)).strip("_").upper()
     return text or "PARAMETER"
 
 
-def unique(text, taken):
+def unique(text: str, taken: set[str]) -> str:
     count, name = 1, text
     while name in taken:
         count += 1

@@ -2,7 +2,10 @@
 
 PyTorch is imported when such a function is called, and not before.
 """
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,10 +13,15 @@ from flatgrad.arguments import extra
 from flatgrad.export.arrays import Engine, MixedRow
 from flatgrad.export.functions import ArrayFunction
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad.program import Compiled
+
 __all__ = ["TorchFunction", "to_torch"]
 
 
-def to_torch(compiled, arguments=None):
+def to_torch(compiled: Compiled[Any], arguments: tuple[Any, ...] | None = None) -> TorchFunction:
     """A compiled function for PyTorch: `Compiled.to_torch`.
 
     Parameters
@@ -79,7 +87,7 @@ class TorchFunction(ArrayFunction):
 
     what = "to_torch"
 
-    def engine(self, parameters):
+    def engine(self, parameters: Any) -> Any:
         torch = extra("torch", "to_torch", "torch")
         one = parameters
         while isinstance(one, (list, tuple)) and one:
@@ -90,70 +98,76 @@ class TorchFunction(ArrayFunction):
 class TorchEngine(Engine):
     """The operations of PyTorch, in numbers of one type and on one device."""
 
-    def __init__(self, dtype, device):
+    dtype: Any
+    device: Any
+
+    torch: Any
+    package: Any
+
+    def __init__(self, dtype: Any, device: Any) -> None:
         import torch
 
         self.torch, self.package, self.dtype, self.device = torch, torch, dtype, device
 
-    def operand(self, x):
+    def operand(self, x: Any) -> Any:
         make = self.torch.tensor if isinstance(x, np.ndarray) else self.torch.as_tensor   # a copy: nobody shares it
         return make(x, dtype=self.dtype, device=self.device)
 
     constant = operand
 
-    def known(self, x):
+    def known(self, x: Any) -> Any:
         return x.detach().cpu().numpy()
 
-    def stopped(self, x):
+    def stopped(self, x: Any) -> Any:
         return x.detach()
 
-    def where(self, condition, x, y):
+    def where(self, condition: Any, x: Any, y: Any) -> Any:
         return self.torch.where(self.torch.as_tensor(condition, device=self.device), x, y)
 
-    def slice(self, x, start, stop, step):
+    def slice(self, x: Any, start: Any, stop: Any, step: Any) -> Any:
         return x[..., start:stop:step]
 
-    def split(self, x, sizes):
+    def split(self, x: Any, sizes: Any) -> Any:
         return self.torch.split(x, sizes, -1)
 
-    def take(self, x, at):
+    def take(self, x: Any, at: Any) -> Any:
         return x[..., self.torch.as_tensor(at.astype(np.int64), device=self.device)]
 
-    def joined(self, xs):
+    def joined(self, xs: Any) -> Any:
         batch = np.broadcast_shapes(*[x.shape[:-1] for x in xs])
         return self.torch.cat([self.broadcast(x, (*batch, x.shape[-1])) for x in xs], -1)
 
-    def stacked(self, xs):
+    def stacked(self, xs: Any) -> Any:
         return self.torch.stack(xs)
 
-    def broadcast(self, x, shape):
+    def broadcast(self, x: Any, shape: Any) -> Any:
         return x if tuple(x.shape) == tuple(shape) else self.torch.broadcast_to(x, tuple(shape))
 
-    def moved(self, x, source, target):
+    def moved(self, x: Any, source: Any, target: Any) -> Any:
         return self.torch.movedim(x, source, target)
 
-    def sum(self, x, axis):
+    def sum(self, x: Any, axis: Any) -> Any:
         return self.torch.sum(x, axis)
 
-    def product(self, x, w):
+    def product(self, x: Any, w: Any) -> Any:
         return x @ w.transpose(-1, -2)
 
-    def mixed(self, op, immediate, numbers, arrays):
+    def mixed(self, op: Any, immediate: Any, numbers: Any, arrays: Any) -> Any:
         return differentiable_row(op, immediate, numbers).apply(*self.torch.broadcast_tensors(*arrays))
 
-    def largest(self, x):
+    def largest(self, x: Any) -> Any:
         return self.torch.amax(x, -1)
 
-    def logsumexp(self, x):
+    def logsumexp(self, x: Any) -> Any:
         return self.torch.logsumexp(x, -1)
 
-    def softmax(self, x):
+    def softmax(self, x: Any) -> Any:
         return self.torch.softmax(x, -1)
 
-    def log_softmax(self, x):
+    def log_softmax(self, x: Any) -> Any:
         return self.torch.log_softmax(x, -1)
 
-    def taken(self, x, p, each):
+    def taken(self, x: Any, p: Any, each: Any) -> Any:
         t, p = self.torch, p.detach()
         length = x.shape[-1 if each else -2]
         good = (p >= -length) & (p < length) & (p == t.floor(p))
@@ -165,14 +179,14 @@ class TorchEngine(Engine):
             return t.take_along_dim(x, at[..., None], -1)[..., 0] * shares
         return t.take_along_dim(x, at[..., None], -2) * shares[..., None]
 
-    def scan(self, step, carry, xs, length, backwards):
+    def scan(self, step: Any, carry: Any, xs: Any, length: Any, backwards: Any) -> Any:
         outputs = []
         for k in reversed(range(length)) if backwards else range(length):
             carry, y = step(carry, [x[k] for x in xs])
             outputs.append(y)
         return carry, [self.torch.stack(y[::-1] if backwards else y) for y in map(list, zip(*outputs))]
 
-    def ruled(self, plan, operands):
+    def ruled(self, plan: Any, operands: Any) -> Any:
         return ruled_function().apply(plan, self, *operands)
 
 

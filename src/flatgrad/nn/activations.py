@@ -1,4 +1,8 @@
 """Activations as modules, for use between other modules. Each is one instruction; for a list it is two."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from flatgrad._core import (Tensor, Value, _refuse_lost, elu, gelu, gelu_tanh, leaky_relu, log_softmax, relu, sigmoid, silu,
@@ -7,6 +11,9 @@ from flatgrad.arguments import finite, one_of
 from flatgrad.errors import ShapeError
 from flatgrad.nn.inputs import as_rows, shown
 from flatgrad.nn.module import Module
+
+if TYPE_CHECKING:
+    from typing import Any, Literal
 
 __all__ = ["ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigmoid", "Softmax", "LogSoftmax",
            "Flatten"]
@@ -19,17 +26,17 @@ class Activation(Module):
     a Value. For a batch (a list of rows, an array, a Tensor) it is a Tensor.
     """
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         if isinstance(x, (Tensor, Value)):
             return self.function(x)
         x, give = as_rows(x)
         return give(self.function(x))
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         """For a Value a Value, for any other operand a Tensor."""
         raise NotImplementedError(f"{type(self).__name__} has no function()")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self)
 
 
@@ -43,7 +50,7 @@ class ReLU(Activation):
     [0.0, 2.0]
     """
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return relu(x)
 
 
@@ -61,13 +68,15 @@ class LeakyReLU(Activation):
     [-0.25, 2.0]
     """
 
-    def __init__(self, negative_slope=0.01):
+    negative_slope: Any
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = finite("negative_slope", negative_slope)
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return leaky_relu(x, self.negative_slope)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self, negative_slope=(self.negative_slope, 0.01))
 
 
@@ -85,13 +94,15 @@ class ELU(Activation):
     [-0.6321, 2.0]
     """
 
-    def __init__(self, alpha=1.0):
+    alpha: Any
+
+    def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = finite("alpha", alpha)
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return elu(x, self.alpha)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self, alpha=(self.alpha, 1.0))
 
 
@@ -110,13 +121,15 @@ class GELU(Activation):
     True
     """
 
-    def __init__(self, approximate="none"):
+    approximate: Literal["none", "tanh"]
+
+    def __init__(self, approximate: Literal['none', 'tanh'] = "none") -> None:
         self.approximate = one_of("approximate", approximate, ["none", "tanh"])
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return gelu(x) if self.approximate == "none" else gelu_tanh(x)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self, approximate=(self.approximate, "none"))
 
 
@@ -130,7 +143,7 @@ class SiLU(Activation):
     0.0
     """
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return silu(x)
 
 
@@ -144,7 +157,7 @@ class Softplus(Activation):
     0.693147
     """
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return softplus(x)
 
 
@@ -158,7 +171,7 @@ class Tanh(Activation):
     0.0
     """
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return tanh(x)
 
 
@@ -172,7 +185,7 @@ class Sigmoid(Activation):
     0.5
     """
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return sigmoid(x)
 
 
@@ -186,7 +199,7 @@ class Softmax(Activation):
     [0.5, 0.5]
     """
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return softmax([x])[0] if isinstance(x, Value) else softmax(x)
 
 
@@ -200,7 +213,7 @@ class LogSoftmax(Activation):
     [-0.693147, -0.693147]
     """
 
-    def function(self, x):
+    def function(self, x: Any) -> Any:
         return log_softmax([x])[0] if isinstance(x, Value) else log_softmax(x)
 
 
@@ -217,7 +230,7 @@ class Flatten(Module):
     (4, 64)
     """
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         shape = getattr(x, "shape", ())
         if len(shape) < 3:
             return x
@@ -226,5 +239,5 @@ class Flatten(Module):
         _refuse_lost("x", x)
         return np.asarray(x).reshape(shape[0], -1)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self)

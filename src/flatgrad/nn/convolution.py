@@ -4,7 +4,10 @@ A Tensor has two dimensions, so a sample of several channels is one row in PyTor
 each channel row by row, as in ``x.reshape(n_samples, -1)``. The output consists of such rows as well, so these layers,
 `Layer` and the activations follow each other directly.
 """
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +17,14 @@ from flatgrad.errors import ArgumentTypeError, ShapeError
 from flatgrad.nn.initialization import source, uniform, weights
 from flatgrad.nn.inputs import as_rows, given_sample, given_value, shown
 from flatgrad.nn.module import Module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Init, _Inputs, _Rng
 
 __all__ = ["Conv1d", "Conv2d", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d"]
 
@@ -31,7 +42,13 @@ class Windows:
         The lengths of a padded channel.
     """
 
-    def __init__(self, size, kernel, stride, padding, dilation):
+    places: NDArray[Any]
+
+    padded: tuple[Any, ...]
+    output: tuple[Any, ...]
+
+    def __init__(self, size: int | tuple[int, int], kernel: tuple[Any, ...], stride: int | tuple[int, int],
+                 padding: int | tuple[int, int], dilation: int | tuple[int, int]) -> None:
         self.padded = tuple(n + 2 * p for n, p in zip(size, padding))
         reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
         if any(r > n for r, n in zip(reach, self.padded)):
@@ -43,18 +60,18 @@ class Windows:
         self.places = first[:, None] + within
 
 
-def grid(axes, shape):
+def grid(axes: list[NDArray[Any]], shape: tuple[Any, ...]) -> NDArray[Any]:
     """The places of all combinations of indices, counted row by row in an array of this shape."""
     return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), shape).reshape(-1)
 
 
-def for_channels(places, channels, length):
+def for_channels(places: NDArray[Any], channels: int, length: int) -> NDArray[Any]:
     """Places in a channel, of the shape (a, b), as places in a row of several channels: (a, channels * b)."""
     by_channel = places[:, None, :] + np.arange(channels)[:, None] * length
     return by_channel.reshape(len(places), -1)
 
 
-def picked(x, places):
+def picked(x: Tensor, places: NDArray[Any]) -> Tensor:
     """The numbers at these places of each row of a Tensor: ``x[:, places]``, but three times as fast."""
     if not x.requires_grad and not _is_recording():   # a constant needs no instruction
         return Tensor(x.data.take(places, axis=1), requires_grad=False)
@@ -62,7 +79,7 @@ def picked(x, places):
     return x.reshape(-1)[places.reshape(-1)].reshape(places.shape)
 
 
-def lengths(name, value, axes, low):
+def lengths(name: str, value: tuple[int, int] | int, axes: int, low: int) -> tuple[Any, ...]:
     """A tuple of `axes` ints, from one int or a sequence."""
     if axes == 1 and not isinstance(value, (tuple, list)) or hasattr(value, "__index__"):
         return (whole(name, value, low),) * axes
@@ -74,7 +91,7 @@ def lengths(name, value, axes, low):
     return tuple(whole(f"{name}[{k}]", number, low) for k, number in enumerate(value))
 
 
-def one_or_all(numbers):
+def one_or_all(numbers: tuple[int] | list[int]) -> int:
     """The lengths along the axes for attributes and messages: one as an int, several as a tuple."""
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
@@ -82,7 +99,7 @@ def one_or_all(numbers):
 class Spatial(Module):
     """The base class of convolutions and pooling: samples with a number of channels of a given size."""
 
-    def rows(self, x):
+    def rows(self, x: Any) -> tuple[Tensor, Callable[..., Any]]:
         """The input as rows; also for an array of more dimensions, such as (n_samples, channels, length)."""
         shape = getattr(x, "shape", None)
         if shape is not None and len(shape) == len(self.size) + 2:
@@ -97,7 +114,7 @@ class Spatial(Module):
             give = given_value   # like a Layer of one neuron
         return rows, give
 
-    def description_of(self, *arguments, **options):
+    def description_of(self, *arguments: Any, **options: Any) -> str:
         axis = "length" if len(self.size) == 1 else "size"
         return shown(self, *arguments, **options, **{axis: (one_or_all(self.size), None)})
 
@@ -105,7 +122,20 @@ class Spatial(Module):
 class Convolution(Spatial):
     """The base class of Conv1d and Conv2d."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, bias, size, init, rng):
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[Any, ...]
+    stride: tuple[Any, ...]
+    padding: tuple[Any, ...]
+    dilation: tuple[Any, ...]
+    output_size: tuple[int, ...]
+    in_features: int
+    out_features: int
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+                 bias: bool, size: Any, init: Any, rng: _Rng) -> None:
         axes = len(size)
         self.in_channels = whole("in_channels", in_channels, 1)
         self.out_channels = whole("out_channels", out_channels, 1)
@@ -127,7 +157,7 @@ class Convolution(Spatial):
         self.bias = Tensor(uniform(rng, bound, self.out_channels)) if bias else None
         self.lay_out(windows)
 
-    def lay_out(self, windows):
+    def lay_out(self, windows: Windows) -> None:
         """Compute which numbers of a row are in which window."""
         length, count = math.prod(windows.padded), math.prod(windows.output)
         self._places = for_channels(windows.places, self.in_channels, length).reshape(-1)
@@ -141,7 +171,7 @@ class Convolution(Spatial):
             self._padded = np.zeros(self._inside.size, dtype=np.int64)   # places of padding stay 0: unused
             self._padded[self._inside] = np.arange(self.in_features)
 
-    def __call__(self, x):
+    def __call__(self, x: _Inputs) -> Any:
         x, give = self.rows(x)
         n, count = x.shape[0], math.prod(self.output_size)
         out = linear(self.windows(x).reshape(n * count, -1), self.weight, self.bias)
@@ -151,7 +181,7 @@ class Convolution(Spatial):
             return give(out.T.reshape(1, -1))
         return give(picked(out.reshape(n, -1), self._order))
 
-    def windows(self, x):
+    def windows(self, x: Tensor) -> Tensor:
         """The numbers of the windows one after the other, in a row for each sample."""
         if self._inside is not None:
             x = picked(x, self._padded)
@@ -161,7 +191,7 @@ class Convolution(Spatial):
                 x = Tensor(np.where(self._inside, x.data, 0.0), requires_grad=False)
         return picked(x, self._places)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.description_of(
             self.in_channels, self.out_channels, one_or_all(self.kernel_size),
             stride=(one_or_all(self.stride), one_or_all([1] * len(self.size))),
@@ -222,12 +252,13 @@ class Conv1d(Convolution):
     Conv1d(1, 2, 3, length=10)
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, bias=True, *,
-                 length, init=None, rng=None):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                 dilation: int = 1, bias: bool = True, *, length: int, init: _Init | None = None,
+                 rng: _Rng = None) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias,
                          lengths("length", length, 1, 1), init, rng)
 
-    def __call__(self, x):
+    def __call__(self, x: _Inputs) -> Any:
         """The output for one sample or several samples.
 
         Parameters
@@ -292,12 +323,14 @@ class Conv2d(Convolution):
     Conv2d(1, 4, (3, 3), padding=(1, 1), size=(8, 8))
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, bias=True, *,
-                 size, init=None, rng=None):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0,
+                 dilation: int | tuple[int, int] = 1, bias: bool = True, *, size: int | tuple[int, int],
+                 init: _Init | None = None, rng: _Rng = None) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias,
                          lengths("size", size, 2, 1), init, rng)
 
-    def __call__(self, x):
+    def __call__(self, x: _Inputs) -> Any:
         """The output for one image or several images.
 
         Parameters
@@ -322,9 +355,17 @@ class Conv2d(Convolution):
 class Pooling(Spatial):
     """The base class of pooling: one number for each window of each channel."""
 
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[Any, ...]
+    stride: tuple[Any, ...]
+    output_size: tuple[int, ...]
+    in_features: int
+    out_features: int
+
     reduction = None   # the name of the Tensor's method
 
-    def __init__(self, channels, kernel_size, stride, size):
+    def __init__(self, channels: int, kernel_size: Any, stride: Any, size: Any) -> None:
         axes = len(size)
         self.in_channels = self.out_channels = whole("channels", channels, 1)
         self.size = size
@@ -337,7 +378,7 @@ class Pooling(Spatial):
         starts = np.arange(self.in_channels)[:, None, None] * math.prod(size)
         self._places = (starts + windows.places).reshape(-1)
 
-    def __call__(self, x):
+    def __call__(self, x: _Inputs) -> Any:
         """The pooled channels of one sample or several samples.
 
         Parameters
@@ -359,18 +400,19 @@ class Pooling(Spatial):
         windows = picked(x, self._places).reshape(-1, math.prod(self.kernel_size))
         return give(getattr(windows, self.reduction)(axis=1).reshape(x.shape[0], -1))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.description_of(self.in_channels, one_or_all(self.kernel_size),
                                    stride=(one_or_all(self.stride), one_or_all(self.kernel_size)))
 
 
 class Pooling1d(Pooling):
-    def __init__(self, channels, kernel_size, stride=None, *, length):
+    def __init__(self, channels: int, kernel_size: int, stride: int | None = None, *, length: int) -> None:
         super().__init__(channels, kernel_size, stride, lengths("length", length, 1, 1))
 
 
 class Pooling2d(Pooling):
-    def __init__(self, channels, kernel_size, stride=None, *, size):
+    def __init__(self, channels: int, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+                 *, size: int | tuple[int, int]) -> None:
         super().__init__(channels, kernel_size, stride, lengths("size", size, 2, 1))
 
 

@@ -1,4 +1,8 @@
 """Dropout."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from flatgrad._core import Tensor, Value, _draw, _Draws, _note_read
@@ -7,6 +11,11 @@ from flatgrad.errors import ArgumentError
 from flatgrad.nn.inputs import as_rows, shown
 from flatgrad.nn.module import Module
 from flatgrad.randomness import generator_of, leaf_of
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import _Rng
 
 __all__ = ["Dropout"]
 
@@ -52,14 +61,17 @@ class Dropout(Module):
     [1.0, 2.0]
     """
 
-    def __init__(self, p=0.5, rng=None):
+    p: float
+    rng: np.random.Generator
+
+    def __init__(self, p: float = 0.5, rng: _Rng = None) -> None:
         expected = "a number from 0 to 1"
         self.p = finite("p", p, expected)
         if not 0.0 <= self.p <= 1.0:
             raise ArgumentError(f"p: expected {expected}, got {p!r}")
         self.rng = generator_of("rng", rng)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         """The input with some numbers set to 0 and the others enlarged; after `eval`, `x` itself.
 
         Parameters
@@ -81,12 +93,12 @@ class Dropout(Module):
         rows, give = as_rows(x)
         return give(rows * self.mask(rows.shape))
 
-    def mask(self, shape):
+    def mask(self, shape: tuple[()]) -> float:
         """The factors, each 0 or 1 / (1 - p): a number for the shape (), else a Tensor."""
         if self.p == 1.0:
             return Tensor(np.zeros(shape), requires_grad=False) if shape else 0.0
         factors, = _draw(_Draws(self.rng, "threshold", shape, self.p, 0.0, 1.0 / (1.0 - self.p)), leaf_of)
         return leaf_of(factors) if isinstance(factors, np.ndarray) else factors
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self, self.p)

@@ -1,4 +1,8 @@
 """Embedding: a vector of parameters for each of a number of items."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from flatgrad._core import Tensor, Value, _is_recording
@@ -7,6 +11,13 @@ from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 from flatgrad.nn.initialization import weights
 from flatgrad.nn.inputs import shown
 from flatgrad.nn.module import Module
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import ArrayLike
+
+    from flatgrad._core import _Init, _Rng
 
 __all__ = ["Embedding"]
 
@@ -47,12 +58,16 @@ class Embedding(Module):
     ((10,), (2, 10), (2, 30))
     """
 
-    def __init__(self, num_embeddings, embedding_dim, init="normal", rng=None):
+    num_embeddings: int
+    embedding_dim: int
+    weight: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, init: _Init = "normal", rng: _Rng = None) -> None:
         self.num_embeddings = whole("num_embeddings", num_embeddings, 1)
         self.embedding_dim = whole("embedding_dim", embedding_dim, 1)
         self.weight = Tensor(weights(init, (self.num_embeddings, self.embedding_dim), rng=rng))
 
-    def __call__(self, indices):
+    def __call__(self, indices: ArrayLike) -> Tensor:
         """The vectors with these indices.
 
         Parameters
@@ -81,7 +96,7 @@ class Embedding(Module):
         out = self.weight[indices.reshape(-1)]
         return out.reshape(indices.shape[0], -1)
 
-    def checked(self, indices):
+    def checked(self, indices: Any) -> Any:
         """The indices as an array of int64."""
         expected = "indices: expected an int, or a list or an array of ints"
         if is_bool(indices):
@@ -111,10 +126,10 @@ class Embedding(Module):
             raise DataError(f"indices{where}: expected 0 to {self.num_embeddings - 1}, got {number}")
         return array.astype(np.int64)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self, self.num_embeddings, self.embedding_dim)
 
 
-def traced(indices):
+def traced(indices: Any) -> Any:
     """Whether there is a Value or a Tensor in it."""
     return isinstance(indices, (Value, Tensor)) or isinstance(indices, (list, tuple)) and any(map(traced, indices))

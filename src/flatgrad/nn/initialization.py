@@ -3,6 +3,8 @@
 The formulas and gains are PyTorch's (`torch.nn.init`). The names are PyTorch's and Keras's; 'uniform' is micrograd's.
 By default the numbers are drawn from `random`, as in micrograd; a seed or a generator can be given.
 """
+from __future__ import annotations
+
 import math
 import random
 import sys
@@ -10,6 +12,15 @@ import sys
 from flatgrad._core import _refuse_recording
 from flatgrad.arguments import finite, finite_array, one_of, shortened, whole
 from flatgrad.errors import ArgumentTypeError, ShapeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Init, _Rng
 
 __all__ = ["fans", "gain", "source", "weights"]
 
@@ -19,6 +30,7 @@ GAINS = {"linear": 1.0, "relu": RECTIFIER, "leaky_relu": math.sqrt(2.0 / (1.0 + 
          "sigmoid": 1.0, "softmax": 1.0}
 
 # Name -> (whether uniform, the standard deviation without the gain, as a function of fan in and fan out).
+SCALED: dict[str, Any]
 SCALED = {
     "kaiming_uniform": (True, lambda fan_in, fan_out: 1.0 / math.sqrt(fan_in)),
     "kaiming_normal": (False, lambda fan_in, fan_out: 1.0 / math.sqrt(fan_in)),
@@ -30,7 +42,8 @@ ALIASES = {"he_uniform": "kaiming_uniform", "he_normal": "kaiming_normal",
 NAMES = ["uniform", *SCALED, *ALIASES, "normal", "zeros", "ones"]
 
 
-def weights(init, shape, activation="linear", rng=None):
+def weights(init: _Init, shape: tuple[int, ...], activation: str | Callable[..., Any] | None = "linear",
+            rng: _Rng = None) -> list[list[float]]:
     """The initial weights of a layer.
 
     Parameters
@@ -102,14 +115,14 @@ def weights(init, shape, activation="linear", rng=None):
     return [flat[k * nin:(k + 1) * nin] for k in range(nout)]
 
 
-def is_real(init):
+def is_real(init: list[list[float]] | NDArray[Any]) -> bool:
     """Whether `init` is a number, and not a bool."""
     from numbers import Real   # imported here, because most calls have a name and do not come here
 
     return isinstance(init, Real) and not isinstance(init, bool)
 
 
-def named(name, shape, scale, rng):
+def named(name: str, shape: tuple[int, int], scale: float, rng: _Rng) -> list[float]:
     """The numbers of a named initialiser, row by row."""
     count = math.prod(shape)
     if name in ("zeros", "ones"):
@@ -125,7 +138,7 @@ def named(name, shape, scale, rng):
     return uniform(rng, math.sqrt(3.0) * deviation, count) if is_uniform else normal(rng, deviation, count)
 
 
-def given(init, shape, rng):
+def given(init: list[list[float]] | NDArray[Any], shape: tuple[Any, ...], rng: _Rng) -> list[float]:
     """The numbers of an array, or of the array that a callable returns."""
     name = "init"
     if callable(init):
@@ -138,7 +151,7 @@ def given(init, shape, rng):
     return array.reshape(-1).tolist()
 
 
-def gain(activation):
+def gain(activation: str | Callable[..., Any] | None) -> float:
     """The factor for weights before an activation; with it, signals keep their size.
 
     Parameters
@@ -169,7 +182,7 @@ def gain(activation):
     return GAINS[one_of("activation", activation, GAINS)]
 
 
-def fans(shape):
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """The number of weights of each output (fan in) and of each input (fan out).
 
     Parameters
@@ -193,7 +206,7 @@ def fans(shape):
     return shape[1] * kernel, shape[0] * kernel
 
 
-def source(rng):
+def source(rng: _Rng) -> Any:
     """A source of random numbers: an object with the methods ``uniform(low, high)`` and ``normal`` or ``gauss``.
 
     Parameters
@@ -232,27 +245,27 @@ def source(rng):
                                 f"{shortened(rng)}") from None
 
 
-def is_generator(rng):
+def is_generator(rng: _Rng) -> bool:
     """Whether `rng` is a generator of NumPy; does not import NumPy."""
     np = sys.modules.get("numpy")
     return np is not None and isinstance(rng, np.random.Generator)
 
 
-def uniform(rng, bound, count):
+def uniform(rng: _Rng, bound: float, count: int) -> list[float]:
     """`count` numbers from the uniform distribution over [-bound, bound]; `rng` as `source` returns it."""
     if is_generator(rng):
         return rng.uniform(-bound, bound, count).tolist()   # the same numbers as `count` single draws
     return [rng.uniform(-bound, bound) for _ in range(count)]
 
 
-def normal(rng, deviation, count):
+def normal(rng: _Rng, deviation: float, count: int) -> list[float]:
     """`count` numbers from the normal distribution of mean 0."""
     if is_generator(rng):
         return rng.normal(0.0, deviation, count).tolist()
     return [rng.gauss(0.0, deviation) for _ in range(count)]
 
 
-def shape_of(shape):
+def shape_of(shape: tuple[Any, ...]) -> tuple[Any, ...]:
     """`shape` as a tuple of two or more ints."""
     try:
         result = tuple(shape)

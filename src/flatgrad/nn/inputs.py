@@ -1,13 +1,24 @@
 """Inputs and outputs of modules: one sample or several samples, in several forms."""
+from __future__ import annotations
+
 import numbers
 
 from flatgrad._core import Tensor, Value, _refuse_lost
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from flatgrad.nn.activations import ReLU
+    from flatgrad.nn.convolution import Conv1d
+
 __all__ = ["as_rows", "given_sample", "given_value", "shown"]
 
 
-def as_rows(x, width=None, name="x", what="numbers"):
+def as_rows(x: Any, width: int | None = None, name: str = "x",
+            what: str = "numbers") -> tuple[Tensor, Callable[[Tensor], Any]]:
     """An input as rows, and a function that gives the output the form of the input.
 
     Parameters
@@ -51,7 +62,7 @@ def as_rows(x, width=None, name="x", what="numbers"):
     return rows, give
 
 
-def tensor_of(name, x):
+def tensor_of(name: str, x: Any) -> Tensor:
     """A list or an array as a Tensor; a constant if it contains no Value."""
     import numpy as np
 
@@ -83,27 +94,27 @@ def tensor_of(name, x):
 
 # ---- the outputs, made from rows ----
 
-def given_rows(out):
+def given_rows(out: Tensor) -> Tensor:
     """The output for a batch."""
     return out
 
 
-def given_vector(out):
+def given_vector(out: Tensor) -> Tensor:
     """The output for a Tensor of one dimension."""
     return out.reshape(-1)
 
 
-def given_sample(out):
+def given_sample(out: Tensor) -> list[Value]:
     """The output for a sample."""
     return list(out.reshape(-1))
 
 
-def given_value(out):
+def given_value(out: Any) -> Any:
     """The output for a single Value."""
     return out[0, 0] if out.size == 1 else given_sample(out)
 
 
-def shown(module, *arguments, **options):
+def shown(module: ReLU | Conv1d, *arguments: Any, **options: Any) -> str:
     """The repr of a module: its arguments, and the `options`, each ``(value, default)``, that differ from their
     default."""
     words = [*map(repr, arguments),

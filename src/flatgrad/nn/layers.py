@@ -6,6 +6,8 @@ in micrograd's order, so one seed gives the same network in both packages.
 A neuron that is called by itself builds micrograd's scalar graph. A layer is one instruction, for a sample or for a
 whole batch. If its attribute `fused` is False, or within `flatgrad.scalar_graph()`, it builds the scalar graph too.
 """
+from __future__ import annotations
+
 import random
 from reprlib import recursive_repr
 
@@ -17,10 +19,19 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn.initialization import source, weights
 from flatgrad.nn.module import Module
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Literal, overload
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Activation, _Init, _Inputs, _Operand, _Rng, _Row
+
 __all__ = ["Neuron", "Layer", "MLP", "Sequential"]
 
 # The values of `activation`, besides functions.
-ACTIVATIONS = ("linear", *scalar.ACTIVATIONS, "softmax")
+ACTIVATIONS: tuple[str, ...] = ("linear", *scalar.ACTIVATIONS, "softmax")
 
 
 class Neuron(Weights, Module):
@@ -70,7 +81,14 @@ class Neuron(Weights, Module):
     5.0
     """
 
-    def __init__(self, nin, nonlin=True, activation=None, *, init="uniform", bias=True, rng=None):
+    b: Any
+    has_bias: Any
+    activation: _Activation | None
+    nonlin: bool
+    w: Any
+
+    def __init__(self, nin: int, nonlin: bool = True, activation: _Activation | None = None, *, init: _Init = "uniform",
+                 bias: bool = True, rng: _Rng = None) -> None:
         nin = size("nin", nin)
         if activation is not None:
             self.activation = activation
@@ -84,7 +102,7 @@ class Neuron(Weights, Module):
             self.w = [Value(x) for row in weights(init, (1, nin), self.activation, rng) for x in row]
         self.b = Value(0)
 
-    def __call__(self, x):
+    def __call__(self, x: _Row | Tensor) -> Value:
         """The output for one sample.
 
         Parameters
@@ -104,20 +122,20 @@ class Neuron(Weights, Module):
         act = weighted_sum(self.w, x, self.b)
         return getattr(act, self.activation)() if self.nonlin else act
 
-    def parameters(self):
+    def parameters(self) -> list[Value]:
         """The weights, then the bias."""
         return self.own_parameters()
 
-    def named_values(self, prefix=""):
+    def named_values(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix + "weight", self.w
         if self.has_bias:
             yield prefix + "bias", self.b
         yield from super().named_values(prefix)
 
-    def description(self):
+    def description(self) -> Any:
         return repr(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{NAMES[self.activation]}Neuron({len(self.w)})"
 
 
@@ -170,9 +188,14 @@ class Layer(Module):
     1.0
     """
 
-    then = None
+    neurons: list[Neuron]
 
-    def __init__(self, nin, nout, activation=None, init="uniform", bias=True, *, rng=None, fused=True, **kwargs):
+    then: Any = None
+
+    def __init__(self, nin: int, nout: int,
+                 activation: _Activation | Literal["softmax"] | Callable[..., Any] | None = None,
+                 init: _Init = "uniform", bias: bool = True, *, rng: _Rng = None, fused: bool = True,
+                 **kwargs: Any) -> None:
         nin, nout = size("nin", nin), size("nout", nout)
         if activation is not None:
             then, activation = split(activation)
@@ -188,7 +211,7 @@ class Layer(Module):
             self.fused = False
 
     @property
-    def activation(self):
+    def activation(self) -> Any:
         """`then`, or the activation of the neurons if all have the same; otherwise None."""
         if self.then is not None:
             return self.then
@@ -196,14 +219,20 @@ class Layer(Module):
         return names.pop() if len(names) == 1 else None
 
     @activation.setter
-    def activation(self, activation):
+    def activation(self, activation: _Activation | Literal['softmax'] | Callable[..., Any] | None) -> None:
         self.then, activation = split(activation)
         if self.then is None:
             del self.then   # the class attribute then applies
         for n in self.neurons:
             n.activation = activation
 
-    def __call__(self, x):
+    if TYPE_CHECKING:
+        @overload
+        def __call__(self, x: Tensor | Sequence[Sequence[_Operand] | NDArray[Any]]) -> Tensor: ...
+        @overload
+        def __call__(self, x: _Inputs) -> Any: ...
+
+    def __call__(self, x: Any) -> Any:
         """The neurons' outputs, for one sample or for several samples.
 
         Parameters
@@ -230,11 +259,11 @@ class Layer(Module):
             out = layer_forward(self.neurons, x)
             return out if self.then is None else after(self.then, out)
 
-    def parameters(self):
+    def parameters(self) -> list[Value]:
         """The parameters of all neurons, neuron by neuron."""
         return [p for n in self.neurons for p in n.parameters()]
 
-    def named_values(self, prefix=""):
+    def named_values(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """The neurons' weights as one array of the shape `(nout, nin)`, and their biases as another array."""
         found = [dict(n.named_values()) for n in self.neurons]
         if found and all(list(values) == list(found[0]) and len(values["weight"]) == len(found[0]["weight"]) > 0
@@ -244,10 +273,10 @@ class Layer(Module):
         else:   # the program has changed them
             yield from super().named_values(prefix)
 
-    def summary_rows(self, prefix=""):
+    def summary_rows(self, prefix: str = "") -> Iterator[tuple[str, str, int]]:
         yield prefix, self.description(), len(self.parameters())
 
-    def description(self):
+    def description(self) -> Any:
         widths = sorted({len(n.w) for n in self.neurons if isinstance(n, Neuron)})
         activation = self.activation
         if callable(activation):
@@ -299,8 +328,12 @@ class MLP(Module):
     <class 'flatgrad.Value'>
     """
 
-    def __init__(self, nin, nouts, activation="relu", out_activation="linear", init="uniform", bias=True, *, rng=None,
-                 fused=True):
+    layers: list[Layer]
+
+    def __init__(self, nin: int, nouts: Sequence[int],
+                 activation: _Activation | Literal['softmax'] | Callable[..., Any] | None = "relu",
+                 out_activation: _Activation | Literal['softmax'] | Callable[..., Any] | None = "linear",
+                 init: _Init = "uniform", bias: bool = True, *, rng: _Rng = None, fused: bool = True) -> None:
         try:
             sz = [nin, *nouts]
         except TypeError:
@@ -316,11 +349,17 @@ class MLP(Module):
         if not fused:
             self.fused = False
 
-    def __call__(self, x):
+    if TYPE_CHECKING:
+        @overload
+        def __call__(self, x: Tensor | Sequence[Sequence[_Operand] | NDArray[Any]]) -> Tensor: ...
+        @overload
+        def __call__(self, x: _Inputs) -> Any: ...
+
+    def __call__(self, x: Any) -> Any:
         """The last layer's output. The forms of input and output are those of `Layer.__call__`."""
         return run(self.layers, x, self.fused)
 
-    def parameters(self):
+    def parameters(self) -> list[Value]:
         """The parameters of all layers, layer by layer."""
         return [p for layer in self.layers for p in layer.parameters()]
 
@@ -367,7 +406,9 @@ class Sequential(Module):
     total                                 105
     """
 
-    def __init__(self, *modules):
+    layers: list[Any]
+
+    def __init__(self, *modules: Callable[..., Any] | Sequence[Callable[..., Any]]) -> None:
         if len(modules) == 1 and isinstance(modules[0], (list, tuple)):
             modules = modules[0]
         for k, module in enumerate(modules):
@@ -375,18 +416,18 @@ class Sequential(Module):
                 raise ArgumentTypeError(f"modules[{k}]: expected a Module or a function, got {module!r}")
         self.layers = list(modules)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         """The output of the last module."""
         return run(self.layers, x, self.fused)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, k):
+    def __getitem__(self, k: int | slice) -> Any:
         """The module at `k`; for a slice, a Sequential of the selected modules."""
         return Sequential(self.layers[k]) if isinstance(k, slice) else self.layers[k]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.layers)
 
     @recursive_repr()
@@ -397,7 +438,7 @@ class Sequential(Module):
 own_calls(Neuron.__call__, Layer.__call__)
 
 
-def run(layers, x, fused):
+def run(layers: list[Any], x: Tensor | list[Any] | NDArray[Any], fused: bool) -> Tensor | Value | list[Value]:
     """The output of the last layer; all layers run in one call if they are plain."""
     if not fused:
         with scalar_graph():
@@ -410,7 +451,7 @@ def run(layers, x, fused):
     return x
 
 
-def split(activation):
+def split(activation: _Activation | Literal["softmax"] | Callable[..., Any] | None) -> tuple[Any, Any]:
     """The activation of a layer as a pair: the function after its neurons, and the activation of each neuron."""
     if isinstance(activation, type):
         raise ArgumentTypeError("activation: expected a name or a function, such as 'relu' or ReLU(), got the class "
@@ -421,7 +462,7 @@ def split(activation):
     return (activation, "linear") if whole else (None, activation)
 
 
-def after(then, out):
+def after(then: str | Callable[..., Any], out: list[Value] | Tensor | Value) -> list[Value] | Tensor | Value:
     """The output of a layer whose neurons give `out`: a Tensor, a list of Values, or one Value."""
     if isinstance(out, Tensor) or then == "softmax" and isinstance(out, list):
         return softmax(out) if then == "softmax" else then(out)
@@ -430,7 +471,7 @@ def after(then, out):
     return softmax([out])[0] if then == "softmax" else then(out)
 
 
-def size(name, value):
+def size(name: str, value: int) -> int:
     """`value` as an int, or an error that names the argument."""
     try:
         result = range(value).stop

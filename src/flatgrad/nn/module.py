@@ -1,4 +1,6 @@
 """The base class of models: it finds parameters in attributes, and saves and loads them."""
+from __future__ import annotations
+
 import math
 import sys
 import threading
@@ -10,34 +12,45 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError, StateE
 
 TYPE_CHECKING = False   # typing's own, which takes long to import
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, NamedTuple
 
+    from typing_extensions import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Path
     from flatgrad.nn.hooks import Handle
 
 __all__ = ["Module"]
 
-Keys = namedtuple("Keys", "missing unexpected")
+if TYPE_CHECKING:
+    class Keys(NamedTuple):
+        missing: list[str]
+        unexpected: list[str]
+else:
+    Keys = namedtuple("Keys", "missing unexpected")
 
 
 class Mode:
     """The attribute `training`: kept in the module's `__dict__`. A compiled function that reads it is recorded again
     for another mode."""
 
-    def __init__(self, default):
+    def __init__(self, default: bool) -> None:
         self.default = default
 
-    def __get__(self, module, owner=None):
+    def __get__(self, module: Any, owner: type[Any] | None = None) -> bool:
         if module is None:
             return self.default
         _note_read(module, "training")
         return vars(module).get("training", self.default)
 
-    def __set__(self, module, mode):
+    def __set__(self, module: Any, mode: bool) -> None:
         _refuse_recording("training: assigned to")
         vars(module)["training"] = mode
 
-    def __delete__(self, module):
+    def __delete__(self, module: Any) -> None:
         if vars(module).pop("training", None) is None:
             raise AttributeError("training")
 
@@ -46,10 +59,13 @@ class Buffer:   # see also Registered, below
     """An attribute that `buffer_names` has: kept in the module's `__dict__`. In a compiled function it is a Tensor that
     no gradient flows to, read at each call."""
 
-    def __init__(self, name, default):
+    name: str
+    default: object
+
+    def __init__(self, name: str, default: object) -> None:
         self.name, self.default = name, default
 
-    def __get__(self, module, owner=None):
+    def __get__(self, module: Any, owner: type[Any] | None = None) -> NDArray[Any] | Tensor:
         array = self.default if module is None else vars(module).get(self.name, self.default)
         if array is MISSING:
             raise AttributeError(self.name)
@@ -58,11 +74,11 @@ class Buffer:   # see also Registered, below
         leaf = _buffer_input(module, self.name, lambda: as_leaf(self.name, array))
         return array if leaf is None else leaf
 
-    def __set__(self, module, array):
+    def __set__(self, module: Any, array: NDArray[Any]) -> None:
         _refuse_recording(f"{self.name}: a buffer assigned to")
         vars(module)[self.name] = array
 
-    def __delete__(self, module):
+    def __delete__(self, module: Any) -> None:
         if self.name not in vars(module):
             raise AttributeError(self.name)
         del vars(module)[self.name]
@@ -74,14 +90,14 @@ MISSING = object()
 class Registered(Buffer):
     """A buffer of some modules of a class, which `register_buffer` has made; in others an attribute like any other."""
 
-    def __get__(self, module, owner=None):
+    def __get__(self, module: Any, owner: type[Any] | None = None) -> Any:
         if module is not None and self.name in vars(module).get(REGISTERED, ()):
             return super().__get__(module, owner)
         if module is None or self.name not in vars(module):
             raise AttributeError(self.name)
         return vars(module)[self.name]
 
-    def __set__(self, module, array):
+    def __set__(self, module: Any, array: Any) -> None:
         if self.name in vars(module).get(REGISTERED, ()):
             super().__set__(module, array)
         else:
@@ -91,7 +107,7 @@ class Registered(Buffer):
 REGISTERED = "_registered"   # the attribute with the names of these buffers, also of those that are not saved
 
 
-def as_leaf(name, array):
+def as_leaf(name: str, array: NDArray[Any]) -> Tensor:
     """A Tensor, or a Value, that stands for a buffer while a function is recorded."""
     import numpy as np
 
@@ -139,10 +155,10 @@ class Module:
     """
 
     fused = True
-    training = Mode(True)
-    buffer_names = ()
+    training: bool = Mode(True)   # type: ignore[assignment]
+    buffer_names: tuple[str, ...] = ()
 
-    def __init_subclass__(cls, **options):
+    def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if isinstance(vars(cls).get("training"), bool):
             cls.training = Mode(cls.training)
@@ -152,17 +168,21 @@ class Module:
             if present is MISSING or not hasattr(type(present), "__get__"):   # of the user's own, such as a property
                 setattr(cls, name, Buffer(name, present))
 
-    def __call__(self, *inputs, **options):
-        """The result of `forward`, for a subclass that defines `forward` and not `__call__`."""
-        forward = getattr(self, "forward", None)
-        if forward is None:
-            raise ArgumentTypeError(f"{type(self).__name__} has no __call__(), and no forward() either")
-        return forward(*inputs, **options)
+    if TYPE_CHECKING:
+        # Subclasses give it the signature that they need.
+        __call__: Callable[..., Any]
+    else:
+        def __call__(self, *inputs, **options):
+            """The result of `forward`, for a subclass that defines `forward` and not `__call__`."""
+            forward = getattr(self, "forward", None)
+            if forward is None:
+                raise ArgumentTypeError(f"{type(self).__name__} has no __call__(), and no forward() either")
+            return forward(*inputs, **options)
 
     # ---- hooks ----
 
-    def register_forward_pre_hook(self, hook: 'Callable[..., Any]', *, prepend: bool = False,
-                                  with_kwargs: bool = False) -> 'Handle':
+    def register_forward_pre_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
+                                  with_kwargs: bool = False) -> Handle:
         """Have a function called before each call of the module.
 
         Parameters
@@ -201,8 +221,8 @@ class Module:
 
         return add(self, "before", hook, flag("prepend", prepend), flag("with_kwargs", with_kwargs))
 
-    def register_forward_hook(self, hook: 'Callable[..., Any]', *, prepend: bool = False,
-                              with_kwargs: bool = False) -> 'Handle':
+    def register_forward_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
+                              with_kwargs: bool = False) -> Handle:
         """Have a function called after each call of the module.
 
         Parameters
@@ -240,7 +260,7 @@ class Module:
 
     # ---- parameters ----
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Set the gradient of every parameter to 0.
 
         A backward pass adds to gradients, so call this method before each backward pass.
@@ -252,7 +272,7 @@ class Module:
         except AttributeError:
             raise ArgumentTypeError(f"parameters: expected Values, got {type(p).__name__} {p!r}") from None
 
-    def parameters(self):
+    def parameters(self) -> list[Value]:
         """The parameters, in a new list.
 
         Returns
@@ -265,7 +285,7 @@ class Module:
             found.update((id(p), p) for p in within(self, child.parameters) if id(p) not in found)
         return list(found.values())
 
-    def named_parameters(self):
+    def named_parameters(self) -> Iterator[tuple[str, Value]]:
         """The parameters with their names, in the order of `parameters`.
 
         Yields
@@ -283,7 +303,7 @@ class Module:
         for k, p in enumerate(parameters):
             yield names.get(id(p), f"parameters[{k}]"), p
 
-    def named_values(self, prefix=""):
+    def named_values(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """The parameters as attributes hold them: arrays, with the numbers of `state_dict`.
 
         Yields
@@ -297,7 +317,7 @@ class Module:
         for name, child in below(self):
             yield from within(self, child.named_values, f"{prefix}{name}.")
 
-    def named_buffers(self, prefix=""):
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Module, str]]:
         """The arrays that are saved with the parameters and not trained, in the manner of `named_values`.
 
         Yields
@@ -312,11 +332,11 @@ class Module:
         for name, child in below(self):
             yield from within(self, child.named_buffers, f"{prefix}{name}.")
 
-    def buffers(self) -> 'list[Any]':
+    def buffers(self) -> list[Any]:
         """The arrays of `named_buffers`, in a new list."""
         return [vars(module).get(name, getattr(type(module), name, None)) for _, module, name in self.named_buffers()]
 
-    def register_buffer(self, name: str, tensor: 'Any', persistent: bool = True) -> None:
+    def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
         """Make an array an attribute that is saved with the parameters and not trained.
 
         Parameters
@@ -375,7 +395,7 @@ class Module:
 
     # ---- the modules in a module ----
 
-    def apply(self, fn: 'Callable[[Module], Any]') -> 'Module':
+    def apply(self, fn: Callable[[Module], Any]) -> Self:
         """Call a function with each Module in this one, and last with this one.
 
         Parameters
@@ -410,7 +430,7 @@ class Module:
         fn(self)
         return self
 
-    def named_children(self):
+    def named_children(self) -> Iterator[tuple[str, Module]]:
         """The Modules in the attributes, and in lists, tuples and dicts in attributes.
 
         Yields
@@ -422,11 +442,11 @@ class Module:
         for name, value in list(vars(self).items()):
             yield from modules_in(name, value)
 
-    def children(self):
+    def children(self) -> list[Module]:
         """The Modules of `named_children`, in a new list."""
         return [child for _, child in self.named_children()]
 
-    def named_modules(self, prefix=""):
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This Module and all Modules in it.
 
         Yields
@@ -439,11 +459,11 @@ class Module:
         for name, child in below(self):
             yield from within(self, child.named_modules, f"{prefix}.{name}" if prefix else name)
 
-    def modules(self):
+    def modules(self) -> list[Module]:
         """The Modules of `named_modules`, in a new list."""
         return [module for _, module in self.named_modules()]
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         """Switch to training mode: Dropout drops numbers, and BatchNorm uses the batch's mean and variance.
 
         Parameters
@@ -462,7 +482,7 @@ class Module:
                 module.training = mode
         return self
 
-    def eval(self):
+    def eval(self) -> Self:
         """Switch to evaluation mode: Dropout drops nothing, and BatchNorm uses its running statistics.
 
         Returns
@@ -472,7 +492,7 @@ class Module:
         """
         return self.train(False)
 
-    def requires_grad_(self, requires_grad=True):
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze the parameters, or make them trainable again.
 
         Parameters
@@ -502,7 +522,7 @@ class Module:
 
     # ---- saving ----
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, NDArray[Any]]:
         """All numbers of the model, as copies.
 
         Returns
@@ -528,7 +548,7 @@ class Module:
             state[key] = np.array(getattr(module, name))
         return state
 
-    def load_state_dict(self, state, strict=True):
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Keys:
         """Set all numbers of the model from a state dict.
 
         Parameters
@@ -608,7 +628,7 @@ class Module:
             raise
         return keys
 
-    def save(self, path):
+    def save(self, path: _Path) -> None:
         """Write `state_dict` to a file in NumPy's format ``.npz``, without pickle, completely or not at all.
 
         Parameters
@@ -625,7 +645,7 @@ class Module:
 
         save_arrays(path, self.state_dict())
 
-    def load(self, path, strict=True):
+    def load(self, path: _Path, strict: bool = True) -> Keys:
         """Set all numbers of the model from a file of `save`, as `load_state_dict` does.
 
         Parameters
@@ -664,7 +684,7 @@ class Module:
         with stored_arrays(path, float("inf")) as arrays:   # no limit: reads only as much as the model holds
             return self.load_state_dict(arrays, strict)
 
-    def summary(self):
+    def summary(self) -> str:
         """The parts of the model, as a table.
 
         Returns
@@ -691,7 +711,7 @@ class Module:
         return "\n".join(f"{name:{widths[0]}}  {module:{widths[1]}}  {count:>{widths[2]}}"
                          for name, module, count in rows)
 
-    def summary_rows(self, prefix=""):
+    def summary_rows(self, prefix: str = "") -> Iterator[tuple[str, str, int]]:
         """The lines of `summary`: (name, description, number of parameters)."""
         own = sum(len(flat(values)) for _, values in own_values(self))
         children = below(self)
@@ -700,7 +720,7 @@ class Module:
         for name, child in children:
             yield from within(self, child.summary_rows, f"{prefix}.{name}" if prefix else name)
 
-    def description(self):
+    def description(self) -> str:
         """The description of the module in `summary`: its repr if it is short."""
         text = repr(self)
         own = type(self).__repr__ is not object.__repr__
@@ -712,14 +732,16 @@ class Module:
 class Entered(threading.local):
     """The Modules whose children are being listed at the moment, outermost first, and the call that lists them."""
 
+    modules: list[Any]
+
     def __init__(self):
         self.modules = []
 
 
-entered = Entered()
+entered: Entered = Entered()
 
 
-def below(module):
+def below(module: Any) -> list[Any]:
     """`named_children` without the Modules that are being listed; none if `module` itself is being listed already."""
     while entered.modules:   # an interrupt may have ended a call before it removed its module
         frame = sys._getframe(1)
@@ -735,7 +757,7 @@ def below(module):
     return [(name, child) for name, child in module.named_children() if id(child) not in above]
 
 
-def within(module, method, *arguments):
+def within(module: Any, method: Callable[..., Any], *arguments: Any) -> list[Any]:
     """The result of a method of a Module in this one, as a list; the method does not come back to this Module."""
     entered.modules.append((module, sys._getframe()))
     try:
@@ -746,23 +768,23 @@ def within(module, method, *arguments):
 
 # ---- parameters in attributes ----
 
-def is_parameter(value):
+def is_parameter(value: Any) -> bool:
     return isinstance(value, Value) or (isinstance(value, Tensor) and not value._is_constant and not value._op)
 
 
-def is_list_of_values(value, above=()):
+def is_list_of_values(value: Any, above: tuple[Any, ...] = ()) -> bool:
     """Whether `value` is a (nested) list of Values and not empty. A list that contains itself is not."""
     return isinstance(value, (list, tuple)) and len(value) > 0 and id(value) not in above and all(
         isinstance(item, Value) or is_list_of_values(item, (*above, id(value))) for item in value)
 
 
-def own_values(module):
+def own_values(module: Any) -> list[Any]:
     """(name, values) of the attributes that are parameters."""
     return [(name, value) for name, value in vars(module).items()
             if is_parameter(value) or is_list_of_values(value)]
 
 
-def modules_in(name, value, above=()):
+def modules_in(name: str, value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any]]:
     """(path, Module) for a Module, or for the Modules in a list, tuple or dict; a list may contain itself."""
     if isinstance(value, Module):
         yield name, value
@@ -773,14 +795,14 @@ def modules_in(name, value, above=()):
 
 # ---- arrays of Values: a Value, a Tensor, a (nested) list ----
 
-def flat(values):
+def flat(values: Value | list[Any] | Tensor) -> list[Value]:
     """The Values, row by row."""
     if isinstance(values, Value):
         return [values]
     return [p for item in values for p in flat(item)]
 
 
-def places(values, place=()):
+def places(values: Value | list[Any] | Tensor, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any]]:
     """(index, Value) of each Value."""
     if isinstance(values, Value):
         yield place, values
@@ -789,13 +811,13 @@ def places(values, place=()):
             yield from places(item, (*place, k))
 
 
-def check_name(key, taken):
+def check_name(key: str, taken: dict[str, Any] | tuple[()]) -> None:
     """StateError if two parameters have the same name: two keys of a dict may, and one of them would be lost."""
     if key in taken:
         raise StateError(f"{key}: expected one name for each array of the model, got two of this name")
 
 
-def check_values(key, values, taken):
+def check_values(key: str, values: Value | list[Any] | Tensor, taken: tuple[()] | dict[str, Any]) -> None:
     """An error if a layer has objects other than Values as parameters, or if two parameters have the same name."""
     check_name(key, taken)
     if not isinstance(values, (Value, Tensor)):
@@ -805,7 +827,7 @@ def check_values(key, values, taken):
             check_values(key, item, ())
 
 
-def shape(values):
+def shape(values: Value | list[Any] | Tensor) -> tuple[Any, ...]:
     if isinstance(values, Value):
         return ()
     if isinstance(values, Tensor):
@@ -816,7 +838,7 @@ def shape(values):
     return (len(values), *inner.pop())
 
 
-def numbers(values):
+def numbers(values: list[Any] | Value | Tensor) -> NDArray[Any]:
     """The data of the Values as a new array."""
     import numpy as np
 
@@ -825,7 +847,7 @@ def numbers(values):
     return np.array([p.data for p in flat(values)]).reshape(shape(values))
 
 
-def assign(values, array):
+def assign(values: list[Any] | Tensor, array: NDArray[Any]) -> None:
     """Set the data of the Values."""
     if isinstance(values, Tensor):
         values.data = array
@@ -836,7 +858,7 @@ def assign(values, array):
 
 # ---- arrays of a state dict ----
 
-def as_array(x):
+def as_array(x: NDArray[Any] | list[Any]) -> NDArray[Any]:
     """A copy of `x` as an array, or `x` itself if it is no array of numbers."""
     import numpy as np
 
@@ -847,7 +869,7 @@ def as_array(x):
         return x
 
 
-def as_kernel(given, own):
+def as_kernel(given: tuple[Any, ...], own: tuple[Any, ...]) -> tuple[Any, ...]:
     """The shape `given`; with two dimensions if it may be PyTorch's shape of the convolution weight with shape
     `own`."""
     if len(given) > 2 == len(own) and given[0] == own[0]:
@@ -855,7 +877,7 @@ def as_kernel(given, own):
     return given
 
 
-def as_type(array, dtype):
+def as_type(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The array with this dtype; ValueError if the dtype cannot hold one of its numbers."""
     import numpy as np
 

@@ -1,4 +1,8 @@
 """Layers that give their inputs a mean of 0 and a variance of 1, over a batch or within a sample."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from flatgrad._core import Tensor, _refuse_recording
@@ -6,6 +10,14 @@ from flatgrad.arguments import finite, flag, non_negative, whole
 from flatgrad.errors import ArgumentError, DataError
 from flatgrad.nn.inputs import as_rows, shown
 from flatgrad.nn.module import Module
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Inputs
+    from flatgrad.read_only import Data
 
 __all__ = ["BatchNorm", "LayerNorm"]
 
@@ -61,9 +73,21 @@ class BatchNorm(Module):
     ([0.2], [1.1])
     """
 
-    buffer_names = ("running_mean", "running_var", "num_batches_tracked")
+    num_features: int
+    eps: float
+    momentum: float
+    affine: bool
+    track_running_stats: bool
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: NDArray[Any] | None
+    running_var: NDArray[Any] | None
+    num_batches_tracked: NDArray[Any] | None
 
-    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
+    buffer_names: tuple[str, ...] = ("running_mean", "running_var", "num_batches_tracked")
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True) -> None:
         self.num_features = whole("num_features", num_features, 1)
         self.eps = non_negative("eps", eps)
         expected = "a number from 0 to 1, or None"
@@ -81,7 +105,7 @@ class BatchNorm(Module):
             self.running_mean = self.running_var = self.num_batches_tracked = None
             self.buffer_names = ()
 
-    def __call__(self, x):
+    def __call__(self, x: _Inputs) -> Any:
         """The normalised samples.
 
         Parameters
@@ -119,11 +143,11 @@ class BatchNorm(Module):
             self.follow(mean.data, variance.data * (n / (n - 1)))
         return give(out)
 
-    def scaled(self, centred, scale):
+    def scaled(self, centred: Tensor, scale: Tensor) -> Tensor:
         out = centred * scale
         return out if self.bias is None else out + self.bias
 
-    def follow(self, mean, variance):
+    def follow(self, mean: Data, variance: NDArray[Any]) -> None:
         """Update the running statistics with a batch's mean and variance."""
         count = self.num_batches_tracked + 1
         part = 1.0 / int(count) if self.momentum is None else self.momentum
@@ -131,7 +155,7 @@ class BatchNorm(Module):
         self.running_var = (1.0 - part) * self.running_var + part * variance
         self.num_batches_tracked = np.array(count)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self, self.num_features, eps=(self.eps, 1e-5), momentum=(self.momentum, 0.1),
                      affine=(self.affine, True), track_running_stats=(self.track_running_stats, True))
 
@@ -179,7 +203,14 @@ class LayerNorm(Module):
     [-1.0, 1.0]
     """
 
-    def __init__(self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True):
+    normalized_shape: int
+    eps: float
+    elementwise_affine: bool
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-5, elementwise_affine: bool = True,
+                 bias: bool = True) -> None:
         self.normalized_shape = whole("normalized_shape", normalized_shape, 1)
         self.eps = non_negative("eps", eps)
         self.elementwise_affine = flag("elementwise_affine", elementwise_affine)
@@ -187,7 +218,7 @@ class LayerNorm(Module):
         self.weight = Tensor(np.ones(self.normalized_shape)) if self.elementwise_affine else None
         self.bias = Tensor(np.zeros(self.normalized_shape)) if bias else None
 
-    def __call__(self, x):
+    def __call__(self, x: _Inputs) -> Any:
         """The normalised sample or samples.
 
         Parameters
@@ -212,7 +243,7 @@ class LayerNorm(Module):
             out = out * self.weight
         return give(out if self.bias is None else out + self.bias)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self, self.normalized_shape, eps=(self.eps, 1e-5),
                      elementwise_affine=(self.elementwise_affine, True),
                      bias=(self.bias is not None or not self.elementwise_affine, True))

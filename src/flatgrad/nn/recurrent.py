@@ -1,5 +1,8 @@
 """Cells of recurrent networks: one step in time. The user writes the loop over a sequence."""
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,15 +13,27 @@ from flatgrad.nn.initialization import source, uniform
 from flatgrad.nn.inputs import as_rows, shown
 from flatgrad.nn.module import Module
 
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    from flatgrad._core import _Inputs, _Rng
+
 __all__ = ["RNNCell", "LSTMCell", "GRUCell"]
 
 
 class Cell(Module):
     """The base class of cells: weights for the input and for the state, for a number of gates."""
 
+    input_size: int
+    hidden_size: int
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+
     gates = 1
 
-    def __init__(self, input_size, hidden_size, bias=True, rng=None):
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, rng: _Rng = None) -> None:
         self.input_size = whole("input_size", input_size, 1)
         self.hidden_size = whole("hidden_size", hidden_size, 1)
         bias, rng = flag("bias", bias), source(rng)
@@ -32,16 +47,16 @@ class Cell(Module):
         self.bias_ih = drawn(height) if bias else None
         self.bias_hh = drawn(height) if bias else None
 
-    def input_part(self, x):
+    def input_part(self, x: Tensor) -> Tensor:
         return linear(x, self.weight_ih, self.bias_ih)
 
-    def plus_state_part(self, out, h):
+    def plus_state_part(self, out: Tensor, h: None) -> Tensor:
         """out + h @ weight_hh.T + bias_hh; if h is None, it counts as 0."""
         if h is not None:
             return out + linear(h, self.weight_hh, self.bias_hh)
         return out if self.bias_hh is None else out + self.bias_hh
 
-    def rows_of_state(self, name, h, x):
+    def rows_of_state(self, name: str, h: None, x: Tensor) -> None:
         """A state as rows; there have to be as many rows as in x."""
         if h is None:
             return None
@@ -50,11 +65,11 @@ class Cell(Module):
             raise ShapeError(f"{name}: expected one row for each sample, {x.shape[0]}, got {rows.shape[0]}")
         return rows
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return shown(self, self.input_size, self.hidden_size, bias=(self.bias_ih is not None, True),
                      **self.shown_options())
 
-    def shown_options(self):
+    def shown_options(self) -> Any:
         return {}
 
 
@@ -97,11 +112,14 @@ class RNNCell(Cell):
     (3, RNNCell(2, 3))
     """
 
-    def __init__(self, input_size, hidden_size, bias=True, nonlinearity="tanh", rng=None):
+    nonlinearity: str
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True,
+                 nonlinearity: Literal['tanh', 'relu'] = "tanh", rng: _Rng = None) -> None:
         self.nonlinearity = one_of("nonlinearity", nonlinearity, ["tanh", "relu"])
         super().__init__(input_size, hidden_size, bias, rng)
 
-    def __call__(self, x, h=None):
+    def __call__(self, x: _Inputs, h: _Inputs | None = None) -> Any:
         """The next state.
 
         Parameters
@@ -125,7 +143,7 @@ class RNNCell(Cell):
         out = self.plus_state_part(self.input_part(x), h)
         return give(out.tanh() if self.nonlinearity == "tanh" else out.relu())
 
-    def shown_options(self):
+    def shown_options(self) -> Any:
         return {"nonlinearity": (self.nonlinearity, "tanh")}
 
 
@@ -174,7 +192,7 @@ class LSTMCell(Cell):
 
     gates = 4
 
-    def __call__(self, x, state=None):
+    def __call__(self, x: _Inputs, state: tuple[_Inputs, _Inputs] | None = None) -> tuple[Any, Any]:
         """The next states.
 
         Parameters
@@ -256,7 +274,7 @@ class GRUCell(Cell):
 
     gates = 3
 
-    def __call__(self, x, h=None):
+    def __call__(self, x: _Inputs, h: _Inputs | None = None) -> Any:
         """The next state. The forms of input and output are those of `RNNCell.__call__`."""
         x, give = as_rows(x, self.input_size)
         h = self.rows_of_state("h", h, x)

@@ -3,16 +3,35 @@
 `parameters_to_vector` and `vector_to_parameters` connect models to optimizers that work on one array, such as those of
 `scipy.optimize`. PyTorch's `clip_grad_norm_` and `clip_grad_value_` are in `flatgrad.optim`.
 """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
 import numpy as np
 
 from flatgrad._core import Tensor, Value, _from_vector, _to_vector, cat, stack
 from flatgrad.arguments import array_of_numbers, flag, no_attribute, shortened
 from flatgrad.errors import ArgumentTypeError, ShapeError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Literal
+
+    from numpy.typing import ArrayLike, NDArray
+
 __all__ = ["parameters_to_vector", "vector_to_parameters"]
 
 
-def parameters_to_vector(parameters, *, as_tensor=False):
+@overload
+def parameters_to_vector(parameters: Iterable[Value | Tensor], *,
+                         as_tensor: Literal[False] = False) -> NDArray[np.float64]: ...
+
+
+@overload
+def parameters_to_vector(parameters: Iterable[Value | Tensor], *, as_tensor: bool) -> Any: ...
+
+
+def parameters_to_vector(parameters: Iterable[Value | Tensor], *, as_tensor: bool = False) -> Any:
     """The numbers of all parameters in one flat array.
 
     Parameters
@@ -73,7 +92,7 @@ def parameters_to_vector(parameters, *, as_tensor=False):
     return parts[0] if len(parts) == 1 else cat(parts)
 
 
-def vector_to_parameters(vec, parameters):
+def vector_to_parameters(vec: ArrayLike, parameters: Iterable[Value | Tensor]) -> None:
     """Set the numbers of all parameters to those of a flat array.
 
     Parameters
@@ -121,7 +140,7 @@ def vector_to_parameters(vec, parameters):
     _from_vector(parameters, np.ascontiguousarray(vec))
 
 
-def listed(parameters):
+def listed(parameters: list[Any]) -> list[Any]:
     """The parameters as a list; the core checks its items."""
     if type(parameters) is list:
         return parameters
@@ -134,5 +153,6 @@ def listed(parameters):
         raise ArgumentTypeError(f"{expected} {shortened(parameters)}") from None
 
 
-def __getattr__(name):
-    raise no_attribute(__name__, name)
+if not TYPE_CHECKING:
+    def __getattr__(name):
+        raise no_attribute(__name__, name)

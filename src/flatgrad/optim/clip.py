@@ -2,6 +2,8 @@
 
 Each function is one call into C for each group of an optimizer. For a list of parameters, it first looks them up.
 """
+from __future__ import annotations
+
 import math
 
 from flatgrad._core import Parameters, Tensor, Value
@@ -9,10 +11,15 @@ from flatgrad.arguments import flag, real
 from flatgrad.errors import ArgumentError, ArgumentTypeError, GradientError
 from flatgrad.optim.optimizers import Optimizer
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
 
 
-def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
+def clip_grad_norm_(parameters: Optimizer | Value | Tensor | Iterable[Value | Tensor], max_norm: float,
+                    norm_type: float = 2.0, error_if_nonfinite: bool = False) -> float:
     """Scale gradients so that their common norm is at most `max_norm`.
 
     Parameters
@@ -81,7 +88,7 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     return norm
 
 
-def clip_grad_value_(parameters, clip_value):
+def clip_grad_value_(parameters: Optimizer | Value | Tensor | Iterable[Value | Tensor], clip_value: float) -> None:
     """Clip every gradient to the range from -clip_value to clip_value.
 
     Parameters
@@ -116,7 +123,7 @@ def clip_grad_value_(parameters, clip_value):
         group.clip_grad(clip_value)
 
 
-def groups_of(parameters):
+def groups_of(parameters: Optimizer | Value | Tensor | Iterable[Value | Tensor]) -> list[Parameters]:
     """The core's handles of the parameters, in a list; `parameters` as in the functions above."""
     if isinstance(parameters, Optimizer):
         return parameters._parameters
@@ -132,7 +139,7 @@ def groups_of(parameters):
     return [Parameters(list(parameters), "parameters")]
 
 
-def norm_of(norms, norm_type):
+def norm_of(norms: list[float], norm_type: float) -> float:
     """The norm of a vector from the norms of its parts."""
     if len(norms) == 1:
         return norms[0]
@@ -147,7 +154,7 @@ def norm_of(norms, norm_type):
         return math.inf
 
 
-def bound(name, value, expected="a number, 0 or more"):
+def bound(name: str, value: float, expected: str = "a number, 0 or more") -> float:
     """`value` as a float, 0 or more, possibly inf."""
     result = real(name, value, expected)
     if not result >= 0.0:

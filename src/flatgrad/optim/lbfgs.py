@@ -3,8 +3,10 @@
 `LBFGS` evaluates the loss and its gradient many times in one step, so ``step()`` needs a closure. The sums over
 parameters are C; Python chooses the lengths of the steps.
 """
+from __future__ import annotations
+
 import math
-from collections import namedtuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,6 +16,14 @@ from flatgrad.arguments import finite, finite_array, non_negative, one_of, posit
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DivergedError, GradientError, ShapeError, StateError
 from flatgrad.optim.optimizers import MOST_STEPS, Optimizer, expect_keys
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Params
+
 __all__ = ["LBFGS"]
 
 ENOUGH_CURVATURE = 1e-10     # a pair with y.s of this or less is left out
@@ -22,16 +32,16 @@ NARROWEST = 1e-9             # change of a parameter between the ends of a brack
 FIRST_ROWS = 8               # for pairs; there will be more where history_size says so
 
 COUNTED = ("n_iter", "func_evals")
-CHECKED = {"t": non_negative, "H_diag": positive, "prev_loss": finite}
+CHECKED: dict[str, Callable[..., Any]] = {"t": non_negative, "H_diag": positive, "prev_loss": finite}
 KEPT = ("d", "t", "old_dirs", "old_stps", "ro", "H_diag", "prev_flat_grad", "prev_loss")
 
 
-def one_or_more(name, value):
+def one_or_more(name: str, value: int) -> int:
     """`value` as an int, 1 or more."""
     return whole(name, value, 1)
 
 
-def line_search(name, value):
+def line_search(name: str, value: str | None) -> str | None:
     """`value`, if it is None or the name of a line search."""
     return None if value is None else one_of(name, value, ["strong_wolfe"])
 
@@ -134,8 +144,9 @@ class LBFGS(Optimizer):
                "tolerance_change": non_negative, "history_size": one_or_more, "line_search_fn": line_search}
     _needs_closure = True
 
-    def __init__(self, params, lr=1, max_iter=20, max_eval=None, tolerance_grad=1e-7, tolerance_change=1e-9,
-                 history_size=100, line_search_fn=None):
+    def __init__(self, params: _Params, lr: float = 1, max_iter: int = 20, max_eval: int | None = None,
+                 tolerance_grad: float = 1e-7, tolerance_change: float = 1e-9, history_size: int = 100,
+                 line_search_fn: Literal['strong_wolfe'] | None = None) -> None:
         if max_eval is None:
             max_eval = max(1, one_or_more("max_iter", max_iter) * 5 // 4)
         super().__init__(params, lr=lr, max_iter=max_iter, max_eval=max_eval, tolerance_grad=tolerance_grad,
@@ -144,7 +155,7 @@ class LBFGS(Optimizer):
             raise ArgumentError("params: expected one group, as LBFGS treats all parameters as one vector, got "
                                 f"{len(self.param_groups)}")
 
-    def add_param_group(self, param_group):
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Not for this optimizer: it treats all parameters as one vector, in one group.
 
         Parameters
@@ -159,7 +170,7 @@ class LBFGS(Optimizer):
         raise ArgumentError("param_group: LBFGS has one group, as it treats all parameters as one vector; make it with "
                             "all parameters")
 
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take up to `max_iter` iterations.
 
         Parameters
@@ -238,27 +249,48 @@ class LBFGS(Optimizer):
         return state
 
 
-def in_order(state, name):
+def in_order(state: dict[str, float | NDArray[Any]], name: str) -> NDArray[Any]:
     """The rows of an array of pairs, the oldest first."""
     rows = np.arange(state["first"], state["first"] + state["pairs"]) % max(1, len(state[name]))
     return state[name][rows]
 
 
-Point = namedtuple("Point", "t loss slope gradient")   # on the line; the gradient is by all parameters
+class Point(NamedTuple):   # on the line; the gradient is by all parameters
+    t: Any
+    loss: Any
+    slope: Any
+    gradient: Any
 
 
 class Step:
     """One ``step()``: its closure, the parameters as the core has them, the state, and the hyperparameters."""
 
-    def __init__(self, closure, parameters, state, lr, max_iter, max_eval, tolerance_grad, tolerance_change,
-                 history_size, line_search_fn):
+    x: NDArray[Any]
+    work: NDArray[Any]
+    state: dict[str, Any]
+    closure: Callable[..., Any]
+    parameters: Parameters
+    lr: float
+    max_iter: int
+    max_eval: int
+    history_size: int
+    tolerance_grad: float
+    tolerance_change: float
+    search: str | None
+
+    largest: float
+    first: Value | float | np.float64 | None
+
+    def __init__(self, closure: Callable[..., Any], parameters: Parameters, state: dict[str, Any], lr: float,
+                 max_iter: int, max_eval: int, tolerance_grad: float, tolerance_change: float, history_size: int,
+                 line_search_fn: str | None) -> None:
         self.closure, self.parameters, self.state, self.lr = closure, parameters, state, lr
         self.max_iter, self.max_eval, self.history_size = max_iter, max_eval, history_size
         self.tolerance_grad, self.tolerance_change, self.search = tolerance_grad, tolerance_change, line_search_fn
         self.largest = 0.0   # |gradient|, at the last evaluation
         self.first = None    # what the closure has returned first
 
-    def take(self):
+    def take(self) -> Value | float | np.float64:
         state, parameters, tolerance_change = self.state, self.parameters, self.tolerance_change
         loss, gradient = self.evaluate()
         self.check(loss)
@@ -313,7 +345,7 @@ class Step:
 
     # ---- evaluations ----
 
-    def evaluate(self):
+    def evaluate(self) -> tuple[float, NDArray[Any]]:
         """The loss, a float, and its gradient, a new array."""
         result, parameters = self.closure(), self.parameters
         loss, gradient = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
@@ -328,7 +360,7 @@ class Step:
             self.largest = _dot_and_largest(gradient, gradient)[1]
         return number, gradient
 
-    def given(self, gradient):
+    def given(self, gradient: NDArray[Any] | list[Any]) -> NDArray[Any]:
         """The gradient that a closure has returned, as a new array."""
         try:
             array = np.array(gradient, np.float64)
@@ -341,7 +373,7 @@ class Step:
         self.parameters.clear_frozen(array)
         return array
 
-    def check(self, loss, iteration=None):
+    def check(self, loss: float, iteration: int | None = None) -> None:
         """An error if the loss or its gradient is not finite."""
         place = "" if iteration is None else f" after iteration {iteration} of the step"
         left = "" if iteration is None else "; the parameters are as the iteration before left them"
@@ -355,7 +387,7 @@ class Step:
 
     # ---- the direction ----
 
-    def begin(self):
+    def begin(self) -> None:
         """Make room in the state; after the first iteration there is room for `history_size` pairs and a free row."""
         state, count = self.state, self.parameters.count
         if "d" not in state:
@@ -367,7 +399,7 @@ class Step:
         self.work = np.empty(self.history_size)
         self.parameters.clear_frozen(state["prev_flat_grad"])
 
-    def turn(self, gradient):
+    def turn(self, gradient: NDArray[Any]) -> None:
         """Learn from the last move, and set the direction."""
         state = self.state
         direction, before = state["d"], state["prev_flat_grad"]
@@ -390,7 +422,7 @@ class Step:
         self.parameters.clear_frozen(direction)
         before[:] = gradient
 
-    def make_room(self):
+    def make_room(self) -> None:
         """A free row: more rows, up to `history_size` and the free one."""
         state, rows = self.state, len(self.state["ro"])
         pairs, most = state["pairs"], self.history_size + 1
@@ -405,7 +437,7 @@ class Step:
 
     # ---- the length of the step ----
 
-    def at(self, t):
+    def at(self, t: float) -> Point:
         """The point at x + t * d; its loss is inf where the loss or the slope is not finite, or has no value."""
         self.parameters.set_data(self.x, t, self.state["d"])
         try:
@@ -421,7 +453,7 @@ class Step:
             return Point(t, math.inf, math.inf, None)
         return Point(t, loss, slope, gradient)
 
-    def strong_wolfe(self, start, t, longest, most):
+    def strong_wolfe(self, start: Point, t: float, longest: float, most: int) -> tuple[Point, int, float]:
         """A point on the line that satisfies Wolfe's conditions, or the lowest that was found in `most` trials; the
         number of evaluations; and the largest |gradient| there."""
         loss, slope = start.loss, start.slope
@@ -472,11 +504,11 @@ class Step:
         return bracket[low], trials + 1, largest_of(bracket[low])
 
 
-def largest_of(point):
+def largest_of(point: Point) -> float:
     return _dot_and_largest(point.gradient, point.gradient)[1]
 
 
-def number_of(loss, result):
+def number_of(loss: Value | float, result: Value | float | tuple[float, NDArray[Any]]) -> float:
     """The loss that a closure has returned, alone or in the pair `result`, as a float."""
     if isinstance(loss, Value):
         return loss.data
@@ -489,7 +521,7 @@ def number_of(loss, result):
                             f"got {shortened(result)}{hint}")
 
 
-def least_of_cubic(one, other, low, high):
+def least_of_cubic(one: Point, other: Point, low: float, high: float) -> float | np.float64:
     """Where the cubic through two points, with their losses and slopes, has its minimum; cut off at the bounds, and
     the middle of them where there is no minimum."""
     a, b = (one, other) if one.t <= other.t else (other, one)

@@ -12,8 +12,6 @@ import copy
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from flatgrad._core import Value
 from flatgrad.arguments import finite, flag, non_negative, one_of, positive, real, shortened, whole, within
@@ -21,12 +19,19 @@ from flatgrad.descent import parts_of
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 from flatgrad.optim.optimizers import MOST_STEPS, Optimizer, described, expect_keys, up_to_one
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Literal
+
+    from flatgrad._core import _Number
+
 __all__ = ["LRScheduler", "LambdaLR", "MultiplicativeLR", "StepLR", "MultiStepLR", "ConstantLR", "LinearLR",
            "PolynomialLR", "ExponentialLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "SequentialLR",
            "ChainedScheduler", "CyclicLR", "OneCycleLR", "ReduceLROnPlateau"]
 
 
-def count(name, value, low=0, most=sys.maxsize):
+def count(name: str, value: int, low: int = 0, most: int = sys.maxsize) -> int:
     """`value` as an int from `low` to `most`."""
     result = whole(name, value, low)
     if result > most:
@@ -80,11 +85,15 @@ class LRScheduler:
     [0.16666666666666666]
     """
 
+    optimizer: Optimizer
+    last_epoch: int
+    base_lrs: list[float]
+
     _checks = {}       # name of a setting -> its check, which is also applied to state dicts
     _beginning = False   # whether the constructor is setting the first learning rate
     _by_metric = False   # whether step() takes a metric
 
-    def __init__(self, optimizer, last_epoch=-1, **settings):
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1, **settings: Any) -> None:
         self.optimizer = checked_optimizer(optimizer)
         for name, value in settings.items():
             setattr(self, name, self._checks[name](name, value) if name in self._checks else value)
@@ -115,7 +124,7 @@ class LRScheduler:
         finally:
             del self._beginning
 
-    def step(self):
+    def step(self) -> None:
         """Set the learning rates of the next epoch."""
         self._go_to(self.last_epoch + 1, self.get_lr)
 
@@ -149,7 +158,7 @@ class LRScheduler:
         """The other changes in each group: dicts, or an empty list."""
         return ()
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         """The learning rates of epoch `last_epoch`, one for each group."""
         raise NotImplementedError(f"{type(self).__name__} has no get_lr()")
 
@@ -158,7 +167,7 @@ class LRScheduler:
         return [non_negative(f"param_groups[{k}]['lr']", group["lr"])
                 for k, group in enumerate(self.optimizer.param_groups)]
 
-    def get_last_lr(self):
+    def get_last_lr(self) -> list[float]:
         """The learning rates that were set last, one for each group.
 
         Returns
@@ -167,7 +176,7 @@ class LRScheduler:
         """
         return list(self._last_lr)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The state for continuing later, with an optimizer that has its own state.
 
         Returns
@@ -180,7 +189,7 @@ class LRScheduler:
 
     _not_saved = ()
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a state. The optimizer's own state contains its learning rates.
 
         Parameters
@@ -212,7 +221,7 @@ class LRScheduler:
             loaded[name] = value
         vars(self).update(loaded)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         settings = "".join(f", {name}={getattr(self, name)!r}" for name in self._checks if name in vars(self))
         return f"{type(self).__name__}(last_epoch={self.last_epoch}{settings})"
 
@@ -251,10 +260,11 @@ class LambdaLR(LRScheduler):
 
     _not_saved = ("lr_lambdas",)
 
-    def __init__(self, optimizer, lr_lambda, last_epoch=-1):
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+                 last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, lr_lambdas=functions_for_groups("lr_lambda", lr_lambda, optimizer))
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         return [lr * finite(f"lr_lambda({self.last_epoch})", factor(self.last_epoch))
                 for lr, factor in zip(self.base_lrs, self.lr_lambdas)]
 
@@ -346,10 +356,10 @@ class StepLR(LRScheduler):
 
     _checks = {"step_size": lambda name, value: count(name, value, 1), "gamma": non_negative}
 
-    def __init__(self, optimizer, step_size, gamma=0.1, last_epoch=-1):
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, step_size=step_size, gamma=gamma)
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         now = self.last_epoch != 0 and self.last_epoch % self.step_size == 0
         return [lr * self.gamma if now else lr for lr in self._rates()]
 
@@ -394,10 +404,11 @@ class MultiStepLR(LRScheduler):
 
     _checks = {"milestones": lambda name, value: sorted(whole_numbers(name, value)), "gamma": non_negative}
 
-    def __init__(self, optimizer, milestones, gamma=0.1, last_epoch=-1):
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1,
+                 last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, milestones=milestones, gamma=gamma)
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         factor = self.gamma ** self.milestones.count(self.last_epoch)
         return [lr * factor for lr in self._rates()]
 
@@ -440,10 +451,11 @@ class ConstantLR(LRScheduler):
 
     _checks = {"factor": lambda name, value: fraction(name, value), "total_iters": count}
 
-    def __init__(self, optimizer, factor=1.0 / 3, total_iters=5, last_epoch=-1):
+    def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5,
+                 last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, factor=factor, total_iters=total_iters)
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         factor = 1.0
         if self.last_epoch == 0:
             factor = self.factor
@@ -496,11 +508,12 @@ class LinearLR(LRScheduler):
 
     _checks = {"start_factor": lambda name, value: fraction(name, value), "end_factor": up_to_one, "total_iters": count}
 
-    def __init__(self, optimizer, start_factor=1.0 / 3, end_factor=1.0, total_iters=5, last_epoch=-1):
+    def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0,
+                 total_iters: int = 5, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, start_factor=start_factor, end_factor=end_factor,
                          total_iters=total_iters)
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         epoch, factor = self.last_epoch, 1.0
         if epoch == 0:
             factor = self.start_factor
@@ -603,10 +616,10 @@ class ExponentialLR(LRScheduler):
 
     _checks = {"gamma": non_negative}
 
-    def __init__(self, optimizer, gamma, last_epoch=-1):
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, gamma=gamma)
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         return [lr if self._beginning else lr * self.gamma for lr in self._rates()]
 
     def _first_lr(self):
@@ -659,10 +672,10 @@ class CosineAnnealingLR(LRScheduler):
 
     _checks = {"T_max": lambda name, value: count(name, value, 1), "eta_min": non_negative}
 
-    def __init__(self, optimizer, T_max, eta_min=0.0, last_epoch=-1):
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         super().__init__(optimizer, last_epoch, T_max=T_max, eta_min=eta_min)
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         rates, least, epoch = self._rates(), self.eta_min, self.last_epoch
         if self._beginning:
             return rates
@@ -782,7 +795,12 @@ class SequentialLR(LRScheduler):
     [0.5]
     """
 
-    def __init__(self, optimizer, schedulers, milestones, last_epoch=-1):
+    optimizer: Optimizer
+    last_epoch: int
+    base_lrs: list[float]
+
+    def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int],
+                 last_epoch: int = -1) -> None:
         self.optimizer = checked_optimizer(optimizer)
         schedulers = list(schedulers)
         for k, each in enumerate(schedulers):
@@ -808,7 +826,7 @@ class SequentialLR(LRScheduler):
         schedulers[0]._begin(optimizer.param_groups)
         self.base_lrs, self._last_lr = list(schedulers[0].base_lrs), schedulers[0].get_last_lr()
 
-    def step(self):
+    def step(self) -> None:
         """Set the learning rates of the next epoch."""
         epoch = self.last_epoch + 1
         at = bisect_right(self._milestones, epoch)
@@ -820,10 +838,10 @@ class SequentialLR(LRScheduler):
 
     _not_saved = ("_schedulers",)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "_schedulers": [each.state_dict() for each in self._schedulers]}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         expect_keys("state_dict", state_dict, list(self.state_dict()))
         own = {name: value for name, value in state_dict.items() if name not in ("_schedulers", "_milestones")}
         states, milestones = state_dict["_schedulers"], state_dict["_milestones"]
@@ -1147,9 +1165,12 @@ class OneCycleLR(LRScheduler):
                "anneal_strategy": lambda name, value: one_of(name, value, ["cos", "linear"]),
                "cycle_momentum": flag, "three_phase": flag}
 
-    def __init__(self, optimizer, max_lr, total_steps=None, epochs=None, steps_per_epoch=None, pct_start=0.3,
-                 anneal_strategy="cos", cycle_momentum=True, base_momentum=0.85, max_momentum=0.95, div_factor=25.0,
-                 final_div_factor=1e4, three_phase=False, last_epoch=-1):
+    def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int | None = None,
+                 epochs: int | None = None, steps_per_epoch: int | None = None, pct_start: float = 0.3,
+                 anneal_strategy: Literal['cos', 'linear'] = "cos", cycle_momentum: bool = True,
+                 base_momentum: float | Sequence[float] = 0.85, max_momentum: float | Sequence[float] = 0.95,
+                 div_factor: float = 25.0, final_div_factor: float = 1e4, three_phase: bool = False,
+                 last_epoch: int = -1) -> None:
         checked_optimizer(optimizer)
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
@@ -1182,7 +1203,7 @@ class OneCycleLR(LRScheduler):
                                     f"optimizer's state dict brings, got {self.last_epoch}")
         super()._begin(groups)
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         expect_keys("state_dict", state_dict, list(self.state_dict()))
         needed = ["initial_lr", "max_lr", "min_lr"]
         try:
@@ -1222,7 +1243,7 @@ class OneCycleLR(LRScheduler):
             return end + (start - end) / 2.0 * (math.cos(math.pi * part) + 1.0)
         return (end - start) * part + start
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         if self.last_epoch > self.total_steps:
             raise ArgumentError(f"total_steps: expected {self.total_steps} steps at most, got one more")
         start, end, _, _, part = self._phase()
@@ -1288,6 +1309,13 @@ class ReduceLROnPlateau(LRScheduler):
     [0.5]
     """
 
+    optimizer: Optimizer
+    min_lrs: list[float]
+    best: float
+    cooldown_counter: int
+    num_bad_epochs: int
+    last_epoch: int
+
     _checks = {
         "mode": lambda name, value: one_of(name, value, ["min", "max"]),
         "factor": lambda name, value: below_one(name, value), "patience": count, "threshold": non_negative,
@@ -1297,8 +1325,9 @@ class ReduceLROnPlateau(LRScheduler):
     }
     _by_metric = True
 
-    def __init__(self, optimizer, mode="min", factor=0.1, patience=10, threshold=1e-4, threshold_mode="rel",
-                 cooldown=0, min_lr=0.0, eps=1e-8):
+    def __init__(self, optimizer: Optimizer, mode: Literal['min', 'max'] = "min", factor: float = 0.1,
+                 patience: int = 10, threshold: float = 1e-4, threshold_mode: Literal['rel', 'abs'] = "rel",
+                 cooldown: int = 0, min_lr: float | Sequence[float] = 0.0, eps: float = 1e-8) -> None:
         self.optimizer = checked_optimizer(optimizer)
         for name, value in (("mode", mode), ("factor", factor), ("patience", patience), ("threshold", threshold),
                             ("threshold_mode", threshold_mode), ("cooldown", cooldown), ("eps", eps)):
@@ -1308,7 +1337,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.cooldown_counter = self.num_bad_epochs = self.last_epoch = 0
         self._last_lr = self._rates()
 
-    def step(self, metrics):
+    def step(self, metrics: _Number | Value) -> None:
         """Record the metric of an epoch, and reduce the learning rates if necessary.
 
         Parameters
@@ -1345,7 +1374,7 @@ class ReduceLROnPlateau(LRScheduler):
                     else current > self.best * (1.0 + margin))
         return current < self.best - margin if self.mode == "min" else current > self.best + margin
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if isinstance(state_dict, dict) and "min_lrs" in state_dict:
             try:
                 least = numbers_for_groups("state_dict['min_lrs']", state_dict["min_lrs"], self.optimizer,
@@ -1356,21 +1385,21 @@ class ReduceLROnPlateau(LRScheduler):
         super().load_state_dict(state_dict)
 
 
-def checked_optimizer(optimizer):
+def checked_optimizer(optimizer: Optimizer) -> Optimizer:
     """`optimizer`, after a check that it is an Optimizer."""
     if not isinstance(optimizer, Optimizer):
         raise ArgumentTypeError(f"optimizer: expected an Optimizer, got {optimizer!r}")
     return optimizer
 
 
-def restore(before):
+def restore(before: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     """Set dicts to what they were: pairs of a dict and a copy of it."""
     for names, then in before:
         names.clear()
         names.update(then)
 
 
-def momentum_of(optimizer):
+def momentum_of(optimizer: Optimizer) -> str:
     """The name of the hyperparameter that a schedule changes as momentum."""
     for name in ("betas", "momentum"):
         if name in optimizer.defaults:
@@ -1379,7 +1408,7 @@ def momentum_of(optimizer):
                         f"got {type(optimizer).__name__}")
 
 
-def functions_for_groups(name, functions, optimizer):
+def functions_for_groups(name: str, functions: Any, optimizer: Optimizer) -> list[Callable[[int], float]]:
     """A list of functions, one for each group of the optimizer."""
     count = len(checked_optimizer(optimizer).param_groups)
     several = isinstance(functions, (list, tuple))
@@ -1392,7 +1421,8 @@ def functions_for_groups(name, functions, optimizer):
     return functions
 
 
-def numbers_for_groups(name, value, optimizer, check=non_negative, one_for_all=True):
+def numbers_for_groups(name: str, value: list[float] | float, optimizer: Optimizer,
+                       check: Callable[..., Any] = non_negative, one_for_all: bool = True) -> list[float]:
     """A list of floats, one for each group of the optimizer."""
     count = len(optimizer.param_groups)
     if not isinstance(value, (list, tuple)):
@@ -1404,7 +1434,7 @@ def numbers_for_groups(name, value, optimizer, check=non_negative, one_for_all=T
     return [check(f"{name}[{k}]", x) for k, x in enumerate(value)]
 
 
-def whole_numbers(name, value):
+def whole_numbers(name: str, value: Iterable[int]) -> list[int]:
     """A list of ints, 0 or more."""
     try:
         value = list(value)
@@ -1413,19 +1443,19 @@ def whole_numbers(name, value):
     return [count(f"{name}[{k}]", x) for k, x in enumerate(value)]
 
 
-def fraction(name, value):
+def fraction(name: str, value: float) -> float:
     """`value` as a float above 0 and up to 1."""
     if up_to_one(name, value) == 0.0:
         raise ArgumentError(f"{name}: expected a number above 0 and up to 1, got {value!r}")
     return float(value)
 
 
-def below_one(name, value):
+def below_one(name: str, value: float) -> float:
     """`value` as a float from 0 to below 1."""
     return within(name, value, 0.0, 1.0)
 
 
-def metric(name, value):
+def metric(name: str, value: float) -> float:
     """`value`, possibly a Value, as a float."""
     value = value.data if isinstance(value, Value) else value
     return real(name, value)

@@ -4,8 +4,11 @@ A step is one call into C; no Python code loops over parameters. `array_rules` h
 arguments `foreach`, `fused` and `capturable` are for GPUs, and `differentiable` is for derivatives of the step itself:
 flatgrad has none of them.
 """
+from __future__ import annotations
+
 import copy
 from operator import is_
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +16,18 @@ from flatgrad._core import Parameters, Tensor, Value
 from flatgrad.arguments import finite, finite_array, flag, non_negative, one_of, whole, within
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Params
+
 __all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"]
 
 # The keys that schedulers of the learning rate add to a group.
+SCHEDULED: dict[str, Callable[..., Any]]
 SCHEDULED = {"initial_lr": non_negative, "max_lr": non_negative, "min_lr": non_negative,
              "max_momentum": lambda name, value: within(name, value, 0.0, 1.0),
              "base_momentum": lambda name, value: within(name, value, 0.0, 1.0)}
@@ -28,7 +40,7 @@ MOST_STEPS = 2**53
 OF_SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta")
 
 
-def parameter_list(params, name="params", some=True):
+def parameter_list(params: Any, name: str = "params", some: bool = True) -> list[Value | Tensor]:
     """An optimizer's `params` as a new list. The core checks its items."""
     expected = f"{name}: expected an iterable of Values and Tensors, such as model.parameters(), got"
     if isinstance(params, (Tensor, set, frozenset, dict)):   # a set has no order that a copy could keep
@@ -43,19 +55,19 @@ def parameter_list(params, name="params", some=True):
     return params
 
 
-def kept(state, name, parameters, fill=0.0):
+def kept(state: dict[str, Any], name: str, parameters: Parameters, fill: float = 0.0) -> NDArray[Any]:
     """An array of the state; it is made now if it does not exist."""
     if name not in state:
         state[name] = np.full(parameters.count, fill)
     return state[name]
 
 
-def up_to_one(name, value):
+def up_to_one(name: str, value: float) -> float:
     """`value` as a float from 0 to 1."""
     return within(name, value, 0.0, np.nextafter(1.0, 2.0), "a number from 0 to 1")
 
 
-def pair_of_betas(name, betas):
+def pair_of_betas(name: str, betas: tuple[float, float]) -> tuple[float, float]:
     """Adam's `betas` as a pair of floats."""
     try:
         first, second = betas
@@ -64,7 +76,8 @@ def pair_of_betas(name, betas):
     return within(f"{name}[0]", first, 0.0, 1.0), within(f"{name}[1]", second, 0.0, 1.0)
 
 
-def expect_keys(name, mapping, required, others=()):
+def expect_keys(name: str, mapping: dict[str, Any], required: list[str] | tuple[Any, ...],
+                others: tuple[Any, ...] | list[str] = ()) -> None:
     """StateError if `mapping` is no dict, a required key is missing, or a key is neither in `required` nor in
     `others`."""
     if not isinstance(mapping, dict):
@@ -78,21 +91,21 @@ def expect_keys(name, mapping, required, others=()):
                          + ": is it the state of another class?")
 
 
-def hyperparameter(k, group, name):
+def hyperparameter(k: int, group: dict[str, Any], name: str) -> Any:
     """The value of hyperparameter `name` in group number `k`."""
     if name not in group:
         raise ArgumentError(f"param_groups[{k}]: expected the key {name!r}, got the keys {list(group)}")
     return group[name]
 
 
-def same(params, given):
+def same(params: _Params, given: tuple[Any, Any]) -> bool:
     """Whether `params` are the parameters of a group: the same list unchanged, or another list of the same objects."""
     theirs, copied = given
     return (isinstance(params, (list, tuple)) and len(params) == len(copied)
             and (params is theirs or all(map(is_, params, copied))))
 
 
-def loss_of(closure):
+def loss_of(closure: Callable[[], Any] | None) -> Any:
     """The result of a closure that a step is given; None without one."""
     if closure is None:
         return None
@@ -101,7 +114,7 @@ def loss_of(closure):
     return closure()
 
 
-def described(x):
+def described(x: list[Any] | int | str | None) -> str:
     """A description for messages: the length of a list, the repr of any other object."""
     return f"one of length {len(x)}" if isinstance(x, (list, tuple)) else repr(x)
 
@@ -174,6 +187,9 @@ class Optimizer:
     -0.25
     """
 
+    defaults: dict[str, Any]
+    param_groups: list[dict[str, Any]]
+
     _checks = {}      # name of a hyperparameter -> its check, in the order of the rule's arguments
     _keeps = ()       # names of the arrays that a step leaves in the state
     _may_keep = ()    # names of arrays that exist only with some hyperparameters
@@ -181,11 +197,11 @@ class Optimizer:
     _needs_closure = False   # whether a step evaluates the loss, several times
     _in_python = False       # whether a step computes in Python, so that no compiled loop has it
 
-    def __init_subclass__(cls, **options):
+    def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls._read = ("params", *(name for name in cls._checks if name != "lr"))
 
-    def __init__(self, params, defaults=None, **hyperparameters):
+    def __init__(self, params: _Params, defaults: dict[str, Any] | None = None, **hyperparameters: Any) -> None:
         self.defaults = {name: self._checks[name](name, value) if name in self._checks else value
                          for name, value in {**(defaults or {}), **hyperparameters}.items()}
         self._check_together("", self.defaults)
@@ -201,7 +217,7 @@ class Optimizer:
         else:
             self._add("", {"params": params})
 
-    def add_param_group(self, param_group):
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters.
 
         Parameters
@@ -248,7 +264,7 @@ class Optimizer:
     def _check_together(self, name, hyperparameters):
         """Check whether hyperparameters fit each other; each by itself has been checked."""
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Set the gradient of every parameter to 0.
 
         A backward pass adds to gradients, so call this method before each backward pass.
@@ -256,7 +272,7 @@ class Optimizer:
         for parameters in self._parameters:
             parameters.zero_grad()
 
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter by its gradient.
 
         Parameters
@@ -327,7 +343,7 @@ class Optimizer:
         return [{"lr": non_negative(f"param_groups[{k}]['lr']", hyperparameter(k, group, "lr"))}
                 for k, group in enumerate(self.param_groups)]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The state for continuing later, without the parameters themselves.
 
         Returns
@@ -349,7 +365,7 @@ class Optimizer:
         """A group's state as a state dict has it, all copied."""
         return {name: copy.deepcopy(value) for name, value in state.items() if value is not None}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a state, with the hyperparameters in it.
 
         Parameters
@@ -430,20 +446,20 @@ class Optimizer:
         return state
 
     @property
-    def lr(self):
+    def lr(self) -> float:
         return self.param_groups[0]["lr"]
 
     @lr.setter
-    def lr(self, value):
+    def lr(self, value: float) -> None:
         value = non_negative("lr", value)
         for group in self.param_groups:
             group["lr"] = value
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         of_the_core = ("_parameters", "_given", "_seen", "_taken")
         return {name: value for name, value in vars(self).items() if name not in of_the_core}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         # New containers, so that the original and the result of copy.copy do not share their moments.
         self.defaults = dict(self.defaults)
@@ -454,7 +470,7 @@ class Optimizer:
         self._given = [(group["params"], tuple(group["params"])) for group in self.param_groups]
         self._forget()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         groups = [
             ", ".join([f"{parameters.count} parameter{'s' * (parameters.count != 1)}",
                        *(f"{name}={value!r}" for name, value in group.items() if name != "params")])
@@ -530,8 +546,8 @@ class SGD(Optimizer):
                "nesterov": flag, "maximize": flag}
     _may_keep = ("momentum_buffer",)
 
-    def __init__(self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, *,
-                 maximize=False):
+    def __init__(self, params: _Params, lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
+                 weight_decay: float = 0.0, nesterov: bool = False, *, maximize: bool = False) -> None:
         super().__init__(params, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
                          nesterov=nesterov, maximize=maximize)
 
@@ -616,8 +632,9 @@ class Adam(Optimizer):
     _keeps = ("step", "exp_avg", "exp_avg_sq")
     _may_keep = ("max_exp_avg_sq",)
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, *,
-                 maximize=False, decoupled_weight_decay=False):
+    def __init__(self, params: _Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0, amsgrad: bool = False, *, maximize: bool = False,
+                 decoupled_weight_decay: bool = False) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
                          maximize=maximize, decoupled_weight_decay=decoupled_weight_decay)
 
@@ -691,8 +708,8 @@ class AdamW(Adam):
     3.0
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *,
-                 maximize=False):
+    def __init__(self, params: _Params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize,
                          decoupled_weight_decay=True)
 
@@ -767,8 +784,9 @@ class RMSprop(Optimizer):
     _keeps = ("square_avg",)
     _may_keep = ("momentum_buffer", "grad_avg")
 
-    def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False, *,
-                 maximize=False):
+    def __init__(self, params: _Params, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+                 weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False, *,
+                 maximize: bool = False) -> None:
         super().__init__(params, lr=lr, momentum=momentum, alpha=alpha, eps=eps, centered=centered,
                          weight_decay=weight_decay, maximize=maximize)
 
@@ -842,8 +860,8 @@ class Adagrad(Optimizer):
                "initial_accumulator_value": non_negative, "maximize": flag}
     _keeps = ("step", "sum")
 
-    def __init__(self, params, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10, *,
-                 maximize=False):
+    def __init__(self, params: _Params, lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0,
+                 initial_accumulator_value: float = 0.0, eps: float = 1e-10, *, maximize: bool = False) -> None:
         super().__init__(params, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
                          initial_accumulator_value=initial_accumulator_value, maximize=maximize)
 
@@ -912,7 +930,8 @@ class Adadelta(Optimizer):
                "maximize": flag}
     _keeps = ("square_avg", "acc_delta")
 
-    def __init__(self, params, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, *, maximize=False):
+    def __init__(self, params: _Params, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0,
+                 *, maximize: bool = False) -> None:
         super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
 
     def _use(self, parameters, state, **hyperparameters):

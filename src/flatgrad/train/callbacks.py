@@ -1,10 +1,22 @@
 """Callbacks: a Trainer calls them between epochs and batches."""
+from __future__ import annotations
+
 import math
 import os
 
 from flatgrad.arguments import flag, non_negative, one_of, path_of, real, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 from flatgrad.storage import check_writable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal
+
+    from numpy.typing import NDArray
+
+    from flatgrad._core import _Path
+    from flatgrad.train.trainer import Trainer
 
 __all__ = ["Callback", "EarlyStopping", "Checkpoint"]
 
@@ -27,19 +39,19 @@ class Callback:
     ...             print(epoch, logs["loss"])
     """
 
-    def on_fit_begin(self, trainer):
+    def on_fit_begin(self, trainer: Trainer) -> None:
         """Called before the first epoch. An error here leaves model, optimizer and history as they were."""
 
-    def on_epoch_begin(self, trainer, epoch):
+    def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
         """Called before an epoch; `epoch` counts from 1."""
 
-    def on_batch_end(self, trainer, batch, loss):
+    def on_batch_end(self, trainer: Trainer, batch: int, loss: float) -> None:
         """Called after a step; `batch` counts from 1 in each epoch, `loss` is a float."""
 
-    def on_epoch_end(self, trainer, epoch, logs):
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         """Called after an epoch; `logs` is a dict of the epoch's numbers in the history."""
 
-    def on_fit_end(self, trainer):
+    def on_fit_end(self, trainer: Trainer) -> None:
         """Called after the last epoch, and after a KeyboardInterrupt; not after an error."""
 
 
@@ -87,7 +99,19 @@ class EarlyStopping(Callback):
     EarlyStopping(monitor='val_accuracy', patience=5, min_delta=0.0, mode='max', restore_best=True)
     """
 
-    def __init__(self, monitor="val_loss", patience=10, min_delta=0.0, mode="min", restore_best=True):
+    monitor: str
+    patience: int
+    min_delta: float
+    mode: str
+    restore_best: bool
+    best_state: dict[str, Any]
+    wait: int
+    stopped: bool
+    best: float
+    best_epoch: int
+
+    def __init__(self, monitor: str = "val_loss", patience: int = 10, min_delta: float = 0.0,
+                 mode: Literal['min', 'max'] = "min", restore_best: bool = True) -> None:
         self.monitor = monitor
         self.patience = whole("patience", patience)
         self.min_delta = non_negative("min_delta", min_delta)
@@ -95,16 +119,16 @@ class EarlyStopping(Callback):
         self.restore_best = flag("restore_best", restore_best)
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Set all counts back to their initial values."""
         self.best, self.best_epoch, self.wait, self.stopped = math.nan, 0, 0, False
         self.best_state = {}
 
-    def on_fit_begin(self, trainer):
+    def on_fit_begin(self, trainer: Trainer) -> None:
         one_of("monitor", self.monitor, trainer.log_names)
         self.reset()
 
-    def on_epoch_end(self, trainer, epoch, logs):
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         number = logs[self.monitor]
         gain = self.best - number if self.mode == "min" else number - self.best
         if gain > self.min_delta or math.isnan(self.best) and not math.isnan(number):
@@ -118,11 +142,11 @@ class EarlyStopping(Callback):
             trainer.stop(f"{self.monitor} has not become better than {self.best:.6g}, of epoch {self.best_epoch}, "
                          f"for {self.wait} epoch{'s' * (self.wait != 1)}")
 
-    def on_fit_end(self, trainer):
+    def on_fit_end(self, trainer: Trainer) -> None:
         if self.stopped and self.best_state:
             trainer.model.load_state_dict(self.best_state)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The counts; empty after this callback has stopped the training.
 
         Returns
@@ -134,7 +158,7 @@ class EarlyStopping(Callback):
         return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "best_epoch": self.best_epoch,
                 "wait": self.wait, "best_state": dict(self.best_state)}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with saved counts; start again if they belong to another `monitor` or `mode`.
 
         Parameters
@@ -148,7 +172,7 @@ class EarlyStopping(Callback):
             self.best_state = dict(state["best_state"]) if self.restore_best else {}
 
     @staticmethod
-    def check_state(name, state):
+    def check_state(name: str, state: Any) -> Any:
         """StateError if `state` is not a possible result of `state_dict`."""
         check_best(name, state)
         for key in ("best_epoch", "wait"):
@@ -157,7 +181,7 @@ class EarlyStopping(Callback):
         if not isinstance(best, dict) or not all(hasattr(array, "dtype") for array in best.values()):
             raise StateError(f"{name}['best_state']: expected the state of a model, got {shortened(best)}")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (f"EarlyStopping(monitor={self.monitor!r}, patience={self.patience}, min_delta={self.min_delta}, "
                 f"mode={self.mode!r}, restore_best={self.restore_best})")
 
@@ -200,9 +224,17 @@ class Checkpoint(Callback):
     'run.npz'
     """
 
+    path: str
+    every: int
+    monitor: str | None
+    save_best_only: bool
+    mode: str
+    best: float
+
     runs_last = True
 
-    def __init__(self, path, every=1, monitor=None, save_best_only=False, mode="min"):
+    def __init__(self, path: _Path, every: int = 1, monitor: str | None = None, save_best_only: bool = False,
+                 mode: Literal['min', 'max'] = "min") -> None:
         self.path = path_of("path", path)
         self.file_of(1)
         self.every = whole("every", every, 1)
@@ -213,7 +245,7 @@ class Checkpoint(Callback):
         if self.save_best_only and monitor is None:
             raise ArgumentError("monitor: expected a name for save_best_only=True, such as 'val_loss', got None")
 
-    def on_fit_begin(self, trainer):
+    def on_fit_begin(self, trainer: Trainer) -> None:
         if self.monitor is not None:
             one_of("monitor", self.monitor, trainer.log_names)
         path = os.path.abspath(self.file_of(1))
@@ -224,7 +256,7 @@ class Checkpoint(Callback):
         check_writable(path)   # an error should come now, not after an epoch
         self.best = math.nan
 
-    def on_epoch_end(self, trainer, epoch, logs):
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         better = True
         if self.monitor is not None:
             number = logs[self.monitor]
@@ -234,7 +266,7 @@ class Checkpoint(Callback):
         if epoch % self.every == 0 and (better or not self.save_best_only):
             trainer.save(self.file_of(epoch))
 
-    def file_of(self, epoch):
+    def file_of(self, epoch: int) -> str:
         """The path of the file for an epoch."""
         if "{epoch" not in self.path:
             return self.path
@@ -244,7 +276,7 @@ class Checkpoint(Callback):
             raise ArgumentError("path: expected one with '{epoch}', or '{epoch:04d}', in it and no other braces, got "
                                 f"{self.path!r} ({error!r})") from None
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The best number so far.
 
         Returns
@@ -253,14 +285,14 @@ class Checkpoint(Callback):
         """
         return {"monitor": self.monitor, "mode": self.mode, "best": self.best}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with a saved state; start again if it belongs to another `monitor` or `mode`."""
         if (state["monitor"], state["mode"]) == (self.monitor, self.mode):
             self.check_state("state", state)
             self.best = real("best", state["best"])
 
     @staticmethod
-    def check_state(name, state):
+    def check_state(name: str, state: Any) -> Any:
         """StateError if `state` is not a possible result of `state_dict`."""
         check_best(name, state)
 
@@ -268,7 +300,9 @@ class Checkpoint(Callback):
 class Callbacks:
     """The callbacks of one `fit`, sorted by the events for which they have methods."""
 
-    def __init__(self, callbacks):
+    all: list[Any]
+
+    def __init__(self, callbacks: Any) -> None:
         if callable(callbacks) or any(hasattr(callbacks, name) for name in EVENTS):
             callbacks = [callbacks]
         try:
@@ -289,12 +323,12 @@ class Callbacks:
             if not events:
                 self.on_epoch_end.append(callback)
 
-    def states(self):
+    def states(self) -> list[tuple[str, dict[Any, Any]]]:
         """The states of callbacks that can be saved: pairs (name of the class, state)."""
         return [(type(callback).__name__, callback.state_dict()) for callback in self.all
                 if hasattr(callback, "state_dict")]
 
-    def load(self, states):
+    def load(self, states: list[tuple[str, dict[Any, Any]]]) -> None:
         """Load the states into callbacks of the same classes, in order; callbacks without a state start again."""
         states = list(states)
         for callback in self.all:
@@ -312,11 +346,12 @@ class Callbacks:
 
 
 EVENTS = ("on_fit_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end", "on_fit_end")
+STATES: dict[str, tuple[type[Any], set[Any]]]
 STATES = {"EarlyStopping": (EarlyStopping, {"monitor", "mode", "best", "best_epoch", "wait", "best_state"}),
           "Checkpoint": (Checkpoint, {"monitor", "mode", "best"})}
 
 
-def check_best(name, state):
+def check_best(name: str, state: dict[str, Any]) -> None:
     """StateError if the values of the keys that both classes have are not possible values."""
     if not isinstance(state["monitor"], (str, type(None))):
         raise StateError(f"{name}['monitor']: expected the name of a metric, got {shortened(state['monitor'])}")
@@ -324,7 +359,7 @@ def check_best(name, state):
     checked(real, f"{name}['best']", state["best"])
 
 
-def checked(check, *arguments):
+def checked(check: Callable[..., Any], *arguments: Any) -> str | float:
     """The result of a check of an argument; an error of the check becomes a StateError."""
     try:
         return check(*arguments)
@@ -332,7 +367,7 @@ def checked(check, *arguments):
         raise StateError(str(error)) from None
 
 
-def epoch_number(name, x):
+def epoch_number(name: str, x: int) -> int:
     """`x` as an int that can count epochs and that float64 holds."""
     number = checked(whole, name, x)
     if number > MOST_EPOCHS:
@@ -340,7 +375,8 @@ def epoch_number(name, x):
     return number
 
 
-def checked_states(states, model):
+def checked_states(states: list[tuple[str, dict[Any, Any]]],
+                   model: dict[str, NDArray[Any]]) -> list[tuple[str, dict[Any, Any]]]:
     """`states` in the form of `Callbacks.states`, or a StateError.
 
     The function checks the states of the classes in this module. A saved model's shapes have to be the shapes of
@@ -362,6 +398,6 @@ def checked_states(states, model):
     return [tuple(pair) for pair in states]
 
 
-def shapes_of(state):
+def shapes_of(state: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     """Name -> shape of each value that has a shape."""
     return {name: getattr(array, "shape", None) for name, array in state.items()} if isinstance(state, dict) else None

@@ -4,7 +4,10 @@ One array is JSON text: the tree of dicts and lists. Each dict, tuple and array 
 its type. The other arrays of the file are the arrays in the tree; each is named by its path. Floats keep all their
 bits.
 """
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,13 +15,19 @@ from flatgrad.arguments import shortened
 from flatgrad.errors import ArgumentTypeError, StateError
 from flatgrad.storage import save_arrays, stored_arrays
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import _Path
+    from flatgrad.storage import Stored
+
 __all__ = ["load_tree", "save_tree"]
 
 FORMAT = "flatgrad.train.Trainer"
 VERSION = 1
 
 
-def save_tree(path, tree):
+def save_tree(path: _Path, tree: dict[str, Any]) -> None:
     """Write a dict to a file, completely or not at all."""
     arrays = {}
     structure = packed("", tree, arrays)
@@ -26,7 +35,7 @@ def save_tree(path, tree):
     save_arrays(path, {FORMAT: np.array(text), **arrays})
 
 
-def load_tree(path, max_bytes=None):
+def load_tree(path: _Path, max_bytes: int | None = None) -> dict[str, Any]:
     """The dict from a file of `save_tree`, or a StateError; `max_bytes` as for `load_arrays`."""
     with stored_arrays(path, max_bytes) as arrays:
         if FORMAT not in arrays:
@@ -47,14 +56,14 @@ def load_tree(path, max_bytes=None):
         raise StateError(f"expected a checkpoint of version {VERSION}, got version {shortened(version)}")
 
 
-def size_of(tree):
+def size_of(tree: dict[str, Any]) -> int:
     """The number of bytes of all arrays in a dict."""
     arrays = {}
     packed("", tree, arrays)
     return sum(array.nbytes for array in arrays.values())
 
 
-def packed(name, x, arrays):
+def packed(name: str, x: Any, arrays: dict[str, Any]) -> Any:
     """`x` in a form for JSON; arrays in `x` are added to `arrays`."""
     if x is None or isinstance(x, (bool, int, float, str)):
         # A value of a subclass, such as NumPy's float64, becomes a value of the base class.
@@ -82,7 +91,7 @@ def packed(name, x, arrays):
                             f"tuples and dicts of these, got {x!r}")
 
 
-def unpacked(x, arrays):
+def unpacked(x: Any, arrays: Stored) -> Any:
     if isinstance(x, list):
         return [unpacked(item, arrays) for item in x]
     if isinstance(x, dict):

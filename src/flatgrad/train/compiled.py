@@ -3,6 +3,8 @@
 A model, a loss and a penalty are recorded once, as `flatgrad.compile` does it. The recording stands for their Python
 code only if that code does the same at each step. `code_of` decides that by looking at the code.
 """
+from __future__ import annotations
+
 import builtins
 import dis
 import functools
@@ -10,6 +12,7 @@ import itertools
 import math
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +27,16 @@ from flatgrad.randomness import Random
 from flatgrad.train.callbacks import Checkpoint, EarlyStopping
 from flatgrad.train.samples import constant
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad.nn.layers import Layer, MLP, Neuron
+    from flatgrad.train.callbacks import Callbacks
+    from flatgrad.train.trainer import Trainer
+
 __all__ = ["CompiledSteps", "NotCompiled", "code_of", "reason_of"]
 
 OPTIMIZERS = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, LBFGS)
@@ -35,7 +48,7 @@ PURE = {getattr(builtins, name) for name in ("abs", "all", "any", "bool", "dict"
                                              "tuple", "type", "zip")}
 
 # What does not change, or is read at each step.
-PLAIN = {Value, Tensor, float, int, bool, complex, str, bytes, type(None)}
+PLAIN: set[type[Any]] = {Value, Tensor, float, int, bool, complex, str, bytes, type(None)}
 
 # Functions of this package that tell what the engine is doing.
 IMPURE = {"stats", "collect", "scalar_graph"}
@@ -67,6 +80,14 @@ class NotCompiled(Exception):
 class Code:
     """What recorded code has been found to depend on, besides Values and Tensors."""
 
+    seen: set[int]
+    kept: list[MLP | type[Any]]
+    dicts: list[tuple[dict[Any, Any], list[Any]]]
+    names: list[tuple[Any, Any, Any]]
+    objects: list[Any]
+    arrays: list[Any]
+    places: Any
+
     def __init__(self):
         self.seen = set()
         self.kept = []        # alive, for their ids to mean something
@@ -76,7 +97,7 @@ class Code:
         self.arrays = []      # (array, copy)
         self.places = _Places()   # neurons, functions, lists, and attributes of objects and classes
 
-    def changed(self):
+    def changed(self) -> bool:
         """Whether anything of it is another than when it was found."""
         return (not self.places.hold()
                 or any(type(x) is not kind for x, kind in self.objects)
@@ -84,7 +105,7 @@ class Code:
                 or any(names.get(name, getattr(builtins, name, self)) is not x for names, name, x in self.names)
                 or any(x.shape != then.shape or x.tobytes() != then.tobytes() for x, then in self.arrays))
 
-    def enter(self, x, what):
+    def enter(self, x: Any, what: str) -> None:
         """Look at an object that code can reach; NotCompiled if it may do something else at each step."""
         kind = type(x)
         if kind in PLAIN or isinstance(x, np.generic | np.dtype) or id(x) in self.seen:
@@ -128,17 +149,17 @@ class Code:
         elif not any(x is pure for pure in PURE):
             raise NotCompiled(f"{what} has a {short(x)}, which may be another at each step")
 
-    def note_module(self, x):
+    def note_module(self, x: MLP | Layer | Neuron) -> None:
         """Note what a module has, without a look at it."""
         self.note_attributes(x)
         if isinstance(x, Weights):
             self.places.note_neuron(x, {id(x.b)})
 
-    def note_attributes(self, x):
+    def note_attributes(self, x: MLP | Layer | Neuron) -> None:
         self.objects.append((x, type(x)))
         self.places.lists.append((vars(x), tuple(vars(x).values())))
 
-    def enter_container(self, x, what):
+    def enter_container(self, x: list[Any] | dict[Any, Any] | tuple[Any, Any], what: str) -> None:
         contained = contents(x)
         if isinstance(x, dict):
             self.dicts.append((x, contained))
@@ -146,12 +167,12 @@ class Code:
             self.places.lists.append((x, tuple(contained)))
         self.enter_all(contained, what)
 
-    def enter_all(self, contained, what):
+    def enter_all(self, contained: list[Any], what: str) -> None:
         if not set(map(type, contained)) <= PLAIN:   # mostly they are a neuron's weights
             for each in contained:
                 self.enter(each, what)
 
-    def enter_class(self, kind, what):
+    def enter_class(self, kind: type[Any], what: str) -> None:
         """A class: ours, or one whose methods are looked at."""
         if any(kind is pure for pure in PURE) or kind.__module__ == "builtins" and issubclass(kind, Exception):
             return
@@ -174,7 +195,7 @@ class Code:
                 elif name not in NOT_READ and name not in UNUSED:
                     self.enter(x, f"{what}, {c.__name__}.{name}")
 
-    def enter_function(self, function, what):
+    def enter_function(self, function: Callable[..., Any], what: str) -> None:
         code = function.__code__
         for name, x in zip(code.co_freevars, function.__closure__ or ()):
             try:
@@ -188,7 +209,7 @@ class Code:
             self.enter_container(function.__kwdefaults__, what)
         self.enter_code(code, function.__globals__, what)
 
-    def enter_code(self, code, names, what):
+    def enter_code(self, code: CodeType, names: dict[str, Any], what: str) -> None:
         operations = list(dis.get_instructions(code))
         for k, op in enumerate(operations):
             if op.opname in WRITES:
@@ -210,7 +231,7 @@ class Code:
             if isinstance(constant_, CodeType):
                 self.enter_code(constant_, names, what)
 
-    def enter_attributes(self, x, name, operations, what):
+    def enter_attributes(self, x: ModuleType, name: str, operations: list[Any], what: str) -> None:
         """What code takes from a module, by the operations that follow."""
         for op in operations:
             if not is_ours(x) and x is not math:
@@ -235,10 +256,10 @@ UNUSED = {"__init__", "__init_subclass__", "__repr__", "__str__", "__new__", "tr
 class Cell:
     """A variable of a function around, as a dict has one."""
 
-    def __init__(self, cell):
+    def __init__(self, cell: Any) -> None:
         self.cell = cell
 
-    def get(self, name, default):
+    def get(self, name: str, default: Code) -> float:
         try:
             return self.cell.cell_contents
         except ValueError:
@@ -248,52 +269,52 @@ class Cell:
 class Attribute:
     """The attributes of a module, as a dict has them."""
 
-    def __init__(self, module):
+    def __init__(self, module: ModuleType) -> None:
         self.module = module
 
-    def get(self, name, default):
+    def get(self, name: str, default: Code) -> Callable[..., Any]:
         return getattr(self.module, name, None)
 
 
-def contents(x):
+def contents(x: dict[str, Any] | list[Any] | tuple[Any, Any]) -> list[Any]:
     """What a list, a tuple or a dict has, in a list."""
     return list(x) if isinstance(x, (list, tuple)) else [*x.keys(), *x.values()]
 
 
-def attributes_of(x):
+def attributes_of(x: MLP | Layer | Neuron) -> list[Any]:
     """The names and the attributes that an object has, but for the generator that it draws from at each step."""
     own = vars(x)
     return contents(own if not isinstance(x, Dropout | Random) else {k: v for k, v in own.items() if k != "rng"})
 
 
-def is_same(now, then):
+def is_same(now: list[Any], then: list[Any]) -> bool:
     return len(now) == len(then) and all(map(is_, now, then))
 
 
-def is_compiled(x):
+def is_compiled(x: Callable[..., Any]) -> bool:
     return type(x).__module__ == "flatgrad.program" and hasattr(x, "fn")
 
 
-def is_ours(x):
+def is_ours(x: type[Any] | Callable[..., Any]) -> bool:
     """Whether it is of this package: a module, a class, a function."""
     name = x.__name__ if isinstance(x, ModuleType) else getattr(x, "__module__", None)
     return isinstance(name, str) and (name == "flatgrad" or name.startswith("flatgrad.")) and not hasattr(
         x, "__wrapped__")
 
 
-def short(x):
+def short(x: Callable[..., Any]) -> str:
     if is_compiled(x):
         return getattr(x, "__name__", "")
     return f"{type(x).__name__} {getattr(x, '__name__', '')}".strip()
 
 
-def told(error):
+def told(error: Any) -> Any:
     """An error of a recording, as a reason."""
     text = str(error)
     return f"the recording says: {text}" if text else f"the recording raises {type(error).__name__}"
 
 
-def code_of(model, loss, penalty):
+def code_of(model: MLP, loss: Callable[..., Any], penalty: Callable[..., Any] | None) -> Code:
     """The `Code` of a model, its loss and a penalty; NotCompiled if it may do something else at each step."""
     code = Code()
     if not isinstance(model, Module):
@@ -305,7 +326,7 @@ def code_of(model, loss, penalty):
     return code
 
 
-def reason_of(optimizer, callbacks):
+def reason_of(optimizer: Adam | LBFGS | SGD, callbacks: Callbacks) -> str | None:
     """Why a fit with these callbacks has to take the loop in Python, or None. Of models and losses more is known when
     they are recorded."""
     if getattr(optimizer, "_in_python", False) and type(optimizer).__module__.startswith("flatgrad.optim"):
@@ -319,7 +340,7 @@ def reason_of(optimizer, callbacks):
     return None
 
 
-def only_ours(trainer, callbacks):
+def only_ours(trainer: Trainer, callbacks: Callbacks) -> bool:
     """Whether no Python code of others runs between epochs."""
     return (all(type(callback) in (Checkpoint, EarlyStopping) for callback in callbacks.all)
             and all(map(is_ours, trainer.metrics.values()))
@@ -330,7 +351,7 @@ def only_ours(trainer, callbacks):
 ASKED = 64   # parameters, first of all
 
 
-def any_depends(loss, optimizer):
+def any_depends(loss: Value, optimizer: Adam | SGD) -> bool:
     """Whether a loss depends on one of the parameters that take a gradient: of many the first ones are asked alone, for
     mostly it does."""
     trained = (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
@@ -361,7 +382,31 @@ class CompiledSteps:
         If `trusted`, and the loss depends on no parameter.
     """
 
-    def __init__(self, trainer, parts, X, y, size, shuffle, trusted):
+    losses: NDArray[Any]
+    size: int
+
+    measured: bool
+    only_ours: bool
+    n_batches: int
+    code: Code
+    optimizer: Adam | SGD
+    parameters: list[Parameters]
+    draws: list[None]
+    kept: NDArray[Any] | None
+    model: MLP
+    loss: Callable[..., Any]
+    penalty: Callable[..., Any] | None
+    n_samples: int
+    y: NDArray[Any]
+    loop: Any
+    trained: list[tuple[int, int, bool]]
+    width: int
+    done: int
+    diverged: float | None
+    shape: tuple[int]
+
+    def __init__(self, trainer: Trainer, parts: tuple[Any, Any, Any, Any], X: NDArray[Any], y: NDArray[Any], size: int,
+                 shuffle: bool, trusted: bool) -> None:
         self.model, self.loss, self.penalty, self.optimizer = parts
         self.trusted = trusted
         self.measured = bool(trainer.metrics)
@@ -405,7 +450,7 @@ class CompiledSteps:
         self.losses = np.empty(self.n_batches)
         self.rates()   # hyperparameters that are wrong are told by the loop in Python
 
-    def look_at_schedule(self, trainer):
+    def look_at_schedule(self, trainer: Trainer) -> None:
         """NotCompiled if a schedule may change after each batch what the steps depend on."""
         if trainer.scheduler_interval == "batch" and isinstance(trainer.scheduler, CALLING):
             for name, x in vars(trainer.scheduler).items():
@@ -413,7 +458,7 @@ class CompiledSteps:
                     if name != "optimizer" and (callable(each) or hasattr(each, "step")):
                         self.code.enter(each, f"the schedule, {type(trainer.scheduler).__name__},")
 
-    def record(self, rows):
+    def record(self, rows: int) -> Any:
         """The program of batches of so many samples."""
         inputs = [constant(self.X[:rows])]
         if self.y.dtype != np.int64:
@@ -458,27 +503,28 @@ class CompiledSteps:
         del prediction, result, outputs   # the last first, so that the tape just drops them
         return program
 
-    def is_current(self):
+    def is_current(self) -> bool:
         """Whether the programs still are what model, loss and penalty do."""
         return (len(self.parameters) == len(self.optimizer._parameters)
                 and all(map(is_, self.parameters, self.optimizer._parameters))
                 and (self.only_ours or not self.code.changed() and self.finds_leaves()))
 
-    def finds_leaves(self):
+    def finds_leaves(self) -> bool:
         """Whether what is updated can be updated by the loop, and takes gradients as it did."""
         try:
             return self.loop.look() == self.trained
         except ArgumentError:   # told by a new recording
             return False
 
-    def rates(self):
+    def rates(self) -> list[float]:
         """The learning rates, after a check of all hyperparameters, as a step of the optimizer does it."""
         optimizer = self.optimizer
         if not Parameters.have(optimizer.param_groups, optimizer._read, optimizer._seen):
             optimizer._prepare()
         return [group["lr"] for group in optimizer._learning_rates()]
 
-    def run(self, steps, order, losses, pause=math.inf):
+    def run(self, steps: int, order: NDArray[Any] | None, losses: NDArray[Any],
+            pause: float = math.inf) -> tuple[Any, Any]:
         """Take steps, up to `pause` seconds: how many there were, and the loss that is not finite, if there was one.
         `done` and `diverged` are the same, and there after an error as well."""
         self.done, self.diverged = 0, None
@@ -489,7 +535,7 @@ class CompiledSteps:
             self.done = self.loop.done
         return self.done, self.diverged
 
-    def predictions(self):
+    def predictions(self) -> NDArray[Any]:
         """The outputs of the last epoch, as `array_of` gives them."""
         array = self.kept.reshape(self.n_samples, *self.shape).copy()
         return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

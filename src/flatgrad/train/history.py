@@ -1,12 +1,21 @@
 """The result of a training run: numbers for each epoch."""
+from __future__ import annotations
+
 import math
 
 from flatgrad.arguments import one_of
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from matplotlib.axes import Axes
+
 __all__ = ["History"]
 
 
-class History(dict):
+class History(dict[str, list[float]]):
     """Numbers for each epoch of a training run, by name.
 
     A `Trainer` makes the History and adds to it. A History is a dict of lists, so ``pandas.DataFrame(history)`` has a
@@ -34,21 +43,23 @@ class History(dict):
     History of 2 epochs: loss 0.5 -> 0.125; 0.5 s
     """
 
+    epochs: list[int]
+
     def __init__(self):
         super().__init__()
         self.epochs = []
 
     @property
-    def metrics(self):
+    def metrics(self) -> dict[str, list[float]]:
         return self
 
     @metrics.setter
-    def metrics(self, numbers):
+    def metrics(self, numbers: Any) -> None:
         numbers = dict(numbers)
         self.clear()
         self.update(numbers)
 
-    def append(self, epoch, logs):
+    def append(self, epoch: int, logs: Mapping[str, float]) -> None:
         """Add the numbers of one epoch.
 
         Parameters
@@ -73,7 +84,7 @@ class History(dict):
             self[name] += columns.get(name) or [math.nan] * len(epochs)
         self.epochs += epochs
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, list[Any]]:
         """The epochs, as ``'epoch'``, and the numbers, in new lists.
 
         Returns
@@ -82,7 +93,7 @@ class History(dict):
         """
         return {"epoch": list(self.epochs), **{name: list(numbers) for name, numbers in self.items()}}
 
-    def plot(self, ax=None, **options):
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the numbers over the epochs, as `flatgrad.viz.plot_history` does.
 
         Parameters
@@ -104,28 +115,28 @@ class History(dict):
 
         return viz.plot_history(self, ax=ax, **options)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.epochs)
 
-    def __missing__(self, name):
+    def __missing__(self, name: str) -> Any:
         one_of("name", name, list(self))
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name in self:
             return self[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def __dir__(self):
+    def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, History):
             return NotImplemented
         return self.to_dict() == other.to_dict()
 
     __hash__ = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         if not self.epochs:
             return "History of 0 epochs"
         shown = [f"{name} {numbers[0]:.4g} -> {numbers[-1]:.4g}" for name, numbers in self.items()

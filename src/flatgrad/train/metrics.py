@@ -2,17 +2,26 @@
 
 A single output may have a last axis of length 1: ``(n_samples, 1)`` and ``(n_samples,)`` count as the same shape.
 """
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad.arguments import finite, finite_array, one_of
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import ArrayLike, NDArray
+
 __all__ = ["METRICS", "accuracy", "mse", "mae", "r2"]
 
 
-def accuracy(prediction, target, threshold=None):
+def accuracy(prediction: ArrayLike, target: ArrayLike, threshold: float | None = None) -> float:
     """The fraction of samples whose class is predicted correctly.
 
     Parameters
@@ -67,7 +76,7 @@ def accuracy(prediction, target, threshold=None):
     return float(np.mean(right))
 
 
-def mse(prediction, target):
+def mse(prediction: ArrayLike, target: ArrayLike) -> float:
     """The mean squared error.
 
     Parameters
@@ -93,7 +102,7 @@ def mse(prediction, target):
     return float(np.mean(np.square(difference(prediction, target))))
 
 
-def mae(prediction, target):
+def mae(prediction: ArrayLike, target: ArrayLike) -> float:
     """The mean absolute error.
 
     Parameters
@@ -119,7 +128,7 @@ def mae(prediction, target):
     return float(np.mean(np.abs(difference(prediction, target))))
 
 
-def r2(prediction, target):
+def r2(prediction: ArrayLike, target: ArrayLike) -> float:
     """The coefficient of determination, 1 - sum((target - prediction)**2) / sum((target - mean(target))**2).
 
     Parameters
@@ -155,17 +164,17 @@ def r2(prediction, target):
     return float(np.mean(np.where(constant, residual == 0.0, score)))
 
 
-METRICS = {"accuracy": accuracy, "mse": mse, "mae": mae, "r2": r2}
+METRICS: dict[str, Callable[..., float]] = {"accuracy": accuracy, "mse": mse, "mae": mae, "r2": r2}
 
 
-def difference(prediction, target):
+def difference(prediction: ArrayLike, target: ArrayLike) -> NDArray[Any]:
     """prediction - target, after a check that their shapes are equal."""
     prediction, target = arrays_of(prediction, target)
     same_shape(prediction, target)
     return prediction - target
 
 
-def arrays_of(prediction, target):
+def arrays_of(prediction: ArrayLike, target: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Prediction and target as arrays with the same number of samples; a single column becomes one axis."""
     prediction, target = column("prediction", prediction), column("target", target)
     if len(prediction) != len(target):
@@ -176,7 +185,7 @@ def arrays_of(prediction, target):
     return prediction, target
 
 
-def column(name, x):
+def column(name: str, x: NDArray[Any]) -> NDArray[Any]:
     if not (type(x) is np.ndarray and x.dtype.kind in "biuf"):
         x = finite_array(name, x)
     if x.ndim == 2 and x.shape[1] == 1:
@@ -186,12 +195,12 @@ def column(name, x):
     return x
 
 
-def same_shape(prediction, target):
+def same_shape(prediction: ArrayLike, target: ArrayLike) -> None:
     if prediction.shape != target.shape:
         raise ShapeError(f"prediction and target: expected the same shape, got {prediction.shape} and {target.shape}")
 
 
-def metrics_by_name(metrics, reserved=()):
+def metrics_by_name(metrics: Any, reserved: tuple[str, ...] = ()) -> dict[str, Any]:
     """The functions of a Trainer's `metrics`, by name; functions with a threshold are not changed."""
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
@@ -216,7 +225,7 @@ def metrics_by_name(metrics, reserved=()):
     return found
 
 
-def name_of(function):
+def name_of(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__name__", type(function).__name__)

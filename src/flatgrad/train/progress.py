@@ -1,8 +1,14 @@
 """Progress of a training run: a bar of tqdm, or plain lines, on stderr; and Ctrl-C, delayed during updates."""
+from __future__ import annotations
+
 import signal
 import sys
 import threading
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Interrupts", "progress_of"]
 
@@ -13,7 +19,11 @@ LINE_PAUSE = 5.0     # least number of seconds between two lines
 class Bar:
     """A bar of tqdm; in a notebook, tqdm's bar for notebooks."""
 
-    def __init__(self, tqdm, epochs):
+    bar: Any
+    done: int
+    due: float
+
+    def __init__(self, tqdm: type[Any], epochs: int) -> None:
         class Quiet(tqdm):
             monitor_interval = 0   # no thread that redraws: the Trainer says when to draw
 
@@ -21,17 +31,17 @@ class Bar:
         self.done = 0
         self.due = time.perf_counter() + PAUSE
 
-    def epoch(self, done, logs):
+    def epoch(self, done: int, logs: dict[str, float]) -> None:
         self.bar.set_postfix_str(described(logs), refresh=False)
         self.bar.update(done - self.done)
         self.done = done
         self.due = time.perf_counter() + PAUSE
 
-    def batch(self, batch, n_batches):
+    def batch(self, batch: Any, n_batches: Any) -> None:
         self.bar.set_postfix_str(f"batch {batch} of {n_batches}")
         self.due = time.perf_counter() + PAUSE
 
-    def close(self, done, logs):
+    def close(self, done: int, logs: dict[str, Any]) -> None:
         if logs:
             self.epoch(done, logs)
         self.bar.close()
@@ -40,23 +50,25 @@ class Bar:
 class Lines:
     """Lines with some seconds between them, if tqdm is not installed."""
 
-    def __init__(self, epochs):
+    due: Any
+
+    def __init__(self, epochs: Any) -> None:
         self.epochs = epochs
         self.due = time.perf_counter() + LINE_PAUSE
 
-    def epoch(self, done, logs):
+    def epoch(self, done: Any, logs: Any) -> None:
         print(f"epoch {done} of {self.epochs}: {described(logs)}", file=sys.stderr)
         self.due = time.perf_counter() + LINE_PAUSE
 
-    def batch(self, batch, n_batches):
+    def batch(self, batch: Any, n_batches: Any) -> None:
         """Do nothing: there are lines only for epochs."""
 
-    def close(self, done, logs):
+    def close(self, done: Any, logs: Any) -> None:
         if logs:
             self.epoch(done, logs)
 
 
-def progress_of(epochs):
+def progress_of(epochs: int) -> Bar:
     """An object that shows the progress of `epochs` epochs."""
     try:
         from tqdm.auto import tqdm
@@ -65,7 +77,7 @@ def progress_of(epochs):
     return Bar(tqdm, epochs)
 
 
-def described(logs):
+def described(logs: dict[str, float]) -> str:
     return ", ".join(f"{name} {number:.4g}" for name, number in logs.items() if name not in ("learning_rate", "time"))
 
 
@@ -80,7 +92,10 @@ class Interrupts:
         Whether Ctrl-C came while `held` was True; the caller then raises KeyboardInterrupt.
     """
 
-    def __enter__(self):
+    pending: bool
+    installed: bool
+
+    def __enter__(self) -> Interrupts:
         self.held = self.pending = self.installed = False
         if (threading.current_thread() is threading.main_thread()
                 and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
@@ -92,11 +107,11 @@ class Interrupts:
                 raise
         return self
 
-    def handle(self, signum, frame):
+    def handle(self, signum: Any, frame: Any) -> None:
         if not self.held:
             raise KeyboardInterrupt
         self.pending = True
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         if self.installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,6 +1,9 @@
 """Samples and targets, checked before training starts, in a form that models and losses take without conversion."""
+from __future__ import annotations
+
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,6 +11,14 @@ from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad
 from flatgrad.arguments import array_of_numbers, finite_array, samples
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from flatgrad.losses import BCEWithLogitsLoss, MSELoss
 
 __all__ = ["Task", "array_of", "constant", "kind_of"]
 
@@ -17,7 +28,7 @@ CLASSES = {"MSELoss": "mse", "L1Loss": "mae", "HuberLoss": "huber", "HingeLoss":
 OF_LABELS = ("cross_entropy", "nll")
 
 
-def kind_of(loss):
+def kind_of(loss: Callable[..., Any] | BCEWithLogitsLoss | MSELoss) -> str | None:
     """The name in `losses.LOSSES` of such a loss, given as function, partial or class; None for any other loss."""
     if isinstance(loss, losses.Loss):
         return next((CLASSES[c.__name__] for c in type(loss).__mro__ if c.__name__ in CLASSES), None)
@@ -26,19 +37,19 @@ def kind_of(loss):
     return next((name for name, known in losses.LOSSES.items() if known is loss), None)
 
 
-def option_of(loss, name):
+def option_of(loss: Callable[..., Any], name: str) -> None:
     """An option of a loss: an attribute of a class or a keyword of a partial; None if it is not set."""
     if isinstance(loss, functools.partial) and name in loss.keywords:
         return loss.keywords[name]
     return getattr(loss, name, None)
 
 
-def constant(array):
+def constant(array: NDArray[Any]) -> Tensor:
     """A constant Tensor of these numbers."""
     return Tensor(array, requires_grad=False)
 
 
-def array_of(prediction):
+def array_of(prediction: Tensor) -> NDArray[Any]:
     """The result of a model for a batch, as a new array; a single output has one axis."""
     if type(prediction) is Tensor or isinstance(prediction, Tensor):
         array = prediction.numpy()
@@ -47,7 +58,7 @@ def array_of(prediction):
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
-def numbers(x):
+def numbers(x: Any) -> Any:
     if isinstance(x, Value):
         return x.data
     return [numbers(item) for item in x] if isinstance(x, (list, tuple, Tensor)) else x
@@ -56,10 +67,16 @@ def numbers(x):
 class Task:
     """A model and its loss: checks samples and targets, and makes batches of them."""
 
-    def __init__(self, model, loss):
+    model: Any
+    loss: Callable[..., Any] | BCEWithLogitsLoss | MSELoss
+
+    kind: str | None
+
+    def __init__(self, model: Any, loss: Callable[..., Any] | BCEWithLogitsLoss | MSELoss) -> None:
         self.model, self.loss, self.kind = model, loss, kind_of(loss)
 
-    def inputs(self, X, name="X", n_features=None):
+    def inputs(self, X: NDArray[Any] | list[list[float]], name: str = "X",
+               n_features: int | None = None) -> tuple[NDArray[Any], tuple[int]]:
         """The samples as an array, after a trial call of the model; and the shape of one output."""
         X = samples(name, X, n_features)
         with no_grad():
@@ -76,7 +93,7 @@ class Task:
                              "sample")
         return X, shape[1:]
 
-    def targets(self, y, n_samples, shape, name="y"):
+    def targets(self, y: NDArray[Any] | list[Any], n_samples: int, shape: tuple[int], name: str = "y") -> NDArray[Any]:
         """The targets of `n_samples` samples with outputs of this shape: int64 labels, or an array of floats."""
         if isinstance(y, (Tensor, Value)):
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
@@ -102,7 +119,7 @@ class Task:
         self.check_range(y, name)
         return y
 
-    def labels(self, y, shape, name):
+    def labels(self, y: NDArray[Any], shape: tuple[int], name: str) -> NDArray[Any]:
         """Labels from 0 to n_classes - 1 as int64."""
         if len(shape) != 1:
             raise ShapeError(f"model: expected an output for each class, as the loss {self.kind!r} takes it, got "
@@ -120,7 +137,7 @@ class Task:
         self.refuse(wrong, y, expected, name)
         return np.ascontiguousarray(y, np.int64)
 
-    def check_range(self, y, name):
+    def check_range(self, y: NDArray[Any], name: str) -> None:
         """Check that the targets are right for losses of two classes; the losses themselves would take any numbers."""
         if self.kind == "hinge":
             self.refuse((y != 1) & (y != -1), y, "expected -1 or 1, as the loss 'hinge' takes it", name)
@@ -129,7 +146,7 @@ class Task:
             self.refuse((y < 0) | (y > 1), y, expected, name)
 
     @staticmethod
-    def refuse_text(y, name):
+    def refuse_text(y: NDArray[Any], name: str) -> None:
         text = [label for label in y.flat if isinstance(label, (str, bytes))] if y.dtype.kind in "USO" else []
         if text:
             raise ArgumentTypeError(f"{name}: expected an array of real numbers, got text, such as "
@@ -137,17 +154,17 @@ class Task:
                                     "labels of names")
 
     @staticmethod
-    def refuse(wrong, y, expected, name):
+    def refuse(wrong: NDArray[Any], y: NDArray[Any], expected: str, name: str) -> None:
         if wrong.any():
             where = tuple(int(k) for k in np.argwhere(wrong)[0])
             place = where[0] if y.ndim == 1 or y.shape[1] == 1 else ", ".join(map(str, where))
             raise DataError(f"{name}[{place}]: {expected}, got {y[where]:g}")
 
-    def batch(self, X, y):
+    def batch(self, X: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any]:
         """X and y in the form that the model and the loss take without conversion."""
         return constant(X), y if y.dtype == np.int64 else constant(y)
 
-    def try_loss(self, X, y):
+    def try_loss(self, X: NDArray[Any], y: NDArray[Any]) -> None:
         """Call the loss once, so that it raises its errors before training."""
         with no_grad():
             X, y = self.batch(X[:1], y[:1])
@@ -157,7 +174,7 @@ class Task:
                                 f"{type(loss).__name__} from {self.loss!r}; reduction='none' is not for training")
 
 
-def finite_or_whole(name, y):
+def finite_or_whole(name: str, y: list[Any]) -> NDArray[Any]:
     """A list as an array; an array of ints if the list has only ints."""
     try:
         array = array_of_numbers(y)

@@ -3,11 +3,14 @@
 A step takes as long as in a loop written by hand: `fit` makes the Tensors of samples and targets beforehand, and only
 counts between two steps. Validation, metrics, callbacks and the progress bar take time only if they are used.
 """
+from __future__ import annotations
+
 import contextlib
 import math
 import random
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +28,20 @@ from flatgrad.train.metrics import accuracy, column, metrics_by_name
 from flatgrad.train.progress import Interrupts, progress_of
 from flatgrad.train.samples import Task, array_of, constant
 from flatgrad.transforms import differentiating
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Literal
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from flatgrad._core import _Path, _Rng
+    from flatgrad.nn.layers import Layer, MLP, Neuron
+    from flatgrad.optim.lbfgs import LBFGS
+    from flatgrad.optim.optimizers import Adam, Optimizer, SGD
+    from flatgrad.train.callbacks import Callback
+
+    _Metrics = Sequence[str | Callable[..., Any]] | Mapping[str, str | Callable[..., Any]]
 
 __all__ = ["Trainer"]
 
@@ -95,7 +112,24 @@ class Trainer:
     array([False,  True])
     """
 
-    def __init__(self, model, optimizer, loss, metrics=(), scheduler=None, *, penalty=None, scheduler_interval="epoch"):
+    model: Module
+    optimizer: Optimizer
+
+    metrics: Any
+    scheduler_interval: str
+    history: History
+    epoch: int
+    seed: int | None
+    stopped: str | None
+    engine: str | None
+    log_names: tuple[Any, ...]
+    loss: Any
+    scheduler: Any
+    penalty: Callable[..., Any] | None
+
+    def __init__(self, model: Module, optimizer: Optimizer, loss: str | Callable[..., Any], metrics: _Metrics = (),
+                 scheduler: Any = None, *, penalty: Callable[..., Any] | None = None,
+                 scheduler_interval: Literal['epoch', 'batch'] = "epoch") -> None:
         if not callable(model) or not hasattr(model, "parameters"):
             raise ArgumentTypeError(f"model: expected a Module, got {model!r}")
         if isinstance(optimizer, type) or not all(callable(getattr(optimizer, name, None))
@@ -131,8 +165,10 @@ class Trainer:
 
     # ---- training ----
 
-    def fit(self, X, y, epochs, batch_size=None, shuffle=True, seed=None, validation=None, callbacks=(), progress=True,
-            engine="auto"):
+    def fit(self, X: ArrayLike, y: ArrayLike, epochs: int, batch_size: int | None = None, shuffle: bool = True,
+            seed: int | None = None, validation: tuple[ArrayLike, ArrayLike] | float | None = None,
+            callbacks: Sequence[Callback] = (), progress: bool = True,
+            engine: Literal['auto', 'compiled', 'python'] = "auto") -> History:
         """Train for further epochs.
 
         Parameters
@@ -233,7 +269,7 @@ class Trainer:
         self._counted = callbacks.states()
         return self.history
 
-    def stop(self, reason="stop() was called"):
+    def stop(self, reason: str = "stop() was called") -> None:
         """End the current `fit` after this epoch; for callbacks.
 
         Parameters
@@ -535,7 +571,7 @@ class Trainer:
 
     # ---- results ----
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """The outputs of the model, in evaluation mode.
 
         Parameters
@@ -558,7 +594,7 @@ class Trainer:
             result = [array_of(self.model(constant(X[k:k + CHUNK]))) for k in range(0, len(X), CHUNK)]
         return result[0] if len(result) == 1 else np.concatenate(result)
 
-    def predict_single(self, x):
+    def predict_single(self, x: ArrayLike) -> Any:
         """The outputs of the model for one sample.
 
         Parameters
@@ -584,7 +620,7 @@ class Trainer:
             result = array_of(self.model(constant(X)))[0]
         return float(result) if np.ndim(result) == 0 else result
 
-    def evaluate(self, X, y):
+    def evaluate(self, X: ArrayLike, y: ArrayLike) -> dict[str, float]:
         """The loss and the metrics, in evaluation mode.
 
         Parameters
@@ -611,7 +647,7 @@ class Trainer:
 
     # ---- saving ----
 
-    def save(self, path):
+    def save(self, path: _Path) -> None:
         """Write the state of training to a file in NumPy's format ``.npz``, completely or not at all.
 
         The file contains the state dicts of the model, the optimizer and the scheduler, the random generators in the
@@ -632,7 +668,7 @@ class Trainer:
         """
         save_tree(path, self._state())
 
-    def load(self, path):
+    def load(self, path: _Path) -> Trainer:
         """Continue from a checkpoint of `save`, bit for bit: a `fit` of the remaining epochs, with the same samples and
         arguments, gives the same result as one `fit` of all epochs.
 
@@ -719,7 +755,7 @@ class Trainer:
                     load(before)
             raise
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (f"Trainer({type(self.model).__name__}, {self.optimizer!r}, "
                 f"{getattr(self.loss, '__name__', repr(self.loss))}; {self.epoch} epochs done)")
 
@@ -727,7 +763,11 @@ class Trainer:
 class Modes:
     """A context that switches a model's modules between training and evaluation mode, and at the end restores them."""
 
-    def __init__(self, model):
+    modules: list[Layer | MLP | Neuron]
+    before: list[bool]
+    own_way: bool
+
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.modules = model.modules() if isinstance(model, Module) else []
         self.before = []
@@ -736,7 +776,7 @@ class Modes:
         self.own_way = type(model).train is not Module.train or type(model).eval is not Module.eval \
             if self.modules else False
 
-    def set(self, training):
+    def set(self, training: bool) -> None:
         if self.own_way:
             self.model.train() if training else self.model.eval()
             return
@@ -744,7 +784,7 @@ class Modes:
             if module.training is not training:
                 module.training = training
 
-    def __enter__(self):
+    def __enter__(self) -> Modes:
         self.before = [module.training for module in self.modules]
         try:
             self.set(False)
@@ -753,13 +793,13 @@ class Modes:
             raise
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: Any) -> None:
         for module, mode in zip(self.modules, self.before):
             if module.training is not mode:
                 module.training = mode
 
 
-def cut(whole, size, n_samples):
+def cut(whole: tuple[Any, ...], size: int, n_samples: int) -> list[Any]:
     """The batches, pairs (parts of Tensors and arrays, share of the samples)."""
     if size >= n_samples:
         return [(whole, 1.0)]
@@ -767,7 +807,7 @@ def cut(whole, size, n_samples):
             for k in range(0, n_samples, size)]
 
 
-def check_parameters(model, optimizer):
+def check_parameters(model: Any, optimizer: Adam | SGD | LBFGS) -> None:
     """Check that the optimizer, if it has `param_groups`, has some of the model's parameters."""
     groups = getattr(optimizer, "param_groups", None)
     if not groups:
@@ -779,19 +819,19 @@ def check_parameters(model, optimizer):
         raise ArgumentError("optimizer: expected one of the model's parameters, got one that has none of them")
 
 
-def flat(tensor):
+def flat(tensor: Any) -> Any:
     return list(tensor.reshape(-1))
 
 
-def float_of(x):
+def float_of(x: Value) -> float:
     return x.data if isinstance(x, Value) else float(x)
 
 
-def article(name):
+def article(name: Any) -> Any:
     return "none" if name == "NoneType" else f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
 
 
-def generators(model):
+def generators(model: MLP) -> None:
     """(path, generator) of the random generators in the attributes of a model's modules."""
     if isinstance(model, Module):
         for path, module in model.named_modules():
@@ -802,11 +842,11 @@ def generators(model):
                     yield f"{path}.{name}" if path else name, value
 
 
-def state_of(rng):
+def state_of(rng: _Rng) -> Any:
     return rng.getstate() if isinstance(rng, random.Random) else rng.bit_generator.state
 
 
-def set_state(rng, state):
+def set_state(rng: _Rng, state: Any) -> None:
     if isinstance(rng, random.Random):
         rng.setstate(state)
     else:
@@ -815,14 +855,14 @@ def set_state(rng, state):
 
 # ---- checks of a checkpoint ----
 
-def expect_dict(name, x, own):
+def expect_dict(name: str, x: dict[str, Any], own: dict[str, Any]) -> None:
     """StateError if `x` is no dict with the keys of `own`."""
     if not isinstance(x, dict) or x.keys() != own.keys():
         given = list(x) if isinstance(x, dict) else x
         raise StateError(f"{name}: expected the keys {list(own)}, got {shortened(given)}")
 
 
-def history_from(epochs, metrics, last):
+def history_from(epochs: NDArray[Any], metrics: dict[str, NDArray[Any]], last: int) -> History:
     """The History of epochs up to `last`."""
     if not isinstance(epochs, np.ndarray) or epochs.ndim != 1 or epochs.dtype.kind not in "iu":
         raise StateError(f"epochs: expected an array of ints with one dimension, got {shortened(epochs)}")
@@ -842,7 +882,7 @@ def history_from(epochs, metrics, last):
     return history
 
 
-def check_generator(name, rng, state):
+def check_generator(name: Any, rng: _Rng, state: Any) -> None:
     """StateError for wrong states that `random` and `numpy.random` would accept."""
     if isinstance(rng, random.Random):
         right = isinstance(state, tuple) and len(state) == 3 and isinstance(state[2], (float, type(None)))
@@ -857,5 +897,5 @@ def check_generator(name, rng, state):
         raise StateError(f"{name}: expected the state of {article(type(rng).__name__)}, got {shortened(state)}")
 
 
-def is_place(x, most):
+def is_place(x: Any, most: Any) -> Any:
     return isinstance(x, (int, np.integer)) and 0 <= x <= most

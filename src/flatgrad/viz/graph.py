@@ -1,20 +1,23 @@
-"""Pictures of the graph of a Value, with Graphviz; `_children` gives the graph."""
+"""Pictures of the graph of a Value, with Graphviz or as SVG of our own; `_children` gives the graph."""
 import math
 
 from flatgrad import _core, scalar
 from flatgrad._core import Value
 from flatgrad.arguments import extra, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError
+from flatgrad.viz.drawing import Picture, svg_of_graph
+from flatgrad.viz.names import Names
 
-__all__ = ["draw_dot", "value_mimebundle"]
+__all__ = ["draw_dot", "draw_svg", "value_mimebundle"]
 
 COUNTED = 1_000_000  # the limit of counting in the message about a graph that is too large to draw
 SHOWN = 60  # the largest number of values in a graph that a notebook draws by itself
 # Operations whose picture may change the order of the operands.
+FILLS = {"input": "#dcebf9", "weight": "#fbeacb", "bias": "#f0dff5", "between": "#ffffff", "result": "#d8f0df"}
 COMMUTATIVE = {"+", "*", "sum", "mean", "max", "logsumexp"}
 
 
-def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
+def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False, names=None):
     """Draw the graph of a Value: the Value and all Values from which it was computed.
 
     Parameters
@@ -31,6 +34,9 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
         Whether to draw the scalar graph of a fused instruction, such as a neuron of a layer or an element of a softmax:
         every product and sum, with data and gradient. If not, the instruction is one bubble between its operands and
         its result.
+    names : Module or mapping of str to Value or Tensor, optional
+        Names for nodes without a `label`: a Module's parameters by `named_parameters`, or any nodes. With names, boxes
+        have colours: orange for a Module's weights, purple for its biases, blue for other leaves, green for `root`.
 
     Returns
     -------
@@ -60,7 +66,7 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
 
     Rendering needs Graphviz's program `dot` (https://graphviz.org/download), which does not come with the Python
     package. Without `dot`, rendering raises `graphviz.ExecutableNotFound`; this function and `.source` work without
-    `dot`.
+    `dot`. `draw_svg` needs neither.
 
     Examples
     --------
@@ -79,8 +85,7 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
     >>> draw_dot(score, expand=True).source.count("shape=record")  # doctest: +SKIP
     5
     """
-    if not isinstance(root, Value):
-        raise ArgumentTypeError(f"root: expected a Value, got {root!r}")
+    check_root(root)
     if rankdir not in ("LR", "TB"):
         raise ArgumentError(f"rankdir: expected 'LR' or 'TB', got {rankdir!r}")
     max_nodes = whole("max_nodes", max_nodes, 1)
@@ -90,32 +95,65 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False):
             f"format: expected 'svg', 'png', 'pdf' or another of graphviz.FORMATS, got {format!r}"
         )
 
-    parts = expanded_parts if expand else tape_parts
-    graph = parts(root, max_nodes)
-    if graph is None:
-        counted = parts(root, max(COUNTED, max_nodes))
-        size = f"more than {COUNTED}" if counted is None else len(counted)
-        raise ArgumentError(
-            f"root: a graph of {size} values is more than max_nodes={max_nodes}: "
-            "draw one of the values that it is made of, or raise max_nodes"
-        )
-
+    known = Names(names)
+    graph = within(expanded_parts if expand else tape_parts, root, "max_nodes", max_nodes)
     picture = graphviz.Digraph(format=format, graph_attr={"rankdir": rankdir})
     # `graph` keeps the Values alive, so their ids are different; Values of a user's class may lack a hash.
-    names = {id(value): f"v{i}" for i, (value, _, _) in enumerate(graph)}
+    ids = {id(value): f"v{i}" for i, (value, _, _) in enumerate(graph)}
     for value, operands, op in graph:
-        name = names[id(value)]
-        picture.node(name, label=record(value), shape="record")
+        name = ids[id(value)]
+        kind = known.kind_of(value, not operands and not op, value is root)
+        colour = {} if names is None else {"style": "filled", "fillcolor": FILLS[kind]}
+        picture.node(name, label=record(value, known.name_of(value)), shape="record", **colour)
         if operands or op:
             bubble = f"op{name[1:]}"
             ordered = len(operands) > 1 and op not in COMMUTATIVE
             picture.node(bubble, label=escaped(op), **({"ordering": "in"} if ordered else {}))
-            picture.edges([(names[id(operand)], bubble) for operand in operands])
+            picture.edges([(ids[id(operand)], bubble) for operand in operands])
             picture.edge(bubble, name)
     if expand:
         del graph, value, operands
         _core.collect()  # the Values made for the picture died in no order, so their nodes are still there
     return picture
+
+
+def draw_svg(root, *, names=None, max_nodes=500):
+    """Draw the graph of a Value, as SVG and without Graphviz.
+
+    Parameters
+    ----------
+    root : Value
+        The Value whose graph is drawn: a result, or any other node.
+    names : Module or mapping of str to Value or Tensor, optional
+        Names for nodes without a `label`: a Module's parameters by `named_parameters`, in colours for weights and
+        biases, or any nodes.
+    max_nodes : int, optional
+        The largest number of Values to draw.
+
+    Returns
+    -------
+    Picture
+        `.save('graph.svg')` writes it; `.svg` is its text. Notebooks show it by itself, not wider than their cell.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If an argument is not as described, or the graph has more than `max_nodes` Values.
+
+    Notes
+    -----
+    A card is a Value with its name, data and gradient; the bubble before it is the operation that made it.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.viz import draw_svg
+    >>> a, b = Value(2.0, label="a"), Value(-3.0, label="b")
+    >>> picture = draw_svg((a * b).tanh())
+    >>> ">tanh<" in picture.svg
+    True
+    """
+    return Picture(svg_of_graph(checked_graph(root, "max_nodes", max_nodes), root, names))
 
 
 def value_mimebundle(value, include=None, exclude=None):
@@ -130,8 +168,8 @@ def value_mimebundle(value, include=None, exclude=None):
     Returns
     -------
     dict of str to str
-        'text/plain', and 'image/svg+xml' if the graph has at most 60 Values, and the package graphviz and the
-        program `dot` are installed and work.
+        'text/plain', and 'image/svg+xml' if the graph has at most 60 Values: by `draw_dot`, or by `draw_svg` where the
+        package graphviz or the program `dot` is missing or fails.
     """
     bundle = {"text/plain": repr(value)}
     svg = "image/svg+xml"
@@ -140,12 +178,37 @@ def value_mimebundle(value, include=None, exclude=None):
         try:
             import graphviz
         except ImportError:
+            bundle[svg] = draw_svg(value).svg
             return bundle
         try:
             bundle[svg] = draw_dot(value).pipe(encoding="utf-8", quiet=True)
         except (graphviz.ExecutableNotFound, graphviz.CalledProcessError):
-            pass
+            bundle[svg] = draw_svg(value).svg
     return bundle
+
+
+def check_root(root):
+    if not isinstance(root, Value):
+        raise ArgumentTypeError(f"root: expected a Value, got {root!r}")
+
+
+def within(parts, root, name, limit):
+    """`parts(root, limit)`, and an error if the graph is larger; `name` is what the caller calls the limit."""
+    graph = parts(root, limit)
+    if graph is None:
+        counted = parts(root, max(COUNTED, limit))
+        size = f"more than {COUNTED}" if counted is None else len(counted)
+        raise ArgumentError(
+            f"root: a graph of {size} values is more than {name}={limit}: "
+            f"draw one of the values that it is made of, or raise {name}"
+        )
+    return graph
+
+
+def checked_graph(root, name, limit):
+    """The Values of a graph, operands before results, after a check of both arguments."""
+    check_root(root)
+    return within(graph_values, root, name, whole(name, limit, 1))
 
 
 def graph_values(root, limit, operands_of=lambda value: value._children):
@@ -263,10 +326,9 @@ def leaf_copies(operand, copies):
     return copies.setdefault(id(operand), (operand, Value(operand.data)))[1]
 
 
-def record(value):
+def record(value, name):
     """The text of a Value's box."""
-    label = getattr(value, "label", None)
-    fields = [] if label is None or label == "" else [escaped(str(label))]
+    fields = [escaped(name)] if name else []
     fields += [f"data {decimal(value.data)}", f"grad {decimal(value.grad)}"]
     return "{ " + " | ".join(fields) + " }"
 

@@ -1,10 +1,20 @@
 """A compiled function as one file of C11: `to_c`."""
+from __future__ import annotations
+
 import contextlib
 import os
 import re
 
 from flatgrad.arguments import is_bool, one_of, path_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    from flatgrad._core import _Path
+    from flatgrad.optim.optimizers import Optimizer
+    from flatgrad.program import Compiled
 
 __all__ = ["CSource", "to_c"]
 
@@ -26,18 +36,26 @@ class CSource:
         How many bytes its struct for numbers in between has; 0 if it needs none.
     """
 
-    def __init__(self, source, header, name, work):
+    source: str
+    header: str
+    name: str
+    work: int
+
+    def __init__(self, source: Any, header: Any, name: Any, work: Any) -> None:
         self.source, self.header, self.name, self.work = source, header, name, work
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.source
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<C of {self.name}: {self.source.count(chr(10))} lines>"
 
 
-def to_c(compiled, path=None, gradient=True, dtype=None, *, arguments=None, parameters="struct", optimizer=None,
-         name=None):
+def to_c(compiled: Compiled[Any], path: _Path | None = None,
+         gradient: bool | Literal['parameters', 'arguments', 'both'] = True,
+         dtype: Literal['float64', 'float32'] | None = None, *, arguments: tuple[Any, ...] | None = None,
+         parameters: Literal['struct', 'constant'] = "struct", optimizer: Optimizer | None = None,
+         name: str | None = None) -> CSource:
     """A compiled function as one file of C11 that needs nothing but C's library of mathematics.
 
     Parameters
@@ -131,7 +149,7 @@ def to_c(compiled, path=None, gradient=True, dtype=None, *, arguments=None, para
     return made
 
 
-def check_path(path):
+def check_path(path: _Path) -> None:
     """An error for a file that C could not be told of, or that would stand for another."""
     name = os.path.basename(path)
     if not name.endswith(".c") or name == ".c":
@@ -144,7 +162,7 @@ def check_path(path):
         raise ArgumentError(f"to_c: path: expected another name than {name}, {what}; got {shortened(path)}")
 
 
-def type_of(name, dtype):
+def type_of(name: str, dtype: str) -> str:
     """The type of numbers by its name."""
     import numpy as np
 
@@ -154,7 +172,7 @@ def type_of(name, dtype):
     return one_of(name, dtype, ("float64", "float32"))
 
 
-def check_name(name):
+def check_name(name: Any) -> None:
     from flatgrad.export.c.identifiers import reserved_because
 
     expected = "to_c: name: expected an identifier of C"
@@ -167,7 +185,7 @@ def check_name(name):
         raise ArgumentError(f"{expected} that means nothing yet, got {name!r}, which is {why}")
 
 
-def name_in_c(name, path):
+def name_in_c(name: Any, path: _Path) -> Any:
     """The name of a function in C: as in Python, where that can be; a lambda has that of the file."""
     from flatgrad.export.c.identifiers import Names
 
@@ -176,7 +194,7 @@ def name_in_c(name, path):
     return Names().new(name)
 
 
-def gradient_by(exported, gradient, parameters):
+def gradient_by(exported: Any, gradient: Any, parameters: Any) -> Any:
     """What the gradient is taken by, or None."""
     if gradient is False or is_bool(gradient) and not gradient:
         return None
@@ -197,7 +215,7 @@ def gradient_by(exported, gradient, parameters):
     return by
 
 
-def without_gradients(exported):
+def without_gradients(exported: Any) -> Any:
     """The name of an argument that takes no gradients, or None."""
     from flatgrad.export.c.signature import parts_of
     from flatgrad.export.exported import Leaf
@@ -210,7 +228,7 @@ def without_gradients(exported):
     return None
 
 
-def with_gradients(arguments):
+def with_gradients(arguments: Any) -> Any:
     """Arguments with Tensors and Values that take gradients in place of arrays and others."""
     from flatgrad._core import Tensor, Value
     from flatgrad.structures import map_leaves
@@ -222,13 +240,13 @@ def with_gradients(arguments):
     return map_leaves(leaf, tuple(arguments))
 
 
-def size(shape):
+def size(shape: Any) -> Any:
     from flatgrad.export.c.signature import size_of
 
     return size_of(shape)
 
 
-def write_both(path, made):
+def write_both(path: _Path, made: Any) -> None:
     """Write the file and its header, or neither."""
     from flatgrad.storage import check_writable, write_file
 

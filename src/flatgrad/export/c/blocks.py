@@ -3,7 +3,10 @@
 The arrays of operands and results have the samples of a number side by side, so that the loops over samples, which have
 nothing else in them, become vector instructions.
 """
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +17,9 @@ from flatgrad.export.c.once import reads, varying_slots
 from flatgrad.export.c.shared import content, listed, with_shared_scans
 from flatgrad.export.listing import Scan, View, slots_of
 
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["WIDTHS", "Blocks", "is_of_numbers"]
 
 WIDTHS = 32, 8   # samples in a block: loops of 8 are unrolled and then seldom become vectors, if there are more
@@ -21,7 +27,7 @@ MOST = 400    # instructions of a body
 ELEMENTS = 16    # of an elementwise instruction
 
 
-def is_of_numbers(body):
+def is_of_numbers(body: Any) -> Any:
     """Whether a body can be written so: single operations, small elementwise ones, and scans of the like."""
     count = 0
     for i in body.instructions:
@@ -46,10 +52,16 @@ class Blocks:
         How many samples.
     """
 
-    def __init__(self, functions, lanes):
+    functions: Any
+    lanes: Any
+
+    real: Any
+    known: Any
+
+    def __init__(self, functions: Any, lanes: Any) -> None:
         self.functions, self.lanes, self.real, self.known = functions, lanes, functions.real, {}
 
-    def of(self, callee, varies, outs=None):
+    def of(self, callee: Any, varies: Any, outs: Any = None) -> Any:
         """The C function of a callee.
 
         Parameters
@@ -71,7 +83,7 @@ class Blocks:
                                Writer(self, callee, varies, outs).written())
         return self.known[key]
 
-    def kept(self, name, pointers, outs, lines):
+    def kept(self, name: Any, pointers: Any, outs: Any, lines: Any) -> None:
         parameters = [f"const {self.real} *restrict {p}" for p in pointers]
         parameters += [f"{self.real} *restrict {p}" for p in (*outs, "work")]
         words = set(re.findall(r"\w+", "\n".join(lines)))
@@ -80,7 +92,7 @@ class Blocks:
         head = joined(f"static void {name}(", parameters, ")")
         self.functions.texts.append("\n".join([head, "{", *[f"    {line}" for line in lines], "}", ""]))
 
-    def of_scan(self, scan, varies):
+    def of_scan(self, scan: Any, varies: Any) -> Any:
         step, n = listed(scan.step), scan.n_carry
         name = self.functions.new_name("scan")
         of_step, work = self.of(step, (True,) * scan.carries + varies[scan.carries:], [n, *scan.sizes])
@@ -115,14 +127,31 @@ class Blocks:
         return name, 2 * n * self.lanes + work
 
 
-def segment_offset(body, k):
+def segment_offset(body: Any, k: Any) -> Any:
     return sum(segment.count for segment in body.segments[:k])
 
 
 class Writer:
     """Writes the function of a body."""
 
-    def __init__(self, blocks, body, varies, outs):
+    varying: Any
+    blocks: Any
+    outs: Any
+    varies: Any
+
+    body: Any
+    place: Any
+    singles: Any
+    lines: Any
+    level: Any
+    array: Any
+    work: Any
+    functions: Any
+    dtype: Any
+    lanes: Any
+    stage: Any
+
+    def __init__(self, blocks: Any, body: Any, varies: Any, outs: Any) -> None:
         self.blocks, self.functions, self.dtype = blocks, blocks.functions, blocks.functions.dtype
         self.body, self.lanes = with_shared_scans(body), blocks.lanes
         body = self.body
@@ -133,7 +162,7 @@ class Writer:
             self.place.update((segment.first + j, (f"a{k}", j)) for j in range(segment.count))
         self.singles = self.taken_apart()
 
-    def taken_apart(self):
+    def taken_apart(self) -> Any:
         """The instructions, elementwise ones element by element, without those of which nobody needs the result."""
         found = []
         for i in self.body.instructions:
@@ -150,7 +179,7 @@ class Writer:
                 kept.append(i)
         return kept[::-1]
 
-    def written(self):
+    def written(self) -> Any:
         body, functions = self.body, self.functions
         name = functions.new_name("block")
         names = [f"out{k}" for k in range(len(self.outs))]
@@ -175,7 +204,7 @@ class Writer:
 
     # ---- loops ----
 
-    def mark_stages(self):
+    def mark_stages(self) -> None:
         """For each instruction the loop that it is in: numbers of several loops are arrays."""
         self.stage, calls = {}, 0
         self.level = {}
@@ -201,19 +230,19 @@ class Writer:
         self.array = {s for s, stages in used.items() if self.varying[s] and (stages - {self.stage[s]}
                                                                                or self.stage[s][2] == 1)}
 
-    def kind(self, i):
+    def kind(self, i: Any) -> Any:
         """0: arithmetic, in vectors; 1: a call for each number."""
         text = self.formula(i, ["x", "y", "w"][:len(i.operands)])
         return int(bool(set(re.findall(r"(\w+)\(", text)) - {"fabs", *elementary.OWN.values()}))
 
-    def formula(self, i, operands):
+    def formula(self, i: Any, operands: Any) -> Any:
         text = formulas.expression(i.op, operands, self.dtype, i.immediate)
         if self.dtype == "float64":
             text = elementary.substituted(text)
             self.functions.helpers.update(name for name in re.findall(r"(\w+)\(", text) if name in elementary.TEXTS)
         return text
 
-    def text(self, slot, stage):
+    def text(self, slot: Any, stage: Any) -> Any:
         """A number within a loop over samples."""
         slot = int(slot)
         if slot in self.body.constants:
@@ -225,7 +254,7 @@ class Writer:
             return f"v{slot}_" if self.stage[slot] == stage else f"v{slot}[l]"
         return f"v{slot}"
 
-    def write_group(self, group):
+    def write_group(self, group: Any) -> None:
         real = self.blocks.real
         for i in group:
             self.functions.formulas.update(formulas.needs(i.op, i.immediate))
@@ -249,7 +278,7 @@ class Writer:
                     self.lines.append(f"    const {real} {name} = {text};")
             self.lines.append("}")
 
-    def write_calls(self, i):
+    def write_calls(self, i: Any) -> None:
         """A row that is a call for each number."""
         loop = elementary.LOOPS.get(i.op) if self.dtype == "float64" else None
         operand = int(i.operands[0])
@@ -267,7 +296,7 @@ class Writer:
 
     # ---- calls ----
 
-    def write_call(self, i):
+    def write_call(self, i: Any) -> None:
         scan = listed(i.callee)
         given, varies = [], []
         for view in i.operands:
@@ -281,12 +310,12 @@ class Writer:
         inner = self.room(work)
         self.lines += joined(f"{function}(", [*given, f"work + {out}", f"work + {inner}"], ");").split("\n")
 
-    def room(self, count):
+    def room(self, count: Any) -> Any:
         at = -(-self.work // self.lanes) * self.lanes
         self.work = at + count
         return at
 
-    def pointer(self, slots, varying):
+    def pointer(self, slots: Any, varying: Any) -> Any:
         """Numbers in a row: where they lie, or copied to the work array."""
         places = [self.place.get(s) for s in slots]
         if None not in places and all(self.varying[s] == varying for s in slots) and all(

@@ -1,7 +1,9 @@
 """The text of a C function that computes a body: a line or a loop for each instruction of its listing."""
+from __future__ import annotations
+
 import re
-from collections import namedtuple
 from math import inf, isfinite
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,28 +13,39 @@ from flatgrad.export.c.copies import statements
 from flatgrad.export.c.helpers import HELPERS, helper_definitions
 from flatgrad.export.c.plan import CONSTANT, LOCAL, VECTOR, Grid, Plan
 
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["BodyText", "body_function", "helper_definitions", "literal", "table"]
 
-BodyText = namedtuple("BodyText", "text work helpers formulas")
-BodyText.__doc__ = """A C function.
 
-Attributes
-----------
-text : str
-    Its definition, with tables of constants and functions of its parts before it if it needs any.
-work : int
-    How many numbers its work array has.
-helpers : tuple of str
-    What it calls of `helper_definitions`.
-formulas : tuple of str
-    What it calls of `formulas.definitions`.
-"""
+class BodyText(NamedTuple):
+    """A C function.
+
+    Attributes
+    ----------
+    text : str
+        Its definition, with tables of constants and functions of its parts before it if it needs any.
+    work : int
+        How many numbers its work array has.
+    helpers : tuple of str
+        What it calls of `helper_definitions`.
+    formulas : tuple of str
+        What it calls of `formulas.definitions`.
+    """
+
+    text: Any
+    work: Any
+    helpers: Any
+    formulas: Any
+
 
 WIDTH = 116
 WORD = re.compile(r"\b[A-Za-z_]\w*\b")
 
 
-def body_function(body, name, places, dtype, functions, pointers=None, outs=None):
+def body_function(body: Any, name: Any, places: Any, dtype: Any, functions: Any, pointers: Any = None,
+                  outs: Any = None) -> Any:
     """The C function of a body.
 
     Its signature is ``static void name(const real *restrict a0, ..., real *restrict out, real *restrict work)``, with a
@@ -61,7 +74,7 @@ def body_function(body, name, places, dtype, functions, pointers=None, outs=None
     return Writer(body, name, places, dtype, functions, pointers, outs).written()
 
 
-def literal(value, dtype="float64"):
+def literal(value: Any, dtype: str = "float64") -> Any:
     """A number in C, exact."""
     single = dtype == "float32"
     if single:
@@ -76,7 +89,7 @@ def literal(value, dtype="float64"):
     return text + "f" * single
 
 
-def table(name, kind, texts):
+def table(name: Any, kind: Any, texts: Any) -> Any:
     """The definition of a static const array."""
     lines, line = [], "   "
     for text in texts:
@@ -90,7 +103,22 @@ def table(name, kind, texts):
 class Writer:
     """Writes the function of a body."""
 
-    def __init__(self, body, name, places, dtype, functions, pointers, outs):
+    name: Any
+    dtype: Any
+    functions: Any
+
+    callees: Any
+    plan: Any
+    outs: Any
+    pointers: Any
+    tables: Any
+    index_tables: Any
+    lines: Any
+    helpers: Any
+    formulas: Any
+    declared: Any
+
+    def __init__(self, body: Any, name: Any, places: Any, dtype: Any, functions: Any, pointers: Any, outs: Any) -> None:
         self.name, self.dtype, self.functions = name, dtype, functions
         self.real = "float" if dtype == "float32" else "double"
         self.callees = {}
@@ -103,12 +131,12 @@ class Writer:
         self.index_tables = {}
         self.lines, self.declared = [], set()
 
-    def wants(self, callee):
+    def wants(self, callee: Any) -> Any:
         """How many numbers the work array of a callee has."""
         self.callees[id(callee)] = name, work = self.functions.of(callee)
         return work
 
-    def written(self):
+    def written(self) -> Any:
         plan, parts, names = self.plan, [], []
         part = 0
         for k, step in enumerate(plan.steps):
@@ -134,7 +162,7 @@ class Writer:
         texts = [text for name, text in self.tables.items() if name in words] + texts
         return BodyText("\n\n".join(texts) + "\n", plan.work, tuple(self.helpers), tuple(self.formulas))
 
-    def function(self, name, lines):
+    def function(self, name: Any, lines: Any) -> Any:
         real = self.real
         parameters = [f"const {real} *restrict {p}" for p in self.pointers]
         parameters += [f"{real} *restrict {p}" for p in (*self.outs, "work")]
@@ -147,7 +175,7 @@ class Writer:
 
     # ---- numbers ----
 
-    def number(self, slot):
+    def number(self, slot: Any) -> Any:
         owner = self.plan.owner[slot]
         if owner == CONSTANT:
             return literal(self.plan.value.get(slot, 0.0), self.dtype)
@@ -156,25 +184,25 @@ class Writer:
         return self.element(self.plan.stores[owner], int(self.plan.index[slot]))
 
     @staticmethod
-    def element(store, index, terms=()):
+    def element(store: Any, index: Any, terms: Any = ()) -> Any:
         """A number of a store; terms: variables and their steps."""
         return f"{store.name}[{sum_of(store.offset + index, terms)}]"
 
     @staticmethod
-    def pointer(store, index=0, terms=()):
+    def pointer(store: Any, index: int = 0, terms: Any = ()) -> Any:
         at = sum_of(store.offset + index, terms)
         return store.name if at == "0" else f"{store.name} + {at}"
 
-    def result(self, step):
+    def result(self, step: Any) -> Any:
         """The store of a step's results and where they begin in it."""
         return self.plan.stores[self.plan.owner[step.first]], int(self.plan.index[step.first])
 
-    def call(self, name, *arguments):
+    def call(self, name: Any, *arguments: Any) -> Any:
         """A call of a helper."""
         self.helpers[name] = None
         return f"{name}({', '.join(map(str, arguments))})"
 
-    def formula(self, op, operands, immediate, count=1):
+    def formula(self, op: Any, operands: Any, immediate: Any, count: int = 1) -> Any:
         """The expression of a row; in a long loop by functions that compilers vectorise."""
         text = formulas.expression(op, operands, self.dtype, immediate)
         if count >= VECTOR and self.dtype == "float64":
@@ -188,16 +216,16 @@ class Writer:
 
     # ---- statements ----
 
-    def put(self, *lines):
+    def put(self, *lines: Any) -> None:
         self.lines += lines
 
-    def assign(self, left, right, indent=""):
+    def assign(self, left: Any, right: Any, indent: str = "") -> None:
         text = f"{indent}{left} = {right};"
         if len(text) > WIDTH:
             text = f"{indent}{left} =\n        {indent}{right};"
         self.put(*text.split("\n"))
 
-    def loops(self, rows, cols, body):
+    def loops(self, rows: Any, cols: Any, body: Any) -> None:
         """body(terms of row, terms of column, indent) within two loops; a loop of one round is none."""
         row = col = indent = ""
         if rows > 1 and cols > 1:
@@ -212,7 +240,7 @@ class Writer:
                 indent += "    "
         body(row, col, indent)
 
-    def copy(self, store, pairs):
+    def copy(self, store: Any, pairs: Any) -> None:
         """Copy numbers to places of a store."""
         plan = self.plan
         pairs, sources = list(pairs), []
@@ -236,7 +264,7 @@ class Writer:
         places = [store.offset + place for place, _ in pairs]
         self.put(*statements(store.name, places, sources, self.index_table))
 
-    def index_table(self, numbers, kind=None):
+    def index_table(self, numbers: Any, kind: Any = None) -> Any:
         """The name of a static const array of these whole numbers, none below 0."""
         key = kind or ("int" if max(numbers) > 65535 else "unsigned short"), *numbers
         name = self.index_tables.get(key)
@@ -245,7 +273,7 @@ class Writer:
             self.tables[name] = table(name, key[0], list(map(str, key[1:])))
         return name
 
-    def write_single(self, k, step):
+    def write_single(self, k: Any, step: Any) -> None:
         text = self.formula(step.op, [self.number(slot) for slot in step.operands], step.immediate)
         slot = step.first
         if self.plan.owner[slot] == LOCAL:
@@ -258,7 +286,7 @@ class Writer:
         else:
             self.assign(self.number(slot), text)
 
-    def write_map(self, k, step):
+    def write_map(self, k: Any, step: Any) -> None:
         rows, cols = self.plan.loops[k]
         target = self.plan.targets[k]
 
@@ -280,7 +308,7 @@ class Writer:
         else:
             self.loops(rows, cols, body)
 
-    def write_layer(self, k, step):
+    def write_layer(self, k: Any, step: Any) -> None:
         layer = self.plan.operands[k][0]
         m, n, depth = step.rows, step.cols, step_depth(step)
         store, first = self.result(step)
@@ -323,7 +351,7 @@ class Writer:
                 self.put(self.call("fg_turned", m, n, self.pointer(target), n, out) + ";")
         self.activate(step)
 
-    def turned(self, n, depth, w, spare):
+    def turned(self, n: Any, depth: Any, w: Any, spare: Any) -> Any:
         """Copies w turned."""
         pointer = self.pointer(w.store, w.first)
         if w.across == 1 or depth == 1:
@@ -332,7 +360,7 @@ class Writer:
                 f"{self.element(spare, 0, (('i', 1), ('j', n)))} = "
                 f"{self.element(w.store, w.first, (('i', w.down), ('j', w.across)))};")
 
-    def write_dot(self, step, layer, depth):
+    def write_dot(self, step: Any, layer: Any, depth: Any) -> None:
         x, w, b = layer.x, layer.w, layer.b
         if layer.form == "dot":
             text = self.call("fg_dot", depth, self.pointer(x.store, x.first), self.pointer(w.store, w.first))
@@ -348,7 +376,7 @@ class Writer:
         self.assign(self.element(store, first), text or literal(0.0, self.dtype))
         self.activate(step)
 
-    def activate(self, step):
+    def activate(self, step: Any) -> None:
         if step.param == "LEAF":
             return
         store, first = self.result(step)
@@ -358,7 +386,7 @@ class Writer:
             self.assign(place, self.formula(step.param, [place], step.immediate, step.rows * step.cols), indent)
         self.loops(1, step.rows * step.cols, body)
 
-    def along_rows(self, k, step, one, many=None):
+    def along_rows(self, k: Any, step: Any, one: Any, many: Any = None) -> None:
         """A reduction: `one` is the C of a row, or of all, by its length and pointer."""
         [x] = self.plan.operands[k]
         m, n = step.operands[0].shape
@@ -371,7 +399,7 @@ class Writer:
             self.assign(self.element(store, first, ((row, 1),)), text, indent)
         self.loops(m, 1, body)
 
-    def write_sum(self, k, step, mean=False):
+    def write_sum(self, k: Any, step: Any, mean: bool = False) -> None:
         [x] = self.plan.operands[k]
         m, n = step.operands[0].shape
         if step.rows * step.cols > 1 and x.across != 1 and n > 1:   # x lies turned
@@ -386,24 +414,24 @@ class Writer:
         self.along_rows(k, step, lambda n, x: self.call("fg_sum", n, x) + (
             f" / {literal(n, self.dtype)}" if mean else ""))
 
-    def write_mean(self, k, step):
+    def write_mean(self, k: Any, step: Any) -> None:
         self.write_sum(k, step, mean=True)
 
-    def write_max(self, k, step):
+    def write_max(self, k: Any, step: Any) -> None:
         self.along_rows(k, step, lambda n, x: self.call("fg_largest", n, x))
 
-    def write_logsumexp(self, k, step):
+    def write_logsumexp(self, k: Any, step: Any) -> None:
         self.along_rows(k, step, lambda n, x: self.call("fg_logsumexp", n, x))
 
-    def write_softmax(self, k, step, helper="fg_softmax"):
+    def write_softmax(self, k: Any, step: Any, helper: str = "fg_softmax") -> None:
         [x] = self.plan.operands[k]
         self.put(self.call(helper, step.rows, step.cols, self.pointer(x.store, x.first), x.down,
                            self.pointer(*self.result(step))) + ";")
 
-    def write_log_softmax(self, k, step):
+    def write_log_softmax(self, k: Any, step: Any) -> None:
         self.write_softmax(k, step, "fg_log_softmax")
 
-    def write_cross_entropy(self, k, step):
+    def write_cross_entropy(self, k: Any, step: Any) -> None:
         [x] = self.plan.operands[k]
         m, n = step.operands[0].shape
         labels = self.index_table(step.labels, "int")
@@ -411,7 +439,7 @@ class Writer:
         self.assign(self.element(store, first), self.call(
             "fg_cross_entropy", m, n, self.pointer(x.store, x.first), x.down, labels))
 
-    def write_take(self, k, step):
+    def write_take(self, k: Any, step: Any) -> None:
         x, p = self.plan.operands[k]
         m, n = step.operands[0].shape
         store, first = self.result(step)
@@ -441,7 +469,7 @@ class Writer:
                     self.element(x.store, x.first, (("at", x.down), (col, x.across))), inner)
         self.put("}")
 
-    def write_call(self, k, step):
+    def write_call(self, k: Any, step: Any) -> None:
         name, _ = self.callees[id(step.callee)]
         work = self.plan.works.get(k)
         arguments = [self.pointer(g.store, g.first) for g in self.plan.operands[k]]
@@ -449,11 +477,11 @@ class Writer:
         self.put(*joined(f"{name}(", arguments, ");").split("\n"))
 
 
-def step_depth(step):
+def step_depth(step: Any) -> Any:
     return step.operands[0].shape[1]
 
 
-def sum_of(constant, terms):
+def sum_of(constant: Any, terms: Any) -> Any:
     """C for a constant and variables with their steps."""
     found = [variable if factor == 1 else f"{factor} * {variable}" for variable, factor in terms if variable and factor]
     if constant or not found:
@@ -461,7 +489,7 @@ def sum_of(constant, terms):
     return " + ".join(found).replace("+ -", "- ")
 
 
-def joined(start, parts, end):
+def joined(start: Any, parts: Any, end: Any) -> Any:
     """Arguments in lines."""
     lines, line = [], start
     for k, part in enumerate(parts):

@@ -1,4 +1,6 @@
 """C functions of what a body calls: a loop over the steps of a scan, and one over the samples of a batch."""
+from __future__ import annotations
+
 from flatgrad.errors import ArgumentError
 from flatgrad.export.c.blocks import WIDTHS, Blocks, is_of_numbers
 from flatgrad.export.c.body import body_function, helper_definitions, joined
@@ -7,36 +9,40 @@ from flatgrad.export.c.shared import content, listed, with_shared_scans
 from flatgrad.export.formulas import definitions
 from flatgrad.export.listing import Body, Lanes, Scan
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["Functions", "copied", "real_of"]
 
 SMALL = 64   # numbers that are kept on the stack, where compilers may take them apart
 
 
-def real_of(dtype):
+def real_of(dtype: Any) -> Any:
     """The type of numbers in C."""
     return {"float64": "double", "float32": "float"}[dtype]
 
 
-def copied(to, source, count, pad="    "):
+def copied(to: Any, source: Any, count: Any, pad: str = "    ") -> Any:
     """Statements that copy numbers: `to` and `source` are texts that a number or a sum can follow."""
     if count <= 2:
         return "".join(f"{pad}{indexed(to, k)} = {indexed(source, k)};\n" for k in range(count))
     return f"{pad}for (int j = 0; j < {count}; j++)\n{pad}    {indexed(to, 'j')} = {indexed(source, 'j')};\n"
 
 
-def indexed(place, k):
+def indexed(place: Any, k: Any) -> Any:
     """An element behind a place, which is a pointer and an offset: "out", 3 or "out", "2 * k"."""
     pointer, offset = place if type(place) is tuple else (place, 0)
     return f"{pointer}[{plus(offset, k)}]"
 
 
-def plus(a, b):
+def plus(a: Any, b: Any) -> Any:
     if type(a) is int and type(b) is int:
         return a + b
     return b if a == 0 else a if b == 0 else f"{a} + {b}"
 
 
-def shifted(pointer, offset):
+def shifted(pointer: Any, offset: Any) -> Any:
     """A pointer to an element."""
     return pointer if offset == 0 else f"{pointer} + {offset}"
 
@@ -56,14 +62,25 @@ class Functions:
         Definitions, in an order in which each function stands above those that call it.
     """
 
-    def __init__(self, name, dtype):
+    name: Any
+    dtype: Any
+
+    known: Any
+    counts: Any
+    blocks: Any
+    texts: Any
+    real: Any
+    helpers: Any
+    formulas: Any
+
+    def __init__(self, name: Any, dtype: Any) -> None:
         self.name, self.dtype, self.real = name, dtype, real_of(dtype)
         self.texts, self.helpers, self.formulas = [], set(), set()
         self.known = {}   # by what a callee consists of: the name of its function, and its work
         self.counts = {}
         self.blocks = {lanes: Blocks(self, lanes) for lanes in WIDTHS}
 
-    def of(self, callee):
+    def of(self, callee: Any) -> Any:
         """The C function of a callee.
 
         Returns
@@ -82,11 +99,11 @@ class Functions:
             self.known[key] = write(found, self.new_name(kind))
         return self.known[key]
 
-    def new_name(self, kind):
+    def new_name(self, kind: Any) -> Any:
         self.counts[kind] = number = self.counts.get(kind, 0) + 1
         return f"{self.name}_{kind}_{number}"
 
-    def body(self, body, name, places=None, pointers=None, outs=None):
+    def body(self, body: Any, name: Any, places: Any = None, pointers: Any = None, outs: Any = None) -> Any:
         """Write the function of a body under that name, with arguments as for `body_function`.
 
         Returns
@@ -100,7 +117,7 @@ class Functions:
         self.formulas.update(text.formulas)
         return name, text.work
 
-    def of_scan(self, scan, name):
+    def of_scan(self, scan: Any, name: Any) -> Any:
         """A loop over the steps. The carry and the next carry are two arrays that change places; small ones are copied,
         so that compilers keep them in registers."""
         step, n, room = listed(scan.step), scan.n_carry, Room(self.real)
@@ -138,7 +155,7 @@ class Functions:
         lines += ["    }\n", copied("out", "carry", n)]
         return self.finished(name, pointers, room, lines, work)
 
-    def of_lanes(self, lanes, name):
+    def of_lanes(self, lanes: Any, name: Any) -> Any:
         """A loop over the samples."""
         program, room = listed(lanes.program), Room(self.real)
         pointers = [f"a{k}" for k in range(len(lanes.segments))]
@@ -166,7 +183,7 @@ class Functions:
             *begins, f"    for (int i = 0; i < {lanes.samples}; i++) {{\n",
             called(of_sample, [*given, room.rest()], " " * 8), *sums, "    }\n"], work)
 
-    def of_blocks(self, lanes, name, program, pointers, room):
+    def of_blocks(self, lanes: Any, name: Any, program: Any, pointers: Any, room: Any) -> Any:
         """A loop over blocks of samples; the last block has the last sample several times, if there are too few."""
         varies = [*lanes.varies, *[False] * (len(program.segments) - len(pointers))]
         width = next(width for width in WIDTHS if width <= lanes.samples)
@@ -206,7 +223,7 @@ class Functions:
             called(of_block, [*given, room.rest()], " " * 8),
             f"        for (int l = 0; {limit}; l++) {{\n", *scattered, "        }\n    }\n"], work)
 
-    def once(self, body, varies, places, room):
+    def once(self, body: Any, varies: Any, places: Any, room: Any) -> Any:
         """Compute before a loop what it would compute again and again.
 
         Parameters
@@ -236,7 +253,7 @@ class Functions:
         room.calls.append((function, [*pointers, "once"], work))
         return rest, ["once"]
 
-    def finished(self, name, pointers, room, lines, work):
+    def finished(self, name: Any, pointers: Any, room: Any, lines: Any, work: Any) -> Any:
         """Keep the text of a function with a loop."""
         parameters = [f"const {self.real} *restrict {p}" for p in pointers]
         parameters += [f"{self.real} *restrict {p}" for p in ("out", "work")]
@@ -245,11 +262,11 @@ class Functions:
         self.texts.append("".join([head, "\n{\n", *room.lines, *calls, *lines, "}\n"]))
         return name, room.used + max([work, *[of_call for _, _, of_call in room.calls]])
 
-    def known_blocks(self):
+    def known_blocks(self) -> Any:
         """Whether there are functions for blocks of samples."""
         return any(blocks.known for blocks in self.blocks.values())
 
-    def text(self):
+    def text(self) -> Any:
         """All functions, and what they call of formulas and helpers."""
         found = [definitions(sorted(self.formulas), self.dtype), helper_definitions(sorted(self.helpers), self.dtype)]
         found += self.texts
@@ -273,41 +290,47 @@ class Room:
         Numbers of the work array.
     """
 
-    def __init__(self, real):
+    real: Any
+
+    lines: Any
+    calls: Any
+    used: Any
+
+    def __init__(self, real: Any) -> None:
         self.real, self.lines, self.calls, self.used = real, [], [], 0
 
-    def array(self, name, count, const="const "):
+    def array(self, name: Any, count: Any, const: str = "const ") -> None:
         if count <= SMALL:
             self.lines.append(f"    {self.real} {name}[{max(count, 1)}]{' = {0}' * (count == 0)};\n")
         else:
             self.lines.append(f"    {self.real} *{const}{name} = {shifted('work', self.used)};\n")
             self.used += count
 
-    def rest(self):
+    def rest(self) -> Any:
         """The work array behind these."""
         return shifted("work", self.used)
 
 
-def offset_of(program, pointers, k):
+def offset_of(program: Any, pointers: Any, k: Any) -> Any:
     """Where the numbers of a segment are that were computed once."""
     return sum(segment.count for segment in program.segments[len(pointers):k])
 
 
-def rows_at(count, k):
+def rows_at(count: Any, k: Any) -> Any:
     return k if count == 1 else f"{count} * {k}"
 
 
-def rows(pointer, count, k):
+def rows(pointer: Any, count: Any, k: Any) -> Any:
     """The row at a place, of so many numbers."""
     return f"{pointer} + {k}" if count == 1 else f"{pointer} + {count} * {k}" if count else pointer
 
 
-def called(function, arguments, pad):
+def called(function: Any, arguments: Any, pad: Any) -> Any:
     """A call, in lines that are not too long."""
     return "".join(f"{pad}{line}\n" for line in joined(f"{function}(", arguments, ");").split("\n"))
 
 
-def filled(place, count, pad="    "):
+def filled(place: Any, count: Any, pad: str = "    ") -> Any:
     """Statements that set numbers to 0."""
     if count == 1:
         return f"{pad}{indexed(place, 0)} = 0;\n"

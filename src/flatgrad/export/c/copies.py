@@ -1,15 +1,30 @@
 """Numbers copied from many places to places of one array: as few statements and loops as there are patterns."""
-from collections import namedtuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["statements"]
 
 # `count` numbers: from `first` on by `step` in an array, or a text that is the same for all; to `to` on by `apart`.
-Run = namedtuple("Run", "source first step to apart count")
+
+
+class Run(NamedTuple):
+    source: Any
+    first: Any
+    step: Any
+    to: Any
+    apart: Any
+    count: Any
+
 
 MOST = 12   # statements; more numbers from one array go by tables of indices
 
 
-def statements(name, places, sources, index_table):
+def statements(name: Any, places: Any, sources: Any, index_table: Any) -> Any:
     """Lines of C that copy numbers to elements of an array.
 
     Parameters
@@ -54,7 +69,7 @@ def statements(name, places, sources, index_table):
     return lines
 
 
-def runs_of(pairs):
+def runs_of(pairs: Any) -> Any:
     runs = []
     for to, (source, first) in pairs:
         if runs and runs[-1].source == source and (runs[-1].first is None) == (first is None):
@@ -74,7 +89,7 @@ def runs_of(pairs):
     return runs
 
 
-def repeated(runs, k):
+def repeated(runs: Any, k: Any) -> Any:
     """(how many runs from k on are repeated, how many times): at even distances; (1, 1) if none are."""
     best = 1, 1
     for period in range(1, 5):
@@ -87,7 +102,7 @@ def repeated(runs, k):
     return best
 
 
-def follows(runs, k, period, times):
+def follows(runs: Any, k: Any, period: Any, times: Any) -> Any:
     run, last = runs[k], runs[k + times * period]
     if (run.source, run.count) != (last.source, last.count) or (run.count > 1 and (run.step, run.apart) != (
             last.step, last.apart)) or (run.first is None) != (last.first is None):
@@ -97,7 +112,7 @@ def follows(runs, k, period, times):
         run.first is None or last.first - run.first == times * (after.first - run.first))
 
 
-def run_lines(name, run, outer=(0, 0), indent=""):
+def run_lines(name: Any, run: Any, outer: Any = (0, 0), indent: str = "") -> Any:
     lines, variable = [], ""
     if run.count > 1:
         variable = "j" if indent else "i"
@@ -109,14 +124,14 @@ def run_lines(name, run, outer=(0, 0), indent=""):
     return [*lines, f"{indent}{shift}{to} = {source};"]
 
 
-def at(name, first, *terms):
+def at(name: Any, first: Any, *terms: Any) -> Any:
     found = [variable if step == 1 else f"{step} * {variable}" for variable, step in terms if variable and step]
     if first or not found:
         found.insert(0, str(first))
     return f"{name}[{' + '.join(found).replace('+ -', '- ')}]"
 
 
-def by_tables(name, pairs, index_table):
+def by_tables(name: Any, pairs: Any, index_table: Any) -> Any:
     """A loop for each array, with tables of where to and where from."""
     lines, by_source = [], {}
     for to, (source, first) in pairs:

@@ -3,7 +3,13 @@
 They are within 2 units in the last place of libm, for all numbers, in the rounding to nearest; compiled without
 ``-ffast-math``, by which sums with large constants would lose their meaning. In floats of 32 bits libm's are used.
 """
+from __future__ import annotations
+
 import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["LOOPS", "OWN", "definitions", "substituted"]
 
@@ -17,6 +23,7 @@ CALL = re.compile(rf"\b({'|'.join(OWN)})(?=\()")
 # Where vectors are short, libm is faster than these.
 BY_VECTORS = ("fg_turned_sine", "fg_turned_sines", "fg_are_far", *LOOPS.values())
 
+NEEDS: dict[str, tuple[Any, ...]]
 NEEDS = {"fg_exp": ("fg_power_of_two",), "fg_log1p": ("fg_log",), "fg_tanh": ("fg_exp",),
          "fg_turned_sines": ("fg_turned_sine",), "fg_sines": ("fg_turned_sines", "fg_are_far"),
          "fg_cosines": ("fg_turned_sines", "fg_are_far")}
@@ -163,12 +170,12 @@ static inline void fg_cosines(int n, const double *restrict x, double *restrict 
 }
 
 
-def substituted(text):
+def substituted(text: str) -> str:
     """C text that calls these functions in place of libm's."""
     return CALL.sub(lambda call: OWN[call[1]], text)
 
 
-def definitions(text):
+def definitions(text: str) -> str:
     """The functions that a C text calls, and those that these call; they need math.h, stdint.h and string.h.
 
     Parameters
@@ -190,7 +197,7 @@ def definitions(text):
     return "\n".join(found)
 
 
-def libm_loop(op, name):
+def libm_loop(op: str, name: str) -> str:
     """A function of LOOPS, by libm."""
     return (f"static inline void {name}(int n, const double *x, double *z)\n{{\n    for (int k = 0; k < n; k++)\n"
             f"        z[k] = {op.lower()}(x[k]);\n}}\n")

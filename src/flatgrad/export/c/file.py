@@ -1,4 +1,6 @@
 """A file of C11 of an `Exported`: what it declares, its parameters, the functions that users call, and its head."""
+from __future__ import annotations
+
 import re
 import textwrap
 
@@ -10,6 +12,10 @@ from flatgrad.export.c.identifiers import Names, identifier
 from flatgrad.export.c.signature import inputs_of, outputs_of, shape_text, size_of
 from flatgrad.export.listing import listing
 from flatgrad.structures import map_leaves
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["File"]
 
@@ -54,7 +60,34 @@ class File:
         Paragraphs of the head.
     """
 
-    def __init__(self, exported, name, dtype, by, constant, stem):
+    exported: Any
+    name: Any
+    dtype: Any
+    by: Any
+    constant: Any
+    stem: Any
+
+    count: Any
+    has_struct: Any
+    names: Any
+    local: Any
+    inputs: Any
+    outputs: Any
+    returns: Any
+    parameters: Any
+    gradient: Any
+    work: Any
+    slopes: Any
+    functions: Any
+    example: Any
+    needed: Any
+    bodies: Any
+    told: Any
+    real: Any
+    declared: Any
+    defined: Any
+
+    def __init__(self, exported: Any, name: Any, dtype: Any, by: Any, constant: Any, stem: Any) -> None:
         self.exported, self.name, self.dtype, self.real = exported, name, dtype, real_of(dtype)
         self.by, self.constant, self.stem = by, constant, stem
         self.count = len(exported.parameters)
@@ -84,21 +117,21 @@ class File:
 
     # ---- what functions take ----
 
-    def taken(self):
+    def taken(self) -> Any:
         """The parameters of each function, before those for results and for work."""
         found = [f"const {self.name}_parameters *{self.parameters}"] if self.has_struct else []
         return found + [f"const {self.real} {f.name}[{shape_text(f.shape)}]" if f.shape else f"{self.real} {f.name}"
                         for f in self.inputs]
 
-    def pointer(self, field):
+    def pointer(self, field: Any) -> Any:
         return f"{self.real} {field.name}[{shape_text(field.shape)}]" if field.shape else f"{self.real} *{field.name}"
 
-    def given(self):
+    def given(self) -> Any:
         """What the C function of a callee gets of these, pointers."""
         found = [f"{self.parameters}->value"] if self.has_struct else []
         return found + [f.name if f.shape else f"&{f.name}" for f in self.inputs]
 
-    def body(self, callee, outs=None):
+    def body(self, callee: Any, outs: Any = None) -> Any:
         """The C function of a callee with the operands of the exported one.
 
         Parameters
@@ -131,7 +164,7 @@ class File:
             places.update((slot, (f"a{k}", j)) for j, slot in enumerate(field.slots))
         return self.functions.body(body, self.functions.new_name("body"), places, pointers, outs)
 
-    def work_for(self, count):
+    def work_for(self, count: Any) -> Any:
         """What a function that needs so much work takes, has as a variable, and gives on."""
         if count <= ON_STACK:
             return [], f"    {self.real} work[{count}];\n" if count else "", "work" if count else "0"
@@ -140,7 +173,7 @@ class File:
 
     # ---- what the file has ----
 
-    def write_parameters(self):
+    def write_parameters(self) -> None:
         name, p = self.name, self.parameters
         groups = self.exported.groups
         count, place = f"{name}_count", f"{name}_at_"   # f and F are two functions
@@ -161,12 +194,12 @@ class File:
             + copied(f"{p}->value", f"{name}_values", self.count) + "}\n")
         self.example.append((f"static {name}_parameters {p};", f"{name}_start(&{p});"))
 
-    def values(self):
+    def values(self) -> Any:
         """The parameters as a table."""
         texts = [literal(x, self.dtype) for x in self.exported.parameters.tolist()]
         return table(f"{self.name}_values", self.real, texts) + "\n"
 
-    def write_forward(self):
+    def write_forward(self) -> None:
         outs = [(f"out{k}", list(field.slots)) for k, field in enumerate(self.outputs)]
         function, count = self.body(self.exported.callee, outs)
         results = [] if self.returns else self.outputs
@@ -175,7 +208,7 @@ class File:
         given = [f"&{self.outputs[0].name}"] if self.returns else [f.name for f in results]
         self.write(self.name, function, count, given, results, False)
 
-    def gradient_body(self, by):
+    def gradient_body(self, by: Any) -> Any:
         """The C function of the result and then its gradient, in arrays of the parameters and of each argument.
 
         Parameters
@@ -197,7 +230,7 @@ class File:
             self.bodies[by] = self.body(callee, outs)
         return self.bodies[by]
 
-    def write_gradient(self):
+    def write_gradient(self) -> None:
         of_parameters = self.by != "arguments"
         fields = self.slopes if self.by != "parameters" else []
         by = {"parameters": "its parameters", "arguments": "its arguments", "both": "its parameters and arguments"}
@@ -207,7 +240,7 @@ class File:
         given = [f"&{self.outputs[0].name}", *[f"{self.gradient}->value"] * of_parameters, *[f.name for f in fields]]
         self.write(f"{self.name}_gradient", *self.gradient_body(self.by), given, fields, of_parameters)
 
-    def write(self, name, function, count, given, results, gradient):
+    def write(self, name: Any, function: Any, count: Any, given: Any, results: Any, gradient: Any) -> None:
         """A function that calls one of a body."""
         more, memory, work = self.work_for(count)
         parameters = self.taken() + [f"{self.name}_parameters *{self.gradient}"] * gradient
@@ -220,12 +253,12 @@ class File:
             + f"    return {self.outputs[0].name};\n" * self.returns + "}\n")
         self.show(name, results, more, gradient)
 
-    def prototype(self, result, name, parameters):
+    def prototype(self, result: Any, name: Any, parameters: Any) -> Any:
         return joined(f"{result} {name}(", parameters or ["void"], ")")
 
     # ---- the head ----
 
-    def show(self, function, results, more, gradient=False):
+    def show(self, function: Any, results: Any, more: Any, gradient: bool = False) -> None:
         """A call of a function, for the example."""
         given = [f"&{self.parameters}"] if self.has_struct else []
         given += [f.name for f in self.inputs] + ([f"&{self.gradient}"] if gradient else [])
@@ -243,7 +276,7 @@ class File:
             self.example.append(("", f"{call};"))
             self.example.append(("", f'printf("{digits}\\n", {cast}{first.name}{"[0]" if first.shape else ""});'))
 
-    def usage(self):
+    def usage(self) -> Any:
         """The example: a whole program."""
         variables = []
         for f in self.inputs:
@@ -263,7 +296,7 @@ class File:
         lines += [f"    {line}" for line in (*variables, *[line for _, line in self.example if line], "return 0;")]
         return [*lines, "}"]
 
-    def head(self):
+    def head(self) -> Any:
         e, lines = self.exported, []
         first = f"{self.stem}.c: the compiled function {e.name} of Python, written by flatgrad in C11."
         lines += textwrap.wrap(first, WIDTH - 3)
@@ -304,12 +337,12 @@ class File:
         text = "\n".join(f" * {commented(line)}".rstrip() for line in lines)
         return f"/*{text[2:]}\n */\n"
 
-    def shape_told(self, field):
+    def shape_told(self, field: Any) -> Any:
         return f", {' x '.join(map(str, field.shape))} numbers" if field.shape else ""
 
     # ---- all of it ----
 
-    def declarations(self):
+    def declarations(self) -> Any:
         guard = f"FLATGRAD_{self.name}{'' if self.stem == self.name else '_' + identifier(self.stem)}_H"
         own = list(self.declared)
         if self.needed:
@@ -318,23 +351,23 @@ class File:
         return (f"#ifndef {guard}\n#define {guard}\n\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
                 + "\n".join(own) + "\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n")
 
-    def source(self):
+    def source(self) -> Any:
         text = self.functions.text()
         parts = [self.head(), "#include <float.h>\n#include <math.h>\n", self.declarations()]
         if self.count > SMALL and self.constant:
             parts.append(self.values())
         return "\n".join([*parts, text, *self.defined])
 
-    def header(self):
+    def header(self) -> Any:
         return f"/* {self.stem}.h: declares what {self.stem}.c defines, and explains. */\n{self.declarations()}"
 
 
-def commented(text):
+def commented(text: Any) -> Any:
     """A text as it may stand in a comment."""
     return text.replace("*/", "* /").replace("/*", "/ *")
 
 
-def constants_in(template):
+def constants_in(template: Any) -> Any:
     """(path, text) of what a result has besides numbers that are computed, None apart."""
     found = []
 
@@ -345,7 +378,7 @@ def constants_in(template):
     return found
 
 
-def told_of(group):
+def told_of(group: Any) -> Any:
     """Where the numbers of a Group are, for a comment."""
     letters = re.findall(r"(?<=[\[ .])(?:[i-n]|i\d+)(?=[\], .]|$)", group.name)[:len(group.shape)]
     name = group.name

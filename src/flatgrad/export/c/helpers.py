@@ -2,17 +2,23 @@
 
 In each text `real` stands for the type of numbers, and numbers and functions of libm are those of doubles.
 """
+from __future__ import annotations
+
 import re
 
 from flatgrad.export.c import elementary
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["HELPERS", "helper_definitions"]
 
 # By name: the names of others that it calls, and its text. A matrix is a pointer and the steps down and across.
-HELPERS = {}
+HELPERS: dict[str, tuple[tuple[Any, ...], str]] = {}
 
 
-def helper(name, text, *calls):
+def helper(name: str, text: str, *calls: Any) -> None:
     HELPERS[name] = calls, text.strip("\n")
 
 
@@ -280,7 +286,7 @@ static inline int fg_position(real x, int n)
 """)
 
 
-def helper_definitions(names, dtype):
+def helper_definitions(names: Any, dtype: Any) -> Any:
     """The C functions that bodies call, with others that these call, in order of dependence.
 
     Parameters
@@ -312,7 +318,7 @@ def helper_definitions(names, dtype):
     return f"#include <stdint.h>\n#include <string.h>\n\n{own}\n{texts}" if own else texts
 
 
-def typed(text, dtype):
+def typed(text: Any, dtype: Any) -> Any:
     if dtype == "float32":
         text = re.sub(r"\b(\d+\.\d+)\b", r"\1f", re.sub(r"\b(exp|log|fabs)\(", r"\1f(", text))
     return re.sub(r"\breal\b", "float" if dtype == "float32" else "double", text)

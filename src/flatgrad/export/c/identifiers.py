@@ -1,6 +1,12 @@
 """Names of C from names of Python: legal, told apart, and nobody else's."""
+from __future__ import annotations
+
 import re
 import unicodedata
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Names", "identifier", "is_reserved", "reserved_because"]
 
@@ -44,7 +50,7 @@ LIBRARY = frozenset([name + end for name in MATH for end in ("", "f", "l")] + ""
 GREEK = {"lamda": "lambda"}   # as Unicode writes it, and all others
 
 
-def reserved_because(name):
+def reserved_because(name: Any) -> Any:
     """What a name means in C or in C++, or None."""
     if name in KEYWORDS:
         return "a keyword"
@@ -55,11 +61,11 @@ def reserved_because(name):
     return None
 
 
-def is_reserved(name):
+def is_reserved(name: Any) -> Any:
     return reserved_because(name) is not None
 
 
-def identifier(text):
+def identifier(text: Any) -> Any:
     """The text as an identifier of C, which may be reserved: letters of other alphabets in those of English, and one _
     in place of what no identifier has."""
     parts = []
@@ -83,10 +89,12 @@ class Names:
     taken : iterable of str
     """
 
-    def __init__(self, taken=()):
+    taken: Any
+
+    def __init__(self, taken: Any = ()) -> None:
         self.taken = set(taken)
 
-    def new(self, text, *others):
+    def new(self, text: Any, *others: Any) -> Any:
         """The first of these texts that is free, as an identifier; or the first of them and a number."""
         for candidate in (text, *others):
             name = identifier(candidate)
@@ -102,5 +110,5 @@ class Names:
         self.taken.add(name)
         return name
 
-    def is_taken(self, name):
+    def is_taken(self, name: Any) -> Any:
         return name in self.taken or is_reserved(name)

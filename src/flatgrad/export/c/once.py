@@ -1,35 +1,41 @@
 """What is the same at each step of a scan, or for each sample of a batch, is computed once."""
+from __future__ import annotations
+
 import copy
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad.export.formulas import expression
 from flatgrad.export.listing import Segment, View, slots_of
 
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["is_plain", "parted", "reads", "varying_slots"]
 
 
-def is_plain(op, immediate=None):
+def is_plain(op: Any, immediate: Any = None) -> Any:
     """Whether a row is arithmetic alone, which compilers can do in vectors, and move out of loops."""
     text = expression(op, ["x", "y", "w"][:operands_of(op)], immediate=immediate)
     return not set(re.findall(r"(\w+)\(", text)) - {"fabs"}
 
 
-def operands_of(op):
+def operands_of(op: Any) -> Any:
     from flatgrad.export.formulas import ROWS
 
     return ROWS[op][0]
 
 
-def reads(i):
+def reads(i: Any) -> Any:
     """The slots that an instruction reads, an array."""
     if i.operands and type(i.operands[0]) is View:
         return np.concatenate([slots_of(v).ravel() for v in i.operands])
     return np.array(i.operands, int)
 
 
-def varying_slots(body, varies, always=()):
+def varying_slots(body: Any, varies: Any, always: Any = ()) -> Any:
     """Of each slot, whether it depends on segments of which `varies` says so, or is computed by a row of `always`."""
     found = np.zeros(body.nodes, bool)
     for segment, one in zip(body.segments, varies):
@@ -39,7 +45,7 @@ def varying_slots(body, varies, always=()):
     return found
 
 
-def parted(body, varies):
+def parted(body: Any, varies: Any) -> Any:
     """A body as two: of what depends on no segment that varies, and of the rest.
 
     Parameters

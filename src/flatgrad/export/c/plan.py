@@ -4,12 +4,17 @@ A single operation is a local constant. The results of an instruction of many ar
 themselves where they lie so, else of the work array, from which it goes when nobody reads it again. An operand is read
 where it lies if its slots are a matrix in one place, with any steps; else its numbers are copied first.
 """
-from collections import namedtuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from flatgrad.export.c.elementary import LOOPS
 from flatgrad.export.listing import View, slots_of
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["CONSTANT", "Copy", "Grid", "LOCAL", "Layer", "Plan", "Step", "Store"]
 
@@ -17,30 +22,62 @@ ROLLED = 4     # so many like single operations in a row are a loop
 VECTOR = 8     # numbers of a loop that are worth a vector
 LINES = 400    # of a function, about; the rest is another function: compilers take long for long ones
 
-Step = namedtuple("Step", "op first rows cols param immediate operands labels callee wide part")
-Step.__doc__ = """An instruction as C computes it: a single operation if it is not `wide`, of slots; else its operands
-are arrays of slots. `part`: which of the functions it is in."""
 
-Grid = namedtuple("Grid", "store first down across")
-Grid.__doc__ = """A matrix of numbers: element (i, j) is number first + i * down + j * across of a store."""
+class Step(NamedTuple):
+    """An instruction as C computes it: a single operation if it is not `wide`, of slots; else its operands
+    are arrays of slots. `part`: which of the functions it is in.
+    """
 
-Copy = namedtuple("Copy", "store slots")
-Copy.__doc__ = """Numbers that are copied to a store, in the order of the slots, before a step."""
+    op: Any
+    first: Any
+    rows: Any
+    cols: Any
+    param: Any
+    immediate: Any
+    operands: Any
+    labels: Any
+    callee: Any
+    wide: Any
+    part: Any
 
-Layer = namedtuple("Layer", "form x w b spare swapped")
-Layer.__doc__ = """How a layer is computed.
 
-Attributes
-----------
-form : {"dot", "dot_apart", "rows", "columns", "product", "plain"}
-    "rows": for each row of x dot products with rows of w. "columns": the same as a sum of columns. "product": in tiles.
-x, w : Grid
-b : Grid or None
-spare : Store or None
-    For "product" w turned, or for what is `swapped` the result turned.
-swapped : bool
-    Whether x and w have changed places, and so rows and columns of the result.
-"""
+class Grid(NamedTuple):
+    """A matrix of numbers: element (i, j) is number first + i * down + j * across of a store."""
+
+    store: Any
+    first: Any
+    down: Any
+    across: Any
+
+
+class Copy(NamedTuple):
+    """Numbers that are copied to a store, in the order of the slots, before a step."""
+
+    store: Any
+    slots: Any
+
+
+class Layer(NamedTuple):
+    """How a layer is computed.
+
+    Attributes
+    ----------
+    form : {"dot", "dot_apart", "rows", "columns", "product", "plain"}
+        "rows": for each row of x dot products with rows of w. "columns": the same as a sum of columns. "product": in tiles.
+    x, w : Grid
+    b : Grid or None
+    spare : Store or None
+        For "product" w turned, or for what is `swapped` the result turned.
+    swapped : bool
+        Whether x and w have changed places, and so rows and columns of the result.
+    """
+
+    form: Any
+    x: Any
+    w: Any
+    b: Any
+    spare: Any
+    swapped: Any
 
 
 class Store:
@@ -59,9 +96,17 @@ class Store:
         Of a table of constants.
     """
 
+    name: Any
+    size: Any
+
+    offset: Any
+    born: Any
+    dies: Any
+    values: Any
+
     __slots__ = ("name", "size", "offset", "born", "dies", "values")
 
-    def __init__(self, name, size, offset=0, born=None, values=None):
+    def __init__(self, name: Any, size: Any, offset: int = 0, born: Any = None, values: Any = None) -> None:
         self.name, self.size, self.offset, self.born, self.dies, self.values = name, size, offset, born, born, values
 
 
@@ -106,7 +151,31 @@ class Plan:
         Numbers of the work array.
     """
 
-    def __init__(self, body, name, places, wants, dtype="float64", outs=None):
+    out_index: Any
+    read_here: Any
+    body: Any
+    name: Any
+    owner: Any
+    index: Any
+
+    value: Any
+    stores: Any
+    steps: Any
+    parts: Any
+    out: Any
+    out_owner: Any
+    results: Any
+    work: Any
+    dtype: Any
+    tables: Any
+    known_tables: Any
+    operands: Any
+    copies: Any
+    loops: Any
+    targets: Any
+    works: Any
+
+    def __init__(self, body: Any, name: Any, places: Any, wants: Any, dtype: str = "float64", outs: Any = None) -> None:
         self.body, self.name, self.dtype = body, name, dtype
         self.owner, self.index = np.zeros(body.nodes, np.int32), np.zeros(body.nodes, np.int64)
         self.value = {}
@@ -131,11 +200,11 @@ class Plan:
         self.find_deaths()
         self.work = self.allocate()
 
-    def add(self, store):
+    def add(self, store: Any) -> Any:
         self.stores.append(store)
         return len(self.stores) - 1
 
-    def place_area(self, places):
+    def place_area(self, places: Any) -> None:
         by_name = {}
         for k, (first, count) in enumerate(self.body.segments):
             for j in range(count):
@@ -149,7 +218,7 @@ class Plan:
 
     # ---- steps ----
 
-    def live_steps(self):
+    def live_steps(self) -> Any:
         """The steps whose results somebody reads, like ones in loops, in parts."""
         instructions, wanted = self.body.instructions, np.zeros(self.body.nodes, bool)
         wanted[list(self.body.results)] = True
@@ -181,7 +250,7 @@ class Plan:
             k += count
         return steps
 
-    def place_results(self):
+    def place_results(self) -> None:
         """An owner and an index for each result of each step."""
         body, nodes = self.body, self.body.nodes
         position = np.full(nodes, -1)
@@ -230,19 +299,19 @@ class Plan:
                 self.put(first, 1, self.add(Store("work", 1, born=k)), 0)
                 last = first
 
-    def lies_in_order(self, step, at):
+    def lies_in_order(self, step: Any, at: Any) -> Any:
         """Whether an elementwise step can write its results where they go, a matrix with steps: such as the gradient of
         a layer's weights, between which there are those of biases."""
         return (step.op == "MAP" and (at >= 0).all() and (self.out_owner[at] == self.out_owner[at[0]]).all()
                 and even(self.out_index[at].reshape(step.rows, step.cols)) is not None)
 
-    def put(self, first, size, owner, index):
+    def put(self, first: Any, size: Any, owner: Any, index: Any) -> None:
         self.owner[first:first + size] = owner
         self.index[first:first + size] = index + np.arange(size)
 
     # ---- operands ----
 
-    def resolve(self, k, step, wants):
+    def resolve(self, k: Any, step: Any, wants: Any) -> Any:
         if step.op == "MAP":
             return self.resolve_map(k, step)
         if step.op == "CALL":
@@ -268,11 +337,11 @@ class Plan:
             found.append(grid or self.copied(k, slots))
         return tuple(found)
 
-    def in_a_row(self, k, slots):
+    def in_a_row(self, k: Any, slots: Any) -> Any:
         grid = self.grid(slots.reshape(1, -1))
         return grid if grid and (grid.across == 1 or slots.size == 1) else self.copied(k, slots)
 
-    def grid(self, slots):
+    def grid(self, slots: Any) -> Any:
         """Where a matrix of slots lies, or None if it lies in no order."""
         owner = self.owner[slots]
         if slots.size == 0:
@@ -286,7 +355,7 @@ class Plan:
         steps = even(self.index[slots])
         return steps and Grid(self.stores[owner.flat[0]], *steps)
 
-    def table(self, slots):
+    def table(self, slots: Any) -> Any:
         values = np.array([self.value.get(s, 0.0) for s in slots.ravel().tolist()])
         key = values.tobytes()
         found = self.known_tables.get(key)
@@ -296,17 +365,17 @@ class Plan:
             self.tables.append(found)
         return found
 
-    def temporary(self, k, size):
+    def temporary(self, k: Any, size: Any) -> Any:
         store = Store("work", size, born=k)
         self.add(store)
         return store
 
-    def copied(self, k, slots):
+    def copied(self, k: Any, slots: Any) -> Any:
         store = self.temporary(k, slots.size)
         self.copies[k].append(Copy(store, slots.ravel()))
         return Grid(store, 0, slots.shape[1] if slots.shape[0] > 1 else 0, 1)
 
-    def resolve_layer(self, k, step):
+    def resolve_layer(self, k: Any, step: Any) -> Any:
         """A Layer, and the operands that are read."""
         m, n, depth = step.rows, step.cols, step.operands[0].shape[1]
         x, w = (self.grid(slots) for slots in step.operands[:2])
@@ -342,7 +411,7 @@ class Plan:
         layer = Layer(form, x, w, b, spare, swapped)
         return (layer, x, w) + ((b,) if b else ())
 
-    def resolve_map(self, k, step):
+    def resolve_map(self, k: Any, step: Any) -> Any:
         """Operands of elements, which all go by the same two loops: Grids of them, and slots of single numbers."""
         shape = step.rows, step.cols
         size = step.rows * step.cols
@@ -378,13 +447,13 @@ class Plan:
                 found[v] = Grid(found[v], *steps)
         return tuple(found)
 
-    def same_constant(self, slots):
+    def same_constant(self, slots: Any) -> Any:
         if (self.owner[slots] != CONSTANT).any():
             return False
         values = np.array([self.value.get(s, 0.0) for s in slots.ravel().tolist()])
         return bool((values.view(np.uint64) == values.view(np.uint64)[0]).all())
 
-    def results_by_step(self):
+    def results_by_step(self) -> Any:
         """Those results that are not computed in their place."""
         step_of = np.full(self.body.nodes, len(self.steps))
         for k, step in enumerate(self.steps):
@@ -398,7 +467,7 @@ class Plan:
 
     # ---- the work array ----
 
-    def find_deaths(self):
+    def find_deaths(self) -> None:
         for k, step in enumerate(self.steps):
             for operand in self.operands[k]:
                 if isinstance(operand, Grid):
@@ -409,12 +478,12 @@ class Plan:
                 self.is_read(copy.slots, k)
             self.is_read(np.array([slot for _, pairs in self.results[k] for _, slot in pairs], int), k)
 
-    def is_read(self, slots, k):
+    def is_read(self, slots: Any, k: Any) -> None:
         for owner in np.unique(self.owner[slots]).tolist():
             if owner not in (CONSTANT, LOCAL):
                 self.stores[owner].dies = k
 
-    def allocate(self):
+    def allocate(self) -> Any:
         """Offsets in the work array; its size."""
         objects = [s for s in self.stores[2:] if s.name == "work"]
         heads = self.in_place(objects)
@@ -428,13 +497,13 @@ class Plan:
             s.offset = heads.get(id(s), s).offset
         return placed
 
-    def is_array_function(self, k):
+    def is_array_function(self, k: Any) -> Any:
         """Whether a function of C computes a "MAP" of one array, which is not that of the results."""
         step, (outer, inner) = self.steps[k], self.loops[k]
         return (step.param in LOOPS and self.dtype == "float64" and outer == 1 and inner >= VECTOR
                 and isinstance(self.operands[k][0], Grid) and self.targets[k].across == 1)
 
-    def in_place(self, objects):
+    def in_place(self, objects: Any) -> Any:
         """Objects that an elementwise step may write over an operand: their head, by identity."""
         heads = {}
         movable = {id(s) for s in objects}
@@ -457,11 +526,11 @@ class Plan:
         return heads
 
 
-def same_elements(grid, inner, outer):
+def same_elements(grid: Any, inner: Any, outer: Any) -> Any:
     return grid.first == 0 and grid.across == 1 and (outer == 1 or grid.down == inner)
 
 
-def like(instructions, k):
+def like(instructions: Any, k: Any) -> Any:
     """How many single operations from k on are one loop: of the same row, their results side by side, their operands at
     even distances, and none of them an operand of another."""
     i, steps = instructions[k], None
@@ -479,7 +548,7 @@ def like(instructions, k):
     return end - k
 
 
-def even(index):
+def even(index: Any) -> Any:
     """(the first, the step down, the step across) of a matrix of indices; None if it has no such steps."""
     first = int(index[0, 0])
     down = int(index[1, 0]) - first if index.shape[0] > 1 else 0
@@ -488,7 +557,7 @@ def even(index):
     return (first, down, across) if (expected == index).all() else None
 
 
-def period(sequence):
+def period(sequence: Any) -> Any:
     """How many numbers go on with one step from the start."""
     if len(sequence) < 3:
         return len(sequence)
@@ -497,7 +566,7 @@ def period(sequence):
     return int(other[0]) + 1 if len(other) else len(sequence)
 
 
-def place(lives):
+def place(lives: Any) -> Any:
     """Offsets for (born, dies, store), the largest first, each where nothing lies as long as it lives; the size."""
     size, done = 0, []
     for born, dies, store in sorted(lives, key=lambda x: (-x[2].size, x[0])):
@@ -512,7 +581,7 @@ def place(lives):
     return size
 
 
-def place_in_turn(lives):
+def place_in_turn(lives: Any) -> Any:
     """The same for many: in the order in which they are born, each in the first hole."""
     size, holes = 0, []
     lives.sort(key=lambda x: x[0])
@@ -539,7 +608,7 @@ def place_in_turn(lives):
     return size
 
 
-def merged(holes):
+def merged(holes: Any) -> Any:
     found = []
     for offset, room in sorted(holes):
         if found and found[-1][0] + found[-1][1] == offset:

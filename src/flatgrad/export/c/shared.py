@@ -3,21 +3,27 @@
 The derivative of a scan is written as two: one forward with the carries as outputs, and one backwards. Beside the scan
 whose results are wanted, the former computes the same numbers once more.
 """
+from __future__ import annotations
+
 import copy
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad.export.listing import Body, Lanes, Scan, View, listing, slots_of
 
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["content", "listed", "with_shared_scans"]
 
 
-def listed(callee):
+def listed(callee: Any) -> Any:
     """The listing of a callee, or of a scan that has been made here."""
     return callee if isinstance(callee, (Body, Scan, Lanes)) else listing(callee)
 
 
-def content(callee):
+def content(callee: Any) -> Any:
     """What a callee consists of, hashable: callees with the same compute the same."""
     found = listed(callee)
     if isinstance(found, Body):
@@ -32,7 +38,7 @@ def content(callee):
     return id(callee)   # Python computes it
 
 
-def with_shared_scans(body):
+def with_shared_scans(body: Any) -> Any:
     """The same body, with one scan for all those that compute the same carries of the same operands.
 
     Parameters
@@ -76,12 +82,12 @@ def with_shared_scans(body):
     return result
 
 
-def moved_operands(i, slots):
+def moved_operands(i: Any, slots: Any) -> Any:
     """An instruction with other slots for its operands."""
     return i._replace(operands=tuple([moved_view(x, slots) if type(x) is View else int(slots[x]) for x in i.operands]))
 
 
-def moved_view(view, slots):
+def moved_view(view: Any, slots: Any) -> Any:
     old = slots_of(view)
     new = slots[old]
     shift = new.flat[0] - old.flat[0] if new.size else 0
@@ -92,7 +98,7 @@ def moved_view(view, slots):
     return View(view.rows, view.cols, 0, 0, 0, tuple(new.ravel().tolist()))
 
 
-def by_carry(found):
+def by_carry(found: Any) -> Any:
     """(place, scan) of scans of the same operands, those together whose steps compute the same next carry."""
     groups = {}
     known = Known()
@@ -106,13 +112,15 @@ def by_carry(found):
 class Known:
     """Numbers for what slots of several bodies compute: those with the same number compute the same."""
 
+    numbers: Any
+
     def __init__(self):
         self.numbers = {}
 
-    def number(self, key):
+    def number(self, key: Any) -> Any:
         return self.numbers.setdefault(key, len(self.numbers))
 
-    def of(self, body):
+    def of(self, body: Any) -> Any:
         """That of each slot."""
         found = np.full(body.nodes, -1)
         for s in body.segments:
@@ -127,7 +135,7 @@ class Known:
         return found
 
     @staticmethod
-    def key(i, found):
+    def key(i: Any, found: Any) -> Any:
         """What an instruction computes, with these numbers for its operands."""
         operands = tuple([(x.rows, x.cols, found[slots_of(x)].tobytes()) if type(x) is View else int(found[x])
                           for x in i.operands])
@@ -137,7 +145,7 @@ class Known:
         return i.op, i.rows, i.cols, i.param, i.immediate, operands, i.labels, callee
 
 
-def joint(scans):
+def joint(scans: Any) -> Any:
     """One scan with the outputs of several, one after the other."""
     result = copy.copy(scans[0])
     steps = [listed(scan.step) for scan in scans]

@@ -1,42 +1,57 @@
 """Arguments and results of a Python function as parameters of a C function."""
-from collections import namedtuple
+from __future__ import annotations
+
+
+from typing import TYPE_CHECKING, NamedTuple
 
 from flatgrad._core import _Hole
 from flatgrad.export.exported import Leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from flatgrad._core import _Path
 
 __all__ = ["Field", "inputs_of", "outputs_of", "parts_of", "shape_text", "size_of"]
 
 MOST_FIELDS = 16   # of one argument: what has more parts is passed as one array
 
-Field = namedtuple("Field", "path name shape slots")
-Field.__doc__ = """A parameter of C.
 
-Attributes
-----------
-path : str
-    What it is in Python, as text: "x['a'][0]".
-name : str
-    Its name in C.
-shape : tuple of int
-    () for a number.
-slots : sequence of int
-    Its numbers row by row: their slots, or of a result which of the results they are.
-"""
+class Field(NamedTuple):
+    """A parameter of C.
+
+    Attributes
+    ----------
+    path : str
+        What it is in Python, as text: "x['a'][0]".
+    name : str
+        Its name in C.
+    shape : tuple of int
+        () for a number.
+    slots : sequence of int
+        Its numbers row by row: their slots, or of a result which of the results they are.
+    """
+
+    path: Any
+    name: Any
+    shape: Any
+    slots: Any
 
 
-def size_of(shape):
+def size_of(shape: Any) -> Any:
     size = 1
     for n in shape:
         size *= n
     return size
 
 
-def shape_text(shape):
+def shape_text(shape: Any) -> Any:
     """What stands between the brackets of an array."""
     return " * ".join(map(str, shape))
 
 
-def inputs_of(arguments, names):
+def inputs_of(arguments: Any, names: Any) -> Any:
     """The fields of a list of `Argument`.
 
     Parameters
@@ -54,7 +69,7 @@ def inputs_of(arguments, names):
     return fields
 
 
-def outputs_of(template, results, names):
+def outputs_of(template: Any, results: Any, names: Any) -> Any:
     """The fields of a result.
 
     Parameters
@@ -83,11 +98,11 @@ def outputs_of(template, results, names):
             for path, name, shape, slots in found]
 
 
-def leaf_of(x):
+def leaf_of(x: Any) -> Any:
     return (x.shape, range(x.first, x.first + size_of(x.shape))) if type(x) is Leaf else None
 
 
-def parts_of(x, path, name, leaf, whole=True):
+def parts_of(x: Any, path: _Path, name: Any, leaf: Any, whole: bool = True) -> Iterator[Any]:
     """(path, name, shape, slots) of each part of a structure that is a number or an array, or if `whole` a list of the
     like with one shape. leaf(x): the shape and the slots of a leaf, None of anything else."""
     found = array_of(x, leaf) if whole else leaf(x)
@@ -104,11 +119,11 @@ def parts_of(x, path, name, leaf, whole=True):
         yield from parts_of(part, path + place, named(name, key), leaf, whole)
 
 
-def named(name, part):
+def named(name: Any, part: Any) -> Any:
     return f"{name}_{part}" if name else part if not part[:1].isdigit() else f"result_{part}"
 
 
-def array_of(x, leaf):
+def array_of(x: Any, leaf: Any) -> Any:
     """The shape and the slots of a number, an array, or a list of those with the same shape; or None."""
     found = leaf(x)
     if found is not None or not isinstance(x, (list, tuple)) or hasattr(x, "_fields") or not x:

@@ -5,9 +5,16 @@ Expressions are numbers, or tuples of what they are and their parts: ("name", te
 x, y). Statements are ("declare", type, whether const, name, x), ("for", statements), ("if", condition, statements,
 statements), ("set", target, sign, x) and ("return", x).
 """
+from __future__ import annotations
+
 import math
 import re
 from functools import lru_cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["parse", "specialized", "written"]
 
@@ -21,7 +28,10 @@ TYPES = ("double", "int", "size_t")
 class Parser:
     """Reads the part of C that updates.def is written in."""
 
-    def __init__(self, text):
+    at: Any
+    words: Any
+
+    def __init__(self, text: Any) -> None:
         self.words, self.at, position = [], 0, 0
         while text[position:].strip():
             match = TOKEN.match(text, position)
@@ -29,34 +39,34 @@ class Parser:
             self.words.append(match[0].strip())
             position = match.end()
 
-    def peek(self):
+    def peek(self) -> Any:
         return self.words[self.at] if self.at < len(self.words) else ""
 
-    def take(self, *expected):
+    def take(self, *expected: Any) -> Any:
         word = self.peek()
         assert word and (not expected or word in expected), f"expected {expected}, got {word!r}"
         self.at += 1
         return word
 
-    def takes(self, word):
+    def takes(self, word: Any) -> Any:
         if self.peek() == word:
             self.at += 1
             return True
         return False
 
-    def statements(self):
+    def statements(self) -> Any:
         found = []
         while self.peek() not in ("", "}"):
             found += self.statement()
         return found
 
-    def block(self):
+    def block(self) -> Any:
         self.take("{")
         found = self.statements()
         self.take("}")
         return found
 
-    def statement(self):
+    def statement(self) -> Any:
         if self.takes("for"):
             while not self.takes(")"):   # all loops are over i, from 0 to n
                 self.take()
@@ -81,7 +91,7 @@ class Parser:
         self.take(";")
         return found
 
-    def expression(self):
+    def expression(self) -> Any:
         condition = self.level(0)
         if not self.takes("?"):
             return condition
@@ -89,7 +99,7 @@ class Parser:
         self.take(":")
         return "?", condition, first, self.expression()
 
-    def level(self, rank):
+    def level(self, rank: Any) -> Any:
         if rank == HIGHEST:
             return ("-", self.level(rank)) if self.takes("-") else self.primary()
         found = self.level(rank + 1)
@@ -97,7 +107,7 @@ class Parser:
             found = (self.take(), found, self.level(rank + 1))
         return found
 
-    def primary(self):
+    def primary(self) -> Any:
         word = self.take()
         if word[0].isdigit():
             return float(word) if "." in word else int(word)
@@ -121,18 +131,19 @@ class Parser:
 
 
 @lru_cache(64)
-def parse(text):
+def parse(text: Any) -> Any:
     return Parser(text).statements()
 
 
 # ---- what is left of a function, if some is known ----
 
+ARITHMETIC: dict[str, Callable[..., Any]]
 ARITHMETIC = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y, "/": lambda x, y: x / y,
               "<": lambda x, y: x < y, "<=": lambda x, y: x <= y, ">": lambda x, y: x > y, ">=": lambda x, y: x >= y,
               "==": lambda x, y: x == y, "!=": lambda x, y: x != y, "&&": lambda x, y: bool(x and y)}
 
 
-def is_number(x):
+def is_number(x: Any) -> Any:
     return not isinstance(x, tuple)
 
 
@@ -148,10 +159,15 @@ class Known:
         Those that may be called: the names of their parameters, and their bodies.
     """
 
-    def __init__(self, names, fields, functions):
+    fields: Any
+    functions: Any
+
+    names: Any
+
+    def __init__(self, names: Any, fields: Any, functions: Any) -> None:
         self.names, self.fields, self.functions = dict(names), fields, functions
 
-    def folded(self, x):
+    def folded(self, x: Any) -> Any:
         """An expression in which what is known has been computed, in doubles as C does it."""
         if is_number(x) or x[0] == "element":
             return x
@@ -178,7 +194,7 @@ class Known:
             return "-", parts[1 - parts.index(-1.0)]
         return kind, *parts
 
-    def called(self, name, arguments):
+    def called(self, name: Any, arguments: Any) -> Any:
         if name in self.functions:
             parameters, body = self.functions[name]
             (_, result), = parse(body)
@@ -187,7 +203,7 @@ class Known:
             return math.sqrt(arguments[0])
         return "call", name, tuple(arguments)
 
-    def left(self, statements):
+    def left(self, statements: Any) -> Any:
         """The statements that are left, those of a function from its declarations on."""
         found = []
         for statement in statements:
@@ -215,7 +231,7 @@ class Known:
         return found
 
 
-def specialized(body, names, fields, functions):
+def specialized(body: Any, names: Any, fields: Any, functions: Any) -> Any:
     """The statements of a function that are left if some names and fields are known.
 
     Returns
@@ -232,7 +248,7 @@ def specialized(body, names, fields, functions):
         found = needed
 
 
-def used_in(x):
+def used_in(x: Any) -> Any:
     """The names that occur in a statement or an expression."""
     if isinstance(x, list):
         return set().union(*map(used_in, x))
@@ -250,7 +266,7 @@ def used_in(x):
 MACROS = ("isinf", "isfinite", "isnan")
 
 
-def written(statements, dtype, literal, pad="    "):
+def written(statements: Any, dtype: Any, literal: Any, pad: str = "    ") -> Any:
     """Statements as lines of C.
 
     Parameters

@@ -3,8 +3,10 @@
 The formulas are those of csrc/updates.def, which the compiled part computes with: here they are its text, for the
 hyperparameters that the optimizer has.
 """
+from __future__ import annotations
+
 import re
-from collections import namedtuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,24 +16,35 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.export.c.body import literal, table
 from flatgrad.export.c.specialized import specialized, written
 
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["RULES", "Update", "write_step"]
 
-Rule = namedtuple("Rule", "loop arrays flags fields counts")
-Rule.__doc__ = """How an optimizer updates.
 
-Attributes
-----------
-loop : str
-    The function of updates.def.
-arrays : dict of str to str
-    The names of its arrays there, and in the optimizer's state.
-flags : callable
-    ``flags(h)``: its first arguments by name, from the hyperparameters.
-fields : callable
-    ``fields(h)``: the settings by name, but for those of a step: lr, first, correction1 and correction2.
-counts : callable
-    ``counts(h, state)``: whether a step depends on how many there were.
-"""
+class Rule(NamedTuple):
+    """How an optimizer updates.
+
+    Attributes
+    ----------
+    loop : str
+        The function of updates.def.
+    arrays : dict of str to str
+        The names of its arrays there, and in the optimizer's state.
+    flags : callable
+        ``flags(h)``: its first arguments by name, from the hyperparameters.
+    fields : callable
+        ``fields(h)``: the settings by name, but for those of a step: lr, first, correction1 and correction2.
+    counts : callable
+        ``counts(h, state)``: whether a step depends on how many there were.
+    """
+
+    loop: Any
+    arrays: Any
+    flags: Any
+    fields: Any
+    counts: Any
+
 
 RULES = {
     "SGD": Rule(
@@ -60,27 +73,37 @@ RULES = {
 
 FEW = 4   # stretches of parameters, each with a line of its own
 
-Group = namedtuple("Group", "hyperparameters state lr function arrays names counts stretches")
-Group.__doc__ = """A group of an optimizer.
 
-Attributes
-----------
-hyperparameters : dict
-    Checked.
-state : dict
-    As the optimizer has it.
-lr : float
-function : str
-    The C function of its update.
-arrays : list of str
-    The arrays of the state that it takes.
-names : list of str
-    What else it takes: of lr, first, correction1 and correction2.
-counts : bool
-    Whether it depends on how many steps there were.
-stretches : list of (int, int, int)
-    (first parameter, first number of the arrays in the state, how many).
-"""
+class Group(NamedTuple):
+    """A group of an optimizer.
+
+    Attributes
+    ----------
+    hyperparameters : dict
+        Checked.
+    state : dict
+        As the optimizer has it.
+    lr : float
+    function : str
+        The C function of its update.
+    arrays : list of str
+        The arrays of the state that it takes.
+    names : list of str
+        What else it takes: of lr, first, correction1 and correction2.
+    counts : bool
+        Whether it depends on how many steps there were.
+    stretches : list of (int, int, int)
+        (first parameter, first number of the arrays in the state, how many).
+    """
+
+    hyperparameters: Any
+    state: Any
+    lr: Any
+    function: Any
+    arrays: Any
+    names: Any
+    counts: Any
+    stretches: Any
 
 
 class Update:
@@ -105,7 +128,21 @@ class Update:
         The C functions of the update.
     """
 
-    def __init__(self, exported, optimizer, name, dtype):
+    exported: Any
+    name: Any
+    dtype: Any
+
+    kind: Any
+    rule: Any
+    hyperparameters: Any
+    title: Any
+    count: Any
+    arrays: Any
+    functions: Any
+    used: Any
+    groups: Any
+
+    def __init__(self, exported: Any, optimizer: Any, name: Any, dtype: Any) -> None:
         self.kind = kind_of(optimizer)
         self.rule = RULES[self.kind]
         self.exported, self.name, self.dtype = exported, name, dtype
@@ -133,7 +170,7 @@ class Update:
 
     # ---- where parameters are ----
 
-    def places(self, optimizer):
+    def places(self, optimizer: Any) -> Any:
         """Which parameters each group updates: for each the stretches; and for each parameter that is updated, in the
         order of the state's arrays, (group, number in the group)."""
         e = self.exported
@@ -154,7 +191,7 @@ class Update:
             stretches[owner[updated[part[0]], 0]].append((int(updated[part[0]]), int(part[0]), len(part)))
         return stretches, owner[updated]
 
-    def begin(self, array, h, state, at, group):
+    def begin(self, array: Any, h: Any, state: Any, at: Any, group: Any) -> None:
         """What an array of the state begins with, for the parameters of a group."""
         numbers = self.arrays.setdefault(array, np.zeros(self.count))
         mine = at[:, 0] == group
@@ -166,7 +203,7 @@ class Update:
 
     # ---- the functions ----
 
-    def function(self, h, state):
+    def function(self, h: Any, state: Any) -> Any:
         """(C of the function from its parameters on, the arrays of the state and the numbers that it takes)."""
         texts = _core._updates()
         functions = {name: (names_of(parameters), body) for name, (parameters, _, body) in texts.items()}
@@ -187,12 +224,12 @@ class Update:
 
     # ---- the state ----
 
-    def runs(self):
+    def runs(self) -> Any:
         """Whether the corrections of Adam are kept in the state, one step after the other, and not computed by powers
         of the number of steps: in floats, of which powers would be less exact, and need more code."""
         return self.kind == "Adam" and self.dtype == "float32"
 
-    def fields(self):
+    def fields(self) -> Any:
         """(type, name, number for each group or array of numbers, comment) of the state."""
         groups, found = [self.groups[k] for k in self.used], []
         found.append((self.real, "lr", [group.lr for group in groups], "the learning rate, which may be changed"))
@@ -208,10 +245,10 @@ class Update:
                 found.append(("unsigned long", "step", steps[:1] if same else steps, "how many steps there were"))
         return found + [(self.real, name, numbers, ARRAYS[name]) for name, numbers in self.arrays.items()]
 
-    def steps(self, group):
+    def steps(self, group: Any) -> Any:
         return int(group.state.get("step", 0))
 
-    def declaration(self):
+    def declaration(self) -> Any:
         """The type of the state."""
         lines = []
         for kind, name, numbers, comment in self.fields():
@@ -222,7 +259,7 @@ class Update:
         return ("typedef struct {\n" + "".join(f"{line:{width}} {comment}\n" for line, comment in lines)
                 + f"}} {self.name}_state;\n")
 
-    def start(self):
+    def start(self) -> Any:
         """(tables, statements) of the function that sets the state s."""
         tables, lines, alike = [], [], {}
         for kind, name, numbers, _ in self.fields():
@@ -244,7 +281,7 @@ class Update:
 
     # ---- a step ----
 
-    def statements(self, p, g):
+    def statements(self, p: Any, g: Any) -> Any:
         """The statements of a step that update the parameters.
 
         Parameters
@@ -283,7 +320,7 @@ class Update:
             lines += [f"    s->step[{k}]++;\n" for k in range(len(groups))] if several["step"] else ["    s->step++;\n"]
         return "".join(lines)
 
-    def calls(self, group, p, g, scalars):
+    def calls(self, group: Any, p: Any, g: Any, scalars: Any) -> Any:
         def call(pad, count, first, offset):
             parts = [count, plus(p, first), plus(g, first), *[plus(f"s->{name}", offset) for name in group.arrays],
                      *scalars]
@@ -305,7 +342,7 @@ ARRAYS = {"momentum_buffer": "the momentum", "exp_avg": "averages of gradients",
           "sum": "sums of squares of gradients", "acc_delta": "averages of squares of updates"}
 
 
-def kind_of(optimizer):
+def kind_of(optimizer: Any) -> Any:
     """The name of the rule that an optimizer goes by; an error if it has none that C knows."""
     module = "flatgrad.optim.optimizers"
     kinds = {cls.__name__: cls for cls in type(optimizer).__mro__ if cls.__module__ == module}
@@ -321,7 +358,7 @@ def kind_of(optimizer):
     return kind
 
 
-def checked(optimizer):
+def checked(optimizer: Any) -> Any:
     """The hyperparameters of each group, as a step of the optimizer checks them."""
     found = []
     for k, group in enumerate(optimizer.param_groups):
@@ -337,24 +374,24 @@ def checked(optimizer):
     return found
 
 
-def shown(h):
+def shown(h: Any) -> Any:
     return ", ".join(f"{name}={x!r}" for name, x in h.items())
 
 
-def names_of(parameters):
+def names_of(parameters: Any) -> Any:
     """The names in a list of parameters in C."""
     return tuple(re.findall(r"(\w+)[,)]", parameters))
 
 
-def parameters_of_step(fields):
+def parameters_of_step(fields: Any) -> Any:
     return [name for name, x in fields.items() if x == ("name", name)]
 
 
-def plus(pointer, offset):
+def plus(pointer: Any, offset: Any) -> Any:
     return pointer if offset == 0 else f"{pointer} + {offset}"
 
 
-def wrapped(line, width=100):
+def wrapped(line: Any, width: int = 100) -> Any:
     """A line cut at spaces after commas."""
     indent = re.match(" *", line)[0]
     out = []
@@ -366,7 +403,7 @@ def wrapped(line, width=100):
 
 # ---- the function of a step ----
 
-def write_step(file, optimizer):
+def write_step(file: Any, optimizer: Any) -> None:
     """Add the state of an optimizer to a file, and the functions that set it and take a step.
 
     Parameters
