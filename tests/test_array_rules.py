@@ -222,7 +222,8 @@ def test_broken_states(make, name, wrong, message):
 def test_loops_that_are_compiled_do_not_have_the_rule(make):
     w = Value(3.0)
     loss = flatgrad.compile(lambda x: (w - x) ** 2)
-    with pytest.raises(ArgumentTypeError, match=f"minimize: optimizer: expected one whose rule is C, got a {make.__name__}"):
+    message = f"minimize: optimizer: expected one whose rule is C, got a {make.__name__}"
+    with pytest.raises(ArgumentTypeError, match=message):
         loss.minimize(make([w]), 1.0, steps=3)
     assert w.data == 3.0
     recorded = make([w])

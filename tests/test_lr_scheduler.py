@@ -44,7 +44,8 @@ CASES = [
     (MultiplicativeLR, {"lr_lambda": shrinking}, lambda t: 1 / (t + 1)),
     (PolynomialLR, {"total_iters": 8, "power": 1.5}, lambda t: (1 - min(t, 8) / 8) ** 1.5),
     (CosineAnnealingWarmRestarts, {"T_0": 3, "T_mult": 2}, lambda t: (
-        cosine(1.0, 0.0, t / 3) if t < 3 else cosine(1.0, 0.0, (t - 3) / 6) if t < 9 else cosine(1.0, 0.0, (t - 9) / 12))),
+        cosine(1.0, 0.0, t / 3) if t < 3 else cosine(1.0, 0.0, (t - 3) / 6) if t < 9
+        else cosine(1.0, 0.0, (t - 9) / 12))),
     (CyclicLR, {"base_lr": 0.5, "max_lr": 1.5, "step_size_up": 2, "step_size_down": 3, "cycle_momentum": False,
                 "mode": "triangular2"}, lambda t: 0.5 + [0, 1 / 2, 1, 2 / 3, 1 / 3][t % 5] / 2 ** (t // 5)),
     (OneCycleLR, {"max_lr": 1.0, "total_steps": 20, "pct_start": 0.5, "cycle_momentum": False}, lambda t: (
@@ -217,7 +218,8 @@ def test_a_class_of_the_users_own():
     (OneCycleLR, {"max_lr": 1.0, "total_steps": 9, "anneal_strategy": "cosine"}, ValueError, "did you mean 'cos'"),
     (OneCycleLR, {"max_lr": 1.0, "total_steps": 9, "max_momentum": 1.0}, ValueError, "max_momentum: expected a number"),
     (OneCycleLR, {"max_lr": 1.0, "total_steps": 9, "div_factor": 0.0}, ValueError, "div_factor: expected a finite num"),
-    (MultiplicativeLR, {"lr_lambda": [halves] * 2}, ValueError, "lr_lambda: expected 1, one for each parameter group, got"),
+    (MultiplicativeLR, {"lr_lambda": [halves] * 2}, ValueError,
+     "lr_lambda: expected 1, one for each parameter group, got"),
     (MultiplicativeLR, {"lr_lambda": [3]}, TypeError, r"lr_lambda\[0\]: expected a callable, got 3"),
     (PolynomialLR, {"total_iters": 0}, ValueError, "total_iters: expected an int, 1 or more, got 0"),
     (PolynomialLR, {"power": -1}, ValueError, "power: expected a finite number, 0 or more, got -1"),
@@ -226,10 +228,13 @@ def test_a_class_of_the_users_own():
     (CyclicLR, {"base_lr": [0.1, 0.2], "max_lr": 1.0}, ValueError, "base_lr: expected 1 numbers, one for each"),
     (CyclicLR, {"base_lr": 0.1, "max_lr": NAN}, ValueError, "max_lr: expected a finite number, 0 or more, got nan"),
     (CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "mode": "triangle"}, ValueError, "did you mean 'triangular'"),
-    (CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "step_size_down": 0}, ValueError, "step_size_down: expected an int, 1 or"),
-    (CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "scale_fn": 3}, TypeError, "scale_fn: expected None or a callable, got 3"),
+    (CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "step_size_down": 0}, ValueError,
+     "step_size_down: expected an int, 1 or"),
+    (CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "scale_fn": 3}, TypeError,
+     "scale_fn: expected None or a callable, got 3"),
     (CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "scale_mode": "c"}, ValueError, "scale_mode: expected one of 'cycle', "),
-    (CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "max_momentum": 1.0}, ValueError, "max_momentum: expected a number from"),
+    (CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "max_momentum": 1.0}, ValueError,
+     "max_momentum: expected a number from"),
     (StepLR, {"step_size": 2, "last_epoch": 3}, ValueError, r"last_epoch: expected -1, or param_groups\[0\] with"),
     (StepLR, {"step_size": 2, "last_epoch": -2}, ValueError, "last_epoch: expected an int, -1 or more, got -2"),
     (ReduceLROnPlateau, {"mode": "mim"}, ValueError, "mode: expected one of .* did you mean 'min'"),
@@ -281,10 +286,13 @@ def test_chains():
             scheduler.load_state_dict(state)
         assert scheduler.state_dict() == before[0]
     for wrong, optimizers, message in (
-            (3, [], "schedulers: expected a list of schedulers, got 3"), ([], [], "schedulers: expected one at least, got none"),
-            ([ReduceLROnPlateau(optimizer)], [], r"schedulers\[0\]: expected a scheduler, but no ReduceLROnPlateau, got"),
+            (3, [], "schedulers: expected a list of schedulers, got 3"),
+            ([], [], "schedulers: expected one at least, got none"),
+            ([ReduceLROnPlateau(optimizer)], [],
+             r"schedulers\[0\]: expected a scheduler, but no ReduceLROnPlateau, got"),
             ([StepLR(optimizer, 2), None], [], r"schedulers\[1\]: expected a scheduler, .* got None"),
-            ([StepLR(optimizer, 2), StepLR(optimizer_of(), 2)], [], r"schedulers\[1\]: expected .* of the same optimizer"),
+            ([StepLR(optimizer, 2), StepLR(optimizer_of(), 2)], [],
+             r"schedulers\[1\]: expected .* of the same optimizer"),
             ([StepLR(optimizer, 2)], [3], "optimizer: expected an Optimizer, got 3")):
         with pytest.raises((TypeError, ValueError), match=message):
             ChainedScheduler(wrong, *optimizers)

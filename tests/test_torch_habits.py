@@ -57,8 +57,8 @@ def test_keys_numbers_and_gradients():
     for name, p in theirs.named_parameters():
         found = ours
         for part in name.split("."):
-            found = found[int(part)] if part.isdigit() else found[part] if isinstance(found, nn.ModuleDict) else getattr(
-                found, part)
+            found = (found[int(part)] if part.isdigit() else found[part] if isinstance(found, nn.ModuleDict)
+                     else getattr(found, part))
         assert np.allclose(found.grad, p.grad.numpy(), rtol=1e-11, atol=1e-14), name
     ours.centre = ours.centre + 1.0
     assert not np.allclose(ours(X).data, out.data / 2.0)
@@ -129,15 +129,18 @@ def test_hooks_of_layers_that_run_in_one_call():
 
 
 OF_ONE = [("relu", {}), ("relu6", {}), ("hardtanh", {}), ("hardtanh", {"min_val": -0.5, "max_val": 2.0}),
-          ("leaky_relu", {"negative_slope": 0.3}), ("elu", {"alpha": 0.7}), ("gelu", {}), ("gelu", {"approximate": "tanh"}),
+          ("leaky_relu", {"negative_slope": 0.3}), ("elu", {"alpha": 0.7}), ("gelu", {}),
+          ("gelu", {"approximate": "tanh"}),
           ("silu", {}), ("mish", {}), ("softplus", {}), ("softsign", {}), ("tanh", {}), ("sigmoid", {}),
           ("logsigmoid", {}), ("softmax", {"dim": 1}), ("softmax", {"dim": 0}), ("log_softmax", {"dim": -1}),
           ("softmin", {"dim": 1}), ("dropout", {"training": False})]
 LABELS = np.array([0, 2, 1, 1])
 ODDS = 1.0 / (1.0 + np.exp(-X))
-OF_TWO = [("mse_loss", X, X[::-1], {}), ("l1_loss", X, X[::-1], {"reduction": "sum"}), ("huber_loss", X, X[::-1], {"delta": 0.5}),
+OF_TWO = [("mse_loss", X, X[::-1], {}), ("l1_loss", X, X[::-1], {"reduction": "sum"}),
+          ("huber_loss", X, X[::-1], {"delta": 0.5}),
           ("smooth_l1_loss", X, X[::-1], {"beta": 0.5}), ("smooth_l1_loss", X, X[::-1], {"reduction": "none"}),
-          ("binary_cross_entropy", ODDS, ODDS[::-1], {}), ("binary_cross_entropy_with_logits", X, ODDS, {"reduction": "none"}),
+          ("binary_cross_entropy", ODDS, ODDS[::-1], {}),
+          ("binary_cross_entropy_with_logits", X, ODDS, {"reduction": "none"}),
           ("cross_entropy", X, LABELS, {"label_smoothing": 0.1}), ("cross_entropy", X, LABELS, {"ignore_index": 1}),
           ("nll_loss", X, LABELS, {"reduction": "sum"}), ("kl_div", X, ODDS, {"reduction": "batchmean"})]
 
@@ -195,7 +198,8 @@ def test_containers_and_what_they_refuse():
     assert len(items) == 2 and items[0] is items[1] is b and len(items.parameters()) == 2
     for change, message in ((lambda: items.append(3), r"modules\[2\]: expected a Module, got 3"),
                             (lambda: nn.ModuleList(3), "modules: expected an iterable, got 3"),
-                            (lambda: nn.ParameterList([[1.0]]), r"modules\[0\]: expected a Value or a leaf Tensor, got"),
+                            (lambda: nn.ParameterList([[1.0]]),
+                             r"modules\[0\]: expected a Value or a leaf Tensor, got"),
                             (lambda: nn.ModuleDict({"a": 3}), r"modules\['a'\]: expected a Module, got 3"),
                             (lambda: nn.ModuleDict({3: a}), "key: expected a str, got 3"),
                             (lambda: nn.ModuleDict(3), "modules: expected a dict, got 3"),
@@ -205,9 +209,11 @@ def test_containers_and_what_they_refuse():
     parts = nn.ModuleDict({"x": a})
     parts["y"] = b
     for key in ("train", "a.b", ""):
-        with pytest.raises(ArgumentError, match="key: expected a name without a dot that is no attribute of ModuleDict"):
+        with pytest.raises(ArgumentError,
+                           match="key: expected a name without a dot that is no attribute of ModuleDict"):
             parts[key] = a
-    assert parts.keys() == ["x", "y"] == list(parts) and parts.pop("x") is a and parts.items() == [("y", b)] and len(parts) == 1
+    assert parts.keys() == ["x", "y"] == list(parts)
+    assert parts.pop("x") is a and parts.items() == [("y", b)] and len(parts) == 1
     with pytest.raises(KeyError):
         parts["x"]
     frozen = nn.Parameter([1.0, 2.0], requires_grad=False)

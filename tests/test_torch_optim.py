@@ -257,7 +257,8 @@ def test_a_hundred_epochs(name, args, options, kind, case):
 @pytest.mark.parametrize("name, args, wrong", [
     ("StepLR", [7], [8]), ("MultiStepLR", [[3]], [[3, 99]]), ("ExponentialLR", [0.9], [0.9 * (1 + 1e-11)]),
     ("CosineAnnealingLR", [100], [101]), ("LinearLR", [0.5], [0.5 + 1e-11]), ("OneCycleLR", [0.5, 120], [0.5, 121]),
-    ("PolynomialLR", [60], [61]), ("CosineAnnealingWarmRestarts", [3, 2], [3, 3]), ("CyclicLR", [0.1, 0.5, 7], [0.1, 0.5, 8]),
+    ("PolynomialLR", [60], [61]), ("CosineAnnealingWarmRestarts", [3, 2], [3, 3]),
+    ("CyclicLR", [0.1, 0.5, 7], [0.1, 0.5, 8]),
 ])
 def test_another_schedule_is_caught(name, args, wrong):
     with pytest.raises(AssertionError):

@@ -27,7 +27,8 @@ def rows_of(section):
 
 def public(module):
     """Its public names; of lr_scheduler without what it imports."""
-    names = [name for name in dir(module) if not name.startswith("_") and not inspect.ismodule(getattr(module, name, None))]
+    names = [name for name in dir(module) if not name.startswith("_")
+             and not inspect.ismodule(getattr(module, name, None))]
     if module is torch.optim.lr_scheduler:
         return [name for name in names if inspect.isclass(getattr(module, name))
                 and getattr(module, name).__module__ == module.__name__ and not name.startswith("_")]

@@ -325,7 +325,8 @@ class Scheduled:
     def ahead(self, first: Any, count: Any) -> Any:
         """It takes the schedule's steps as well, as many as there are rows."""
         optimizer, rates, self.error = self.optimizer, [rates_of(self.optimizer)], None
-        self.before = [(vars(x), dict(vars(x))) for x in parts_of(self.schedule)] + [(x, dict(x)) for x in optimizer.param_groups]
+        self.before = [(vars(x), dict(vars(x))) for x in parts_of(self.schedule)]
+        self.before += [(x, dict(x)) for x in optimizer.param_groups]
         try:
             self.schedule.step()
             while len(rates) < min(count, AHEAD) and Parameters.have(optimizer.param_groups, optimizer._read,

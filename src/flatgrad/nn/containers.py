@@ -1,7 +1,7 @@
 """Parameters and modules in lists and dicts, with PyTorch's keys of the state dict.
 
-A Module finds Modules in plain lists and dicts as well; the classes here have methods of their own, and hold Tensors too.
-Their items are attributes, as those of any Module, whose names are the indices or keys.
+A Module finds Modules in plain lists and dicts as well; the classes here have methods of their own, and hold Tensors
+too. Their items are attributes, as those of any Module, whose names are the indices or keys.
 """
 from __future__ import annotations
 
@@ -226,8 +226,8 @@ class ModuleDict(Items):
         if not isinstance(key, str):
             raise ArgumentTypeError(f"key: expected a str, got {key!r}")
         if not key or "." in key or hasattr(type(self), key):
-            raise ArgumentError(f"key: expected a name without a dot that is no attribute of {type(self).__name__}, got "
-                                f"{key!r}")
+            raise ArgumentError("key: expected a name without a dot that is no attribute of "
+                                f"{type(self).__name__}, got {key!r}")
         return key
 
     def __getitem__(self, key: str) -> Any:

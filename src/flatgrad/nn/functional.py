@@ -1,7 +1,7 @@
-"""Functions under PyTorch's names of `torch.nn.functional`, with its arguments: those of flatgrad and `flatgrad.losses`.
+"""Functions under PyTorch's names of `torch.nn.functional`, with its arguments: flatgrad's and `flatgrad.losses`'.
 
-Where PyTorch's `dim` is None, the functions take the last axis. Arguments for memory (`dtype`, `inplace`) and deprecated
-ones are missing. `ignore_index` is None instead of -100, as in `flatgrad.losses`.
+Where PyTorch's `dim` is None, the functions take the last axis. Arguments for memory (`dtype`, `inplace`) and
+deprecated ones are missing. `ignore_index` is None instead of -100, as in `flatgrad.losses`.
 """
 from __future__ import annotations
 

@@ -113,6 +113,7 @@ def hooked(kind: type) -> type:
             make = new
         return (make, arguments, *map(without_hooks, rest))
 
-    names = {"__call__": call, "__reduce_ex__": reduce, "__module__": kind.__module__, "__qualname__": kind.__qualname__,
+    names = {"__call__": call, "__reduce_ex__": reduce, "__module__": kind.__module__,
+             "__qualname__": kind.__qualname__,
              "__doc__": kind.__doc__}
     return type(kind)(kind.__name__, (kind,), names)
