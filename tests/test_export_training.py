@@ -14,7 +14,7 @@ from flatgrad.export.c.specialized import parse, specialized, written
 from flatgrad.export.c.updates import RULES, Update
 from flatgrad.export.exported import Exported
 from flatgrad.nn import MLP
-from flatgrad.optim import LBFGS, SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from flatgrad.optim import LBFGS, SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop, array_rules
 
 OPTIMIZERS = [
     (SGD, {}), (SGD, {"weight_decay": 0.01}), (SGD, {"momentum": 0.9}), (SGD, {"momentum": 0.9, "dampening": 0.25}),
@@ -94,7 +94,7 @@ def test_the_update_is_the_kernels_bit_for_bit(kind, options, tmp_path):
 def test_rules_are_all_that_there_are():
     kinds = {name for name in flatgrad.optim.__all__ if isinstance(getattr(flatgrad.optim, name), type)
              and issubclass(getattr(flatgrad.optim, name), Optimizer)}
-    assert kinds == {*RULES, "AdamW", "LBFGS", "Optimizer"}
+    assert kinds == {*RULES, *array_rules.__all__, "AdamW", "LBFGS", "Optimizer"}
     assert {rule.loop for rule in RULES.values()} | {"lerp"} == set(_core._updates())
 
 
@@ -376,6 +376,7 @@ class OwnAdam(Adam):
      "got 3"),
     (lambda p: types.SimpleNamespace(param_groups=[]), ArgumentTypeError, "of flatgrad.optim, got namespace"),
     (lambda p: LBFGS(p), ArgumentTypeError, "got a LBFGS, which computes the loss several times in a step"),
+    (lambda p: NAdam(p), ArgumentTypeError, "got a NAdam, whose step() is a rule in Python"),
     (lambda p: SignDescent(p, lr=0.1), ArgumentTypeError, "got a SignDescent, whose step() is a rule in Python"),
     (lambda p: OwnAdam(p), ArgumentTypeError, "got a OwnAdam, whose step() is a rule in Python"),
     (lambda p: Adam([Value(1.0)]), ArgumentError, "expected one with parameters that loss captures, got Adam"),

@@ -27,7 +27,7 @@ from checks.files import ARRAYS, archive_of, bits, contents, npy, state_of, trai
 import flatgrad
 from flatgrad import Tensor, Value, nn, storage
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
-from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, RMSprop, lr_scheduler
+from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, Adamax, NAdam, RAdam, RMSprop, Rprop, lr_scheduler
 from flatgrad.storage import load_arrays, save_arrays, write_file
 from flatgrad.train import Checkpoint, EarlyStopping, Trainer, trainer as trainer_module
 from flatgrad.train.checkpoint import load_tree, save_tree
@@ -742,6 +742,7 @@ ODD = [None, True, -1, 2**63, 10**400, -0.5, 1.5, math.nan, math.inf, 1e300, "ab
 OPTIMIZERS = {
     "SGD": lambda p: SGD(p, lr=0.1, momentum=0.9, nesterov=True), "Adam": lambda p: Adam(p, lr=0.1, amsgrad=True),
     "RMSprop": lambda p: RMSprop(p, lr=0.1, momentum=0.5, centered=True), "Adagrad": Adagrad, "Adadelta": Adadelta,
+    "NAdam": NAdam, "RAdam": RAdam, "Adamax": Adamax, "Rprop": Rprop,
 }
 
 

@@ -42,6 +42,7 @@ def test_reduction(reduce, axis):
 # ---- modules ----
 
 MODULES = {
+    "Linear": lambda: nn.Linear(6, 3, rng=1),
     **{f"Layer({name})": (lambda name=name: nn.Layer(6, 3, name, init="xavier_normal", rng=1))
        for name in nn.layers.ACTIVATIONS},
     "Layer(a function)": lambda: nn.Layer(6, 3, lambda z: z.tanh() * 2.0, rng=1),

@@ -17,7 +17,7 @@ def test_a_hint_leads_somewhere(name):
 
 
 @pytest.mark.parametrize("module, name, place", [
-    ("flatgrad.nn", "MSELoss", "flatgrad.losses.MSELoss"), ("flatgrad.nn", "Linear", "flatgrad.nn.Layer(nin, nout, 'lin"),
+    ("flatgrad.nn", "HingeLoss", "flatgrad.losses.HingeLoss"), ("flatgrad.nn", "LSTM", "flatgrad.nn.LSTMCell"),
     ("flatgrad.losses", "mse_loss", "flatgrad.losses.mse"), ("flatgrad", "Adam", "flatgrad.optim.Adam"),
     ("flatgrad", "tensor", "flatgrad.Tensor"), ("flatgrad", "MLP", "flatgrad.nn.MLP"),
     ("flatgrad.optim", "softmax", "flatgrad.softmax"), ("flatgrad.optim", "Adma", None), ("flatgrad", "softmx", None),

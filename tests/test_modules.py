@@ -26,6 +26,7 @@ ACTIVATIONS = {
 }
 # name -> (the module, how many numbers a sample has, and its output)
 MODULES = {
+    "Linear": (lambda: nn.Linear(3, 4), 3, 4),
     "LayerNorm": (lambda: nn.LayerNorm(6, eps=1e-3), 6, 6),
     "BatchNorm": (lambda: nn.BatchNorm(4, eps=1e-3), 4, 4),
     "BatchNorm eval": (lambda: nn.BatchNorm(4).eval(), 4, 4),

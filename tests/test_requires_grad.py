@@ -19,6 +19,7 @@ OPTIMIZERS = {
     "Adam": lambda p: optim.Adam(p, lr=0.1), "AdamW": lambda p: optim.AdamW(p, lr=0.1, amsgrad=True),
     "RMSprop": lambda p: optim.RMSprop(p, lr=0.1, momentum=0.5, centered=True),
     "Adagrad": lambda p: optim.Adagrad(p, lr=0.1), "Adadelta": lambda p: optim.Adadelta(p, lr=0.1),
+    "NAdam": optim.NAdam, "RAdam": optim.RAdam, "Adamax": optim.Adamax, "Rprop": optim.Rprop,
 }
 
 # What computes with a frozen leaf p and another x.

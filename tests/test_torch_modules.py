@@ -15,6 +15,8 @@ TOLERANCE = 1e-10
 
 # ours -> (theirs, the shape that theirs takes a sample in)
 CASES = {
+    "Linear": (lambda: nn.Linear(5, 3), lambda: torch.nn.Linear(5, 3), (5,)),
+    "Linear no bias": (lambda: nn.Linear(5, 3, bias=False), lambda: torch.nn.Linear(5, 3, bias=False), (5,)),
     "LayerNorm": (lambda: nn.LayerNorm(5), lambda: torch.nn.LayerNorm(5), (5,)),
     "LayerNorm eps": (lambda: nn.LayerNorm(5, eps=0.1), lambda: torch.nn.LayerNorm(5, eps=0.1), (5,)),
     "LayerNorm no bias": (lambda: nn.LayerNorm(5, bias=False), lambda: torch.nn.LayerNorm(5, bias=False), (5,)),

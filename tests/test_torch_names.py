@@ -15,6 +15,8 @@ SECTION = re.search(r"^## Arguments that differ\n(.*?)^## ", (
 F = torch.nn.functional
 # PyTorch's module for each of our own, and our names where they are not its.
 CLASSES = [*((getattr(nn, name), torch.nn, {"BatchNorm": "BatchNorm1d"}.get(name, name)) for name in nn.LOADED_LATER),
+           *((getattr(nn, name), torch.nn, name) for name in nn.ALSO_LATER
+             if name.startswith("Module") or name.endswith("Loss")),
            *((getattr(optim, name), torch.optim, name) for name in optim.__all__ if name[0].isupper() and name != "Optimizer"),
            *((getattr(lr_scheduler, name), torch.optim.lr_scheduler, name) for name in lr_scheduler.__all__
              if name != "LRScheduler"),
@@ -22,6 +24,9 @@ CLASSES = [*((getattr(nn, name), torch.nn, {"BatchNorm": "BatchNorm1d"}.get(name
 FUNCTIONS = [(losses.mse, F.mse_loss), (losses.mae, F.l1_loss), (losses.huber, F.huber_loss), (losses.kl_div, F.kl_div),
              (losses.binary_cross_entropy, F.binary_cross_entropy), (losses.nll, F.nll_loss),
              (losses.bce_with_logits, F.binary_cross_entropy_with_logits), (losses.cross_entropy, F.cross_entropy),
+             *((getattr(nn.functional, name), getattr(F, name)) for name in nn.functional.__all__
+               if name not in ("linear", "relu", "gelu", "sigmoid", "silu", "softplus", "tanh", "one_hot",
+                               "logsigmoid")),
              (optim.clip_grad_norm_, torch.nn.utils.clip_grad_norm_),
              (optim.clip_grad_value_, torch.nn.utils.clip_grad_value_),
              (nn.utils.parameters_to_vector, torch.nn.utils.parameters_to_vector),

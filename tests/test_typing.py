@@ -93,5 +93,8 @@ def test_checkers_see_the_names_that_are_loaded_later():
     block = source.partition("if TYPE_CHECKING:\n")[2].partition("\nelse:")[0]
     names = set(re.findall(r"\b(\w+) as \1\b", block))
     assert names == {*flatgrad.SUBMODULES, *flatgrad.LATER, *(set(flatgrad._core.__all__) - set(flatgrad.__all__))}
+    nn = Path(flatgrad.nn.__file__).read_text("utf-8").partition("if TYPE_CHECKING:\n")[2].partition("\n\n")[0]
+    assert set(re.findall(r"\b(\w+) as \1\b", nn)) == {*flatgrad.nn.SUBMODULES, *flatgrad.nn.LOADED_LATER,
+                                                       *flatgrad.nn.ALSO_LATER}
     listed = re.search(r"__all__ = (\[.*?\])", block, re.DOTALL)[1]
     assert re.findall(r'"(\w+)"', listed) == flatgrad.__all__

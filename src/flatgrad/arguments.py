@@ -104,10 +104,9 @@ def is_bool(value: Any) -> bool:
 
 # Names that users of PyTorch, or of another module, look for, and the place of each.
 ELSEWHERE = {
-    "Linear": "flatgrad.nn.Layer(nin, nout, 'linear')", "BatchNorm1d": "flatgrad.nn.BatchNorm",
+    "BatchNorm1d": "flatgrad.nn.BatchNorm",
     "LSTM": "flatgrad.nn.LSTMCell", "GRU": "flatgrad.nn.GRUCell", "RNN": "flatgrad.nn.RNNCell",
-    "tensor": "flatgrad.Tensor", "from_numpy": "flatgrad.Tensor", "Parameter": "flatgrad.Tensor",
-    "functional": "flatgrad, for the functions, and flatgrad.losses", "init": "flatgrad.nn.initialization",
+    "tensor": "flatgrad.Tensor", "from_numpy": "flatgrad.Tensor", "init": "flatgrad.nn.initialization",
     "parameters_to_vector": "flatgrad.nn.utils.parameters_to_vector",
     "vector_to_parameters": "flatgrad.nn.utils.vector_to_parameters", "mse_loss": "flatgrad.losses.mse", "MSE": "flatgrad.losses.mse",
     "l1_loss": "flatgrad.losses.mae", "MAE": "flatgrad.losses.mae", "huber_loss": "flatgrad.losses.huber",

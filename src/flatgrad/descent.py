@@ -62,6 +62,9 @@ def minimize(record: Callable[..., Any], plain: Callable[..., Any], holds: Calla
         raise ArgumentTypeError(f"minimize: optimizer: expected one that steps by one gradient, got a {cls.__name__}, "
                                 "which evaluates the loss several times in a step: call its step(closure), with "
                                 "flatgrad.value_and_grad(loss, parameters=...) in the closure")
+    if optimizer._in_python:
+        raise ArgumentTypeError(f"minimize: optimizer: expected one whose rule is C, got a {cls.__name__}, whose step "
+                                "computes with NumPy: take the steps in a loop, or by flatgrad.train.Trainer")
     if callback is not None and not callable(callback):
         raise ArgumentTypeError(f"minimize: callback: expected None or a function (step, loss), got {callback!r}")
     speeds = schedule_of(schedule, optimizer, steps)
@@ -299,6 +302,13 @@ class Given:
             group["lr"] = lr
 
 
+def parts_of(schedule):
+    """A schedule and all that it consists of."""
+    yield schedule
+    for part in getattr(schedule, "_schedulers", ()):
+        yield from parts_of(part)
+
+
 class Scheduled:
     """Those of an LRScheduler, whose step follows that of the optimizer."""
 
@@ -315,8 +325,8 @@ class Scheduled:
     def ahead(self, first: Any, count: Any) -> Any:
         """It takes the schedule's steps as well, as many as there are rows."""
         optimizer, rates, self.error = self.optimizer, [rates_of(self.optimizer)], None
-        parts = [self.schedule, *getattr(self.schedule, "_schedulers", ())]
-        self.before = [(vars(x), dict(vars(x))) for x in parts] + [(x, dict(x)) for x in optimizer.param_groups]
+        self.before = [(vars(x), dict(vars(x))) for x in parts_of(self.schedule)]
+        self.before += [(x, dict(x)) for x in optimizer.param_groups]
         try:
             self.schedule.step()
             while len(rates) < min(count, AHEAD) and Parameters.have(optimizer.param_groups, optimizer._read,

@@ -635,7 +635,7 @@ class Loss:
 
     def __repr__(self) -> str:
         options = [f"{name}={shown.tolist() if isinstance(shown, np.ndarray) else shown!r}"
-                   for name, shown in vars(self).items()]
+                   for name, shown in vars(self).items() if name not in ("training", "_hooks")]   # of flatgrad.nn's
         return f"{type(self).__name__}({', '.join(options)})"
 
 

@@ -13,16 +13,24 @@ from flatgrad.nn.module import Module
 
 TYPE_CHECKING = False   # as in flatgrad/__init__.py
 if TYPE_CHECKING:
-    from flatgrad.nn import (activations as activations, convolution as convolution, dropout as dropout,
-                             embedding as embedding, initialization as initialization, inputs as inputs,
-                             normalization as normalization, recurrent as recurrent, utils as utils)
+    from flatgrad.nn import (activations as activations, containers as containers, convolution as convolution,
+                             criteria as criteria, dropout as dropout, embedding as embedding,
+                             functional as functional, initialization as initialization, inputs as inputs,
+                             linear as linear, normalization as normalization, recurrent as recurrent, utils as utils)
     from flatgrad.nn.activations import (ELU as ELU, GELU as GELU, Flatten as Flatten, LeakyReLU as LeakyReLU,
                                          LogSoftmax as LogSoftmax, ReLU as ReLU, Sigmoid as Sigmoid, SiLU as SiLU,
                                          Softmax as Softmax, Softplus as Softplus, Tanh as Tanh)
+    from flatgrad.nn.containers import (ModuleDict as ModuleDict, ModuleList as ModuleList, Parameter as Parameter,
+                                        ParameterDict as ParameterDict, ParameterList as ParameterList)
     from flatgrad.nn.convolution import (AvgPool1d as AvgPool1d, AvgPool2d as AvgPool2d, Conv1d as Conv1d,
                                          Conv2d as Conv2d, MaxPool1d as MaxPool1d, MaxPool2d as MaxPool2d)
+    from flatgrad.nn.criteria import (BCELoss as BCELoss, BCEWithLogitsLoss as BCEWithLogitsLoss,
+                                      CrossEntropyLoss as CrossEntropyLoss, HuberLoss as HuberLoss,
+                                      KLDivLoss as KLDivLoss, L1Loss as L1Loss, MSELoss as MSELoss,
+                                      NLLLoss as NLLLoss)
     from flatgrad.nn.dropout import Dropout as Dropout
     from flatgrad.nn.embedding import Embedding as Embedding
+    from flatgrad.nn.linear import Identity as Identity, Linear as Linear
     from flatgrad.nn.normalization import BatchNorm as BatchNorm, LayerNorm as LayerNorm
     from flatgrad.nn.recurrent import GRUCell as GRUCell, LSTMCell as LSTMCell, RNNCell as RNNCell
     from typing import Any
@@ -38,18 +46,29 @@ LOADED_LATER = {
         "convolution": "Conv1d Conv2d MaxPool1d MaxPool2d AvgPool1d AvgPool2d",
         "dropout": "Dropout",
         "embedding": "Embedding",
+        "linear": "Linear",
         "normalization": "BatchNorm LayerNorm",
         "recurrent": "RNNCell LSTMCell GRUCell",
     }.items() for name in names.split()}
-SUBMODULES: set[str] = {"initialization", "inputs", "utils", *LOADED_LATER.values()}
+# The same of what is no layer.
+ALSO_LATER: dict[str, str]
+ALSO_LATER = {
+    name: module for module, names in {
+        "containers": "Parameter ModuleList ModuleDict ParameterList ParameterDict",
+        "criteria": "MSELoss L1Loss HuberLoss BCELoss BCEWithLogitsLoss CrossEntropyLoss NLLLoss KLDivLoss",
+        "linear": "Identity",
+    }.items() for name in names.split()}
+SUBMODULES: set[str] = {"functional", "initialization", "inputs", "utils", *LOADED_LATER.values(),
+                        *ALSO_LATER.values()}
 
 
 if not TYPE_CHECKING:
     def __getattr__(name: str) -> type[Any]:
         from importlib import import_module
 
-        if name in LOADED_LATER:
-            found = globals()[name] = getattr(import_module(f"flatgrad.nn.{LOADED_LATER[name]}"), name)
+        module = LOADED_LATER.get(name) or ALSO_LATER.get(name)
+        if module is not None:
+            found = globals()[name] = getattr(import_module(f"flatgrad.nn.{module}"), name)
             return found
         if name in SUBMODULES:
             return import_module(f"flatgrad.nn.{name}")
@@ -57,4 +76,4 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LOADED_LATER, *SUBMODULES} - {"TYPE_CHECKING"})
+    return sorted({*globals(), *LOADED_LATER, *ALSO_LATER, *SUBMODULES} - {"TYPE_CHECKING"})

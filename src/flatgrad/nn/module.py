@@ -8,9 +8,9 @@ from collections import namedtuple
 
 from flatgrad._core import Tensor, Value, _buffer_input, _note_read, _refuse_recording
 from flatgrad.arguments import array_of_numbers, flag, shortened
-from flatgrad.errors import ArgumentTypeError, ShapeError, StateError
+from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError, StateError
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False   # typing's own, which takes long to import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flatgrad._core import _Path
+    from flatgrad.nn.hooks import Handle
 
 __all__ = ["Module"]
 
@@ -54,7 +55,7 @@ class Mode:
             raise AttributeError("training")
 
 
-class Buffer:
+class Buffer:   # see also Registered, below
     """An attribute that `buffer_names` has: kept in the module's `__dict__`. In a compiled function it is a Tensor that
     no gradient flows to, read at each call."""
 
@@ -84,6 +85,26 @@ class Buffer:
 
 
 MISSING = object()
+
+
+class Registered(Buffer):
+    """A buffer of some modules of a class, which `register_buffer` has made; in others an attribute like any other."""
+
+    def __get__(self, module: Any, owner: type[Any] | None = None) -> Any:
+        if module is not None and self.name in vars(module).get(REGISTERED, ()):
+            return super().__get__(module, owner)
+        if module is None or self.name not in vars(module):
+            raise AttributeError(self.name)
+        return vars(module)[self.name]
+
+    def __set__(self, module: Any, array: Any) -> None:
+        if self.name in vars(module).get(REGISTERED, ()):
+            super().__set__(module, array)
+        else:
+            vars(module)[self.name] = array
+
+
+REGISTERED = "_registered"   # the attribute with the names of these buffers, also of those that are not saved
 
 
 def as_leaf(name: str, array: NDArray[Any]) -> Tensor:
@@ -151,12 +172,91 @@ class Module:
         # Subclasses give it the signature that they need.
         __call__: Callable[..., Any]
     else:
-        def __call__(self, *inputs):
+        def __call__(self, *inputs, **options):
             """The result of `forward`, for a subclass that defines `forward` and not `__call__`."""
             forward = getattr(self, "forward", None)
             if forward is None:
                 raise ArgumentTypeError(f"{type(self).__name__} has no __call__(), and no forward() either")
-            return forward(*inputs)
+            return forward(*inputs, **options)
+
+    # ---- hooks ----
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
+                                  with_kwargs: bool = False) -> Handle:
+        """Have a function called before each call of the module.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(module, args)``, where `args` is the tuple of arguments. It may return other arguments, a tuple or
+            the only one. With `with_kwargs`, ``hook(module, args, kwargs)``, which may return a pair of both.
+        prepend : bool, optional
+            Whether the hook is called before those that are there.
+        with_kwargs : bool, optional
+
+        Returns
+        -------
+        Handle
+            Its ``remove()`` removes the hook; so does the end of ``with`` on the handle.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If an argument is not as described.
+
+        Notes
+        -----
+        Copies and pickles of the module have no hooks. A function of `flatgrad.compile` runs hooks while it is
+        recorded, and not when its program is called; `flatgrad.train.Trainer` takes its loop in Python.
+
+        Examples
+        --------
+        >>> from flatgrad.nn import Linear
+        >>> layer = Linear(2, 1)
+        >>> with layer.register_forward_pre_hook(lambda module, args: print(*args)):
+        ...     _ = layer([1.0, 2.0])
+        [1.0, 2.0]
+        """
+        from flatgrad.nn.hooks import add
+
+        return add(self, "before", hook, flag("prepend", prepend), flag("with_kwargs", with_kwargs))
+
+    def register_forward_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
+                              with_kwargs: bool = False) -> Handle:
+        """Have a function called after each call of the module.
+
+        Parameters
+        ----------
+        hook : callable
+            ``hook(module, args, output)``, where `args` is the tuple of arguments. It may return another output. With
+            `with_kwargs`, ``hook(module, args, kwargs, output)``.
+        prepend, with_kwargs
+            As for `register_forward_pre_hook`, whose notes hold here too.
+
+        Returns
+        -------
+        Handle
+
+        Raises
+        ------
+        ArgumentTypeError
+            If an argument is not as described.
+
+        Examples
+        --------
+        Activations of a network:
+
+        >>> from flatgrad.nn import MLP
+        >>> model, seen = MLP(2, [3, 1]), []
+        >>> handle = model.layers[0].register_forward_hook(lambda layer, args, out: seen.append(len(out)))
+        >>> _ = model([1.0, 2.0])
+        >>> handle.remove()
+        >>> seen
+        [3]
+        """
+        from flatgrad.nn.hooks import add
+
+        return add(self, "after", hook, flag("prepend", prepend), flag("with_kwargs", with_kwargs))
 
     # ---- parameters ----
 
@@ -232,7 +332,103 @@ class Module:
         for name, child in below(self):
             yield from within(self, child.named_buffers, f"{prefix}{name}.")
 
+    def buffers(self) -> list[Any]:
+        """The arrays of `named_buffers`, in a new list."""
+        return [vars(module).get(name, getattr(type(module), name, None)) for _, module, name in self.named_buffers()]
+
+    def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
+        """Make an array an attribute that is saved with the parameters and not trained.
+
+        Parameters
+        ----------
+        name : str
+            The name of the attribute.
+        tensor : array_like, Tensor or None
+            The numbers; they are copied. None: the attribute is None, and not saved.
+        persistent : bool, optional
+            Whether the array is part of the state dict.
+
+        Raises
+        ------
+        ArgumentError, ArgumentTypeError
+            If there is another attribute of this name, or an argument is not as described.
+
+        Notes
+        -----
+        The attribute is an ndarray. A class whose objects all have the buffer names it in `buffer_names` instead.
+
+        Examples
+        --------
+        >>> from flatgrad.nn import Module
+        >>> class Scaled(Module):
+        ...     def __init__(self):
+        ...         self.register_buffer("scale", [1.0, 2.0])
+        ...     def forward(self, x):
+        ...         return x * self.scale
+        >>> Scaled().state_dict()
+        {'scale': array([1., 2.])}
+        """
+        import numpy as np
+
+        if not isinstance(name, str):
+            raise ArgumentTypeError(f"name: expected a str, got {name!r}")
+        registered, found = vars(self).get(REGISTERED, ()), vars(type(self)).get(name)
+        if not name.isidentifier() or name not in registered and (
+                name in vars(self) or not isinstance(found, Registered) and hasattr(type(self), name)):
+            raise ArgumentError(f"name: expected a name that no other attribute of the {type(self).__name__} has, got "
+                                f"{name!r}")
+        persistent = flag("persistent", persistent)
+        array = None
+        if tensor is not None:
+            array = np.array(array_of_numbers(tensor.data if isinstance(tensor, Value) else tensor))
+            if array.dtype.kind not in "biuf":
+                raise ArgumentTypeError(f"tensor: expected an array of numbers or None, got {shortened(tensor)}")
+        _refuse_recording("register_buffer()")
+        if not isinstance(found, Registered):
+            setattr(type(self), name, Registered(name, MISSING))
+        saved = [each for each in self.buffer_names if each != name]
+        if persistent and array is not None:
+            saved.append(name)
+        vars(self).update({name: array, REGISTERED: tuple({*registered, name})})
+        if saved != list(self.buffer_names):
+            self.buffer_names = tuple(saved)
+
     # ---- the modules in a module ----
+
+    def apply(self, fn: Callable[[Module], Any]) -> Self:
+        """Call a function with each Module in this one, and last with this one.
+
+        Parameters
+        ----------
+        fn : callable
+            Its result is not used.
+
+        Returns
+        -------
+        Module
+            The Module itself.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If `fn` cannot be called.
+
+        Examples
+        --------
+        >>> from flatgrad.nn import Linear, Sequential, Tanh
+        >>> def start(module):
+        ...     if isinstance(module, Linear):
+        ...         module.bias.data = 0.0
+        >>> model = Sequential(Linear(2, 2), Tanh()).apply(start)
+        >>> model[0].bias
+        Tensor([0., 0.])
+        """
+        if not callable(fn):
+            raise ArgumentTypeError(f"fn: expected a callable, got {fn!r}")
+        for _, child in below(self):
+            within(self, lambda child=child: [child.apply(fn)])
+        fn(self)
+        return self
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The Modules in the attributes, and in lists, tuples and dicts in attributes.

@@ -6,19 +6,19 @@ from __future__ import annotations
 
 from flatgrad.arguments import no_attribute
 from flatgrad.optim import lr_scheduler
+from flatgrad.optim.array_rules import Adamax, NAdam, RAdam, Rprop
 from flatgrad.optim.clip import clip_grad_norm_, clip_grad_value_
 from flatgrad.optim.lbfgs import LBFGS
 from flatgrad.optim.optimizers import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False   # as in flatgrad/__init__.py
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-__all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "LBFGS",
-           "clip_grad_norm_", "clip_grad_value_", "lr_scheduler"]
+__all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax",
+           "Rprop", "LBFGS", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler"]
 
 
-TYPE_CHECKING = False   # as in flatgrad/__init__.py
 if not TYPE_CHECKING:
     def __getattr__(name: Any) -> NoReturn:
         raise no_attribute(__name__, name)

@@ -15,6 +15,7 @@ from bisect import bisect_right
 
 from flatgrad._core import Value
 from flatgrad.arguments import finite, flag, non_negative, one_of, positive, real, shortened, whole, within
+from flatgrad.descent import parts_of
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 from flatgrad.optim.optimizers import MOST_STEPS, Optimizer, described, expect_keys, up_to_one
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
     from flatgrad._core import _Number
 
-__all__ = ["LRScheduler", "LambdaLR", "StepLR", "MultiStepLR", "ConstantLR", "LinearLR", "ExponentialLR",
-           "CosineAnnealingLR", "SequentialLR", "OneCycleLR", "ReduceLROnPlateau"]
+__all__ = ["LRScheduler", "LambdaLR", "MultiplicativeLR", "StepLR", "MultiStepLR", "ConstantLR", "LinearLR",
+           "PolynomialLR", "ExponentialLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "SequentialLR",
+           "ChainedScheduler", "CyclicLR", "OneCycleLR", "ReduceLROnPlateau"]
 
 
 def count(name: str, value: int, low: int = 0, most: int = sys.maxsize) -> int:
@@ -260,19 +262,61 @@ class LambdaLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
                  last_epoch: int = -1) -> None:
-        count = len(checked_optimizer(optimizer).param_groups)
-        several = isinstance(lr_lambda, (list, tuple))
-        lr_lambdas = list(lr_lambda) if several else [lr_lambda] * count
-        if len(lr_lambdas) != count:
-            raise ArgumentError(f"lr_lambda: expected {count}, one for each parameter group, got {len(lr_lambdas)}")
-        for k, each in enumerate(lr_lambdas):
-            if not callable(each):
-                raise ArgumentTypeError(f"lr_lambda{f'[{k}]' * several}: expected a callable, got {each!r}")
-        super().__init__(optimizer, last_epoch, lr_lambdas=lr_lambdas)
+        super().__init__(optimizer, last_epoch, lr_lambdas=functions_for_groups("lr_lambda", lr_lambda, optimizer))
 
     def get_lr(self) -> list[float]:
         return [lr * finite(f"lr_lambda({self.last_epoch})", factor(self.last_epoch))
                 for lr, factor in zip(self.base_lrs, self.lr_lambdas)]
+
+
+class MultiplicativeLR(LRScheduler):
+    """The learning rate is multiplied by a function of the epoch, in every epoch.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer whose learning rates change.
+    lr_lambda : callable or list of callable
+        The factor for an epoch, an int from 1 on; or a list with one for each group.
+    last_epoch : int, optional
+        As for `LRScheduler`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or a learning rate is not finite and 0 or more.
+
+    Notes
+    -----
+    ``lr = initial_lr * lr_lambda(1) * lr_lambda(2) * ... * lr_lambda(epoch)``. The functions are not part of the state
+    dict.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import MultiplicativeLR
+    >>> scheduler = MultiplicativeLR(SGD([Value(1.0)], lr=1.0), lambda epoch: 1 / (1 + epoch))
+    >>> scheduler.step()
+    >>> scheduler.step()
+    >>> round(scheduler.get_last_lr()[0], 6)
+    0.166667
+    """
+
+    _not_saved = ("lr_lambdas",)
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+                 last_epoch: int = -1) -> None:
+        super().__init__(optimizer, last_epoch, lr_lambdas=functions_for_groups("lr_lambda", lr_lambda, optimizer))
+
+    def get_lr(self) -> list[float]:
+        if self._beginning:
+            return self._rates()
+        return [lr * finite(f"lr_lambda({self.last_epoch})", factor(self.last_epoch))
+                for lr, factor in zip(self._rates(), self.lr_lambdas)]
+
+    def _first_lr(self) -> list[float]:
+        return [lr * finite("lr_lambda(0)", factor(0)) for lr, factor in zip(self._rates(), self.lr_lambdas)]
 
 
 class StepLR(LRScheduler):
@@ -483,6 +527,60 @@ class LinearLR(LRScheduler):
         return [lr * self.start_factor for lr in self.base_lrs]
 
 
+class PolynomialLR(LRScheduler):
+    """A learning rate that falls to 0 like a power of the epochs that are left.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer whose learning rates change.
+    total_iters : int, optional
+        The number of epochs of the fall, 1 or more.
+    power : float, optional
+        The power, 0 or more.
+    last_epoch : int, optional
+        As for `LRScheduler`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    ``lr = initial_lr * (1 - min(1, epoch / total_iters))**power``
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import PolynomialLR
+    >>> scheduler = PolynomialLR(SGD([Value(1.0)], lr=1.0), total_iters=4, power=2.0)
+    >>> for _ in range(4):
+    ...     scheduler.step()
+    ...     print(round(scheduler.get_last_lr()[0], 6))
+    0.5625
+    0.25
+    0.0625
+    0.0
+    """
+
+    _checks = {"total_iters": lambda name, value: count(name, value, 1), "power": non_negative}
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
+        super().__init__(optimizer, last_epoch, total_iters=total_iters, power=power)
+
+    def get_lr(self) -> list[float]:
+        epoch, total = self.last_epoch, self.total_iters
+        if self._beginning or epoch == 0 or epoch > total:
+            return self._rates()
+        factor = ((1.0 - epoch / total) / (1.0 - (epoch - 1) / total)) ** self.power
+        return [lr * factor for lr in self._rates()]
+
+    def _first_lr(self) -> list[float]:
+        return list(self.base_lrs)
+
+
 class ExponentialLR(LRScheduler):
     """The learning rate is multiplied by gamma every epoch.
 
@@ -591,6 +689,73 @@ class CosineAnnealingLR(LRScheduler):
         return self.base_lrs
 
 
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """A learning rate that falls to `eta_min` along half a cosine, again and again from the beginning.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer whose learning rates change.
+    T_0 : int
+        The number of epochs of the first fall, 1 or more.
+    T_mult : int, optional
+        Each fall takes so many times the epochs of the one before, 1 or more.
+    eta_min : float, optional
+        The smallest learning rate, 0 or more.
+    last_epoch : int, optional
+        As for `LRScheduler`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    ``lr = eta_min + (initial_lr - eta_min) * (1 + cos(pi * n / T)) / 2``, n epochs after the last restart, where T is
+    the number of epochs between restarts [1]_. PyTorch's ``step(epoch)`` with a fraction of an epoch is missing. A
+    schedule that is made with a `last_epoch` begins there; PyTorch's begins with a fall of its own.
+
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import CosineAnnealingWarmRestarts
+    >>> scheduler = CosineAnnealingWarmRestarts(SGD([Value(1.0)], lr=1.0), T_0=2, T_mult=2)
+    >>> for _ in range(7):
+    ...     print(round(scheduler.get_last_lr()[0], 3))
+    ...     scheduler.step()
+    1.0
+    0.5
+    1.0
+    0.854
+    0.5
+    0.146
+    1.0
+    """
+
+    _checks = {"T_0": lambda name, value: count(name, value, 1), "T_mult": lambda name, value: count(name, value, 1),
+               "eta_min": non_negative}
+
+    def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0,
+                 last_epoch: int = -1) -> None:
+        super().__init__(optimizer, last_epoch, T_0=T_0, T_mult=T_mult, eta_min=eta_min)
+
+    def get_lr(self) -> list[float]:
+        since, length = self.last_epoch, self.T_0
+        if self.T_mult == 1:
+            since %= length
+        while since >= length:
+            since -= length
+            length *= self.T_mult
+        part = (1.0 + math.cos(math.pi * since / length)) / 2.0
+        return [self.eta_min + (lr - self.eta_min) * part for lr in self.base_lrs]
+
+
 class SequentialLR(LRScheduler):
     """Several schedulers, one after the other.
 
@@ -599,7 +764,7 @@ class SequentialLR(LRScheduler):
     optimizer : Optimizer
         The optimizer whose learning rates change.
     schedulers : list of LRScheduler
-        The schedulers in order, made for this optimizer; no ReduceLROnPlateau and no SequentialLR.
+        The schedulers in order, made for this optimizer; no ReduceLROnPlateau, SequentialLR or ChainedScheduler.
     milestones : list of int
         The epochs at which the second and later schedulers begin, in rising order.
     last_epoch : int, optional
@@ -639,9 +804,10 @@ class SequentialLR(LRScheduler):
         self.optimizer = checked_optimizer(optimizer)
         schedulers = list(schedulers)
         for k, each in enumerate(schedulers):
-            if not isinstance(each, LRScheduler) or isinstance(each, (ReduceLROnPlateau, SequentialLR)):
-                raise ArgumentTypeError(f"schedulers[{k}]: expected a scheduler, but no ReduceLROnPlateau and no "
-                                        f"SequentialLR, got {each!r}")
+            if not isinstance(each, LRScheduler) or isinstance(each, (ReduceLROnPlateau, SequentialLR,
+                                                                      ChainedScheduler)):
+                raise ArgumentTypeError(f"schedulers[{k}]: expected a scheduler, but no ReduceLROnPlateau, SequentialLR"
+                                        f" or ChainedScheduler, got {each!r}")
             if each.optimizer is not optimizer:
                 raise ArgumentError(f"schedulers[{k}]: expected a scheduler of the same optimizer, got {each!r}")
         milestones = whole_numbers("milestones", milestones)
@@ -698,6 +864,237 @@ class SequentialLR(LRScheduler):
             if isinstance(error, (ArgumentError, ArgumentTypeError)):
                 raise StateError(str(error)) from None
             raise
+
+
+class ChainedScheduler(LRScheduler):
+    """Several schedulers at the same time: each changes what the others leave.
+
+    Parameters
+    ----------
+    schedulers : list of LRScheduler
+        The schedulers, made for one optimizer; no ReduceLROnPlateau.
+    optimizer : Optimizer, optional
+        The optimizer of the schedulers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import ChainedScheduler, ConstantLR, ExponentialLR
+    >>> optimizer = SGD([Value(1.0)], lr=1.0)
+    >>> scheduler = ChainedScheduler([ConstantLR(optimizer, 0.5, 2), ExponentialLR(optimizer, 0.5)])
+    >>> for _ in range(4):
+    ...     print(scheduler.get_last_lr())
+    ...     scheduler.step()
+    [0.5]
+    [0.25]
+    [0.25]
+    [0.125]
+    """
+
+    _not_saved = ("_schedulers",)
+
+    def __init__(self, schedulers: Iterable[LRScheduler], optimizer: Optimizer | None = None) -> None:
+        try:
+            schedulers = list(schedulers)
+        except TypeError:
+            raise ArgumentTypeError(f"schedulers: expected a list of schedulers, got {schedulers!r}") from None
+        if not schedulers:
+            raise ArgumentError("schedulers: expected one at least, got none")
+        for k, each in enumerate(schedulers):
+            if not isinstance(each, LRScheduler) or each._by_metric:
+                raise ArgumentTypeError(f"schedulers[{k}]: expected a scheduler, but no ReduceLROnPlateau, got "
+                                        f"{each!r}")
+        self.optimizer = checked_optimizer(schedulers[0].optimizer if optimizer is None else optimizer)
+        for k, each in enumerate(schedulers):
+            if each.optimizer is not self.optimizer:
+                raise ArgumentError(f"schedulers[{k}]: expected a scheduler of the same optimizer, got {each!r}")
+        self._schedulers, self.last_epoch = schedulers, 0
+        self.base_lrs, self._last_lr = list(schedulers[0].base_lrs), self._rates()
+
+    def step(self) -> None:
+        """Set the learning rates of the next epoch."""
+        before = [(group, dict(group)) for group in self.optimizer.param_groups]
+        before += [(vars(each), dict(vars(each))) for each in parts_of(self)]
+        try:
+            for each in self._schedulers:
+                each.step()
+        except BaseException:
+            restore(before)
+            raise
+        self.last_epoch, self._last_lr = self.last_epoch + 1, self._rates()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "_schedulers": [each.state_dict() for each in self._schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        expect_keys("state_dict", state_dict, list(self.state_dict()))
+        states = state_dict["_schedulers"]
+        if not isinstance(states, (list, tuple)) or len(states) != len(self._schedulers):
+            raise StateError(f"state_dict['_schedulers']: expected a list of {len(self._schedulers)} states, got "
+                             f"{described(states)}")
+        before = [(vars(each), dict(vars(each))) for each in parts_of(self)]
+        try:
+            own = {"last_epoch": count("state_dict['last_epoch']", state_dict["last_epoch"], 0, MOST_STEPS)}
+            for name in ("base_lrs", "_last_lr"):
+                own[name] = numbers_for_groups(f"state_dict[{name!r}]", state_dict[name], self.optimizer,
+                                               one_for_all=False)
+            for each, state in zip(self._schedulers, states):
+                each.load_state_dict(state)
+            vars(self).update(own)
+        except BaseException as error:
+            restore(before)
+            if isinstance(error, (ArgumentError, ArgumentTypeError)):
+                raise StateError(str(error)) from None
+            raise
+
+
+class CyclicLR(LRScheduler):
+    """Cycles of the learning rate: it rises from `base_lr` to `max_lr` and falls again, in straight lines.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer whose learning rates change.
+    base_lr, max_lr : float or list of float
+        The smallest and the largest learning rate, for all groups or one for each.
+    step_size_up : int, optional
+        The number of steps of a rise, 1 or more.
+    step_size_down : int, optional
+        The number of steps of a fall, 1 or more. None: `step_size_up`.
+    mode : {'triangular', 'triangular2', 'exp_range'}, optional
+        Whether all cycles have the same height, each has half the height of the one before, or the height is multiplied
+        by ``gamma**step``.
+    gamma : float, optional
+        For 'exp_range', 0 or more.
+    scale_fn : callable, optional
+        The factor of the height, instead of `mode`: a function of the number of the cycle, from 1 on, or of the step.
+        Not part of the state dict.
+    scale_mode : {'cycle', 'iterations'}, optional
+        Whether `scale_fn` is a function of the cycle or of the step.
+    cycle_momentum : bool, optional
+        Whether `momentum`, or the first of `betas`, falls from `max_momentum` to `base_momentum` and rises
+        again. The optimizer then needs one of these hyperparameters.
+    base_momentum, max_momentum : float or list of float, optional
+        One number for all groups, or one for each, from 0 to below 1.
+    last_epoch : int, optional
+        As for `LRScheduler`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or a learning rate is not finite and 0 or more.
+
+    Notes
+    -----
+    Defaults and numbers are PyTorch's. "Epoch" is mostly the number of batches here.
+
+    References
+    ----------
+    .. [1] L. N. Smith, "Cyclical learning rates for training neural networks", WACV 2017.
+
+    Examples
+    --------
+    >>> from flatgrad import Value
+    >>> from flatgrad.optim import SGD
+    >>> from flatgrad.optim.lr_scheduler import CyclicLR
+    >>> optimizer = SGD([Value(1.0)], momentum=0.9)
+    >>> scheduler = CyclicLR(optimizer, base_lr=0.25, max_lr=1.25, step_size_up=2)
+    >>> for _ in range(5):
+    ...     print(scheduler.get_last_lr(), round(optimizer.param_groups[0]["momentum"], 3))
+    ...     scheduler.step()
+    [0.25] 0.9
+    [0.75] 0.85
+    [1.25] 0.8
+    [0.75] 0.85
+    [0.25] 0.9
+    """
+
+    _checks = {"step_size_up": lambda name, value: count(name, value, 1),
+               "step_size_down": lambda name, value: count(name, value, 1),
+               "mode": lambda name, value: one_of(name, value, ["triangular", "triangular2", "exp_range"]),
+               "gamma": non_negative, "scale_mode": lambda name, value: one_of(name, value, ["cycle", "iterations"]),
+               "cycle_momentum": flag}
+    _not_saved = ("scale_fn",)
+    _of_groups = {"max_lrs": non_negative, "base_momentums": lambda name, value: below_one(name, value),
+                  "max_momentums": lambda name, value: below_one(name, value)}
+
+    def __init__(self, optimizer: Optimizer, base_lr: float | Sequence[float], max_lr: float | Sequence[float],
+                 step_size_up: int = 2000, step_size_down: int | None = None, mode: str = "triangular",
+                 gamma: float = 1.0, scale_fn: Callable[[int], float] | None = None, scale_mode: str = "cycle",
+                 cycle_momentum: bool = True, base_momentum: float | Sequence[float] = 0.8,
+                 max_momentum: float | Sequence[float] = 0.9, last_epoch: int = -1) -> None:
+        checked_optimizer(optimizer)
+        base_lrs = numbers_for_groups("base_lr", base_lr, optimizer)
+        self.max_lrs = numbers_for_groups("max_lr", max_lr, optimizer)
+        self.base_momentums = numbers_for_groups("base_momentum", base_momentum, optimizer, below_one)
+        self.max_momentums = numbers_for_groups("max_momentum", max_momentum, optimizer, below_one)
+        if flag("cycle_momentum", cycle_momentum):
+            momentum_of(optimizer)
+        if scale_fn is not None and not callable(scale_fn):
+            raise ArgumentTypeError(f"scale_fn: expected None or a callable, got {scale_fn!r}")
+        self.scale_fn, self._starts = scale_fn, base_lrs
+        try:
+            super().__init__(optimizer, last_epoch, step_size_up=step_size_up,
+                             step_size_down=step_size_up if step_size_down is None else step_size_down, mode=mode,
+                             gamma=gamma, scale_mode=scale_mode, cycle_momentum=cycle_momentum)
+        finally:
+            del self._starts
+
+    def _begin(self, groups: list[dict[str, Any]]) -> None:
+        if self.last_epoch == -1:
+            for k, group in enumerate(groups):
+                group["lr"] = self._starts[k]
+                if self.cycle_momentum:
+                    group.update(max_momentum=self.max_momentums[k], base_momentum=self.base_momentums[k])
+        super()._begin(groups)
+        self.base_lrs = self._starts   # as in PyTorch, which begins at 'initial_lr' if a group has this key
+
+    def _heights(self) -> float:
+        """How much of the way from the smallest to the largest learning rate is done."""
+        up, down = float(self.step_size_up), float(self.step_size_down)
+        cycles = self.last_epoch / (up + down)
+        cycle = math.floor(1.0 + cycles)
+        part, rise = 1.0 + cycles - cycle, up / (up + down)
+        part = part / rise if part <= rise else (part - 1.0) / (rise - 1.0)
+        if self.scale_fn is not None:
+            at = cycle if self.scale_mode == "cycle" else self.last_epoch
+            return part * finite(f"scale_fn({at})", self.scale_fn(at))
+        if self.mode == "exp_range":
+            return part * self.gamma ** self.last_epoch
+        return part / 2.0 ** (cycle - 1) if self.mode == "triangular2" else part
+
+    def get_lr(self) -> list[float]:
+        height = self._heights()
+        return [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs)]
+
+    def _other_changes(self) -> Sequence[dict[str, Any]]:
+        if not self.cycle_momentum:
+            return ()
+        height, name, changes = self._heights(), momentum_of(self.optimizer), []
+        for group, low, high in zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums):
+            momentum = below_one(name, high - (high - low) * height)
+            changes.append({name: (momentum, *group["betas"][1:]) if name == "betas" else momentum})
+        return changes
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if isinstance(state_dict, dict):
+            state_dict = dict(state_dict)
+            try:
+                for name, check in self._of_groups.items():
+                    if name in state_dict:
+                        state_dict[name] = numbers_for_groups(f"state_dict[{name!r}]", state_dict[name], self.optimizer,
+                                                              check, one_for_all=False)
+                if flag("state_dict['cycle_momentum']", state_dict.get("cycle_momentum", False)):
+                    momentum_of(self.optimizer)
+            except (ArgumentError, ArgumentTypeError) as error:
+                raise StateError(str(error)) from None
+        super().load_state_dict(state_dict)
 
 
 class OneCycleLR(LRScheduler):
@@ -787,7 +1184,7 @@ class OneCycleLR(LRScheduler):
         of_groups["initial_lr"] = [lr / positive("div_factor", div_factor) for lr in of_groups["max_lr"]]
         of_groups["min_lr"] = [lr / positive("final_div_factor", final_div_factor) for lr in of_groups["initial_lr"]]
         if flag("cycle_momentum", cycle_momentum):
-            self._momentum_of(optimizer)
+            momentum_of(optimizer)
         else:
             del of_groups["base_momentum"], of_groups["max_momentum"]
         self._of_groups = of_groups
@@ -796,15 +1193,6 @@ class OneCycleLR(LRScheduler):
                              anneal_strategy=anneal_strategy, cycle_momentum=cycle_momentum, three_phase=three_phase)
         finally:
             del self._of_groups
-
-    @staticmethod
-    def _momentum_of(optimizer):
-        """The name of the hyperparameter that the scheduler changes as momentum."""
-        for name in ("betas", "momentum"):
-            if name in optimizer.defaults:
-                return name
-        raise ArgumentError("cycle_momentum: expected an optimizer with momentum or betas for it, "
-                            f"got {type(optimizer).__name__}")
 
     def _begin(self, groups):
         for k, group in enumerate(groups):
@@ -820,7 +1208,7 @@ class OneCycleLR(LRScheduler):
         needed = ["initial_lr", "max_lr", "min_lr"]
         try:
             if flag("state_dict['cycle_momentum']", state_dict["cycle_momentum"]):
-                self._momentum_of(self.optimizer)
+                momentum_of(self.optimizer)
                 needed += ["max_momentum", "base_momentum"]
         except (ArgumentError, ArgumentTypeError) as error:
             raise StateError(str(error)) from None
@@ -865,7 +1253,7 @@ class OneCycleLR(LRScheduler):
         if not self.cycle_momentum:
             return ()
         _, _, start, end, part = self._phase()
-        name = self._momentum_of(self.optimizer)
+        name = momentum_of(self.optimizer)
         result = []
         for group in self.optimizer.param_groups:
             momentum = self._between(group[start], group[end], part)
@@ -1002,6 +1390,35 @@ def checked_optimizer(optimizer: Optimizer) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise ArgumentTypeError(f"optimizer: expected an Optimizer, got {optimizer!r}")
     return optimizer
+
+
+def restore(before: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Set dicts to what they were: pairs of a dict and a copy of it."""
+    for names, then in before:
+        names.clear()
+        names.update(then)
+
+
+def momentum_of(optimizer: Optimizer) -> str:
+    """The name of the hyperparameter that a schedule changes as momentum."""
+    for name in ("betas", "momentum"):
+        if name in optimizer.defaults:
+            return name
+    raise ArgumentError("cycle_momentum: expected an optimizer with momentum or betas for it, "
+                        f"got {type(optimizer).__name__}")
+
+
+def functions_for_groups(name: str, functions: Any, optimizer: Optimizer) -> list[Callable[[int], float]]:
+    """A list of functions, one for each group of the optimizer."""
+    count = len(checked_optimizer(optimizer).param_groups)
+    several = isinstance(functions, (list, tuple))
+    functions = list(functions) if several else [functions] * count
+    if len(functions) != count:
+        raise ArgumentError(f"{name}: expected {count}, one for each parameter group, got {len(functions)}")
+    for k, each in enumerate(functions):
+        if not callable(each):
+            raise ArgumentTypeError(f"{name}{f'[{k}]' * several}: expected a callable, got {each!r}")
+    return functions
 
 
 def numbers_for_groups(name: str, value: list[float] | float, optimizer: Optimizer,

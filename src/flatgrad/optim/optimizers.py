@@ -1,7 +1,8 @@
 """Optimizers, which update parameters by their gradients: PyTorch's names, defaults and update rules.
 
-A step is one call into C; no Python code loops over parameters. PyTorch's arguments `foreach`, `fused` and `capturable`
-are for GPUs, and `differentiable` is for derivatives of the step itself: flatgrad has none of them.
+A step is one call into C; no Python code loops over parameters. `array_rules` has rules that NumPy computes. PyTorch's
+arguments `foreach`, `fused` and `capturable` are for GPUs, and `differentiable` is for derivatives of the step itself:
+flatgrad has none of them.
 """
 from __future__ import annotations
 
@@ -104,6 +105,15 @@ def same(params: _Params, given: tuple[Any, Any]) -> bool:
             and (params is theirs or all(map(is_, params, copied))))
 
 
+def loss_of(closure: Callable[[], Any] | None) -> Any:
+    """The result of a closure that a step is given; None without one."""
+    if closure is None:
+        return None
+    if not callable(closure):
+        raise ArgumentTypeError(f"closure: expected a callable that returns the loss, got {closure!r}")
+    return closure()
+
+
 def described(x: list[Any] | int | str | None) -> str:
     """A description for messages: the length of a list, the repr of any other object."""
     return f"one of length {len(x)}" if isinstance(x, (list, tuple)) else repr(x)
@@ -183,7 +193,9 @@ class Optimizer:
     _checks = {}      # name of a hyperparameter -> its check, in the order of the rule's arguments
     _keeps = ()       # names of the arrays that a step leaves in the state
     _may_keep = ()    # names of arrays that exist only with some hyperparameters
+    _counts = {}      # names of numbers in the state, besides 'step' -> the check of each
     _needs_closure = False   # whether a step evaluates the loss, several times
+    _in_python = False       # whether a step computes in Python, so that no compiled loop has it
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -281,11 +293,7 @@ class Optimizer:
         """
         if not self._checks:
             raise NotImplementedError(f"{type(self).__name__} has no step()")
-        loss = None
-        if closure is not None:
-            if not callable(closure):
-                raise ArgumentTypeError(f"closure: expected a callable that returns the loss, got {closure!r}")
-            loss = closure()
+        loss = None if closure is None else loss_of(closure)
         done = Parameters.step(self._parameters, self.param_groups, self._read, self._seen)
         if done is None:
             self._prepare()
@@ -424,11 +432,13 @@ class Optimizer:
                     if whole(label, value) > MOST_STEPS:
                         raise StateError(f"{label}: expected an int, {MOST_STEPS} at most, got {value!r}")
                     value = whole(label, value)
+                elif key in self._counts:
+                    value = self._counts[key](label, value)
                 else:
                     value = np.array(finite_array(label, value))
             except (ArgumentError, ArgumentTypeError) as error:
                 raise StateError(str(error)) from None
-            if key != "step" and value.shape != (count,):
+            if isinstance(value, np.ndarray) and value.shape != (count,):
                 raise StateError(f"{label}: expected the shape ({count},), got {value.shape}")
             if key in OF_SQUARES and (value < 0.0).any():
                 raise StateError(f"{label}: expected averages of squares, 0 or more, got {value.min()}")

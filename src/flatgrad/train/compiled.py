@@ -59,7 +59,8 @@ NOT_READ = {"__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", 
             "__abstractmethods__", "_abc_impl"}
 
 # Schedules that call functions of a user's, or other schedules.
-CALLING = (lr_scheduler.LambdaLR, lr_scheduler.SequentialLR)
+CALLING = (lr_scheduler.LambdaLR, lr_scheduler.MultiplicativeLR, lr_scheduler.CyclicLR, lr_scheduler.SequentialLR,
+           lr_scheduler.ChainedScheduler)
 
 # Operations of the interpreter that change more than local variables.
 WRITES = ("STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "STORE_SUBSCR", "STORE_SLICE", "DELETE_ATTR",
@@ -328,6 +329,8 @@ def code_of(model: MLP, loss: Callable[..., Any], penalty: Callable[..., Any] | 
 def reason_of(optimizer: Adam | LBFGS | SGD, callbacks: Callbacks) -> str | None:
     """Why a fit with these callbacks has to take the loop in Python, or None. Of models and losses more is known when
     they are recorded."""
+    if getattr(optimizer, "_in_python", False) and type(optimizer).__module__.startswith("flatgrad.optim"):
+        return f"the optimizer {type(optimizer).__name__} computes its steps with NumPy"
     if type(optimizer) not in OPTIMIZERS or {"step", "zero_grad"} & vars(optimizer).keys():
         return f"the optimizer {type(optimizer).__name__} is not one of flatgrad.optim"
     if optimizer._needs_closure:
