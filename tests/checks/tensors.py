@@ -106,7 +106,7 @@ class Drawn:
             self.pass_back(self.total())
             for name in self.leaves:
                 if rng.random() < 0.7:
-                    self.lines.append(f"update({name}, {rng.choice([0.1, 0.5, -0.25])})")
+                    self.lines.append(f"update({name}, {rng.choice([0.1, 0.4, -0.25])})")   # not to 0 for the squares of the end
             self.made = {name: self.made[name] for name in self.leaves}
         self.steps(rng.randint(2, 9))
         self.result = self.total()
