@@ -147,6 +147,7 @@ int fg_block_forward(const fg_slots *slots, int op, fg_record *r, fg_id first, f
     step s = {slots, r, op, {first, NULL}, {0, 0, r->rows, r->cols}, slots->scratch, NULL, 0, 0};
     assert(slots->room >= (size_t)r->scratch * FG_SCRATCH_UNIT);
     const int status = steps_of(op)->forward(&s, slots->data + first);
+    assert((size_t)(s.scratch - slots->scratch) <= slots->room);
     *fault = (fg_id)s.done;
     return status;
 }
@@ -157,6 +158,7 @@ int fg_block_reverse(const fg_slots *slots, int op, fg_record *r, fg_id first, c
     step s = {slots, r, op, {first, reached}, {0, 0, r->rows, r->cols}, slots->scratch, NULL, *done, *wanted};
     const steps *const of = steps_of(op);
     const int status = (reached ? of->reverse_reached : of->reverse)(&s, slots->data + first, slots->grad + first);
+    assert((size_t)(s.scratch - slots->scratch) <= slots->room);
     *done = s.done;
     *wanted = s.wanted;
     return status;

@@ -246,7 +246,6 @@ void fg_tape_release_program(fg_tape *t, fg_id place)
     if (n < t->n_programs)
         (void)fg_mem_resize(&t->mem, (void **)&t->programs, t->n_programs, n, sizeof *t->programs);
     t->n_programs = n;
-    t->free_program = n < t->free_program ? n : t->free_program;
     if (--c->holders == 0)
         c->steps->free(c);
 }

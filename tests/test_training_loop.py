@@ -1008,3 +1008,27 @@ def test_a_callback_may_add_a_group():
     assert v.data != 1.0
     with pytest.raises(ArgumentError, match="schedule: expected one of 2 parameter groups"):
         train([0.1] * 4)
+
+
+@pytest.mark.parametrize("nodes", [40_000, 140_000])
+def test_a_program_of_more_nodes_than_are_computed_without_a_pause(nodes):
+    """65,536 of them: two and more stretches, and a program that ends within one, of which nothing beyond is computed."""
+    w, optimizers = [Value(0.5), Value(0.5)], []
+
+    def chain(k):
+        x = w[k]
+        for i in range(nodes // 4):
+            x = (x * (0.7 + i % 3) + 0.125).tanh() * w[k]
+        return (x - 0.25) ** 2
+
+    compiled = flatgrad.compile(lambda: chain(0))
+    optimizers = [SGD([v], lr=0.01, momentum=0.5) for v in w]
+    found = list(compiled.minimize(optimizers[0], steps=3))
+    losses_ = []
+    for _ in range(3):
+        loss = chain(1)
+        optimizers[1].zero_grad()
+        loss.backward()
+        optimizers[1].step()
+        losses_.append(loss.data)
+    assert found == losses_ and w[0].data == w[1].data
