@@ -4,8 +4,9 @@
     python tests/branches.py --folder PATH --report                                tells what has been run there
 
 A copy of the checkout is built for gcov, without optimisation and without assertions, and runs the files of tests, one
-after the other, each for at most `--seconds`; `--levels` runs the tests of the kernels also on the other levels of the
-machine. A folder that is kept goes on where it was left. Prints each branch that no test takes, and a table.
+after the other, each for at most `--seconds`, and then the short form of the checks; `--levels` runs the tests of the
+kernels also on the other levels of the machine. A folder that is kept goes on where it was left. Prints each branch
+that no test takes, and a table.
 
 What counts. Of a condition, both ways; of a switch, each case.
 
@@ -39,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REASONS = Path(__file__).with_suffix(".txt")
 GOAL = 97.0   # per cent
 OF_KERNELS = ("kernels", "float32", "ops", "fused", "lanes", "lanes_scan", "smoke")
+CHECKS = Path("checks")
 LAST = ("bench", "cli", "cli_moons", "dev", "names", "rooms", "hints")   # they reach little
 
 OF_ROW = re.compile("_[A-Z][A-Z0-9_]*$")
@@ -68,7 +70,7 @@ def build(tree):
 
 
 def run_tests(folder, files, seconds, level=None):
-    """Run files of tests that have not been run; the counts of all are added up under folder/data."""
+    """Run files of tests, or CHECKS, that have not been run; the counts of all are added up under folder/data."""
     tree, done = folder / "tree", folder / "done.json"
     known = json.loads(done.read_text()) if done.exists() else {}
     here = str(tree.resolve())
@@ -81,9 +83,10 @@ def run_tests(folder, files, seconds, level=None):
         if name in known:
             continue
         started = time.monotonic()
-        ran = subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{file.name}"],
-                               cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               errors="replace")
+        command = ["tests/checks", "short"] if file == CHECKS else ["-m", "pytest", "-q", "-p", "no:cacheprovider",
+                                                                    f"tests/{file.name}"]
+        ran = subprocess.Popen([sys.executable, *command], cwd=tree, env=env, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, errors="replace")
         try:
             said = ran.communicate(timeout=seconds)[0]
         except subprocess.TimeoutExpired:
@@ -267,7 +270,7 @@ def main():
                 build(folder / "tree")
             files = options.files or sorted((folder / "tree" / "tests").glob("test_*.py"),
                                             key=lambda path: (path.stem.removeprefix("test_") in LAST, path.stem))
-            run_tests(folder, files, options.seconds)
+            run_tests(folder, files if options.files else [*files, CHECKS], options.seconds)
             if options.levels:
                 ask = "from flatgrad import _core; print(*_core._kernel_levels()[:-1])"
                 levels = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True,
