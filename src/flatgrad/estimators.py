@@ -86,10 +86,6 @@ class NotFittedError(StateError, NotFitted):
     """An estimator is used before `fit`. Also a subclass of scikit-learn's error of this name, if installed."""
 
 
-OPTIMIZERS: dict[str, type[Any]]
-OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop,
-              "adagrad": optim.Adagrad, "adadelta": optim.Adadelta}
-
 PARAMETERS = """
     Parameters
     ----------
@@ -98,8 +94,8 @@ PARAMETERS = """
     activation : str or callable, optional
         Of the hidden layers, as `flatgrad.nn.Layer` takes it.
     {loss}
-    optimizer : {{'adam', 'sgd', 'adamw', 'rmsprop', 'adagrad', 'adadelta'}}, optional
-        Of `flatgrad.optim`, with its defaults but for `lr`.
+    optimizer : str, optional
+        A name in `flatgrad.optim.OPTIMIZERS`: {optimizers}. With the defaults of its class but for `lr`.
     lr : float, optional
         Learning rate, above 0.
     epochs : int, optional
@@ -179,7 +175,7 @@ class Network(BaseEstimator):
             raise ArgumentTypeError("hidden: expected an int or a sequence of int, 1 or more, "
                                     f"got {self.hidden!r}") from None
         one_of("loss", self.loss, self._losses)
-        optimizer = OPTIMIZERS[one_of("optimizer", self.optimizer, OPTIMIZERS)]
+        optimizer = optim.OPTIMIZERS[one_of("optimizer", self.optimizer, optim.OPTIMIZERS)]
         fraction = positive("validation_fraction", self.validation_fraction)
         if fraction >= 1.0:
             raise ArgumentError(f"validation_fraction: expected a number between 0 and 1, got {fraction!r}")
@@ -569,7 +565,8 @@ class Regressor(RegressorMixin, Network):
 def described(cls: type[Any], loss: str, scaled: str, fitted: str) -> None:
     """Insert the parameters that both estimators share into a docstring."""
     if cls.__doc__:   # there is no docstring under -OO
-        text = PARAMETERS.format(loss=loss, scaled=scaled, fitted=fitted)
+        text = PARAMETERS.format(loss=loss, optimizers=", ".join(map(repr, optim.OPTIMIZERS)), scaled=scaled,
+                                 fitted=fitted)
         cls.__doc__ = cls.__doc__.replace("{parameters}\n", text)
 
 
