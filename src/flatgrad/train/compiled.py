@@ -24,7 +24,6 @@ from flatgrad.nn.dropout import Dropout
 from flatgrad.nn.module import Module
 from flatgrad.optim import LBFGS, OPTIMIZERS, lr_scheduler
 from flatgrad.randomness import Random
-from flatgrad.train.callbacks import Checkpoint, EarlyStopping
 from flatgrad.train.samples import constant
 
 if TYPE_CHECKING:
@@ -341,7 +340,7 @@ def reason_of(optimizer: Adam | LBFGS | SGD, callbacks: Callbacks) -> str | None
 
 def only_ours(trainer: Trainer, callbacks: Callbacks) -> bool:
     """Whether no Python code of others runs between epochs."""
-    return (all(type(callback) in (Checkpoint, EarlyStopping) for callback in callbacks.all)
+    return (all(is_ours(type(callback)) for callback in callbacks.all)
             and all(map(is_ours, trainer.metrics.values()))
             and (trainer.scheduler is None
                  or is_ours(type(trainer.scheduler)) and not isinstance(trainer.scheduler, CALLING)))
