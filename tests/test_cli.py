@@ -22,8 +22,10 @@ from flatgrad import __version__
 from flatgrad.cli import main, script
 from flatgrad.cli import bench as bench_module
 from flatgrad.cli.moons import train
+from flatgrad.cli.training import RATES
 from flatgrad.datasets import make_moons
 from flatgrad.nn import MLP
+from flatgrad.optim import OPTIMIZERS
 from flatgrad.viz import decision_boundary_text
 
 STEP = re.compile(r"step +(\d+)   loss +(\S+)   accuracy +([\d.]+)%")
@@ -370,10 +372,14 @@ def test_the_options_reach_the_training(command, no_pictures):
     assert {log[0][1] for log in logs if log[0][1] != defaults[0][1]} != set()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_learns_the_moons(command, no_pictures, name):
     code, out, err = command(f"moons --optimizer {name} --out a.png")
     assert (code, err) == (0, "") and steps(out)[-1][2] >= 95
+
+
+def test_every_optimizer_that_has_a_name_has_a_rate():
+    assert list(RATES) == list(OPTIMIZERS)
 
 
 def test_each_pass_takes_every_sample_once():
@@ -639,8 +645,9 @@ BAD = {
     "moons --activation Relux": "argument --activation: expected one of relu, leaky_relu, elu, gelu, gelu_tanh, silu, "
                                 "softplus, tanh, sigmoid, linear, got 'Relux'; did you mean relu?",
     "moons --optimizer adm": "argument --optimizer: expected one of sgd, adam, adamw, rmsprop, adagrad, adadelta, "
-                             "got 'adm'; did you mean adam?",
-    "moons --optimizer 7": "argument --optimizer: expected one of sgd, adam, adamw, rmsprop, adagrad, adadelta, got '7'",
+                             "nadam, radam, adamax, rprop, got 'adm'; did you mean adam?",
+    "moons --optimizer 7": "argument --optimizer: expected one of sgd, adam, adamw, rmsprop, adagrad, adadelta, "
+                           "nadam, radam, adamax, rprop, got '7'",
     "moons --learning-rate 0": "argument --learning-rate/--lr: expected a number above 0, got '0'",
     "moons --lr nan": "argument --learning-rate/--lr: expected a number above 0, got 'nan'",
     "moons --batch-size 0": "argument --batch-size: expected an integer of 1 or more, got '0'",

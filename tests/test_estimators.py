@@ -57,7 +57,8 @@ def checks():
     except ModuleNotFoundError:
         return []
     return [pytest.param(estimator, check_estimator, id=repr(estimator)) for estimator in
-            (installed.Classifier(), installed.Classifier(loss="hinge"), installed.Regressor())]
+            (installed.Classifier(), installed.Classifier(loss="hinge"), installed.Regressor(),
+             installed.Classifier(warm_start=True, class_weight={}), installed.Regressor(batch_size=None, scale=False))]
 
 
 @pytest.mark.filterwarnings("ignore")   # scikit-learn's own, about checks that it skips and versions to come
@@ -151,7 +152,7 @@ def test_a_feature_that_is_constant(estimators):
 
 
 def test_early_stopping(estimators):
-    classifier = estimators.Classifier(epochs=500, patience=5, random_state=1).fit(X, LABELS)
+    classifier = estimators.Classifier(epochs=500, early_stopping=True, n_iter_no_change=5, random_state=1).fit(X, LABELS)
     assert classifier.n_iter_ == len(classifier.history_) < 500 and "val_loss" in classifier.history_
 
 
@@ -213,7 +214,8 @@ def test_names_of_features(estimators):
     ({"hidden": True}, ArgumentTypeError, "hidden: expected an int"), ({"hidden": "16"}, ArgumentTypeError, "hidden"),
     ({"hidden": (0,)}, ArgumentError, "hidden"), ({"lr": 0.0}, ArgumentError, "lr"),
     ({"epochs": 0}, ArgumentError, "epochs"), ({"batch_size": 0}, ArgumentError, "batch"),
-    ({"alpha": -1.0}, ArgumentError, "alpha"), ({"patience": 1.5}, ArgumentTypeError, "patience"),
+    ({"alpha": -1.0}, ArgumentError, "alpha"), ({"n_iter_no_change": 0}, ArgumentError, "n_iter_no_change"),
+    ({"early_stopping": 1}, ArgumentTypeError, "early_stopping"), ({"warm_start": None}, ArgumentTypeError, "warm_start"),
     ({"validation_fraction": 1.0}, ArgumentError, "validation_fraction"), ({"scale": 1}, ArgumentTypeError, "scale"),
     ({"random_state": "x"}, ArgumentTypeError, "random_state"), ({"verbose": 2}, ArgumentTypeError, "verbose"),
 ])
@@ -231,7 +233,7 @@ def test_parameters_that_are_refused(estimators, change, error, message):
     (np.full((4, 2), math.nan), [0, 1, 0, 1]), (np.full((4, 2), math.inf), [0, 1, 0, 1]), (X[:0], []),
     (X[:4], [0, 1, 0]), (X[:4, 0], [0, 1, 0, 1]), ([["a", "b"]] * 2, [0, 1]), (X[:4], None), (X[:4], [1, 1, 1, 1]),
     (X[:4], [0.1, 0.2, 0.3, 1]),
-    (np.ones((4, 3)), [2, 2, 2, 2]), (X[:4], [[0, 1]] * 4),
+    (np.ones((4, 3)), [2, 2, 2, 2]), (X[:4], [[0, 1, 2]] * 4), (X[:4], [["a", "b"]] * 4),
 ])
 def test_samples_that_are_refused_change_nothing(estimators, x, y):
     classifier = estimators.Classifier(**QUICK).fit(X, LABELS)

@@ -29,7 +29,7 @@ from flatgrad import Tensor, Value, nn, storage
 from flatgrad.errors import ArgumentError, ArgumentTypeError, StateError
 from flatgrad.optim import SGD, Adadelta, Adagrad, Adam, Adamax, NAdam, RAdam, RMSprop, Rprop, lr_scheduler
 from flatgrad.storage import load_arrays, save_arrays, write_file
-from flatgrad.train import Checkpoint, EarlyStopping, Trainer, trainer as trainer_module
+from flatgrad.train import Checkpoint, EarlyStopping, Trainer, saved as saved_module, trainer as trainer_module
 from flatgrad.train.checkpoint import load_tree, save_tree
 
 posix = pytest.mark.skipif(os.name != "posix", reason="of POSIX")
@@ -408,7 +408,7 @@ def test_threads_that_save_to_one_file(path):
     assert errors == [] and only(os.path.dirname(path), "x.npz")
 
 
-LOADERS = [module.__file__ for module in (nn.module, trainer_module, sys.modules["flatgrad.optim.optimizers"],
+LOADERS = [module.__file__ for module in (nn.module, trainer_module, saved_module, sys.modules["flatgrad.optim.optimizers"],
                                           lr_scheduler, storage)]
 
 

@@ -258,7 +258,7 @@ PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core",
                  "anomaly array_functions descent randomness scalar signatures", "flatgrad engine", "export",
                  "datasets losses optim program selection", "nn", "loops", "lost", "evaluations groups transforms",
                  "autograd checking functional rules viz",
-                 "train", "estimators", "compat", "cli", "__main__"]
+                 "train weighting", "estimators", "compat", "cli", "__main__"]
 
 
 def layers_of(name):

@@ -21,7 +21,7 @@ from flatgrad.errors import (ArgumentError, ArgumentTypeError, DataError, Diverg
 from flatgrad.nn import MLP, Module
 from flatgrad.optim import SGD, Adam, lr_scheduler
 from flatgrad.storage import load_arrays, save_arrays
-from flatgrad.train import (METRICS, Callback, Checkpoint, EarlyStopping, History, Trainer, accuracy, mae, mse, r2)
+from flatgrad.train import (Callback, Checkpoint, EarlyStopping, History, Trainer, accuracy, mae, mse, r2)
 
 X, LABELS = make_moons(60, noise=0.1, random_state=3)
 Y = 2.0 * LABELS - 1.0
@@ -343,7 +343,6 @@ def test_metrics_against_formulas():
     assert r2([1.0, 1.0], [1.0, 1.0]) == 1.0 and r2([1.0, 2.0], [1.0, 1.0]) == 0.0
     both = np.stack([p, t], axis=1)
     assert r2(both, np.stack([t, t], axis=1)) == pytest.approx((r2(p, t) + 1) / 2)
-    assert set(METRICS) == {"accuracy", "mse", "mae", "r2"}
 
 
 @pytest.mark.parametrize("function", ["accuracy_score", "r2_score", "mean_squared_error", "mean_absolute_error"])
@@ -987,7 +986,7 @@ LABELS_OF_TEXT = r"^y: expected an array of real numbers, got text, such as '.';
 
 @pytest.mark.parametrize("y, message", [
     (["a", "b"] * 30, LABELS_OF_TEXT), (np.array(["0", "1"] * 30), LABELS_OF_TEXT),
-    (np.array(["a", "b"] * 30, object), LABELS_OF_TEXT), ("y", LABELS_OF_TEXT), (None, "^y: expected an array of real"),
+    (np.array(["a", "b"] * 30, object), LABELS_OF_TEXT), ("y", LABELS_OF_TEXT), (None, "^y: expected (targets|an array of real)"),
     (np.zeros(60, "datetime64[D]"), "^y: expected an array of real numbers, got array"), ({1, 2}, "^y: expected an array"),
     ({"a": 1}, "^y: expected an array of real numbers, got array"), (b"0", "^y: expected an array of real numbers")],
     ids=lambda value: type(value).__name__)

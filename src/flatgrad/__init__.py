@@ -26,7 +26,8 @@ if TYPE_CHECKING:
                           losses as losses, lost as lost, nn as nn, optim as optim, program as program,
                           randomness as randomness, read_only as read_only, rules as rules, scalar as scalar,
                           selection as selection, signatures as signatures, storage as storage,
-                          structures as structures, train as train, transforms as transforms, viz as viz)
+                          structures as structures, train as train, transforms as transforms, viz as viz,
+                          weighting as weighting)
     from flatgrad._core import (abs as abs, max as max, min as min, sum as sum)
     from flatgrad.anomaly import (detect_anomaly as detect_anomaly, is_anomaly_enabled as is_anomaly_enabled,
                                   set_detect_anomaly as set_detect_anomaly)
@@ -56,7 +57,7 @@ else:
 SUBMODULES = ("anomaly", "arguments", "array_functions", "autograd", "checking", "compat", "datasets", "engine", "errors",
               "estimators", "evaluations", "export", "functional", "groups", "loops", "losses", "lost", "nn", "optim",
               "program", "randomness", "read_only", "rules", "scalar", "selection", "signatures", "storage",
-              "structures", "train", "transforms", "viz")
+              "structures", "train", "transforms", "viz", "weighting")
 LATER = {"install_as_micrograd": "compat", "compile": "program", "gradients": "autograd",
          "custom_derivative": "rules",
          **dict.fromkeys(("grad", "value_and_grad", "jacobian", "jacrev", "jacfwd", "hessian", "hvp", "jvp", "vjp",

@@ -25,6 +25,7 @@ from flatgrad.datasets import read_csv
 from flatgrad.errors import ArgumentError, DataError, DivergedError, StateError
 from flatgrad.optim import SGD, Adam, lr_scheduler
 from flatgrad.train import Checkpoint, EarlyStopping, Trainer
+from flatgrad.train.saved import state_of_trainer
 
 SHORT = 10.0   # seconds
 
@@ -93,7 +94,7 @@ def bits(x):
 def state_of(x):
     """All that loading may change, bit by bit."""
     if isinstance(x, Trainer):
-        return bits([x._state(), x.history.to_dict(), x.epoch, x.seed, x.stopped, x._callbacks.states(), x._counted])
+        return bits([state_of_trainer(x), x.history.to_dict(), x.epoch, x.seed, x.stopped, x._callbacks.states(), x._counted])
     return bits(x.state_dict())
 
 

@@ -10,7 +10,7 @@ import sys
 
 from flatgrad._core import _activations
 from flatgrad.cli.common import check_writable, int_from, name_of, positive_number
-from flatgrad.cli.training import OPTIMIZERS, exploded, optimizer_of, steps
+from flatgrad.cli.training import RATES, exploded, optimizer_of, steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def add(commands: Any) -> None:
                      help="neurons in each hidden layer (default: 16 16)")
     sub.add_argument("--activation", type=name_of(ACTIVATIONS), default="relu", metavar="NAME",
                      help=f"of the hidden layers: {', '.join(ACTIVATIONS)} (default: %(default)s)")
-    sub.add_argument("--optimizer", type=name_of(OPTIMIZERS), default="sgd", metavar="NAME",
-                     help=f"{', '.join(OPTIMIZERS)} (default: %(default)s)")
-    usual = ", ".join(f"{lr:g} for {name}" for name, (_, lr) in OPTIMIZERS.items())
+    sub.add_argument("--optimizer", type=name_of(RATES), default="sgd", metavar="NAME",
+                     help=f"{', '.join(RATES)} (default: %(default)s)")
+    usual = ", ".join(f"{lr:g} for {name}" for name, lr in RATES.items())
     sub.add_argument("--learning-rate", "--lr", type=positive_number, metavar="R",
                      help=f"of the first step; it falls evenly to a tenth of that (default: {usual})")
     sub.add_argument("--batch-size", type=int_from(1), metavar="N",

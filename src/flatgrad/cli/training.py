@@ -1,4 +1,4 @@
-"""The training loop of all commands, and their optimizers by name."""
+"""The training loop of all commands, and the learning rates of their optimizers."""
 from __future__ import annotations
 
 TYPE_CHECKING = False
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
 
     from flatgrad._core import Tensor, Value
     from flatgrad.nn.layers import MLP
-__all__ = ["OPTIMIZERS", "exploded", "is_shown", "optimizer_of", "steps"]
+__all__ = ["RATES", "exploded", "is_shown", "optimizer_of", "steps"]
 
-# Names for --optimizer -> the class in `flatgrad.optim`, and a good learning rate for the moons.
-OPTIMIZERS = {"sgd": ("SGD", 1.0), "adam": ("Adam", 0.05), "adamw": ("AdamW", 0.05), "rmsprop": ("RMSprop", 0.02),
-              "adagrad": ("Adagrad", 0.2), "adadelta": ("Adadelta", 5.0)}
+# Names for --optimizer, all of `flatgrad.optim.OPTIMIZERS` -> a good learning rate for the moons. Help does not import
+# the optimizers.
+RATES = {"sgd": 1.0, "adam": 0.05, "adamw": 0.05, "rmsprop": 0.02, "adagrad": 0.2, "adadelta": 5.0, "nadam": 0.05,
+         "radam": 0.4, "adamax": 0.1, "rprop": 0.005}
 
 
 def optimizer_of(name: str, parameters: list[Value], lr: float | None = None) -> Any:
     """The optimizer with this name, with its default learning rate or another one."""
     from flatgrad import optim
 
-    kind, usual = OPTIMIZERS[name]
-    return getattr(optim, kind)(parameters, lr=usual if lr is None else lr)
+    return optim.OPTIMIZERS[name](parameters, lr=RATES[name] if lr is None else lr)
 
 
 def steps(model: MLP, X: NDArray[Any] | list[list[float]], y: NDArray[Any] | list[float], count: int,

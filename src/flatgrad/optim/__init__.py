@@ -15,8 +15,13 @@ TYPE_CHECKING = False   # as in flatgrad/__init__.py
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-__all__ = ["Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax",
+__all__ = ["OPTIMIZERS", "Optimizer", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax",
            "Rprop", "LBFGS", "clip_grad_norm_", "clip_grad_value_", "lr_scheduler"]
+
+# Name -> optimizer that needs one gradient for a step. Whoever takes an optimizer by name, takes one of these.
+OPTIMIZERS: dict[str, type[Any]] = {
+    "sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "adagrad": Adagrad, "adadelta": Adadelta,
+    "nadam": NAdam, "radam": RAdam, "adamax": Adamax, "rprop": Rprop}
 
 
 if not TYPE_CHECKING:

@@ -22,9 +22,8 @@ from flatgrad.descent import no_gradient
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn.dropout import Dropout
 from flatgrad.nn.module import Module
-from flatgrad.optim import LBFGS, SGD, Adadelta, Adagrad, Adam, AdamW, RMSprop, lr_scheduler
+from flatgrad.optim import LBFGS, OPTIMIZERS, lr_scheduler
 from flatgrad.randomness import Random
-from flatgrad.train.callbacks import Checkpoint, EarlyStopping
 from flatgrad.train.samples import constant
 
 if TYPE_CHECKING:
@@ -34,12 +33,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flatgrad.nn.layers import Layer, MLP, Neuron
+    from flatgrad.optim import Adam, SGD
     from flatgrad.train.callbacks import Callbacks
     from flatgrad.train.trainer import Trainer
 
 __all__ = ["CompiledSteps", "NotCompiled", "code_of", "reason_of"]
-
-OPTIMIZERS = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, LBFGS)
 
 # What code that is recorded may call of Python's own.
 PURE = {getattr(builtins, name) for name in ("abs", "all", "any", "bool", "dict", "divmod", "enumerate", "filter",
@@ -331,7 +329,7 @@ def reason_of(optimizer: Adam | LBFGS | SGD, callbacks: Callbacks) -> str | None
     they are recorded."""
     if getattr(optimizer, "_in_python", False) and type(optimizer).__module__.startswith("flatgrad.optim"):
         return f"the optimizer {type(optimizer).__name__} computes its steps with NumPy"
-    if type(optimizer) not in OPTIMIZERS or {"step", "zero_grad"} & vars(optimizer).keys():
+    if type(optimizer) not in (*OPTIMIZERS.values(), LBFGS) or {"step", "zero_grad"} & vars(optimizer).keys():
         return f"the optimizer {type(optimizer).__name__} is not one of flatgrad.optim"
     if optimizer._needs_closure:
         return f"the optimizer {type(optimizer).__name__} evaluates the loss several times in a step"
@@ -342,7 +340,7 @@ def reason_of(optimizer: Adam | LBFGS | SGD, callbacks: Callbacks) -> str | None
 
 def only_ours(trainer: Trainer, callbacks: Callbacks) -> bool:
     """Whether no Python code of others runs between epochs."""
-    return (all(type(callback) in (Checkpoint, EarlyStopping) for callback in callbacks.all)
+    return (all(is_ours(type(callback)) for callback in callbacks.all)
             and all(map(is_ours, trainer.metrics.values()))
             and (trainer.scheduler is None
                  or is_ours(type(trainer.scheduler)) and not isinstance(trainer.scheduler, CALLING)))

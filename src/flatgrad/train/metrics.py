@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flatgrad.arguments import finite, finite_array, one_of
+from flatgrad.arguments import finite, finite_array, one_of, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["METRICS", "accuracy", "mse", "mae", "r2"]
+__all__ = ["METRICS", "accuracy", "top_k_accuracy", "precision", "recall", "f1", "roc_auc", "mse", "rmse", "mae", "r2"]
+
+AVERAGES = ("binary", "macro", "micro", "weighted")
 
 
 def accuracy(prediction: ArrayLike, target: ArrayLike, threshold: float | None = None) -> float:
@@ -76,6 +78,216 @@ def accuracy(prediction: ArrayLike, target: ArrayLike, threshold: float | None =
     return float(np.mean(right))
 
 
+def top_k_accuracy(prediction: ArrayLike, target: ArrayLike, k: int = 2) -> float:
+    """The fraction of samples whose class is among the `k` classes with the largest scores.
+
+    Parameters
+    ----------
+    prediction : array_like of shape (n_samples, n_classes)
+        Scores, logits or probabilities of the classes. Of equal ones the first counts as larger.
+    target : array_like of shape (n_samples,) or (n_samples, n_classes)
+        Labels from 0 on, or one-hot rows.
+    k : int, optional
+        1 or more. ``functools.partial(top_k_accuracy, k=5)`` is a metric of a `Trainer`.
+
+    Returns
+    -------
+    float
+        From 0 to 1. With ``k=1`` it is the `accuracy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments are not as described.
+
+    Notes
+    -----
+    scikit-learn's `top_k_accuracy_score`, which takes the last of equal scores as the larger one.
+
+    Examples
+    --------
+    >>> from flatgrad.train import top_k_accuracy
+    >>> top_k_accuracy([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]], [1, 0])
+    0.5
+    """
+    k = whole("k", k, 1)
+    prediction, target = arrays_of(prediction, target)
+    if prediction.ndim != 2:
+        raise ShapeError(f"prediction: expected a column for each class, got the shape {prediction.shape}")
+    labels = labels_of(prediction, target)
+    own = np.take_along_axis(prediction, labels[:, None], axis=1)
+    before = np.arange(prediction.shape[1]) < labels[:, None]
+    larger = (prediction > own) | (prediction == own) & before
+    return float(np.mean(larger.sum(axis=1) < k))
+
+
+def precision(prediction: ArrayLike, target: ArrayLike, threshold: float | None = None,
+              average: str | None = None) -> float:
+    """The fraction of the samples predicted as a class that are of this class, TP / (TP + FP).
+
+    Parameters
+    ----------
+    prediction : array_like of shape (n_samples,) or (n_samples, n_classes)
+        As for `accuracy`.
+    target : array_like of shape (n_samples,) or (n_samples, n_classes)
+        Labels, as for `accuracy`. If there are several columns, each one is a question of its own, of 0 or -1 and 1: a
+        sample may be of several classes, or of none.
+    threshold : float, optional
+        For one column, and for targets with several: as for `accuracy`.
+    average : {'binary', 'macro', 'micro', 'weighted'}, optional
+        'binary': the number of the second of two classes. 'macro': the mean over the classes; of labels, over those that
+        targets or predictions have. 'weighted': this mean weighted by the number of samples of each class. 'micro':
+        the counts of all classes together. None: 'binary' if there are two classes, otherwise 'macro'.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 0 for a class that is never predicted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments are not as described.
+
+    Notes
+    -----
+    scikit-learn's `precision_score` of the predicted classes, with ``zero_division=0``.
+
+    Examples
+    --------
+    >>> from flatgrad.train import precision
+    >>> precision([0.9, 0.8, 0.2, 0.7], [1, 0, 1, 1]) == 2 / 3
+    True
+    """
+    return averaged(prediction, target, threshold, average, lambda hits, predicted, actual: ratio(hits, predicted))
+
+
+def recall(prediction: ArrayLike, target: ArrayLike, threshold: float | None = None,
+           average: str | None = None) -> float:
+    """The fraction of the samples of a class that are predicted as this class, TP / (TP + FN).
+
+    Parameters
+    ----------
+    prediction, target, threshold, average
+        As for `precision`.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 0 for a class without samples. With ``average='macro'`` it is also called balanced accuracy.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments are not as described.
+
+    Notes
+    -----
+    scikit-learn's `recall_score` of the predicted classes, with ``zero_division=0``.
+
+    Examples
+    --------
+    >>> from flatgrad.train import recall
+    >>> recall([0.9, 0.8, 0.2, 0.7], [1, 0, 1, 1]) == 2 / 3
+    True
+    """
+    return averaged(prediction, target, threshold, average, lambda hits, predicted, actual: ratio(hits, actual))
+
+
+def f1(prediction: ArrayLike, target: ArrayLike, threshold: float | None = None, average: str | None = None) -> float:
+    """The harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN).
+
+    Parameters
+    ----------
+    prediction, target, threshold, average
+        As for `precision`.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 0 for a class that has no samples and is never predicted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments are not as described.
+
+    Notes
+    -----
+    scikit-learn's `f1_score` of the predicted classes, with ``zero_division=0``.
+
+    Examples
+    --------
+    >>> from flatgrad.train import f1
+    >>> f1([0.9, 0.8, 0.2, 0.7], [1, 0, 1, 1]) == 2 / 3
+    True
+    """
+    return averaged(prediction, target, threshold, average,
+                    lambda hits, predicted, actual: ratio(2.0 * hits, predicted + actual))
+
+
+def roc_auc(prediction: ArrayLike, target: ArrayLike) -> float:
+    """The area under the ROC curve: how often a sample of the class has a larger score than a sample of another one.
+
+    Parameters
+    ----------
+    prediction : array_like of shape (n_samples,) or (n_samples, n_classes)
+        Scores, logits or probabilities; a larger one means a likelier class. One column: of the second of two classes.
+        Two columns: of both. More columns, with labels: numbers that are comparable between samples, as probabilities
+        are, because each class is compared with all others.
+    target : array_like of shape (n_samples,) or (n_samples, n_classes)
+        As for `precision`. Both kinds have to be there: samples of each class, and of others.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 0.5 for scores without information. Equal scores count half. For several columns the mean over the
+        columns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments are not as described.
+
+    Notes
+    -----
+    scikit-learn's `roc_auc_score`; for more than two classes with ``multi_class='ovr'``. In a `Trainer`, a validation
+    without samples of a class is an error.
+
+    Examples
+    --------
+    >>> from flatgrad.train import roc_auc
+    >>> roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+    0.75
+    """
+    prediction, target = arrays_of(prediction, target)
+    if target.ndim == 2:
+        same_shape(prediction, target)
+        scores, actual = prediction, target > 0
+    elif prediction.ndim == 1:
+        scores, actual = prediction[:, None], target[:, None] > 0
+    else:
+        labels = labels_of(prediction, target)
+        n_classes = prediction.shape[1]
+        scores, actual = prediction, labels[:, None] == np.arange(n_classes)
+        if n_classes == 2:
+            scores, actual = prediction[:, 1:] - prediction[:, :1], actual[:, 1:]
+    areas = []
+    for k in range(scores.shape[1]):
+        positive = actual[:, k]
+        count = int(positive.sum())
+        if not 0 < count < len(positive):
+            raise DataError(f"target: expected samples of class {k} and of others for roc_auc, got {count} of "
+                            f"{len(positive)}" if scores.shape[1] > 1 else
+                            f"target: expected samples of both classes for roc_auc, got {count} positive ones of "
+                            f"{len(positive)}")
+        _, where, counts = np.unique(scores[:, k], return_inverse=True, return_counts=True)
+        rank = np.cumsum(counts) - (counts - 1) / 2.0   # of equal scores, the mean of their ranks
+        above = rank[where.reshape(-1)][positive].sum() - count * (count + 1) / 2.0
+        areas.append(above / (count * (len(positive) - count)))
+    return float(np.mean(areas))
+
+
 def mse(prediction: ArrayLike, target: ArrayLike) -> float:
     """The mean squared error.
 
@@ -100,6 +312,36 @@ def mse(prediction: ArrayLike, target: ArrayLike) -> float:
     2.0
     """
     return float(np.mean(np.square(difference(prediction, target))))
+
+
+def rmse(prediction: ArrayLike, target: ArrayLike) -> float:
+    """The root of the mean squared error; for several outputs, the mean of their roots.
+
+    Parameters
+    ----------
+    prediction, target : array_like of shape (n_samples,) or (n_samples, n_outputs)
+
+    Returns
+    -------
+    float
+        In the targets' unit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arguments are not as described.
+
+    Notes
+    -----
+    scikit-learn's `root_mean_squared_error`.
+
+    Examples
+    --------
+    >>> from flatgrad.train import rmse
+    >>> rmse([1.0, 2.0], [3.0, 0.0])
+    2.0
+    """
+    return float(np.mean(np.sqrt(np.mean(np.square(difference(prediction, target)), axis=0))))
 
 
 def mae(prediction: ArrayLike, target: ArrayLike) -> float:
@@ -164,7 +406,71 @@ def r2(prediction: ArrayLike, target: ArrayLike) -> float:
     return float(np.mean(np.where(constant, residual == 0.0, score)))
 
 
-METRICS: dict[str, Callable[..., float]] = {"accuracy": accuracy, "mse": mse, "mae": mae, "r2": r2}
+METRICS: dict[str, Callable[..., float]] = {
+    "accuracy": accuracy, "top_k_accuracy": top_k_accuracy, "precision": precision, "recall": recall, "f1": f1,
+    "roc_auc": roc_auc, "mse": mse, "rmse": rmse, "mae": mae, "r2": r2}
+
+WITH_THRESHOLD = (accuracy, precision, recall, f1)
+
+
+def with_threshold(metric: Callable[..., float], threshold: float | None) -> Callable[..., float]:
+    """`metric`, with this threshold if it is one of ours that has a threshold, and none is set."""
+    function, is_set = metric, False
+    while isinstance(function, functools.partial):
+        is_set |= "threshold" in function.keywords or len(function.args) > 0
+        function = function.func
+    return functools.partial(metric, threshold=threshold) if function in WITH_THRESHOLD and not is_set else metric
+
+
+def averaged(prediction: ArrayLike, target: ArrayLike, threshold: float | None, average: str | None,
+             of: Callable[..., Any]) -> float:
+    """A number of each class, by its counts (hits, predicted, actual), and their mean."""
+    if average is not None:
+        one_of("average", average, AVERAGES)
+    prediction, target = arrays_of(prediction, target)
+    of_labels = target.ndim == 1
+    if of_labels and prediction.ndim == 2:
+        predicted = prediction.argmax(axis=1)[:, None] == np.arange(prediction.shape[1])
+        actual = labels_of(prediction, target)[:, None] == np.arange(prediction.shape[1])
+    else:
+        same_shape(prediction, target)
+        if threshold is None:
+            threshold = 0.0 if target.min() < 0 else 0.5
+        predicted, actual = prediction > finite("threshold", threshold), target > 0
+        if of_labels:
+            predicted, actual = (np.column_stack([~x, x]) for x in (predicted, actual))
+    if average is None:
+        average = "binary" if of_labels and predicted.shape[1] == 2 else "macro"
+    elif average == "binary" and not (of_labels and predicted.shape[1] == 2):
+        raise ArgumentError("average: expected 'macro', 'micro' or 'weighted', because there are other classes than two, "
+                            "got 'binary'")
+    counts = np.array([(predicted & actual).sum(axis=0), predicted.sum(axis=0), actual.sum(axis=0)], np.float64)
+    if average == "binary":
+        return float(of(*counts[:, 1:])[0])
+    if average == "micro":
+        return float(of(*counts.sum(axis=1, keepdims=True))[0])
+    if of_labels:
+        counts = counts[:, counts[1:].any(axis=0)]
+    weights = counts[2] if average == "weighted" else np.ones(counts.shape[1])
+    return float(ratio((of(*counts) * weights).sum(), weights.sum()))
+
+
+def ratio(part: Any, whole_: Any) -> Any:
+    """part / whole_, and 0 where both are 0."""
+    return part / np.where(whole_ == 0.0, 1.0, whole_)
+
+
+def labels_of(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+    """The labels that targets are, for predictions with a column for each class."""
+    if target.ndim == 2:
+        same_shape(prediction, target)
+        return target.argmax(axis=1)
+    n_classes = prediction.shape[1]
+    wrong = (target < 0) | (target >= n_classes) | (target != np.floor(target))
+    if wrong.any():
+        k = int(np.flatnonzero(wrong)[0])
+        raise DataError(f"target[{k}]: expected a label from 0 to {n_classes - 1}, got {target[k]:g}")
+    return target.astype(np.int64)
 
 
 def difference(prediction: ArrayLike, target: ArrayLike) -> NDArray[Any]:

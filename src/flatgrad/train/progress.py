@@ -38,7 +38,7 @@ class Bar:
         self.due = time.perf_counter() + PAUSE
 
     def batch(self, batch: Any, n_batches: Any) -> None:
-        self.bar.set_postfix_str(f"batch {batch} of {n_batches}")
+        self.bar.set_postfix_str(f"batch {batch}" + (f" of {n_batches}" if n_batches is not None else ""))
         self.due = time.perf_counter() + PAUSE
 
     def close(self, done: int, logs: dict[str, Any]) -> None:

@@ -5,9 +5,7 @@ counts between two steps. Validation, metrics, callbacks and the progress bar ta
 """
 from __future__ import annotations
 
-import contextlib
 import math
-import random
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,31 +14,35 @@ import numpy as np
 
 from flatgrad import losses
 from flatgrad._core import Tensor, Value, _detects_anomaly, no_grad, recording
-from flatgrad.arguments import finite, finite_array, flag, one_of, path_of, shortened, whole
+from flatgrad.arguments import finite, finite_array, flag, one_of, path_of, positive, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, DivergedError, StateError
 from flatgrad.nn.module import Module
-from flatgrad.randomness import Random
-from flatgrad.train.callbacks import Callbacks, checked, checked_states, epoch_number
+from flatgrad.optim.clip import clip_grad_norm_, clip_grad_value_
+from flatgrad.optim.optimizers import Optimizer
+from flatgrad.train.batches import Arrays, Stream, are_batches, cut, gathered
+from flatgrad.train.callbacks import Callbacks
 from flatgrad.train.checkpoint import load_tree, save_tree, size_of
 from flatgrad.train.compiled import CompiledSteps, NotCompiled, reason_of
 from flatgrad.train.history import History
-from flatgrad.train.metrics import accuracy, column, metrics_by_name
+from flatgrad.train.metrics import column, metrics_by_name, with_threshold
 from flatgrad.train.progress import Interrupts, progress_of
 from flatgrad.train.samples import Task, array_of, constant
+from flatgrad.train.saved import load_state, state_of_trainer
 from flatgrad.transforms import differentiating
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Literal
 
     from numpy.typing import ArrayLike, NDArray
 
-    from flatgrad._core import _Path, _Rng
+    from flatgrad._core import _Path
     from flatgrad.nn.layers import Layer, MLP, Neuron
     from flatgrad.optim.lbfgs import LBFGS
-    from flatgrad.optim.optimizers import Adam, Optimizer, SGD
+    from flatgrad.optim.optimizers import Adam, SGD
     from flatgrad.train.callbacks import Callback
 
+    _Batches = Iterable[Any] | Callable[[], Iterable[Any]]
     _Metrics = Sequence[str | Callable[..., Any]] | Mapping[str, str | Callable[..., Any]]
 
 __all__ = ["Trainer"]
@@ -75,6 +77,10 @@ class Trainer:
         `flatgrad.losses.l2` is ``lambda parameters: 1e-4 * l2(parameters)``.
     scheduler_interval : {'epoch', 'batch'}, optional
         Whether the scheduler steps after each epoch or after each batch.
+    clip_grad_norm : float, optional
+        The largest norm of all gradients of a step, above 0: larger gradients are scaled, as `clip_grad_norm_` does it.
+    clip_grad_value : float, optional
+        The largest size of each gradient, above 0, as for `clip_grad_value_`. Not together with `clip_grad_norm`.
 
     Attributes
     ----------
@@ -126,10 +132,13 @@ class Trainer:
     loss: Any
     scheduler: Any
     penalty: Callable[..., Any] | None
+    clip_grad_norm: float | None
+    clip_grad_value: float | None
 
     def __init__(self, model: Module, optimizer: Optimizer, loss: str | Callable[..., Any], metrics: _Metrics = (),
                  scheduler: Any = None, *, penalty: Callable[..., Any] | None = None,
-                 scheduler_interval: Literal['epoch', 'batch'] = "epoch") -> None:
+                 scheduler_interval: Literal['epoch', 'batch'] = "epoch", clip_grad_norm: float | None = None,
+                 clip_grad_value: float | None = None) -> None:
         if not callable(model) or not hasattr(model, "parameters"):
             raise ArgumentTypeError(f"model: expected a Module, got {model!r}")
         if isinstance(optimizer, type) or not all(callable(getattr(optimizer, name, None))
@@ -153,6 +162,11 @@ class Trainer:
         self.scheduler_interval = one_of("scheduler_interval", scheduler_interval, ("epoch", "batch"))
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.scheduler, self.penalty = scheduler, penalty
+        self.clip_grad_norm = None if clip_grad_norm is None else positive("clip_grad_norm", clip_grad_norm)
+        self.clip_grad_value = None if clip_grad_value is None else positive("clip_grad_value", clip_grad_value)
+        if clip_grad_norm is not None and clip_grad_value is not None:
+            raise ArgumentError("clip_grad_value: expected None where clip_grad_norm is given, got "
+                                f"{clip_grad_value!r}")
         self.history = History()
         self.epoch = 0
         self.seed = None
@@ -165,33 +179,39 @@ class Trainer:
 
     # ---- training ----
 
-    def fit(self, X: ArrayLike, y: ArrayLike, epochs: int, batch_size: int | None = None, shuffle: bool = True,
-            seed: int | None = None, validation: tuple[ArrayLike, ArrayLike] | float | None = None,
+    def fit(self, X: ArrayLike | _Batches, y: ArrayLike | None = None, epochs: int = 1, batch_size: int | None = None,
+            shuffle: bool = True, seed: int | None = None,
+            validation: tuple[ArrayLike, ArrayLike] | _Batches | float | None = None,
             callbacks: Sequence[Callback] = (), progress: bool = True,
-            engine: Literal['auto', 'compiled', 'python'] = "auto") -> History:
+            engine: Literal['auto', 'compiled', 'python'] = "auto", *,
+            steps_per_epoch: int | None = None) -> History:
         """Train for further epochs.
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features)
-            The samples, finite.
-        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
+        X : array_like of shape (n_samples, n_features), or iterable of pair
+            The samples, finite. If `y` is None: an iterable of batches, pairs (samples, targets), such as a list or a
+            `DataLoader` of PyTorch, which begins again for each epoch; or a function without arguments that returns
+            such an iterable for each epoch, such as a generator function.
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs), optional
             The targets, finite. Losses of labels take labels: from 0 to ``n_classes - 1``, or -1 and 1 for 'hinge'.
-        epochs : int
+        epochs : int, optional
             The number of further epochs, 0 or more.
         batch_size : int, optional
-            The number of samples for each step; the last batch may have fewer. None: all samples.
+            The number of samples for each step; the last batch may have fewer. None: all samples, or the iterable's
+            batches as they are.
         shuffle : bool, optional
-            Whether each epoch draws new batches at random. One batch of all samples is never reordered.
+            Whether each epoch draws new batches at random. One batch of all samples is never reordered, nor are an
+            iterable's batches.
         seed : int, optional
             The seed of the order of samples; the order also depends on the number of the epoch. None: the seed of the
-            last
-            `fit`, or for the first `fit` a seed from the system.
-        validation : pair (X, y) or float, optional
-            Samples for evaluation after each epoch, without training on them. A number between 0 and 1: this fraction
-            of the samples, drawn with `seed`; the last samples if `shuffle` is False.
+            last `fit`, or for the first `fit` a seed from the system.
+        validation : pair (X, y), iterable of pair, or float, optional
+            Samples for evaluation after each epoch, without training on them. An iterable of batches, other than a list
+            or a tuple, is read once, when `fit` begins. A number between 0 and 1: this fraction of the samples, drawn
+            with `seed`; the last samples if `shuffle` is False.
         callbacks : sequence, optional
-            `EarlyStopping`, `Checkpoint`, functions ``(trainer, epoch, logs)``, or objects as in `Callback`.
+            `EarlyStopping`, `Checkpoint`, `CSVLogger`, `TensorBoard`, functions ``(trainer, epoch, logs)``, or objects as in `Callback`.
         progress : bool, optional
             Whether to show progress on stderr: a bar if tqdm is installed, otherwise a line every few seconds.
         engine : {'auto', 'compiled', 'python'}, optional
@@ -201,6 +221,9 @@ class Trainer:
             possible; the code of model, loss and penalty is not looked at, and the caller sees to it that the code
             depends on nothing that changes but parameters, samples and targets. The attribute `engine` says which way
             was taken, and why.
+        steps_per_epoch : int, optional
+            For an iterable: how many batches make an epoch. The next epoch goes on where the last one has ended; the
+            iterable begins again when it is through. None: an epoch takes all batches.
 
         Returns
         -------
@@ -220,12 +243,38 @@ class Trainer:
         The loss and the metrics of an epoch come from its training batches, each before its step and in training mode.
         The loss is their mean, weighted by the number of samples. The penalty is part of the loss, also in validation
         and in `evaluate`. `LBFGS` evaluates the loss of a batch several times in its step, in a loop in Python; the
-        first of these losses counts. The model is in training mode during training, and in evaluation mode during validation. At
-        the end its mode is the mode before `fit`.
+        first of these losses counts. The model is in training mode during training, and in evaluation mode during
+        validation. At the end its mode is the mode before `fit`.
+
+        A loop in Python takes the steps for an iterable's batches, and those with clipped gradients. Each batch is
+        checked before its step; the first one also before the training. An error in a later batch leaves the model as
+        the step before has left it, and the epoch does not count.
+
+        Examples
+        --------
+        >>> from flatgrad.nn import MLP
+        >>> from flatgrad.optim import SGD
+        >>> from flatgrad.train import Trainer
+        >>> import random
+        >>> def batches():
+        ...     rng = random.Random(7)
+        ...     for _ in range(5):
+        ...         X = [[rng.uniform(-1.0, 1.0)] for _ in range(8)]
+        ...         yield X, [3.0 * x - 2.0 for x, in X]
+        >>> model = MLP(1, [1])
+        >>> trainer = Trainer(model, SGD(model.parameters(), lr=0.5), "mse", clip_grad_norm=1.0)
+        >>> history = trainer.fit(batches, epochs=40, progress=False)
+        >>> [round(p.data, 3) for p in model.parameters()]
+        [3.0, -2.0]
         """
-        task = self._task
         epochs = whole("epochs", epochs)
         batch_size = None if batch_size is None else whole("batch_size", batch_size, 1)
+        if y is None:
+            if batch_size is not None:
+                raise ArgumentError(f"batch_size: expected None for an iterable of batches, got {batch_size}")
+        elif steps_per_epoch is not None:
+            raise ArgumentError("steps_per_epoch: expected None where X and y are arrays, got "
+                                f"{shortened(steps_per_epoch)}")
         flag("shuffle", shuffle)
         flag("progress", progress)
         one_of("engine", engine, ("auto", "compiled", "python"))
@@ -234,10 +283,7 @@ class Trainer:
             seed = np.random.SeedSequence().entropy
         modes = Modes(self.model)
         with modes:
-            X, shape = task.inputs(X)
-            y = task.targets(y, len(X), shape)
-            X, y, X_val, y_val = self._validation(validation, X, y, shape, shuffle, seed)
-            task.try_loss(X, y)
+            data, X_val, y_val = self._data(X, y, epochs, batch_size, shuffle, seed, validation, steps_per_epoch)
         callbacks = Callbacks(callbacks)
         names = ["loss", *self.metrics]
         self.log_names = (*names, *(f"val_{name}" for name in names if X_val is not None), "learning_rate", "time")
@@ -251,8 +297,7 @@ class Trainer:
             if callbacks.on_fit_begin:   # a callback may have changed the model
                 modes = Modes(self.model)
             with recording(), modes, Interrupts() as interrupts:
-                for logs in self._epochs(epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts,
-                                         engine):
+                for logs in self._epochs(epochs, data, X_val, y_val, bar, modes, interrupts, engine):
                     if bar is not None and time.perf_counter() >= bar.due:
                         bar.epoch(self.epoch - first, logs)
                     for end in callbacks.on_epoch_end:
@@ -279,31 +324,27 @@ class Trainer:
         """
         self.stopped = str(reason)
 
-    def _epochs(self, epochs, X, y, batch_size, shuffle, X_val, y_val, bar, modes, interrupts, engine):
+    def _epochs(self, epochs, data, X_val, y_val, bar, modes, interrupts, engine):
         """The loop: train for an epoch, add its numbers to the history, and yield them."""
-        model, task, loss, penalty = self.model, self._task, self.loss, self.penalty
-        zero_grad, step = self.optimizer.zero_grad, self.optimizer.step
+        model, loss, penalty = self.model, self.loss, self.penalty
+        zero_grad, step, tensors = self.optimizer.zero_grad, self.optimizer.step, data.tensors
         parameters = model.parameters()
         by_parameters = differentiating(parameters)   # a gradient in the loss is a node
+        clip = self._clipping(parameters)
         batch_ends, epoch_begins = self._callbacks.on_batch_end, self._callbacks.on_epoch_begin
-        measured = self.metrics and list(self._thresholds(y).items())
+        measured = bool(self.metrics)
         by_batch = self.scheduler is not None and self.scheduler_interval == "batch"
         by_epoch = self.scheduler is not None and not by_batch
-        n_samples = len(X)
-        size = n_samples if batch_size is None else min(batch_size, n_samples)
-        shuffle = shuffle and size < n_samples
-        # Fixed batches are views of two Tensors. A drawn batch has Tensors of its own, which live for one step: the
-        # tape then drops their nodes together with the graph's, and there is nothing to collect.
-        batches = None if shuffle else cut(task.batch(X, y), size, n_samples)
-        validation = None if X_val is None else (cut(task.batch(X_val, y_val), CHUNK, len(X_val)), y_val)
+        n_batches = data.n_batches
+        validation = None if X_val is None else (cut(self._task.batch(X_val, y_val), CHUNK, len(X_val)), y_val)
         clock, isfinite = time.perf_counter, math.isfinite
         by_closure = getattr(self.optimizer, "_needs_closure", False)
         modes.set(True)
         seed = self.seed   # a callback may load another seed
         parts = model, loss, penalty, self.optimizer   # whatever callbacks put in their places
-        steps = self._compiled(engine, parts, epochs, X, y, size, shuffle)
-        if steps is not None and not (shuffle or measured or validation or self.scheduler is not None or epoch_begins
-                                      or self._callbacks.on_epoch_end):
+        steps = self._compiled(engine, parts, epochs, data)
+        if steps is not None and not (data.shuffle or measured or validation or self.scheduler is not None
+                                      or epoch_begins or self._callbacks.on_epoch_end):
             yield from self._epochs_alone(steps, epochs, bar, interrupts)
             return
 
@@ -311,28 +352,23 @@ class Trainer:
             began = clock()
             for begin in epoch_begins:
                 begin(self, epoch)
-            target = y
-            if shuffle:
-                order = np.random.default_rng([seed, epoch]).permutation(n_samples)
-                batches = cut((order,), size, n_samples)
-                if measured:
-                    target = y.take(order, axis=0)
+            batches = data.epoch(seed, epoch)
             rate = self._learning_rate()
             mean = 0.0
             predictions = []
             if steps is not None and not steps.is_current():
-                steps = self._compiled(engine, parts, epochs, X, y, size, shuffle)
+                steps = self._compiled(engine, parts, epochs, data)
             if steps is not None:
-                mean = self._compiled_epoch(steps, epoch, order if shuffle else None, [share for _, share in batches],
-                                            by_batch, bar, interrupts)
+                mean = self._compiled_epoch(steps, epoch, data.order, [share for _, share in batches], by_batch, bar,
+                                            interrupts)
                 if measured:
                     predictions.append(steps.predictions())
             for batch, (part, share) in enumerate(batches, 1) if steps is None else ():
-                inputs, targets = task.batch(X.take(part[0], axis=0), y.take(part[0], axis=0)) if shuffle else part
+                inputs, targets = tensors(part)
                 if by_closure:
                     interrupts.held = True
-                    prediction, result = self._step_by_closure(parts, parameters, inputs, targets,
-                                                               (epoch, batch, len(batches)))
+                    prediction, result = self._step_by_closure(parts, parameters, clip, inputs, targets,
+                                                               (epoch, batch, n_batches))
                     number = result.data
                 else:
                     with by_parameters:
@@ -342,10 +378,12 @@ class Trainer:
                             result = result + penalty(parameters)
                     number = result.data
                     if not isfinite(number):
-                        raise self._diverged(number, epoch, batch, len(batches))
+                        raise self._diverged(number, epoch, batch, n_batches)
                     zero_grad()
                     result.backward()
                     interrupts.held = True
+                    if clip is not None:
+                        clip()
                     step()
                 if by_batch:
                     self.scheduler.step()
@@ -358,13 +396,12 @@ class Trainer:
                 del prediction, result, inputs, targets   # drop the graph before the next one is made
                 for end in batch_ends:
                     end(self, batch, number)
-                if bar is not None and batch < len(batches) and clock() >= bar.due:
-                    bar.batch(batch, len(batches))
-            logs = {"loss": mean}
+                if bar is not None and batch != n_batches and clock() >= bar.due:
+                    bar.batch(batch, n_batches)
+            logs = {"loss": mean / data.total}
             if measured:
                 whole_prediction = predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
-                for name, metric in measured:
-                    logs[name] = float(metric(whole_prediction, column("target", target)))
+                logs.update(self._quality(whole_prediction, data.targets()))
             if validation is not None:
                 modes.set(False)
                 logs.update((f"val_{name}", value) for name, value in self._measure(*validation).items())
@@ -381,7 +418,16 @@ class Trainer:
                 raise KeyboardInterrupt
             yield logs
 
-    def _step_by_closure(self, parts, parameters, inputs, targets, place):
+    def _clipping(self, parameters):
+        """A function that clips the gradients before a step, or None."""
+        clipped = self.optimizer if isinstance(self.optimizer, Optimizer) else parameters
+        if self.clip_grad_norm is not None:
+            return partial(clip_grad_norm_, clipped, self.clip_grad_norm)
+        if self.clip_grad_value is not None:
+            return partial(clip_grad_value_, clipped, self.clip_grad_value)
+        return None
+
+    def _step_by_closure(self, parts, parameters, clip, inputs, targets, place):
         """A step of an optimizer that evaluates the loss itself; prediction and loss of the first evaluation."""
         model, loss, penalty, optimizer = parts
         first = []
@@ -398,6 +444,8 @@ class Trainer:
                 first.append(prediction)
             optimizer.zero_grad()
             result.backward()
+            if clip is not None:
+                clip()
             return result
 
         try:
@@ -407,21 +455,25 @@ class Trainer:
             error.epoch, error.history = place[0], self.history
             raise
 
-    def _compiled(self, engine, parts, epochs, X, y, size, shuffle):
+    def _compiled(self, engine, parts, epochs, data):
         """The steps as compiled code takes them, or None; `engine` says so, and why."""
         if engine == "python":
             reason = "engine='python'"
         elif _detects_anomaly():
             engine, reason = "python", "detect_anomaly() is on"
+        elif isinstance(data, Stream):
+            reason = "the batches come from an iterable"
+        elif self.clip_grad_norm is not None or self.clip_grad_value is not None:
+            reason = "gradients are clipped before each step"
         else:
             reason = reason_of(parts[-1], self._callbacks)
             if reason is None and engine == "auto":   # a recording has to pay
                 few = max(FEW_STEPS, sum(one.count for one in parts[-1]._parameters) // FEW_PARAMETERS)
-                if epochs * -(-len(X) // size) < few:
+                if epochs * data.n_batches < few:
                     reason = f"fewer than {few} steps"
         if reason is None:
             try:
-                steps = CompiledSteps(self, parts, X, y, size, shuffle, engine == "compiled")
+                steps = CompiledSteps(self, parts, data.X, data.y, data.size, data.shuffle, engine == "compiled")
             except NotCompiled as error:
                 reason = str(error)
             else:
@@ -503,6 +555,26 @@ class Trainer:
         self.epoch += len(mean)
         return {name: column[-1] for name, column in logs.items()}
 
+    def _data(self, X, y, epochs, batch_size, shuffle, seed, validation, steps_per_epoch):
+        """The batches, and (X, y) for validation or (None, None): all checked, with one call of model and loss."""
+        task = self._task
+        if y is not None:
+            X, shape = task.inputs(X)
+            y = task.targets(y, len(X), shape)
+            X, y, X_val, y_val = self._validation(validation, X, y, shape, shuffle, seed)
+            task.try_loss(X, y)
+            return Arrays(task, X, y, batch_size, shuffle), X_val, y_val
+        data = Stream(task, X, epochs, steps_per_epoch, bool(self.metrics))
+        if not (validation is None or isinstance(validation, (tuple, list)) or are_batches(validation)):
+            raise ArgumentError("validation: expected None, a pair (X, y) or an iterable of batches, because X is an "
+                                f"iterable, got {validation!r}")
+        if epochs:
+            data.look()
+        X_val = y_val = None
+        if validation is not None:
+            _, _, X_val, y_val = self._validation(validation, None, None, data.shape, False, seed)
+        return data, X_val, y_val
+
     def _validation(self, validation, X, y, shape, shuffle, seed):
         """(X, y) for training, and (X, y) for validation or (None, None)."""
         if validation is None:
@@ -510,8 +582,10 @@ class Trainer:
         if isinstance(validation, (tuple, list)):
             if len(validation) != 2:
                 raise ArgumentTypeError(f"validation: expected a pair (X, y), got {len(validation)} items")
-            X_val, _ = self._task.inputs(validation[0], "validation[0]", X.shape[1])
-            return X, y, X_val, self._task.targets(validation[1], len(X_val), shape, "validation[1]")
+            X_val, shape_val = self._task.inputs(validation[0], "validation[0]", None if X is None else X.shape[1])
+            return X, y, X_val, self._task.targets(validation[1], len(X_val), shape_val, "validation[1]")
+        if are_batches(validation):
+            return self._validation(gathered(validation, "validation"), X, y, shape, shuffle, seed)
         fraction = finite("validation", validation, "None, a pair (X, y) or a number between 0 and 1")
         if not 0.0 < fraction < 1.0:
             raise ArgumentError("validation: expected None, a pair (X, y) or a number between 0 and 1, got "
@@ -537,16 +611,18 @@ class Trainer:
             if self.penalty is not None:
                 loss += float_of(self.penalty(self.model.parameters()))
         whole_prediction = predictions[0] if len(predictions) == 1 else np.concatenate(predictions)
-        return {"loss": loss, **{name: float(metric(whole_prediction, column("target", y)))
-                                 for name, metric in self._thresholds(y).items()}}
+        return {"loss": loss, **self._quality(whole_prediction, y)}
 
-    def _thresholds(self, y):
-        """The metrics; `accuracy` gets the threshold that fits the loss."""
+    def _quality(self, prediction, y):
+        """The metrics; those that have a threshold get the one that fits the loss."""
+        if not self.metrics:
+            return {}
         kind = self._task.kind
         probable = kind == "binary_cross_entropy" or kind in ("mse", "mae", "huber") and y.min() >= 0
         threshold = None if kind is None else 0.5 if probable else 0.0
-        return {name: (lambda prediction, target: accuracy(prediction, target, threshold)) if metric is accuracy
-                else metric for name, metric in self.metrics.items()}
+        target = column("target", y)
+        return {name: float(with_threshold(metric, threshold)(prediction, target))
+                for name, metric in self.metrics.items()}
 
     def _learning_rate(self):
         groups = getattr(self.optimizer, "param_groups", None)
@@ -561,7 +637,9 @@ class Trainer:
             self.scheduler.step()
 
     def _diverged(self, number, epoch, batch, n_batches):
-        place = f"epoch {epoch}" + (f", batch {batch} of {n_batches}" if n_batches > 1 else "")
+        place = f"epoch {epoch}"
+        if n_batches != 1:
+            place += f", batch {batch}" + (f" of {n_batches}" if n_batches is not None else "")
         rate = self._learning_rate()
         error = DivergedError(
             f"loss: expected a finite number, got {number} in {place}; the model is as the step before left it. A "
@@ -620,14 +698,14 @@ class Trainer:
             result = array_of(self.model(constant(X)))[0]
         return float(result) if np.ndim(result) == 0 else result
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike) -> dict[str, float]:
+    def evaluate(self, X: ArrayLike | _Batches, y: ArrayLike | None = None) -> dict[str, float]:
         """The loss and the metrics, in evaluation mode.
 
         Parameters
         ----------
-        X : array_like of shape (n_samples, n_features)
-        y : array_like of shape (n_samples,) or (n_samples, n_outputs)
-            As for `fit`.
+        X : array_like of shape (n_samples, n_features), or iterable of pair
+        y : array_like of shape (n_samples,) or (n_samples, n_outputs), optional
+            As for `fit`. An iterable's batches are put together first.
 
         Returns
         -------
@@ -639,6 +717,8 @@ class Trainer:
         TypeError, ValueError
             If an argument is not as described.
         """
+        if y is None:
+            X, y = gathered(X)
         with Modes(self.model):
             X, shape = self._task.inputs(X)
             y = self._task.targets(y, len(X), shape)
@@ -666,7 +746,7 @@ class Trainer:
             If the model, the optimizer or the scheduler has no ``state_dict()``, or one that contains an object other
             than numbers, text and arrays.
         """
-        save_tree(path, self._state())
+        save_tree(path, state_of_trainer(self))
 
     def load(self, path: _Path) -> Trainer:
         """Continue from a checkpoint of `save`, bit for bit: a `fit` of the remaining epochs, with the same samples and
@@ -690,70 +770,17 @@ class Trainer:
             that no Trainer saves. The Trainer does not change then.
         """
         path = path_of("path", path)
-        own = self._state()
+        own = state_of_trainer(self)
         # The limit for a compressed file is the size that a checkpoint of this Trainer may need.
         tree = load_tree(path, 2**24 + 64 * size_of(own))
         try:
-            self._load(tree, own)
+            load_state(self, tree, own)
         except MemoryError:
             raise
         except Exception as error:   # users' own parts may raise any error
             said = str(error) if isinstance(error, StateError) else f"a damaged checkpoint: {error!r}"
             raise StateError(f"{path}: {said}") from error
         return self
-
-    def _state(self):
-        parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
-        for name, part in parts.items():
-            if part is not None and not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
-                raise ArgumentTypeError(f"{name}: expected one with state_dict() and load_state_dict(), got {part!r}")
-        running = self._callbacks.states() or self._counted
-        return {
-            **{name: None if part is None else part.state_dict() for name, part in parts.items()},
-            "classes": {name: type(part).__name__ for name, part in parts.items()},
-            "generators": {name: state_of(rng) for name, rng in generators(self.model)},
-            "history": {name: np.array(numbers) for name, numbers in self.history.metrics.items()},
-            "epochs": np.array(self.history.epochs, np.int64),
-            "epoch": self.epoch, "seed": self.seed, "callbacks": list(running),
-        }
-
-    def _load(self, tree, own):
-        """Load the result of `_state`; on any error go back to `own`, the current state."""
-        expect_dict("the checkpoint", tree, own)
-        expect_dict("classes", tree["classes"], own["classes"])
-        for name in ("optimizer", "scheduler"):
-            kind = tree["classes"][name]
-            if kind != own["classes"][name]:
-                raise StateError(f"{name}: expected the state of {article(own['classes'][name])}, got that of "
-                                 f"{article(kind) if isinstance(kind, str) else repr(kind)}")
-        rngs = dict(generators(self.model))
-        if not isinstance(tree["generators"], dict) or rngs.keys() != tree["generators"].keys():
-            given = tree["generators"]
-            raise StateError(f"model: expected the generators {list(rngs)}, got "
-                             f"{list(given) if isinstance(given, dict) else shortened(given)}")
-        epoch = epoch_number("epoch", tree["epoch"])
-        seed = None if tree["seed"] is None else checked(whole, "seed", tree["seed"])
-        history = history_from(tree["epochs"], tree["history"], epoch)
-        counted = checked_states(tree["callbacks"], tree["model"])
-        for name, rng in rngs.items():
-            check_generator(f"generators[{name!r}]", rng, tree["generators"][name])
-        parts = [(part.load_state_dict, tree[name], own[name]) for name, part in
-                 (("model", self.model), ("optimizer", self.optimizer), ("scheduler", self.scheduler))
-                 if part is not None]
-        parts += [(partial(set_state, rng), tree["generators"][name], own["generators"][name])
-                  for name, rng in rngs.items()]
-        begun = []
-        try:
-            for load, state, before in parts:
-                begun.append((load, before))
-                load(state)
-            (self.history, self.epoch, self.seed, self._callbacks,
-             self._counted) = history, epoch, seed, Callbacks(()), counted
-        except BaseException:
-            for load, before in begun:   # in this order, because a scheduler reads its optimizer
-                with contextlib.suppress(BaseException):   # the first error is the one to raise
-                    load(before)
-            raise
 
     def __repr__(self) -> str:
         return (f"Trainer({type(self.model).__name__}, {self.optimizer!r}, "
@@ -799,14 +826,6 @@ class Modes:
                 module.training = mode
 
 
-def cut(whole: tuple[Any, ...], size: int, n_samples: int) -> list[Any]:
-    """The batches, pairs (parts of Tensors and arrays, share of the samples)."""
-    if size >= n_samples:
-        return [(whole, 1.0)]
-    return [([x[k:k + size] for x in whole], (min(k + size, n_samples) - k) / n_samples)
-            for k in range(0, n_samples, size)]
-
-
 def check_parameters(model: Any, optimizer: Adam | SGD | LBFGS) -> None:
     """Check that the optimizer, if it has `param_groups`, has some of the model's parameters."""
     groups = getattr(optimizer, "param_groups", None)
@@ -825,77 +844,3 @@ def flat(tensor: Any) -> Any:
 
 def float_of(x: Value) -> float:
     return x.data if isinstance(x, Value) else float(x)
-
-
-def article(name: Any) -> Any:
-    return "none" if name == "NoneType" else f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
-
-
-def generators(model: MLP) -> None:
-    """(path, generator) of the random generators in the attributes of a model's modules."""
-    if isinstance(model, Module):
-        for path, module in model.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Random):
-                    name, value = f"{name}.rng", value.rng
-                if isinstance(value, (np.random.Generator, random.Random)):
-                    yield f"{path}.{name}" if path else name, value
-
-
-def state_of(rng: _Rng) -> Any:
-    return rng.getstate() if isinstance(rng, random.Random) else rng.bit_generator.state
-
-
-def set_state(rng: _Rng, state: Any) -> None:
-    if isinstance(rng, random.Random):
-        rng.setstate(state)
-    else:
-        rng.bit_generator.state = state
-
-
-# ---- checks of a checkpoint ----
-
-def expect_dict(name: str, x: dict[str, Any], own: dict[str, Any]) -> None:
-    """StateError if `x` is no dict with the keys of `own`."""
-    if not isinstance(x, dict) or x.keys() != own.keys():
-        given = list(x) if isinstance(x, dict) else x
-        raise StateError(f"{name}: expected the keys {list(own)}, got {shortened(given)}")
-
-
-def history_from(epochs: NDArray[Any], metrics: dict[str, NDArray[Any]], last: int) -> History:
-    """The History of epochs up to `last`."""
-    if not isinstance(epochs, np.ndarray) or epochs.ndim != 1 or epochs.dtype.kind not in "iu":
-        raise StateError(f"epochs: expected an array of ints with one dimension, got {shortened(epochs)}")
-    history = History()
-    history.epochs = epochs.tolist()
-    for before, k in zip([0, *history.epochs], history.epochs):
-        if not before < k <= last:
-            raise StateError(f"epochs: expected numbers that rise from 1 to {last} at most, got {k} after {before}")
-    if not isinstance(metrics, dict):
-        raise StateError(f"history: expected a dict of arrays, got {shortened(metrics)}")
-    for name, numbers in metrics.items():
-        if not isinstance(name, str):
-            raise StateError(f"history: expected names, got {shortened(name)}")
-        if not isinstance(numbers, np.ndarray) or numbers.shape != epochs.shape or numbers.dtype.kind not in "biuf":
-            raise StateError(f"history[{name!r}]: expected an array of {len(epochs)} numbers, got {shortened(numbers)}")
-        history.metrics[name] = numbers.tolist()
-    return history
-
-
-def check_generator(name: Any, rng: _Rng, state: Any) -> None:
-    """StateError for wrong states that `random` and `numpy.random` would accept."""
-    if isinstance(rng, random.Random):
-        right = isinstance(state, tuple) and len(state) == 3 and isinstance(state[2], (float, type(None)))
-    else:
-        right = isinstance(state, dict) and state.get("bit_generator") == rng.bit_generator.state["bit_generator"]
-        inner = state.get("state") if right else None
-        if right and state["bit_generator"] == "MT19937":   # places in a buffer; NumPy does not check them
-            right = isinstance(inner, dict) and is_place(inner.get("pos"), 624)
-        elif right and state["bit_generator"] == "Philox":
-            right = is_place(state.get("buffer_pos"), 4)
-    if not right:
-        raise StateError(f"{name}: expected the state of {article(type(rng).__name__)}, got {shortened(state)}")
-
-
-def is_place(x: Any, most: Any) -> Any:
-    return isinstance(x, (int, np.integer)) and 0 <= x <= most
