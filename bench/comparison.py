@@ -12,7 +12,7 @@ from bench.report import duration, figure
 
 __all__ = ["Change", "Comparison", "Refused", "compare", "table"]
 
-# Student's t at 99 %, two-sided, by the degrees of freedom; between two, the smaller is taken, which widens.
+# Student's t at 99 %, two-sided, by the degrees of freedom.
 STUDENT = {1: 63.657, 2: 9.925, 3: 5.841, 4: 4.605, 5: 4.033, 6: 3.708, 7: 3.500, 8: 3.356, 10: 3.170, 12: 3.055,
            15: 2.947, 20: 2.846, 30: 2.750, 60: 2.661, 120: 2.618}
 
@@ -146,8 +146,14 @@ def welch(one, two):
 
 
 def student(freedom):
-    """Student's t at 99 %, for this number of degrees of freedom or somewhat fewer."""
-    return STUDENT[max(number for number in STUDENT if number <= freedom + 1e-9)]
+    """Student's t at 99 %. Between two degrees of freedom it is interpolated by their inverse; t is convex in this, so it
+    is never too small."""
+    below = max((number for number in STUDENT if number <= freedom), default=1)
+    above = min((number for number in STUDENT if number > freedom), default=None)
+    if above is None or freedom <= below:
+        return STUDENT[below]
+    share = (1.0 / below - 1.0 / freedom) / (1.0 / below - 1.0 / above)
+    return STUDENT[below] + share * (STUDENT[above] - STUDENT[below])
 
 
 def shown(change, number):
