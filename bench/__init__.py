@@ -7,7 +7,7 @@ Run from the repository's root, with flatgrad installed::
     python -m bench --only chain moons  some cases (``--list`` names them)
     python -m bench --json FILE         every round's figures, and the machine they come from
     python -m bench --strict            exit code 1 if a target is missed
-        python -m bench --instructions      instruction counts, which do not depend on the machine's load
+    python -m bench --instructions      instruction counts, which do not depend on the machine's load
     python -m bench --peers             against micrograd, PyTorch, JAX, NumPy: some four minutes
     python -m bench --peers --markdown  the same as Markdown
     python -m bench --programs          compiled functions against C by hand, JAX and PyTorch

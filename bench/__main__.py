@@ -1,6 +1,7 @@
 """The command line: ``python -m bench --help``."""
 import argparse
 import importlib.util
+import json
 import os
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import bench
 ROUNDS, QUICK_ROUNDS = 5, 2   # in each process
 PROCESSES, PEERS_PROCESSES = 5, 3   # 1 with --quick
 MIN_SECONDS, QUICK_MIN_SECONDS = 0.010, 0.003
+KEPT = Path(__file__).with_name("counts.json")
 
 
 class UsageError(Exception):
@@ -28,12 +30,14 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0; 1 if contenders disagree or a measurement fails, or with ``--strict`` if a target is missed; 2 if
-        the arguments ask for something impossible.
+        Exit code: 0; 1 if contenders disagree or a measurement fails, if with ``--check`` a count has grown, or with
+        ``--strict`` if a target is missed or a figure has changed; 2 if the arguments ask for something impossible.
     """
-    args = parse(argv)
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        return run(args)
+        if argv[:1] == ["compare"]:
+            return compare(parse_compare(argv[1:]))
+        return run(parse(argv))
     except UsageError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -54,10 +58,15 @@ def parse(argv):
                         f"({ROUNDS}; {QUICK_ROUNDS} with --quick)")
     parser.add_argument("--processes", type=positive, metavar="N",
                         help=f"processes for each case ({PROCESSES}; {PEERS_PROCESSES} with "
-                        "--peers, --programs, --derivatives, --exports or --parallel; 1 with --quick)")
+                        "--report or a suite that is named; 1 with --quick)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these cases")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     parser.add_argument("--json", metavar="FILE", help="write every figure to FILE")
+    parser.add_argument("--report", metavar="FILE",
+                        help="write a page of HTML with plots to FILE; without a suite, of the cases of --scaling and "
+                        "--peers")
+    parser.add_argument("--from", dest="source", metavar="FILE",
+                        help="for --report: measure nothing, but take the figures that --json wrote to FILE")
     parser.add_argument("--strict", action="store_true", help="exit code 1 if a target is missed")
     parser.add_argument("--markdown", action="store_true",
                         help="print the tables as Markdown, to be quoted")
@@ -65,6 +74,9 @@ def parse(argv):
     suite.add_argument("--peers", action="store_true",
                        help="compare with micrograd, PyTorch, JAX and NumPy, as far as they are "
                        "installed; --list and --only then are about these cases")
+    suite.add_argument("--scaling", action="store_true",
+                       help="time and memory by the size of a graph, and by the width, the batch and the depth of a "
+                       "network; --list and --only then are about these cases")
     suite.add_argument("--programs", action="store_true",
                        help="compare compiled functions with C by hand, JAX and PyTorch; --list and --only then are "
                        "about these cases")
@@ -80,6 +92,34 @@ def parse(argv):
     suite.add_argument("--instructions", nargs="?", const="auto", metavar="TOOL",
                        choices=["auto", "perf", "callgrind"],
                        help="count instructions instead, with perf or callgrind")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--check", nargs="?", const=KEPT, metavar="FILE",
+                      help="with --instructions: exit code 1 if callgrind counts 5 %% more than the repository keeps; "
+                      "skipped, with a message, where valgrind is missing or Python or the compiler is another")
+    kept.add_argument("--update", nargs="?", const=KEPT, metavar="FILE",
+                      help="with --instructions: keep the counts of callgrind")
+    args = parser.parse_args(argv)
+    if args.instructions and args.report:
+        parser.error("--report has no page of instructions; leave out --report or --instructions")
+    if args.source and not args.report:
+        parser.error("--from needs --report FILE")
+    if (args.check or args.update) and args.instructions not in ("auto", "callgrind"):
+        parser.error("--check and --update need --instructions, without perf: its counts depend on the processor")
+    return args
+
+
+def parse_compare(argv):
+    """The arguments after ``compare``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench compare",
+        description="Compare two runs that --json has saved: the ratio of each figure, with the 99 % interval that the "
+        "processes of both runs leave for it, and what has changed by more than this noise.")
+    parser.add_argument("before", metavar="A.json", help="the earlier run")
+    parser.add_argument("after", metavar="B.json", help="the later run")
+    parser.add_argument("--anyway", action="store_true",
+                        help="compare even runs of other machines, versions or workloads")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 if a figure has changed by more than the noise")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, to be quoted")
     return parser.parse_args(argv)
 
 
@@ -94,15 +134,26 @@ def positive(text):
     return number
 
 
-def run(args):
-    """Do the job of the arguments. Returns the exit code."""
-    for package in ("flatgrad", "numpy"):
+def needed(*packages):
+    """UsageError if one of the packages that everything here uses is not installed."""
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"{package} is not installed; run: pip install .")
+
+
+def run(args):
+    """Do the job of the arguments. Returns the exit code."""
+    needed("flatgrad", "numpy")
     from bench.byhand import BUILD
     from bench.instructions import WORKLOADS
     from bench.suites import SUITES
 
+    if args.report and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--report needs matplotlib for its plots; run: pip install 'flatgrad[viz]'")
+    if args.source:
+        check_writable("--report", args.report)
+        return draw(args.report, loaded("--from", args.source))
+    # "report" is the last suite, so --report chooses it only if no other is named.
     suite = next((name for name in SUITES if getattr(args, name, False)), "cases")
     cases = SUITES[suite]
     if args.list:
@@ -110,7 +161,10 @@ def run(args):
         print("\n".join(f"{name:{width}}  {case.why}" for name, case in cases.items()))
         return 0
     names = chosen(args.only, WORKLOADS if args.instructions else cases)
-    check_writable(args.json)
+    for option in "json", "report", "update":
+        check_writable(f"--{option}", getattr(args, option))
+    if args.check or args.update:
+        return kept_counts(args, names)
     if args.instructions:
         return instructions(args, names)
     # torch.compile caches its results in files; with these, a second run would show no compile time.
@@ -128,17 +182,17 @@ def chosen(only, known):
     return [name for name in known if only is None or name in only]
 
 
-def check_writable(path):
+def check_writable(option, path):
     """UsageError if `path` cannot be written: the error should come before the measurements."""
     if path is None:
         return
     target = Path(path) if Path(path).exists() else Path(path).absolute().parent
     if Path(path).is_dir() or not os.access(target, os.W_OK):
-        raise UsageError(f"--json: cannot write to {path}")
+        raise UsageError(f"{option}: cannot write to {path}")
 
 
-def write(path, text):
-    """Write the JSON, if the arguments name a file."""
+def write(option, path, text):
+    """Write the text, if the arguments name a file."""
     if path is None:
         return
     from flatgrad.storage import write_file
@@ -146,20 +200,42 @@ def write(path, text):
     try:
         write_file(path, text.encode())
     except OSError as error:
-        raise UsageError(f"--json: cannot write to {path}: {error.strerror}") from None
+        raise UsageError(f"{option}: cannot write to {path}: {error.strerror}") from None
+
+
+def loaded(option, path):
+    """The figures that ``--json`` wrote to `path`."""
+    try:
+        figures = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{option}: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{option}: expected a file that --json wrote, got {path}: {error}") from None
+    if not isinstance(figures, dict) or "rows" not in figures:
+        raise UsageError(f"{option}: expected figures that --json wrote, got {path} without rows")
+    return figures
+
+
+def draw(path, figures):
+    """Write the page of a run's figures. Returns the exit code."""
+    from bench import page
+
+    write("--report", path, page.html(figures))
+    return 0
 
 
 def measure(args, suite, names):
     """Measure cases of a suite. Returns the exit code."""
-    from bench import report
+    from bench import machine, report
     from bench.processes import ProbeFailed
     from bench.runner import Mismatch, Session
+    from bench.suites import SUITES
 
     session = Session(args.quick, args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS),
                       args.processes or (1 if args.quick else
                                          PROCESSES if suite == "cases" else PEERS_PROCESSES),
                       QUICK_MIN_SECONDS if args.quick else MIN_SECONDS)
-    facts = report.about()
+    facts = machine.about()
     print(report.heading(facts))
     print(f"medians of {session.processes} x {session.rounds} paired rounds (processes x rounds), "
           f"{facts['clock']}, garbage collector on{', quick sizes' if args.quick else ''}\n",
@@ -168,16 +244,24 @@ def measure(args, suite, names):
         try:
             run_case(session, suite, name)
         except Mismatch as mismatch:
-            print(f"bench: results differ: {mismatch}", file=sys.stderr)
-            return 1
+            session.case = name
+            session.differ("", mismatch)
         except ProbeFailed as failure:
             print(f"bench: {name}: {failure}", file=sys.stderr)
             return 1
     progress("")
     style = report.markdown if args.markdown else report.aligned
     print(report.grid(session, style) if args.peers else report.table(session, style))
-    write(args.json, report.to_json(facts, session))
+    saved = report.to_json(facts, session, cases=[SUITES[suite][name] for name in names])
+    write("--json", args.json, saved)
+    if args.report:
+        draw(args.report, json.loads(saved))
 
+    differing = [skip for skip in session.skipped if skip.differs]
+    for skip in differing:
+        print(f"bench: {skip.reason}", file=sys.stderr)
+    if differing:
+        return 1
     measured = {row.case for row in session.rows}
     missing = [skip for skip in session.skipped if skip.case not in measured]
     if args.only and missing:
@@ -207,7 +291,7 @@ def progress(text):
 
 def instructions(args, names):
     """Count instructions. Returns the exit code."""
-    from bench import report
+    from bench import machine, report
     from bench.instructions import ToolMissing, chosen_tool, count
 
     try:
@@ -215,12 +299,42 @@ def instructions(args, names):
         counts = count(tool, names)
     except ToolMissing as problem:
         raise UsageError(problem) from None
-    facts = report.about()
+    facts = machine.about()
     print(report.heading(facts))
     style = report.markdown if args.markdown else report.aligned
     print(report.counts_table(tool, counts, style))
-    write(args.json, report.to_json(facts, counts=counts, tool=tool))
+    write("--json", args.json, report.to_json(facts, counts=counts, tool=tool))
     return 0
+
+
+def kept_counts(args, names):
+    """Compare counts with those that the repository keeps, or keep new ones. Returns the exit code."""
+    from bench import counts
+    from bench.instructions import ToolMissing
+
+    try:
+        if args.update:
+            print(counts.update(args.update, names if args.only else None))
+            return 0
+        passed, text = counts.check(args.check, names if args.only else None)
+    except (ToolMissing, counts.BadFile) as problem:
+        raise UsageError(problem) from None
+    print(text)
+    return 0 if passed else 1
+
+
+def compare(args):
+    """Compare two saved runs. Returns the exit code."""
+    needed("flatgrad", "numpy")
+    from bench import comparison, report
+
+    before, after = (loaded("compare", path) for path in (args.before, args.after))
+    try:
+        found = comparison.compare(before, after, args.anyway)
+    except comparison.Refused as problem:
+        raise UsageError(f"{args.before} and {args.after}: {problem}") from None
+    print(comparison.table(found, report.markdown if args.markdown else report.aligned))
+    return 1 if args.strict and any(change.changed for change in found.changes) else 0
 
 
 if __name__ == "__main__":

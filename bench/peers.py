@@ -7,7 +7,6 @@ its steps are epochs. All compute in float64 and on one thread. Each function im
 import gc
 import math
 import os
-import random
 import shutil
 import time
 from collections.abc import Callable
@@ -121,8 +120,10 @@ def tanh_trainer(name, problem):
         return out
 
     def new():
-        random.seed(1337)
-        return library.MLP(problem.sizes[0], list(problem.sizes[1:]))
+        model = library.MLP(problem.sizes[0], list(problem.sizes[1:]))
+        for p, number in zip(model.parameters(), problem.initial.tolist()):
+            p.data = number
+        return model
 
     def run(model, steps):
         found = []

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from bench import derivative_ways, workloads
 from bench.runner import Mismatch, Session, clock
-from bench.suites import SUITES
 
 try:
     import resource
@@ -279,6 +278,8 @@ def case(suite, name, quick, rounds, min_seconds):
     dict
         ``rows`` and ``skipped`` as for `processes.found`; or ``mismatch``, the text of the error.
     """
+    from bench.suites import SUITES   # here: all suites would be most of the start of a process whose instructions are counted
+
     session = Session(quick == "True", int(rounds), min_seconds=float(min_seconds))
     try:
         SUITES[suite][name](session)

@@ -1,72 +1,11 @@
 """The report of a run: an aligned table as text, and JSON for programs."""
-import gc
 import json
-import os
-import platform
 import statistics
-import threading
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 
-import flatgrad
-
-from bench import ONE_THREAD
-from bench.runner import CLOCK
+from bench.machine import PACKAGES
 from bench.versus import COLUMNS, PEERS
-from flatgrad.cli.info import processor
 
-__all__ = ["about", "aligned", "counts_table", "grid", "heading", "markdown", "table", "to_json"]
-
-PACKAGES = ("flatgrad", "micrograd", "numpy", "torch", "jax")
-
-SCHEMA = 1   # of the JSON; incremented when readers have to change
-
-
-def usable_cores():
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def package_version(name):
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def about():
-    """The machine, the versions and the conditions of this run.
-
-    Returns
-    -------
-    dict
-        Values that JSON can hold.
-    """
-    return {
-        "schema": SCHEMA,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": {
-            "cpu": processor(),
-            "cores": os.cpu_count(),
-            "usable_cores": usable_cores(),
-            "os": platform.platform(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "implementation": platform.python_implementation(),
-            "compiler": platform.python_compiler(),
-            **{name: package_version(name) for name in PACKAGES},
-        },
-        "isa": flatgrad.stats()["isa"],
-        "threads": {
-            "python": threading.active_count(),
-            **{name: os.environ.get(name) for name in ONE_THREAD},
-        },
-        "clock": CLOCK,
-        "garbage_collector": gc.isenabled(),
-    }
+__all__ = ["aligned", "counts_table", "duration", "figure", "grid", "heading", "markdown", "table", "to_json"]
 
 
 def heading(facts):
@@ -206,18 +145,20 @@ def counts_table(tool, counts, style):
     return f"counted by {tool}\n{style(lines, right={1})}"
 
 
-def to_json(facts, session=None, counts=None, tool=None):
+def to_json(facts, session=None, counts=None, tool=None, cases=()):
     """All figures of a run, as JSON text.
 
     Parameters
     ----------
     facts : dict
-        The result of `about`.
+        The result of `machine.about`.
     session : Session, optional
         The session; it adds ``quick``, ``processes``, ``rounds``, ``rows`` and ``skipped``.
     counts : list of Count, optional
         The counts; they add ``instructions`` and ``tool``.
     tool : str, optional
+    cases : iterable of Case, optional
+        The cases, for what they are for.
 
     Returns
     -------
@@ -229,12 +170,13 @@ def to_json(facts, session=None, counts=None, tool=None):
             "quick": session.quick,
             "processes": session.processes,
             "rounds": session.rounds,
+            "cases": {case.name: case.why for case in cases},
             "rows": [{
                 "case": row.case, "label": row.label, "value": row.value, "unit": row.unit,
                 "low": row.low, "high": row.high,
                 "target": None if row.target is None else str(row.target), "met": row.met,
                 "rounds": row.rounds, "seconds": row.times, "per": row.per, "note": row.note,
-                "work": row.work,
+                "work": row.work, "axis": row.axis, "x": row.x,
             } for row in session.rows],
             "skipped": [vars(skip) for skip in session.skipped],
         }

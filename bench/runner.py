@@ -12,9 +12,10 @@ The figures are meant to be reliable also on a machine that others use:
   processes. On Windows a timing counts real time, because the clock for processor time is too coarse there.
 - The garbage collector is on, as in users' programs: a large part of micrograd's time is the cyclic collector. A full
   collection before each timing is not timed; it frees the garbage of the other contenders.
-- Contenders have to give the same results before they are timed.
+- Contenders have to give the same results before they are timed. A contender of another library that does not is
+  recorded as such, and is not timed; the run then ends with exit code 1.
 
-`cases`, `versus`, `programs`, `derivatives` and `parallel` define the work, and `report` prints the figures.
+`cases`, `versus`, `scaling`, `programs`, `derivatives` and `parallel` define the work, and `report` prints the figures.
 """
 import gc
 import importlib
@@ -32,7 +33,7 @@ except ImportError:   # Windows
     resource = None
 
 __all__ = ["CLOCK", "Case", "Contender", "Mismatch", "Row", "Session", "Skip", "Target", "at_least", "at_most",
-           "children_clock", "clock", "enter", "own_copy", "percentile", "repeated", "repeated_after"]
+           "children_clock", "clock", "enter", "own_copy", "percentile", "place", "repeated", "repeated_after"]
 
 # On Windows the processor-time clock ticks 64 times a second, although it claims a higher resolution.
 CLOCK = "perf_counter" if os.name == "nt" else "process_time"
@@ -117,6 +118,8 @@ class Row:
     per: str                # the unit of `times`, such as "operation"
     note: str
     work: str = ""          # the part of the case, if it compares the same contenders several times
+    axis: str = ""          # of a point of a curve: what grows along the curve
+    x: float | None = None  # and how much of it this point has
 
     @property
     def value(self):
@@ -144,8 +147,9 @@ class Skip:
     """A measurement that is left out, and the reason."""
 
     case: str
-    label: str   # "" for the whole case
+    label: str             # "" for the whole case
     reason: str
+    differs: bool = False  # the contender's results are not those of the others
 
 
 @dataclass
@@ -194,7 +198,9 @@ class Session:
 
     def skip(self, label, reason):
         """Record that `label` of the current case ("" for the whole case) is not measured."""
-        self.skipped.append(Skip(self.case, label, reason))
+        skip = Skip(self.case, label, reason)
+        if skip not in self.skipped:
+            self.skipped.append(skip)
 
     def verify(self, *contenders, tolerance, exact=()):
         """Check that all contenders compute the same results as the first one.
@@ -230,7 +236,23 @@ class Session:
                 raise Mismatch(f"{self.case}: {key}: {name} gives {left!r}, "
                                f"{reference} gives {right!r} (difference allowed: {allowed:.2g})")
 
-    def compare(self, over, under, target=None, *, work="", per="run", rounds=None, note=""):
+    def admits(self, ours, theirs, label, *, tolerance, exact=()):
+        """Whether `theirs` computes the results of `ours`, as `verify` checks them.
+
+        If not, `label` of the current case is recorded as a contender whose results differ, with both numbers.
+        """
+        try:
+            self.verify(ours, theirs, tolerance=tolerance, exact=exact)
+        except Mismatch as mismatch:
+            self.differ(label, mismatch)
+            return False
+        return True
+
+    def differ(self, label, mismatch):
+        """Record that `label` of the current case ("" for the whole case) is not timed because of a `Mismatch`."""
+        self.skipped.append(Skip(self.case, label, f"results differ: {mismatch}", differs=True))
+
+    def compare(self, over, under, target=None, *, work="", per="run", rounds=None, note="", at=("", None)):
         """Time two contenders and add the row of their ratio.
 
         Parameters
@@ -247,12 +269,21 @@ class Session:
             By default the rounds of the session.
         note : str, optional
             A remark for the table.
+        at : tuple of str and float, optional
+            The axis of a curve, and the place of this point on the axis; `work` names the place.
         """
+        work = work or place(*at)
         seconds = self.race(over, under, rounds=rounds or self.rounds)
         ratios = [x / y for x, y in zip(seconds[over.name], seconds[under.name])]
         label = f"{over.name} / {under.name}"
         self.rows.append(Row(self.case, f"{label}, {work}" if work else label, "times", target,
-                             ratios, seconds, per, note, work))
+                             ratios, seconds, per, note, work, *at))
+
+    def time(self, contender, *, at, per="run", note=""):
+        """Time a contender that has no other to be compared with, and add the row of its time, in microseconds."""
+        seconds = self.race(contender, rounds=self.rounds)
+        self.rows.append(Row(self.case, f"{contender.name}, {place(*at)}", "us", None,
+                             [1e6 * each for each in seconds[contender.name]], seconds, per, note, place(*at), *at))
 
     def race(self, *contenders, rounds):
         """Time the contenders in `rounds` rounds.
@@ -282,9 +313,11 @@ class Session:
             enough = 1.2 * repeats * self.min_seconds / max(seconds, 1e-9)
             repeats = max(repeats + 1, math.ceil(min(enough, 10 * repeats)))
 
-    def record(self, label, value, unit, target=None, *, note=""):
+    def record(self, label, value, unit, target=None, *, note="", at=("", None)):
         """Add a row for a figure that is not a ratio of times."""
-        self.rows.append(Row(self.case, label, unit, target, [value], {}, "", note))
+        if place(*at):
+            label = f"{label}, {place(*at)}"
+        self.rows.append(Row(self.case, label, unit, target, [value], {}, "", note, place(*at), *at))
 
     def add(self, rows, skipped):
         """Add the results of another process: new rows, and more rounds for existing rows."""
@@ -324,6 +357,11 @@ def enter(cases, name, why, needs=None):
         cases[name] = Case(name, why, needs, function)
         return function
     return decorate
+
+
+def place(axis, x):
+    """A place on an axis in words; "" for a figure that is no point of a curve."""
+    return f"{axis} {x:,}" if axis else ""
 
 
 def repeated(work):

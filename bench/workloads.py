@@ -13,7 +13,7 @@ import numpy as np
 __all__ = ["CHAIN", "ROSENBROCK", "WORK_ITERATIONS", "Fit", "Names", "Pendulums", "Problem", "chain", "chain_gradients",
            "chain_leaves", "chain_results", "digits_problem", "fit_digits_problem", "fit_moons_problem", "fit_training",
            "flatgrad_model", "flatgrad_samples", "fused_training", "library", "loop_training", "moons", "moons_problem",
-           "moons_results", "names_problem", "network_loss", "new_training", "numbers_of", "pendulums", "physics_numbers",
+           "moons_results", "names_problem", "network_loss", "network_problem", "new_training", "numbers_of", "pairs", "pairs_results", "pendulums", "physics_numbers",
            "physics_problem", "products", "readme", "readme_formula", "readme_results", "rosenbrock", "rosenbrock_hessian", "smooth_moons_problem", "ten_nodes",
            "ten_nodes_results", "training", "xor_problem"]
 
@@ -62,6 +62,24 @@ def chain_gradients(iterations):
         dx, da, db = dx * a, da * a + x, db * a + 1.0
         x = x * a + b
     return {"value": x, "x.grad": dx, "a.grad": da, "b.grad": db}
+
+
+# ---- a sum of terms, in pairs: a graph of any size, and of the depth of a tree ----
+
+def pairs(a, b, terms):
+    """The sum of ``a*(k/terms) + b``, by pairs and pairs of pairs: 3 * terms - 1 operations."""
+    row = [a * (k / terms) + b for k in range(terms)]
+    while len(row) > 1:
+        row = [x + y for x, y in zip(row[::2], row[1::2])] + row[len(row) // 2 * 2:]
+    return row[0]
+
+
+def pairs_results(run, Value, terms):
+    """Value and gradients; `run` is a copy of `pairs`."""
+    a, b = Value(0.5), Value(-0.125)
+    out = run(a, b, terms)
+    out.backward()
+    return {"value": float(out.data), "a.grad": float(a.grad), "b.grad": float(b.grad)}
 
 
 # ---- the expression in micrograd's README ----
@@ -296,6 +314,15 @@ def xor_problem():
     X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     return Problem(sizes, "tanh", "tanh", X, np.array([-1, 1, 1, -1]), "mse", 0.0, [0.1] * 100,
                    drawn(sizes))
+
+
+def network_problem(width, depth, batch):
+    """A network of 8 inputs and `depth` layers of `width` tanh, and one more tanh, on `batch` samples."""
+    sizes = (8, *[width] * depth, 1)
+    X = np.random.default_rng(0).normal(size=(batch, 8))
+    steps = 20 if batch * sum(map(math.prod, zip(sizes, sizes[1:]))) < 100_000 else 3
+    return Problem(sizes, "tanh", "tanh", X, np.where(X[:, 0] * X[:, 1] > 0.0, 1, -1), "mse", 0.0, [0.05] * steps,
+                   drawn(sizes, scaled=True))
 
 
 def physics_problem():
