@@ -257,7 +257,7 @@ def test_every_place_in_c_is_taken():
 PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core",
                  "anomaly array_functions descent randomness scalar signatures", "flatgrad engine", "export",
                  "datasets losses optim program selection", "nn", "loops", "lost", "evaluations groups transforms",
-                 "autograd checking functional rules viz",
+                 "autograd checking functional rules tree viz",
                  "train", "estimators", "compat", "cli", "__main__"]
 
 

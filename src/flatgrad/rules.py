@@ -14,7 +14,7 @@ from flatgrad._core import (Tensor, Value, _add_input, _apply, _call_back, _is_r
                             _Recording, _ruled, _stand_in, _Watch, _Within, recording)
 from flatgrad.arguments import is_bool, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
-from flatgrad.structures import leaves_of, map_leaves
+from flatgrad.structures import Node, leaves_of, map_leaves, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -389,6 +389,7 @@ def most_arguments(f: Callable[..., Any]) -> int:
 
 def pair_up(name: str, argument: Any, part: Any, gradients: list[Any]) -> None:
     """Append the gradient of each operand in an argument, in order."""
+    argument, part = opened(argument), opened(part)
     if part is None:
         gradients += [None for x in leaves_of(argument) if is_operand(x)]
     elif isinstance(argument, dict):
@@ -398,6 +399,9 @@ def pair_up(name: str, argument: Any, part: Any, gradients: list[Any]) -> None:
         for key in argument:
             pair_up(f"{name}[{key!r}]", argument[key], part[key], gradients)
     elif isinstance(argument, (list, tuple)):
+        if type(argument) is Node and (type(part) is not Node or part.kind is not argument.kind):
+            raise ArgumentTypeError(f"{name}: expected a {argument.kind.cls.__name__}, as the argument is, got "
+                                    f"{described(part)}")
         if not isinstance(part, (list, tuple)) or len(part) != len(argument):
             raise ArgumentTypeError(f"{name}: expected {len(argument)} parts, as the argument has, got {described(part)}")
         for k, (x, g) in enumerate(zip(argument, part)):

@@ -20,7 +20,7 @@ from flatgrad._core import (Tensor, Value, _apply, _held_below, _Within, _is_rec
 from flatgrad.arguments import shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.lost import are_lost, mark, plain
-from flatgrad.structures import map_leaves, same_structure
+from flatgrad.structures import REGISTERED, Node, map_leaves, opened, same_structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,6 +156,7 @@ class Point:
 
 def nodes_in(x: Any, found: list[Value]) -> list[Any]:
     """All Values and Tensors of a structure, appended to a list, which is returned."""
+    x = opened(x)
     if isinstance(x, NODES):
         found.append(x)
     elif isinstance(x, dict):
@@ -291,7 +292,14 @@ def leaf_of(transform: str, name: str, x: Any) -> Value | Tensor:
     if is_real(x):
         return Value(real(name, x))
     raise ArgumentTypeError(f"{transform}: {name}: expected a real number, an array, a Value, a Tensor, or a "
-                            f"list, tuple or dict of them, got {described(x)}")
+                            f"list, tuple or dict of them, got {described(x)}{advice(x)}")
+
+
+def advice(x: Any) -> str:
+    """What to do with an object of a class that may be meant as a structure."""
+    if hasattr(type(x), "__dataclass_fields__"):
+        return f"; flatgrad.tree.register_dataclass({type(x).__name__}) makes it a structure"
+    return ""
 
 
 def check_array(transform: str, name: str, x: Any, kinds: str = "iuf", what: str = "real numbers") -> None:
@@ -310,9 +318,9 @@ def shape_of(x: Any) -> tuple[Any, ...]:
 
 def input_shape(transform: str, name: str, x: Any) -> tuple[Any, ...]:
     """The shape of an argument that Point has accepted."""
-    if isinstance(x, dict):
-        raise ArgumentTypeError(f"{transform}: {name}: expected a number, an array or a list, got a dict, which has no "
-                                "shape")
+    if isinstance(x, dict) or type(x) in REGISTERED:
+        raise ArgumentTypeError(f"{transform}: {name}: expected a number, an array or a list, got a {type(x).__name__}, "
+                                "which has no shape")
     if isinstance(x, (list, tuple)):
         return stacked(f"{transform}: {name}",
                        [input_shape(transform, f"{name}[{k}]", part) for k, part in enumerate(x)])
@@ -361,12 +369,13 @@ def leaves_in_order(tree: float, given: float) -> list[float]:
 
 
 def paths_in_order(tree: float, given: float, name: str) -> Iterator[tuple[str, float]]:
+    tree, given = opened(tree), opened(given)
     if isinstance(tree, dict):
         for key, part in tree.items():
             yield from paths_in_order(part, given[key], f"{name}[{key!r}]")
     elif isinstance(tree, (list, tuple)):
         for k, part in enumerate(tree):
-            yield from paths_in_order(part, given[k], f"{name}[{k}]")
+            yield from paths_in_order(part, given[k], tree.path(name, k) if type(tree) is Node else f"{name}[{k}]")
     else:
         yield name, given
 
