@@ -7,6 +7,7 @@ depend on the arguments. A copy is a node of its own, so a derivative by it is o
 """
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import numbers
@@ -266,6 +267,77 @@ def positions_of(argnums: tuple[Any, ...], args: Sequence[Any], kwargs: Mapping[
     if len(set(positions)) != len(positions):
         raise ArgumentError(f"argnums: expected different arguments, got {argnums} for {len(args)} arguments")
     return tuple(positions)
+
+
+class Named:
+    """The arguments of a function that `argnames` means, by whatever way a call gives them.
+
+    Parameters
+    ----------
+    name : str
+        The transform.
+    f : callable
+    argnums : int or tuple of int
+        Has to be the default.
+    argnames : str or tuple of str
+
+    Attributes
+    ----------
+    single : bool
+        Whether it is one name, and not a tuple of them.
+    """
+
+    single: bool
+
+    def __init__(self, name: str, f: Callable[..., Any], argnums: int | tuple[int, ...],
+                 argnames: str | Sequence[str]) -> None:
+        self.single = isinstance(argnames, str)
+        names = [argnames] if isinstance(argnames, str) else argnames
+        if not isinstance(names, (list, tuple)) or not all(isinstance(x, str) for x in names):
+            raise ArgumentTypeError(f"argnames: expected a str or a tuple of str, got {argnames!r}")
+        if not names or len(set(names)) != len(names):
+            raise ArgumentError(f"argnames: expected a str or a tuple of different str, got {argnames!r}")
+        if argnums != 0:
+            raise ArgumentError(f"{name}: expected one of argnums and argnames, got argnums={argnums!r} and "
+                                f"argnames={argnames!r}")
+        self.names = names
+        try:
+            self.signature = inspect.signature(f)
+        except (TypeError, ValueError):   # of some functions in C
+            self.signature = None
+            return
+        parameters = self.signature.parameters
+        any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for x in names:
+            p = parameters.get(x)
+            if p is None and not any_name or p is not None and p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                raise ArgumentError(f"argnames: expected names of the parameters {self.signature}, got {x!r}")
+
+    def found(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """A function, arguments by position and by keyword that are the same call, and the positions of those named."""
+        if self.signature is not None:
+            bound = self.signature.bind(*args, **kwargs)   # raises Python's own errors
+            args, kwargs = bound.args, bound.kwargs
+        places = {}
+        for k, x in enumerate(() if self.signature is None else self.signature.parameters.values()):
+            if x.kind not in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD):
+                break
+            places[x.name] = k
+        positions, moved, count = [], [], len(args)
+        for name in self.names:
+            if name in kwargs:   # of a parameter by keyword alone
+                positions.append(count + len(moved))
+                moved.append(name)
+            elif places.get(name, count) < count:
+                positions.append(places[name])
+            else:
+                raise ArgumentError(f"argnames: expected {name!r} among the arguments of the call, got {count} by position"
+                                    + (f" and {', '.join(kwargs)} by keyword" if kwargs else ""))
+        if not moved:
+            return f, args, kwargs, tuple(positions)
+        args = (*args, *[kwargs[name] for name in moved])
+        kwargs = {name: x for name, x in kwargs.items() if name not in moved}
+        return lambda *a, **kw: f(*a[:count], **dict(zip(moved, a[count:])), **kw), args, kwargs, tuple(positions)
 
 
 def described(x: Any) -> str:
