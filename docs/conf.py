@@ -48,7 +48,7 @@ INTERNAL = {"arguments", "lost", "signatures", "structures", "transforms", "weig
 INNER = ("nn.initialization", "nn.utils")   # in no `__all__`, and what docstrings point to
 # The order of the pages; a module that is not named here comes after these.
 ORDER = ["flatgrad", "engine", "nn", "nn.initialization", "nn.utils", "losses", "optim", "optim.lr_scheduler", "train",
-         "estimators", "functional", "autograd", "rules", "checking", "anomaly", "program", "export", "loops", "groups", "selection",
+         "estimators", "functional", "autograd", "rules", "checking", "anomaly", "program", "export", "loops", "groups", "tree", "selection",
          "randomness", "datasets", "viz",
          "errors", "storage", "scalar", "compat"]
 

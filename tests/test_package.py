@@ -256,8 +256,8 @@ def test_every_place_in_c_is_taken():
 # modules of a package stand where it does, in an order of their own.
 PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core",
                  "anomaly array_functions descent randomness scalar signatures", "flatgrad engine", "export",
-                 "datasets losses optim program selection", "nn", "loops", "lost", "evaluations groups transforms",
-                 "autograd checking functional rules viz",
+                 "datasets losses optim program selection", "nn", "loops", "lost", "evaluations groups rules transforms",
+                 "autograd checking functional tree viz",
                  "train weighting", "estimators", "compat", "cli", "__main__"]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
                           losses as losses, lost as lost, nn as nn, optim as optim, program as program,
                           randomness as randomness, read_only as read_only, rules as rules, scalar as scalar,
                           selection as selection, signatures as signatures, storage as storage,
-                          structures as structures, train as train, transforms as transforms, viz as viz,
+                          structures as structures, train as train, transforms as transforms, tree as tree, viz as viz,
                           weighting as weighting)
     from flatgrad._core import (abs as abs, max as max, min as min, sum as sum)
     from flatgrad.anomaly import (detect_anomaly as detect_anomaly, is_anomaly_enabled as is_anomaly_enabled,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from flatgrad.randomness import Random as Random
     from flatgrad.rules import custom_derivative as custom_derivative
     from flatgrad.selection import (pick as pick, take as take)
+    from flatgrad.tree import ravel_pytree as ravel_pytree
 
     __version__: str
     __all__ = ["Tensor", "Value", "argmax", "argmin", "cat", "collect", "dot", "linear", "log_softmax", "logsumexp",
@@ -57,7 +58,7 @@ else:
 SUBMODULES = ("anomaly", "arguments", "array_functions", "autograd", "checking", "compat", "datasets", "engine", "errors",
               "estimators", "evaluations", "export", "functional", "groups", "loops", "losses", "lost", "nn", "optim",
               "program", "randomness", "read_only", "rules", "scalar", "selection", "signatures", "storage",
-              "structures", "train", "transforms", "viz", "weighting")
+              "structures", "train", "transforms", "tree", "viz", "weighting")
 LATER = {"install_as_micrograd": "compat", "compile": "program", "gradients": "autograd",
          "custom_derivative": "rules",
          **dict.fromkeys(("grad", "value_and_grad", "jacobian", "jacrev", "jacfwd", "hessian", "hvp", "jvp", "vjp",
@@ -65,7 +66,7 @@ LATER = {"install_as_micrograd": "compat", "compile": "program", "gradients": "a
          **dict.fromkeys(("gradcheck", "gradgradcheck"), "checking"),
          **dict.fromkeys(("fori_loop", "scan", "vmap"), "loops"),
          **dict.fromkeys(("pick", "take"), "selection"), "Random": "randomness",
-         "grouped": "groups",
+         "grouped": "groups", "ravel_pytree": "tree",
          **dict.fromkeys(("detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"), "anomaly")}
 
 

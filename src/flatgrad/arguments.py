@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from flatgrad._core import _Rng
 
-__all__ = ["array_of_numbers", "as_array", "columns_of", "extra", "finite", "finite_array", "flag", "generator",
+__all__ = ["array_of_numbers", "as_array", "check_columns", "columns_of", "extra", "finite", "finite_array", "flag", "generator",
            "is_bool", "no_attribute", "non_negative", "one_of", "path_of", "positive", "real", "samples", "shortened",
            "whole", "within"]
 
@@ -210,6 +210,9 @@ def finite_array(name: str, x: Any, ndim: Any = None) -> Any:
     """`x` as a C-contiguous array of float64 without nan and inf, of `ndim` dimensions if given."""
     import numpy as np
 
+    columns = columns_in(x)
+    if columns is not None:
+        columns, x = [label for label, _ in columns], array_of_columns(name, columns, len(x))
     try:
         array = array_of_numbers(x)
         if array.dtype.kind == "c":   # astype would drop the imaginary part, with no more than a warning
@@ -227,7 +230,8 @@ def finite_array(name: str, x: Any, ndim: Any = None) -> Any:
     array = np.ascontiguousarray(array, np.float64)
     if not np.isfinite(array).all():
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(f"{name}[{', '.join(map(str, where))}]: expected a finite number, got {array[where]}")
+        place = where if columns is None else (where[0], repr(columns[where[1]]))
+        raise DataError(f"{name}[{', '.join(map(str, place))}]: expected a finite number, got {array[where]}")
     return array
 
 
@@ -240,10 +244,68 @@ def of_objects(array: Any) -> Any:
     return array.astype("float64")
 
 
+def columns_in(x: Any) -> list[tuple[Any, Any]] | None:
+    """The names and the columns of a table of pandas, Polars or PyArrow; None of anything else."""
+    kind = type(x)
+    if kind in (list, tuple, float, int):
+        return None
+    if hasattr(kind, "iloc"):   # pandas, and others like it
+        return [(label, x.iloc[:, k]) for k, label in enumerate(x.columns)] if hasattr(x, "columns") else None
+    if hasattr(kind, "get_columns"):   # Polars
+        return [(column.name, column) for column in x.get_columns()]
+    return list(zip(x.column_names, x.columns)) if hasattr(kind, "column_names") else None   # PyArrow
+
+
+def array_of_columns(name: str, columns: list[tuple[Any, Any]], n_rows: int) -> NDArray[Any]:
+    """The columns of a table as those of an array of float64, with nan where a number is missing."""
+    import numpy as np
+
+    found = numbers_of_columns(name, columns)
+    array = np.empty((n_rows, len(columns)))
+    for k, numbers in enumerate(found):
+        array[:, k] = numbers
+    return array
+
+
+def check_columns(name: str, x: Any) -> None:
+    """An error that names the columns of a table which are no numbers."""
+    columns = columns_in(x)
+    if columns is not None:
+        numbers_of_columns(name, columns)
+
+
+def numbers_of_columns(name: str, columns: list[tuple[Any, Any]]) -> list[NDArray[Any]]:
+    found = [(label, column, numbers_of_column(column)) for label, column in columns]
+    wrong = [f"{label!r} of type {getattr(column, 'dtype', getattr(column, 'type', ''))}, such as "
+             f"{shortened(column.to_numpy()[:1].tolist()[0])}" for label, column, numbers in found if numbers is None]
+    if wrong:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ArgumentTypeError(f"{name}: expected columns of numbers, got the column {'; '.join(wrong[:3])}{more}. Leave it "
+                                "out, or make numbers of its values")
+    return [numbers for _, _, numbers in found]
+
+
+def numbers_of_column(column: Any) -> NDArray[Any] | None:
+    """A column of a table as an array of numbers, with nan for what is missing; None if it has anything else, such as text
+    or dates."""
+    import numpy as np
+
+    array = column.to_numpy()
+    if array.dtype.kind in "biuf":
+        return array
+    if array.dtype.kind != "O":
+        return None
+    items = [math.nan if x is None or type(x).__name__ == "NAType" else x for x in array.tolist()]
+    try:
+        return of_objects(np.array([*items, None], object)[:-1])   # an array of one dimension, whatever they are
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def columns_of(X: Any) -> list[str] | None:
     """The names of a DataFrame's columns, a list of str; None if there are no names, or if some are not text."""
     try:
-        names = list(getattr(X, "columns", ()))
+        names = list(getattr(X, "columns" if not hasattr(type(X), "column_names") else "column_names", ()))
     except TypeError:
         return None
     return names if names and all(isinstance(name, str) for name in names) else None

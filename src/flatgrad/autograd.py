@@ -14,6 +14,7 @@ from flatgrad._core import (Tensor, Value, _gradients, _is_recording, _is_unreco
 from flatgrad.anomaly import detect_anomaly, is_anomaly_enabled, set_detect_anomaly
 from flatgrad.arguments import flag, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+from flatgrad.rules import Function
 from flatgrad.transforms import depends_on_outer, depends_on_outer_copies
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["detect_anomaly", "gradients", "is_anomaly_enabled", "set_detect_anomaly"]
+__all__ = ["Function", "detect_anomaly", "gradients", "is_anomaly_enabled", "set_detect_anomaly"]
 
 
 def gradients(outputs: Value | Tensor | Sequence[Value | Tensor], inputs: Value | Tensor | Sequence[Value | Tensor],

@@ -610,6 +610,8 @@ def picked(array: NDArray[Any] | list[int], order: NDArray[Any]) -> NDArray[Any]
     """The samples with the numbers `order`, in this order."""
     if hasattr(array, "iloc"):   # pandas
         return array.iloc[order]
+    if hasattr(type(array), "to_numpy") and not hasattr(array, "shape") or hasattr(type(array), "column_names"):   # PyArrow
+        return array.take(order)
     return array[order] if hasattr(array, "shape") else [array[k] for k in order]
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import numbers
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatgrad import losses, optim, weighting
 from flatgrad._core import Tensor
-from flatgrad.arguments import (array_of_numbers, columns_of, finite_array, flag, non_negative, one_of, positive, samples,
-                                shortened, whole)
+from flatgrad.arguments import (array_of_numbers, check_columns, columns_of, finite_array, flag, non_negative, one_of,
+                                positive, samples, shortened, whole)
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError, StateError
 from flatgrad.nn import MLP
 from flatgrad.nn.layers import Layer
@@ -310,10 +311,11 @@ class Network(BaseEstimator):
     def _samples(self, X, reset):
         """X as an array. Its width and names are stored (`reset`), or compared with those that `fit` has stored."""
         X = X.numpy() if isinstance(X, Tensor) else X
+        check_columns("X", X)
         if validation is not None:
             if hasattr(validation, "validate_data"):   # from scikit-learn 1.6 on
-                return validation.validate_data(self, X, reset=reset, dtype=np.float64)
-            return self._validate_data(X, reset=reset, dtype=np.float64)
+                return validation.validate_data(self, X, reset=reset, dtype=np.float64, order="C")
+            return self._validate_data(X, reset=reset, dtype=np.float64, order="C")
         names = columns_of(X)
         array = samples("X", X)
         if names is not None:
@@ -327,6 +329,10 @@ class Network(BaseEstimator):
         known = getattr(self, "feature_names_in_", None)
         if names is not None and known is not None and list(names) != list(known):
             raise DataError(f"X: expected the feature names {shortened(list(known))}, got {shortened(list(names))}")
+        if (names is None) != (known is None):   # scikit-learn's warnings
+            warnings.warn(f"X has feature names, but {type(self).__name__} was fitted without feature names" if known is None
+                          else f"X does not have valid feature names, but {type(self).__name__} was fitted with feature names",
+                          UserWarning, stacklevel=4)
         if array.shape[1] != self.n_features_in_:
             raise ShapeError(f"X: expected {self.n_features_in_} features, got the shape {array.shape}")
         return array
@@ -336,8 +342,9 @@ class Network(BaseEstimator):
         if y is None:
             raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         X, y = [x.numpy() if isinstance(x, Tensor) else x for x in (X, y)]
+        check_columns("X", X)
         if validation is not None:
-            options = {"multi_output": True, "y_numeric": numeric, "dtype": np.float64, "reset": reset}
+            options = {"multi_output": True, "y_numeric": numeric, "dtype": np.float64, "order": "C", "reset": reset}
             if hasattr(validation, "validate_data"):
                 X, y = validation.validate_data(self, X, y, **options)
             else:
@@ -797,8 +804,6 @@ def one_column(y: ArrayLike) -> NDArray[Any]:
     """Targets as one axis. A single column gives the warning of scikit-learn, if scikit-learn is installed."""
     if y.ndim == 2 and y.shape[1] == 1:
         if validation is not None:
-            import warnings
-
             warnings.warn("A column-vector y was passed when a 1d array was expected: shape "
                           f"{y.shape}, expected ({len(y)},)", DataConversionWarning, stacklevel=3)
         return y[:, 0]

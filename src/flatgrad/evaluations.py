@@ -17,7 +17,7 @@ from flatgrad.arguments import is_bool
 from flatgrad.loops import Layout, length_of, pair_up
 from flatgrad.lost import are_lost, plain
 from flatgrad.program import Hole, structure
-from flatgrad.structures import map_leaves
+from flatgrad.structures import map_leaves, raised
 
 if TYPE_CHECKING:
     from typing import Any
@@ -423,7 +423,7 @@ def places_of(program: Program) -> NDArray[Any] | None:
         return -1 if isinstance(x, (int, float)) and not is_bool(x) else None
 
     try:
-        places = np.array(map_leaves(place, program.template))
+        places = np.array(raised(map_leaves(place, program.template)))
     except ValueError:   # of parts that differ in shape
         return None
     return places if places.dtype.kind == "i" else None

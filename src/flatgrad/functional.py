@@ -22,7 +22,7 @@ from flatgrad.loops import vmap
 from flatgrad.lost import are_lost, mark
 from flatgrad.program import Compiled
 from flatgrad.structures import leaves_of, map_leaves
-from flatgrad.transforms import (NODES, Point, Reader, Table, are_linked, argument_numbers, as_nodes, as_numbers,
+from flatgrad.transforms import (NODES, Named, Point, Reader, Table, are_linked, argument_numbers, as_nodes, as_numbers,
                                  as_value, callable_, described, elements, flattened, inner, input_shape, is_constant,
                                  is_outermost, joined, node_or_zeros, nodes_in, one_number, positions_of, running,
                                  seed_leaves, shape_of, table_of, with_shapes_of, written_by)
@@ -40,7 +40,7 @@ MOST_INPUTS = 24   # of a function whose second derivatives are all written into
 
 def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False,
          parameters: Iterable[Value | Tensor] | None = None, in_axes: int | tuple[Any, ...] | None = None,
-         threads: int = 1) -> Callable[..., Any]:
+         threads: int = 1, argnames: str | Sequence[str] | None = None) -> Callable[..., Any]:
     """The gradient of `f`, as a function. `f` returns one number.
 
     Parameters
@@ -62,12 +62,14 @@ def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: 
     threads : int, optional
         How many threads divide the samples of a batch among them. The result does not depend on it. More than one are
         for a function of `flatgrad.compile`.
+    argnames : str or tuple of str, optional
+        The arguments to differentiate by, by name, in place of `argnums`: calls may give them by position or by keyword.
 
     Returns
     -------
     callable
         A function that takes the arguments of `f` and returns the gradient in the structure of the argument `argnums`,
-        or a tuple of gradients for a tuple `argnums`. The gradient of a number or a Value is a float. The gradient of
+        or a tuple of gradients for a tuple `argnums` or `argnames`. The gradient of a number or a Value is a float. The gradient of
         an array or a Tensor is an ndarray of the same shape. The gradient of a list, tuple or dict has the same
         structure. By `parameters` it is one ndarray of float64, with the numbers of all parameters in their order.
 
@@ -116,18 +118,21 @@ def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: 
     ...     return spring["k"] * sum(x**2 for x in position) / 2
     >>> flatgrad.grad(energy, argnums=(0, 1))([1.0, 2.0], {"k": 10.0})
     ([10.0, 20.0], {'k': 2.5})
+    >>> flatgrad.grad(energy, argnames="spring")([1.0, 2.0], spring={"k": 10.0})
+    {'k': 2.5}
     """
-    return gradient_function("grad", f, argnums, has_aux, parameters, in_axes, threads, without_value)
+    return gradient_function("grad", f, argnums, has_aux, parameters, in_axes, threads, without_value, argnames)
 
 
 def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False,
                    parameters: Iterable[Value | Tensor] | None = None, in_axes: int | tuple[Any, ...] | None = None,
-                   threads: int = 1) -> Callable[..., tuple[Any, Any]]:
+                   threads: int = 1,
+                   argnames: str | Sequence[str] | None = None) -> Callable[..., tuple[Any, Any]]:
     """A function that computes both `f` and its gradient, in the time of the gradient alone.
 
     Parameters
     ----------
-    f, argnums, has_aux, parameters, in_axes, threads
+    f, argnums, has_aux, parameters, in_axes, threads, argnames
         As for `grad`.
 
     Returns
@@ -160,7 +165,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *,
     >>> step(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     (2.5, array([2., 3.]))
     """
-    return gradient_function("value_and_grad", f, argnums, has_aux, parameters, in_axes, threads, with_value)
+    return gradient_function("value_and_grad", f, argnums, has_aux, parameters, in_axes, threads, with_value, argnames)
 
 
 def jacobian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
@@ -560,21 +565,26 @@ def with_value(value: float | Value, gradient: Any, *aux: Any) -> tuple[Any, Any
 
 
 def differentiated(name: str, f: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool,
-                   compute: Callable[..., Any], result: Callable[..., Any]) -> Callable[..., Any]:
+                   compute: Callable[..., Any], result: Callable[..., Any], named: Named | None = None) -> Callable[..., Any]:
     """The function that `grad` and the other transforms return; it returns result(value, gradient).
 
-    compute(point, output, args, positions) gives the value and a list with the gradient by each argument.
+    compute(point, output, args, positions) gives the value and a list with the gradient by each argument. named: the
+    arguments by name, in place of `argnums`.
     """
     callable_(name, f)
-    argnums, single = argument_numbers(argnums)
+    argnums, single = argument_numbers(argnums) if named is None else ((), named.single)
     has_aux = flag(f"{name}: has_aux", has_aux)
 
     @functools.wraps(f)
     def transformed(*args, **kwargs):
-        positions = positions_of(argnums, args, kwargs)
+        called = f
+        if named is None:
+            positions = positions_of(argnums, args, kwargs)
+        else:
+            called, args, kwargs, positions = named.found(f, args, kwargs)
         point = Point(name, args, positions)
         point.single = single
-        output = point.call(f, kwargs, has_aux)
+        output = point.call(called, kwargs, has_aux)
         value, gradients = compute(point, output, args, positions)
         gradients = [point.marked(gradient) for gradient in gradients]
         if has_aux:
@@ -601,10 +611,14 @@ def differentiated_by(name: str, f: Callable[..., Any], parameters: Iterable[Val
 
 def gradient_function(name: str, f: Callable[..., Any], argnums: int | tuple[int, ...], has_aux: bool,
                       parameters: Iterable[Value | Tensor] | None, in_axes: int | tuple[Any, ...] | None, threads: int,
-                      result: Callable[..., Any]) -> Callable[..., Any]:
+                      result: Callable[..., Any], argnames: str | Sequence[str] | None = None) -> Callable[..., Any]:
     """The function that `grad` and `value_and_grad` return; it returns result(value, gradient)."""
     callable_(name, f)
     numbers_of_arguments, single = argument_numbers(argnums)
+    named = None if argnames is None else Named(name, f, argnums, argnames)
+    if named is not None and parameters is not None:
+        raise ArgumentError(f"{name}: expected one of argnames and parameters, got argnames={argnames!r} besides parameters")
+    single = single if named is None else named.single
     has_aux = flag(f"{name}: has_aux", has_aux)
     threads = whole(f"{name}: threads", threads, 1)
     if has_aux and in_axes is not None:
@@ -619,7 +633,7 @@ def gradient_function(name: str, f: Callable[..., Any], argnums: int | tuple[int
         parameters = parameters_in(name, parameters, numbers_of_arguments)
     mean = f if in_axes is None else mean_of(name, f, in_axes)
     if parameters is None:
-        by_tape = differentiated(name, mean, argnums, has_aux, scalar_gradient, result)
+        by_tape = differentiated(name, mean, argnums, has_aux, scalar_gradient, result, named)
     else:
         by_tape = differentiated_by(name, mean, parameters, has_aux, gradient_by, result)
     if not isinstance(f, Compiled) or f.check or has_aux:
@@ -630,7 +644,13 @@ def gradient_function(name: str, f: Callable[..., Any], argnums: int | tuple[int
     def transformed(*args, **kwargs):
         if running.get() or _is_recording() or _detects_anomaly():
             return by_tape(*args, **kwargs)
-        positions = () if parameters is not None else positions_of(numbers_of_arguments, args, kwargs)
+        if named is not None:
+            called, given, others, positions = named.found(f, args, kwargs)
+            if called is not f:
+                return by_tape(*args, **kwargs)
+            args, kwargs = given, others
+        else:
+            positions = () if parameters is not None else positions_of(numbers_of_arguments, args, kwargs)
         found = evaluations(args, kwargs, positions)
         if found is None:
             return by_tape(*args, **kwargs)

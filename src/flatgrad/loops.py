@@ -17,7 +17,7 @@ from flatgrad.arguments import flag, is_bool, shortened, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.program import Compiled, Hole, check_refused, template_of
 from flatgrad.randomness import leaf_of
-from flatgrad.structures import leaves_of, like, map_leaves, same_structure
+from flatgrad.structures import leaves_of, like, map_leaves, opened, same_structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -302,6 +302,7 @@ def nodes_of(tree: Any) -> list[Any]:
 
 def nodes_in_order(before: Any, after: Any) -> list[Any]:
     """The nodes of `after`, in the order in which `before`, of the same structure, has them."""
+    before, after = opened(before), opened(after)
     if isinstance(before, dict):
         return [node for key in before for node in nodes_in_order(before[key], after[key])]
     if isinstance(before, (list, tuple)):
@@ -311,6 +312,7 @@ def nodes_in_order(before: Any, after: Any) -> list[Any]:
 
 def filled_in_order(before: Any, after: Any, nodes: Any) -> Any:
     """`after` with other nodes, which come in the order of `before`."""
+    before, after = opened(before), opened(after)
     if isinstance(before, dict):
         parts = {key: filled_in_order(part, after[key], nodes) for key, part in before.items()}
         return {key: parts[key] for key in after}
@@ -739,6 +741,8 @@ def stacked(name: str, samples: list[Any], axes: int | tuple[int, None] | None) 
         if not same_structure(first, sample):
             raise ArgumentTypeError(f"{name}: expected the structure of the first, {shortened(first)}, got "
                                     f"{shortened(sample)} in number {k}")
+    samples = [opened(sample) for sample in samples]
+    first = samples[0]
     if isinstance(first, dict):
         return {key: stacked(f"{name}[{key!r}]", [sample[key] for sample in samples], part_of(axes, key))
                 for key in first}

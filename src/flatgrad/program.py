@@ -24,7 +24,7 @@ from flatgrad.descent import minimize
 from flatgrad.errors import ArgumentError, ArgumentTypeError, RecordingError, ShapeError
 from flatgrad.signatures import (OURS, first_parameter, name_of, names_in, names_of, numbers_of, package_of,
                                  static_parameters)
-from flatgrad.structures import leaves_of, map_leaves
+from flatgrad.structures import REGISTERED, leaves_of, lowered, map_leaves, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -730,7 +730,8 @@ class Program:
         self.evaluators = OrderedDict()   # and evaluations.py for values and gradients off the tape
         self.watched, self.buffers, self.draws = recording.watched, recording.buffers, recording.draws
         places = Search(self.core.captured if self.core else ()).of_all([fn, *[
-            x for x in (*args, *kwargs.values()) if not isinstance(x, (list, tuple, dict, Value, Tensor, np.ndarray))]])
+            x for x in (*args, *kwargs.values()) if not isinstance(x, (list, tuple, dict, Value, Tensor, np.ndarray))
+            and type(x) not in REGISTERED]])
         self.places = places if places else None   # or there are none to look at
 
     @property
@@ -927,6 +928,10 @@ def structure(name: str, x: Any, leaves: list[Any]) -> str | tuple[Any, ...]:
                          structure(name and f"{name}[{key!r}]", part, leaves)) for key, part in x.items()])
     if kind in PLAIN and kind is not int:
         return (Static, kind, x)
+    if kind in REGISTERED:
+        node = opened(x)
+        return (Registered, static_part(name, kind), static_part(name and f"{name}: what is constant of it", node.aux),
+                *[structure(name and node.path(name, k), part, leaves) for k, part in enumerate(node)])
     if isinstance(x, (dict, list, tuple)):
         check_kind(name, x)
         if isinstance(x, dict):
@@ -1025,6 +1030,10 @@ def static_part(name: str, x: Any) -> tuple[Any, ...]:
 Static, Same = _Static, _Same
 
 
+class Registered:
+    """Begins what a key has of an object of a class that `flatgrad.tree` has registered."""
+
+
 def mapped(function: Any, name: str, x: Any) -> Any:
     """A structure with ``function(name, leaf)`` in place of each leaf; the name is that of the whole and the path."""
     return map_leaves(function, x, name, check_container)
@@ -1082,7 +1091,7 @@ def exact(name: str, x: Any) -> float:
 def template_of(name: str, result: Any) -> tuple[Any, Any]:
     """The structure of a result with a Hole for each Value and Tensor, and the list of these."""
     places = {}
-    template = mapped(functools.partial(place_of, places), name, result)
+    template = mapped(functools.partial(place_of, places), name, lowered(result))
     return template, [x for x, _ in places.values()]
 
 

@@ -1,8 +1,9 @@
-"""Functions with derivatives of their own: `custom_derivative`."""
+"""Functions with derivatives of their own: `custom_derivative`, as in JAX, and `Function`, as in PyTorch."""
 from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 import numbers
 from contextvars import ContextVar
@@ -14,15 +15,15 @@ from flatgrad._core import (Tensor, Value, _add_input, _apply, _call_back, _is_r
                             _Recording, _ruled, _stand_in, _Watch, _Within, recording)
 from flatgrad.arguments import is_bool, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
-from flatgrad.structures import leaves_of, map_leaves
+from flatgrad.structures import Node, leaves_of, map_leaves, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
 
-__all__ = ["custom_derivative"]
+__all__ = ["Function", "custom_derivative"]
 
 DEEPEST = 4   # calls of a function by its rule, one within another, of which a recording has the rule
 
@@ -92,6 +93,10 @@ class custom_derivative:
     fwd: Callable[..., Any] | None
     bwd: Callable[..., Any] | None
 
+    what, forward_name, backward_name = "custom_derivative", "fwd", "bwd"   # in errors
+    call: type[Call]
+    recorded_call: type[RecordedCall]
+
     def __init__(self, f: Callable[..., Any], nondiff_argnums: int | tuple[int, ...] = ()) -> None:
         if not callable(f):
             raise ArgumentTypeError(f"custom_derivative: f: expected a callable, got {described(f)}")
@@ -147,8 +152,8 @@ class custom_derivative:
             around = self.around.get()
             if around is not None and around.alone:
                 return map_leaves(self.result, self.f(*args), f"{self.name}: the result")
-            return RecordedCall(self, args, operands, around).results()
-        return Call(self, args, operands).results()
+            return self.recorded_call(self, args, operands, around).results()
+        return self.call(self, args, operands).results()
 
     def by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         bound = inspect.signature(self.f).bind(*args, **kwargs)
@@ -166,7 +171,7 @@ class custom_derivative:
             return Tensor(x, requires_grad=False)
         if isinstance(x, (numbers.Real, np.ndarray)) and not is_bool(x):
             return Value(float(x))
-        raise ArgumentTypeError(f"custom_derivative: {name}: expected a number, a Value, a Tensor or an array, or a list, "
+        raise ArgumentTypeError(f"{self.what}: {name}: expected a number, a Value, a Tensor or an array, or a list, "
                                 f"tuple or dict of them, got {described(x)}")
 
     def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
@@ -232,7 +237,7 @@ class Call:
 
     def pair(self, found: tuple[Any, Any]) -> tuple[Any, Any]:
         if not isinstance(found, tuple) or len(found) != 2:
-            raise ArgumentTypeError(f"custom_derivative: {self.function.name}: fwd: expected a pair, the result and what "
+            raise ArgumentTypeError(f"{self.function.what}: {self.function.name}: fwd: expected a pair, the result and what "
                                     f"the rule needs, got {described(found)}")
         return found
 
@@ -269,23 +274,28 @@ class Call:
         """The same as nodes."""
         if not self.made:
             self.run()
-        name = self.function.name
+        function = self.function
+        name = f"{function.what}: {function.name}"
         if self.read is not None:
-            raise ArgumentTypeError(
-                f"custom_derivative: {name}: the derivative of its rule is not known: fwd has read a number of its "
-                f"arguments ({self.read}), so what the rule computes from that would be a constant. Write fwd with "
-                "operations of flatgrad, or take first derivatives alone")
-        refusal = (f"custom_derivative: {name}: {{what}} of what depends on its arguments, while the derivative of its "
-                   "rule is asked for: it would be a constant, and that derivative wrong. Write bwd with operations of "
+            self.refuse_read(name)
+        refusal = (f"{name}: {{what}} of what depends on its arguments, while the derivative of its rule is asked for: it "
+                   f"would be a constant, and that derivative wrong. Write {function.backward_name} with operations of "
                    "flatgrad, or take first derivatives alone")
         with recording(), _Watch(None), _Watch([*self.copies(), *gradients], refusal):
             return self.asked(self.in_structure(gradients))
+
+    def refuse_read(self, name: str) -> None:
+        """An error where the rule's derivative is asked for, and `fwd` has read a number."""
+        raise ArgumentTypeError(
+            f"{name}: the derivative of its rule is not known: fwd has read a number of its arguments ({self.read}), so what "
+            "the rule computes from that would be a constant. Write fwd with operations of flatgrad, or take first "
+            "derivatives alone")
 
     def asked(self, gradient: Any) -> list[Any]:
         """What the rule returns, as a Value or Tensor for each operand, or None."""
         function = self.function
         chosen = [x for n, x in enumerate(self.args) if n in function.nondiff_argnums]
-        name = f"custom_derivative: {function.name}: bwd"
+        name = f"{function.what}: {function.name}: {function.backward_name}"
         wanted = [x for n, x in enumerate(self.args) if n not in function.nondiff_argnums]
         found = function.bwd(*chosen, self.residuals, gradient)
         if not isinstance(found, tuple) or len(found) != len(wanted):
@@ -332,7 +342,7 @@ class RecordedCall(Call):
         return self.inputs[-1]
 
     def results(self) -> Value | Tensor:
-        name = f"custom_derivative: {self.function.name}"
+        name = f"{self.function.what}: {self.function.name}"
         recorder = _Recording(self.inputs)
         with recorder, _Within(self.function.around, self):
             leaves, gradients = self.recorded(recorder)
@@ -373,6 +383,289 @@ class RecordedCall(Call):
         return leaves, gradients
 
 
+custom_derivative.call, custom_derivative.recorded_call = Call, RecordedCall
+
+
+# ---- Function ----
+
+class Function:
+    """An operation of your own, written as `torch.autograd.Function`: a subclass has ``forward`` and ``backward``.
+
+    ``forward(ctx, *args)`` returns the result, or a tuple of results, and ``backward(ctx, *gradients)`` takes the gradient
+    of each result and returns that of each argument, a tuple if there are several; None for 0 and for arguments that are
+    no numbers. Both are static methods. ``Subclass.apply(*args)`` calls the operation. Or ``forward(*args)`` takes no
+    ``ctx``, and ``setup_context(ctx, inputs, output)`` keeps what ``backward`` needs.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an object of the class is made: ``apply`` belongs to the class. ``apply`` raises it if a method is missing or
+        returns something else than described, and a backward pass if gradients do not fit the arguments.
+
+    Notes
+    -----
+    ``ctx`` takes any attribute, and has
+
+    - ``save_for_backward(*x)`` and ``saved_tensors``, for arguments, results and what operations of flatgrad have computed
+      of arguments,
+    - ``needs_input_grad``, a tuple with a bool for each argument,
+    - ``mark_non_differentiable(*results)``.
+
+    Arguments may be numbers, arrays, Values and Tensors, lists, tuples and dicts of them, and anything else, such as
+    strings. `forward` may read numbers, ``x.data``, and return numbers and arrays: results are Values and Tensors.
+
+    ``backward`` is differentiated in turn where it is made of operations of flatgrad. Saved arguments and results are nodes
+    then: the derivative of a saved result is that of ``backward`` again. Where ``forward`` has read a number, and ``ctx``
+    has a number or an array besides arguments and results, that would be a constant and second derivatives would be
+    wrong; so they are refused, as they are where ``backward`` itself reads a number. PyTorch refuses neither. What
+    ``forward`` uses besides its arguments gets no gradient.
+
+    Within `compile`, `scan` and a compiled `vmap` both methods are recorded, and cannot read numbers. There,
+    ``saved_tensors`` with a result has 4 derivatives. Every result has a gradient, 0 where nothing depends on it.
+
+    Examples
+    --------
+    >>> import flatgrad
+    >>> import numpy as np
+    >>> from flatgrad import Tensor
+    >>> class Exp(flatgrad.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         y = Tensor(np.exp(x.data))
+    ...         ctx.save_for_backward(y)
+    ...         return y
+    ...     @staticmethod
+    ...     def backward(ctx, g):
+    ...         y, = ctx.saved_tensors
+    ...         return g * y
+    >>> x = Tensor([0.0, 1.0])
+    >>> slope, = flatgrad.gradients(Exp.apply(x).sum(), x, create_graph=True)
+    >>> curvature, = flatgrad.gradients(slope.sum(), x)
+    >>> bool(np.allclose(slope.data, np.exp([0.0, 1.0]))), bool(np.allclose(curvature.data, np.exp([0.0, 1.0])))
+    (True, True)
+    """
+
+    forward: Any = None
+    backward: Any = None
+    setup_context: Any = None
+
+    def __init__(self) -> None:
+        name = type(self).__name__
+        raise ArgumentTypeError(f"{name}: expected a call of {name}.apply(...), as forward and backward are static methods")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Call the operation.
+
+        Parameters
+        ----------
+        *args
+            The arguments of ``forward`` after ``ctx``.
+
+        Returns
+        -------
+        Value, Tensor or tuple
+            What ``forward`` returns, with Values and Tensors in place of numbers and arrays.
+
+        Examples
+        --------
+        >>> from flatgrad import Value
+        >>> from flatgrad.autograd import Function
+        >>> class Double(Function):
+        ...     @staticmethod
+        ...     def forward(ctx, x):
+        ...         return 2.0 * x.data
+        ...     @staticmethod
+        ...     def backward(ctx, g):
+        ...         return 2.0 * g
+        >>> x = Value(3.0)
+        >>> Double.apply(x).backward()
+        >>> x.grad
+        2.0
+        """
+        rule = cls.__dict__.get("_rule")
+        if rule is None or rule.methods != methods_of(cls):   # or it has been given other ones since
+            rule = FunctionRule(cls)
+            setattr(cls, "_rule", rule)   # noqa: B010   # no attribute that subclasses are to read
+        return rule(*args)
+
+
+def methods_of(cls: type[Function]) -> tuple[Any, ...]:
+    return (cls.forward, cls.backward, cls.setup_context)
+
+
+class Context:
+    """What ``forward`` leaves for ``backward``.
+
+    Attributes
+    ----------
+    needs_input_grad : tuple of bool
+        For each argument whether a gradient can flow to it.
+    """
+
+    needs_input_grad: tuple[bool, ...]
+
+    def __init__(self, rule: FunctionRule, args: Sequence[Any]) -> None:
+        self._rule, self._args, self._outputs, self._as_numbers = rule, tuple(args), [], True
+        self._saved: tuple[Any, ...] = ()
+        self._constant: tuple[Any, ...] = ()
+        self.needs_input_grad = tuple(any(is_operand(x) for x in leaves_of(arg)) for arg in args)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name if name[0] == "_" else f"{self._rule.name}: ctx.{name}: forward has not set it")
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        """Keep them, for `saved_tensors`."""
+        self._saved = tensors
+
+    def mark_non_differentiable(self, *results: Any) -> None:
+        """No gradient flows from these results."""
+        self._constant = results
+
+    def mark_dirty(self, *args: Any) -> None:
+        """An error, as nothing changes in place."""
+        raise ArgumentTypeError(f"{self._rule.name}: ctx.mark_dirty: expected no argument that changes in place, as Values and "
+                                "Tensors do not; return a new one")
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """An error unless it is True: a result without a gradient has the gradient 0."""
+        if value is not True:
+            raise ArgumentError(f"{self._rule.name}: ctx.set_materialize_grads: expected True, as each result has a gradient, "
+                                f"got {value!r}")
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What has been saved."""
+        outputs = {} if self._as_numbers else {id(x): k for k, x in self._outputs}
+        places = [None if self._is_argument(x) else outputs.get(id(x)) for x in self._saved]
+        if all(k is None for k in places):
+            return self._saved
+        again = leaves_of(self._rule(*self._args))   # results whose derivative is that of backward
+        return tuple(x if k is None else again[k] for x, k in zip(self._saved, places))
+
+    def _is_argument(self, x: Any) -> bool:
+        return any(x is leaf for arg in self._args for leaf in (arg, *leaves_of(arg)))
+
+    def _unknown(self) -> str | None:
+        """The name of something that may have been computed from numbers, or None."""
+        results = [x for _, x in self._outputs]
+        saved = [("saved_tensors", x) for x in self._saved]
+        kept = [(name, x) for name, x in vars(self).items() if name[0] != "_" and name != "needs_input_grad"]
+        for name, x in saved + kept:
+            if self._is_argument(x) or name == "saved_tensors" and any(x is result for result in results):
+                continue
+            for leaf in leaves_of(x):
+                if leaf is not None and not isinstance(leaf, (str, bool, int, type)) and not self._is_argument(leaf):
+                    return name
+        return None
+
+
+class FunctionCall(Call):
+    """One call of a Function that is not recorded."""
+
+    def results(self) -> Any:
+        return with_constants(self.residuals, super().results())
+
+    def reverse(self, gradients: NDArray[Any]) -> list[NDArray[Any]]:
+        if self.made:
+            self.residuals._as_numbers = True
+        return super().reverse(gradients)
+
+    def written(self, gradients: list[Any]) -> list[Any]:
+        if not self.made:
+            self.run()
+        self.residuals._as_numbers = False
+        try:
+            return super().written(gradients)
+        finally:
+            self.residuals._as_numbers = True
+
+    def refuse_read(self, name: str) -> None:
+        unknown = self.residuals._unknown()
+        if unknown is not None:
+            raise ArgumentTypeError(
+                f"{name}: the derivative of its backward is not known: forward has read a number of its arguments "
+                f"({self.read}), and ctx.{unknown} has something that may be computed from it, which would be a constant. Save "
+                "arguments and results alone, write forward with operations of flatgrad, or take first derivatives alone")
+
+
+class RecordedFunctionCall(RecordedCall):
+    """One call of a Function while a program is recorded."""
+
+    def results(self) -> Any:
+        self.residuals = None
+        found = super().results()
+        return with_constants(self.residuals, found)
+
+    def asked(self, gradient: Any) -> list[Any]:
+        self.residuals._as_numbers = False
+        return super().asked(gradient)
+
+
+def with_constants(context: Context | None, results: Any) -> Any:
+    """The results, of which those that are marked so are constants."""
+    if context is None or not context._constant:   # None: within the Function's own forward
+        return results
+    constant = {k for k, x in context._outputs if any(x is marked for marked in context._constant)}
+    places = itertools.count()
+    return map_leaves(lambda name, x: x.detach() if next(places) in constant and x is not None else x, results)
+
+
+class FunctionRule(custom_derivative):
+    """What a subclass of Function does, as a function with a derivative of its own."""
+
+    what, forward_name, backward_name = "Function", "forward", "backward"
+    call, recorded_call = FunctionCall, RecordedFunctionCall
+
+    def __init__(self, cls: type[Function]) -> None:
+        self.cls, self.methods = cls, methods_of(cls)
+        for name, method in zip(("forward", "backward"), self.methods):
+            if not callable(method):
+                raise ArgumentTypeError(f"{cls.__name__}: expected a static method {name}, got {described(method)}")
+        if cls.setup_context is not None and not callable(cls.setup_context):
+            raise ArgumentTypeError(f"{cls.__name__}: expected a static method setup_context, got "
+                                    f"{described(cls.setup_context)}")
+        super().__init__(self.numbers_of)
+        self.name = self.__name__ = self.__qualname__ = cls.__name__
+        self.most = 0
+        self.defvjp(self.kept, self.gradients_of)
+
+    def __call__(self, *args: Any) -> Any:
+        found = super().__call__(*args)
+        if _is_unrecorded() or not any(is_operand(x) for x in leaves_of(args)):
+            return map_leaves(lambda name, x: x if x is None else x.detach(), found)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FunctionRule, (self.cls,)
+
+    def kept(self, *args: Any) -> tuple[Any, Context]:
+        """The result of `forward`, and the context."""
+        context = Context(self, args)
+        if self.cls.setup_context is None:
+            output = self.cls.forward(context, *args)
+        else:
+            output = self.cls.forward(*args)
+            self.cls.setup_context(context, args, output)
+        context._outputs = [(k, x) for k, x in enumerate(leaves_of(output)) if x is not None]
+        return output, context
+
+    def numbers_of(self, *args: Any) -> Any:
+        """The result alone, of which no derivative is asked for."""
+        return map_leaves(self.result, self.kept(*args)[0], f"{self.name}: the result")
+
+    def gradients_of(self, context: Context, gradients: Any) -> tuple[Any, ...]:
+        """What `backward` returns, always a tuple."""
+        several = isinstance(gradients, tuple) and not hasattr(gradients, "_fields")
+        found = self.cls.backward(context, *gradients) if several else self.cls.backward(context, gradients)
+        if len(context._args) == 1 and not isinstance(found, tuple):
+            return (found,)
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name}>"
+
+
 class Slot:
     """Stands for a result in the structure of all."""
 
@@ -389,6 +682,7 @@ def most_arguments(f: Callable[..., Any]) -> int:
 
 def pair_up(name: str, argument: Any, part: Any, gradients: list[Any]) -> None:
     """Append the gradient of each operand in an argument, in order."""
+    argument, part = opened(argument), opened(part)
     if part is None:
         gradients += [None for x in leaves_of(argument) if is_operand(x)]
     elif isinstance(argument, dict):
@@ -398,6 +692,9 @@ def pair_up(name: str, argument: Any, part: Any, gradients: list[Any]) -> None:
         for key in argument:
             pair_up(f"{name}[{key!r}]", argument[key], part[key], gradients)
     elif isinstance(argument, (list, tuple)):
+        if type(argument) is Node and (type(part) is not Node or part.kind is not argument.kind):
+            raise ArgumentTypeError(f"{name}: expected a {argument.kind.cls.__name__}, as the argument is, got "
+                                    f"{described(part)}")
         if not isinstance(part, (list, tuple)) or len(part) != len(argument):
             raise ArgumentTypeError(f"{name}: expected {len(argument)} parts, as the argument has, got {described(part)}")
         for k, (x, g) in enumerate(zip(argument, part)):

@@ -7,6 +7,7 @@ depend on the arguments. A copy is a node of its own, so a derivative by it is o
 """
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import numbers
@@ -20,7 +21,7 @@ from flatgrad._core import (Tensor, Value, _apply, _held_below, _Within, _is_rec
 from flatgrad.arguments import shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.lost import are_lost, mark, plain
-from flatgrad.structures import map_leaves, same_structure
+from flatgrad.structures import REGISTERED, Node, map_leaves, opened, same_structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,6 +157,7 @@ class Point:
 
 def nodes_in(x: Any, found: list[Value]) -> list[Any]:
     """All Values and Tensors of a structure, appended to a list, which is returned."""
+    x = opened(x)
     if isinstance(x, NODES):
         found.append(x)
     elif isinstance(x, dict):
@@ -267,6 +269,77 @@ def positions_of(argnums: tuple[Any, ...], args: Sequence[Any], kwargs: Mapping[
     return tuple(positions)
 
 
+class Named:
+    """The arguments of a function that `argnames` means, by whatever way a call gives them.
+
+    Parameters
+    ----------
+    name : str
+        The transform.
+    f : callable
+    argnums : int or tuple of int
+        Has to be the default.
+    argnames : str or tuple of str
+
+    Attributes
+    ----------
+    single : bool
+        Whether it is one name, and not a tuple of them.
+    """
+
+    single: bool
+
+    def __init__(self, name: str, f: Callable[..., Any], argnums: int | tuple[int, ...],
+                 argnames: str | Sequence[str]) -> None:
+        self.single = isinstance(argnames, str)
+        names = [argnames] if isinstance(argnames, str) else argnames
+        if not isinstance(names, (list, tuple)) or not all(isinstance(x, str) for x in names):
+            raise ArgumentTypeError(f"argnames: expected a str or a tuple of str, got {argnames!r}")
+        if not names or len(set(names)) != len(names):
+            raise ArgumentError(f"argnames: expected a str or a tuple of different str, got {argnames!r}")
+        if argnums != 0:
+            raise ArgumentError(f"{name}: expected one of argnums and argnames, got argnums={argnums!r} and "
+                                f"argnames={argnames!r}")
+        self.names = names
+        try:
+            self.signature = inspect.signature(f)
+        except (TypeError, ValueError):   # of some functions in C
+            self.signature = None
+            return
+        parameters = self.signature.parameters
+        any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for x in names:
+            p = parameters.get(x)
+            if p is None and not any_name or p is not None and p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                raise ArgumentError(f"argnames: expected names of the parameters {self.signature}, got {x!r}")
+
+    def found(self, f: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """A function, arguments by position and by keyword that are the same call, and the positions of those named."""
+        if self.signature is not None:
+            bound = self.signature.bind(*args, **kwargs)   # raises Python's own errors
+            args, kwargs = bound.args, bound.kwargs
+        places = {}
+        for k, x in enumerate(() if self.signature is None else self.signature.parameters.values()):
+            if x.kind not in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD):
+                break
+            places[x.name] = k
+        positions, moved, count = [], [], len(args)
+        for name in self.names:
+            if name in kwargs:   # of a parameter by keyword alone
+                positions.append(count + len(moved))
+                moved.append(name)
+            elif places.get(name, count) < count:
+                positions.append(places[name])
+            else:
+                raise ArgumentError(f"argnames: expected {name!r} among the arguments of the call, got {count} by position"
+                                    + (f" and {', '.join(kwargs)} by keyword" if kwargs else ""))
+        if not moved:
+            return f, args, kwargs, tuple(positions)
+        args = (*args, *[kwargs[name] for name in moved])
+        kwargs = {name: x for name, x in kwargs.items() if name not in moved}
+        return lambda *a, **kw: f(*a[:count], **dict(zip(moved, a[count:])), **kw), args, kwargs, tuple(positions)
+
+
 def described(x: Any) -> str:
     return f"{type(x).__name__} {shortened(x)}"
 
@@ -291,7 +364,14 @@ def leaf_of(transform: str, name: str, x: Any) -> Value | Tensor:
     if is_real(x):
         return Value(real(name, x))
     raise ArgumentTypeError(f"{transform}: {name}: expected a real number, an array, a Value, a Tensor, or a "
-                            f"list, tuple or dict of them, got {described(x)}")
+                            f"list, tuple or dict of them, got {described(x)}{advice(x)}")
+
+
+def advice(x: Any) -> str:
+    """What to do with an object of a class that may be meant as a structure."""
+    if hasattr(type(x), "__dataclass_fields__"):
+        return f"; flatgrad.tree.register_dataclass({type(x).__name__}) makes it a structure"
+    return ""
 
 
 def check_array(transform: str, name: str, x: Any, kinds: str = "iuf", what: str = "real numbers") -> None:
@@ -310,9 +390,9 @@ def shape_of(x: Any) -> tuple[Any, ...]:
 
 def input_shape(transform: str, name: str, x: Any) -> tuple[Any, ...]:
     """The shape of an argument that Point has accepted."""
-    if isinstance(x, dict):
-        raise ArgumentTypeError(f"{transform}: {name}: expected a number, an array or a list, got a dict, which has no "
-                                "shape")
+    if isinstance(x, dict) or type(x) in REGISTERED:
+        raise ArgumentTypeError(f"{transform}: {name}: expected a number, an array or a list, got a {type(x).__name__}, "
+                                "which has no shape")
     if isinstance(x, (list, tuple)):
         return stacked(f"{transform}: {name}",
                        [input_shape(transform, f"{name}[{k}]", part) for k, part in enumerate(x)])
@@ -361,12 +441,13 @@ def leaves_in_order(tree: float, given: float) -> list[float]:
 
 
 def paths_in_order(tree: float, given: float, name: str) -> Iterator[tuple[str, float]]:
+    tree, given = opened(tree), opened(given)
     if isinstance(tree, dict):
         for key, part in tree.items():
             yield from paths_in_order(part, given[key], f"{name}[{key!r}]")
     elif isinstance(tree, (list, tuple)):
         for k, part in enumerate(tree):
-            yield from paths_in_order(part, given[k], f"{name}[{k}]")
+            yield from paths_in_order(part, given[k], tree.path(name, k) if type(tree) is Node else f"{name}[{k}]")
     else:
         yield name, given
 

@@ -204,6 +204,10 @@ class Exported:
         if issubclass(kind, dict):
             pairs = part[1:] if kind is dict else part[2:]
             return {key: self.tree_of(x, places) for key, x in pairs}
+        if not issubclass(kind, (list, tuple)):   # Registered, of program.py
+            raise ArgumentTypeError(f"{self.what}: {self.name}: expected arguments of numbers, arrays, lists, tuples and "
+                                    f"dicts, got one of the class {part[1][-1].x.__name__} that flatgrad.tree has registered, "
+                                    "which other languages do not have; give it a dict of its children")
         parts = [self.tree_of(x, places) for x in part[1:]]
         return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
 

@@ -13,7 +13,7 @@ from flatgrad.export.arrays import Plan, vector
 from flatgrad.export.exported import Exported
 from flatgrad.export.listing import listing
 from flatgrad.signatures import parameters_of
-from flatgrad.structures import map_leaves
+from flatgrad.structures import map_leaves, raised
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -97,7 +97,7 @@ class ArrayFunction:
         engine = self.engine(parameters)
         results = self.plan.call(engine, self.operands(engine, parameters, args, kwargs))
         results = [x.reshape(shape) for x, shape in zip(results, self.shapes)]
-        return map_leaves(lambda name, x: results[x.number] if type(x) is Place else x, self.template)
+        return raised(map_leaves(lambda name, x: results[x.number] if type(x) is Place else x, self.template))
 
     def operands(self, engine: Any, parameters: Any, args: Any, kwargs: Any) -> Any:
         """The arrays that the plan takes."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad
-from flatgrad.arguments import array_of_numbers, finite_array, samples
+from flatgrad.arguments import array_of_numbers, check_columns, columns_of, finite_array, samples, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -71,14 +71,18 @@ class Task:
     loss: Callable[..., Any] | BCEWithLogitsLoss | MSELoss
 
     kind: str | None
+    names: list[str] | None   # of the columns of the first table with samples
 
     def __init__(self, model: Any, loss: Callable[..., Any] | BCEWithLogitsLoss | MSELoss) -> None:
-        self.model, self.loss, self.kind = model, loss, kind_of(loss)
+        self.model, self.loss, self.kind, self.names = model, loss, kind_of(loss), None
 
     def inputs(self, X: NDArray[Any] | list[list[float]], name: str = "X",
                n_features: int | None = None) -> tuple[NDArray[Any], tuple[int]]:
         """The samples as an array, after a trial call of the model; and the shape of one output."""
-        X = samples(name, X, n_features)
+        names, X = columns_of(X), samples(name, X, n_features)
+        if names is not None and self.names is not None and names != self.names:
+            raise DataError(f"{name}: expected the columns that this Trainer was given first, {shortened(self.names)}, got "
+                            f"{shortened(names)}; arrays have no names")
         with no_grad():
             try:
                 prediction = self.model(constant(X[:1]))
@@ -91,12 +95,14 @@ class Task:
         if not shape or shape[0] != 1:
             raise ShapeError(f"model: expected one row of outputs for each sample, got the shape {shape} for one "
                              "sample")
+        self.names = self.names if names is None else names
         return X, shape[1:]
 
     def targets(self, y: NDArray[Any] | list[Any], n_samples: int, shape: tuple[int], name: str = "y") -> NDArray[Any]:
         """The targets of `n_samples` samples with outputs of this shape: int64 labels, or an array of floats."""
         if isinstance(y, (Tensor, Value)):
             raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
+        check_columns(name, y)
         y = array_of_numbers(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
         if y.dtype.kind not in "biu":
             self.refuse_text(y, name)
