@@ -11,8 +11,9 @@ from flatgrad.viz.curves import plot_history, plot_regression
 from flatgrad.viz.diagnosis import UpdateRatios, plot_confusion, plot_histograms
 from flatgrad.viz.drawing import Picture, draw_network
 from flatgrad.viz.explorer import explore
+from flatgrad.viz.film import Film
 from flatgrad.viz.graph import draw_dot, draw_svg, value_mimebundle
 
-__all__ = ["Picture", "UpdateRatios", "decision_boundary_text", "draw_dot", "draw_network", "draw_svg", "explore",
+__all__ = ["Film", "Picture", "UpdateRatios", "decision_boundary_text", "draw_dot", "draw_network", "draw_svg", "explore",
            "plot_confusion", "plot_decision_boundary", "plot_histograms", "plot_history", "plot_regression",
            "value_mimebundle"]
