@@ -13,7 +13,8 @@ from flatgrad.viz.drawing import Picture, draw_network
 from flatgrad.viz.explorer import explore
 from flatgrad.viz.film import Film
 from flatgrad.viz.graph import draw_dot, draw_svg, value_mimebundle
+from flatgrad.viz.surface import LossSurface, loss_surface
 
-__all__ = ["Film", "Picture", "UpdateRatios", "decision_boundary_text", "draw_dot", "draw_network", "draw_svg", "explore",
+__all__ = ["Film", "LossSurface", "Picture", "UpdateRatios", "decision_boundary_text", "draw_dot", "draw_network", "draw_svg", "explore", "loss_surface",
            "plot_confusion", "plot_decision_boundary", "plot_histograms", "plot_history", "plot_regression",
            "value_mimebundle"]
