@@ -373,7 +373,8 @@ def moons(arguments):
 # tests of the tests' own checkers.
 OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg",
            "estimators", "examples", "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs",
-           "rooms", "startup", "typing", "viz", "viz_diagnosis", "viz_estimators")
+           "rooms", "startup", "typing", "film", "notebooks", "surface", "viz", "viz_confidence", "viz_diagnosis",
+           "viz_estimators", "viz_weights")
 
 
 def sanitize(arguments):

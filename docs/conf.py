@@ -44,7 +44,8 @@ toc_object_entries_show_parents = "hide"
 
 # ---- the reference ----
 
-INTERNAL = {"arguments", "lost", "signatures", "structures", "transforms", "weighting"}   # for our own modules
+# For our own modules.
+INTERNAL = {"arguments", "lost", "markup", "signatures", "structures", "transforms", "weighting"}
 INNER = ("nn.initialization", "nn.utils")   # in no `__all__`, and what docstrings point to
 # The order of the pages; a module that is not named here comes after these.
 ORDER = ["flatgrad", "engine", "nn", "nn.initialization", "nn.utils", "losses", "optim", "optim.lr_scheduler", "train",

@@ -254,7 +254,7 @@ def test_every_place_in_c_is_taken():
 
 # A module imports from earlier layers only; "flatgrad" is what `from flatgrad import name` reaches, and the
 # modules of a package stand where it does, in an order of their own.
-PYTHON_LAYERS = ["errors structures", "arguments", "storage read_only", "_core",
+PYTHON_LAYERS = ["errors structures", "arguments markup", "storage read_only", "_core",
                  "anomaly array_functions descent randomness scalar signatures", "flatgrad engine", "export",
                  "datasets losses optim program selection", "nn", "loops", "lost", "evaluations groups rules transforms",
                  "autograd checking functional tree viz",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
                           autograd as autograd, checking as checking, compat as compat, datasets as datasets,
                           engine as engine, errors as errors, estimators as estimators, evaluations as evaluations,
                           export as export, functional as functional, groups as groups, loops as loops,
-                          losses as losses, lost as lost, nn as nn, optim as optim, program as program,
+                          losses as losses, lost as lost, markup as markup, nn as nn, optim as optim, program as program,
                           randomness as randomness, read_only as read_only, rules as rules, scalar as scalar,
                           selection as selection, signatures as signatures, storage as storage,
                           structures as structures, train as train, transforms as transforms, tree as tree, viz as viz,
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
                                   set_detect_anomaly as set_detect_anomaly)
     from flatgrad.autograd import gradients as gradients
     from flatgrad.checking import (gradcheck as gradcheck, gradgradcheck as gradgradcheck)
-    from flatgrad.compat import install_as_micrograd as install_as_micrograd
+    from flatgrad.compat import (install_as_micrograd as install_as_micrograd,
+                                 load_ipython_extension as load_ipython_extension)
     from flatgrad.functional import (grad as grad, hessian as hessian, hvp as hvp, jacfwd as jacfwd,
                                      jacobian as jacobian, jacrev as jacrev, jvp as jvp,
                                      stop_gradient as stop_gradient, value_and_grad as value_and_grad, vjp as vjp)
@@ -56,10 +57,10 @@ else:
     __all__ = [name for name in _core.__all__ if not hasattr(builtins, name)]
 
 SUBMODULES = ("anomaly", "arguments", "array_functions", "autograd", "checking", "compat", "datasets", "engine", "errors",
-              "estimators", "evaluations", "export", "functional", "groups", "loops", "losses", "lost", "nn", "optim",
+              "estimators", "evaluations", "export", "functional", "groups", "loops", "losses", "lost", "markup", "nn", "optim",
               "program", "randomness", "read_only", "rules", "scalar", "selection", "signatures", "storage",
               "structures", "train", "transforms", "tree", "viz", "weighting")
-LATER = {"install_as_micrograd": "compat", "compile": "program", "gradients": "autograd",
+LATER = {"install_as_micrograd": "compat", "load_ipython_extension": "compat", "compile": "program", "gradients": "autograd",
          "custom_derivative": "rules",
          **dict.fromkeys(("grad", "value_and_grad", "jacobian", "jacrev", "jacfwd", "hessian", "hvp", "jvp", "vjp",
                           "stop_gradient"), "functional"),
@@ -97,5 +98,11 @@ def _repr_mimebundle_(self, include=None, exclude=None):
     return __getattr__("viz").value_mimebundle(self, include, exclude)
 
 
+def _repr_html_(self):
+    """The shape and the numbers of a Tensor, for Jupyter."""
+    return __getattr__("markup").tensor_html(self)
+
+
 # Set here and not in the core, because the core knows nothing of the modules above it.
 _core.Value._repr_mimebundle_ = _repr_mimebundle_
+_core.Tensor._repr_html_ = _repr_html_

@@ -7,7 +7,7 @@ a call after the class. This call, in `stand_in`, replaces the class by flatgrad
 """
 # Modules that a program without a class of its own does not need are imported within functions, to start quickly.
 from flatgrad.compat.common import Refusal
-from flatgrad.compat.install import install_as_micrograd
+from flatgrad.compat.install import install_as_micrograd, load_ipython_extension
 from flatgrad.compat.running import run
 
-__all__ = ["Refusal", "install_as_micrograd", "run"]
+__all__ = ["Refusal", "install_as_micrograd", "load_ipython_extension", "run"]

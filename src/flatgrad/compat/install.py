@@ -5,7 +5,9 @@ import os
 import sys
 
 from flatgrad import Value, engine
+from flatgrad.arguments import shortened
 from flatgrad.compat.common import installed, note, place
+from flatgrad.errors import ArgumentTypeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from flatgrad._core import _Path
 
-__all__ = ["install_as_micrograd"]
+__all__ = ["install_as_micrograd", "load_ipython_extension"]
 
 # Length and CRC-32 of engine.py and nn.py of the micrograd that flatgrad replaces, with line ends \n. Another installed
 # package named micrograd keeps its modules, like a package beside the program.
@@ -63,6 +65,50 @@ def install_as_micrograd(*, nn: bool = False, scalar_graph: bool = False) -> Non
         import micrograd.nn
 
         old.engine, old.nn = micrograd.engine, micrograd.nn
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Add the line magic ``%micrograd`` to IPython or a notebook; ``%load_ext flatgrad`` calls this.
+
+    ``%micrograd`` is `install_as_micrograd`: after it ``from micrograd.engine import Value`` means flatgrad's. It has the
+    options ``--nn`` and ``--scalar-graph``.
+
+    Parameters
+    ----------
+    ipython : IPython.core.interactiveshell.InteractiveShell
+        The shell. Nothing else of it changes: pictures of Values and tables of Tensors need no extension.
+
+    Raises
+    ------
+    TypeError
+        If `ipython` is no shell.
+
+    Examples
+    --------
+    In a notebook, before the first import of micrograd::
+
+        %load_ext flatgrad
+        %micrograd
+        from micrograd.engine import Value
+    """
+    if not callable(getattr(ipython, "register_magic_function", None)):
+        raise ArgumentTypeError("ipython: expected the shell of IPython, which %load_ext flatgrad gives, got "
+                                f"{shortened(ipython)}")
+
+    def micrograd(line: str) -> None:
+        """Make ``import micrograd`` mean flatgrad: %micrograd [--nn] [--scalar-graph]"""
+        from IPython.core.error import UsageError
+
+        options = line.split()
+        if not {*options} <= {"--nn", "--scalar-graph"}:
+            raise UsageError(f"%micrograd: expected no more than --nn and --scalar-graph, got {line.strip()}")
+        try:
+            install_as_micrograd(nn="--nn" in options, scalar_graph="--scalar-graph" in options)
+        except RuntimeError as error:
+            raise UsageError(f"%micrograd: {error}; in a notebook, restart the kernel first") from None
+        print("import micrograd now means flatgrad")
+
+    ipython.register_magic_function(micrograd, "line", "micrograd")
 
 
 class Micrograd:

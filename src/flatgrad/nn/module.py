@@ -711,6 +711,14 @@ class Module:
         return "\n".join(f"{name:{widths[0]}}  {module:{widths[1]}}  {count:>{widths[2]}}"
                          for name, module, count in rows)
 
+    def _repr_html_(self) -> str:
+        """The table of `summary`, for notebooks."""
+        from flatgrad.markup import table
+
+        rows = [(name or "-", module, f"{count:,}") for name, module, count in self.summary_rows()]
+        rows.append(("total", "", f"{len(self.parameters()):,}"))
+        return table(("name", "module", "parameters"), rows, type(self).__name__, texts=2)
+
     def summary_rows(self, prefix: str = "") -> Iterator[tuple[str, str, int]]:
         """The lines of `summary`: (name, description, number of parameters)."""
         own = sum(len(flat(values)) for _, values in own_values(self))

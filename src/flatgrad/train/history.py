@@ -136,6 +136,22 @@ class History(dict[str, list[float]]):
 
     __hash__ = None
 
+    def _repr_html_(self) -> str:
+        """A table of the first, the last, the lowest and the highest numbers, and curves of the losses, for notebooks."""
+        from flatgrad.markup import curve, number, table
+        from flatgrad.viz.curves import UNASKED, is_error
+
+        rows = []
+        for name, numbers in self.items() if self.epochs else ():
+            known = [x for x in numbers if not math.isnan(x)] or [math.nan]
+            rows.append((name, *(number(x) for x in (numbers[0], numbers[-1], min(known), max(known)))))
+        caption = f"History of {len(self)} epoch{'s' * (len(self) != 1)}"
+        if self.get("time"):
+            caption += f", {sum(x for x in self['time'] if not math.isnan(x)):.3g} s"
+        drawn = {name: numbers for name, numbers in self.items() if name not in UNASKED and is_error(name)}
+        head = ("", "first", "last", "lowest", "highest") if rows else ()
+        return table(head, rows, caption) + curve(self.epochs, drawn)
+
     def __repr__(self) -> str:
         if not self.epochs:
             return "History of 0 epochs"

@@ -782,6 +782,18 @@ class Trainer:
             raise StateError(f"{path}: {said}") from error
         return self
 
+    def _repr_html_(self) -> str:
+        """What the Trainer trains, how far it is, and its history, for notebooks."""
+        from flatgrad.markup import table
+
+        count = len(self.model.parameters())
+        rows = [("model", f"{type(self.model).__name__}, {count:,} parameters"), ("optimizer", repr(self.optimizer)),
+                ("loss", getattr(self.loss, "__name__", repr(self.loss))), ("metrics", ", ".join(self.metrics)),
+                ("scheduler", "" if self.scheduler is None else repr(self.scheduler)), ("epochs", f"{self.epoch:,}"),
+                ("engine", self.engine or ""), ("stopped", self.stopped or "")]
+        made = table((), [row for row in rows if row[1]], type(self).__name__, texts=2)
+        return made + (self.history._repr_html_() if self.history.epochs else "")
+
     def __repr__(self) -> str:
         return (f"Trainer({type(self.model).__name__}, {self.optimizer!r}, "
                 f"{getattr(self.loss, '__name__', repr(self.loss))}; {self.epoch} epochs done)")

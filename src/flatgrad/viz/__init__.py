@@ -8,11 +8,15 @@ them.
 """
 from flatgrad.viz.boundary import decision_boundary_text, plot_decision_boundary
 from flatgrad.viz.curves import plot_history, plot_regression
-from flatgrad.viz.diagnosis import UpdateRatios, plot_confusion, plot_histograms
+from flatgrad.viz.diagnosis import ActivationStats, UpdateRatios, plot_confusion, plot_histograms
 from flatgrad.viz.drawing import Picture, draw_network
 from flatgrad.viz.explorer import explore
+from flatgrad.viz.film import Film
 from flatgrad.viz.graph import draw_dot, draw_svg, value_mimebundle
+from flatgrad.viz.surface import LossSurface, loss_surface
+from flatgrad.viz.weights import plot_weights
 
-__all__ = ["Picture", "UpdateRatios", "decision_boundary_text", "draw_dot", "draw_network", "draw_svg", "explore",
-           "plot_confusion", "plot_decision_boundary", "plot_histograms", "plot_history", "plot_regression",
+__all__ = ["ActivationStats", "Film", "LossSurface", "Picture", "UpdateRatios", "decision_boundary_text",
+           "draw_dot", "draw_network", "draw_svg", "explore", "loss_surface", "plot_confusion",
+           "plot_decision_boundary", "plot_histograms", "plot_history", "plot_regression", "plot_weights",
            "value_mimebundle"]

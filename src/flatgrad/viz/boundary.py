@@ -1,4 +1,6 @@
 """Pictures of a classifier over the plane of two features, as text or with matplotlib."""
+import copy
+
 import numpy as np
 
 from flatgrad.arguments import columns_of, finite, finite_array, one_of, shortened, whole
@@ -17,6 +19,10 @@ MARGIN = 0.15  # a share of the samples' range, added on each side
 GRID = 200  # points along each axis of a plot
 SHADES = 5  # of a region, from the boundary to the inside
 FAINTEST_TO_STRONGEST = 0.15, 0.6   # the opacity of the shades
+CONFIDENCES = ("logits", "probabilities")
+METHODS = {None: ("decision_function", "predict_proba"), "logits": ("decision_function",),
+           "probabilities": ("predict_proba",)}   # of an estimator, for its scores
+SURE = 0.75, 0.9, 0.99   # probabilities that have lines of their own
 AGREEMENT = 0.999   # share of points where an estimator's scores have to agree with its predictions; ties may disagree
 
 
@@ -130,7 +136,8 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
     ])
 
 
-def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_names=None, threshold=0.0):
+def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_names=None, threshold=0.0,
+                           confidence=None):
     """Draw a model's regions, one for each predicted class, and the samples, on axes.
 
     Parameters
@@ -139,6 +146,11 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
         As for `decision_boundary_text`.
     ax : matplotlib.axes.Axes, optional
         The axes to draw on. None takes `matplotlib.pyplot.gca()`.
+    confidence : {None, 'logits', 'probabilities'}, optional
+        What the scores are, if colours are to show how probable the class of a point is: 'logits', of which `sigmoid`
+        or `softmax` makes probabilities, as in `bce_with_logits` and `cross_entropy`, or 'probabilities' themselves,
+        where 0 for `threshold` means 0.5. Of an estimator, 'logits' takes `decision_function` and 'probabilities'
+        takes `predict_proba`. None: colours show the lead of a class, without a scale.
 
     Returns
     -------
@@ -158,7 +170,9 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
     -----
     The boundary is interpolated linearly between the points of a grid of 200 by 200. The colour of a region is stronger
     where its class has a larger lead over the next class, in five steps of lead / (lead + median lead). A model that
-    returns only labels gives regions of one shade. Up to ten classes have their own markers, and colours that most
+    returns only labels gives regions of one shade. With `confidence` the colour grows with the probability of the class,
+    from 1 / n_classes to 1, without steps, and dotted lines are where it is 75, 90 and 99 %. These are the model's own
+    probabilities: whether they are right is another question. Up to ten classes have their own markers, and colours that most
     people with colour blindness can distinguish.
 
     Examples
@@ -174,7 +188,8 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
     matplotlib = check_axes("plot_decision_boundary", ax)
     plane = Plane(model, X, y, features, feature_names, threshold)
     xs, ys = (np.linspace(*ends, GRID) for ends in plane.ranges)
-    verdict = plane.ask(grid_points(xs, ys))
+    verdict = plane.ask(grid_points(xs, ys), confidence)
+    sure = None if confidence is None else verdict.probabilities.max(axis=1).reshape(GRID, GRID)
     ax = current_axes(ax)
 
     count = len(verdict.names)
@@ -187,7 +202,17 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
         typical = np.median(np.max(leads, axis=0)) or 1.0
         leads = [lead / (np.abs(lead) + typical) for lead in leads]
         levels, shades = np.linspace(0.0, 1.0, SHADES + 1), np.linspace(*FAINTEST_TO_STRONGEST, SHADES)
-    for lead, colour in zip(leads, colours):
+    if sure is not None:
+        pixels = matplotlib.colors.to_rgba_array(colours)[verdict.winners].reshape(GRID, GRID, 4)
+        low, high = FAINTEST_TO_STRONGEST
+        pixels[..., 3] = low + (high - low) * verdict.certainty().reshape(GRID, GRID)
+        ax.imshow(pixels, origin="lower", extent=(*plane.ranges[0], *plane.ranges[1]), aspect="auto",
+                  interpolation="bilinear")
+        shown = [level for level in SURE if level > 1 / count and sure.min() < level < sure.max()]
+        if shown:
+            lines = ax.contour(xs, ys, sure, levels=shown, colors="0.35", linewidths=0.7, linestyles="dotted")
+            ax.clabel(lines, fmt=lambda level: f"{level:.0%}", fontsize="x-small")
+    for lead, colour in zip(leads, colours) if sure is None else ():
         if lead.max() > 0:
             ax.contourf(xs, ys, lead, levels=levels, colors=[matplotlib.colors.to_rgba(colour, a) for a in shades])
     for lead in leads[1 if count == 2 else 0:]:
@@ -225,7 +250,8 @@ class Plane:
     """The samples at two of their features, and a model's results for points of this plane."""
 
     def __init__(self, model, X, y, features, feature_names, threshold):
-        check_model(model)
+        if model is not None:   # None where `of` gives the models
+            check_model(model)
         self.model = model
         self.frame = X if hasattr(X, "columns") and hasattr(X, "iloc") else None
         if feature_names is None:
@@ -243,16 +269,28 @@ class Plane:
         self.names = [names[i] for i in self.features]
         self.threshold = finite("threshold", threshold)
 
-    def ask(self, points):
+    def of(self, model):
+        """The same samples with another model."""
+        check_model(model)
+        other = copy.copy(self)
+        other.model = model
+        return other
+
+    def ask(self, points, confidence=None):
         """The model's Verdict for points of the plane, an array of shape (n, 2)."""
+        if confidence is not None:
+            one_of("confidence", confidence, CONFIDENCES)
         whole_points = np.tile(self.means, (len(points), 1))
         whole_points[:, self.features] = points
         if callable(self.model):
-            return Verdict(outputs(self.model, whole_points), self.labels, self.threshold)
+            said, threshold = outputs(self.model, whole_points), self.threshold
+            if confidence == "probabilities" and said.size == len(said) and threshold == 0.0:
+                threshold = 0.5
+            return Verdict(said, self.labels, threshold, confidence)
         if self.frame is not None and hasattr(self.model, "feature_names_in_"):   # selects columns by name
             whole_points = type(self.frame)(whole_points, columns=self.frame.columns)
-        said, options = said_by_estimator(self.model, whole_points, self.labels)
-        return Verdict(said, self.labels, self.threshold, **options)
+        said, options = said_by_estimator(self.model, whole_points, self.labels, METHODS[confidence])
+        return Verdict(said, self.labels, self.threshold, confidence, **options)
 
     def description(self):
         """A line for text pictures that explains the axes, if they need an explanation: one line or none."""
@@ -279,14 +317,20 @@ class Verdict:
         Whether the two classes are named negative and positive, by the sign of the score.
     graded : bool
         Whether the scores contain more information than labels.
+    probabilities : ndarray of float64, shape (n_points, n_classes), or None
+        Of each class at each point; None without `confidence`.
     """
 
-    def __init__(self, said, labels, threshold, *, says_labels=False, of_classes=None):
+    def __init__(self, said, labels, threshold, confidence=None, *, says_labels=False, of_classes=None):
         classes, codes = np.unique(labels, return_inverse=True)
         self.by_sign = False
         self.graded = not says_labels
         if said.ndim == 2 and said.shape[1] == 1:
             said = said[:, 0]
+        if says_labels and confidence is not None:
+            raise ArgumentError("confidence: expected None with an estimator that has no method "
+                                f"{METHODS[confidence][0]} that agrees with its labels, got {confidence!r}")
+        self.probabilities = None if confidence is None else probabilities_of(said, confidence)
         if threshold != 0.0 and (said.ndim == 2 or says_labels or of_classes is not None):
             raise ArgumentError("threshold: expected 0 with a model that has a score for each class or says the "
                                 f"labels, got {threshold:g}")
@@ -318,6 +362,18 @@ class Verdict:
         self.scores, self.codes = said, codes
         self.names = [name_of(label) for label in classes]
 
+    def certainty(self):
+        """How sure the model is of the winner at each point, from 0 at a boundary to 1; without `confidence` the lead
+        beside the median lead, and a constant for labels."""
+        if self.probabilities is not None:
+            count = self.probabilities.shape[1]
+            won = self.probabilities[np.arange(len(self.winners)), self.winners]
+            return np.maximum(won * count - 1.0, 0.0) / (count - 1)
+        if not self.graded:
+            return np.full(len(self.winners), 0.5)
+        leads = np.max([self.lead(k) for k in range(len(self.names))], axis=0)
+        return leads / (leads + (np.median(leads) or 1.0))
+
     def lead(self, k):
         """The lead of class k over the best other class: above 0 where class k wins."""
         if self.scores.ndim == 1:
@@ -328,7 +384,23 @@ class Verdict:
         return lead
 
 
-def said_by_estimator(model, points, labels):
+def probabilities_of(said, confidence):
+    """The probability of each class at each point, of scores with a column for each class, or of the second of two."""
+    if said.dtype.kind == "U":
+        raise ArgumentTypeError(f"model: expected scores, which are numbers, got {str(said[0])!r}")
+    if confidence == "logits":
+        columns = np.stack([np.zeros(len(said)), said], axis=1) if said.ndim == 1 else said
+        powers = np.exp(columns - columns.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+    columns = np.stack([1.0 - said, said], axis=1) if said.ndim == 1 else said
+    wrong = (columns < 0.0).any(axis=1) | (np.abs(columns.sum(axis=1) - 1.0) > 1e-3)
+    if wrong.any():
+        raise DataError("model: expected probabilities, from 0 to 1 and with the sum 1, got "
+                        f"{shortened(said[wrong][0].tolist())}; of scores before sigmoid or softmax, confidence is 'logits'")
+    return columns
+
+
+def said_by_estimator(model, points, labels, methods):
     """The results of an estimator for points, given the labels of the samples.
 
     Returns
@@ -343,7 +415,7 @@ def said_by_estimator(model, points, labels):
     classes = sorted_classes(model)
     if classes is None or predicted.ndim != 1 or not np.isin(labels, classes).all():
         return predicted, {"says_labels": True}
-    for name in ("decision_function", "predict_proba"):
+    for name in methods:
         ask = getattr(model, name, None)
         if not callable(ask):
             continue

@@ -1,4 +1,6 @@
 """The common parts of pictures of models: samples, a model's results for points, and axes to draw on."""
+from __future__ import annotations
+
 import contextlib
 import math
 
@@ -7,6 +9,18 @@ import numpy as np
 from flatgrad._core import Tensor, no_grad
 from flatgrad.arguments import extra, samples, shortened
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol, TypeAlias
+
+    class Predictor(Protocol):
+        """An estimator."""
+
+        def predict(self, X: Any, /) -> Any: ...
+
+    Model: TypeAlias = Callable[..., Any] | Predictor
 
 __all__ = ["array_of", "axis_range", "check_axes", "check_model", "current_axes", "feature_names_of", "outputs",
            "samples_of"]

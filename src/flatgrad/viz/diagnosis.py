@@ -1,18 +1,19 @@
-"""Pictures of how a training goes: which classes are taken for which, how numbers are distributed, and how large the
-updates of parameters are, as in part 3 of makemore."""
+"""Pictures of how a training goes: which classes are taken for which, how numbers are distributed, and over the steps how
+large the updates of parameters, the activations and their gradients are, as in part 3 of makemore."""
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from flatgrad._core import Value
-from flatgrad.arguments import finite_array, flag, shortened, whole
+from flatgrad._core import Tensor, Value
+from flatgrad.arguments import finite_array, flag, one_of, shortened, whole
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 from flatgrad.viz.common import COLOURS, array_of, check_axes, current_axes
 
-__all__ = ["UpdateRatios", "plot_confusion", "plot_histograms"]
+__all__ = ["ActivationStats", "UpdateRatios", "plot_confusion", "plot_histograms"]
 
 GOAL = -3.0   # log10 of update to data that makemore names as a rule of thumb
+SATURATED = 0.97   # of an activation such as tanh; makemore's number
 DARK = 0.5    # the share of a row above which a cell has white text
 
 
@@ -187,6 +188,8 @@ class UpdateRatios:
 
     Notes
     -----
+    It is also a callback of `flatgrad.train.Trainer`, which then takes its steps in Python, and records each.
+
     As in part 3 of makemore, where ratios of about 0.001, a logarithm of -3, are a rule of thumb for the learning rate.
     Parameters with fewer than two numbers, for which there is no deviation, are left out, and so are biases.
 
@@ -222,6 +225,10 @@ class UpdateRatios:
                                      -math.inf if update == 0 else math.inf if update > 0 else math.nan)
         self._before = now
 
+    def on_batch_end(self, trainer, batch, loss):
+        """A Trainer, which has this object in `callbacks`, has taken a step."""
+        self.record()
+
     def plot(self, ax=None):
         """Draw the ratios over the steps, with a line at -3.
 
@@ -242,14 +249,154 @@ class UpdateRatios:
             If nothing has been recorded.
         """
         check_axes("UpdateRatios.plot", ax)
-        if not any(self.ratios.values()):
-            raise DataError("plot(): expected one step at least, got none: call record() after each step")
-        ax = current_axes(ax)
-        for k, (name, found) in enumerate(self.ratios.items()):
-            shown = np.where(np.isfinite(found), found, np.nan)
-            ax.plot(range(1, len(found) + 1), shown, color=COLOURS[k % len(COLOURS)], label=name)
+        ax = plot_steps(self.ratios, ax)
         ax.axhline(GOAL, color="0.4", linewidth=1, linestyle="--")
-        ax.set_xlabel("step")
         ax.set_ylabel("log10 of update to data")
-        ax.legend(loc="best", fontsize="small")
         return ax
+
+
+def plot_steps(series, ax):
+    """Draw numbers of each step by name, with a legend; those that are not finite leave a gap."""
+    if not any(series.values()):
+        raise DataError("plot(): expected one step at least, got none: call record() after each step")
+    ax = current_axes(ax)
+    for k, (name, found) in enumerate(series.items()):
+        shown = np.where(np.isfinite(found), found, np.nan)
+        ax.plot(range(1, len(found) + 1), shown, color=COLOURS[k % len(COLOURS)], label=name)
+    ax.set_xlabel("step")
+    ax.legend(loc="best", fontsize="small")
+    return ax
+
+
+class ActivationStats:
+    """What the layers of a model return, and the gradients of that, step by step.
+
+    Parameters
+    ----------
+    model : Module
+        The layers are the modules that `Module.summary` lists. Each has a forward hook until `remove` is called.
+
+    Attributes
+    ----------
+    mean, std : dict of str to list of float
+        For each layer, mean and standard deviation of its outputs at each step.
+    saturated : dict of str to list of float
+        The share of outputs whose absolute value is above 0.97: of tanh and sigmoid those with hardly a gradient.
+    zero : dict of str to list of float
+        The share of outputs that are 0: of relu those without a gradient.
+    grad_std : dict of str to list of float
+        The standard deviation of the gradients of the outputs.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `model` is no Module.
+
+    Notes
+    -----
+    The statistics are those of part 3 of makemore: in a network that starts well the layers have much the same deviations,
+    and few outputs are saturated. It is also a callback of `flatgrad.train.Trainer`, which then takes its steps in
+    Python, and records each. Calls in evaluation mode are not recorded; of several calls before a `record`, the last
+    one is.
+
+    Examples
+    --------
+    >>> from flatgrad import Tensor
+    >>> from flatgrad.nn import MLP
+    >>> from flatgrad.viz import ActivationStats
+    >>> model = MLP(2, [8, 1], activation="tanh")
+    >>> stats = ActivationStats(model)
+    >>> (model(Tensor([[1.0, 2.0], [3.0, 4.0]])) ** 2).sum().backward()
+    >>> stats.record()
+    >>> list(stats.std), len(stats.grad_std["layers.0"])
+    (['layers.0', 'layers.1'], 1)
+    >>> stats.remove()
+    """
+
+    def __init__(self, model):
+        if not all(callable(getattr(model, name, None)) for name in ("summary_rows", "named_modules")) or isinstance(
+                model, type):
+            raise ArgumentTypeError(f"model: expected a Module, got {shortened(model)}")
+        listed = {name for name, _, _ in model.summary_rows()}
+        watched = {name or type(model).__name__: module for name, module in model.named_modules() if name in listed}
+        self.mean, self.std, self.saturated, self.zero, self.grad_std = ({name: [] for name in watched} for _ in range(5))
+        self._outputs = {}
+        self._handles = [module.register_forward_hook(self._hook(name)) for name, module in watched.items()]
+
+    def _hook(self, name):
+        def keep(module, args, output):
+            if module.training:
+                self._outputs[name] = output
+        return keep
+
+    def record(self):
+        """Note the statistics of the last forward and backward pass. Call it after `backward`, once for each step.
+
+        Raises
+        ------
+        DataError
+            If there has been no forward pass in training mode since the last call.
+        """
+        if not self._outputs:
+            raise DataError("record(): expected a forward pass in training mode since the last call, got none")
+        outputs, self._outputs = self._outputs, {}
+        for name in self.mean:
+            data, grad = numbers_of(outputs.get(name))
+            for found, number in ((self.mean, data.mean()), (self.std, data.std()),
+                                  (self.saturated, (np.abs(data) > SATURATED).mean()), (self.zero, (data == 0).mean()),
+                                  (self.grad_std, grad.std())):
+                found[name].append(float(number))
+
+    def on_batch_end(self, trainer, batch, loss):
+        """A Trainer, which has this object in `callbacks`, has taken a step."""
+        self.record()
+
+    def remove(self):
+        """Remove the hooks from the model. The statistics stay."""
+        for handle in self._handles:
+            handle.remove()
+        self._outputs = {}
+
+    def plot(self, ax=None, what="std"):
+        """Draw one of the statistics over the steps.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes to draw on. None takes `matplotlib.pyplot.gca()`.
+        what : {'std', 'mean', 'saturated', 'zero', 'grad_std'}, optional
+            The name of the attribute.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            `ax`, with a line for each layer. Deviations of gradients have a logarithmic scale if all are above 0. The
+            function does not show or save the figure.
+
+        Raises
+        ------
+        MissingPackageError
+            If matplotlib is not installed.
+        ArgumentTypeError, UnknownNameError, DataError
+            If an argument is not as described, or nothing has been recorded.
+        """
+        check_axes("ActivationStats.plot", ax)
+        series = getattr(self, one_of("what", what, list(SHOWN)))
+        ax = plot_steps(series, ax)
+        if what == "grad_std" and all(x > 0 for found in series.values() for x in found):
+            ax.set_yscale("log")
+        ax.set_ylabel(SHOWN[what])
+        return ax
+
+
+SHOWN = {"std": "deviation of outputs", "mean": "mean of outputs", "saturated": "share of saturated outputs",
+         "zero": "share of outputs that are 0", "grad_std": "deviation of gradients"}   # with ActivationStats.plot
+
+
+def numbers_of(output):
+    """Data and gradients of what a layer has returned: a Value, a Tensor or a list of Values; nan for anything else."""
+    if isinstance(output, (Value, Tensor)):
+        return np.atleast_1d(output.data), np.atleast_1d(output.grad)
+    if isinstance(output, (list, tuple)) and output and all(isinstance(value, Value) for value in output):
+        return np.array([value.data for value in output]), np.array([value.grad for value in output])
+    return np.array([math.nan]), np.array([math.nan])

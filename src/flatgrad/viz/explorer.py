@@ -1,9 +1,6 @@
 """A page in which one steps through the graph of a Value, forward and backward."""
-import html
-import json
 import math
 import os
-import re
 
 from flatgrad import anomaly
 from flatgrad._core import _origins, _visits
@@ -12,10 +9,10 @@ from flatgrad.storage import write_file
 from flatgrad.viz.cards import cards, printable
 from flatgrad.viz.graph import checked_graph
 from flatgrad.viz.names import Names
+from flatgrad.viz.pages import filled
 
 __all__ = ["explore"]
 
-PAGE = os.path.join(os.path.dirname(__file__), "explorer.html")
 SAME = 1e-9                     # relative, of what a derivative times a gradient may differ from what a visit has added
 
 
@@ -78,10 +75,7 @@ def explore(root, path, *, names=None, limit=1000):
     graph = checked_graph(root, "limit", limit)
     path = path_of("path", path)
     data = page_data(graph, root, Names(names))
-    found = {"TITLE": html.escape(data["title"]), "DATA": json.dumps(data).replace("<", "\\u003c")}
-    with open(PAGE, encoding="utf-8") as file:
-        page = re.sub("@(TITLE|DATA)@", lambda match: found[match[1]], file.read())
-    write_file(path, page.encode())
+    write_file(path, filled("explorer.html", data["title"], data).encode())
     return path
 
 
