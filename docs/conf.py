@@ -6,6 +6,7 @@ module has one as soon as it can be imported and has an `__all__`.
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +18,13 @@ project = "flatgrad"
 version = release = importlib.metadata.version("flatgrad")
 author = copyright = importlib.metadata.metadata("flatgrad")["Author"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+# Where the sources are, as for setup.py. Docstrings have links to their source there, or else to a copy in the site.
+REPOSITORY = os.environ.get("FLATGRAD_REPOSITORY", "").rstrip("/")
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton",
+              "sphinx.ext.linkcode" if REPOSITORY else "sphinx.ext.viewcode"]
+nb_execution_mode = "off"   # notebooks are shown as they are: tests/test_notebooks.py runs them
+copybutton_exclude = ".linenos, .gp, .go"   # of a session in Python what was typed
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"flatgrad {version}"
@@ -131,7 +138,45 @@ def write_reference():
             path.write_text(text, "utf-8", newline="\n")
 
 
+def write_notebooks():
+    """Copy examples/notebooks/*.ipynb to docs/notebooks/, where Sphinx finds them."""
+    folder = HERE / "notebooks"
+    folder.mkdir(exist_ok=True)
+    books = {path.name: path.read_text("utf-8") for path in (HERE.parent / "examples" / "notebooks").glob("*.ipynb")}
+    for path in folder.iterdir():
+        if path.name not in books:
+            path.unlink()
+    for name, text in books.items():
+        path = folder / name
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8", newline="\n")
+
+
 write_reference()
+write_notebooks()
+
+
+# ---- links to the source ----
+
+def source_of(found):
+    """(file in the repository, line) of what a name of the reference is, or None."""
+    found = inspect.unwrap(found)
+    if isinstance(found, property):
+        found = found.fget
+    try:
+        file, line = inspect.getsourcefile(found), inspect.getsourcelines(found)[1]
+    except (TypeError, OSError):   # compiled, or data
+        return None
+    package = Path(flatgrad.__file__).parent
+    return (f"src/flatgrad/{Path(file).relative_to(package).as_posix()}", line) if Path(file).is_relative_to(package) else None
+
+
+def linkcode_resolve(domain, info):
+    found = importlib.import_module(info["module"]) if info["module"] else None
+    for name in info["fullname"].split("."):
+        found = getattr(found, name, None)
+    place = found is not None and source_of(found)
+    return f"{REPOSITORY}/blob/v{version}/{place[0]}#L{place[1]}" if place else None
 
 
 # ---- docstrings ----
