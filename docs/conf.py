@@ -158,25 +158,44 @@ write_notebooks()
 
 # ---- links to the source ----
 
-def source_of(found):
+def compiled_place(names):
+    """(file, line) of a class or function of the border, or of a method of such a class; the row of an operation."""
+    border = sorted((HERE.parent / "src" / "flatgrad" / "border").glob("*.pxi"))
+    for path in [*border, HERE.parent / "csrc" / "ops.def"]:
+        text = path.read_text("utf-8")
+        found = re.search(rf'^(?:(?:cdef )?class |def ){names[0]}\b', text, re.MULTILINE) if path in border else None
+        if found and names[1:]:   # before the next class
+            found = re.compile(rf"^    def {names[1]}\(|^(?:cdef )?class ", re.MULTILINE).search(text, found.end())
+            found = found if found and found[0].startswith(" ") else None
+        if path not in border:
+            found = re.search(rf"^FG_\w+\(\w+, {names[-1]}\b", text, re.MULTILINE)
+        if found:
+            return path.relative_to(HERE.parent).as_posix(), text.count("\n", 0, found.start()) + 1
+
+
+def source_of(found, names):
     """(file in the repository, line) of what a name of the reference is, or None."""
-    found = inspect.unwrap(found)
-    if isinstance(found, property):
-        found = found.fget
+    found = inspect.unwrap(found.fget if isinstance(found, property) else found)
     try:
-        file, line = inspect.getsourcefile(found), inspect.getsourcelines(found)[1]
+        file, line = Path(inspect.getsourcefile(found)), inspect.getsourcelines(found)[1]
     except (TypeError, OSError):   # compiled, or data
-        return None
+        return compiled_place(names)
     package = Path(flatgrad.__file__).parent
-    return (f"src/flatgrad/{Path(file).relative_to(package).as_posix()}", line) if Path(file).is_relative_to(package) else None
+    return (f"src/flatgrad/{file.relative_to(package).as_posix()}", line) if file.is_relative_to(package) else None
 
 
 def linkcode_resolve(domain, info):
-    found = importlib.import_module(info["module"]) if info["module"] else None
-    for name in info["fullname"].split("."):
+    names, found = info["fullname"].split("."), importlib.import_module(info["module"] or "flatgrad")
+    for name in names:
         found = getattr(found, name, None)
-    place = found is not None and source_of(found)
+    place = source_of(found, names)
     return f"{REPOSITORY}/blob/v{version}/{place[0]}#L{place[1]}" if place else None
+
+
+def without_compiled(app, env):
+    """sphinx.ext.viewcode lists modules that it found no source of, with a link that leads nowhere."""
+    if hasattr(env, "_viewcode_modules"):
+        env._viewcode_modules = {name: entry for name, entry in env._viewcode_modules.items() if entry}
 
 
 # ---- docstrings ----
@@ -198,5 +217,6 @@ def name_references(app, what, name, obj, options, lines):
 
 
 def setup(app):
+    app.connect("env-updated", without_compiled)
     app.connect("autodoc-process-signature", drop_self)
     app.connect("autodoc-process-docstring", name_references)

@@ -41,7 +41,7 @@ EXPLAINED = Path(__file__).with_suffix(".txt")
 # The tests that never reach the compiled part, or by way of another process only; and PyTorch's, which has threads.
 OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg",
            "estimators", "examples", "export_arm", "files", "hints", "interrupts", "micrograd_code", "mutants", "names",
-           "package", "programs", "rooms", "startup", "viz", "viz_diagnosis", "viz_estimators")
+           "notebooks", "package", "programs", "rooms", "site", "startup", "viz", "viz_diagnosis", "viz_estimators")
 
 OTHER = {"+": "-", "-": "+", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "&&": "||",
          "||": "&&", "<<": ">>", ">>": "<<", "&": "|", "|": "&", "and": "or", "or": "and", "is": "is not",
