@@ -146,6 +146,42 @@ def test_names_are_there():
     assert {name for name in named if not is_there(name)} == set()
 
 
+def without_code(text):
+    return re.sub(r"^```(?!{).*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub and MyST name them: of what it includes as well."""
+    text = page.read_text("utf-8")
+    included = [page.parent / name for name in re.findall(r"^```{include} (\S+)$", text, re.MULTILINE)]
+    found = {anchor for path in included if path.is_file() for anchor in anchors(path)}
+    for heading in re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE):
+        heading = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.add(re.sub(r"[^\w\- ]", "", heading).replace(" ", "-"))
+    return found
+
+
+def lost_anchors(page):
+    """The links of a page to headings that are not there."""
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", without_code(page.read_text("utf-8"))):
+        path = page.parent / target if target else page
+        if "://" not in target and path.suffix == ".md" and anchor not in anchors(path):
+            yield f"{page.name}: {target}#{anchor}"
+
+
+def test_links_to_headings_lead_somewhere():
+    others = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "examples" / "README.md"]
+    assert [lost for page in (*PAGES, *others) if page.is_file() for lost in lost_anchors(page)] == []
+
+
+def test_a_link_to_a_heading_that_is_not_there_is_found(tmp_path):
+    (tmp_path / "other.md").write_text("# On `nan`, and inf\n```\n# no heading\n```\n```{include} third.md\n```\n", "utf-8")
+    (tmp_path / "third.md").write_text("## More\n", "utf-8")
+    page = tmp_path / "page.md"
+    page.write_text("## Here\n[a](#here) [b](other.md#on-nan-and-inf) [c](other.md#more) [d](other.md#no-heading) [e](#gone)\n", "utf-8")
+    assert list(lost_anchors(page)) == ["page.md: other.md#no-heading", "page.md: #gone"]
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
