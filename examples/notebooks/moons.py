@@ -16,7 +16,7 @@ from flatgrad.datasets import make_moons
 X, y = make_moons(100, noise=0.1, random_state=1)
 y = 2.0 * y - 1.0     # classes -1 and 1
 figure, axes = plt.subplots(figsize=(4.5, 3.2))
-axes.scatter(*X.T, c=y, s=15, cmap="coolwarm")
+axes.scatter(*X.T, c=["tab:orange" if yi < 0 else "tab:blue" for yi in y], s=15)
 axes.set_title("100 samples");
 
 # %% [markdown]

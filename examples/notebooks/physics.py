@@ -73,7 +73,7 @@ for step in range(6):
         axes.plot(x, [RING, *heights, RING], label=f"step {step}")
     heights = heights - np.linalg.solve(hessian(area)(heights), gradient)
 print(f"greatest distance from cosh: {np.abs(heights - np.cosh(x[1:-1])).max():.6f}")
-axes.set_ylim(0.0, 1.6)
+axes.set(xticks=[-1, 0, 1], ylim=(0.0, 1.6))
 axes.legend(loc="lower center", ncols=3);
 
 # %% [markdown]

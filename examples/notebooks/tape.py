@@ -50,7 +50,8 @@ with flatgrad.detect_anomaly():
     out = n.tanh()
     out.label = "out"
     page = Path(explore(out, "graph.html")).read_text("utf-8")
-HTML(f'<div><iframe srcdoc="{html.escape(page)}" style="width: 100%; height: 560px; border: 1px solid #8888"></iframe></div>')
+style = "width: 100%; height: 560px; border: 1px solid #8888"
+HTML(f'<div><iframe style="{style}" srcdoc="{html.escape(page)}"></iframe></div>')
 
 # %% [markdown]
 # ## A backward pass adds

@@ -122,7 +122,8 @@ for step in range(20):
 print(*(f"{p.data:.3f}" for p in predictions))
 
 # %% [markdown]
-# Everything up to here is micrograd with another import. Now run a thousand steps where the lecture runs twenty:
+# Everything up to here is micrograd with another import. Now run a thousand steps where the lecture runs twenty. (Times are
+# those of the machine that has run the notebook, which had other work to do; run it on yours.)
 
 # %%
 import time
