@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+import flatgrad
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.is_file()]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -144,6 +146,15 @@ def test_names_are_there():
             named.add(f"flatgrad.{name}" if package == "flatgrad" else f"flatgrad.losses.{name}")
     assert len(named) > 10
     assert {name for name in named if not is_there(name)} == set()
+
+
+def test_the_reference_tells_what_flatgrad_has_of_other_modules():
+    rows = re.findall(r"^\| `flatgrad\.(\w+)` \| (.+) \|$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
+    told = {name: module for module, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert {name for name, module in told.items()
+            if getattr(flatgrad, name) is not getattr(importlib.import_module(f"flatgrad.{module}"), name)} == set()
+    elsewhere = {name: getattr(getattr(flatgrad, name), "__module__", None) or "" for name in dir(flatgrad)}
+    assert {name for name, of in elsewhere.items() if of.startswith("flatgrad.") and of != "flatgrad._core"} == set(told)
 
 
 def without_code(text):
