@@ -19,7 +19,8 @@
     python3 dev.py types [ARG ...]      pytest ARG ... tests/test_typing.py with mypy and pyright: whether the
                                         package's types and the programs in tests/typed are right
     python3 dev.py docs [ARG ...]       sphinx-build ARG ..., which builds the pages in docs/_build/html;
-                                        warnings are errors
+                                        warnings are errors, and so are links within them that lead nowhere;
+                                        with -b linkcheck it asks whether links to other sites lead somewhere
 
 Each job runs against the package as installed from a copy of this checkout, never against src/. Its
 environment, .venv-dev, .venv-sanitize, .venv-races, .venv-types or .venv-wheels, is made when there is none and brought up to
@@ -372,9 +373,9 @@ def moons(arguments):
 # Tests of what other programs, files, pictures and sources come to: nothing there is for the sanitizers to see, nor in
 # tests of the tests' own checkers.
 OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg",
-           "estimators", "examples", "files", "hints", "interpreters", "micrograd_code", "mutants", "names", "programs",
-           "rooms", "startup", "typing", "film", "notebooks", "surface", "viz", "viz_confidence", "viz_diagnosis",
-           "viz_estimators", "viz_weights")
+           "estimators", "examples", "files", "film", "hints", "interpreters", "jupyter", "micrograd_code", "mutants",
+           "names", "notebooks", "programs", "rooms", "site", "startup", "surface", "typing", "viz", "viz_confidence",
+           "viz_diagnosis", "viz_estimators", "viz_weights")
 
 
 def sanitize(arguments):
@@ -515,9 +516,12 @@ def wheels(arguments):
 
 def docs(arguments):
     pages = ROOT / "docs" / "_build" / "html"
-    code = run(environment("dev", extras="docs"), "-m", "sphinx", "-b", "html", "-q", "-E", "-W", "--keep-going",
-               "-d", pages.with_name("doctrees"), *arguments, ROOT / "docs", pages)
-    if code == 0:
+    executable, other = environment("dev", extras="docs"), "-b" in arguments
+    code = run(executable, "-m", "sphinx", *([] if other else ["-b", "html"]), "-q", "-E", "-W", "--keep-going",
+               "-d", pages.with_name("doctrees"), *arguments, ROOT / "docs", pages.with_name("other") if other else pages)
+    if code == 0 and not other:
+        code = run(executable, ROOT / "tests" / "pages.py", pages)
+    if code == 0 and not other:
         say(f"built {pages.relative_to(ROOT) / 'index.html'}")
     return code
 

@@ -6,6 +6,7 @@ module has one as soon as it can be imported and has an `__all__`.
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +18,13 @@ project = "flatgrad"
 version = release = importlib.metadata.version("flatgrad")
 author = copyright = importlib.metadata.metadata("flatgrad")["Author"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+# Where the sources are, as for setup.py. Docstrings have links to their source there, or else to a copy in the site.
+REPOSITORY = os.environ.get("FLATGRAD_REPOSITORY", "").rstrip("/")
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_copybutton",
+              "sphinx.ext.linkcode" if REPOSITORY else "sphinx.ext.viewcode"]
+nb_execution_mode = "off"   # notebooks are shown as they are: tests/test_notebooks.py runs them
+copybutton_exclude = ".linenos, .gp, .go"   # of a session in Python what was typed
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"flatgrad {version}"
@@ -132,7 +139,64 @@ def write_reference():
             path.write_text(text, "utf-8", newline="\n")
 
 
+def write_notebooks():
+    """Copy examples/notebooks/*.ipynb to docs/notebooks/, where Sphinx finds them."""
+    folder = HERE / "notebooks"
+    folder.mkdir(exist_ok=True)
+    books = {path.name: path.read_text("utf-8") for path in (HERE.parent / "examples" / "notebooks").glob("*.ipynb")}
+    for path in folder.iterdir():
+        if path.name not in books:
+            path.unlink()
+    for name, text in books.items():
+        path = folder / name
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8", newline="\n")
+
+
 write_reference()
+write_notebooks()
+
+
+# ---- links to the source ----
+
+def compiled_place(names):
+    """(file, line) of a class or function of the border, or of a method of such a class; the row of an operation."""
+    border = sorted((HERE.parent / "src" / "flatgrad" / "border").glob("*.pxi"))
+    for path in [*border, HERE.parent / "csrc" / "ops.def"]:
+        text = path.read_text("utf-8")
+        found = re.search(rf'^(?:(?:cdef )?class |def ){names[0]}\b', text, re.MULTILINE) if path in border else None
+        if found and names[1:]:   # before the next class
+            found = re.compile(rf"^    def {names[1]}\(|^(?:cdef )?class ", re.MULTILINE).search(text, found.end())
+            found = found if found and found[0].startswith(" ") else None
+        if path not in border:
+            found = re.search(rf"^FG_\w+\(\w+, {names[-1]}\b", text, re.MULTILINE)
+        if found:
+            return path.relative_to(HERE.parent).as_posix(), text.count("\n", 0, found.start()) + 1
+
+
+def source_of(found, names):
+    """(file in the repository, line) of what a name of the reference is, or None."""
+    found = inspect.unwrap(found.fget if isinstance(found, property) else found)
+    try:
+        file, line = Path(inspect.getsourcefile(found)), inspect.getsourcelines(found)[1]
+    except (TypeError, OSError):   # compiled, or data
+        return compiled_place(names)
+    package = Path(flatgrad.__file__).parent
+    return (f"src/flatgrad/{file.relative_to(package).as_posix()}", line) if file.is_relative_to(package) else None
+
+
+def linkcode_resolve(domain, info):
+    names, found = info["fullname"].split("."), importlib.import_module(info["module"] or "flatgrad")
+    for name in names:
+        found = getattr(found, name, None)
+    place = source_of(found, names)
+    return f"{REPOSITORY}/blob/v{version}/{place[0]}#L{place[1]}" if place else None
+
+
+def without_compiled(app, env):
+    """sphinx.ext.viewcode lists modules that it found no source of, with a link that leads nowhere."""
+    if hasattr(env, "_viewcode_modules"):
+        env._viewcode_modules = {name: entry for name, entry in env._viewcode_modules.items() if entry}
 
 
 # ---- docstrings ----
@@ -154,5 +218,6 @@ def name_references(app, what, name, obj, options, lines):
 
 
 def setup(app):
+    app.connect("env-updated", without_compiled)
     app.connect("autodoc-process-signature", drop_self)
     app.connect("autodoc-process-docstring", name_references)

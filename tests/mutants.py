@@ -41,8 +41,8 @@ EXPLAINED = Path(__file__).with_suffix(".txt")
 # The tests that never reach the compiled part, or by way of another process only; and PyTorch's, which has threads.
 OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg",
            "estimators", "examples", "export_arm", "files", "hints", "interrupts", "micrograd_code", "mutants", "names",
-           "package", "programs", "rooms", "startup", "film", "notebooks", "surface", "viz", "viz_confidence",
-           "viz_diagnosis", "viz_estimators", "viz_weights")
+           "film", "jupyter", "notebooks", "package", "programs", "rooms", "site", "startup", "surface", "viz",
+           "viz_confidence", "viz_diagnosis", "viz_estimators", "viz_weights")
 
 OTHER = {"+": "-", "-": "+", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "&&": "||",
          "||": "&&", "<<": ">>", ">>": "<<", "&": "|", "|": "&", "and": "or", "or": "and", "is": "is not",

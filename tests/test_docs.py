@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+import flatgrad
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.is_file()]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -144,6 +146,51 @@ def test_names_are_there():
             named.add(f"flatgrad.{name}" if package == "flatgrad" else f"flatgrad.losses.{name}")
     assert len(named) > 10
     assert {name for name in named if not is_there(name)} == set()
+
+
+def test_the_reference_tells_what_flatgrad_has_of_other_modules():
+    rows = re.findall(r"^\| `flatgrad\.(\w+)` \| (.+) \|$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE)
+    told = {name: module for module, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert {name for name, module in told.items()
+            if getattr(flatgrad, name) is not getattr(importlib.import_module(f"flatgrad.{module}"), name)} == set()
+    elsewhere = {name: getattr(getattr(flatgrad, name), "__module__", None) or "" for name in dir(flatgrad)}
+    assert {name for name, of in elsewhere.items() if of.startswith("flatgrad.") and of != "flatgrad._core"} == set(told)
+
+
+def without_code(text):
+    return re.sub(r"^```(?!{).*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub and MyST name them: of what it includes as well."""
+    text = page.read_text("utf-8")
+    included = [page.parent / name for name in re.findall(r"^```{include} (\S+)$", text, re.MULTILINE)]
+    found = {anchor for path in included if path.is_file() for anchor in anchors(path)}
+    for heading in re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE):
+        heading = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.add(re.sub(r"[^\w\- ]", "", heading).replace(" ", "-"))
+    return found
+
+
+def lost_anchors(page):
+    """The links of a page to headings that are not there."""
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", without_code(page.read_text("utf-8"))):
+        path = page.parent / target if target else page
+        if "://" not in target and path.suffix == ".md" and anchor not in anchors(path):
+            yield f"{page.name}: {target}#{anchor}"
+
+
+def test_links_to_headings_lead_somewhere():
+    others = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "examples" / "README.md"]
+    assert [lost for page in (*PAGES, *others) if page.is_file() for lost in lost_anchors(page)] == []
+
+
+def test_a_link_to_a_heading_that_is_not_there_is_found(tmp_path):
+    (tmp_path / "other.md").write_text("# On `nan`, and inf\n```\n# no heading\n```\n```{include} third.md\n```\n", "utf-8")
+    (tmp_path / "third.md").write_text("## More\n", "utf-8")
+    page = tmp_path / "page.md"
+    page.write_text("## Here\n[a](#here) [b](other.md#on-nan-and-inf) [c](other.md#more) [d](other.md#no-heading) [e](#gone)\n", "utf-8")
+    assert list(lost_anchors(page)) == ["page.md: other.md#no-heading", "page.md: #gone"]
 
 
 def test_links_lead_somewhere():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from outputs import same_output
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="examples/ is not part of an installed package")
@@ -26,10 +27,6 @@ WRITES = {"draw_expression.py": "expression.svg", "draw_neuron.py": "neuron.svg"
           "newton_rosenbrock.py": "newton_rosenbrock.png"}
 
 ENTRY = re.compile(r"^```text\n\$ python (.+)\n((?s:.*?))^```$", re.MULTILINE)
-SOME = re.compile(r"(?<!\S)\.\.\.(?!\S)")               # ... between blanks
-PICTURE = re.compile(r"\s*\|.*\|")                      # a row of a decision boundary
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-TIME = re.compile(r"(\d+(?:\.\d+)?)(?= (?:s|ms)\b)")    # never the same twice
 
 
 def entries():
@@ -50,38 +47,6 @@ def run(command, folder):
     words = [str(EXAMPLES.parent / word) if word.startswith("examples/") else word for word in command.split()]
     return subprocess.run([sys.executable, "-W", "error", *words], cwd=folder, capture_output=True, text=True,
                           timeout=120)
-
-
-def same_number(expected, got, percent):
-    """A whole number exactly, or up to 1 if it is a percentage; others up to 1 %, or 2 in the last digit shown."""
-    if ("." in expected) != ("." in got):
-        return False
-    if "." not in expected:
-        return abs(int(expected) - int(got)) <= percent
-    digits = len(expected.partition(".")[2])
-    return abs(float(expected) - float(got)) <= max(2.001 * 10.0**-digits, 0.01 * abs(float(expected)))
-
-
-def same_line(expected, got):
-    if SOME.search(expected):
-        pattern = r"\s*".join(".*" if SOME.fullmatch(word) else re.escape(word) for word in expected.split())
-        return re.fullmatch(pattern, got) is not None
-    if PICTURE.fullmatch(expected):
-        return len(expected) == len(got) and sum(a != b for a, b in zip(expected, got)) <= 2
-    expected, got = TIME.sub("time", expected), TIME.sub("time", got)
-    if NUMBER.sub("#", expected).split() != NUMBER.sub("#", got).split():
-        return False
-    return all(same_number(a.group(), b.group(), percent=expected[a.end():a.end() + 1] == "%")
-               for a, b in zip(NUMBER.finditer(expected), NUMBER.finditer(got)))
-
-
-def same_output(expected, got):
-    """Whether the lines are those of the README, where a line ... stands for any number of lines."""
-    if not expected:
-        return not got
-    if expected[0] == "...":
-        return any(same_output(expected[1:], got[k:]) for k in range(len(got) + 1))
-    return bool(got) and same_line(expected[0], got[0]) and same_output(expected[1:], got[1:])
 
 
 @pytest.mark.parametrize("command", entries())
@@ -109,7 +74,7 @@ def test_each_script_has_an_entry():
     assert scripts == {script_of(command) for command in entries()} - {"checks.py"} | HELPERS
     text = (EXAMPLES / "README.md").read_text("utf-8")
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert set(headings) == scripts - HELPERS | {"micrograd/"} and len(headings) == len(set(headings))
+    assert set(headings) == scripts - HELPERS | {"Notebooks", "micrograd/"} and len(headings) == len(set(headings))
     for name in HELPERS:
         assert f"`{name}`" in text
 

@@ -1,223 +1,142 @@
-"""What notebooks show of Tensors, Modules, histories, Trainers and films, read back from its HTML; and the magic of
-`%load_ext flatgrad`, in a shell of IPython if that is installed."""
-import math
-import random
-import subprocess
-import sys
-import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
+"""examples/notebooks: each .ipynb has the cells of its source, small outputs without anything of a machine, and the
+outputs of a run from now. The run needs nbclient, ipykernel and matplotlib; CI has them in the part `docs`."""
+import copy
+import json
+import re
 
-import numpy as np
+import notebooks
 import pytest
 
-import flatgrad
-from flatgrad import Tensor, Value
-from flatgrad.errors import ArgumentTypeError
-from flatgrad.markup import curve
-from flatgrad.nn import MLP, Linear, Sequential
-from flatgrad.optim import SGD
-from flatgrad.train import History, Trainer
+pytestmark = pytest.mark.skipif(not notebooks.NOTEBOOKS.is_dir(),
+                                reason="examples/ is not part of an installed package")
+NAMES = notebooks.names()
+# What a machine, a user or a process leaves in an output: folders, addresses, numbers of processes.
+OF_A_MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|usr|work|var|Users|private)/|[A-Z]:\\|site-packages"
+                          r"|\b0x[0-9a-f]{6,}\b|ipykernel_\d+")
 
 
-class Tables(HTMLParser):
-    """The texts of the cells, row by row, and of the caption; all tags have to be closed in order."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.rows, self.captions, self.open = [], [], []
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        if tag == "caption":
-            self.captions.append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += text
-        if self.open and self.open[-1] == "caption":
-            self.captions[-1] += text
+def cell(source="x", *outputs, tags=()):
+    return {"id": "a", "cell_type": "code", "metadata": {"tags": list(tags)}, "source": source,
+            "outputs": list(outputs), "execution_count": 1}
 
 
-def shown(x):
-    tables = Tables(x._repr_html_())
-    assert len(tables.captions) >= 1
-    return tables.captions[0], tables.rows
+def stream(text, name="stdout"):
+    return {"output_type": "stream", "name": name, "text": text}
 
 
-def test_a_small_tensor_is_whole():
-    assert shown(Tensor([1.0, -2.5, math.nan])) == ("Tensor (3,)", [["0", "1", "2"], ["1", "-2.5", "nan"]])
-    assert shown(Tensor([[1.0, 2.0], [3.0, 1 / 3]], requires_grad=False)) == (
-        "Tensor (2, 2), requires_grad=False", [["", "0", "1"], ["0", "1", "2"], ["1", "3", "0.3333"]])
-    assert shown(Tensor([[1.0, 0.0]]).relu())[0] == "Tensor (1, 2), ReLU"
+def shown(**data):
+    return {"output_type": "display_data", "metadata": {}, "data": {key.replace("_", "/"): data[key] for key in data}}
 
 
-@pytest.mark.parametrize("shape", [(10, 8), (11, 8), (10, 9), (200, 300), (8,), (400,)])
-def test_a_tensor_is_elided_in_the_middle(shape):
-    tensor = Tensor(np.arange(math.prod(shape), dtype=float).reshape(shape))
-    caption, rows = shown(tensor)
-    assert caption == f"Tensor {shape}"
-    matrix = np.atleast_2d(tensor.data)
-    height, width = matrix.shape
-    down = list(range(height)) if height <= 10 else [*range(5), None, *range(height - 5, height)]
-    across = list(range(width)) if width <= 8 else [*range(4), None, *range(width - 4, width)]
-    first = len(shape) > 1
-    assert rows[0] == [""] * first + ["\u2026" if i is None else str(i) for i in across]
-    for k, row in zip(down, rows[1:], strict=True):
-        if first:
-            assert row[0] == ("\u22ee" if k is None else str(k))
-        assert row[first:] == ["\u22ee" if k is None else "\u2026" if i is None else f"{matrix[k, i]:.4g}" for i in across]
+def book(*cells):
+    return {"cells": list(cells)}
 
 
-def test_a_large_tensor_makes_a_small_page():
-    assert len(Tensor(np.zeros((1000, 1000)))._repr_html_()) < 20_000
+def test_there_are_notebooks():
+    assert {"gpt", "moons", "physics", "tape", "ten_minutes"} <= set(NAMES)
+    assert {path.stem for path in notebooks.NOTEBOOKS.glob("*.ipynb")} == set(NAMES)
+    listed = (notebooks.NOTEBOOKS.parent / "README.md").read_text("utf-8")
+    assert [name for name in NAMES if f"(notebooks/{name}.ipynb)" not in listed] == []
+    assert sum(path.stat().st_size for path in notebooks.NOTEBOOKS.glob("*.ipynb")) < 1_500_000
 
 
-def test_a_module_is_its_summary():
-    model = Sequential(MLP(2, [16, 1]), Linear(1, 1000))
-    caption, rows = shown(model)
-    assert caption == "Sequential" and ["  ".join(row).split() for row in rows] == [
-        line.split() for line in model.summary().split("\n")]
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_has_the_cells_of_its_source(name):
+    book = notebooks.kept(name)
+    bare = [{**each, "outputs": [], "execution_count": None} if each["cell_type"] == "code" else each
+            for each in book["cells"]]
+    assert bare == list(notebooks.cells_of(notebooks.source_of(name)))
+    assert book["metadata"] == notebooks.METADATA and (book["nbformat"], book["nbformat_minor"]) == (4, 5)
+    ran = [each["execution_count"] for each in book["cells"] if each["cell_type"] == "code"]
+    assert ran == list(range(1, len(ran) + 1))   # all of them, from top to bottom
+    assert book["cells"][0]["source"].startswith("# ")   # a title
 
 
-def fitted():
-    random.seed(1)
-    model = MLP(2, [4, 1])
-    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), "mse", metrics=["mae"])
-    trainer.fit([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [0.0, 1.0, 2.0], epochs=7, validation=0.34, seed=0, progress=False)
-    return trainer
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_have_nothing_of_a_machine(name):
+    for each in notebooks.kept(name)["cells"]:
+        for output in each.get("outputs", ()):
+            assert output["output_type"] != "error" and output.get("name") != "stderr"
+            texts = [output.get("text", ""),
+                     *(text for kind, text in output.get("data", {}).items() if kind != "image/png")]
+            assert [OF_A_MACHINE.findall(text) for text in texts if OF_A_MACHINE.search(text)] == []
 
 
-def test_a_history_has_its_numbers_and_curves():
-    history = fitted().history
-    caption, rows = shown(history)
-    assert caption.startswith("History of 7 epochs, ") and rows[0] == ["", "first", "last", "lowest", "highest"]
-    assert [row[0] for row in rows[1:]] == list(history)
-    for name, *cells in rows[1:]:
-        numbers = history[name]
-        assert cells == [f"{x:.4g}" for x in (numbers[0], numbers[-1], min(numbers), max(numbers))]
-    page = history._repr_html_()
-    svg = ET.fromstring(page[page.index("<svg"):])
-    titles = [title.text for title in svg.iter("{http://www.w3.org/2000/svg}title")]
-    assert titles == ["loss", "mae", "val_loss", "val_mae"]
-    assert shown(History()) == ("History of 0 epochs", []) and "<svg" not in History()._repr_html_()
-    history.append(8, {"loss": math.nan, "extra": 1.0})
-    assert shown(history)[1][-1] == ["extra", "nan", "1", "1", "1"]
+@pytest.mark.parametrize("text, found", [
+    ("File /" "home/me/a.py", True), ("at 0x7f3a2b1c4d50", True), ("/" "tmp/a/3.py", True), ("ipykernel_12", True),
+    ("C:\\Users", True), ("a / b and c/d", False), ("0x1f", False), ("see /usr/bin", True),
+])
+def test_the_checker_knows_a_machine(text, found):
+    assert bool(OF_A_MACHINE.search(text)) is found
 
 
-def test_a_curve_goes_through_its_numbers():
-    numbers = [1.0, math.nan, 4.0, 2.0]
-    found = ET.fromstring(curve([1, 2, 3, 4], {"loss": numbers})).findall("{http://www.w3.org/2000/svg}path")
-    path = found[0].get("d")
-    assert path.count("M") == 2 and path.count("L") == 1
-    points = [tuple(map(float, part.replace("h.01", "").split())) for part in path.replace("L", "M").split("M")[1:]]
-    assert [x for x, _ in points] == pytest.approx([58, 58 + 356 * 2 / 3, 414], abs=0.06)
-    ys = [y for _, y in points]
-    assert ys == pytest.approx([102, 10, 10 + 92 * 2 / 3], abs=0.06)   # the largest is above
-    wide = ET.fromstring(curve([1, 2, 3], {"loss": [1e-4, 1.0, 1e4], "val_loss": [1.0, 1.0, 1.0]}))
-    first, second = wide.findall("{http://www.w3.org/2000/svg}path")
-    assert [float(part.split()[1].replace("h.01", "")) for part in first.get("d").replace("L", "M").split("M")[1:]] == [
-        102.0, 56.0, 10.0]   # a logarithm
-    assert second.get("stroke") == first.get("stroke") and second.get("stroke-dasharray") and not first.get("stroke-dasharray")
-    assert len(curve(range(100_000), {"loss": [1.0] * 100_000})) < 10_000
-    for nothing in ([1], {"loss": [1.0]}), ([1, 2], {"loss": [math.nan, math.inf]}), ([1, 2], {}):
-        assert curve(*nothing) == ""
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name):
+    for each in notebooks.kept(name)["cells"]:
+        if each["cell_type"] == "markdown":
+            for target in re.findall(r"\]\(([^)#]+)\)", each["source"]):
+                assert (notebooks.NOTEBOOKS / target).is_file(), target
 
 
-def test_a_trainer_says_where_it_is():
-    trainer = fitted()
-    caption, rows = shown(trainer)
-    found = dict(row for row in rows if len(row) == 2)
-    assert caption == "Trainer" and found["model"] == "MLP, 17 parameters" and found["optimizer"] == repr(trainer.optimizer)
-    assert (found["loss"], found["metrics"], found["epochs"], found["engine"]) == ("mse", "mae", "7", trainer.engine)
-    assert trainer.history._repr_html_() in trainer._repr_html_()
-    fresh = Trainer(trainer.model, trainer.optimizer, "mse")
-    assert dict(shown(fresh)[1])["epochs"] == "0" and "History" not in fresh._repr_html_()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fresh_run_gives_the_kept_outputs(name):
+    for package in "nbclient", "ipykernel", "matplotlib":
+        pytest.importorskip(package)
+    now = notebooks.executed(notebooks.cells_of(notebooks.source_of(name)))
+    assert list(notebooks.differences(notebooks.kept(name), now)) == []
 
 
-def test_texts_are_escaped():
-    class Hostile(MLP):
-        def __repr__(self):
-            return "<b>&amp;"
-
-    Hostile.__name__ = "<i>"
-    caption, rows = shown(Hostile(1, [1]))
-    assert caption == "<i>"
-    history = History()
-    history.append(1, {"<script>loss": 1.0})
-    history.append(2, {"<script>loss": 2.0})
-    assert "<script>" not in history._repr_html_() and shown(history)[1][1][0] == "<script>loss"
+def test_the_checker_finds_a_changed_number_in_a_real_notebook():
+    now = notebooks.kept("ten_minutes")
+    old = copy.deepcopy(now)
+    first = next(each for each in old["cells"] if each.get("outputs"))
+    assert "14.0000" in first["outputs"][0]["text"]
+    first["outputs"][0]["text"] = first["outputs"][0]["text"].replace("14.0000", "14.3000")
+    [found] = notebooks.differences(old, now)
+    assert "kept is" in found and "14.3000" in found and "14.0000" in found
 
 
-# ---- IPython ----
-
-def shell():
-    """A shell of IPython, in a process of its own: it replaces much of Python's own."""
-    pytest.importorskip("IPython")
-    return ("from IPython.core.interactiveshell import InteractiveShell\n"
-            "import sys; shell = InteractiveShell.instance(); shell.cache_size = 0\n"
-            "def run(cell):\n"
-            "    result = shell.run_cell(cell)\n"
-            "    result.raise_error()\n"
-            "    return result.result\n")
-
-
-def in_shell(code, tmp_path, fine=True):
-    done = subprocess.run([sys.executable, "-c", shell() + code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert (done.returncode == 0) is fine, done.stdout + done.stderr
-    return done.stdout + done.stderr
+@pytest.mark.parametrize("old, now, same", [
+    (cell("x", stream("loss 0.911\n")), cell("x", stream("loss 0.912\n")), True),
+    (cell("x", stream("loss 0.911\n")), cell("x", stream("loss 0.941\n")), False),
+    (cell("x", stream("loss 0.911\n")), cell("y", stream("loss 0.911\n")), False),
+    (cell("x", stream("1.2 ms a step\n")), cell("x", stream("9.8 ms a step\n")), True),
+    (cell("x", stream("names: a\n")), cell("x", stream("names: b\n")), False),
+    (cell("x", stream("names: a\n"), tags=["varies"]), cell("x", stream("names: b\n")), True),
+    (cell("x", stream("names: a\n"), tags=["varies"]), cell("x"), False),
+    (cell("x", stream("1\n")), cell("x", stream("1\n", "stderr")), False),
+    (cell("x", shown(image_png="a", text_plain="Figure")), cell("x", shown(image_png="b", text_plain="Figure")), True),
+    (cell("x", shown(image_png="a", text_plain="Figure")), cell("x", shown(text_plain="Figure")), False),
+    (cell("x", shown(text_plain="3.0")), cell("x", shown(text_plain="4.0")), False),
+])
+def test_the_checker_compares(old, now, same):
+    assert (list(notebooks.differences(book(old), book(now))) == []) is same
 
 
-def test_the_magic_puts_flatgrad_in_the_place_of_micrograd(tmp_path):
-    said = in_shell("run('%load_ext flatgrad')\nrun('%micrograd')\nrun('%micrograd --nn')\n"
-                    "run('from micrograd.engine import Value; import micrograd.nn')\n"
-                    "import flatgrad\nassert run('Value') is flatgrad.Value and run('micrograd.nn') is flatgrad.nn\n"
-                    "run('from micrograd.engine import Value')\nrun('%load_ext flatgrad')\n", tmp_path)
-    assert said.count("import micrograd now means flatgrad\n") == 2
+def test_the_checker_finds_another_number_of_cells():
+    assert len(list(notebooks.differences(book(cell()), book(cell(), cell())))) == 1
 
 
-def test_the_magic_comes_too_late(tmp_path):
-    pytest.importorskip("micrograd")
-    said = in_shell("run('import micrograd.engine')\nrun('%load_ext flatgrad')\nrun('%micrograd')\n", tmp_path, fine=False)
-    assert "%micrograd: micrograd.engine is already imported" in said and "restart the kernel first" in said
+def test_a_cell_that_fails_is_an_error():
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="no_such_name"):
+        notebooks.executed(notebooks.cells_of("# %%\nno_such_name\n"))
 
 
-def test_the_magic_knows_its_options(tmp_path):
-    said = in_shell("run('%load_ext flatgrad')\nrun('%micrograd --all')\n", tmp_path, fine=False)
-    assert "%micrograd: expected no more than --nn and --scalar-graph, got --all" in said
+def test_a_source_becomes_cells_and_a_file():
+    text = "# %% [markdown]\n# # Title\n#\n# words\n\n# %%\nx = 1\n\nx\n\n# %% varies\nprint(x)\n"
+    first, second, third = cells = list(notebooks.cells_of(text))
+    assert (first["cell_type"], first["source"]) == ("markdown", "# Title\n\nwords")
+    assert (second["cell_type"], second["source"], second["metadata"]) == ("code", "x = 1\n\nx", {})
+    assert third["metadata"] == {"tags": ["varies"]}
+    second["outputs"] = [stream("1\n2\n")]
+    again = notebooks.joined(json.loads(notebooks.written({"cells": copy.deepcopy(cells)})))
+    assert again["cells"] == cells
 
 
-def test_a_shell_shows_tables_and_pictures(tmp_path):
-    in_shell("import flatgrad\nfrom flatgrad.nn import MLP\nfrom flatgrad.train import History\n"
-             "show = lambda x: shell.display_formatter.format(x)[0]\n"
-             "for x in flatgrad.Tensor([1.0, 2.0]), MLP(2, [2, 1]), History():\n"
-             "    found = show(x)\n"
-             "    assert found['text/html'] == x._repr_html_() and found['text/plain'] == repr(x), found\n"
-             "x = flatgrad.Value(2.0)\nassert 'image/svg+xml' in show(x * x)\n", tmp_path)
-
-
-@pytest.mark.parametrize("given", [None, 3, object()])
-def test_what_is_no_shell_is_refused(given):
-    with pytest.raises(ArgumentTypeError, match="^ipython: expected the shell of IPython, which %load_ext flatgrad gives"):
-        flatgrad.load_ipython_extension(given)
-
-
-def test_a_shell_is_any_object_that_takes_a_magic():
-    taken = {}
-
-    class Shell:
-        def register_magic_function(self, function, kind, name):
-            taken[name] = kind, function
-
-    flatgrad.load_ipython_extension(Shell())
-    assert list(taken) == ["micrograd"] and taken["micrograd"][0] == "line" and taken["micrograd"][1].__doc__
-    assert Value(1.0)._repr_mimebundle_()["text/plain"] == repr(Value(1.0))
+@pytest.mark.parametrize("text, wrong", [("x = 1\n# %%\n", "expected '# %%'"),
+                                         ("# %% [markdown]\nwords\n", "expected a comment")])
+def test_a_source_that_is_none(text, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        list(notebooks.cells_of(text))

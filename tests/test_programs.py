@@ -3,7 +3,7 @@ in which such programs are written, some of them with mistakes on purpose.
 
 Each runs three ways: by Python with its own engine, by `flatgrad run`, and by `flatgrad run --scalar-graph`. What it
 prints is the same, each number to 1e-9, or the run ends with exit code 2 and one line that says why. `CASES` says
-which, and is what the table in docs/drop-in.md is made of.
+which, and is what the table in docs/own-engines.md is made of.
 """
 import json
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
-GUIDE = Path(__file__).resolve().parent.parent / "docs" / "drop-in.md"
+GUIDE = Path(__file__).resolve().parent.parent / "docs" / "own-engines.md"
 OURS = "ours"        # flatgrad's engine, the same numbers
 MESSAGE = "message"  # one line that says why not
 LEFT = "left"        # there is nothing to replace: as with Python, the same numbers
@@ -300,7 +300,7 @@ def test_each_program_is_a_case():
 
 
 def table():
-    """The table of docs/drop-in.md, as lines, and a sentence that counts."""
+    """The table of docs/own-engines.md, as lines, and a sentence that counts."""
     words = {OURS: "the same numbers", LEFT: "the same numbers, nothing replaced", MESSAGE: "a message"}
 
     def cell(case, outcome):
