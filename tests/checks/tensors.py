@@ -392,7 +392,13 @@ class Check:
 
     def program(self, functions, numbers):
         """What is wrong with one program, or None."""
-        expected = self.theirs(functions[1], numbers)
+        try:
+            expected = self.theirs(functions[1], numbers)
+        except RuntimeError as error:
+            if "ZeroTensors are immutable" not in str(error):   # a defect of PyTorch's
+                raise
+            self.unfit += 1
+            return None
         flat = np.concatenate([np.ravel(x) for x in expected])
         largest = np.abs(flat).max()
         if not largest < LARGEST:
@@ -434,7 +440,7 @@ def run(limit, options):
     for seed in limit:
         check.shape(seed, options.runs)
     return (f"{check.programs} programs of {limit.rounds} shapes, {limit.seeds}; {check.unfit} more had numbers too "
-            f"large; kernels {flatgrad.stats()['isa']}")
+            f"large, or PyTorch could not; kernels {flatgrad.stats()['isa']}")
 
 
 def shrunk(seed, runs=RUNS):

@@ -141,8 +141,8 @@ cdef class _Program:
     def __call__(self, operands):
         """The results, a list, computed as one instruction. operands: for each input a Value, a Tensor, a number or an
         array of its shape."""
-        cdef list given = list(operands) if type(operands) is list else to_list(
-            "operands", "Values, Tensors, numbers and arrays", operands)
+        cdef list given = (<list>operands)[:] if type(operands) is list else to_list(
+            "operands", "Values, Tensors, numbers and arrays", operands)   # list() would leak it where memory fails
         return self.run(given)
 
     cdef list run(self, list given):
