@@ -7,7 +7,6 @@ import math
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
 
     from flatgrad._core import Tensor
 
