@@ -51,6 +51,6 @@ film.add(model, hinge(model(X), y))
 surface = viz.loss_surface(model, lambda: hinge(model(X), y), steps=3, rng=0)
 stats = viz.ActivationStats(model)
 print(film.save("film.html"), surface.losses.min(), stats.std["layers.0"], viz.draw_svg(c, names=model).svg)
-print(viz.decision_boundary_text(model, points, labels, width=20), viz.draw_network(model)._repr_svg_())
+print(viz.decision_boundary_text(model, points, labels, width=20), viz.draw_network(model).svg)
 with flatgrad.no_grad():
     print(model(np.zeros((3, 2))), np.array([1.0]) * a, X @ X.T, a.label)
