@@ -222,7 +222,7 @@ def test_a_surface_is_drawn(losses, projection):
     assert surface.plot(ax) is ax
     assert ax.get_xlabel() == f"direction 1: {surface.shares[0]:.0%} of the variance"
     if projection:
-        assert ax.get_zlabel() == ("log10 of the loss" if losses == "wide" else "loss")
+        assert ax.get_title() == ("log10 of the loss" if losses == "wide" else "loss")
     else:
         assert (ax.lines[0].get_xydata() == surface.path).all() and ax.lines[-1].get_xydata().tolist() == [[0, 0]]
     ax.figure.canvas.draw()

@@ -7,7 +7,6 @@ import math
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
 
     from flatgrad._core import Tensor
 
@@ -22,7 +21,7 @@ POINTS = 400     # of a curve; of more epochs every second one is left out, and 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "", *, texts: int = 1) -> str:
     """A table: a row of headings, or none, and rows of cells. The first columns have texts, the others numbers."""
-    def row(cells, tag):
+    def row(cells: Sequence[object], tag: str) -> str:
         return "<tr>" + "".join(
             f'<{tag} style="text-align: {"left" if k < texts else "right"}; padding: 1px 8px">{html.escape(str(cell))}'
             f"</{tag}>" for k, cell in enumerate(cells)) + "</tr>"

@@ -4,7 +4,7 @@ import random
 import numpy as np
 
 import flatgrad
-from flatgrad import Tensor, Value, dot
+from flatgrad import Tensor, Value, dot, viz
 from flatgrad.datasets import make_moons
 from flatgrad.losses import hinge
 from flatgrad.nn import MLP
@@ -46,5 +46,11 @@ def energy(x: Value, y: Value) -> Value:
 value, gradient = flatgrad.value_and_grad(energy, argnums=(0, 1))(2.0, 3.0)
 print(energy(1.0, 2.0).data, flatgrad.grad(energy)(2.0, 3.0), flatgrad.hessian(energy)(2.0, 3.0), value, gradient)
 print(flatgrad.vmap(energy)(np.ones(3), np.ones(3)).data, flatgrad.__version__, flatgrad.stats()["nodes"])
+film = viz.Film(points, labels, every=2)
+film.add(model, hinge(model(X), y))
+surface = viz.loss_surface(model, lambda: hinge(model(X), y), steps=3, rng=0)
+stats = viz.ActivationStats(model)
+print(film.save("film.html"), surface.losses.min(), stats.std["layers.0"], viz.draw_svg(c, names=model).svg)
+print(viz.decision_boundary_text(model, points, labels, width=20), viz.draw_network(model).svg)
 with flatgrad.no_grad():
     print(model(np.zeros((3, 2))), np.array([1.0]) * a, X @ X.T, a.label)

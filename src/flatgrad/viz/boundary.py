@@ -1,4 +1,6 @@
 """Pictures of a classifier over the plane of two features, as text or with matplotlib."""
+from __future__ import annotations
+
 import copy
 
 import numpy as np
@@ -7,6 +9,16 @@ from flatgrad.arguments import columns_of, finite, finite_array, one_of, shorten
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError, UnknownNameError
 from flatgrad.viz.common import (COLOURS, FAINT, axis_range, check_axes, check_model, current_axes, feature_names_of,
                                  outputs, samples_of)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, Literal
+
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike, NDArray
+
+    from flatgrad.viz.common import Model
 
 __all__ = ["decision_boundary_text", "plot_decision_boundary"]
 
@@ -20,13 +32,16 @@ GRID = 200  # points along each axis of a plot
 SHADES = 5  # of a region, from the boundary to the inside
 FAINTEST_TO_STRONGEST = 0.15, 0.6   # the opacity of the shades
 CONFIDENCES = ("logits", "probabilities")
+METHODS: dict[str | None, tuple[str, ...]]
 METHODS = {None: ("decision_function", "predict_proba"), "logits": ("decision_function",),
            "probabilities": ("predict_proba",)}   # of an estimator, for its scores
 SURE = 0.75, 0.9, 0.99   # probabilities that have lines of their own
 AGREEMENT = 0.999   # share of points where an estimator's scores have to agree with its predictions; ties may disagree
 
 
-def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1), feature_names=None, threshold=0.0):
+def decision_boundary_text(model: Model, X: ArrayLike, y: ArrayLike, width: int = 60, height: int = 20, *,
+                           features: tuple[int | str, int | str] = (0, 1),
+                           feature_names: Sequence[str] | None = None, threshold: float = 0.0) -> str:
     """Draw a model's regions, one for each predicted class, and the samples, as text.
 
     Parameters
@@ -136,8 +151,10 @@ def decision_boundary_text(model, X, y, width=60, height=20, *, features=(0, 1),
     ])
 
 
-def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_names=None, threshold=0.0,
-                           confidence=None):
+def plot_decision_boundary(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *,
+                           features: tuple[int | str, int | str] = (0, 1),
+                           feature_names: Sequence[str] | None = None, threshold: float = 0.0,
+                           confidence: Literal["logits", "probabilities"] | None = None) -> Axes:
     """Draw a model's regions, one for each predicted class, and the samples, on axes.
 
     Parameters
@@ -232,7 +249,7 @@ def plot_decision_boundary(model, X, y, ax=None, *, features=(0, 1), feature_nam
     return ax
 
 
-def put_legend_beside(ax):
+def put_legend_beside(ax: Axes) -> None:
     """Add a legend to the right of the axes, and make room for it if there is no layout engine."""
     legend = ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0)
     figure = ax.figure
@@ -249,7 +266,20 @@ def put_legend_beside(ax):
 class Plane:
     """The samples at two of their features, and a model's results for points of this plane."""
 
-    def __init__(self, model, X, y, features, feature_names, threshold):
+    model: Any
+    frame: Any
+    labels: NDArray[Any]
+    named: bool
+    features: list[int]
+    shown: NDArray[np.float64]
+    has_others: bool
+    means: NDArray[np.float64]
+    ranges: list[tuple[float, float]]
+    names: list[str]
+    threshold: float
+
+    def __init__(self, model: Model | None, X: Any, y: Any, features: Any, feature_names: Any,
+                 threshold: float) -> None:
         if model is not None:   # None where `of` gives the models
             check_model(model)
         self.model = model
@@ -269,14 +299,14 @@ class Plane:
         self.names = [names[i] for i in self.features]
         self.threshold = finite("threshold", threshold)
 
-    def of(self, model):
+    def of(self, model: Model) -> Plane:
         """The same samples with another model."""
         check_model(model)
         other = copy.copy(self)
         other.model = model
         return other
 
-    def ask(self, points, confidence=None):
+    def ask(self, points: NDArray[Any], confidence: str | None = None) -> Verdict:
         """The model's Verdict for points of the plane, an array of shape (n, 2)."""
         if confidence is not None:
             one_of("confidence", confidence, CONFIDENCES)
@@ -292,7 +322,7 @@ class Plane:
         said, options = said_by_estimator(self.model, whole_points, self.labels, METHODS[confidence])
         return Verdict(said, self.labels, self.threshold, confidence, **options)
 
-    def description(self):
+    def description(self) -> Iterator[str]:
         """A line for text pictures that explains the axes, if they need an explanation: one line or none."""
         if self.named or self.has_others or self.features != [0, 1]:
             others = "; the other features at their mean" if self.has_others else ""
@@ -321,7 +351,16 @@ class Verdict:
         Of each class at each point; None without `confidence`.
     """
 
-    def __init__(self, said, labels, threshold, confidence=None, *, says_labels=False, of_classes=None):
+    scores: NDArray[np.float64]
+    winners: NDArray[Any]
+    names: list[str]
+    codes: NDArray[Any]
+    by_sign: bool
+    graded: bool
+    probabilities: NDArray[np.float64] | None
+
+    def __init__(self, said: NDArray[Any], labels: NDArray[Any], threshold: float, confidence: str | None = None, *,
+                 says_labels: bool = False, of_classes: NDArray[Any] | None = None) -> None:
         classes, codes = np.unique(labels, return_inverse=True)
         self.by_sign = False
         self.graded = not says_labels
@@ -362,7 +401,7 @@ class Verdict:
         self.scores, self.codes = said, codes
         self.names = [name_of(label) for label in classes]
 
-    def certainty(self):
+    def certainty(self) -> NDArray[np.float64]:
         """How sure the model is of the winner at each point, from 0 at a boundary to 1; without `confidence` the lead
         beside the median lead, and a constant for labels."""
         if self.probabilities is not None:
@@ -374,7 +413,7 @@ class Verdict:
         leads = np.max([self.lead(k) for k in range(len(self.names))], axis=0)
         return leads / (leads + (np.median(leads) or 1.0))
 
-    def lead(self, k):
+    def lead(self, k: int) -> NDArray[np.float64]:
         """The lead of class k over the best other class: above 0 where class k wins."""
         if self.scores.ndim == 1:
             return self.scores if k else -self.scores
@@ -384,7 +423,7 @@ class Verdict:
         return lead
 
 
-def probabilities_of(said, confidence):
+def probabilities_of(said: NDArray[Any], confidence: str) -> NDArray[np.float64]:
     """The probability of each class at each point, of scores with a column for each class, or of the second of two."""
     if said.dtype.kind == "U":
         raise ArgumentTypeError(f"model: expected scores, which are numbers, got {str(said[0])!r}")
@@ -400,7 +439,8 @@ def probabilities_of(said, confidence):
     return columns
 
 
-def said_by_estimator(model, points, labels, methods):
+def said_by_estimator(model: Any, points: Any, labels: NDArray[Any],
+                      methods: tuple[str, ...]) -> tuple[NDArray[Any], dict[str, Any]]:
     """The results of an estimator for points, given the labels of the samples.
 
     Returns
@@ -434,7 +474,7 @@ def said_by_estimator(model, points, labels, methods):
     return predicted, {"says_labels": True}
 
 
-def sorted_classes(model):
+def sorted_classes(model: Any) -> NDArray[Any] | None:
     """The classes of the columns of an estimator's scores, in the form of `labels_of`; None if unknown."""
     try:
         classes = labels_of(np.asarray(model.classes_))
@@ -443,7 +483,8 @@ def sorted_classes(model):
     return classes if classes.ndim == 1 and len(classes) > 1 and (classes[:-1] < classes[1:]).all() else None
 
 
-def classes_of_columns(scores, classes, codes):
+def classes_of_columns(scores: NDArray[Any], classes: NDArray[Any],
+                       codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The classes of the columns of scores, and the class of each sample."""
     count = scores.shape[1]
     if classes.dtype.kind != "U" and ((0 <= classes) & (classes < count) & (classes == np.floor(classes))).all():
@@ -454,7 +495,7 @@ def classes_of_columns(scores, classes, codes):
     return classes, codes
 
 
-def scores_of_labels(said, classes):
+def scores_of_labels(said: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.float64]:
     """Scores of -1 and 1 for given labels."""
     if len(classes) < 2:
         raise DataError(f"y: expected two labels at least with a model that says labels, got {names_of(classes)}")
@@ -468,14 +509,14 @@ def scores_of_labels(said, classes):
     return np.where(chosen, 1.0, -1.0) if len(classes) > 2 else np.where(chosen[:, 1], 1.0, -1.0)
 
 
-def labels_of(y):
+def labels_of(y: NDArray[Any]) -> NDArray[Any]:
     """Labels as an array of float64 or of text."""
     if y.dtype.kind == "U" or y.size and all(isinstance(label, str) for label in y.tolist()):
         return y.astype(str)
     return finite_array("y", y)
 
 
-def pair_of(features, names):
+def pair_of(features: Any, names: list[str]) -> list[int]:
     """The two features to draw, as a list of places."""
     n_features = len(names)
     expected = f"two different numbers from 0 to {n_features - 1}"
@@ -491,16 +532,16 @@ def pair_of(features, names):
     return pair
 
 
-def name_of(label):
+def name_of(label: Any) -> str:
     """A label in a picture: 1 instead of 1.0."""
     return str(label) if isinstance(label, str) else f"{label:.6g}"
 
 
-def names_of(classes):
+def names_of(classes: Any) -> str:
     """Labels in a message."""
     return ", ".join([name_of(label) for label in classes[:8]]) + (", ..." if len(classes) > 8 else "")
 
 
-def grid_points(xs, ys):
+def grid_points(xs: NDArray[Any], ys: NDArray[Any]) -> NDArray[np.float64]:
     """The points (n, 2) of the grid, row by row: all `xs` at `ys[0]`, and so on."""
     return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)

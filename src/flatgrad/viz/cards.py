@@ -1,6 +1,15 @@
 """Graphs as cards with edges, for pictures of our own: what is on each card, and where it goes."""
+from __future__ import annotations
+
 from flatgrad import _core
 from flatgrad.viz.layout import Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import Value
+    from flatgrad.viz.names import Names
 
 __all__ = ["cards", "printable"]
 
@@ -9,7 +18,7 @@ GAP = 10.0                      # between the bubble of an operation and the car
 LONGEST = 14                    # letters in a bubble
 
 
-def cards(graph, root, names):
+def cards(graph: list[Value], root: Value, names: Names) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Layout]:
     """A dict for each Value, one for each edge, and the layout. Operands come before results in `graph`."""
     index = {id(value): k for k, value in enumerate(graph)}
     operands = [[index[id(operand)] for operand in value._children] for value in graph]
@@ -29,7 +38,7 @@ def cards(graph, root, names):
     return nodes, edges, layout
 
 
-def sign_of(value):
+def sign_of(value: Value) -> str:
     """What the bubble of a Value says: its operation, and for a layer also the activation."""
     sign = printable(value._op)
     found = _core.instruction(value) if sign == "layer" else None
@@ -37,6 +46,6 @@ def sign_of(value):
     return f"{sign} {activation}" if activation else sign
 
 
-def printable(text):
+def printable(text: str) -> str:
     """A text with escapes for what no page may have, such as half a surrogate pair."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -12,8 +12,11 @@ from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, Protocol, TypeAlias
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     class Predictor(Protocol):
         """An estimator."""
@@ -31,7 +34,7 @@ COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8
 FAINT = 0.4   # the opacity of a region, or of a sample behind a line
 
 
-def check_axes(purpose, ax):
+def check_axes(purpose: str, ax: Any) -> Any:
     """The module matplotlib, after a check that it is installed and that `ax` is None or axes."""
     matplotlib = extra("matplotlib", purpose, "viz")
     from matplotlib.axes import Axes
@@ -41,7 +44,7 @@ def check_axes(purpose, ax):
     return matplotlib
 
 
-def current_axes(ax):
+def current_axes(ax: Axes | None) -> Axes:
     """`ax`, or for None pyplot's current axes. pyplot may make new axes, so call this when nothing can fail any
     more."""
     if ax is None:
@@ -51,7 +54,7 @@ def current_axes(ax):
     return ax
 
 
-def array_of(name, x):
+def array_of(name: str, x: Any) -> NDArray[Any]:
     """`x`, which may be a Tensor, as an array of any type."""
     try:
         return np.asarray(x.data if isinstance(x, Tensor) else x)
@@ -59,7 +62,7 @@ def array_of(name, x):
         raise ShapeError(f"{name}: expected rows of one length, got {shortened(x)}") from None
 
 
-def samples_of(X, y, least=1):
+def samples_of(X: Any, y: Any, least: int = 1) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """`X` as float64 of shape (n_samples, n_features), and `y`, of any type, of shape (n_samples,)."""
     X, y = samples("X", array_of("X", X)), array_of("y", y)
     if X.shape[1] < least:
@@ -71,7 +74,7 @@ def samples_of(X, y, least=1):
     return X, y
 
 
-def feature_names_of(names, n_features):
+def feature_names_of(names: Any, n_features: int) -> list[str]:
     """A name for each feature; x[0], x[1] and so on for None."""
     if names is None:
         return [f"x[{i}]" for i in range(n_features)]
@@ -82,7 +85,7 @@ def feature_names_of(names, n_features):
     return list(names)
 
 
-def check_model(model):
+def check_model(model: Any) -> None:
     """Refuse a model that cannot be called and has no `predict`."""
     if isinstance(model, type):
         raise ArgumentTypeError("model: expected a function of points or an estimator, with the method predict, "
@@ -92,7 +95,7 @@ def check_model(model):
                                 f"got {shortened(model)}")
 
 
-def outputs(model, points):
+def outputs(model: Any, points: Any) -> NDArray[Any]:
     """The results of a model for points: an array, of float64 or of text, with a row for each point."""
     ask = model if callable(model) else model.predict
     with no_grad(), not_training(model):
@@ -119,7 +122,7 @@ def outputs(model, points):
 
 
 @contextlib.contextmanager
-def not_training(model):
+def not_training(model: Any) -> Iterator[None]:
     """A context in which a Module is in evaluation mode; at the end its mode is restored."""
     modules = model.modules() if callable(getattr(model, "modules", None)) else []
     modules = [module for module in modules if getattr(module, "training", False)]
@@ -132,7 +135,7 @@ def not_training(model):
             module.training = True
 
 
-def axis_range(name, values, share):
+def axis_range(name: str, values: NDArray[Any], share: float) -> tuple[float, float]:
     """(low, high) around finite values, with a share of their range added on each side; never an empty range."""
     low, high = float(values.min()), float(values.max())
     # The margin is 1 if all values are equal, and more if rounding would lose 1.

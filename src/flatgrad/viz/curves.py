@@ -1,4 +1,6 @@
 """Plots of a training, and of a model's fit to samples, with matplotlib."""
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,6 +9,16 @@ from flatgrad.arguments import finite_array, one_of, shortened
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 from flatgrad.viz.common import (COLOURS, FAINT, array_of, axis_range, check_axes, check_model, current_axes,
                                  feature_names_of, outputs, samples_of)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike, NDArray
+
+    from flatgrad.viz.common import Model
 
 __all__ = ["plot_history", "plot_regression"]
 
@@ -20,7 +32,8 @@ CURVE = 400   # points of a curve
 MARGIN = 0.05   # a share of the samples' range, added on each side
 
 
-def plot_history(history, ax=None, *, metrics=None):
+def plot_history(history: Mapping[str, Sequence[float]] | Sequence[float], ax: Axes | None = None, *,
+                 metrics: str | Sequence[str] | None = None) -> Axes:
     """Draw the loss and the metrics of a training over its epochs.
 
     Parameters
@@ -96,7 +109,8 @@ def plot_history(history, ax=None, *, metrics=None):
     return ax
 
 
-def plot_regression(model, X, y, ax=None, *, feature_names=None):
+def plot_regression(model: Model, X: ArrayLike, y: ArrayLike, ax: Axes | None = None, *,
+                    feature_names: Sequence[str] | None = None) -> Axes:
     """Draw a model's fit to samples: its curve, or its predictions against the targets.
 
     Parameters
@@ -175,7 +189,7 @@ def plot_regression(model, X, y, ax=None, *, feature_names=None):
     return ax
 
 
-def series_of(history):
+def series_of(history: Any) -> tuple[NDArray[Any], dict[str, NDArray[np.float64]]]:
     """The numbers of the epochs, and name -> array of a number for each epoch, nan for a gap."""
     metrics, epochs = getattr(history, "metrics", None), getattr(history, "epochs", None)
     if isinstance(history, Mapping):
@@ -193,7 +207,7 @@ def series_of(history):
     return list(range(1, count + 1) if epochs is None else epochs), series
 
 
-def numbers(name, values):
+def numbers(name: str, values: Any) -> NDArray[np.float64]:
     """An array of float64, with nan for None and for numbers that are not finite."""
     try:
         array = np.array([np.nan if value is None else float(value) for value in values], np.float64)
@@ -203,12 +217,12 @@ def numbers(name, values):
     return np.where(np.isfinite(array), array, np.nan)
 
 
-def kinds(names):
+def kinds(names: list[str]) -> list[str]:
     """The names of the numbers without 'val_', each once."""
     return list(dict.fromkeys(name.removeprefix(VALIDATION) for name in names))
 
 
-def is_error(name):
+def is_error(name: str) -> bool:
     """Whether smaller numbers are better; such numbers are drawn on the scale of the loss."""
     kind = name.removeprefix(VALIDATION)
     return kind.endswith("loss") or kind in ERRORS

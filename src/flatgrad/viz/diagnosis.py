@@ -1,5 +1,7 @@
 """Pictures of how a training goes: which classes are taken for which, how numbers are distributed, and over the steps how
 large the updates of parameters, the activations and their gradients are, as in part 3 of makemore."""
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 
@@ -10,6 +12,16 @@ from flatgrad.arguments import finite_array, flag, one_of, shortened, whole
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 from flatgrad.viz.common import COLOURS, array_of, check_axes, current_axes
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Literal
+
+    from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike, NDArray
+
+    from flatgrad.nn import Module
+
 __all__ = ["ActivationStats", "UpdateRatios", "plot_confusion", "plot_histograms"]
 
 GOAL = -3.0   # log10 of update to data that makemore names as a rule of thumb
@@ -17,7 +29,8 @@ SATURATED = 0.97   # of an activation such as tanh; makemore's number
 DARK = 0.5    # the share of a row above which a cell has white text
 
 
-def plot_confusion(y, predictions, ax=None, *, normalize=False):
+def plot_confusion(y: ArrayLike, predictions: ArrayLike, ax: Axes | None = None, *,
+                   normalize: bool = False) -> Axes:
     """Draw how many samples of each class are taken for which: a confusion matrix.
 
     Parameters
@@ -71,7 +84,7 @@ def plot_confusion(y, predictions, ax=None, *, normalize=False):
     return ax
 
 
-def confusion(y, predictions):
+def confusion(y: Any, predictions: Any) -> tuple[list[Any], NDArray[Any]]:
     """The classes in order, and the counts of (label, prediction)."""
     y, predictions = array_of("y", y), array_of("predictions", predictions)
     for name, array in (("y", y), ("predictions", predictions)):
@@ -94,7 +107,8 @@ def confusion(y, predictions):
     return classes.tolist(), counts
 
 
-def plot_histograms(series, ax=None, *, grad=False, bins=30):
+def plot_histograms(series: Module | Mapping[str, ArrayLike], ax: Axes | None = None, *, grad: bool = False,
+                    bins: int = 30) -> Axes:
     """Draw how the numbers of several layers are distributed: activations, weights or gradients.
 
     Parameters
@@ -154,7 +168,7 @@ def plot_histograms(series, ax=None, *, grad=False, bins=30):
     return ax
 
 
-def weights_of(model):
+def weights_of(model: Module) -> dict[str, list[Value]]:
     """Name of the weights of a layer -> their Values, in the order of the parameters; biases are left out."""
     found = {}
     for name, p in model.named_parameters():
@@ -164,7 +178,7 @@ def weights_of(model):
             if not name.split(".")[-1].startswith(("bias", "beta"))}
 
 
-def values_of(tensor):
+def values_of(tensor: Any) -> Iterator[Value]:
     for part in tensor:
         yield from [part] if isinstance(part, Value) else values_of(part)
 
@@ -206,7 +220,9 @@ class UpdateRatios:
     {'layers.0.weight': -3.0, 'layers.1.weight': -3.0}
     """
 
-    def __init__(self, model):
+    ratios: dict[str, list[float]]
+
+    def __init__(self, model: Module) -> None:
         if not callable(getattr(model, "named_parameters", None)) or isinstance(model, type):
             raise ArgumentTypeError(f"model: expected a Module, got {shortened(model)}")
         self._layers = {name: found for name, found in weights_of(model).items() if len(found) > 1}
@@ -216,7 +232,7 @@ class UpdateRatios:
     def _numbers(self):
         return {name: np.array([value.data for value in found]) for name, found in self._layers.items()}
 
-    def record(self):
+    def record(self) -> None:
         """Note the updates since the last call, or since this object was made. Call it after each step."""
         now = self._numbers()
         for name, data in now.items():
@@ -225,11 +241,11 @@ class UpdateRatios:
                                      -math.inf if update == 0 else math.inf if update > 0 else math.nan)
         self._before = now
 
-    def on_batch_end(self, trainer, batch, loss):
+    def on_batch_end(self, trainer: Any, batch: int, loss: float) -> None:
         """A Trainer, which has this object in `callbacks`, has taken a step."""
         self.record()
 
-    def plot(self, ax=None):
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the ratios over the steps, with a line at -3.
 
         Parameters
@@ -255,7 +271,7 @@ class UpdateRatios:
         return ax
 
 
-def plot_steps(series, ax):
+def plot_steps(series: Mapping[str, list[float]], ax: Axes | None) -> Axes:
     """Draw numbers of each step by name, with a legend; those that are not finite leave a gap."""
     if not any(series.values()):
         raise DataError("plot(): expected one step at least, got none: call record() after each step")
@@ -313,7 +329,13 @@ class ActivationStats:
     >>> stats.remove()
     """
 
-    def __init__(self, model):
+    mean: dict[str, list[float]]
+    std: dict[str, list[float]]
+    saturated: dict[str, list[float]]
+    zero: dict[str, list[float]]
+    grad_std: dict[str, list[float]]
+
+    def __init__(self, model: Module) -> None:
         if not all(callable(getattr(model, name, None)) for name in ("summary_rows", "named_modules")) or isinstance(
                 model, type):
             raise ArgumentTypeError(f"model: expected a Module, got {shortened(model)}")
@@ -323,13 +345,13 @@ class ActivationStats:
         self._outputs = {}
         self._handles = [module.register_forward_hook(self._hook(name)) for name, module in watched.items()]
 
-    def _hook(self, name):
+    def _hook(self, name: str) -> Callable[..., None]:
         def keep(module, args, output):
             if module.training:
                 self._outputs[name] = output
         return keep
 
-    def record(self):
+    def record(self) -> None:
         """Note the statistics of the last forward and backward pass. Call it after `backward`, once for each step.
 
         Raises
@@ -347,17 +369,18 @@ class ActivationStats:
                                   (self.grad_std, grad.std())):
                 found[name].append(float(number))
 
-    def on_batch_end(self, trainer, batch, loss):
+    def on_batch_end(self, trainer: Any, batch: int, loss: float) -> None:
         """A Trainer, which has this object in `callbacks`, has taken a step."""
         self.record()
 
-    def remove(self):
+    def remove(self) -> None:
         """Remove the hooks from the model. The statistics stay."""
         for handle in self._handles:
             handle.remove()
         self._outputs = {}
 
-    def plot(self, ax=None, what="std"):
+    def plot(self, ax: Axes | None = None,
+             what: Literal["std", "mean", "saturated", "zero", "grad_std"] = "std") -> Axes:
         """Draw one of the statistics over the steps.
 
         Parameters
@@ -393,7 +416,7 @@ SHOWN = {"std": "deviation of outputs", "mean": "mean of outputs", "saturated": 
          "zero": "share of outputs that are 0", "grad_std": "deviation of gradients"}   # with ActivationStats.plot
 
 
-def numbers_of(output):
+def numbers_of(output: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Data and gradients of what a layer has returned: a Value, a Tensor or a list of Values; nan for anything else."""
     if isinstance(output, (Value, Tensor)):
         return np.atleast_1d(output.data), np.atleast_1d(output.grad)

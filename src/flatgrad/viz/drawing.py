@@ -1,4 +1,6 @@
 """Pictures of graphs and of networks as SVG of our own, without Graphviz."""
+from __future__ import annotations
+
 import html
 import math
 import re
@@ -8,6 +10,14 @@ from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.storage import write_file
 from flatgrad.viz.cards import GAP, LONGEST, cards, printable
 from flatgrad.viz.names import Names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import Value, _Path
+    from flatgrad.nn import Module
+    from flatgrad.viz.names import Named
 
 __all__ = ["Picture", "draw_network", "svg_of_graph"]
 
@@ -37,16 +47,18 @@ class Picture:
     '<svg'
     """
 
-    def __init__(self, svg):
+    svg: str
+
+    def __init__(self, svg: str) -> None:
         self.svg = svg
 
-    def _repr_svg_(self):
+    def _repr_svg_(self) -> str:
         return self.svg
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<picture of {len(self.svg)} characters of SVG>"
 
-    def save(self, path):
+    def save(self, path: _Path) -> None:
         """Write the picture to a file, such as ``'network.svg'``.
 
         Parameters
@@ -63,27 +75,27 @@ class Picture:
         write_file(path_of("path", path), self.svg.encode())
 
 
-def frame(width, height, parts):
+def frame(width: float, height: float, parts: list[str]) -> str:
     """The SVG around some parts; it shrinks with its place."""
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
             f'height="{height:.0f}" style="max-width: 100%; height: auto" {FONT} font-size="12">\n'
             + "\n".join(parts) + "\n</svg>\n")
 
 
-def text(x, y, words, fill=INK, anchor="start", **more):
+def text(x: float, y: float, words: str, fill: str = INK, anchor: str = "start", **more: object) -> str:
     options = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in more.items())
     return (f'<text x="{x:.1f}" y="{y:.1f}" fill="{fill}" text-anchor="{anchor}"{options}>'
             f"{html.escape(printable(words))}</text>")
 
 
-def number(x):
+def number(x: float) -> str:
     """A number with four digits."""
     return f"{x:.4g}"
 
 
 # ---- graphs ----
 
-def svg_of_graph(graph, root, names=None):
+def svg_of_graph(graph: list[Value], root: Value, names: Named = None) -> str:
     """The picture of a graph, in the look of `explore`; operands come before results in `graph`."""
     nodes, edges, layout = cards(graph, root, Names(names))
     parts = ['<g transform="translate(12 12)">']
@@ -115,7 +127,7 @@ def svg_of_graph(graph, root, names=None):
 
 # ---- networks ----
 
-def draw_network(model, *, most=12):
+def draw_network(model: Module, *, most: int = 12) -> Picture:
     """Draw a network as its layers: a circle for each neuron, and a line for each weight.
 
     Parameters
@@ -192,7 +204,7 @@ def draw_network(model, *, most=12):
     return Picture(frame(x[-1] + RADIUS + 40, 30 + UP * rows + 48, parts))
 
 
-def layers_of(model):
+def layers_of(model: Module) -> list[dict[str, Any]]:
     """The layers of a network in order: name, weights by (output, input), biases by output, sizes, activation."""
     if not callable(getattr(model, "named_parameters", None)) or isinstance(model, type):
         raise ArgumentTypeError(f"model: expected a Module, got {shortened(model)}")
@@ -221,7 +233,7 @@ def layers_of(model):
     return layers
 
 
-def activation_of(model, path):
+def activation_of(model: Any, path: str) -> str:
     """The name of a layer's activation; '' where it has none of its own."""
     module = model
     for part in filter(None, path.split(".")):

@@ -1,4 +1,6 @@
 """A page in which one steps through the graph of a Value, forward and backward."""
+from __future__ import annotations
+
 import math
 import os
 
@@ -11,12 +13,19 @@ from flatgrad.viz.graph import checked_graph
 from flatgrad.viz.names import Names
 from flatgrad.viz.pages import filled
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flatgrad._core import Value, _Path
+    from flatgrad.viz.names import Named
+
 __all__ = ["explore"]
 
 SAME = 1e-9                     # relative, of what a derivative times a gradient may differ from what a visit has added
 
 
-def explore(root, path, *, names=None, limit=1000):
+def explore(root: Value, path: _Path, *, names: Named = None, limit: int = 1000) -> str:
     """Write a page of HTML in which one steps through the graph of a Value, forward and backward, node by node.
 
     Parameters
@@ -79,7 +88,7 @@ def explore(root, path, *, names=None, limit=1000):
     return path
 
 
-def page_data(graph, root, names):
+def page_data(graph: list[Value], root: Value, names: Names) -> dict[str, Any]:
     """What the page shows, as JSON has it; numbers are text, for nan and inf are not JSON."""
     origins = _origins(graph)
     order = sorted(range(len(graph)), key=lambda k: origins[k][0])   # in which they were computed
@@ -95,13 +104,13 @@ def page_data(graph, root, names):
             "height": round(layout.height, 1)}
 
 
-def where(place):
+def where(place: Any) -> list[Any] | None:
     """[file, line, function, text] of a line of code, without the folder; None if it is not known."""
     name, line, function, text = anomaly.located(place)
     return None if name is None else [printable(os.path.basename(name) or name), line, function, printable(text or "")]
 
 
-def visits_of(root, graph, index):
+def visits_of(root: Value, graph: list[Value], index: dict[int, int]) -> list[list[Any]]:
     """[node, [[operand, its gradient then, derivative by it or None], ...]] for each visit of a backward pass."""
     gradients = dict.fromkeys(range(len(graph)), 0.0)
     gradients[index[id(root)]] = 1.0
@@ -124,7 +133,7 @@ def visits_of(root, graph, index):
     return visits
 
 
-def explains(slope, incoming, before, after):
+def explains(slope: float | None, incoming: float, before: float, after: float) -> bool:
     """Whether a derivative is what a visit has added; a rule of a user's may do anything."""
     if slope is None:
         return False

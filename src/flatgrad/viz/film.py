@@ -23,7 +23,7 @@ from flatgrad.viz.pages import filled
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Literal
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -100,10 +100,14 @@ class Film:
     confidence: str | None
     steps: list[int]
     losses: list[tuple[int, float]]
+    _pictures: list[tuple[NDArray[np.uint8], float]]
+    _names: list[str]
+    _codes: NDArray[Any]
 
     def __init__(self, X: ArrayLike, y: ArrayLike, *, every: int = 1, most: int = 240, resolution: int = 120,
                  features: tuple[int | str, int | str] = (0, 1), feature_names: Sequence[str] | None = None,
-                 threshold: float = 0.0, confidence: str | None = None) -> None:
+                 threshold: float = 0.0,
+                 confidence: Literal["logits", "probabilities"] | None = None) -> None:
         self.every, self.most = whole("every", every, 1), whole("most", most, 2)
         self.resolution = whole("resolution", resolution, 2)
         self.confidence = confidence if confidence is None else one_of("confidence", confidence, CONFIDENCES)
@@ -111,7 +115,7 @@ class Film:
         self._points = grid_points(*(np.linspace(low, high, self.resolution) for low, high in self._plane.ranges))
         self.steps, self.losses = [], []
         self._pictures = []   # (codes of the colours, row by row from below; the share of samples on the right side)
-        self._names = self._codes = None
+        self._names, self._codes = [], np.zeros(0, int)   # of the classes, and of the samples
         self._last, self._unit = -1, "step"
 
     def __repr__(self) -> str:
@@ -162,14 +166,14 @@ class Film:
         if self.steps[-1] < self._last:
             self._take(trainer.model, self._last)
 
-    def _take(self, model, step):
+    def _take(self, model: Model, step: int) -> None:
         """Ask the model for a picture."""
         plane = self._plane.of(model)
         verdict = plane.ask(np.concatenate([self._points, plane.shown]), self.confidence)
         count = len(verdict.names)
         if count > COLOURS_OF_IMAGE:
             raise ArgumentError(f"y: expected at most {COLOURS_OF_IMAGE} classes in a film, got {count}")
-        if self._names is not None and verdict.names != self._names:
+        if self._names and verdict.names != self._names:
             raise DataError(f"model: expected the classes of the first picture, {', '.join(self._names[:8])}, "
                             f"got {', '.join(verdict.names[:8])}")
         shades = shades_of(count)
@@ -233,7 +237,7 @@ class Film:
         page = html.escape(filled("film.html", "Training", self._data(12.0)))
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 520px; border: 0"></iframe>'
 
-    def _data(self, fps):
+    def _data(self, fps: float) -> dict[str, Any]:
         """What the page shows."""
         palette = palette_of(len(self._names))
         return {"unit": self._unit, "fps": fps, "names": self._names, "axes": self._plane.names,
@@ -246,14 +250,14 @@ class Film:
                               "image": base64.b64encode(png(codes[::-1], palette)).decode()}
                              for step, (codes, right) in zip(self.steps, self._pictures)]}
 
-    def _gif(self, fps):
+    def _gif(self, fps: float) -> bytes:
         """The bytes of a GIF: the regions and samples on the left, the loss on the right."""
         extra("matplotlib", "Film.save of a GIF", "viz")
         from matplotlib.animation import PillowWriter
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8.8 if self.losses else 4.8, 4.2), layout="constrained")
-        left, *right = np.atleast_1d(figure.subplots(1, 2 if self.losses else 1, squeeze=True))
+        left, *right = figure.subplots(1, 2 if self.losses else 1, squeeze=False)[0]
         palette = palette_of(len(self._names)) / 255.0
         across, up = self._plane.ranges
         image = left.imshow(palette[self._pictures[0][0]], origin="lower", extent=(*across, *up), aspect="auto",
@@ -276,7 +280,8 @@ class Film:
         left.set_title(f"{self._unit} {self.steps[0]}", fontsize="medium")
         figure.draw_without_rendering()
         figure.set_layout_engine("none")   # it would take as long again, for each picture
-        writer = PillowWriter(fps=fps)
+        rate: Any = fps   # typed as an int, of which 1000 / rate is taken
+        writer = PillowWriter(fps=rate)
         with tempfile.TemporaryDirectory() as folder:
             file = os.path.join(folder, "film.gif")
             with writer.saving(figure, file, dpi=90):

@@ -1,4 +1,6 @@
 """Pictures of the graph of a Value, with Graphviz or as SVG of our own; `_children` gives the graph."""
+from __future__ import annotations
+
 import math
 
 from flatgrad import _core, scalar
@@ -7,6 +9,15 @@ from flatgrad.arguments import extra, whole
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.viz.drawing import Picture, svg_of_graph
 from flatgrad.viz.names import Names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Any, Literal
+
+    import graphviz
+
+    from flatgrad.viz.names import Named
 
 __all__ = ["draw_dot", "draw_svg", "value_mimebundle"]
 
@@ -17,7 +28,8 @@ FILLS = {"input": "#dcebf9", "weight": "#fbeacb", "bias": "#f0dff5", "between": 
 COMMUTATIVE = {"+", "*", "sum", "mean", "max", "logsumexp"}
 
 
-def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False, names=None):
+def draw_dot(root: Value, format: str = "svg", rankdir: Literal["LR", "TB"] = "LR", max_nodes: int = 500,
+             expand: bool = False, names: Named = None) -> graphviz.Digraph:
     """Draw the graph of a Value: the Value and all Values from which it was computed.
 
     Parameters
@@ -117,7 +129,7 @@ def draw_dot(root, format="svg", rankdir="LR", max_nodes=500, expand=False, name
     return picture
 
 
-def draw_svg(root, *, names=None, max_nodes=500):
+def draw_svg(root: Value, *, names: Named = None, max_nodes: int = 500) -> Picture:
     """Draw the graph of a Value, as SVG and without Graphviz.
 
     Parameters
@@ -156,7 +168,8 @@ def draw_svg(root, *, names=None, max_nodes=500):
     return Picture(svg_of_graph(checked_graph(root, "max_nodes", max_nodes), root, names))
 
 
-def value_mimebundle(value, include=None, exclude=None):
+def value_mimebundle(value: Value, include: Collection[str] | None = None,
+                     exclude: Collection[str] | None = None) -> dict[str, str]:
     """The picture of a Value in a notebook: its repr and, for a small graph, a drawing.
 
     Parameters
@@ -187,12 +200,12 @@ def value_mimebundle(value, include=None, exclude=None):
     return bundle
 
 
-def check_root(root):
+def check_root(root: Any) -> None:
     if not isinstance(root, Value):
         raise ArgumentTypeError(f"root: expected a Value, got {root!r}")
 
 
-def within(parts, root, name, limit):
+def within(parts: Callable[..., Any], root: Value, name: str, limit: int) -> list[Any]:
     """`parts(root, limit)`, and an error if the graph is larger; `name` is what the caller calls the limit."""
     graph = parts(root, limit)
     if graph is None:
@@ -205,13 +218,14 @@ def within(parts, root, name, limit):
     return graph
 
 
-def checked_graph(root, name, limit):
+def checked_graph(root: Any, name: str, limit: int) -> list[Value]:
     """The Values of a graph, operands before results, after a check of both arguments."""
     check_root(root)
     return within(graph_values, root, name, whole(name, limit, 1))
 
 
-def graph_values(root, limit, operands_of=lambda value: value._children):
+def graph_values(root: Value, limit: int,
+                 operands_of: Callable[[Any], Any] = lambda value: value._children) -> list[Value] | None:
     """All Values from which `root` was computed, and `root` itself. Each comes after its operands; operands keep
     their order. None if there are more than `limit`."""
     order, seen = [], {id(root): root}  # keeps the Values alive, because a dead Value leaves its id to another one
@@ -231,13 +245,13 @@ def graph_values(root, limit, operands_of=lambda value: value._children):
     return order
 
 
-def tape_parts(root, limit):
+def tape_parts(root: Value, limit: int) -> list[tuple[Value, Any, str]] | None:
     """The parts to draw: (Value, its operands, its operation) for each of `graph_values`, or None."""
     values = graph_values(root, limit)
     return None if values is None else [(value, value._children, value._op) for value in values]
 
 
-def expanded_parts(root, limit):
+def expanded_parts(root: Value, limit: int) -> list[tuple[Value, Any, str]] | None:
     """Like `tape_parts`, with the scalar graphs of fused instructions instead of the instructions."""
     values = graph_values(root, limit, instruction_operands)  # the picture shows all of them
     if values is None:
@@ -257,7 +271,7 @@ def expanded_parts(root, limit):
     return [part(value) for value in graph_values(root, count, lambda value: part(value)[1])]
 
 
-def fused(value):
+def fused(value: Value) -> Any:
     """What `scalar.instruction` takes for a Value, and which of its results that is; None for a Value that a single
     operation has made, an element of one among them, or the call of a program."""
     found = _core.instruction(value)
@@ -265,13 +279,13 @@ def fused(value):
     return None if single else found
 
 
-def instruction_operands(value):
+def instruction_operands(value: Value) -> Any:
     """The operands of a Value; an element of a fused instruction has only those that reach it."""
     instruction = fused(value)
     return value._children if instruction is None else tuple([x for rows in instruction[1] for row in rows for x in row])
 
 
-def fused_elements(values):
+def fused_elements(values: list[Value]) -> Any:
     """The results of fused instructions among the Values, as lists of (Value, instruction).
 
     The elements of one softmax are in one list, because its scalar graph has exponentials in common.
@@ -295,7 +309,7 @@ def fused_elements(values):
     return lists
 
 
-def scalar_parts(elements):
+def scalar_parts(elements: Any) -> Any:
     """(Value, its operands, its operation) for the elements of a fused instruction and for all that is
     between them and their operands in its scalar graph; gradients are what the elements' own ask for."""
     name, operands, parameters, _ = elements[0][1]
@@ -319,26 +333,26 @@ def scalar_parts(elements):
     return list(graph.values())
 
 
-def leaf_copies(operand, copies):
+def leaf_copies(operand: Any, copies: dict[int, Any]) -> Any:
     """Leaves with the data of an operand or of a row of them; `copies` gets id -> (operand, leaf)."""
     if not isinstance(operand, Value):
         return [leaf_copies(x, copies) for x in operand]
     return copies.setdefault(id(operand), (operand, Value(operand.data)))[1]
 
 
-def record(value, name):
+def record(value: Value, name: str) -> str:
     """The text of a Value's box."""
     fields = [escaped(name)] if name else []
     fields += [f"data {decimal(value.data)}", f"grad {decimal(value.grad)}"]
     return "{ " + " | ".join(fields) + " }"
 
 
-def decimal(x):
+def decimal(x: float) -> str:
     """A number with four decimals, as in micrograd's notebook, or in short form if this has fewer digits."""
     return f"{x:.4f}" if abs(x) < 1e9 or not math.isfinite(x) else f"{x:.4e}"
 
 
-def escaped(text):
+def escaped(text: str) -> str:
     """A text in a form that Graphviz shows unchanged, in a record and elsewhere."""
     # The package graphviz escapes quotation marks; unescaped, an entity such as &lt; would show as <.
     text = text.replace("\\", "\\\\").replace("&", "&amp;")

@@ -4,7 +4,13 @@ After Sugiyama, Tagawa and Toda (1981): ranks, an order within each rank with fe
 close to those of the neighbours. An edge over several ranks goes through a bend in each; all such edges of one node
 share their bends. Pure Python, for graphs of some thousand nodes.
 """
+from __future__ import annotations
+
 import bisect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Layout"]
 
@@ -26,7 +32,25 @@ class Layout:
         The room between two ranks, and between two nodes of one rank.
     """
 
-    def __init__(self, operands, sizes, across=56.0, between=18.0):
+    operands: Sequence[Sequence[int]]
+    sizes: Sequence[tuple[float, float]]
+    between: float
+    ranks: list[int]
+    heights: list[float]
+    bends: list[dict[int, int]]
+    before: list[list[int]]
+    after: list[list[int]]
+    columns: list[list[int]]
+    places: dict[int, int]
+    folds: list[int]
+    x: list[float]
+    y: list[float]
+    width: float
+    height: float
+    edges_of_column: list[tuple[float, float]]
+
+    def __init__(self, operands: Sequence[Sequence[int]], sizes: Sequence[tuple[float, float]], across: float = 56.0,
+                 between: float = 18.0) -> None:
         self.operands, self.sizes, self.between = operands, sizes, between
         self.ranks = ranks_of(operands)
         self.heights = [height for _, height in sizes]   # bends come after the nodes
@@ -35,7 +59,7 @@ class Layout:
         self.place_up()
         self.place_across(across)
 
-    def find_bends(self):
+    def find_bends(self) -> None:
         """The bends, and the pairs of nodes and bends that are next to each other."""
         count = len(self.operands)
         rank = list(self.ranks)
@@ -60,7 +84,7 @@ class Layout:
         for node, r in enumerate(rank):
             self.columns[r].append(node)
 
-    def order(self):
+    def order(self) -> None:
         """The order within each column: the best of some sweeps that sort by the middle of the neighbours."""
         best, fewest = [list(column) for column in self.columns], self.crossings()
         for sweep in range(SWEEPS):
@@ -78,7 +102,7 @@ class Layout:
                 best, fewest = [list(column) for column in self.columns], found
         self.columns = best
 
-    def crossings(self):
+    def crossings(self) -> int:
         """How many pairs of edges between two neighbouring columns cross."""
         self.places = {node: k for column in self.columns for k, node in enumerate(column)}
         count = 0
@@ -91,7 +115,7 @@ class Layout:
                     bisect.insort(seen, end)
         return count
 
-    def place_up(self):
+    def place_up(self) -> None:
         """The heights: near the mean of the neighbours', as far as the others in the column leave room."""
         self.folds = [1 + (sum(node < len(self.sizes) for node in column) - 1) // TALLEST for column in self.columns]
         y = self.y = [0.0] * len(self.before)
@@ -121,7 +145,7 @@ class Layout:
             y[node] -= low
         self.height = max((y[node] + self.heights[node] / 2 for node in range(len(y))), default=0.0)
 
-    def place_across(self, across):
+    def place_across(self, across: float) -> None:
         """The places from left to right; wider where many edges turn."""
         self.x = [0.0] * len(self.y)
         at = 0.0
@@ -136,11 +160,11 @@ class Layout:
             at = self.edges_of_column[-1][1]
         self.width = at
 
-    def place(self, node):
+    def place(self, node: int) -> tuple[float, float]:
         """The middle of a node."""
         return self.x[node], self.y[node]
 
-    def path(self, operand, node):
+    def path(self, operand: int, node: int) -> str:
         """The edge from an operand to a node, as the path of an SVG: from the right side to the left side."""
         ends = [(self.x[operand] + self.sizes[operand][0] / 2, self.y[operand])]
         for r in range(self.ranks[operand] + 1, self.ranks[node]):
@@ -158,7 +182,7 @@ class Layout:
         return "".join(words)
 
 
-def ranks_of(operands):
+def ranks_of(operands: Sequence[Sequence[int]]) -> list[int]:
     """The column of each node: right of all its operands; a leaf is just left of the first of its users."""
     ranks = []
     for found in operands:
@@ -169,7 +193,7 @@ def ranks_of(operands):
     return ranks
 
 
-def users_of(operands):
+def users_of(operands: Sequence[Sequence[int]]) -> list[list[int]]:
     users = [[] for _ in operands]
     for node, found in enumerate(operands):
         for operand in dict.fromkeys(found):
@@ -177,12 +201,12 @@ def users_of(operands):
     return users
 
 
-def middle(places, own):
+def middle(places: list[int], own: float) -> float:
     """The mean of some places; a node without neighbours stays."""
     return sum(places) / len(places) if places else own
 
 
-def apart(wanted, rooms):
+def apart(wanted: list[float], rooms: list[float]) -> list[float]:
     """Numbers that are at least `rooms` apart and, in the sum of squares, nearest to those that are wanted."""
     offsets = [0.0]
     for room in rooms:

@@ -1,9 +1,19 @@
 """What nodes are called in a picture of a graph, and of which kind they are."""
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from flatgrad._core import Tensor, Value
 from flatgrad.arguments import shortened
 from flatgrad.errors import ArgumentTypeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    from flatgrad.nn import Module
+
+    Named: TypeAlias = Module | Mapping[str, Value | Tensor] | None   # what users may give
 
 __all__ = ["Names"]
 
@@ -18,7 +28,9 @@ class Names:
         the name.
     """
 
-    def __init__(self, names):
+    known: dict[int, tuple[Value, str, str | None]]
+
+    def __init__(self, names: Any) -> None:
         self.known = {}   # id of a Value -> (the Value, its name, its kind or None)
         if names is None:
             return
@@ -37,24 +49,24 @@ class Names:
             else:
                 raise ArgumentTypeError(f"names[{name!r}]: expected a Value or a Tensor, got {shortened(item)}")
 
-    def add(self, name, value, kind):
+    def add(self, name: str, value: Value, kind: str | None) -> None:
         self.known.setdefault(id(value), (value, str(name), kind))
 
-    def add_tensor(self, name, tensor, kind, place=()):
+    def add_tensor(self, name: str, tensor: Any, kind: str | None, place: tuple[int, ...] = ()) -> None:
         for k, item in enumerate(tensor):
             if isinstance(item, Value):
                 self.add(f"{name}[{', '.join(map(str, (*place, k)))}]", item, kind)
             else:
                 self.add_tensor(name, item, kind, (*place, k))
 
-    def name_of(self, value):
+    def name_of(self, value: Value) -> str:
         """The attribute `label` of a Value, or the name that was given for it, or ''."""
         label = getattr(value, "label", None)
         if label is not None and label != "":
             return str(label)
         return self.known[id(value)][1] if id(value) in self.known else ""
 
-    def kind_of(self, value, is_leaf, is_root):
+    def kind_of(self, value: Value, is_leaf: bool, is_root: bool) -> str:
         """'result', 'weight', 'bias', 'input' for other leaves, or 'between'."""
         if is_root:
             return "result"

@@ -99,9 +99,12 @@ class LossSurface:
             names = [f"{name}: {share:.0%} of the variance" for name, share in zip(names, self.shares)]
         if getattr(ax, "name", "") == "3d":
             across, up = np.meshgrid(self.alphas, self.betas)
-            height = np.log10(losses) if logarithmic else losses
-            ax.plot_surface(across, up, height.filled(np.nan), cmap="viridis", linewidth=0, rcount=100, ccount=100)
-            ax.set(xlabel=names[0], ylabel=names[1], zlabel="log10 of the loss" if logarithmic else "loss")
+            height = np.ma.filled(np.ma.log10(losses) if logarithmic else losses, np.nan)
+            solid: Any = ax   # Axes3D
+            solid.plot_surface(across, up, height, cmap="viridis", linewidth=0, rcount=100, ccount=100)
+            ax.set(xlabel=names[0], ylabel=names[1])
+            if not ax.get_title():   # a label of the third axis is often cut off
+                ax.set_title("log10 of the loss" if logarithmic else "loss", fontsize="medium")
             return ax
         from matplotlib.colors import LogNorm, Normalize
 
