@@ -58,7 +58,7 @@ def checks():
         return []
     return [pytest.param(estimator, check_estimator, id=repr(estimator)) for estimator in
             (installed.Classifier(), installed.Classifier(loss="hinge"), installed.Regressor(),
-             installed.Classifier(warm_start=True, class_weight={}), installed.Regressor(batch_size=None, scale=False))]
+             installed.Classifier(batch_size=None), installed.Regressor(batch_size=None, scale=False))]
 
 
 @pytest.mark.filterwarnings("ignore")   # scikit-learn's own, about checks that it skips and versions to come

@@ -265,13 +265,15 @@ def test_what_a_further_fit_refuses_changes_nothing(estimators):
 
 
 def test_a_further_fit_that_diverges_changes_nothing(estimators):
+    regressor = estimators.Regressor(warm_start=True, activation="linear", **QUICK).fit(X, X[:, 0])
+    before, epochs, optimizer = network(regressor), dict(regressor.history_), regressor._optimizer
+    state = pickle.dumps(optimizer.state_dict())
+    regressor.set_params(lr=1e150)
     for further in ("fit", "partial_fit"):
-        regressor = estimators.Regressor(warm_start=True, activation="linear", optimizer="sgd", **QUICK).fit(X, X[:, 0])
-        before, epochs = network(regressor), dict(regressor.history_)
-        regressor.set_params(lr=1e150)
-        with pytest.raises(DivergedError):
-            getattr(regressor, further)(np.full((64, 2), 1e150) * X[:64], X[:64, 0])
+        with pytest.raises(DivergedError, match="batch [2-4] of 4"):   # after a step
+            getattr(regressor, further)(X, X[:, 0])
         assert network(regressor) == before and regressor.history_ == epochs and regressor.n_iter_ == 30
+        assert regressor._optimizer is optimizer and pickle.dumps(optimizer.state_dict()) == state
 
 
 def test_what_needs_all_samples_has_no_partial_fit(estimators):

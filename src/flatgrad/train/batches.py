@@ -32,7 +32,15 @@ def cut(parts: tuple[Any, ...], size: int, n_samples: int) -> list[tuple[Any, fl
 class Arrays:
     """Batches of arrays: the same in each epoch, or drawn anew."""
 
-    total = 1.0   # of the shares of an epoch's batches
+    task: Task
+    X: Array
+    y: Array
+    n_samples: int
+    size: int
+    n_batches: int
+    shuffle: bool
+    fixed: list[tuple[Part, float]]
+    total: float = 1.0   # of the shares of an epoch's batches
     order: Array | None = None   # of the samples in this epoch, if it is drawn
 
     def __init__(self, task: Task, X: Array, y: Array, batch_size: int | None, shuffle: bool) -> None:
@@ -77,8 +85,15 @@ class Stream:
         Whether `targets` will be asked for.
     """
 
-    shuffle = False
-    order = None
+    task: Task
+    given: Any
+    keeps: bool
+    steps: int | None
+    only_once: bool
+    n_batches: int | None
+    total: int
+    shuffle: bool = False
+    order: Array | None = None
 
     def __init__(self, task: Task, given: Any, epochs: int, steps: int | None, keeps: bool) -> None:
         check_batches(given)

@@ -45,7 +45,7 @@ class History(dict[str, list[float]]):
 
     epochs: list[int]
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.epochs = []
 

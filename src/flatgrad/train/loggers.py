@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import os
+import time
 from typing import TYPE_CHECKING
 
 from flatgrad.arguments import extra, flag, path_of, shortened
@@ -146,7 +147,8 @@ class TensorBoard(Callback):
         if self.histograms and not hasattr(trainer.model, "state_dict"):
             raise ArgumentError("histograms: expected False for a model without state_dict(), got True")
         self.close()   # after an error in the last fit
-        self.writer = writer(self.log_dir, flush_secs=10)
+        # tensorboardX names files by the second, and a fit may take less.
+        self.writer = writer(self.log_dir, flush_secs=10, filename_suffix=f".{time.time_ns()}")
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         for name, number in logs.items():

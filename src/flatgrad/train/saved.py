@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flatgrad._core import _Rng
     from flatgrad.train.trainer import Trainer
 
 __all__ = ["load_state", "state_of_trainer"]
@@ -59,7 +58,7 @@ def load_state(trainer: Trainer, tree: Any, own: dict[str, Any]) -> None:
         raise StateError(f"model: expected the generators {list(rngs)}, got "
                          f"{list(given) if isinstance(given, dict) else shortened(given)}")
     epoch = epoch_number("epoch", tree["epoch"])
-    seed = None if tree["seed"] is None else checked(whole, "seed", tree["seed"])
+    seed: Any = None if tree["seed"] is None else checked(whole, "seed", tree["seed"])
     history = history_from(tree["epochs"], tree["history"], epoch)
     counted = checked_states(tree["callbacks"], tree["model"])
     for name, rng in rngs.items():
@@ -98,11 +97,11 @@ def generators(model: Any) -> Iterator[tuple[str, Any]]:
                     yield f"{path}.{name}" if path else name, value
 
 
-def state_of(rng: _Rng) -> Any:
+def state_of(rng: Any) -> Any:
     return rng.getstate() if isinstance(rng, random.Random) else rng.bit_generator.state
 
 
-def set_state(rng: _Rng, state: Any) -> None:
+def set_state(rng: Any, state: Any) -> None:
     if isinstance(rng, random.Random):
         rng.setstate(state)
     else:
@@ -138,7 +137,7 @@ def history_from(epochs: NDArray[Any], metrics: dict[str, NDArray[Any]], last: i
     return history
 
 
-def check_generator(name: Any, rng: _Rng, state: Any) -> None:
+def check_generator(name: Any, rng: Any, state: Any) -> None:
     """StateError for wrong states that `random` and `numpy.random` would accept."""
     if isinstance(rng, random.Random):
         right = isinstance(state, tuple) and len(state) == 3 and isinstance(state[2], (float, type(None)))
