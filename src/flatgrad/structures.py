@@ -148,7 +148,8 @@ def leaves_of(tree: Any) -> list[Any]:
 
 
 def append_leaves(tree: Any, leaves: list[Any]) -> None:
-    tree = opened(tree)
+    if REGISTERED:
+        tree = opened(tree)
     if isinstance(tree, CONTAINERS):
         for part in tree.values() if isinstance(tree, dict) else tree:
             append_leaves(part, leaves)
