@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["REGISTERED", "Kind", "Node", "dict_like", "is_container", "leaves_of", "like", "lowered", "map_leaves",
            "opened", "raised", "same_structure"]
 
-CONTAINERS = (dict, list, tuple)
+CONTAINERS: tuple[type[Any], ...] = (dict, list, tuple)
 
 
 class Kind:

@@ -289,6 +289,8 @@ class Named:
     """
 
     single: bool
+    names: Sequence[str]
+    signature: inspect.Signature | None
 
     def __init__(self, name: str, f: Callable[..., Any], argnums: int | tuple[int, ...],
                  argnames: str | Sequence[str]) -> None:

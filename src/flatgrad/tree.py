@@ -302,7 +302,7 @@ class Leaf:
         return "*"
 
 
-LEAF = Leaf()
+LEAF: Leaf = Leaf()
 
 
 def map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
