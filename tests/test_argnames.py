@@ -47,6 +47,7 @@ def test_nested_and_by_any_name():
     both = lambda x, k: grad(lambda x, *, k: k * x * x, argnames="k")(x, k=k)
     assert grad(both, argnames="x")(3.0, 1.0) == 6.0
     assert grad(lambda x, /, y: x * y, argnames="x")(2.0, y=5.0) == 5.0
+    assert grad(lambda *, a, b: a * b * b, argnames=("b", "a"))(a=2.0, b=3.0) == (12.0, 9.0)
 
 
 def test_batches():

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flatgrad._core import Tensor, Value, _mark_lost, _refuse_lost
-from flatgrad.structures import map_leaves, opened
+from flatgrad.structures import REGISTERED, map_leaves, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +157,8 @@ def is_lost(x: LostArray | float) -> bool:
 
 def contains(x: Any, kinds: tuple[type[Any], type[Any]]) -> bool:
     """Whether an object of some classes is in a structure, or in an array of objects."""
-    x = opened(x)
+    if REGISTERED:
+        x = opened(x)
     if isinstance(x, kinds):
         return True
     if isinstance(x, dict):

@@ -93,7 +93,9 @@ class custom_derivative:
     fwd: Callable[..., Any] | None
     bwd: Callable[..., Any] | None
 
-    what, forward_name, backward_name = "custom_derivative", "fwd", "bwd"   # in errors
+    what: str = "custom_derivative"   # in errors
+    forward_name: str = "fwd"
+    backward_name: str = "bwd"
     call: type[Call]
     recorded_call: type[RecordedCall]
 
@@ -614,8 +616,14 @@ def with_constants(context: Context | None, results: Any) -> Any:
 class FunctionRule(custom_derivative):
     """What a subclass of Function does, as a function with a derivative of its own."""
 
-    what, forward_name, backward_name = "Function", "forward", "backward"
-    call, recorded_call = FunctionCall, RecordedFunctionCall
+    cls: type[Function]
+    methods: tuple[Any, ...]
+
+    what: str = "Function"
+    forward_name: str = "forward"
+    backward_name: str = "backward"
+    call: type[Call] = FunctionCall
+    recorded_call: type[RecordedCall] = RecordedFunctionCall
 
     def __init__(self, cls: type[Function]) -> None:
         self.cls, self.methods = cls, methods_of(cls)

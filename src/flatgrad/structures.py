@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["REGISTERED", "Kind", "Node", "dict_like", "is_container", "leaves_of", "like", "lowered", "map_leaves",
            "opened", "raised", "same_structure"]
 
-CONTAINERS = (dict, list, tuple)
+CONTAINERS: tuple[type[Any], ...] = (dict, list, tuple)
 
 
 class Kind:
@@ -148,7 +148,8 @@ def leaves_of(tree: Any) -> list[Any]:
 
 
 def append_leaves(tree: Any, leaves: list[Any]) -> None:
-    tree = opened(tree)
+    if REGISTERED:
+        tree = opened(tree)
     if isinstance(tree, CONTAINERS):
         for part in tree.values() if isinstance(tree, dict) else tree:
             append_leaves(part, leaves)

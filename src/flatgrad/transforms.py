@@ -157,7 +157,8 @@ class Point:
 
 def nodes_in(x: Any, found: list[Value]) -> list[Any]:
     """All Values and Tensors of a structure, appended to a list, which is returned."""
-    x = opened(x)
+    if REGISTERED:
+        x = opened(x)
     if isinstance(x, NODES):
         found.append(x)
     elif isinstance(x, dict):
@@ -288,6 +289,8 @@ class Named:
     """
 
     single: bool
+    names: Sequence[str]
+    signature: inspect.Signature | None
 
     def __init__(self, name: str, f: Callable[..., Any], argnums: int | tuple[int, ...],
                  argnames: str | Sequence[str]) -> None:

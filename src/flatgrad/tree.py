@@ -302,7 +302,7 @@ class Leaf:
         return "*"
 
 
-LEAF = Leaf()
+LEAF: Leaf = Leaf()
 
 
 def map(f: Callable[..., Any], tree: Any, *rest: Any) -> Any:
@@ -593,5 +593,7 @@ def ravel_pytree(pytree: Any) -> tuple[NDArray[Any] | Tensor, Callable[[Any], An
             if isinstance(x, Value) or x.size:
                 parts.append(x)
         return joined(parts), unravel
-    flat = np.concatenate([np.zeros(0), *[np.ravel(plain(x)) for x in found]])
-    return (mark(flat) if builtins.any(are_lost((x,)) for x in found) else flat), unravel
+    flat: Any = np.concatenate([np.zeros(0), *[np.ravel(plain(x)) for x in found]])
+    if builtins.any(are_lost((x,)) for x in found):
+        flat = mark(flat)
+    return flat, unravel
