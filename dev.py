@@ -372,10 +372,10 @@ def moons(arguments):
 
 # Tests of what other programs, files, pictures and sources come to: nothing there is for the sanitizers to see, nor in
 # tests of the tests' own checkers.
-OUTSIDE = ("bench", "cli", "cli_moons", "compat", "data_parallel", "datasets", "dev", "docs", "draw", "draw_svg",
-           "estimators", "examples", "files", "film", "hints", "interpreters", "jupyter", "micrograd_code", "mutants",
-           "names", "notebooks", "programs", "rooms", "site", "startup", "surface", "typing", "viz", "viz_confidence",
-           "viz_diagnosis", "viz_estimators", "viz_weights")
+OUTSIDE = ("bench", "bench_compare", "bench_counts", "bench_report", "cli", "cli_moons", "compat", "data_parallel",
+           "datasets", "dev", "docs", "draw", "draw_svg", "estimators", "examples", "files", "film", "hints",
+           "interpreters", "jupyter", "micrograd_code", "mutants", "names", "notebooks", "programs", "rooms", "site",
+           "startup", "surface", "typing", "viz", "viz_confidence", "viz_diagnosis", "viz_estimators", "viz_weights")
 
 
 def sanitize(arguments):
@@ -419,7 +419,7 @@ def valgrind(arguments):
 EVERY_PYTHON = ("smoke", "package", "math", "value", "tape", "sweeps", "custom", "cycles", "references", "copy", "context",
                 "trace", "hostile", "interpreters", "processes", "nomemory", "anomaly", "compat", "cli", "startup")
 ONE_PYTHON = ("ops", "tensor", "tensor_numpy", "numpy_sweep", "fused", "kernels", "files", "docs", "examples", "bench",
-              "programs")
+              "bench_compare", "bench_counts", "bench_report", "programs")
 
 
 def files(folder):

@@ -149,7 +149,7 @@ def count(tool, names):
     list of Count
     """
     pairs = {}
-    for name in dict.fromkeys(each for name in names for each in (name, WORKLOADS[name].less) if each):
+    for name in dict.fromkeys(each for wanted in names for each in (wanted, WORKLOADS[wanted].less) if each):
         work = WORKLOADS[name]
         more = work.long - work.short
         pairs[name] = work.short, work.short + (-(-more // 10) if tool == "callgrind" else more)

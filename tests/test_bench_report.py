@@ -142,7 +142,8 @@ peers.TRAINERS["numpy"] = lambda problem: right(replace(problem, rates=[1.001 * 
 
 
 @pytest.mark.parametrize("patch, arguments, words", [
-    ("import importlib.util as u\nfound = u.find_spec\nu.find_spec = lambda name: name != 'matplotlib' and found(name)",
+    ("import importlib.util as u\nfound = u.find_spec\n"
+     "u.find_spec = lambda name: None if name == 'matplotlib' else found(name)",
      ["--report", "FOLDER/page.html"], "pip install 'flatgrad[viz]'"),
     ("", ["--report", "FOLDER/missing/page.html"], "--report: cannot write"),
     ("", ["--report", "FOLDER/page.html", "--from", "FOLDER/none.json"], "--from: cannot read"),

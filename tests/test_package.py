@@ -297,9 +297,9 @@ def test_python_imports_only_what_it_may_know(path):
 
 
 BENCH = sorted((ROOT / "bench").glob("*.py"))
-BENCH_LAYERS = ["__init__", "runner workloads", "processes peers", "contenders byhand program_peers derivative_peers",
+BENCH_LAYERS = ["__init__", "runner workloads", "processes peers machine", "contenders byhand program_peers derivative_peers",
                 "ways derivative_ways flat_ways", "export_ways", "cases versus programs derivatives exports parallel",
-                "flat_fits", "suites", "probe instructions report", "__main__"]
+                "flat_fits scaling", "suites", "probe instructions report", "counts comparison page", "__main__"]
 
 
 @pytest.mark.skipif(not BENCH, reason="bench/ is not part of an installed package")
