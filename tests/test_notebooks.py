@@ -7,16 +7,17 @@ import re
 import notebooks
 import pytest
 
-pytestmark = pytest.mark.skipif(not notebooks.NOTEBOOKS.is_dir(), reason="examples/ is not part of an installed package")
+pytestmark = pytest.mark.skipif(not notebooks.NOTEBOOKS.is_dir(),
+                                reason="examples/ is not part of an installed package")
 NAMES = notebooks.names()
 # What a machine, a user or a process leaves in an output: folders, addresses, numbers of processes.
-OF_A_MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|usr|work|var|Users|private)/|[A-Z]:\\|site-packages|\b0x[0-9a-f]{6,}\b"
-                          r"|ipykernel_\d+")
+OF_A_MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|usr|work|var|Users|private)/|[A-Z]:\\|site-packages"
+                          r"|\b0x[0-9a-f]{6,}\b|ipykernel_\d+")
 
 
 def cell(source="x", *outputs, tags=()):
-    return {"id": "a", "cell_type": "code", "metadata": {"tags": list(tags)}, "source": source, "outputs": list(outputs),
-            "execution_count": 1}
+    return {"id": "a", "cell_type": "code", "metadata": {"tags": list(tags)}, "source": source,
+            "outputs": list(outputs), "execution_count": 1}
 
 
 def stream(text, name="stdout"):
@@ -56,13 +57,14 @@ def test_outputs_have_nothing_of_a_machine(name):
     for each in notebooks.kept(name)["cells"]:
         for output in each.get("outputs", ()):
             assert output["output_type"] != "error" and output.get("name") != "stderr"
-            texts = [output.get("text", ""), *(text for kind, text in output.get("data", {}).items() if kind != "image/png")]
+            texts = [output.get("text", ""),
+                     *(text for kind, text in output.get("data", {}).items() if kind != "image/png")]
             assert [OF_A_MACHINE.findall(text) for text in texts if OF_A_MACHINE.search(text)] == []
 
 
 @pytest.mark.parametrize("text, found", [
-    ("File /" "home/me/a.py", True), ("at 0x7f3a2b1c4d50", True), ("/" "tmp/a/3.py", True), ("ipykernel_12", True), ("C:\\Users", True),
-    ("a / b and c/d", False), ("0x1f", False), ("see /usr/bin", True),
+    ("File /" "home/me/a.py", True), ("at 0x7f3a2b1c4d50", True), ("/" "tmp/a/3.py", True), ("ipykernel_12", True),
+    ("C:\\Users", True), ("a / b and c/d", False), ("0x1f", False), ("see /usr/bin", True),
 ])
 def test_the_checker_knows_a_machine(text, found):
     assert bool(OF_A_MACHINE.search(text)) is found
@@ -133,7 +135,8 @@ def test_a_source_becomes_cells_and_a_file():
     assert again["cells"] == cells
 
 
-@pytest.mark.parametrize("text, wrong", [("x = 1\n# %%\n", "expected '# %%'"), ("# %% [markdown]\nwords\n", "expected a comment")])
+@pytest.mark.parametrize("text, wrong", [("x = 1\n# %%\n", "expected '# %%'"),
+                                         ("# %% [markdown]\nwords\n", "expected a comment")])
 def test_a_source_that_is_none(text, wrong):
     with pytest.raises(ValueError, match=wrong):
         list(notebooks.cells_of(text))
