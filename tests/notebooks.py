@@ -3,8 +3,8 @@
     python tests/notebooks.py [NAME ...]           make them, all or those named: run them, and write the .ipynb
     python tests/notebooks.py --check [NAME ...]   run them, and say what is not as the .ipynb has it
 
-A notebook is edited in its .py file: ``# %% [markdown]`` begins a cell of text, whose lines are comments, and ``# %%`` a
-cell of code. ``# %% varies`` begins one whose numbers differ from run to run or from machine to machine, so that only
+A notebook is edited in its .py file: ``# %% [markdown]`` begins a cell of text, whose lines are comments, and ``# %%``
+a cell of code. ``# %% varies`` begins one whose numbers differ from run to run or from machine to machine, so that only
 the kinds of its outputs are compared. Both commands need nbclient and ipykernel, and matplotlib for the pictures; the
 extra `docs` and matplotlib bring all of these.
 """
@@ -65,7 +65,8 @@ def joined(notebook):
         for output in cell.get("outputs", ()):
             if "text" in output:
                 output["text"] = whole(output["text"])
-            output.update({"data": {kind: whole(data) for kind, data in output["data"].items()}} if "data" in output else {})
+            if "data" in output:
+                output["data"] = {kind: whole(data) for kind, data in output["data"].items()}
     return notebook
 
 
@@ -75,8 +76,8 @@ def executed(cells):
     import nbformat
     made = nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": METADATA, "cells": list(cells)})
     with tempfile.TemporaryDirectory() as folder:
-        client = nbclient.NotebookClient(made, timeout=300, kernel_name="python3", record_timing=False, coalesce_streams=True,
-                                         resources={"metadata": {"path": folder}})
+        client = nbclient.NotebookClient(made, timeout=300, kernel_name="python3", record_timing=False,
+                                         coalesce_streams=True, resources={"metadata": {"path": folder}})
         client.execute(env={**os.environ, "IPYTHONDIR": folder, "MPLCONFIGDIR": folder})
     made["metadata"] = METADATA
     return joined(json.loads(json.dumps(made)))
@@ -92,7 +93,8 @@ def written(notebook):
 
 
 def printed(cell):
-    return "".join(output.get("text") or output.get("data", {}).get("text/plain", "") + "\n" for output in cell["outputs"])
+    return "".join(output.get("text") or output.get("data", {}).get("text/plain", "") + "\n"
+                   for output in cell["outputs"])
 
 
 def kinds(cell):

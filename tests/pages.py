@@ -64,7 +64,8 @@ def wrong_styles(folder):
 def wrong_search(pages, folder):
     """The index is a script, so that a browser reads it from a disk as well."""
     path = folder / "searchindex.js"
-    if not path.is_file() or "searchindex.js" not in {load.partition("?")[0] for page in pages.values() for load in page.loads}:
+    loaded = {load.partition("?")[0] for page in pages.values() for load in page.loads}
+    if not path.is_file() or "searchindex.js" not in loaded:
         yield "searchindex.js: no page loads it"
         return
     index = json.loads(re.fullmatch(r"Search\.setIndex\((.*)\);?\s*", path.read_text("utf-8"), re.DOTALL)[1])
@@ -72,8 +73,9 @@ def wrong_search(pages, folder):
     listed = {name.removesuffix(".html") for name in pages if not name.startswith("_modules/")} - made
     yield from (f"{name}: the search does not know the page" for name in sorted(listed - set(index["docnames"])))
     if "how-it-works" in index["docnames"]:
-        found = [index[terms].get("tape", []) for terms in ("terms", "titleterms")]   # a number stands for a list of one
-        if index["docnames"].index("how-it-works") not in sum((each if isinstance(each, list) else [each] for each in found), []):
+        found = [index[terms].get("tape", []) for terms in ("terms", "titleterms")]
+        found = sum((each if isinstance(each, list) else [each] for each in found), [])   # a number is a list of one
+        if index["docnames"].index("how-it-works") not in found:
             yield "the search does not find 'tape' in how-it-works"
 
 
@@ -89,8 +91,10 @@ def wrong_code(pages, folder):
 def wrong(folder):
     """What is wrong with a site, a line each; and its number of pages and links."""
     folder = folder.resolve()
-    pages = {path.relative_to(folder).as_posix(): Page(path.read_text("utf-8")) for path in sorted(folder.rglob("*.html"))}
-    found = [*wrong_links(pages, folder), *wrong_styles(folder), *wrong_search(pages, folder), *wrong_code(pages, folder)]
+    pages = {path.relative_to(folder).as_posix(): Page(path.read_text("utf-8"))
+             for path in sorted(folder.rglob("*.html"))}
+    found = [*wrong_links(pages, folder), *wrong_styles(folder), *wrong_search(pages, folder),
+             *wrong_code(pages, folder)]
     return found, len(pages), sum(len(page.links | page.loads) for page in pages.values())
 
 

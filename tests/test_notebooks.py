@@ -78,6 +78,7 @@ def test_links_lead_somewhere(name):
                 assert (notebooks.NOTEBOOKS / target).is_file(), target
 
 
+@pytest.mark.filterwarnings("ignore")   # those of nbclient and its like; a cell's are in its outputs
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fresh_run_gives_the_kept_outputs(name):
     for package in "nbclient", "ipykernel", "matplotlib":
@@ -117,6 +118,7 @@ def test_the_checker_finds_another_number_of_cells():
     assert len(list(notebooks.differences(book(cell()), book(cell(), cell())))) == 1
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_cell_that_fails_is_an_error():
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -3,8 +3,8 @@
 #
 # A GPT reads a text character by character and predicts the next character. The one of this notebook has all parts of
 # the large ones (embeddings, attention in several heads, a ReLU network, residual connections) and is written with
-# single numbers in Python's lists, in some 60 lines. It learns the names of the chemical elements, and then makes up new
-# ones. At the end a single decorator makes it faster.
+# single numbers in Python's lists, in some 60 lines. It learns the names of the chemical elements, and then makes up
+# new ones. At the end a single decorator makes it faster.
 #
 # ## The data
 #
@@ -13,15 +13,18 @@
 # %%
 import random
 
-NAMES = """hydrogen helium lithium beryllium boron carbon nitrogen oxygen fluorine neon sodium magnesium aluminium silicon
-phosphorus sulfur chlorine argon potassium calcium scandium titanium vanadium chromium manganese iron cobalt nickel copper
-zinc gallium germanium arsenic selenium bromine krypton rubidium strontium yttrium zirconium niobium molybdenum technetium
-ruthenium rhodium palladium silver cadmium indium tin antimony tellurium iodine xenon caesium barium lanthanum cerium
-praseodymium neodymium promethium samarium europium gadolinium terbium dysprosium holmium erbium thulium ytterbium lutetium
-hafnium tantalum tungsten rhenium osmium iridium platinum gold mercury thallium lead bismuth polonium astatine radon
-francium radium actinium thorium protactinium uranium neptunium plutonium americium curium berkelium californium einsteinium
-fermium mendelevium nobelium lawrencium rutherfordium dubnium seaborgium bohrium hassium meitnerium darmstadtium roentgenium
-copernicium nihonium flerovium moscovium livermorium tennessine oganesson""".split()
+NAMES = """
+hydrogen helium lithium beryllium boron carbon nitrogen oxygen fluorine neon sodium magnesium aluminium silicon
+phosphorus sulfur chlorine argon potassium calcium scandium titanium vanadium chromium manganese iron cobalt nickel
+copper zinc gallium germanium arsenic selenium bromine krypton rubidium strontium yttrium zirconium niobium
+molybdenum technetium ruthenium rhodium palladium silver cadmium indium tin antimony tellurium iodine xenon caesium
+barium lanthanum cerium praseodymium neodymium promethium samarium europium gadolinium terbium dysprosium holmium
+erbium thulium ytterbium lutetium hafnium tantalum tungsten rhenium osmium iridium platinum gold mercury thallium
+lead bismuth polonium astatine radon francium radium actinium thorium protactinium uranium neptunium plutonium
+americium curium berkelium californium einsteinium fermium mendelevium nobelium lawrencium rutherfordium dubnium
+seaborgium bohrium hassium meitnerium darmstadtium roentgenium copernicium nihonium flerovium moscovium livermorium
+tennessine oganesson
+""".split()
 
 letters = sorted(set("".join(NAMES)))
 END = len(letters)
@@ -32,12 +35,12 @@ print(len(NAMES), "names of", len(letters), "different letters, the longest of",
 # %% [markdown]
 # ## The model
 #
-# A vector is a list of Values, a matrix is a list of rows. `matvec` multiplies a matrix and a vector, `take(list, k)` is
-# `list[k]`, and `softmax` makes positive numbers that add up to 1. Each is one node of the graph, but you could write
-# it with `+`, `*` and `exp`.
+# A vector is a list of Values, a matrix is a list of rows. `matvec` multiplies a matrix and a vector, `take(list, k)`
+# is `list[k]`, and `softmax` makes positive numbers that add up to 1. Each is one node of the graph, but you could
+# write it with `+`, `*` and `exp`.
 #
-# `logits` is one step in time. Attention looks back: `keys` and `values` hold what earlier characters have left there,
-# and the softmax of how well the query fits each key says how much each of them counts.
+# `logits` is one step in time. Attention looks back: `keys` and `values` hold what earlier characters have left
+# there, and the softmax of how well the query fits each key says how much each of them counts.
 
 # %%
 from flatgrad import Value, dot, matvec, softmax, take
@@ -146,9 +149,9 @@ print(*(sample(model, rng) for _ in range(10)))
 # %% [markdown]
 # ## The same, compiled
 #
-# `flatgrad.compile` runs the function once, records what it computes as a program, and replays the program in C from then
-# on. A program is made for each length of a name. For this, what differs between names has to be an argument, or be
-# looked up by `take`: the model above does so already. The losses are the same.
+# `flatgrad.compile` runs the function once, records what it computes as a program, and replays the program in C from
+# then on. A program is made for each length of a name. For this, what differs between names has to be an argument, or
+# be looked up by `take`: the model above does so already. The losses are the same.
 
 # %%
 import flatgrad
@@ -166,6 +169,6 @@ print(f"{compiled.loss.cache_info().currsize} programs, one for each length")
 print(f"{1e3 * seconds:.2f} ms a step, compiled {1e3 * compiled_seconds:.2f} ms")
 
 # %% [markdown]
-# What a program can do besides (whole training loops in C, many samples at once, export as C or for JAX and PyTorch) is
-# on the page "Programs" of the documentation. `examples/scalar_gpt.py` is a longer version of this model, which also
-# runs without flatgrad, for comparison.
+# What a program can do besides (whole training loops in C, many samples at once, export as C or for JAX and PyTorch)
+# is on the page "Programs" of the documentation. `examples/scalar_gpt.py` is a longer version of this model, which
+# also runs without flatgrad, for comparison.

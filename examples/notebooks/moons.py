@@ -2,7 +2,8 @@
 # # The two moons
 #
 # micrograd's demo: a network learns to tell two moons of points apart. No straight line separates them. The notebook
-# begins with the demo's own loop, and ends with a `Trainer`. The numbers of the loops are the same; the times are not.
+# begins with the demo's own loop, and ends with a `Trainer`. The numbers of the loops are the same; the times are
+# not.
 
 # %%
 import random
@@ -94,8 +95,8 @@ print(f"{1e3 * median(seconds):.3f} ms a step")
 # %% [markdown]
 # ## Without a loop
 #
-# A `Trainer` has the loop: mini-batches in random order, metrics, validation data, schedules, early stopping. A quarter
-# of the samples is held out here, and never trained on.
+# A `Trainer` has the loop: mini-batches in random order, metrics, validation data, schedules, early stopping. A
+# quarter of the samples is held out here, and never trained on.
 
 # %%
 from flatgrad.optim import Adam

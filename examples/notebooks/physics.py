@@ -1,12 +1,13 @@
 # %% [markdown]
 # # Physics with second derivatives
 #
-# Velocities and accelerations, forces and stiffnesses, minima and how sharp they are: physics is full of derivatives of
-# derivatives. The notebook takes four problems.
+# Velocities and accelerations, forces and stiffnesses, minima and how sharp they are: physics is full of derivatives
+# of derivatives. The notebook takes four problems.
 #
 # ## Motion: `grad` of `grad`
 #
-# Position, velocity and acceleration of a damped oscillation. `grad(f)` is a function like `f`, so it has a gradient too.
+# Position, velocity and acceleration of a damped oscillation. `grad(f)` is a function like `f`, so it has a gradient
+# too.
 
 # %%
 from flatgrad import cos, exp, grad
@@ -79,8 +80,8 @@ axes.legend(loc="lower center", ncols=3);
 # %% [markdown]
 # ## A spring: constants from measurements, and how sure they are
 #
-# A simulation in plain Python is differentiated as it stands: through all steps of its integrator. The gradient of the
-# squared error finds the spring's constant and its friction from noisy measurements.
+# A simulation in plain Python is differentiated as it stands: through all steps of its integrator. The gradient of
+# the squared error finds the spring's constant and its friction from noisy measurements.
 
 # %%
 import random
@@ -131,9 +132,9 @@ for name, constant, error, true in zip(("spring", "friction"), constants, errors
 # %% [markdown]
 # ## An oscillator: a network that solves an equation
 #
-# No measurements here, but an equation: u'' + 2 d w u' + w² u = 0, with u(0) = 1 and u'(0) = 0. The function
-# u(t) = 1 + tanh(t)² N(t/2) with a network N begins as it should. The loss is the mean square of what is left of the
-# equation at 60 times. Second derivatives by time are in the loss, so training takes third derivatives.
+# No measurements here, but an equation: u'' + 2 d w u' + w² u = 0, with u(0) = 1 and u'(0) = 0. The function u(t) = 1
+# + tanh(t)² N(t/2) with a network N begins as it should. The loss is the mean square of what is left of the equation
+# at 60 times. Second derivatives by time are in the loss, so training takes third derivatives.
 
 # %%
 from flatgrad.nn import MLP

@@ -23,13 +23,13 @@ c = a * b + b**2
 print("and three operations:", nodes() - before)
 
 # %% [markdown]
-# Operands come before their users on the tape. So nobody has to sort anything: the backward pass goes from the newest slot
-# to the oldest, and visits those that are marked. The root is marked first, and each visit marks the operands.
+# Operands come before their users on the tape. So nobody has to sort anything: the backward pass goes from the newest
+# slot to the oldest, and visits those that are marked. The root is marked first, and each visit marks the operands.
 #
 # ## Step through a graph
 #
-# `flatgrad.viz.explore` writes a page of HTML that shows this. Press the arrows: first forward, an operation at a time,
-# then backward. An orange dot says that a slot is marked, a green one that its gradient is complete. Within
+# `flatgrad.viz.explore` writes a page of HTML that shows this. Press the arrows: first forward, an operation at a
+# time, then backward. An orange dot says that a slot is marked, a green one that its gradient is complete. Within
 # `detect_anomaly()` the page knows the lines of code. (Where a notebook is only displayed, as on GitHub, the page is
 # left out.)
 
@@ -56,7 +56,8 @@ HTML(f'<div><iframe style="{style}" srcdoc="{html.escape(page)}"></iframe></div>
 # %% [markdown]
 # ## A backward pass adds
 #
-# The rule of an operation adds to the gradients of its operands. It has to: `d` below is used twice, and both uses count.
+# The rule of an operation adds to the gradients of its operands. It has to: `d` below is used twice, and both uses
+# count.
 
 # %%
 d = Value(3.0)
@@ -64,8 +65,8 @@ d = Value(3.0)
 print(d.grad)
 
 # %% [markdown]
-# For the same reason a second pass adds to what the first has left. That is micrograd's and PyTorch's way; `zero_grad()`
-# of a model or an optimizer sets all gradients to 0.
+# For the same reason a second pass adds to what the first has left. That is micrograd's and PyTorch's way;
+# `zero_grad()` of a model or an optimizer sets all gradients to 0.
 
 # %%
 d.grad = 0.0
@@ -76,8 +77,8 @@ for k in range(3):
 # %% [markdown]
 # ## Slots are used again
 #
-# When no Value leads to a slot any more, it is garbage. From time to time a collector moves the living slots together.
-# So a training loop does not grow, and nobody has to free anything:
+# When no Value leads to a slot any more, it is garbage. From time to time a collector moves the living slots
+# together. So a training loop does not grow, and nobody has to free anything:
 
 # %%
 def step():
@@ -95,8 +96,8 @@ print(f"{2000 * 1001:,} slots made; ever more than 1,000,000 in use: {max(sizes)
 # %% [markdown]
 # ## No recursion
 #
-# A scan needs no recursion, so a graph may be of any depth. micrograd ends at some 1,000 operations,
-# with a `RecursionError`.
+# A scan needs no recursion, so a graph may be of any depth. micrograd ends at some 1,000 operations, with a
+# `RecursionError`.
 
 # %%
 x = start = Value(1.0)
@@ -109,8 +110,8 @@ print(start.grad)
 # ## An instruction for many numbers
 #
 # A layer of 16 neurons with 16 inputs is 16 sums of 16 products and a bias. As single operations these are some 500
-# slots. flatgrad makes one instruction: a slot for each of its 16 results, and one for itself. Within `scalar_graph()`
-# the layer is made of single operations, as in micrograd:
+# slots. flatgrad makes one instruction: a slot for each of its 16 results, and one for itself. Within
+# `scalar_graph()` the layer is made of single operations, as in micrograd:
 
 # %%
 import random
@@ -132,5 +133,5 @@ print("the same numbers:", all(abs(p.data - q.data) < 1e-12 for p, q in zip(one,
 # %% [markdown]
 # ## Where to read on
 #
-# The page "How it works" of the documentation has the whole story: the arrays of the tape, the collector, instructions and
-# kernels. [The ten minutes](ten_minutes.ipynb) begin at the beginning.
+# The page "How it works" of the documentation has the whole story: the arrays of the tape, the collector,
+# instructions and kernels. [The ten minutes](ten_minutes.ipynb) begin at the beginning.

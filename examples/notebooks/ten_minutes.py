@@ -1,9 +1,9 @@
 # %% [markdown]
 # # From micrograd's lecture to flatgrad in ten minutes
 #
-# Karpathy's lecture builds micrograd: a class `Value` that remembers how it was computed, and a backward pass that uses
-# this. The notebook goes the lecture's way with flatgrad, which has the same names and gives the same numbers, and then
-# goes on where micrograd becomes slow.
+# Karpathy's lecture builds micrograd: a class `Value` that remembers how it was computed, and a backward pass that
+# uses this. The notebook goes the lecture's way with flatgrad, which has the same names and gives the same numbers,
+# and then goes on where micrograd becomes slow.
 #
 # In your own program you change the import:
 #
@@ -91,8 +91,8 @@ print(z.grad == 1 - math.tanh(0.5) ** 2)
 # %% [markdown]
 # ## The lecture's network
 #
-# Three inputs, two layers of four neurons, one output. Four samples, each with the number that the network should give.
-# The lecture's neurons have tanh; `MLP` has micrograd's ReLU unless it is told otherwise.
+# Three inputs, two layers of four neurons, one output. Four samples, each with the number that the network should
+# give. The lecture's neurons have tanh; `MLP` has micrograd's ReLU unless it is told otherwise.
 
 # %%
 import random
@@ -122,8 +122,8 @@ for step in range(20):
 print(*(f"{p.data:.3f}" for p in predictions))
 
 # %% [markdown]
-# Everything up to here is micrograd with another import. Now run a thousand steps where the lecture runs twenty. (Times are
-# those of the machine that has run the notebook, which had other work to do; run it on yours.)
+# Everything up to here is micrograd with another import. Now run a thousand steps where the lecture runs twenty.
+# (Times are those of the machine that has run the notebook, which had other work to do; run it on yours.)
 
 # %%
 import time
@@ -143,8 +143,8 @@ print(f"loss below 1e-9: {loss.data < 1e-9}, {1e6 * median(seconds):.0f} us a st
 # %% [markdown]
 # ## All samples at once
 #
-# Given several samples, a network returns a `Tensor`: a vector or matrix of Values, which takes part in one operation as
-# a whole. A loss of `flatgrad.losses` is one node, and a step of an optimizer is one call into C.
+# Given several samples, a network returns a `Tensor`: a vector or matrix of Values, which takes part in one operation
+# as a whole. A loss of `flatgrad.losses` is one node, and a step of an optimizer is one call into C.
 
 # %%
 from flatgrad import losses
