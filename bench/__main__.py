@@ -118,7 +118,8 @@ def parse_compare(argv):
     parser.add_argument("after", metavar="B.json", help="the later run")
     parser.add_argument("--anyway", action="store_true",
                         help="compare even runs of other machines, versions or workloads")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 if a figure has changed by more than the noise")
+    parser.add_argument("--strict", action="store_true",
+                        help="exit code 1 if a figure has changed by more than the noise")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, to be quoted")
     return parser.parse_args(argv)
 

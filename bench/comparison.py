@@ -30,7 +30,7 @@ class Change:
     unit: str            # "s" for a time
     before: float
     after: float
-    interval: tuple | None   # the low and the high end of after / before; None: with one process there is no noise to see
+    interval: tuple | None   # the low and the high end of after / before; None: one process does not show its noise
 
     @property
     def ratio(self):
@@ -146,8 +146,8 @@ def welch(one, two):
 
 
 def student(freedom):
-    """Student's t at 99 %. Between two degrees of freedom it is interpolated by their inverse; t is convex in this, so it
-    is never too small."""
+    """Student's t at 99 %. Between two degrees of freedom it is interpolated by their inverse; t is convex in this, so
+    it is never too small."""
     below = max((number for number in STUDENT if number <= freedom), default=1)
     above = min((number for number in STUDENT if number > freedom), default=None)
     if above is None or freedom <= below:

@@ -28,7 +28,7 @@ class Workload:
     """A workload, its numbers of repeats, and the amount of work in a repeat."""
 
     short: int        # repeats of the short run: enough for the warm-up
-    long: int         # repeats of the long run; callgrind, which is slow and repeats exactly, has a tenth of the difference
+    long: int         # repeats of the long run; callgrind, slow and hardly noisy, adds only a tenth
     units: int        # the number of `per` in one repeat
     per: str
     less: str | None  # another workload whose count is part of this one's, and is subtracted

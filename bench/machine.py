@@ -52,7 +52,8 @@ def pinned():
 
 def python_build():
     """How this Python was compiled: its compiler, and its options that change the code, without places of a machine."""
-    options = re.findall(r"--(?:enable|disable|with|without)-[\w-]+(?![\w=-])", sysconfig.get_config_var("CONFIG_ARGS") or "")
+    options = re.findall(r"--(?:enable|disable|with|without)-[\w-]+(?![\w=-])",
+                         sysconfig.get_config_var("CONFIG_ARGS") or "")
     return ", ".join([platform.python_compiler(), *sorted(set(options))])
 
 
@@ -68,7 +69,7 @@ def build():
         there is none; ``levels``: the levels of kernels that can run here.
     """
     compiled = Path(_core.__file__).read_bytes()
-    compilers = sorted({found.decode() for start in (rb"GCC: \(", rb"clang version ")   # each begins with plain letters: fast
+    compilers = sorted({found.decode() for start in (rb"GCC: \(", rb"clang version ")   # plain letters are found fast
                         for found in re.findall(rb"(" + start + rb"[\x20-\x7e]+)\x00", compiled)})
     setup = HERE.parent / "setup.py"
     flags = None
@@ -79,7 +80,8 @@ def build():
                                if isinstance(target, ast.Name)}]
         ours = [flag for each in lists for flag in ast.literal_eval(each) if flag != "-Werror"]
         flags = " ".join([*(sysconfig.get_config_var("CFLAGS") or "").split(), *ours])
-    return {"compiler": "; ".join(compilers) or None, "assertions": b"__assert_fail" in compiled or b"__assert_rtn" in compiled,
+    assertions = b"__assert_fail" in compiled or b"__assert_rtn" in compiled
+    return {"compiler": "; ".join(compilers) or None, "assertions": assertions,
             "flags": flags, "levels": _core._kernel_levels()}
 
 

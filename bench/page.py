@@ -21,7 +21,8 @@ MARKS = {"flatgrad": "o", "micrograd": "s", "torch": "^", "torch compiled": "v",
 OTHERS = ["#56b4e9", "#999999", "#7a5195", "#4d9221"]   # of contenders that the tables above do not name
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+  max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 table { border-collapse: collapse; font-size: 0.875rem; } div.wide { overflow-x: auto; }
 td, th { padding: 0.2rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
@@ -132,7 +133,8 @@ def figure_curves(rows):
             xs = sorted(points)
             axes.plot(xs, [statistics.median(points[x]) for x in xs], color=colour(library), label=name,
                       marker=MARKS.get(library, "o"), markersize=4, linestyle="-" if "stats()" in name else "--")
-        scaled(axes, sorted({row["x"] for row in rows}), rows[0]["axis"], f"{rows[0]['unit']} for one of them", "{:,g}".format)
+        scaled(axes, sorted({row["x"] for row in rows}), rows[0]["axis"], f"{rows[0]['unit']} for one of them",
+               "{:,g}".format)
         axes.legend(fontsize=9)
     return svg(draw, 6, 3.8)
 
@@ -243,12 +245,14 @@ def html(run):
         if row["axis"]:
             by_case.setdefault(row["case"], []).append(row)
     ratios = [row for row in run["rows"] if row["seconds"] and not row["axis"] and row["unit"] == "times"]
-    parts = [f"<p>{run['processes']} process{'es' * (run['processes'] > 1)} with {run['rounds']} rounds each{', quick sizes' if run['quick'] else ''}, "
-             f"begun {escape(run['date'])}. Before the timing, each contender has to compute the numbers of the others. "
-             "The contenders run in turns; a ratio is that of two times of one round. A point is the median of all rounds, "
-             "and the band or bar around it has the middle 80 % of them.</p>"]
+    parts = [f"<p>{run['processes']} process{'es' * (run['processes'] > 1)} with {run['rounds']} rounds each"
+             f"{', quick sizes' if run['quick'] else ''}, begun {escape(run['date'])}. Before the timing, each "
+             "contender has to compute the numbers of the others. The contenders run in turns; a ratio is that of two "
+             "times of one round. A point is the median of all rounds, and the band or bar around it has the "
+             "middle 80 % of them.</p>"]
     if run["core"]["assertions"]:
-        parts.append('<p class="warning">This build of flatgrad has assertions on: its times are not those of a release.</p>')
+        parts.append('<p class="warning">This build of flatgrad has assertions on: its times are not those of a '
+                     "release.</p>")
     differing = [skip for skip in run["skipped"] if skip["differs"]]
     if differing:
         parts.append('<div class="warning"><p>These contenders computed other numbers, so they were not timed:</p>'
@@ -264,11 +268,12 @@ def html(run):
     parts += ["<h2>All figures</h2>", all_rows(run)]
     if run["skipped"]:
         parts += ["<h2>What was not measured</h2>",
-                  table(("case", "figure", "why"), [(s["case"], s["label"] or "all", s["reason"]) for s in run["skipped"]])]
+                  table(("case", "figure", "why"),
+                        [(s["case"], s["label"] or "all", s["reason"]) for s in run["skipped"]])]
     parts.append("<h2>Once more</h2>\n<p>In a checkout of this version, <code>python3 dev.py python -m pip install -r "
                  "bench/peers.txt matplotlib</code> installs the other libraries as they are pinned, and <code>python3 "
-                 "dev.py python -m bench --report out.html --json out.json</code> measures again. <code>python -m bench "
-                 "compare a.json b.json</code> says what has changed between two runs by more than the noise.</p>")
+                 "dev.py python -m bench --report out.html --json out.json</code> measures again. <code>python -m "
+                 "bench compare a.json b.json</code> says what has changed between two runs by more than noise.</p>")
     return ('<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>flatgrad: benchmarks</title>\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>flatgrad: benchmarks</h1>\n"

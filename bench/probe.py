@@ -278,7 +278,7 @@ def case(suite, name, quick, rounds, min_seconds):
     dict
         ``rows`` and ``skipped`` as for `processes.found`; or ``mismatch``, the text of the error.
     """
-    from bench.suites import SUITES   # here: all suites would be most of the start of a process whose instructions are counted
+    from bench.suites import SUITES   # not above: where instructions are counted, none is needed
 
     session = Session(quick == "True", int(rounds), min_seconds=float(min_seconds))
     try:

@@ -70,11 +70,12 @@ def compare_trainings(session, axis, problems):
             if not session.has(peers.PACKAGES.get(name, name), label):
                 continue
             if products > MOST_PRODUCTS.get(name, math.inf):
-                session.skip(label, f"timed up to {MOST_PRODUCTS[name]:,} products in a step, for the time that it takes")
+                session.skip(label, f"timed up to {MOST_PRODUCTS[name]:,} products a step, for the time that it takes")
                 continue
             label = f"{label}, {place(*at)}"
             # The first step of micrograd, the slowest, stands for all.
-            theirs = peers.contender(own_copy(peers.TRAINERS[name])(problem), 1 if name == "micrograd" else steps, CHECKED)
+            timed = 1 if name == "micrograd" else steps
+            theirs = peers.contender(own_copy(peers.TRAINERS[name])(problem), timed, CHECKED)
             try:
                 same = session.admits(ours, theirs, label, tolerance=1e-9)
             except RecursionError:

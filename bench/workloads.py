@@ -13,9 +13,10 @@ import numpy as np
 __all__ = ["CHAIN", "ROSENBROCK", "WORK_ITERATIONS", "Fit", "Names", "Pendulums", "Problem", "chain", "chain_gradients",
            "chain_leaves", "chain_results", "digits_problem", "fit_digits_problem", "fit_moons_problem", "fit_training",
            "flatgrad_model", "flatgrad_samples", "fused_training", "library", "loop_training", "moons", "moons_problem",
-           "moons_results", "names_problem", "network_loss", "network_problem", "new_training", "numbers_of", "pairs", "pairs_results", "pendulums", "physics_numbers",
-           "physics_problem", "products", "readme", "readme_formula", "readme_results", "rosenbrock", "rosenbrock_hessian", "smooth_moons_problem", "ten_nodes",
-           "ten_nodes_results", "training", "xor_problem"]
+           "moons_results", "names_problem", "network_loss", "network_problem", "new_training",
+           "numbers_of", "pairs", "pairs_results", "pendulums", "physics_numbers", "physics_problem",
+           "products", "readme", "readme_formula", "readme_results", "rosenbrock", "rosenbrock_hessian",
+           "smooth_moons_problem", "ten_nodes", "ten_nodes_results", "training", "xor_problem"]
 
 
 def library(name):

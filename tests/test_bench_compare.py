@@ -26,7 +26,8 @@ def saved(*rows, processes=5, **facts):
     return {"schema": 1, "quick": False, "sources": "0123", "isa": "avx2", "clock": "process_time",
             "garbage_collector": True, "python_build": "GCC 12.2.0", "processes": processes, "rounds": 5,
             "machine": {"cpu": "a processor", "cores": 2, "usable_cores": 2, "os": "Linux"}, "threads": {"python": 1},
-            "versions": {"python": "3.11.7", "flatgrad": "0.1.0", "torch": None}, "rows": list(rows), "skipped": [], **facts}
+            "versions": {"python": "3.11.7", "flatgrad": "0.1.0", "torch": None}, "rows": list(rows), "skipped": [],
+            **facts}
 
 
 def noisy(draw, processes=5, rounds=5, factor=1.0):
@@ -150,9 +151,11 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path, text):
 def test_two_quick_runs_can_be_compared(tmp_path):
     files = [str(tmp_path / f"{name}.json") for name in "ab"]
     for file in files:
-        process = subprocess.run([sys.executable, "-m", "bench", "--quick", "--only", "chain-backward", "--processes", "2",
-                                  "--rounds", "1", "--json", file], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        process = subprocess.run([sys.executable, "-m", "bench", "--quick", "--only", "chain-backward", "--processes",
+                                  "2", "--rounds", "1", "--json", file], cwd=ROOT, capture_output=True, text=True,
+                                 timeout=120)
         assert process.returncode == 0, process.stderr
-    process = subprocess.run([sys.executable, "-m", "bench", "compare", *files], cwd=ROOT, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-m", "bench", "compare", *files], cwd=ROOT, capture_output=True,
+                             text=True)
     assert process.returncode == 0, process.stderr
     assert "backward / forward" in process.stdout and "noise unknown" not in process.stdout

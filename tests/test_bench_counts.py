@@ -1,4 +1,4 @@
-"""The instruction counts that the repository keeps: a check fails if one grows without its line, and says if it cannot."""
+"""The instruction counts that the repository keeps: a check fails if one grows, or says why it cannot."""
 import json
 import shutil
 import sys
@@ -119,7 +119,8 @@ def test_without_valgrind_a_check_is_skipped_and_an_update_refused(tool, file, m
     assert code == 2 and "valgrind is not installed" in text
 
 
-@pytest.mark.parametrize("text", ["no JSON", "{}", '{"environments": [{"counts": {"chain": 0}}]}', '{"environments": [1]}'])
+@pytest.mark.parametrize("text", ["no JSON", "{}", '{"environments": [{"counts": {"chain": 0}}]}',
+                                  '{"environments": [1]}'])
 def test_a_damaged_file_is_refused(tool, tmp_path, text):
     path = tmp_path / "counts.json"
     path.write_text(text)

@@ -39,7 +39,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.plots += tag == "svg"
-        self.loads += [value for name, value in attributes if name.split(":")[-1] in ("href", "src") and value[:1] != "#"]
+        self.loads += [value for name, value in attributes
+                       if name.split(":")[-1] in ("href", "src") and value[:1] != "#"]
         if tag in ("script", "link", "iframe", "object", "img"):
             self.loads.append(tag)
         if tag == "tr":
@@ -50,7 +51,8 @@ class Page(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
-        self.loads += [value for name, value in attributes if name.split(":")[-1] in ("href", "src") and value[:1] != "#"]
+        self.loads += [value for name, value in attributes
+                       if name.split(":")[-1] in ("href", "src") and value[:1] != "#"]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -147,7 +149,7 @@ peers.TRAINERS["numpy"] = lambda problem: right(replace(problem, rates=[1.001 * 
      ["--report", "FOLDER/page.html"], "pip install 'flatgrad[viz]'"),
     ("", ["--report", "FOLDER/missing/page.html"], "--report: cannot write"),
     ("", ["--report", "FOLDER/page.html", "--from", "FOLDER/none.json"], "--from: cannot read"),
-    ("", ["--report", "FOLDER/page.html", "--from", str(ROOT / "README.md")], "--from: expected a file that --json wrote"),
+    ("", ["--report", "FOLDER/page.html", "--from", str(ROOT / "README.md")], "--from: expected a file that --json"),
 ])
 @needs_matplotlib
 def test_what_cannot_be_drawn_is_refused_before_measuring(tmp_path, patch, arguments, words):
@@ -157,8 +159,8 @@ def test_what_cannot_be_drawn_is_refused_before_measuring(tmp_path, patch, argum
 
 
 def test_what_does_not_go_together_is_refused():
-    for arguments in ["--report", "x.html", "--instructions"], ["--from", "x.json"], ["--check"], ["--instructions", "perf",
-                                                                                                 "--update"]:
+    for arguments in (["--report", "x.html", "--instructions"], ["--from", "x.json"], ["--check"],
+                      ["--instructions", "perf", "--update"]):
         process = run("-m", "bench", *arguments)
         assert process.returncode == 2 and "error: " in process.stderr, arguments
 
