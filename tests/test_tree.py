@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict, namedtuple
+from collections import Counter, OrderedDict, namedtuple
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,6 +220,9 @@ def test_what_is_refused():
     for f in (flatgrad.grad(lambda p: p.a), flatgrad.ravel_pytree):
         with pytest.raises(ArgumentTypeError, match=r"flatgrad.tree.register_dataclass\(Unknown\) makes it a structure"):
             f(Unknown(1.0))
+    for kind in (Counter, type("Row", (tuple,), {}), type("Column", (list,), {})):   # whether or not there are such classes
+        with pytest.raises(ArgumentTypeError, match=f"the result: expected a list, .* got one of the subclass {kind.__name__}"):
+            flatgrad.compile(lambda x: kind(a=1) if kind is Counter else kind([x]))(1.0)
     compiled = flatgrad.compile(of_line)
     compiled(LINE, X)
     with pytest.raises(ArgumentTypeError, match="to_c: of_line: .* the class Line that flatgrad.tree has registered"):

@@ -67,6 +67,9 @@ class Node(tuple):   # type: ignore[type-arg]   # of any parts
         return self.kind.unflatten(self.aux, tuple(parts))
 
 
+PLAIN = frozenset({dict, OrderedDict, defaultdict, list, tuple, Node})   # made anew as they are; namedtuples as well
+
+
 def is_container(x: Any) -> bool:
     """Whether it is no leaf."""
     return isinstance(x, CONTAINERS) or type(x) in REGISTERED
@@ -104,15 +107,18 @@ def mapped_parts(function: Any, node: Node, name: str, check: Callable[..., Any]
 
 
 def lowered(tree: Any) -> Any:
-    """The structure with Nodes in place of registered objects: lists, tuples and dicts alone."""
+    """The structure with Nodes in place of registered objects: lists, tuples and dicts alone. Others of their subclasses
+    stay as they are, for who refuses these."""
     if not REGISTERED:
         return tree
     tree = opened(tree)
+    if type(tree) not in PLAIN and not (isinstance(tree, tuple) and hasattr(tree, "_fields")):
+        return tree
     if isinstance(tree, dict):
         return dict_like(tree, {key: lowered(part) for key, part in tree.items()})
     if type(tree) is Node:
         return Node(tree.kind, tree.aux, map(lowered, tree))
-    return like(tree, [lowered(part) for part in tree]) if isinstance(tree, (list, tuple)) else tree
+    return like(tree, [lowered(part) for part in tree])
 
 
 def raised(tree: Any) -> Any:
