@@ -5,7 +5,7 @@ when these are made.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class Stream:
         if self.first:
             return self.first.pop()
         if self.source is None:
-            self.source = iter(self.given() if callable(self.given) else self.given)
+            self.source = begun_anew(self.given, "X")
         return next(self.source, END)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[tuple[Part, float]]:
@@ -175,6 +175,15 @@ def check_batches(x: Any, name: str = "X") -> None:
                                 f"a {type(x).__name__}")
 
 
+def begun_anew(given: Any, name: str) -> Iterator[Any]:
+    """The batches of an iterable, or of what a function returns, from the first one on."""
+    source = given() if callable(given) else given
+    if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
+        raise ArgumentTypeError(f"{name}: expected an iterable of batches (X, y), or a function that returns one, got "
+                                f"{shortened(given)}, which returned {shortened(source)}")
+    return iter(source)
+
+
 def length_of(given: Any) -> int | None:
     """How many batches an iterable says that it has."""
     try:
@@ -199,8 +208,7 @@ def gathered(given: Any, name: str = "X") -> tuple[Array, Array]:
     """All batches of an iterable, as two arrays."""
     check_batches(given, name)
     pairs: list[tuple[Array, Array]] = []
-    source: Callable[[], Any] = given if callable(given) else lambda: given
-    for k, batch in enumerate(source(), 1):
+    for k, batch in enumerate(begun_anew(given, name), 1):
         X, y = pair_of(batch, f"{name}: batch {k}")
         pairs.append((samples(f"{name}: batch {k}: X", X), array_of_numbers(y)))
     if not pairs:
