@@ -266,7 +266,9 @@ class Drawn:
             b, other = self.pick(lambda other: fits(shape, other))
             c, more = self.pick(lambda other: other == shape)
             if b is not None:
-                self.add(f"where({a} {self.rng.choice(['>', '<='])} {b}, {c}, {b})", np.broadcast_shapes(shape, other))
+                # What is equal but for rounding, such as a sum and the end of a cumsum, is beside the border.
+                self.add(f"where({a} {self.rng.choice(['>', '<='])} {b} + 0.001, {c}, {b})",
+                         np.broadcast_shapes(shape, other))
 
     def loss(self):
         a, shape = self.pick(len)
