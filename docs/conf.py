@@ -121,36 +121,33 @@ def summary(module):
     return text.replace("``", "`").replace("|", "\\|").removeprefix("flatgrad: ")
 
 
-def write_reference():
-    """Write docs/api/*.rst, and remove what is there of modules that are gone; unchanged files stay."""
-    folder = HERE / "api"
+def keep(folder, files):
+    """Let a folder here have these files and no others; what is as it was stays untouched."""
+    folder = HERE / folder
     folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
+    for name, text in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8", newline="\n")
+
+
+def write_reference():
+    """Write docs/api/*.rst."""
     modules = public_modules()
     pages = {f"{module.__name__}.rst": page(module) for module in modules}
     entries = "".join(f"api/{module.__name__}\n" for module in modules)
     table = "".join(f"| [{module.__name__}](api/{module.__name__}.rst) | {summary(module)} |\n" for module in modules)
     pages["modules.txt"] = f"| module | |\n|---|---|\n{table}\n```{{toctree}}\n:hidden:\n\n{entries}```\n"
-    for path in folder.iterdir():
-        if path.name not in pages:
-            path.unlink()
-    for name, text in pages.items():
-        path = folder / name
-        if not path.is_file() or path.read_text("utf-8") != text:
-            path.write_text(text, "utf-8", newline="\n")
+    keep("api", pages)
 
 
 def write_notebooks():
     """Copy examples/notebooks/*.ipynb to docs/notebooks/, where Sphinx finds them."""
-    folder = HERE / "notebooks"
-    folder.mkdir(exist_ok=True)
     books = {path.name: path.read_text("utf-8") for path in (HERE.parent / "examples" / "notebooks").glob("*.ipynb")}
-    for path in folder.iterdir():
-        if path.name not in books:
-            path.unlink()
-    for name, text in books.items():
-        path = folder / name
-        if not path.is_file() or path.read_text("utf-8") != text:
-            path.write_text(text, "utf-8", newline="\n")
+    keep("notebooks", books)
 
 
 write_reference()
