@@ -1,6 +1,5 @@
 """Ways to fit a Classifier and a Regressor: weights, parts of the samples, and further fits. Against scikit-learn where
 that has the same meaning, and against samples that are repeated."""
-import importlib
 import pickle
 
 import numpy as np
@@ -95,7 +94,7 @@ def test_weighted_fits_are_compiled():
 
 
 def test_class_weights(estimators):
-    utils = importlib.import_module("sklearn.utils.class_weight") if estimators is installed else None
+    utils = pytest.importorskip("sklearn.utils.class_weight") if estimators is installed else None
     few = np.concatenate([np.flatnonzero(LABELS == 0), np.flatnonzero(LABELS == 1)[:6]])
     points, names = X[few], np.array(["a", "b"])[LABELS[few]]
     make = lambda **options: estimators.Classifier(batch_size=None, **QUICK, **options)

@@ -461,11 +461,11 @@ FOREIGN = {"Value.__add__ array", "Value.backward create_graph", "Tensor.backwar
            "Value.__array_ufunc__", "cat", "stack", "_moved"}
 
 # Contexts, for CPython's ContextVar.set crashes; members of every class; Tensor.__repr__, for NumPy's array2string
-# crashes; and pictures, made by another program.
+# crashes; and pictures and tables for notebooks, which are made in Python.
 LEFT_OUT = {"__doc__", "__module__", "__new__", "__pyx_vtable__", "__slotnames__",
             "__annotations__", "__reduce_cython__", "__setstate_cython__",
-            "Tensor.__repr__", "Value._repr_mimebundle_", "no_grad", "recording", "scalar_graph", "tracing",
-            "_Within", "_enter_anomaly", "_set_anomaly"}   # CPython 3.11 crashes in ContextVar.set without memory
+            "Tensor.__repr__", "Tensor._repr_html_", "Value._repr_mimebundle_", "no_grad", "recording", "scalar_graph",
+            "tracing", "_Within", "_enter_anomaly", "_set_anomaly"}   # CPython 3.11 crashes in ContextVar.set without memory
 
 
 def raises(function, *arguments, **keywords):
