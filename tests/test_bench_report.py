@@ -165,11 +165,17 @@ def test_what_does_not_go_together_is_refused():
         assert process.returncode == 2 and "error: " in process.stderr, arguments
 
 
-def test_the_lists_of_scaling_and_of_the_report():
+SCALING = ["size", "width", "batch", "depth", "nodes"]
+
+
+def test_the_list_of_scaling():
     process = run("-m", "bench", "--scaling", "--list")
-    scaling = [line.split()[0] for line in process.stdout.splitlines()]
-    assert scaling == ["size", "width", "batch", "depth", "nodes"]
+    assert [line.split()[0] for line in process.stdout.splitlines()] == SCALING
+
+
+@needs_matplotlib
+def test_the_list_of_the_report():
     process = run("-m", "bench", "--report", "unused.html", "--list")
     both = [line.split()[0] for line in process.stdout.splitlines()]
-    assert both[:5] == scaling and {"readme", "moons", "digits", "xor", "gpt"} <= set(both)
+    assert both[:5] == SCALING and {"readme", "moons", "digits", "xor", "gpt"} <= set(both)
     assert not (ROOT / "unused.html").exists()

@@ -17,7 +17,8 @@ F = torch.nn.functional
 CLASSES = [*((getattr(nn, name), torch.nn, {"BatchNorm": "BatchNorm1d"}.get(name, name)) for name in nn.LOADED_LATER),
            *((getattr(nn, name), torch.nn, name) for name in nn.ALSO_LATER
              if name.startswith("Module") or name.endswith("Loss")),
-           *((getattr(optim, name), torch.optim, name) for name in optim.__all__ if name[0].isupper() and name != "Optimizer"),
+           *((getattr(optim, name), torch.optim, name) for name in optim.__all__
+             if name[0].isupper() and name not in ("OPTIMIZERS", "Optimizer")),
            *((getattr(lr_scheduler, name), torch.optim.lr_scheduler, name) for name in lr_scheduler.__all__
              if name != "LRScheduler"),
            *((getattr(losses, name), torch.nn, name) for name in losses.__all__ if name.endswith("Loss") and name != "HingeLoss")]
