@@ -134,7 +134,7 @@ def test_a_validation_that_is_an_iterable_is_read_once():
 
 @pytest.mark.parametrize("arguments, error, message", [
     ((X,), ArgumentTypeError, "y: expected targets, or None if X is an iterable of batches"),
-    ((3,), ArgumentTypeError, "got None and a int"), (({"x": 1},), ArgumentTypeError, "got None and a dict"),
+    ((3,), ArgumentTypeError, "got None and 3"), (({"x": 1},), ArgumentTypeError, "got None and {'x': 1}"),
     (([],), DataError, r"X: expected one batch \(X, y\) at least, got none"),
     (([X],), ArgumentTypeError, r"batch 1: expected a pair \(X, y\) of samples and targets, got array"),
     (([(X, Y, Y)],), ArgumentTypeError, r"batch 1: expected a pair"),

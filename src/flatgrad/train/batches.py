@@ -172,7 +172,7 @@ def are_batches(x: Any) -> bool:
 def check_batches(x: Any, name: str = "X") -> None:
     if not are_batches(x):
         raise ArgumentTypeError(f"y: expected targets, or None if {name} is an iterable of batches (X, y), got None and "
-                                f"a {type(x).__name__}")
+                                f"{shortened(x)}")
 
 
 def begun_anew(given: Any, name: str) -> Iterator[Any]:
