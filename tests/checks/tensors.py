@@ -266,9 +266,11 @@ class Drawn:
             b, other = self.pick(lambda other: fits(shape, other))
             c, more = self.pick(lambda other: other == shape)
             if b is not None:
-                # What is equal but for rounding, such as a sum and the end of a cumsum, is beside the border.
-                self.add(f"where({a} {self.rng.choice(['>', '<='])} {b} + 0.001, {c}, {b})",
-                         np.broadcast_shapes(shape, other))
+                self.add(f"where({self.condition(a, b)}, {c}, {b})", np.broadcast_shapes(shape, other))
+
+    def condition(self, a, b):
+        """A comparison, in which what is equal but for rounding, such as a sum and the end of a cumsum, is on one side."""
+        return f"{a} {self.rng.choice(['>', '<='])} {b} + 0.001"
 
     def loss(self):
         a, shape = self.pick(len)
