@@ -10,6 +10,12 @@ from flatgrad import _core
 FREEZE_EVERY = 250   # tests
 
 
+def pytest_configure(config):
+    """SIGINT is a KeyboardInterrupt, in the background job of a shell as well, which is born without."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_finish(session):
     """Python's collector need not look at pytest's own objects, a tenth of a second each time."""
     gc.collect()
@@ -21,14 +27,6 @@ def pytest_runtest_logfinish(nodeid, location, finished=[0]):
     if finished[0] % FREEZE_EVERY == 0:
         gc.collect()
         gc.freeze()
-
-
-@pytest.fixture
-def interruptible():
-    """SIGINT is a KeyboardInterrupt, in the background job of a shell as well, which is born without."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

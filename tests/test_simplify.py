@@ -230,7 +230,7 @@ def test_threads_call_one_program():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals of that kind")
-def test_an_interrupted_call_changes_nothing(interruptible):
+def test_an_interrupted_call_changes_nothing():
     t = Tensor(np.full((300, 300), 0.01))
     w = Value(1.0)
 

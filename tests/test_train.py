@@ -827,15 +827,6 @@ def test_an_error_in_the_middle_leaves_whole_epochs():
 
 # ---- KeyboardInterrupt ----
 
-@pytest.fixture
-def ctrl_c():
-    """Python's handler, which is not in place where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_returns_the_history_so_far():
     class Press(Callback):
         def on_batch_end(self, trainer, batch, loss):
@@ -856,7 +847,6 @@ def test_ctrl_c_returns_the_history_so_far():
     assert trainer.fit(X, Y, 1, progress=False).epochs == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_come_between_the_halves_of_a_step():
     trainer, plain = trainer_of(optimizer=Adam), trainer_of(optimizer=Adam)
     step = trainer.optimizer.step

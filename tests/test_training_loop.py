@@ -877,7 +877,7 @@ def test_a_loss_that_diverges(batches):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
 @pytest.mark.parametrize("sizes, batches", [((2, 1), {}), ((2, 1), {"batch_size": 7}), ((100, 100, 1), {})])
-def test_ctrl_c(sizes, batches, interruptible):
+def test_ctrl_c(sizes, batches):
     model = mlp(sizes)
     trainer = Trainer(model, Adam(model.parameters(), lr=1e-5), "mse")
     pressed = []
