@@ -1,10 +1,10 @@
 """Which branches of csrc/ and of the border the tests take.
 
-    python tests/branches.py [--folder PATH] [--levels] [--seconds S] [FILE ...]   runs FILE ..., or all files of tests
+    python tests/branches.py [--folder PATH] [--levels] [--jobs N] [--seconds S] [FILE ...]   runs FILE ..., or all files of tests
     python tests/branches.py --folder PATH --report                                tells what has been run there
 
-A copy of the checkout is built for gcov, without optimisation and without assertions, and runs the files of tests, one
-after the other, each for at most `--seconds`, and then the short form of the checks; `--levels` runs the tests of the
+A copy of the checkout is built for gcov, without optimisation and without assertions, and runs the files of tests,
+`--jobs` at a time, each for at most `--seconds`, and then the short form of the checks; `--levels` runs the tests of the
 kernels also on the other levels of the machine. A folder that is kept goes on where it was left. Prints each branch
 that no test takes, and a table.
 
@@ -32,8 +32,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +71,7 @@ def build(tree):
                    stderr=subprocess.DEVNULL)
 
 
-def run_tests(folder, files, seconds, level=None):
+def run_tests(folder, files, seconds, jobs, level=None):
     """Run files of tests, or CHECKS, that have not been run; the counts of all are added up under folder/data."""
     tree, done = folder / "tree", folder / "done.json"
     known = json.loads(done.read_text()) if done.exists() else {}
@@ -78,10 +80,9 @@ def run_tests(folder, files, seconds, level=None):
            "GCOV_PREFIX_STRIP": str(here.count("/"))}
     if level:
         env["FLATGRAD_ISA"] = level
-    for file in files:
-        name = f"{file.stem} {level or ''}".strip()
-        if name in known:
-            continue
+    one_by_one = threading.Lock()
+
+    def run(name, file):
         started = time.monotonic()
         command = ["tests/checks", "short"] if file == CHECKS else ["-m", "pytest", "-q", "-p", "no:cacheprovider",
                                                                     f"tests/{file.name}"]
@@ -92,9 +93,15 @@ def run_tests(folder, files, seconds, level=None):
         except subprocess.TimeoutExpired:
             ran.send_signal(signal.SIGINT)   # it still writes its counts
             said = ran.communicate()[0]
-        known[name] = (said.strip().split("\n") or [""])[-1]
-        done.write_text(json.dumps(known, indent=1))
-        print(f"{name}: {known[name]}, {time.monotonic() - started:.0f} s", flush=True)
+        with one_by_one:
+            known[name] = (said.strip().split("\n") or [""])[-1]
+            done.write_text(json.dumps(known, indent=1))
+            print(f"{name}: {known[name]}, {time.monotonic() - started:.0f} s", flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:   # the counts are added up by processes that wait for each other
+        names = [f"{file.stem} {level or ''}".strip() for file in files]
+        for ran in [pool.submit(run, name, file) for name, file in zip(names, files, strict=True) if name not in known]:
+            ran.result()
 
 
 # ---- counts ----
@@ -260,6 +267,7 @@ def main():
     parser.add_argument("--folder", type=Path, help="keeps the build and the counts, and goes on from there")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--levels", action="store_true", help="the tests of the kernels on every level")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1800)
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background has it ignored; tests send it
@@ -270,13 +278,15 @@ def main():
                 build(folder / "tree")
             files = options.files or sorted((folder / "tree" / "tests").glob("test_*.py"),
                                             key=lambda path: (path.stem.removeprefix("test_") in LAST, path.stem))
-            run_tests(folder, files if options.files else [*files, CHECKS], options.seconds)
+            run_tests(folder, files if options.files else [*files, CHECKS], options.seconds,
+                      options.jobs)
             if options.levels:
                 ask = "from flatgrad import _core; print(*_core._kernel_levels()[:-1])"
                 levels = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True,
                                         env={**os.environ, "PYTHONPATH": str(folder / "tree" / "src")}).stdout.split()
                 for level in levels:
-                    run_tests(folder, [Path(f"test_{name}.py") for name in OF_KERNELS], options.seconds, level)
+                    run_tests(folder, [Path(f"test_{name}.py") for name in OF_KERNELS], options.seconds, options.jobs,
+                              level)
         return report(folder)
     finally:
         if not options.folder:
