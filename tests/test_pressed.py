@@ -3,7 +3,6 @@ gets the numbers that there are without it."""
 import ctypes
 import functools
 import gc
-import itertools
 import math
 import operator
 import os
@@ -13,6 +12,7 @@ import weakref
 import numpy as np
 import pytest
 
+import flatgrad
 from flatgrad import Value, _core
 
 pytestmark = [pytest.mark.usefixtures("nothing_left_behind"),
@@ -78,67 +78,40 @@ def test_evaluations(program):
             assert table is None or np.allclose(table, [[dy], [2.0 * dy]], rtol=1e-9)
 
 
-def test_the_rule_of_a_call(program):
-    x = Value(1.25)
-    y = program([x])[0]
-    dy = numbers_of_chain(1.25)[1]
-    rule = y._backward
-    y.grad = 1.0
-    with pytest.raises(KeyboardInterrupt):
-        after_press(rule)
-    x.grad = 0.0
-    after_press_with_handler(rule)
-    assert x.grad == pytest.approx(dy, rel=1e-9)
-    assert _core._check()
-
-
-def test_a_derivative_of_a_call(program):
-    """The call that computes the derivative is begun again, or is not there."""
-    x = Value(1.25)
-    y = program([x])[0]
-    y.backward(create_graph=True)   # its program is made once
-    expected, x.grad = x.grad.data, 0.0
-    nodes = _core.stats()["nodes"]
-    work = functools.partial(y.backward, create_graph=True)
-    with pytest.raises(KeyboardInterrupt):
-        after_press(work)
-    assert _core._check() and _core.stats()["nodes"] <= nodes
-    x.grad = 0.0
-    after_press_with_handler(work)
-    assert x.grad.data == expected == pytest.approx(numbers_of_chain(1.25)[1], rel=1e-9)
-
-
-class Identity:
-    """The rule of a call by Python that returns its operand. What it is made of is C, but for this class."""
-    reverse = written = list
-
-    def __init__(self):
-        self.shapes = ((),)
-
-
-def presses_when_asked(rule):
-    """It presses Ctrl-C when it is asked for the shapes of the results, within a pass that writes gradients."""
-    rule.shapes = itertools.compress(map(operator.methodcaller("__call__"), [press(), tuple]), [0, 1])
+def test_the_rule_of_a_call():
+    """The rule of one node is done to its end, or begun again where the call has stopped."""
+    xs = np.linspace(0.5, 1.5, 3000)
+    for stops in (True, False):
+        x = Value(0.75)
+        end, _ = flatgrad.scan(lambda c, v: ((c * v).sin() + 0.1 * c, c), x, xs)
+        c, dc = 0.75, 1.0
+        for v in xs:
+            c, dc = math.sin(c * v) + 0.1 * c, math.cos(c * v) * dc * v + 0.1 * dc
+        end.grad = 1.0
+        if stops:
+            with pytest.raises(KeyboardInterrupt):
+                after_press(end._backward)
+            assert _core._check()
+        else:
+            after_press_with_handler(end._backward)
+            assert x.grad == pytest.approx(dc, rel=1e-9)
 
 
 def test_the_call_of_a_derivative(program):
-    """It is begun, and begun again."""
-    for stops in (True, False):
-        x, rule = Value(1.25), Identity()
-        z, = _core._call_back([program([x])[0]], [Value(0.0)], rule, "own")
-        nodes = _core.stats()["nodes"]
-        presses_when_asked(rule)
+    """It is done again when it has been interrupted, or is not there."""
+    warm = Value(1.5)
+    _core.written([program([warm])[0]], [None], [warm])   # its program is made once
+    for number, stops in ((1.125, True), (1.375, False)):   # for the same number that of the last call would be taken
+        x = Value(number)
+        y = program([x])[0]
+        work, nodes = functools.partial(_core.written, [y], [None], [x]), _core.stats()["nodes"]
         if stops:
             with pytest.raises(KeyboardInterrupt):
-                z.backward(create_graph=True)
-            assert _core._check() and _core.stats()["nodes"] <= nodes and x.grad == 0.0
+                after_press(work)
+            assert _core._check() and _core.stats()["nodes"] <= nodes
         else:
-            old = signal.signal(signal.SIGINT, lambda number, frame: None)
-            try:
-                z.backward(create_graph=True)
-            finally:
-                signal.signal(signal.SIGINT, old)
-            assert x.grad.data == pytest.approx(numbers_of_chain(1.25)[1], rel=1e-9)
+            found, = after_press_with_handler(work)
+            assert found.data == pytest.approx(numbers_of_chain(number)[1], rel=1e-9)
 
 
 # ---- cycles through the tape ----

@@ -169,13 +169,15 @@ def test_numbers_that_depend_on_the_tape():
 
 def test_numbers_of_many_captured_values():
     """They are read from the tape, wherever they are; not where one of them was computed."""
-    values = [Value(1.0), Value(2.0), Tensor([3.0, 4.0])[1], Value(5.0)]
+    values = [Value(1.0), Value(2.0), Value(4.0), Value(5.0)]
     program = recorded([Value(1.0)], lambda v: [_core.dot(values, [v, v * 2.0, v * 3.0, v * 4.0])])
     e = _core._Evaluator(program, [], values)
     value, gradient = e([2.0])
     assert value == 2.0 * (1.0 + 4.0 + 12.0 + 20.0) and gradient.tolist() == [2.0, 4.0, 6.0, 8.0]
     values[1].data = 7.0
     assert e([2.0])[0] == 2.0 * (1.0 + 14.0 + 12.0 + 20.0)
+    values[0].__init__(9.0, (Value(1.0),), "own")   # another node, which is computed
+    assert e([2.0]) == (None, None)
     values[1] = Value(7.0) * 1.0
     computed = recorded([Value(1.0)], lambda v: [_core.dot(values, [v, v * 2.0, v * 3.0, v * 4.0])])
     assert _core._Evaluator(computed, [], values[:1])([2.0]) == (None, None)
