@@ -113,6 +113,16 @@ def test_where_gradients_are_not_recorded():
             z.sum().backward()
 
 
+def test_an_operation_beside_a_call():
+    """The operation is named that has made the gradient inf, and not the call, whose gradient is finite."""
+    x = Value(0.0)
+    with flatgrad.detect_anomaly():
+        root = flatgrad.sqrt(x)
+        z = called(x, Tensor([1.0, 2.0]), answer=[np.ones(1), np.ones(2)])
+        with pytest.raises(flatgrad.errors.AnomalyError, match="the rule of sqrt"):
+            (z.sum() + root).backward()
+
+
 def test_a_program_of_a_pickle_that_has_one():
     """No recording makes it. It gives the results that were saved, takes no gradients, and cannot be evaluated."""
     x = Tensor([1.0, 2.0])

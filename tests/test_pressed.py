@@ -182,6 +182,16 @@ def test_a_collection_of_the_tape(no_collector, stops):
     assert alive(found) == 0
 
 
+def test_a_tape_that_is_full(no_collector):
+    """The operation that needs room has not been done; the next one finds what the walk has left."""
+    x, found = Value(3.0), garbage(40_000)
+    _core._testing(limit=_core.stats()["nodes"] + 1)
+    with pytest.raises(KeyboardInterrupt):
+        after_press(functools.partial(operator.mul, x, 2.0))
+    assert alive(found) == 40_000 and _core._check()
+    assert (x * 2.0).data == 6.0 and alive(found) == 0
+
+
 def test_while_cycles_are_emptied(no_collector, goes_on):
     """It ends early, and the rest goes the next time."""
     found = garbage(5_000, Presses)
