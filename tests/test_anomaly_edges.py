@@ -135,6 +135,7 @@ def test_inf_of_inf_is_none():
     with detect_anomaly():
         assert (x + y).data == (y + x).data == flatgrad.dot([x, y], [y, y]).data == INF
         assert Value(INF, (x, y), "own").data == Value(INF, (y, x), "own").data == INF
+        assert Value(INF, (), "own").data == INF and math.isnan(Value(NAN, (), "own").data)
         assert Value(INF).data == INF and math.isnan(Value(NAN).data)
     for children, origin in (((x, y), True), ((y, x), True), ((y, y), False)):
         text = anomaly(lambda: Value(NAN, children, "own"))   # noqa: B023
