@@ -72,13 +72,13 @@ class Told:
 
 
 def test_a_collection_within_a_collection():
-    """While cycles are emptied the callback of a weak reference has Python collect."""
+    """While cycles are emptied the callback of a weak reference has the tape collected."""
     gc.collect()
     refs, heard = [], []
 
     def act(ref):
         heard.append(ref)
-        gc.collect()
+        _core.collect()
 
     for _ in range(5):
         y = Value(1.0) * 2.0
@@ -155,6 +155,8 @@ def test_a_line_whose_file_has_no_plain_name():
         return x * 2.0
 
     call.__code__ = call.__code__.replace(co_filename=Name("own"))
+    if type(call.__code__.co_filename) is not Name:
+        pytest.skip("this Python has plain names alone")
     x, made = Value(3.0), []
     for operand in (x, Tensor([1.0, 2.0])):
         for act in (None, lambda: made.append(Value(7.0, (x,), (5.0,), "own"))):

@@ -159,6 +159,10 @@ def test_what_a_cross_entropy_is_made_of():
     assert [[v.data for v in row] for row in operands[0]] == x.tolist()
 
 
+class Sub(Value):
+    pass
+
+
 def test_a_table_that_is_not_of_doubles():
     """Then it is taken element by element, and the same."""
     big = [[10**400, 1.0]]
@@ -168,5 +172,6 @@ def test_a_table_that_is_not_of_doubles():
         assert found is None or found.shape == (2,)
     with pytest.raises(ShapeError, match="table: expected one or two dimensions"):
         _core._taken(Value(1.0), 0, False, False)
+    assert _core._taken(Sub(1.0), 0, False, False) is None
     with pytest.raises((OverflowError, ValueError, TypeError)):
         _core._taken(big, 0, False, False)

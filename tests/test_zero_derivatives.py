@@ -60,6 +60,12 @@ def test_of_one_result_of_a_batch():
     smooth, steps = vmap(lambda v: (v.exp(), flatgrad.floor(v * 3.0) + v.detach()))(xs)
     assert same(gradients(smooth, [xs]), [np.exp(xs.numpy())]) and same(gradients(steps, [xs]), [None])
     assert same(gradients(smooth.sum() + steps.sum(), [xs]), [np.exp(xs.numpy())])
+    recording = _core._Recording([v := Value(0.5)])
+    with recording:
+        results = [v.exp(), flatgrad.floor(v * 3.0)]
+    smooth, steps = recording.program(results).mapped(3, [True])([xs])
+    assert same(gradients(steps, [xs]), [None]) and same(gradients(smooth, [xs]), [np.exp(xs.numpy())])
+    assert same(gradients(smooth + steps, [xs]), [np.exp(xs.numpy())])
 
 
 STEPS = {   # of a carry, an x and a captured number: the next carry and an output
