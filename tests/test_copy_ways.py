@@ -128,6 +128,16 @@ def test_pickles_that_need_each_other():
         assert [v.data for v in alone] == [v.data for v in order]
 
 
+def test_results_of_another_class():
+    """A pickle may have them: what their own dicts have is copied, though nothing hangs on the nodes."""
+    x = Value(3.0)
+    restore, arguments = (x * 2.0).__reduce_ex__(4)[1][0].__reduce__()[:2]
+    y = _core._member(restore(*arguments[:3], {0: Sub}), 0)
+    y.own = [1]
+    copied = copy.deepcopy(y)
+    assert type(y) is type(copied) is Sub and copied.data == 6.0 and copied.own == [1] and copied.own is not y.own
+
+
 def test_rules_that_are_no_closures():
     x, calls = Value(1.0), []
     for rule in (calls.clear, print, len, lambda: None):

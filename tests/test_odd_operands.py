@@ -146,6 +146,8 @@ def test_rows_of_single_operands():
     for found, expected in ((np.clip(x, 1.0, 2.0), 1.0), (np.where(True, x, y), 0.5), (np.maximum(x, y), 2.0),
                             (flatgrad.where(x, y, w), 2.0), (flatgrad.clip(y, 0.0, 1.0), 1.0)):
         assert float(found) == expected
+    for number in (3.0, 3, np.float64(3.0), np.array(3.0), x * 6.0):
+        assert flatgrad.square(number).data == 9.0 and type(flatgrad.square(number)) is Value
     for activation in ("linear", None, "tanh"):
         with scalar_graph():
             single = flatgrad.linear([x, y], [[w, w]], None, activation)

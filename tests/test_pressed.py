@@ -3,6 +3,7 @@ gets the numbers that there are without it."""
 import ctypes
 import functools
 import gc
+import itertools
 import math
 import operator
 import os
@@ -179,6 +180,16 @@ def test_a_collection_of_the_tape(no_collector, stops):
         _core.collect()
     else:
         after_press_with_handler(_core.collect)
+    assert alive(found) == 0
+
+
+def test_a_collection_that_is_due(no_collector):
+    """Before one of many operations, which are not done."""
+    x, found = Value(3.0), garbage(40_000)
+    with pytest.raises(KeyboardInterrupt):
+        after_press(functools.partial(list, map(operator.mul, itertools.repeat(x, 400_000), itertools.repeat(2.0))))
+    assert _core._check() and (x * 2.0).data == 6.0
+    gc.collect()
     assert alive(found) == 0
 
 
