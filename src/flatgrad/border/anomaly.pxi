@@ -290,7 +290,7 @@ cdef fg_id looked_at(fg_id n, fg_id npool, fg_id node, fg_handle *handle) except
             line = line_here() if watched else 0
         finally:
             tape.busy -= 1
-    except BaseException:
+    except:
         fg_tape_pop(&tape)
         if handle != NULL:
             Py_DECREF(<PyObject *>handle)

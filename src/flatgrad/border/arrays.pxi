@@ -87,16 +87,16 @@ cdef object numbers_in(object x, int depth=0):
     return numbers_in(np_asarray(x), depth) if has_array(x) else NotImplemented
 
 
-cdef object compared(str name, object left, object right):
-    """What NumPy's comparison of that name says of the numbers, an array of bool; NotImplemented unless both
-    have numbers."""
+cdef object compared(str name, Tensor left, object right):
+    """What NumPy's comparison of that name says of the numbers, an array of bool; NotImplemented if the right operand
+    has none."""
     if np is None:
         import numpy  # noqa: F401
         numpy_is_there()
-    left, right = numbers_in(left), numbers_in(right)
-    if left is NotImplemented or right is NotImplemented:
+    numbers, right = numbers_in(left), numbers_in(right)
+    if right is NotImplemented:
         return NotImplemented
     try:
-        return getattr(np, name)(left, right)
+        return getattr(np, name)(numbers, right)
     except ValueError:
-        raise ShapeError(f"{name}: shapes {np.shape(left)} and {np.shape(right)} do not fit each other") from None
+        raise ShapeError(f"{name}: shapes {left.shape} and {np.shape(right)} do not fit each other") from None

@@ -100,7 +100,7 @@ cdef int one_edit(str name, str other) except -1:
     if m < n:
         return name[k:] == other[k + 1:]
     return name[k + 1:] == other[k + 1:] or (
-        k + 1 < m and name[k] == other[k + 1] and name[k + 1] == other[k] and name[k + 2:] == other[k + 2:])
+        name[k] == other[k + 1] and name[k + 1] == other[k] and name[k + 2:] == other[k + 2:])
 
 
 cdef int warn_of(str name) except -1:

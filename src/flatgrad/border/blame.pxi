@@ -166,8 +166,7 @@ cdef int raise_gradient(fg_id i, fg_id *ids, fg_id at) except -1:
     for n in range(at):
         user = ids[n]
         op = fg_tape_op(&tape, user)
-        if (user <= i or fg_op_is_leaf(op) or tape.op[user] & FG_HOOK
-                or fg_callback_at(&tape, block_of(user)) != NULL):
+        if fg_op_is_leaf(op) or tape.op[user] & FG_HOOK or fg_callback_at(&tape, block_of(user)) != NULL:
             continue
         given = given_by(user, i, &k)
         if not isfinite(given):

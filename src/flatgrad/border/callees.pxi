@@ -394,8 +394,6 @@ def _restore_body(_Run operands, _Run results not None, segments):
             ids.append(fg_record_slot(r, view, 0, k if view.cols > 1 else 0))
         cut_program(body, 1, inputs, ids, &captured)
         fg_program_forget(body.program(), captured)
-        if body.program().area != area:
-            damaged("the operands of a program are not in order")
         if fg_program_divide(body.program(), stretches, count) < 0:
             raise_status(FG_E_MEMORY)
     finally:

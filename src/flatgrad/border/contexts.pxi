@@ -224,7 +224,10 @@ cdef object entering_generator():
         from contextlib import ContextDecorator
 
         contextlib_file = ContextDecorator.__call__.__code__.co_filename
-    frame = sys._getframe()
+    try:
+        frame = sys._getframe()
+    except ValueError:   # no Python code is running
+        return None
     while frame is not None:
         code = frame.f_code
         if code.co_flags & 0x220:   # CO_GENERATOR, CO_ASYNC_GENERATOR

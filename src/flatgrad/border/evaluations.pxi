@@ -53,7 +53,7 @@ cdef class _Evaluator(_Copies):
         if self.program is not None or program.body is None or type(program.body) is not _Body:
             raise TypeError("an evaluator is made once, of a program of one sample")
         n = program.n_inputs
-        if not all([type(k) is int and 0 <= k < n for k in wanted]) or varies is not None and len(varies) != n:
+        if not all([type(x) is int and 0 <= x < n for x in wanted]) or varies is not None and len(varies) != n:
             raise ValueError(f"expected some of {n} inputs, and whether each of them varies")
         if type(n_samples) is not int or not 0 < n_samples < MOST_NODES:
             raise ValueError(f"n_samples: expected a number of samples, got {describe(n_samples)}")
@@ -362,7 +362,7 @@ cdef class _Evaluator(_Copies):
         views = []
         for k, x in zip(places, columns):
             column = x
-            if column.shape[0] < first + count or <fg_id>column.shape[1] != self.program.body.callee.segments[k].count:
+            if column.shape[0] - first < count or <fg_id>column.shape[1] != self.program.body.callee.segments[k].count:
                 raise ValueError("columns: expected a row for each sample")
             begins[k] = &column[0, 0]
             views.append(memoryview(x))   # nobody gives its memory back
@@ -375,7 +375,7 @@ cdef class _Evaluator(_Copies):
                             raise DataError(f"target: expected -1 or 1, got {column[n, j]}")
         for k, x in zip(self.rows, to):
             row = x
-            if row.shape[0] < first + count or <fg_id>row.shape[1] != self.program.body.callee.segments[k].count:
+            if row.shape[0] - first < count or <fg_id>row.shape[1] != self.program.body.callee.segments[k].count:
                 raise ValueError("to: expected a row for each sample")
             ends[k] = &row[0, 0]
             views.append(memoryview(x))

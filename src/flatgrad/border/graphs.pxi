@@ -278,9 +278,11 @@ cdef object copy_rule(object rule, dict memo):
     cells = []
     for cell in rule.__closure__:
         try:
-            cells.append(CellType(deepcopy(cell.cell_contents, memo)))
+            contents = cell.cell_contents
         except ValueError:   # an empty cell
             cells.append(CellType())
+            continue
+        cells.append(CellType(deepcopy(contents, memo)))
     result = FunctionType(rule.__code__, rule.__globals__, rule.__name__,
                           deepcopy(rule.__defaults__, memo), tuple(cells))
     result.__kwdefaults__ = deepcopy(rule.__kwdefaults__, memo)

@@ -1,0 +1,216 @@
+"""Ctrl-C that has been pressed just before a call begins is heard at the first pause within it; a handler that goes on
+gets the numbers that there are without it."""
+import ctypes
+import functools
+import gc
+import itertools
+import math
+import operator
+import os
+import signal
+import weakref
+
+import numpy as np
+import pytest
+
+import flatgrad
+from flatgrad import Value, _core
+
+pytestmark = [pytest.mark.usefixtures("nothing_left_behind"),
+              pytest.mark.skipif(os.name != "posix", reason="needs the C library's raise")]
+
+STEPS = 70_000   # of two operations; a program looks for signals every 65,536
+
+
+def press():
+    """What raises the signal, in C: Python does not hear of it before the next call."""
+    return functools.partial(ctypes.PyDLL(None)["raise"], int(signal.SIGINT))
+
+
+def after_press(function):
+    """The result of a call that begins when Ctrl-C has just been pressed."""
+    return list(map(operator.methodcaller("__call__"), [press(), function]))[1]
+
+
+def after_press_with_handler(function):
+    """The same with a handler that goes on."""
+    heard = []
+    old = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        found = after_press(function)
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert heard == [signal.SIGINT]
+    return found
+
+
+def chain(x):
+    y = x
+    for _ in range(STEPS):
+        y = (y * x).sin()
+    return y
+
+
+@pytest.fixture(scope="module")
+def program():
+    recording = _core._Recording([x := Value(1.25)])
+    with recording:
+        y = chain(x)
+    return recording.program([y, y * 2.0])
+
+
+def numbers_of_chain(x):
+    """The value and the derivative, by Python."""
+    y, dy = x, 1.0
+    for _ in range(STEPS):
+        y, dy = math.sin(y * x), math.cos(y * x) * (dy * x + y)
+    return y, dy
+
+
+def test_evaluations(program):
+    e = _core._Evaluator(program, [0])
+    y, dy = numbers_of_chain(1.25)
+    for call in (functools.partial(e.values, [1.25]), functools.partial(e.table, [1.25])):
+        with pytest.raises(KeyboardInterrupt):
+            after_press(call)
+        for found in (call(), after_press_with_handler(call)):
+            values, table = found if type(found) is tuple else (found, None)
+            assert np.allclose(values, [y, 2.0 * y], rtol=1e-12)
+            assert table is None or np.allclose(table, [[dy], [2.0 * dy]], rtol=1e-9)
+
+
+def test_the_rule_of_a_call():
+    """The rule of one node is done to its end, or begun again where the call has stopped."""
+    xs = np.linspace(0.5, 1.5, 3000)
+    for stops in (True, False):
+        x = Value(0.75)
+        end, _ = flatgrad.scan(lambda c, v: ((c * v).sin() + 0.1 * c, c), x, xs)
+        c, dc = 0.75, 1.0
+        for v in xs:
+            c, dc = math.sin(c * v) + 0.1 * c, math.cos(c * v) * dc * v + 0.1 * dc
+        end.grad = 1.0
+        if stops:
+            with pytest.raises(KeyboardInterrupt):
+                after_press(end._backward)
+            assert _core._check()
+        else:
+            after_press_with_handler(end._backward)
+            assert x.grad == pytest.approx(dc, rel=1e-9)
+
+
+def test_the_call_of_a_derivative(program):
+    """It is done again when it has been interrupted, or is not there."""
+    warm = Value(1.5)
+    _core.written([program([warm])[0]], [None], [warm])   # its program is made once
+    for number, stops in ((1.125, True), (1.375, False)):   # for the same number that of the last call would be taken
+        x = Value(number)
+        y = program([x])[0]
+        work, nodes = functools.partial(_core.written, [y], [None], [x]), _core.stats()["nodes"]
+        if stops:
+            with pytest.raises(KeyboardInterrupt):
+                after_press(work)
+            assert _core._check() and _core.stats()["nodes"] <= nodes
+        else:
+            found, = after_press_with_handler(work)
+            assert found.data == pytest.approx(numbers_of_chain(number)[1], rel=1e-9)
+
+
+# ---- cycles through the tape ----
+
+class Told:
+    """An object of which weak references tell whether it is there."""
+    __slots__ = ("__weakref__",)
+
+
+class Presses:
+    """Presses Ctrl-C when it is finalized."""
+    __slots__ = ()
+    __del__ = press() if os.name == "posix" else None
+
+
+def garbage(count, *more):
+    """Weak references to what is held by nodes in cycles, which have attributes that hold themselves."""
+    x, found = Value(1.0), []
+    for _ in range(count):
+        y = x * 2.0
+        y.note = [y, Told(), *[make() for make in more]]
+        found.append(weakref.ref(y.note[1]))
+    return found
+
+
+def alive(found):
+    return len([ref for ref in found if ref() is not None])
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+
+
+@pytest.fixture
+def goes_on():
+    """A handler that goes on."""
+    old = signal.signal(signal.SIGINT, lambda number, frame: None)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+def test_the_collector(no_collector):
+    """What a handler raises would be lost there: the walk ends, and the next one finds what it has left."""
+    found = garbage(40_000)
+    with pytest.raises(KeyboardInterrupt):
+        after_press(gc.collect)
+    assert alive(found) == 40_000 and _core._check()
+    gc.collect()
+    assert alive(found) == 0
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_collection_of_the_tape(no_collector, stops):
+    """It has done nothing, or begins again."""
+    found = garbage(40_000)
+    if stops:
+        with pytest.raises(KeyboardInterrupt):
+            after_press(_core.collect)
+        assert alive(found) == 40_000 and _core._check()
+        _core.collect()
+    else:
+        after_press_with_handler(_core.collect)
+    assert alive(found) == 0
+
+
+def test_a_collection_that_is_due(no_collector):
+    """Before one of many operations, which are not done."""
+    x, found = Value(3.0), garbage(40_000)
+    with pytest.raises(KeyboardInterrupt):
+        after_press(functools.partial(list, map(operator.mul, itertools.repeat(x, 400_000), itertools.repeat(2.0))))
+    assert _core._check() and (x * 2.0).data == 6.0
+    gc.collect()
+    assert alive(found) == 0
+
+
+def test_a_tape_that_is_full(no_collector):
+    """The operation that needs room has not been done. What the walk has left is found by Python's collector."""
+    x, found = Value(3.0), garbage(40_000)
+    _core._testing(limit=_core.stats()["nodes"])
+    with pytest.raises(KeyboardInterrupt):
+        after_press(functools.partial(operator.mul, x, 2.0))
+    assert alive(found) == 40_000 and _core._check()
+    _core._testing(limit=0xFFFFFFF0)
+    assert (x * 2.0).data == 6.0
+    gc.collect()
+    assert alive(found) == 0
+
+
+def test_while_cycles_are_emptied(no_collector, goes_on):
+    """It ends early, and the rest goes the next time."""
+    found = garbage(5_000, Presses)
+    gc.collect()
+    assert 0 < alive(found) < 5_000
+    for _ in range(5):
+        gc.collect()
+    assert alive(found) == 0
