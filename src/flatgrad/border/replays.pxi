@@ -171,7 +171,7 @@ cdef int fits(PyObject *part, PyObject *x, list leaves, int depth) except -1:
             if not fits(pair[1], item, leaves, depth + 1):
                 return False
         return True
-    if isinstance(<object>head, type) and kind == <PyTypeObject *>head and depth < DEEPEST and issubclass(
+    if kind == <PyTypeObject *>head and depth < DEEPEST and issubclass(   # a type: find_arrays() has asked
             <object>head, tuple) and kind.tp_iter == PyTuple_Type.tp_iter:   # a namedtuple
         return all_fit(parts + 1, count - 1, <object>x, leaves, depth + 1)
     return False
