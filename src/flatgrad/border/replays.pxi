@@ -280,7 +280,7 @@ cdef class _Replay:
         if numpy_is_there():
             np_double = <PyTypeObject *>np.float64
         self.parts, self.keywords = key, ()
-        if key and type(key[-1]) is tuple and key[-1][0] is KEYWORDS:
+        if key and type(key[-1]) is tuple and key[-1] and key[-1][0] is KEYWORDS:
             self.parts, self.keywords = key[:-1], key[-1][1:]
         self.watched, self.values, self.places = tuple(watched), tuple(values), places
         for pair in (*self.keywords, *self.watched):
