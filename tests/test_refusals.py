@@ -1,6 +1,10 @@
 """Arguments that single calls refuse, or take in a way of their own: one line for each, with what comes of it."""
 import copy
+import gc
 import math
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -258,3 +262,93 @@ def test_a_saved_call_of_another_form(integers, programs, match):
     with pytest.raises(ValueError, match=f"a saved Value is damaged: .*{match}"):
         _core._restore_graph([], graph(integers, [] if programs == () else [(body,)]), ends, None)
     assert nodes() == before and _core._check()
+
+
+def test_a_saved_graph_with_a_frozen_number_that_is_no_leaf():
+    below, graph, ends, classes = saved()
+    for frozen in (numbers(), numbers(0), numbers(1), numbers(2, 1)):
+        y = _core._member(_core._restore_graph(below, (*graph[:10], frozen), ends, classes), 0)
+        A.grad = 0.0
+        y.backward()
+        assert (y.data, A.grad) == (3.0, 3.0) and _core._check()
+    A.grad = 0.0
+    for frozen in (numbers(3), numbers(-1)):
+        with pytest.raises(ValueError, match="a saved Value is damaged: it has the frozen number"):
+            _core._restore_graph(below, (*graph[:10], frozen), ends, classes)
+
+
+def test_an_element_of_a_tensor_with_a_class_of_its_own():
+    run = Tensor([1.0, 2.0]).__reduce__()[1][0]
+    x = _core._restore_part(Named, run, 1)
+    x.__dict__["mine"] = 3
+    y = pickle.loads(pickle.dumps(x))
+    assert type(y) is Named and (y.data, y.mine) == (2.0, 3) and _core._check()
+
+
+# ---- rules that have gone ----
+
+def test_a_node_whose_rule_has_gone():
+    """As that of a released cycle, of which somebody has kept the node: it passes nothing on."""
+    def rule():
+        raise AssertionError("it has gone")
+
+    x = Value(2.0)
+    y = x * 3.0
+    y._backward = rule
+    kept = [d for d in gc.get_referrers(rule) if type(d) is dict and d.get("_backward") is rule]
+    assert len(kept) == 1
+    kept[0].clear()
+    (y * 2.0).backward()
+    assert y.grad == 2.0 and x.grad == 0.0
+    slope, = _core.written([y * 2.0], [None], [x])
+    assert slope is None or slope.data == 0.0
+    assert _core._check()
+
+
+# ---- in a process of its own ----
+
+def alone(code):
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_numbers_of_python_without_numpy():
+    alone("""
+import sys
+from fractions import Fraction
+import flatgrad
+from flatgrad import Value
+a = Value(0.5)
+assert a < Fraction(3, 4) and not a < Fraction(1, 4) and "numpy" not in sys.modules
+for call in (lambda: flatgrad.sum([a, a], keepdims=1), lambda: a.__array_ufunc__(len, "__call__", a)):
+    try:
+        call()
+    except TypeError as error:
+        assert "expected" in str(error)
+    else:
+        raise AssertionError
+assert "numpy" not in sys.modules
+""")
+
+
+def test_operators_and_init_put_on_the_class():
+    alone("""
+from flatgrad import Value, nn
+made, seen = [], []
+init, multiply = Value.__init__, Value.__mul__
+layer = nn.Neuron(2)
+plain = layer([1.0, 2.0]).data
+Value.__mul__ = lambda self, other: seen.append(1) or multiply(self, other)
+import flatgrad
+with flatgrad.scalar_graph():
+    assert abs(layer([1.0, 2.0]).data - plain) < 1e-12 and len(seen) == 2
+Value.__init__ = lambda self, *args, **options: made.append(args) or init(self, *args, **options)
+assert Value(3.0).data == 3.0 and made == [(3.0,)]
+""")
+
+
+def test_whole_numbers_of_any_size():
+    program = record(lambda x: x * 2.0, Value(1.0))
+    for number in (2**70, -2**70, 2**60):
+        assert program([number])[0].data == 2.0 * number
+    with pytest.raises((ValueError, OverflowError)):
+        program([10**400])
