@@ -352,3 +352,11 @@ def test_whole_numbers_of_any_size():
         assert program([number])[0].data == 2.0 * number
     with pytest.raises((ValueError, OverflowError)):
         program([10**400])
+
+
+def test_a_layer_of_more_results_than_fit_on_the_tape():
+    layer = nn.Layer(1, 2**14)
+    before = nodes()
+    with pytest.raises(MemoryError, match="x: a layer over 65536 samples does not fit on the tape"):
+        layer(np.ones((2**16, 1)))
+    assert nodes() == before and _core._check()
