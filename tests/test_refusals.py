@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import flatgrad as fg
+from acting import cleared
 from flatgrad import Tensor, Value, _core, nn
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from leaks import nodes
@@ -360,3 +361,44 @@ def test_a_layer_of_more_results_than_fit_on_the_tape():
     with pytest.raises(MemoryError, match="x: a layer over 65536 samples does not fit on the tape"):
         layer(np.ones((2**16, 1)))
     assert nodes() == before and _core._check()
+
+
+# ---- contexts ----
+
+def test_tracings_that_end_in_another_order():
+    x, y = Value(1.0), Value(2.0)
+    first, second = _core.tracing([x]), _core.tracing([y])
+    first.__enter__(), second.__enter__()
+    first.__exit__()
+    assert float(x) == 1.0
+    with pytest.raises(ArgumentTypeError, match="that a transform"):
+        float(y)
+    for _ in range(2):
+        second.__exit__()
+        assert (float(x), float(y)) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("name", ["label", "note", "_op", "_prev"])
+def test_what_an_argument_has_attached_is_not_read(name):
+    """A leaf stands for it; what was made before or is made in the recording has its own."""
+    before, x = Value(1.0), Value(1.0)
+    before.note = "a note"
+    with _core._Recording([x]):
+        after = Value(2.0)
+        after.note = "a note"
+        for other in (before, after):
+            assert getattr(other, name) == {"label": "", "note": "a note", "_op": "", "_prev": set()}[name]
+        with pytest.raises(ArgumentTypeError, match="of an argument: read while a compiled function is recorded"):
+            getattr(x, name)
+
+
+def test_a_recording_that_the_collector_has_cleared():
+    recording = cleared(_core._Recording([Value(1.0)]))
+    with pytest.raises(RuntimeError, match="expected a recording that has been entered"):
+        recording.program([A])
+    recording = _core._Recording([Value(1.0)])
+    recording.__exit__(None, None, None)
+    with pytest.raises(RuntimeError, match="expected a recording that has been entered"):
+        recording.program([A])
+    recording = cleared(_core._Watch([A]))
+    assert recording.__exit__(None, None, None) is None and not _core._is_recording() and _core._check()
