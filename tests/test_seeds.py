@@ -2,6 +2,7 @@
 dies while a pass is on its way."""
 import os
 import subprocess
+import threading
 import time
 
 import numpy as np
@@ -120,6 +121,35 @@ def test_what_dies_in_a_pass_is_gone_after_it(name, fails):
         assert gone == [1] and _core._check()
         gone.clear()
     assert nodes() == before
+
+
+def test_another_thread_waits_for_a_pass_that_puts_all_gradients_aside():
+    """Rules may write to any gradient, so one pass has them all."""
+    x, found = Value(2.0), []
+    y = x * 3.0
+
+    def hooked():
+        z = x * 2.0
+        z._backward = lambda: setattr(x, "grad", x.grad + 2.0 * z.grad)
+        return z * 1.0
+
+    def other():
+        try:
+            found.append(_core._gradients([hooked()], [np.ones(1)], [x]))
+        except RuntimeError as error:
+            found.append(str(error))
+
+    def rule():
+        x.grad += 3.0 * y.grad
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    y._backward = rule
+    assert _core._gradients([y * 2.0], [np.ones(1)], [x])[0].tolist() == [6.0]
+    assert len(found) == 1 and "another thread is within a transform of a graph" in found.pop()
+    other()
+    assert found[0][0].tolist() == [2.0] and x.grad == 0.0 and _core._check()
 
 
 # ---- Ctrl-C ----
