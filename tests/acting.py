@@ -1,6 +1,7 @@
 """Operands, finalizers and collections that act while they are asked, and what they act on: for the tests and checks of
 hostile code."""
 import contextlib
+import ctypes
 import gc
 import math
 
@@ -234,3 +235,12 @@ def every_collection(function, thorough=True):
         gc.callbacks.remove(callback)
         if not enabled:
             gc.disable()
+
+
+def cleared(x):
+    """x, after what Python's collector does to an object of a cycle that is garbage: it drops what it refers to. Finalizers
+    of other objects of the cycle may use it afterwards."""
+    at = 24 * ctypes.sizeof(ctypes.c_void_p)   # PyTypeObject.tp_clear
+    clear = ctypes.c_void_p.from_address(id(type(x)) + at).value
+    ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object)(clear)(x)
+    return x

@@ -16,7 +16,8 @@ What counts. Of a condition, both ways; of a switch, each case.
 - C that stands in the border as text: the same.
 - The border: what Cython writes for `if`, `elif`, `while`, `and`, `or`, `x if c else y`, chains of comparisons, and
   `except`, which is an `if (__pyx_t_1) {`, with `!` or unlikely(), of a number alone, or a `switch` of a variable. Its
-  other branches are its own: reference counts, errors of each call, unpacking, arguments, the ends of loops. What
+  other branches are its own: reference counts, errors of each call, unpacking, arguments, the ends of loops, the bounds
+  of slices. What
   Cython writes twice, such as the code of a `finally`, is one, taken if it is in one copy.
 
 A branch that no test can take, or need not, stands with its reason in tests/branches.txt, a line each:
@@ -50,6 +51,7 @@ MARK = re.compile(r'\s*/\* "(src/flatgrad/[\w/]+\.px[id])":(\d+)$')
 NUMBER = r"(?:__pyx_t_\d+|__pyx_v_[\w.>-]+(?:\[\w+\])?)"
 WRITTEN = re.compile(rf"\s*(?:\}} else )?(?:if \((?:!?{NUMBER}|unlikely\({NUMBER}\))\) \{{|if \(!{NUMBER}\) break;"
                      r"|switch \(__pyx_v_[\w.>-]+\) \{)$")
+OF_SLICE = re.compile(r"\s*(\w+) = \(\w+ == Py_None\);\n\s*if \(\1\) \{\n\s*\w+ = (?:0|PY_SSIZE_T_MAX);$")
 
 
 def copy_of_tree(folder):
@@ -140,7 +142,7 @@ class Generated:
                 at, copy = (mark[1], int(mark[2])), number
             elif line == "}":
                 at = None
-            elif at and WRITTEN.match(line):
+            elif at and WRITTEN.match(line) and not OF_SLICE.match("\n".join(lines[number - 2:number + 1])):
                 self.written[number] = (*at, copy)
         where = defaultdict(list)
         for number, line in enumerate(lines):

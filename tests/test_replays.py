@@ -2,13 +2,15 @@
 import enum
 import functools
 import math
+import subprocess
+import sys
 from collections import OrderedDict, defaultdict, namedtuple
 
 import numpy as np
 import pytest
 
 import flatgrad
-from flatgrad import Tensor, Value, nn
+from flatgrad import Tensor, Value, _core, nn
 from flatgrad._core import _note_read
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.structures import leaves_of, map_leaves
@@ -279,3 +281,154 @@ def test_what_a_vmapped_function_leads_to_is_looked_at():
     assert f(np.array([1.0, 2.0])).data == f(np.array([1.0, 2.0])).data == 6.0
     model.w = Value(3.0)
     assert f(np.array([1.0, 2.0])).data == 9.0
+
+
+# ---- keys as our modules give them ----
+
+NUMBER, VALUE, FROZEN_VALUE, TENSOR, ARRAY = _core._LEAVES
+STATIC = _core._Static
+
+
+class Calls(_core._Replays):
+    """What is called without a program: `misses`."""
+
+    def __init__(self):
+        self._programs = OrderedDict(key=1)
+
+    def _call(self, args, kwargs):
+        return "missed"
+
+
+def replay_of(*parts, watched=(), values=(), places=None):
+    calls = Calls()
+    calls.remember(_core._Replay(parts, watched, values, places, "key", list))
+    return calls
+
+
+def nested(depth, x, make):
+    for _ in range(depth):
+        x = make(x)
+    return x
+
+
+def static(x):
+    return (STATIC, type(x), x)
+
+
+@pytest.mark.parametrize("part, like, unlike", [
+    (NUMBER, [1.0, 2, np.float64(3.0)], [True, "a", None, np.float32(1.0), 2**53 + 1, Value(1.0)]),
+    (VALUE, [Value(1.0)], [FROZEN, 1.0, Tensor([1.0])]),
+    (FROZEN_VALUE, [FROZEN], [Value(1.0), 1.0]),
+    ((TENSOR, (2,), True), [Tensor([1.0, 2.0])], [Tensor([1.0]), Tensor([[1.0, 2.0]]), FROZEN_TENSOR, [1.0, 2.0]]),
+    ((ARRAY, (2,)), [np.ones(2), np.ones(2, np.float32)], [np.ones(3), np.ones((2, 1)), np.ones(2, int), [1.0, 2.0]]),
+    ((list, NUMBER, VALUE), [[1.0, Value(2.0)]], [(1.0, Value(2.0)), [1.0], [Value(1.0), 1.0], [1.0, Value(1.0), 2.0]]),
+    ((dict, ("a", NUMBER), ("b", (list, NUMBER))), [{"a": 1.0, "b": [2]}],
+     [{"b": [2.0], "a": 1.0}, {"a": 1.0}, {"a": 1.0, "c": [2.0]}, {"a": 1.0, 1: [2.0]}, {"a": 1.0, "b": 2.0},
+      OrderedDict(a=1.0, b=[2.0]), [("a", 1.0), ("b", [2.0])]]),
+    ((dict, ("".join(["a", " key"]), NUMBER)), [{"a key": 1.0}, {"".join(["a k", "ey"]): 2.0}], [{"a kez": 1.0}]),
+    ((dict, (static(10**6), NUMBER)), [{10**6: 1.0}, {int("1000000"): 2.0}], [{10**6 + 1: 1.0}, {1e6: 1.0}, {"a": 1.0}]),
+    (static(10**6), [10**6, int("1000000")], [10**6 + 1, 1e6, True, "a"]),
+    (static("a text"), ["a text", "".join(["a ", "text"])], ["a texts", b"a text", None]),
+    (static(b"bytes"), [b"bytes", bytes(list(b"bytes"))], [b"byte", "bytes"]),
+    ((STATIC, float, (0.5).hex()), [0.5, float("0.5")], [0.25, 1, np.float64(0.5)]),
+    ((STATIC, tuple, static(1), static("a")), [(1, "a")], [(1,), (1, "b"), [1, "a"], (1, "a", 1)]),
+    ((STATIC, Mark, _core._Same(A_MARK)), [A_MARK], [Mark(), None]),
+    ((STATIC, int, "a"), [], [3, "a"]),
+    ((STATIC, Mark, A_MARK), [], [A_MARK]),   # seldom seen: whoever gets a no makes the key
+    ((Point, NUMBER, NUMBER), [Point(1.0, 2.0)], [Pair(1.0, 2.0), (1.0, 2.0), Point(1.0, "a"), [1.0, 2.0]]),
+    ((int, NUMBER), [], [1, 1.0, [1.0], Point(1.0, 2.0)]),   # such a type has no parts
+    ((Whole,), [], [Whole(3), 3]),
+], ids=lambda x: None)
+def test_what_fits_a_part(part, like, unlike):
+    calls = replay_of(part)
+    for x in like:
+        assert isinstance(calls(x), list), x
+    for x in unlike:
+        assert calls(x) == "missed", x
+    assert calls() == calls(1.0, 2.0) == calls(x=1.0) == "missed"
+
+
+@pytest.mark.parametrize("part_of, make", [
+    (lambda part: (list, part), lambda x: [x]), (lambda part: (tuple, part), lambda x: (x,)),
+    (lambda part: (dict, ("a", part)), lambda x: {"a": x}), (lambda part: (Point, part, NUMBER), lambda x: Point(x, 1.0))])
+def test_what_is_too_deep_gets_a_no(part_of, make):
+    for depth, found in ((200, True), (201, False), (400, False)):
+        calls = replay_of(nested(depth, NUMBER, part_of))
+        assert (calls(nested(depth, 2.0, make)) != "missed") is found
+
+
+@pytest.mark.parametrize("part, match", [
+    (None, "key: expected parts of a key, got None"), ([], "expected parts"), ((), "expected parts"), ("other", "expected parts"),
+    ((TENSOR, (2,)), "expected a shape"), ((TENSOR, 2, True), "expected a shape"), ((TENSOR, (-1,), True), "expected a shape"),
+    ((ARRAY,), "expected a shape"), ((ARRAY, [2]), "expected a shape"), ((3, NUMBER), "expected a type, got int 3"),
+    ((list, None), "expected parts"), ((dict, NUMBER), "expected pairs"), ((dict, ("a",)), "expected pairs"),
+    ((dict, ["a", NUMBER]), "expected pairs"), ((dict, (3, NUMBER)), "expected a static part"),
+    ((dict, ("a", None)), "expected parts"), ((STATIC,), "expected a static part"), ((STATIC, tuple, 3), "static part"),
+    ((STATIC, tuple, (STATIC,)), "static part"), ((STATIC, tuple, (list, int)), "static part"),
+])
+def test_keys_that_are_none(part, match):
+    for key in ((part,), (NUMBER, part), ((_core._Keywords, ("k", part)),)):
+        with pytest.raises(TypeError, match=match):
+            _core._Replay(key, (), (), None, "key", list)
+
+
+@pytest.mark.parametrize("pair", [None, ["k", NUMBER], ("k",), ("k", NUMBER, NUMBER), ()])
+def test_keywords_that_are_no_pairs(pair):
+    with pytest.raises(TypeError, match="key: expected pairs"):
+        _core._Replay((NUMBER, (_core._Keywords, ("j", NUMBER), pair)), (), (), None, "key", list)
+
+
+@pytest.mark.parametrize("watched, values, match", [
+    ([A_MARK], [static(1)], "expected pairs, got Mark"), ([(A_MARK,)], [static(1)], "expected pairs"),
+    ([(A_MARK, "a")], [], "values: expected 1, got 0"), ([], [static(1)], "values: expected 0, got 1"),
+    ([(A_MARK, "a")], [NUMBER], "expected a static part"), ([(A_MARK, "a")], [None], "expected a static part"),
+])
+def test_watched_attributes_that_are_none(watched, values, match):
+    with pytest.raises(TypeError, match=match):
+        _core._Replay((), watched, values, None, "key", list)
+
+
+def test_places_decide_as_well():
+    names, places = {"a": 1}, _core._Places()
+    places.dicts.append((names, "a", 1))
+    calls = replay_of(NUMBER, places=places)
+    assert calls(2.0) == [2.0]
+    names["a"] = 2
+    assert calls(2.0) == "missed"
+
+
+def test_whose_programs_they_are():
+    owner, other = Calls(), Calls()
+    other.replays_of(owner)
+    for wrong, of in ((owner, owner), (owner, other), (other, other)):
+        with pytest.raises(ValueError, match="other: expected one with programs of its own"):
+            wrong.replays_of(of)
+    other.remember(_core._Replay((NUMBER,), (), (), None, "key", list))
+    assert other(1.0) == [1.0] and (owner._hits, other._hits) == (1, 0)
+    owner.forget()
+    assert other(1.0) == "missed"
+
+
+def test_the_same_object_in_a_key():
+    a, b = [1], [1]
+    same = _core._Same(a)
+    assert same == _core._Same(a) and hash(same) == hash(_core._Same(a)) and {same: 1}[_core._Same(a)] == 1
+    assert same != _core._Same(b) and same != a and same.x is a and same != 3
+
+
+def test_numbers_without_numpy():
+    """Programs of micrograd's kind do without it."""
+    code = """
+import sys
+from flatgrad import _core
+replay = _core._Replay((_core._LEAVES[0],), (), (), None, "key", list)
+class Calls(_core._Replays):
+    def _call(self, args, kwargs):
+        return "missed"
+calls = Calls()
+calls._programs = {}
+calls.remember(replay)
+assert calls(1.0) == [1.0] and calls(2) == [2] and calls("a") == calls(True) == "missed"
+assert "numpy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

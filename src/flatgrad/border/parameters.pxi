@@ -45,6 +45,9 @@ cdef class Parameters:
     cdef object number          # and what it writes
     cdef double[::1] a, b, c    # the rule's arrays, in its kernel's order; None: it goes without
 
+    def __cinit__(self, *args, **options):
+        self.a = self.b = self.c = None   # a step without a rule asks as well
+
     def __init__(self, values, name="params"):
         cdef set seen = set()   # slots
         cdef list kept = []

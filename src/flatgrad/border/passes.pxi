@@ -44,7 +44,7 @@ def _clear_gradients(Value output not None, leaves=True):
         if is_result(op):   # one of its results stands for all
             block = block_of(i)
             i = block
-            while i > 0 and fg_tape_op(&tape, i - 1) == FG_PART and block_of(i - 1) == block:
+            while fg_tape_op(&tape, i - 1) == FG_PART and block_of(i - 1) == block:   # node 0 is no part
                 i -= 1
                 tape.grad[i] = 0.0
     PyMem_Free(ids)

@@ -9,9 +9,7 @@ _MISSING = MISSING   # in place of an object of _Places: there was none
 
 
 cdef bint is_same(object now, object x) except -1:
-    """Whether they are one object, or equal numbers of one type."""
-    if now is x:
-        return True
+    """Whether two objects are equal numbers or texts of one type."""
     return type(now) is type(x) and type(x) in (int, float, bool, str) and repr(now) == repr(x)
 
 

@@ -171,7 +171,7 @@ cdef int fits(PyObject *part, PyObject *x, list leaves, int depth) except -1:
             if not fits(pair[1], item, leaves, depth + 1):
                 return False
         return True
-    if isinstance(<object>head, type) and kind == <PyTypeObject *>head and depth < DEEPEST and issubclass(
+    if kind == <PyTypeObject *>head and depth < DEEPEST and issubclass(   # a type: find_arrays() has asked
             <object>head, tuple) and kind.tp_iter == PyTuple_Type.tp_iter:   # a namedtuple
         return all_fit(parts + 1, count - 1, <object>x, leaves, depth + 1)
     return False
@@ -280,7 +280,7 @@ cdef class _Replay:
         if numpy_is_there():
             np_double = <PyTypeObject *>np.float64
         self.parts, self.keywords = key, ()
-        if key and type(key[-1]) is tuple and key[-1][0] is KEYWORDS:
+        if key and type(key[-1]) is tuple and key[-1] and key[-1][0] is KEYWORDS:
             self.parts, self.keywords = key[:-1], key[-1][1:]
         self.watched, self.values, self.places = tuple(watched), tuple(values), places
         for pair in (*self.keywords, *self.watched):

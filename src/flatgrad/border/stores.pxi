@@ -265,7 +265,7 @@ cdef class _Store:
 
 
 cdef int copy_numbers(double *to, object numbers) except -1:
+    """Precondition: there is at least one: memoryview.cast() takes nothing less."""
     cdef const double[::1] given = numbers
-    if given.shape[0] > 0:
-        memcpy(to, &given[0], given.shape[0] * sizeof(double))
+    memcpy(to, &given[0], given.shape[0] * sizeof(double))
     return 0

@@ -66,7 +66,7 @@ cdef class _Loop(_Store):
         cdef const int64_t[::1] given
         cdef Py_ssize_t k, c, first, size
         cdef _Draws drawn
-        if self.programs is not None:
+        if self.loop.learners != NULL:   # it may have failed then
             raise RuntimeError("a loop is made once")
         if not (1 <= len(programs) <= 2 and len(rows) == len(starts) == len(fixed) == len(programs)
                 and n_samples >= 1 and not (len(programs) == 2 and programs[0] is programs[1])):

@@ -167,8 +167,7 @@ def _restore_tensor(_Run run not None, offset, rows, cols, row_step, col_step, n
     if ((length > 1 and step == 0) or (rows > 1 and cols > 1 and far <= step * (length - 1))
             or (far == 0 and rows * cols > 1)):
         damaged(f"no Tensor of shape ({rows}, {cols}) has these steps")
-    if (rows * cols > run.count or sorted(corners)[0] < 0 or sorted(corners)[-1] >= run.count
-            or abs_of(row_step) >= 1 << 31 or abs_of(col_step) >= 1 << 31):
+    if rows * cols > run.count or sorted(corners)[0] < 0 or sorted(corners)[-1] >= run.count:
         damaged(f"a Tensor of shape ({rows}, {cols}) reaches beyond its {run.count} numbers")
     cdef Tensor t = Tensor.__new__(Tensor)
     t.run, t.offset, t.rows, t.cols, t.row_step, t.col_step = run, offset, rows, cols, row_step, col_step
