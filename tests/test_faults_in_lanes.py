@@ -102,3 +102,20 @@ def test_the_slope_of_the_lowest_power(number):
     z.backward()
     (tensor ** k).sum().backward()
     np.testing.assert_allclose(tensor.grad, [value.grad] * LANES, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name, number", [("sin", math.inf), ("cos", math.inf), ("log", -1.0)])
+def test_the_steps_of_scans_in_lanes(name, number):
+    """An error that names the row; of a lenient function C's result, in that sample alone."""
+    t = Tensor([0.5, 1.0, 1.5])
+    f = flatgrad.compile(lambda x: (flatgrad.vmap(
+        lambda v: flatgrad.scan(lambda c, _: (getattr(c, name)() + 3.0, None), v, length=2)[0])(t) * x).sum())
+    strict = (f(1.0), f.flat)[1]
+    lenient = strict.lenient
+    assert lenient([0.5, 1.0, 1.5], 1.0)[0] == strict([0.5, 1.0, 1.5], 1.0)[0] == f(1.0).data
+    bad = [0.5, number, 1.5]
+    with pytest.raises(ValueError, match=name):
+        strict(bad, 1.0)
+    value, slope = lenient(bad, 1.0)
+    assert math.isnan(value) and math.isnan(slope[1])
+    np.testing.assert_array_equal(slope[[0, 2]], strict([0.5, 1.0, 1.5], 1.0)[1][[0, 2]])
