@@ -119,3 +119,20 @@ def test_the_steps_of_scans_in_lanes(name, number):
     value, slope = lenient(bad, 1.0)
     assert math.isnan(value) and math.isnan(slope[1])
     np.testing.assert_array_equal(slope[[0, 2]], strict([0.5, 1.0, 1.5], 1.0)[1][[0, 2]])
+
+
+@pytest.mark.parametrize("op", [op for op in WITH_DOMAIN if not ORACLE[op].immediate])
+def test_programs_have_the_errors_of_their_rows(op):
+    """A program that was recorded at an ordinary point is called with every special one."""
+    program = flatgrad.compile(lambda *x: ORACLE[op].apply(*x))
+    program(*ordinary_points(op, 1)[0])
+    failed = 0
+    for point in special_operands(op):
+        expected = outcome(op, point)
+        if isinstance(expected, Exception):
+            with pytest.raises(type(expected)):
+                program(*point)
+            failed += 1
+        else:
+            np.testing.assert_array_equal(program(*point).data, expected)
+    assert failed
