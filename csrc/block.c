@@ -116,8 +116,7 @@ void fg_add_copied(const step *s, fg_id v, area a, const fg_id *picks, matrix m)
 {
     const fg_view *view = fg_record_view(s->r, v);
     const double *p = m.p;
-    if (!m.copied)
-        return;
+    assert(m.copied);
     for (fg_id i = 0; i < a.rows; i++) {
         const fg_id row = picks ? picks[i] : a.row + i;
         double *const to = row_of(s->slots, s->r, view, row, a.col, GRADIENTS);

@@ -230,7 +230,9 @@ int fg_rows_fits(int op, fg_record *r)
         return 0;
     if (fg_op_is_softmax(op))
         return x->rows == r->rows && x->cols == r->cols;
-    return x->rows > 0 && x->cols > 0 && (is_single(r) || r->rows * r->cols == x->rows);
+    if (x->rows == 0 || x->cols == 0 || (r->rows > 1 && r->cols > 1))
+        return 0;
+    return is_single(r) || r->rows * r->cols == x->rows;
 }
 
 /* z (1, 1) = the mean over the rows of x (m, n) of -log_softmax(row)[label]; extra is a label for each. */

@@ -52,14 +52,14 @@ int fg_evaluate_all(fg_program *p, const uint8_t *wanted, fg_id first, int lenie
     for (; status == FG_OK && first + *rows < p->callee.n_results; ++*rows) {
         double *row = table + *rows * width;
         status = sweep(p, first + *rows);
-        for (fg_id v = 0; v < p->callee.n_segments && status == FG_OK; v++)
+        if (status != FG_OK)
+            break;
+        for (fg_id v = 0; v < p->callee.n_segments; v++)
             if (wanted[v]) {
                 const fg_stretch s = p->callee.segments[v];
                 memcpy(row, p->body.grad + s.first, s.count * sizeof *row);
                 row += s.count;
             }
-        if (status != FG_OK)
-            break;
     }
     return status;
 }

@@ -31,44 +31,18 @@ FG_INLINE void grad_vectors(int op, int arity, int which, size_t n, const double
         dx[0] += total;
 }
 
-/* Of each row: lanes_, its forward rule for all lanes, and whether a status may not be FG_OK; map_, the kernel; rule_,
+/* Of each row: results_, its forward rule for all lanes, and whether a status may not be FG_OK; map_, the kernel; rule_,
  * its reverse rule by operand `which`, added to `out` or written there; grad_, the same with constant steps; and
  * map_grad_, the kernel. x, y and w are of n lanes, sx apart; those that the row has not are as x. */
 #define FG_ROW(ID, arity, forward, dx_, dy_, dw_, status)                                                           \
-    FG_INLINE int lanes_##ID(size_t n, const double *const xs[3], size_t sx, size_t sy, size_t sw, int32_t k,       \
-                             double *restrict out)                                                                  \
-    {                                                                                                               \
-        uint64_t bad = 0;                                                                                           \
-        LANES(arity);                                                                                               \
-        for (size_t i = 0; i < n; i++) {                                                                            \
-            OPERANDS(i);                                                                                            \
-            out[i] = (forward);                                                                                     \
-        }                                                                                                           \
-        for (size_t i = 0; i < n; i++) {                                                                            \
-            OPERANDS(i);                                                                                            \
-            const double z = out[i];                                                                                \
-            (void)z;                                                                                                \
-            bad |= (uint64_t)(FG_##ID == FG_POWI ? !isfinite(z) : (status) != FG_OK);                               \
-        }                                                                                                           \
-        return bad != 0;                                                                                            \
-    }                                                                                                               \
+    RESULTS(HAS_VECTORS(ID), ID, arity, forward, status)                                                            \
     static size_t map_##ID(size_t n, const double *const xs[3], const size_t step[3], int32_t k,                    \
                            double *restrict out)                                                                    \
     {                                                                                                               \
         const size_t sx = step[0], sy = arity > 1 ? step[1] : sx, sw = arity > 2 ? step[2] : sy;                    \
         const size_t lanes = sx | sy | sw ? n : (n != 0);                                                           \
-        int bad;                                                                                                    \
+        const int bad = results_##ID(lanes, xs, step, k, out);                                                      \
         LANES(arity);                                                                                               \
-        if (has_vector(FG_##ID, k))                                                                                 \
-            bad = map_vectors(FG_##ID, arity, lanes, xs, step, k, out);                                             \
-        else if (arity == 1 || (sx && sy && sw) || !(sx | sy | sw)) /* of one lane any step will do */              \
-            bad = lanes_##ID(lanes, xs, 1, 1, 1, k, out);                                                           \
-        else if (sx && !sy && !sw)                                                                                  \
-            bad = lanes_##ID(lanes, xs, 1, 0, 0, k, out);                                                           \
-        else if (arity == 2)                                                                                        \
-            bad = lanes_##ID(lanes, xs, 0, 1, 1, k, out);                                                           \
-        else                                                                                                        \
-            bad = lanes_##ID(lanes, xs, sx, sy, sw, k, out);                                                        \
         for (size_t i = lanes; i < n; i++)                                                                          \
             out[i] = out[0];                                                                                        \
         for (size_t i = 0; bad && i < lanes; i++) {                                                                 \
@@ -115,37 +89,102 @@ FG_INLINE void grad_vectors(int op, int arity, int which, size_t n, const double
     static void map_grad_##ID(int which, size_t n, const double *const xs[3], const size_t step[3], int32_t k,      \
                               const double *z, const double *dz, double *dx)                                        \
     {                                                                                                               \
-        const size_t sx = step[0], sy = arity > 1 ? step[1] : sx, sw = arity > 2 ? step[2] : sy;                    \
-        if (has_vector_rule(FG_##ID, 0, k) && (arity == 1 || which == 0)) {                                         \
-            grad_vectors(FG_##ID, arity, 0, n, xs, step, k, z, dz, dx);                                             \
-        } else if (arity > 1 && has_vector_rule(FG_##ID, 1, k) && which == 1) {                                     \
-            grad_vectors(FG_##ID, arity, 1, n, xs, step, k, z, dz, dx);                                             \
-        } else if (arity > 2 && has_vector_rule(FG_##ID, 2, k) && which == 2) {                                     \
-            grad_vectors(FG_##ID, arity, 2, n, xs, step, k, z, dz, dx);                                             \
-        } else if (sx && sy && sw) {                                                                                \
-            if (arity == 1 || which == 0)                                                                           \
-                grad_##ID(0, n, xs, 1, 1, 1, k, z, dz, dx);                                                         \
-            else if (arity == 2 || which == 1)                                                                      \
-                grad_##ID(1, n, xs, 1, 1, 1, k, z, dz, dx);                                                         \
-            else                                                                                                    \
-                grad_##ID(2, n, xs, 1, 1, 1, k, z, dz, dx);                                                         \
-        } else if (sx && !sy && !sw && which == 0) {                                                                \
-            grad_##ID(0, n, xs, 1, 0, 0, k, z, dz, dx);                                                             \
-        } else if (arity == 3) {                                                                                    \
-            grad_##ID(which, n, xs, sx, sy, sw, k, z, dz, dx);                                                      \
-        } else if (sx) {                                                                                            \
-            grad_##ID(1, n, xs, 1, 0, 0, k, z, dz, dx);                                                             \
-        } else if (sy) {                                                                                            \
-            if (which == 0)                                                                                         \
-                grad_##ID(0, n, xs, 0, 1, 1, k, z, dz, dx);                                                         \
-            else                                                                                                    \
-                grad_##ID(1, n, xs, 0, 1, 1, k, z, dz, dx);                                                         \
-        } else if (arity == 1 || which == 0) {                                                                      \
-            grad_##ID(0, n, xs, 0, 0, 0, k, z, dz, dx);                                                             \
-        } else {                                                                                                    \
-            grad_##ID(1, n, xs, 0, 0, 0, k, z, dz, dx);                                                             \
-        }                                                                                                           \
+        GRAD_OF_##arity(ID)                                                                                         \
     }
+
+#define RESULTS(vectors, ID, arity, forward, status) RESULTS_OF(vectors, ID, arity, forward, status)
+#define RESULTS_OF(vectors, ID, arity, forward, status) RESULTS_##vectors(ID, arity, forward, status)
+
+/* In vectors. */
+#define RESULTS_1(ID, arity, forward, status)                                                                       \
+    FG_INLINE int results_##ID(size_t n, const double *const xs[3], const size_t step[3], int32_t k, double *out)   \
+    {                                                                                                               \
+        return map_vectors(FG_##ID, arity, n, xs, step, k, out);                                                    \
+    }
+
+/* In loops with constant steps, but where there are vectors for this k on this level. */
+#define RESULTS_0(ID, arity, forward, status)                                                                       \
+    FG_INLINE int lanes_##ID(size_t n, const double *const xs[3], size_t sx, size_t sy, size_t sw, int32_t k,       \
+                             double *restrict out)                                                                  \
+    {                                                                                                               \
+        uint64_t bad = 0;                                                                                           \
+        LANES(arity);                                                                                               \
+        for (size_t i = 0; i < n; i++) {                                                                            \
+            OPERANDS(i);                                                                                            \
+            out[i] = (forward);                                                                                     \
+        }                                                                                                           \
+        for (size_t i = 0; i < n; i++) {                                                                            \
+            OPERANDS(i);                                                                                            \
+            const double z = out[i];                                                                                \
+            (void)z;                                                                                                \
+            bad |= (uint64_t)(FG_##ID == FG_POWI ? !isfinite(z) : (status) != FG_OK);                               \
+        }                                                                                                           \
+        return bad != 0;                                                                                            \
+    }                                                                                                               \
+    FG_INLINE int results_##ID(size_t n, const double *const xs[3], const size_t step[3], int32_t k,                \
+                               double *restrict out)                                                                \
+    {                                                                                                               \
+        if (has_vector(FG_##ID, k))                                                                                 \
+            return map_vectors(FG_##ID, arity, n, xs, step, k, out);                                                \
+        LANES_OF_##arity(ID)                                                                                        \
+    }
+
+/* Of one lane any step will do. */
+#define LANES_OF_1(ID) return lanes_##ID(n, xs, 1, 1, 1, k, out);
+#define LANES_OF_2(ID)                                                                                              \
+    if (step[0] == step[1])                                                                                         \
+        return lanes_##ID(n, xs, 1, 1, 1, k, out);                                                                  \
+    return step[0] ? lanes_##ID(n, xs, 1, 0, 0, k, out) : lanes_##ID(n, xs, 0, 1, 1, k, out);
+#define LANES_OF_3(ID)                                                                                              \
+    if (step[0] == step[1] && step[1] == step[2])                                                                   \
+        return lanes_##ID(n, xs, 1, 1, 1, k, out);                                                                  \
+    if (step[0] > step[1] && step[1] == step[2])                                                                    \
+        return lanes_##ID(n, xs, 1, 0, 0, k, out);                                                                  \
+    return lanes_##ID(n, xs, step[0], step[1], step[2], k, out);
+
+/* By operand `which` of a row of so many. */
+#define GRAD_OF_1(ID)                                                                                               \
+    (void)which;                                                                                                    \
+    if (has_vector_rule(FG_##ID, 0, k))                                                                             \
+        grad_vectors(FG_##ID, 1, 0, n, xs, step, k, z, dz, dx);                                                     \
+    else if (step[0])                                                                                               \
+        grad_##ID(0, n, xs, 1, 1, 1, k, z, dz, dx);                                                                 \
+    else                                                                                                            \
+        grad_##ID(0, n, xs, 0, 0, 0, k, z, dz, dx);
+#define GRAD_OF_2(ID)                                                                                               \
+    if (which == 0) {                                                                                               \
+        GRAD_OF_PAIR(ID, 0)                                                                                         \
+    } else {                                                                                                        \
+        GRAD_OF_PAIR(ID, 1)                                                                                         \
+    }
+#define GRAD_OF_PAIR(ID, which)                                                                                     \
+    if (has_vector_rule(FG_##ID, which, k))                                                                         \
+        grad_vectors(FG_##ID, 2, which, n, xs, step, k, z, dz, dx);                                                 \
+    else if (step[0] && step[1])                                                                                    \
+        grad_##ID(which, n, xs, 1, 1, 1, k, z, dz, dx);                                                             \
+    else if (step[0])                                                                                               \
+        grad_##ID(which, n, xs, 1, 0, 0, k, z, dz, dx);                                                             \
+    else if (step[1])                                                                                               \
+        grad_##ID(which, n, xs, 0, 1, 1, k, z, dz, dx);                                                             \
+    else                                                                                                            \
+        grad_##ID(which, n, xs, 0, 0, 0, k, z, dz, dx);
+#define GRAD_OF_3(ID)                                                                                               \
+    if (which == 0 && has_vector_rule(FG_##ID, 0, k))                                                               \
+        grad_vectors(FG_##ID, 3, 0, n, xs, step, k, z, dz, dx);                                                     \
+    else if (which == 1 && has_vector_rule(FG_##ID, 1, k))                                                          \
+        grad_vectors(FG_##ID, 3, 1, n, xs, step, k, z, dz, dx);                                                     \
+    else if (which == 2 && has_vector_rule(FG_##ID, 2, k))                                                          \
+        grad_vectors(FG_##ID, 3, 2, n, xs, step, k, z, dz, dx);                                                     \
+    else if (which == 0 && step[0] > step[1] && step[1] == step[2])                                                 \
+        grad_##ID(0, n, xs, 1, 0, 0, k, z, dz, dx);                                                                 \
+    else if (!(step[0] && step[1] && step[2]))                                                                      \
+        grad_##ID(which, n, xs, step[0], step[1], step[2], k, z, dz, dx);                                           \
+    else if (which == 0)                                                                                            \
+        grad_##ID(0, n, xs, 1, 1, 1, k, z, dz, dx);                                                                 \
+    else if (which == 1)                                                                                            \
+        grad_##ID(1, n, xs, 1, 1, 1, k, z, dz, dx);                                                                 \
+    else                                                                                                            \
+        grad_##ID(2, n, xs, 1, 1, 1, k, z, dz, dx);
 
 /* Where the operands' lanes begin, and x, y and w of lane i. */
 #define LANES(arity) \

@@ -54,6 +54,7 @@ FG_INLINE void sums_strip(int row, int vecs, size_t part, size_t m, size_t n, co
                           double *dsums, double *db)
 {
     vd total[4];
+    assert(!part || vecs == 1);
     FG_UNROLL(4)
     for (int v = 0; v < vecs; v++)
         total[v] = v_set1(0.0);
@@ -61,7 +62,7 @@ FG_INLINE void sums_strip(int row, int vecs, size_t part, size_t m, size_t n, co
         FG_UNROLL(4)
         for (int v = 0; v < vecs; v++) {
             const size_t at = i * n + (size_t)v * FG_W;
-            const int cut = part && v == vecs - 1;
+            const int cut = part != 0;
             const vd d = cut ? v_load_part(dz + at, part) : v_load(dz + at);
             const vd zs = row == FG_LEAF ? d : cut ? v_load_part(z + at, part) : v_load(z + at);
             const vd s = before(row, zs, d);
@@ -74,7 +75,7 @@ FG_INLINE void sums_strip(int row, int vecs, size_t part, size_t m, size_t n, co
     }
     FG_UNROLL(4)
     for (int v = 0; v < vecs && db; v++) {
-        if (part && v == vecs - 1)
+        if (part)
             v_store_part(db + (size_t)v * FG_W, part, total[v]);
         else
             v_store(db + (size_t)v * FG_W, total[v]);
@@ -103,13 +104,7 @@ FG_INLINE void sums_strips(int row, size_t m, size_t n, const double *z, const d
 
 static void layer_sums(int row, size_t m, size_t n, const double *z, const double *dz, double *dsums, double *db)
 {
-    if (row != FG_LEAF && row != FG_RELU && row != FG_TANH && row != FG_SIGMOID) {
-        for (size_t i = 0; i < m * n; i++)
-            dsums[i] = 0.0;
-        map_grad(row, 0, m * n, (const double *const[3]){z, NULL, NULL}, (const size_t[3]){1, 0, 0}, 0, z, dz, dsums);
-        dz = dsums;
-        row = FG_LEAF;
-    }
+    assert(row == FG_LEAF || row == FG_RELU || row == FG_TANH || row == FG_SIGMOID); /* those that ops.def has fused */
     const int together = !db || n == 1; /* all rows in one piece */
     const size_t rows = together ? 1 : m, cols = together ? m * n : n;
     double *const totals = together ? NULL : db;

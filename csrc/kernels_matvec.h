@@ -66,15 +66,15 @@ static void gemv(size_t n, size_t k, const real *w, ptrdiff_t w_row, const real 
     }
 }
 
-/* The part of gemv_grad for `vecs` vectors side by side. If `part` is not 0, the last vector has only `part`
- * numbers. */
+/* The part of gemv_grad for `vecs` vectors side by side. If `part` is not 0, there is one, with only `part` numbers. */
 FG_INLINE void strip(int vecs, size_t part, int has_dw, int has_dx, size_t n, const real *w,
                      ptrdiff_t w_row, const real *x, const real *dz, real *dw, real *dx)
 {
     vd xs[4], sums[2][4];
+    assert(!part || vecs == 1);
     FG_UNROLL(4)
     for (int v = 0; v < vecs; v++) {
-        const int cut = part && v == vecs - 1;
+        const int cut = part != 0;
         const size_t at = (size_t)v * FG_W;
         if (has_dw)
             xs[v] = cut ? v_load_part(x + at, part) : v_load(x + at);
@@ -89,7 +89,7 @@ FG_INLINE void strip(int vecs, size_t part, int has_dw, int has_dx, size_t n, co
             const ptrdiff_t row = (ptrdiff_t)(j + odd) * w_row;
             FG_UNROLL(4)
             for (int v = 0; v < vecs; v++) {
-                const int cut = part && v == vecs - 1;
+                const int cut = part != 0;
                 const ptrdiff_t at = row + (ptrdiff_t)v * FG_W;
                 if (has_dx) {
                     const vd ws = cut ? v_load_part(w + at, part) : v_load(w + at);
@@ -108,7 +108,7 @@ FG_INLINE void strip(int vecs, size_t part, int has_dw, int has_dx, size_t n, co
     for (int v = 0; v < vecs; v++) {
         real *const to = dx + (size_t)v * FG_W;
         const vd add = v_add(sums[0][v], sums[1][v]);
-        if (part && v == vecs - 1)
+        if (part)
             v_store_part(to, part, v_add(add, v_load_part(to, part)));
         else
             v_store(to, v_add(add, v_load(to)));

@@ -76,17 +76,14 @@ FG_INLINE vd v_power(vd x, vd y)
 
 enum { POWI_MOST = 64 };
 
-/* x**k. */
+/* x**k, where that is no single instruction. */
 FG_INLINE vd v_powi(vd x, int32_t k)
 {
+    assert(k != 2 && k != -1);
     if (k == 0)
         return v_set1(1.0);
     if (k == 1)
         return x;
-    if (k == 2)
-        return v_mul(x, x);
-    if (k == -1)
-        return v_div(v_set1(1.0), x);
     if (k < -POWI_MOST || k > POWI_MOST) {
         const vd z = v_power(v_abs(x), v_set1((double)k));
         return k & 1 ? v_or(z, v_sign_of(x)) : z;

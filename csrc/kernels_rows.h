@@ -6,32 +6,38 @@
 #include "kernels_elementary.h"
 #include "kernels_powers.h"
 
-/* Whether vector_row has the row. x**2 and 1 / x are single instructions, which compilers find; where products are not
- * fused with sums, some are left to libm, which is as fast. */
+/* The rows that vector_row has on every level, for any k. Of these, HAS_VECTORS(ID) is 1, and of all others 0, also for
+ * the preprocessor: what follows the comma comes before the 0. */
+#define VECTORS_EXP , 1
+#define VECTORS_EXPM1 , 1
+#define VECTORS_LOG , 1
+#define VECTORS_SIN , 1
+#define VECTORS_COS , 1
+#define VECTORS_TAN , 1
+#define VECTORS_SINH , 1
+#define VECTORS_COSH , 1
+#define VECTORS_TANH , 1
+#define VECTORS_SIGMOID , 1
+#define VECTORS_SOFTPLUS , 1
+#define VECTORS_BINARY_CROSS_ENTROPY , 1
+#define VECTORS_BCE_WITH_LOGITS , 1
+#define VECTORS_WEIGHTED_BCE_WITH_LOGITS , 1
+#define VECTORS_KL_DIV_LOG , 1
+#define VECTORS_LOGARITHM , 1
+#define VECTORS_LOGISTIC_DENSITY , 1
+#define VECTORS_GELU_TANH_SLOPE , 1
+#define HAS_VECTORS(ID) SECOND_OF(VECTORS_##ID, 0, 0)
+#define SECOND_OF(...) SAME(SECOND(__VA_ARGS__))
+#define SECOND(x, y, ...) y
+#define SAME(x) x /* for compilers that take __VA_ARGS__ for one argument */
+
+/* Whether vector_row has one of the others. x**2 and 1 / x are single instructions, which compilers find; where products
+ * are not fused with sums, some are left to libm, which is as fast. */
 FG_INLINE int has_vector(int op, int32_t k)
 {
     switch (op) {
     case FG_POWI:
         return k != 2 && k != -1;
-    case FG_EXP:
-    case FG_EXPM1:
-    case FG_LOG:
-    case FG_SIN:
-    case FG_COS:
-    case FG_TAN:
-    case FG_SINH:
-    case FG_COSH:
-    case FG_TANH:
-    case FG_SIGMOID:
-    case FG_SOFTPLUS:
-    case FG_BINARY_CROSS_ENTROPY:
-    case FG_BCE_WITH_LOGITS:
-    case FG_WEIGHTED_BCE_WITH_LOGITS:
-    case FG_KL_DIV_LOG:
-    case FG_LOGARITHM:
-    case FG_LOGISTIC_DENSITY:
-    case FG_GELU_TANH_SLOPE:
-        return 1;
     case FG_LOGIT:
     case FG_GELU_SLOPE:
     case FG_SILU_SLOPE:

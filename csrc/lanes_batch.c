@@ -1456,9 +1456,7 @@ int fg_batch_fault(const fg_batch *b, double x[3], int32_t *k, int *status)
         x[v] = (double)at.data[at.step * b->lane];
     }
     *k = s->k;
-    *status = s->operands == 1   ? fg_op_unary(s->op, x[0], *k, &z)
-              : s->operands == 2 ? fg_op_binary(s->op, x[0], x[1], &z)
-                                 : fg_op_ternary(s->op, x[0], x[1], x[2], &z);
+    *status = fg_op_compute(s->op, x, *k, &z);
     if (*status == FG_OK) /* a float is out of its range sooner than a double */
         *status = FG_E_OVERFLOW;
     return s->op;

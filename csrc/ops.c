@@ -1,4 +1,4 @@
-/* ops.c: the descriptive half of ops.def as a table, and the formulas as text. */
+/* ops.c: the descriptive half of ops.def as a table, the formulas as text, and a row that is known only when it runs. */
 #include "ops.h"
 
 #define NO_ROW FG_NO_ROW, 0, NAN, "", ""
@@ -43,3 +43,11 @@ const fg_formula fg_formulas[] = {
 #include "formulas.def"
     {NULL, NULL, NULL, NULL, NULL},
 };
+
+int fg_op_compute(int op, const double *x, int32_t k, double *out)
+{
+    const int arity = fg_op_table[op].arity;
+    return arity == 1   ? fg_op_unary(op, x[0], k, out)
+           : arity == 2 ? fg_op_binary(op, x[0], x[1], out)
+                        : fg_op_ternary(op, x[0], x[1], x[2], out);
+}

@@ -166,17 +166,18 @@ static inline int fg_overflow_status(double x, double z)
     return isinf(z) && isfinite(x) ? FG_E_OVERFLOW : FG_OK;
 }
 
-/* Python's rules for float ** float, told from operands and result. */
+/* Python's rules for float ** float, told from operands and result, which is no nan of operands that are not finite, but
+ * for those that are nan. */
 static inline int fg_pow_status(double x, double y, double z)
 {
     if (isfinite(z) || !isfinite(x) || !isfinite(y))
-        return isnan(z) && !isnan(x) && !isnan(y) ? FG_E_DOMAIN : FG_OK;
+        return FG_OK;
     if (isnan(z))
         return FG_E_DOMAIN; /* a negative base with a fractional exponent: complex in Python */
     return x == 0.0 ? FG_E_ZERO_DIVISION : FG_E_OVERFLOW;
 }
 
-/* ---- forward: *z and the row's status. With a constant op these fold to the one expression ---- */
+/* ---- forward: *out and the row's status. With a constant op these fold to the one expression ---- */
 
 static inline int fg_op_unary(int op, double x, int32_t k, double *out)
 {
@@ -227,5 +228,8 @@ static inline int fg_op_ternary(int op, double x, double y, double w, double *ou
         return FG_E_DOMAIN;
     }
 }
+
+/* The same for a row of any arity, of which `x` has the operands. */
+int fg_op_compute(int op, const double *x, int32_t k, double *out);
 
 #endif

@@ -622,9 +622,7 @@ static int fault(const fg_callee *c, double x[3], int32_t *k, int *status)
     }
     *k = (int32_t)r->k;
     double z;
-    *status = r->views == 1   ? fg_op_unary((int)r->param, x[0], *k, &z)
-              : r->views == 2 ? fg_op_binary((int)r->param, x[0], x[1], &z)
-                              : fg_op_ternary((int)r->param, x[0], x[1], x[2], &z);
+    *status = fg_op_compute((int)r->param, x, *k, &z);
     return (int)r->param;
 }
 

@@ -34,8 +34,8 @@ static const fg_term NO_TERM = {{0, 0, 1, 1, 1, 1}, NULL};
 
 static fg_term failed(fg_writing *w, int status)
 {
-    if (w->status == FG_OK)
-        w->status = status;
+    assert(w->status == FG_OK); /* else there was no room for it */
+    w->status = status;
     return NO_TERM;
 }
 
@@ -106,19 +106,16 @@ static fg_term write_scalar(fg_writing *w, int op, int32_t k, const fg_term *x)
 {
     fg_tape *const t = w->t;
     const int arity = fg_op_table[op].arity;
-    double z = 0.0;
+    double numbers[FG_MAX_ARITY], z = 0.0;
     int constants = 0;
     if (!has_room(w, 1, arity > 2 ? 3 : 0))
         return NO_TERM;
     const fg_id ids[FG_MAX_ARITY] = {x[0].view.base, arity > 1 ? x[1].view.base : 0, arity > 2 ? x[2].view.base : 0};
-    for (int v = 0; v < arity; v++)
+    for (int v = 0; v < arity; v++) {
         constants += ids[v] >= w->end && constant_of(w, &x[v]) >= 0;
-    if (arity == 1)
-        (void)fg_op_unary(op, t->data[ids[0]], k, &z);
-    else if (arity == 2)
-        (void)fg_op_binary(op, t->data[ids[0]], t->data[ids[1]], &z);
-    else
-        (void)fg_op_ternary(op, t->data[ids[0]], t->data[ids[1]], t->data[ids[2]], &z);
+        numbers[v] = t->data[ids[v]];
+    }
+    (void)fg_op_compute(op, numbers, k, &z);
     if (constants == arity)
         return fg_write_number(w, z);
     if (arity > 2)
@@ -168,8 +165,7 @@ fg_term fg_write_row(fg_writing *w, int op, int32_t k, const fg_term *x)
     }
     if (op == FG_MUL && w->one)
         for (int v = 0; v < 2; v++)
-            if (x[v].view.base == w->one && fg_term_is_single(&x[v]) && x[1 - v].view.rows == rows
-                && x[1 - v].view.cols == cols)
+            if (x[v].view.base == w->one && fg_term_is_single(&x[v])) /* so the other has all rows and columns */
                 return x[1 - v];
     fg_id flags = 0;
     for (int v = 0; v < arity; v++)
@@ -429,7 +425,8 @@ int fg_write_run(fg_writing *w)
             const int stopped = visit(w, i); /* the instruction, with all of its results */
             for (fg_id k = n; t->origin && k < t->n; k++)
                 t->origin[k] = t->origin[i];
-            if (stopped != FG_WRITE_DONE && w->status == FG_OK)
+            assert(stopped == FG_WRITE_DONE || w->status == FG_OK); /* it stops before it writes */
+            if (stopped != FG_WRITE_DONE)
                 return stopped;
         }
     }

@@ -119,11 +119,13 @@ static fg_term scattered(fg_writing *w, const fg_term *z, fg_term x, fg_id count
     if (fg_term_is_single(&x))
         return x;
     fg_id *const ids = fg_write_ids(w, count), *id = ids;
-    for (fg_id i = 0; i < rows && ids; i++)
+    if (!ids)
+        return fg_term_of(0);
+    for (fg_id i = 0; i < rows; i++)
         for (fg_id j = 0; j < cols; j++)
             if (fg_write_has(w, fg_term_slot(z, i, j)))
                 *id++ = fg_term_slot(&x, x.view.rows == 1 ? 0 : i, x.view.cols == 1 ? 0 : j);
-    fg_term picked = ids ? fg_term_of_ids(ids, 1, count) : fg_term_of(0);
+    fg_term picked = fg_term_of_ids(ids, 1, count);
     if (picked.view.cols != count) /* a slot again and again */
         picked = (fg_term){{FG_VIEW_LIST, 0, 1, count, 0, 0}, ids};
     picked.view.flags |= x.view.flags & FG_VIEW_CONSTANT;
@@ -148,6 +150,8 @@ static void write_map(fg_writing *w, fg_id block)
         if (w->status != FG_OK)
             return;
         z = at.whole ? cols_of(w, rows_of(w, z, &at), &at) : scattered(w, &z, z, count);
+        if (w->status != FG_OK)
+            return;
         g = fg_term_of_gradients(w, &z);
     }
     const fg_id rows = z.view.rows, cols = z.view.cols;
@@ -459,7 +463,7 @@ static void write_take(fg_writing *w, fg_id block)
     fg_term p = operand(w, block, 1), z = results(w, block), g;
     const int each = fg_tape_record(w->t, block)->k == FG_TAKE_EACH;
     const fg_id length = each ? x.view.cols : x.view.rows;
-    if (w->status != FG_OK || !is_wanted(w, &x))
+    if (w->status != FG_OK)
         return;
     if (has_fixed_positions(w, block)) {
         write_take_fixed(w, block, &x);

@@ -118,7 +118,7 @@ fg_term fg_term_lines(fg_writing *w, fg_term x, const fg_id *lines, fg_id count)
 fg_term fg_term_shaped(fg_writing *w, fg_term x, fg_id rows, fg_id cols)
 {
     const fg_id flags = x.view.flags;
-    assert(size_of(&x) == (uint64_t)rows * cols);
+    assert(w->status != FG_OK || size_of(&x) == (uint64_t)rows * cols);
     if (is_list(&x))
         return (fg_term){{flags, 0, rows, cols, 0, 0}, x.ids};
     if (is_dense(&x.view))
@@ -173,20 +173,19 @@ static int same_view(const fg_view *a, const fg_view *b)
            && (a->rows == 1 || a->row_step == b->row_step) && (a->cols == 1 || a->col_step == b->col_step);
 }
 
-/* FG_VIEW_CONSTANT if this factor of all products is constant, else 0: those that are, are copied. */
-static fg_id constant_factors(fg_writing *w, fg_id last, int of_x)
+/* FG_VIEW_CONSTANT if the x of all products are constant, else 0: those that are, are copied. No gradient is. */
+static fg_id constant_factors(fg_writing *w, fg_id last)
 {
     fg_write_product_term *const p = w->products;
     fg_id all = FG_VIEW_CONSTANT, any = 0;
     for (fg_id i = last; i; i = p[i].before) {
-        all &= (of_x ? p[i].x : p[i].g).view.flags;
-        any |= (of_x ? p[i].x : p[i].g).view.flags & FG_VIEW_CONSTANT;
+        assert(!(p[i].g.view.flags & FG_VIEW_CONSTANT));
+        all &= p[i].x.view.flags;
+        any |= p[i].x.view.flags & FG_VIEW_CONSTANT;
     }
-    for (fg_id i = last; i && any && !all; i = p[i].before) {
-        fg_term *const factor = of_x ? &p[i].x : &p[i].g;
-        if (factor->view.flags & FG_VIEW_CONSTANT)
-            *factor = fg_write_constant(w, *factor);
-    }
+    for (fg_id i = last; i && any && !all; i = p[i].before)
+        if (p[i].x.view.flags & FG_VIEW_CONSTANT)
+            p[i].x = fg_write_constant(w, p[i].x);
     return all;
 }
 
@@ -204,9 +203,9 @@ static fg_term product_sum(fg_writing *w, fg_id last)
         const fg_term turned = fg_term_turned(w, p[last].g);
         return fg_write_product(w, turned, fg_term_turned(w, p[last].x));
     }
-    const fg_id g_flags = constant_factors(w, last, 0), x_flags = constant_factors(w, last, 1);
+    const fg_id x_flags = constant_factors(w, last);
     fg_id *const ids = w->status == FG_OK ? fg_write_ids(w, rows * (n + k)) : NULL;
-    const fg_term g = {{FG_VIEW_LIST | g_flags, 0, n, (fg_id)rows, 0, 0}, ids};
+    const fg_term g = {{FG_VIEW_LIST, 0, n, (fg_id)rows, 0, 0}, ids};
     const fg_term x = {{FG_VIEW_LIST | x_flags, 0, k, (fg_id)rows, 0, 0}, ids ? ids + n * rows : NULL};
     size_t row = rows;
     for (fg_id i = last; i && ids; i = p[i].before)
