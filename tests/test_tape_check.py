@@ -1,5 +1,6 @@
 """The check of the tape's invariants finds each kind of damage, which ctypes does here and takes back at once."""
 import ctypes
+import gc
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ class Graph:
         gone = flatgrad.compile(lambda x: [x * 2.0, x.cos()])(first)
         self.called = flatgrad.compile(lambda x: [x * 3.0, x.sin()])(first)
         del gone   # and there is a free place below that of the other program
+        gc.collect()
         _core.collect()
         self.id_called = top()
         self.x, self.y = Value(2.0), Value(3.0)

@@ -17,6 +17,12 @@ def loop_of(program, n_samples, parameters, labels=None, width=1):
     return _core._Loop([program], [n_samples], n_samples, parameters, columns, [[0]], [[]], labels)
 
 
+def parameters(w):
+    made = _core.Parameters([w])
+    made.sgd({}, None, 0.0, 0.0, 0.0, False, False)
+    return made
+
+
 def long_chain():
     """A step of more than 2**16 nodes."""
     w, v = Value(0.5), Value(2.0)
@@ -87,11 +93,8 @@ def test_an_operation_that_fails_in_a_step():
     w = Value(1.0)
     f = flatgrad.compile(lambda x: (x * w).log().sum())
     x = np.concatenate([np.linspace(0.5, 1.0, 40), np.linspace(-1.0, 0.5, 40)])
-    with pytest.raises(ValueError, match="log") as expected:
-        f(x[40:])
-    with pytest.raises(ValueError, match="log") as found:
+    with pytest.raises(ValueError, match=r"^math domain error: log\(-0\.6\)"):   # of -1.0, the first of them
         f.minimize(SGD([w], 0.01), x, steps=5, batch_size=40, shuffle=False)
-    assert str(found.value).split(" in ")[0] == str(expected.value).split(" in ")[0]
     assert w.data == pytest.approx(1.0 - 0.01 * 40.0)   # the derivative of log(x w) by w is 1 / w
 
 
@@ -113,9 +116,12 @@ def test_a_parameter_of_one_of_two_programs():
 def test_parameters_without_a_rule_are_not_updated():
     w = Value(2.0)
     w.grad = 9.0
+    without = parameters(w)
+    with pytest.raises(ValueError, match="state: expected arrays of shape"):   # and then it has none
+        without.sgd({}, np.zeros(7), 0.9, 0.0, 0.0, False, False)
     program = record(lambda x: (x * w).sum(), Tensor(np.zeros((4, 1))))
     losses = np.zeros(3)
-    assert loop_of(program, 4, [_core.Parameters([w])]).run(3, [0.1], None, losses) == (3, None)
+    assert loop_of(program, 4, [without]).run(3, [0.1], None, losses) == (3, None)
     assert w.data == 2.0 and w.grad == pytest.approx(2.2) and losses == pytest.approx([4.4] * 3)
 
 
@@ -124,7 +130,7 @@ def test_the_order_of_the_only_batch():
     w = Value(1.0)
     program = record(lambda x: (x * Tensor(2.0 ** np.arange(4.0)[:, None], requires_grad=False)).sum() * w,
                      Tensor(np.zeros((4, 1))))
-    loop, x = loop_of(program, 4, [_core.Parameters([w])]), np.linspace(0.1, 1.0, 4)
+    loop, x = loop_of(program, 4, [parameters(Value(0.0))]), np.linspace(0.1, 1.0, 4)
     losses = np.zeros(1)
     for order in [3, 1, 0, 2], None, [0, 1, 3, 2], None:
         loop.run(1, [0.1], None if order is None else np.array(order), losses)
@@ -140,4 +146,4 @@ def test_labels_of_another_loss(loss):
     w = Value(1.0)
     program = record(lambda x: loss(x * w), Tensor(np.zeros((3, 2))))
     with pytest.raises(ValueError, match="labels: expected a program with one cross entropy of as many rows"):
-        loop_of(program, 3, [_core.Parameters([w])], np.array([0, 1, 1]), 2)
+        loop_of(program, 3, [parameters(w)], np.array([0, 1, 1]), 2)
