@@ -130,8 +130,8 @@ def lanes_with_a_uniform_part():
     total, x = mapped(False, lambda x, y: x * slow(y, 5) * slow(x, 300), 2048, 1024, y)
     value, slope = by_hand(x.numpy(), 300)
     same, of_same = by_hand(0.5, 5)
-    return total, [x, y], (x.numpy() * same * value).sum(), [
-        same * (value + x.numpy() * slope), (x.numpy() * value).sum() * of_same]
+    return total, [y, x], (x.numpy() * same * value).sum(), [
+        (x.numpy() * value).sum() * of_same, same * (value + x.numpy() * slope)]
 
 
 def lanes_with_a_long_uniform_product():
@@ -139,8 +139,8 @@ def lanes_with_a_long_uniform_product():
     y = Tensor(a)
     total, x = mapped(False, lambda x, y: x * (y @ y.T).sum(), 9, 8, y)
     square = (a @ a.T).sum()
-    return total, [x, y], x.numpy().sum() * square, [
-        np.full(9, square), 2.0 * x.numpy().sum() * np.ones((SIDE, SIDE)) @ a]
+    return total, [y, x], x.numpy().sum() * square, [
+        2.0 * x.numpy().sum() * np.ones((SIDE, SIDE)) @ a, np.full(9, square)]
 
 
 def lanes_of_a_scan():
