@@ -317,10 +317,9 @@ static void visit(fg_tape *t, fg_sweep *s, fg_id i, uint64_t *live)
 static void find_live(fg_lanes *l, fg_id n_outputs, uint64_t *live)
 {
     fg_tape *const t = &l->program->body;
-    fg_sweep *const s = fg_tape_sweep_begin(t, t->n); /* there is always the one that was made with the program */
+    fg_sweep *const s = fg_tape_sweep_begin(t, t->n);
+    assert(s != NULL); /* there is always the one that was made with the program */
     memset(live, 0, FG_MARKS_WORDS(t->n) * sizeof *live);
-    if (!s)
-        return;
     s->marks.lowest = s->marks.highest = (t->n - 1) >> 12;
     for (fg_id k = 0; k < n_outputs; k++)
         fg_marks_add(&s->marks, l->program->outputs[k]);
@@ -418,8 +417,7 @@ static int sweep_uniform(fg_lanes *l)
 {
     fg_tape *const t = &l->program->body;
     fg_sweep *const s = fg_tape_sweep_begin(t, t->n);
-    if (!s) /* there is always the one that was made with the program */
-        return FG_E_MEMORY;
+    assert(s != NULL); /* there is always the one that was made with the program */
     s->marks.lowest = s->marks.highest = (t->n - 1) >> 12;
     memcpy(t->grad, l->total, t->n * sizeof *t->grad);
     for (fg_id k = 0; k < l->n_uniform; k++)

@@ -161,7 +161,8 @@ static int same_node(const work *w, fg_id i, fg_id j)
         return memcmp(t->data + i, t->data + j, sizeof *t->data) == 0;
     fg_id count, n;
     const fg_id *const a = fg_tape_operands(t, i, &count), *const b = fg_tape_operands(t, j, &n);
-    if (count != n || immediate(t, i) != immediate(t, j))
+    assert(count == n); /* an operation of a program has as many as its row says */
+    if (immediate(t, i) != immediate(t, j))
         return 0;
     for (fg_id k = 0; k < count; k++)
         if (same(w, a[k]) != same(w, b[k]))
@@ -487,8 +488,8 @@ typedef struct terms {
 
 static int is_inner(const work *w, fg_id i, int op)
 {
-    return i >= w->first && i < w->from->n && same(w, i) == i && w->value[i].uses == 1
-           && fg_tape_op(w->from, i) == op;
+    assert(i < w->from->n && same(w, i) == i); /* the operands of the old tape's nodes, each by the one that stands for it */
+    return i >= w->first && w->value[i].uses == 1 && fg_tape_op(w->from, i) == op;
 }
 
 /* The terms of the sum whose last addition is node i, from left to right. */

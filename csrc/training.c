@@ -185,11 +185,10 @@ void fg_loop_prepare(fg_loop *l)
 
 void fg_loop_free(fg_loop *l)
 {
-    for (int k = 0; k < l->n_lessons; k++)
-        if (l->lessons[k].program) {
-            fg_program_release_order(l->lessons[k].program, l->lessons[k].order, l->lessons[k].n_order);
-            fg_program_release_plan(l->lessons[k].program, &l->lessons[k].plan);
-        }
+    for (int k = 0; k < l->n_lessons; k++) { /* none until all have a program */
+        fg_program_release_order(l->lessons[k].program, l->lessons[k].order, l->lessons[k].n_order);
+        fg_program_release_plan(l->lessons[k].program, &l->lessons[k].plan);
+    }
 }
 
 fg_id *fg_loop_labels(fg_program *p, fg_id rows, size_t *classes)

@@ -1,0 +1,180 @@
+"""Programs of batches against one program call for each sample: operands of every layout, faults, and positions."""
+import numpy as np
+import pytest
+from test_stops import record
+
+import flatgrad
+from flatgrad import Tensor, Value, _core
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
+SAMPLES = 5   # of 8 lanes, so that some have none
+U = Tensor(np.linspace(0.5, 1.5, 6).reshape(2, 3))
+C = Tensor(np.arange(1.0, 7.0).reshape(2, 3) / 4.0, requires_grad=False)
+
+
+def program_of(f, *others):
+    """Of a sample, six numbers that are a matrix, and of whatever else f takes."""
+    def flat(t, *others):
+        y = f(t.reshape(2, 3), *others)
+        return y.reshape(-1) if isinstance(y, Tensor) else y
+    return record(flat, Tensor(np.ones(6)), *others)
+
+
+CASES = {
+    "reversed rows and a constant": lambda t: (t[::-1] * 2.0).sin() + t * C[::-1],
+    "a uniform matrix with a gradient": lambda t: (t[:, ::-1] * U).tanh() * 3.0,
+    "transposed": lambda t: (t.T @ U).tanh() + t.T @ t,
+    "a product of columns": lambda t: t[:, :1].T @ U[:, :1],
+    "a product of a transposed": lambda t: U.T[:, :1] * (U.T @ t)[:, :1],
+    "the largest of uniform and varying": lambda t: flatgrad.max([t[0, 0], U[1, 2], t[1, 2]]) + t.max(1) + U.max(),
+    "the largest of columns": lambda t: t.T.max(1) + (t * 0.0 + 1.0).max(),
+    "cross entropy with uniform logits": lambda t: flatgrad.losses.cross_entropy(
+        flatgrad.stack([t[0], U[1], t[1] * U[0]]), [2, 0, 1]),
+    "softmax of columns": lambda t: flatgrad.softmax(t.T, 1) + flatgrad.log_softmax(t.T[::-1], 1),
+    "logsumexp of all": lambda t: t.logsumexp() + t[:, ::-1].logsumexp(1).sum() + t.T.logsumexp(),
+    "means of parts": lambda t: t[:, ::2].mean() + t[::-1].sum(1).sum() + t.mean(0).sum(),
+    "clipped between": lambda t: flatgrad.clip(t[::-1], 0.3, 1.1) + flatgrad.where(U, t, C),
+    "a layer": lambda t: flatgrad.linear(t[:, ::-1], U, [U[0, 0], t[0, 1]]).relu(),
+}
+
+
+@pytest.mark.parametrize("samples", [1, SAMPLES])
+@pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
+@pytest.mark.parametrize("name", CASES)
+def test_each_sample_is_computed_alone(name, single, samples):
+    rng = np.random.default_rng(7)
+    t = Tensor(np.round(rng.uniform(0.2, 2.0, (samples, 6)), 2))
+    program = program_of(CASES[name])
+    mapped = program.mapped(samples, [True], 0, single)
+    U.grad = 0.0
+    found, = mapped([t])
+    weight = rng.uniform(1.0, 2.0, found.shape)
+    (found * weight).sum().backward()
+    of_all, of_uniform = t.grad.copy(), U.grad.copy()
+    U.grad = 0.0
+    close = {"rtol": 2e-4, "atol": 1e-5} if single else {"rtol": 1e-11, "atol": 1e-13}
+    for k in range(samples):
+        row = Tensor(t.numpy()[k])
+        expected, = program([row])
+        np.testing.assert_allclose(found.numpy()[k], expected.data, **close)
+        one = expected * weight[k]
+        (one.sum() if isinstance(one, Tensor) else one).backward()
+        np.testing.assert_allclose(of_all[k], row.grad, **close)
+    np.testing.assert_allclose(of_uniform, U.grad, **close)
+    U.grad = 0.0
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
+@pytest.mark.parametrize("at", [(0, 0), (3, 5), (4, 2)])
+@pytest.mark.parametrize("f", [lambda t: t[::-1].log(), lambda t: (t * C).sqrt(), lambda t: t[:, ::-1] ** 0.5])
+def test_the_fault_is_told(f, at, single):
+    numbers = np.linspace(0.5, 1.5, SAMPLES * 6).reshape(SAMPLES, 6)
+    numbers[at] = -3.0
+    program = program_of(f)
+    with pytest.raises(ValueError) as expected:
+        program([Tensor(numbers[at[0]])])
+    with pytest.raises(ValueError) as found:
+        program.mapped(SAMPLES, [True], 0, single)([Tensor(numbers)])
+    assert str(found.value) == str(expected.value)
+    numbers[at] = 1.0
+    program.mapped(SAMPLES, [True], 0, single)([Tensor(numbers)])
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
+def test_the_largest_with_nan(single):
+    t = Tensor(np.array([[1.0, np.nan, 3.0], [4.0, 2.0, 4.0], [np.nan, np.nan, 0.0]]))
+    program = record(lambda t: t.max(), Tensor(np.ones(3)))
+    y, = program.mapped(3, [True], 0, single)([t])
+    np.testing.assert_array_equal(y.numpy(), [np.nan, 4.0, np.nan])
+    y.sum().backward()
+    np.testing.assert_array_equal(t.grad, [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
+
+
+def taken(t, p):
+    return flatgrad.take(t, p) * 2.0
+
+
+def picked(t, p):
+    return flatgrad.pick(t, p) * 2.0
+
+
+def of_constants(t, p):
+    return flatgrad.take(C, p) * t[0, 0]
+
+
+def by_hand(f, t, p):
+    p = p.astype(int)
+    return (t[p] if f is taken else t[np.arange(2), p] if f is picked else C.numpy()[p] / 2.0 * t[0, 0]) * 2.0
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
+@pytest.mark.parametrize("f", [taken, picked, of_constants])
+def test_positions_of_each_sample(f, single):
+    t, p = Tensor(np.linspace(0.5, 2.0, SAMPLES * 6).reshape(SAMPLES, 6)), Tensor(np.array(
+        [[0, 1], [1, 1], [-1, 0], [-2, -1], [1, 0]], float))
+    program = program_of(f, Tensor([0.0, 0.0])).mapped(SAMPLES, [True, True], 0, single)
+    found, = program([t, p])
+    for k in range(SAMPLES):
+        expected = by_hand(f, t.numpy()[k].reshape(2, 3), p.numpy()[k])
+        np.testing.assert_allclose(found.numpy()[k], expected.reshape(-1), rtol=2e-7)
+    found.sum().backward()
+    slopes = np.zeros((SAMPLES, 2, 3))
+    for k in range(SAMPLES):
+        at = p.numpy()[k].astype(int)
+        if f is of_constants:
+            slopes[k, 0, 0] = C.numpy()[at].sum()
+        else:
+            np.add.at(slopes[k], at if f is taken else (np.arange(2), at), 2.0)
+    np.testing.assert_allclose(t.grad.reshape(slopes.shape), slopes, rtol=2e-7)
+    assert not p.grad.any()
+    t.grad = np.zeros_like(t.grad)
+    again, = program([t, p])
+    again[3].sum().backward()   # of one sample's results
+    np.testing.assert_allclose(t.grad.reshape(slopes.shape)[3], slopes[3], rtol=2e-7)
+    assert not np.delete(t.grad, 3, 0).any()
+    t.grad = np.zeros_like(t.grad)
+    again, = program([t, p])
+    again.reshape(-1)[1].backward()   # of one of its results
+    assert 0 < np.count_nonzero(t.grad) <= 3
+    assert np.count_nonzero(t.grad[1:]) == 0
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
+@pytest.mark.parametrize("f", [taken, picked])
+@pytest.mark.parametrize("wrong", [-4.0, 3.0, 0.5, np.nan])
+def test_positions_that_are_none(f, wrong, single):
+    """They are an error, and of data that change after the call nothing is taken."""
+    numbers = np.zeros((SAMPLES, 2))
+    t, p = Tensor(np.linspace(0.5, 2.0, SAMPLES * 6).reshape(SAMPLES, 6)), Tensor(numbers)
+    program = program_of(f, Tensor([0.0, 0.0])).mapped(SAMPLES, [True, True], 0, single)
+    found, = program([t, p])
+    numbers[2, 1] = wrong
+    with pytest.raises((IndexError, ValueError), match=f"{'nan' if np.isnan(wrong) else wrong:}".rstrip("0").rstrip(".")):
+        program([t, Tensor(numbers)])
+    p.data = numbers
+    found.sum().backward()
+    slopes = np.zeros((SAMPLES, 2, 3))
+    for k in range(SAMPLES):
+        for j in range(2):
+            if (k, j) != (2, 1):
+                slopes[k, 0 if f is taken else j] += 2.0 * (np.ones(3) if f is taken else np.eye(3)[0])
+    found = t.grad.reshape(slopes.shape)
+    np.testing.assert_allclose(np.delete(found, 2, 0), np.delete(slopes, 2, 0), rtol=2e-7)
+
+
+def test_too_many_operands_or_results():
+    """What an id cannot count is refused before any memory is taken."""
+    most = (1 << 30) - 1
+    five = Tensor([1.0] * 5)
+    with pytest.raises(MemoryError):
+        record(lambda t: t.sum(), five).mapped(most, [True])
+    with pytest.raises(MemoryError):
+        record(lambda x: [x * 2.0, x * 3.0, x * 4.0, x * 5.0, x * 6.0], Value(1.0)).mapped(most, [False])
+    step = flatgrad.loops.Step("scan", lambda c, x: (c * x[0], None), Value(0.0), five).program
+    with pytest.raises(MemoryError):
+        step.scanned(most, 1, 1)
+    step = flatgrad.loops.Step("scan", lambda c, x: (c * 0.5, [c, c * 2.0, c * 3.0, c * 4.0, c * 5.0]), Value(0.0),
+                               None).program
+    with pytest.raises(MemoryError):
+        step.scanned(most, 1, 0)
