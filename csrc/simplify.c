@@ -528,11 +528,11 @@ static int is_worthwhile(const terms *s)
     return s->x.n >= 2 || s->rest.n + s->x.n >= 3;
 }
 
-/* The only user of value i if a layer can do that within its own instruction; else i. */
+/* The only user of value i, of which `user` has those that a layer can do within its own instruction; else i. */
 static fg_id activated(const work *w, fg_id i, const fg_id *user)
 {
     const fg_id u = user[i];
-    return w->value[i].uses == 1 && u != 0 && fg_op_table[fg_tape_op(w->from, u)].fused ? u : i;
+    return w->value[i].uses == 1 && u != 0 ? u : i;
 }
 
 /* The product of the only two factors, as a term like the others. */
@@ -586,7 +586,7 @@ static int find_sums(work *w, terms *s, uint8_t *inside)
 {
     const fg_tape *const t = w->from;
     for (fg_id i = t->n; i-- > w->first;) {
-        if (fg_tape_op(t, i) != FG_ADD || !w->needed[i] || same(w, i) != i)
+        if (fg_tape_op(t, i) != FG_ADD || !w->needed[i]) /* what is needed stands for itself */
             continue;
         if (inside[i] == OUTSIDE) {
             if (find_terms(w, i, s) < 0)
@@ -608,7 +608,7 @@ static int list_instructions(work *w, terms *s, fg_id *user, uint8_t *inside)
     int status = FG_OK;
     for (fg_id i = w->first; i < t->n; i++) {
         const int op = fg_tape_op(t, i);
-        if (is_row(op) && fg_op_table[op].fused && w->needed[i] && same(w, i) == i)
+        if (is_row(op) && fg_op_table[op].fused && w->needed[i])
             user[same(w, t->args[i].a)] = i;
     }
     if (w->steps & FG_SIMPLIFY_DOTS)
@@ -618,9 +618,10 @@ static int list_instructions(work *w, terms *s, fg_id *user, uint8_t *inside)
         if (!w->needed[i] || inside[i] == INSIDE)
             continue;
         if (fg_op_is_block(op)) {
-            if (!is_copy(w, i))
-                status = copy_block(w, i);
-        } else if (is_row(op) && same(w, i) == i) {
+            assert(!is_copy(w, i)); /* others stand for its results */
+            status = copy_block(w, i);
+        } else if (is_row(op)) {
+            assert(same(w, i) == i);
             status = inside[i] == LAST ? copy_sum(w, i, s, user, inside) : copy_node(w, i);
         }
     }
