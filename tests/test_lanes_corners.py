@@ -1,7 +1,7 @@
 """Programs of batches against one program call for each sample: operands of every layout, faults, and positions."""
 import numpy as np
 import pytest
-from test_stops import record
+from test_stops import record, slow
 
 import flatgrad
 from flatgrad import Tensor, Value, _core
@@ -35,6 +35,13 @@ CASES = {
     "logsumexp of all": lambda t: t.logsumexp() + t[:, ::-1].logsumexp(1).sum() + t.T.logsumexp(),
     "means of parts": lambda t: t[:, ::2].mean() + t[::-1].sum(1).sum() + t.mean(0).sum(),
     "clipped between": lambda t: flatgrad.clip(t[::-1], 0.3, 1.1) + flatgrad.where(U, t, C),
+    "where, with a number": lambda t: flatgrad.where(C, t, 2.0) + flatgrad.where(C, t, U[0, 1]) * U ** t,
+    "where, with a row": lambda t: flatgrad.where(U - 1.0, t, U[0]) + flatgrad.where(U - 1.0, t[0], t),
+    "listed elements": lambda t: flatgrad.dot([t[0, 0], t[1, 2], t[0, 1]], [U[0, 0], t[1, 1], U[1, 1]]) + flatgrad.max(
+        [U[0, 0], t[1, 2], t[0, 0]]),
+    "cross entropy of listed logits": lambda t: flatgrad.losses.cross_entropy(
+        [[t[0, 0], U[0, 0], U[0, 1]], [U[1, 1], t[1, 2], t[0, 1]]], [2, 0]),
+    "a layer without operands": lambda t: flatgrad.linear([], [[], []], [t[0, 0], t[1, 1]])[0] * t,
     "a layer": lambda t: flatgrad.linear(t[:, ::-1], U, [U[0, 0], t[0, 1]]).relu(),
 }
 
@@ -43,9 +50,13 @@ CASES = {
 @pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
 @pytest.mark.parametrize("name", CASES)
 def test_each_sample_is_computed_alone(name, single, samples):
+    check_each_sample(CASES[name], single, samples)
+
+
+def check_each_sample(f, single, samples):
     rng = np.random.default_rng(7)
     t = Tensor(np.round(rng.uniform(0.2, 2.0, (samples, 6)), 2))
-    program = program_of(CASES[name])
+    program = program_of(f)
     mapped = program.mapped(samples, [True], 0, single)
     U.grad = 0.0
     found, = mapped([t])
@@ -89,6 +100,91 @@ def test_the_largest_with_nan(single):
     np.testing.assert_array_equal(y.numpy(), [np.nan, 4.0, np.nan])
     y.sum().backward()
     np.testing.assert_array_equal(t.grad, [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
+
+
+STEPS = {
+    "a layer": lambda c, x: (flatgrad.linear(c, U[:, :2], U[1, :2]), None),
+    "a layer with an activation": lambda c, x: (flatgrad.linear(c, U[:, :2]).tanh() * x, c[0]),
+    "sums of rows": lambda c, x: ((flatgrad.stack([c, c * x]).sum(1) * 0.25).sin(), c.mean()),
+    "means of rows": lambda c, x: (flatgrad.stack([c * U[0, 0], c]).mean(1).cos() + x, c.sum()),
+    "changing places": lambda c, x: (flatgrad.stack([c[1], c[0]]) * 1.0, c[0] * x),
+    "the sample is the next": lambda c, x: ([x, c[0]], c[1]),
+    "the carries change places": lambda c, x: ([c[1], c[0]], c[0] * x + c[1]),
+    "the same for all steps": lambda c, x: ((U[0, 0].log() + U[0, 1] * c).sin(), x * U[1, 1].exp()),
+    "many values": lambda c, x: (slow(c[0], 33_000) * c, None),
+}
+
+
+def scanning(name):
+    def f(t):
+        last, path = flatgrad.scan(STEPS[name], t[0, :2] if "change" not in name and "next" not in name
+                                   else [t[0, 0], t[0, 1]], t[1])
+        total = last.sum() if isinstance(last, Tensor) else last[0] * 2.0 + last[1]
+        return total if path is None else total + (path * U[0]).sum()
+    return f
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
+@pytest.mark.parametrize("name", STEPS)
+def test_scans_in_lanes(name, single):
+    check_each_sample(scanning(name), single, 11)
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "many values"])
+def test_memory_that_fails_for_a_scan(name):
+    program, living, points = program_of(scanning(name)), _core._live_programs(), 0
+    for n in range(300):
+        _core._testing(fail_after=n)
+        try:
+            mapped = program.mapped(11, [True], 8)
+        except MemoryError:
+            assert _core._live_programs() == living
+            points += 1
+            continue
+        finally:
+            _core._testing(fail_after=-1)
+        break
+    assert points > 20 and len(mapped([np.ones((11, 6))])) == 1
+
+
+@pytest.mark.parametrize("at", [0, 6, 10])
+def test_a_scan_that_fails_in_a_lane(at):
+    """Forward it is an error; where data have changed since, the backward pass goes on with nan, for that sample."""
+    program = program_of(lambda t: flatgrad.scan(lambda c, x: ((c + x).sqrt(), None), t[0, 0], t[1])[0])
+    numbers = np.linspace(0.5, 1.5, 66).reshape(11, 6)
+    t, mapped = Tensor(numbers), program.mapped(11, [True])
+    y, = mapped([t])
+    y.sum().backward()
+    expected, t.grad = t.grad.copy(), np.zeros((11, 6))
+    bad = numbers.copy()
+    bad[at, 4] = -9.0
+    with pytest.raises(ValueError, match=r"sqrt\(-"):
+        mapped([bad])
+    y, = mapped([t])
+    t.data = bad
+    y.sum().backward()
+    np.testing.assert_allclose(np.delete(t.grad, at, 0), np.delete(expected, at, 0), rtol=1e-12)
+    assert np.isnan(t.grad[at]).any()
+
+
+def test_what_is_the_same_for_all_steps_and_fails():
+    w = Value(2.0)
+    program = program_of(lambda t: flatgrad.scan(lambda c, x: (c * w.log() + x, None), t[0, 0], t[1])[0])
+    mapped = program.mapped(11, [True])
+    t = Tensor(np.ones((11, 6)))
+    mapped([t])
+    w.data = -2.0
+    with pytest.raises(ValueError, match=r"log\(-2.0\)"):
+        mapped([t])
+    w.data = 2.0
+    mapped([t])
+
+
+def test_two_scans_of_different_widths():
+    def f(t):
+        return flatgrad.scan(lambda c, _: (c.sin(), None), t[0, 0], length=3)[0] * flatgrad.scan(
+            lambda c, _: (slow(c, 60), None), t[0, 1], length=900)[0]
+    check_each_sample(f, False, 70)
 
 
 def taken(t, p):
