@@ -158,9 +158,7 @@ static void clear_units(fg_lanes *l)
     l->unit_ready = 0;
     memset(l->units, 0, l->numbers * sizeof *l->units);
     memset(l->unit_total, 0, l->program->body.n * sizeof *l->unit_total);
-    if (l->partial)
-        l->steps->go_by(l->batch, l->of_all);
-    l->partial = 0;
+    assert(!l->partial); /* there is one result */
 }
 
 /* Of samples that are in the lanes, and have been computed. */
@@ -588,7 +586,8 @@ static fg_stretch samples_of(const fg_lanes *l, fg_id k, fg_id *result)
         *result = j;
         if (s.count == 0 && k == s.first)
             return (fg_stretch){0, l->n_samples};
-        if (s.count > 0 && k >= s.first && (k - s.first) % s.count == 0 && (k - s.first) / s.count < l->n_samples)
+        assert(k >= s.first); /* the results of the program come in order */
+        if (s.count > 0 && (k - s.first) % s.count == 0 && (k - s.first) / s.count < l->n_samples)
             return (fg_stretch){(k - s.first) / s.count, 1};
     }
 }
@@ -694,17 +693,15 @@ void fg_lanes_free(fg_lanes *l)
         release(l, &l->row, l->steps->lanes(l->batch), sizeof *l->row);
         l->steps->free(l->batch);
     }
-    if (l->program) {
-        const size_t n = l->program->body.n, words = FG_MARKS_WORDS(n);
-        release(l, &l->results, l->program->callee.n_results, sizeof *l->results);
-        release(l, &l->total, n, sizeof *l->total);
-        release(l, &l->unit_total, n, sizeof *l->unit_total);
-        release(l, &l->live, words, sizeof *l->live);
-        release(l, &l->any_live, words, sizeof *l->any_live);
-        release(l, &l->of_all, words, sizeof *l->of_all);
-        if (--l->program->callee.holders == 0)
-            fg_program_free(l->program);
-    }
+    const size_t n = l->program->body.n, words = FG_MARKS_WORDS(n);
+    release(l, &l->results, l->program->callee.n_results, sizeof *l->results);
+    release(l, &l->total, n, sizeof *l->total);
+    release(l, &l->unit_total, n, sizeof *l->unit_total);
+    release(l, &l->live, words, sizeof *l->live);
+    release(l, &l->any_live, words, sizeof *l->any_live);
+    release(l, &l->of_all, words, sizeof *l->of_all);
+    if (--l->program->callee.holders == 0)
+        fg_program_free(l->program);
     release(l, &l->callee.segments, n_segments, sizeof *l->callee.segments);
     release(l, &l->varies, n_segments, sizeof *l->varies);
     release(l, &l->place, n_segments, sizeof *l->place);

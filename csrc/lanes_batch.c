@@ -1205,7 +1205,7 @@ static int place_nodes(fg_batch *b, const uint8_t *varying)
 static int set_steps(fg_batch *b, const uint8_t *varying, const uint8_t *needed)
 {
     const fg_tape *const t = b->body;
-    for (int counted = 0; counted < 2; counted++) {
+    for (int counted = 0;; counted++) {
         plan p = {b, needed, b->spots, b->ids, 0, 0};
         step *s = b->steps;
         b->n_spots = b->n_ids = 0;
@@ -1220,7 +1220,6 @@ static int set_steps(fg_batch *b, const uint8_t *varying, const uint8_t *needed)
             return FG_E_MEMORY;
         b->scratch_size = p.most;
     }
-    return FG_OK;
 }
 
 #ifndef FG_SINGLE

@@ -4,7 +4,7 @@ import pytest
 from test_stops import record, slow
 
 import flatgrad
-from flatgrad import Tensor, Value, _core
+from flatgrad import Tensor, Value, _core, nn
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -93,6 +93,31 @@ def test_the_fault_is_told(f, at, single):
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
+@pytest.mark.parametrize("at", [(0, 0), (3, 5), (4, 2)])
+def test_the_fault_of_a_uniform_base(at, single):
+    """In the backward pass, where the exponents have changed, it is no error."""
+    base = Tensor(-C.numpy(), requires_grad=False)
+    program = program_of(lambda t: base ** t).mapped(SAMPLES, [True], 0, single)
+    numbers = np.ones((SAMPLES, 6))
+    t = Tensor(numbers)
+    y, = program([t])
+    numbers[at] = 0.5
+    with pytest.raises(ValueError, match=rf"-{C.numpy().reshape(-1)[at[1]]} \*\* 0.5"):
+        program([Tensor(numbers)])
+    t.data = numbers
+    y.sum().backward()
+    assert np.isnan(t.grad).all()   # the derivative by the exponent of a negative base
+
+
+def test_one_sample_of_floats_by_itself():
+    f = flatgrad.compile(lambda x: (x * U[0]).tanh().sum(), dtype="float32")
+    value, slope = flatgrad.value_and_grad(f, in_axes=0)(np.array([[0.5, 1.0, 2.0]]))
+    x = np.array([0.5, 1.0, 2.0]) * U.numpy()[0]
+    np.testing.assert_allclose(np.sum(value), np.tanh(x).sum(), rtol=1e-6)
+    np.testing.assert_allclose(np.reshape(slope, -1), U.numpy()[0] * (1.0 - np.tanh(x) ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])
 def test_the_largest_with_nan(single):
     t = Tensor(np.array([[1.0, np.nan, 3.0], [4.0, 2.0, 4.0], [np.nan, np.nan, 0.0]]))
     program = record(lambda t: t.max(), Tensor(np.ones(3)))
@@ -102,6 +127,8 @@ def test_the_largest_with_nan(single):
     np.testing.assert_array_equal(t.grad, [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
 
 
+LAYER = nn.Layer(2, 2, activation="tanh", rng=1)
+
 STEPS = {
     "a layer": lambda c, x: (flatgrad.linear(c, U[:, :2], U[1, :2]), None),
     "a layer with an activation": lambda c, x: (flatgrad.linear(c, U[:, :2]).tanh() * x, c[0]),
@@ -110,6 +137,9 @@ STEPS = {
     "changing places": lambda c, x: (flatgrad.stack([c[1], c[0]]) * 1.0, c[0] * x),
     "the sample is the next": lambda c, x: ([x, c[0]], c[1]),
     "the carries change places": lambda c, x: ([c[1], c[0]], c[0] * x + c[1]),
+    "a large layer": lambda c, x: (flatgrad.linear(flatgrad.linear(c, np.ones((9, 2))), np.ones((9, 9)) / 90.0)[:2], c[0]),
+    "long sums": lambda c, x: (flatgrad.stack([c * x] * 40).T.sum(1) / 40.0, flatgrad.stack([c] * 40).mean()),
+    "a fused layer": lambda c, x: (LAYER(c), c[1]),
     "the same for all steps": lambda c, x: ((U[0, 0].log() + U[0, 1] * c).sin(), x * U[1, 1].exp()),
     "many values": lambda c, x: (slow(c[0], 33_000) * c, None),
 }
@@ -130,9 +160,10 @@ def test_scans_in_lanes(name, single):
     check_each_sample(scanning(name), single, 11)
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name != "many values"])
-def test_memory_that_fails_for_a_scan(name):
-    program, living, points = program_of(scanning(name)), _core._live_programs(), 0
+@pytest.mark.parametrize("f", [*(scanning(name) for name in STEPS if name != "many values"),
+                               CASES["listed elements"]])
+def test_memory_that_fails(f):
+    program, living, points = program_of(f), _core._live_programs(), 0
     for n in range(300):
         _core._testing(fail_after=n)
         try:

@@ -6,11 +6,11 @@ import signal
 
 import numpy as np
 import pytest
+from checks.subjects import same as same_tree
 
 import flatgrad
 from flatgrad import Tensor, Value, _core
 from flatgrad.loops import Step
-from flatgrad.optim import SGD
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind", "interruptible")
 
@@ -145,13 +145,13 @@ def lanes_with_a_long_uniform_product():
 
 def lanes_of_a_scan(single=False):
     """Whose gradients are those for 1, times the result's."""
-    y = Value(1.0)
+    y, length = Value(1.0), 2000 if single else 12_000
 
     def f(x, y):
-        return flatgrad.scan(lambda c, _: ((c * y).sin(), None), x, length=4000)[0]
+        return flatgrad.scan(lambda c, _: ((c * y).sin(), None), x, length=length)[0]
     total, x = mapped(single, f, 20, 8, y)
     value, by_y, slope = x.numpy(), np.zeros(20), np.ones(20)
-    for _ in range(4000):
+    for _ in range(length):
         inner = np.cos(value)
         by_y, slope, value = (by_y + value) * inner, slope * inner, np.sin(value)
     return total, [x, y], value.sum(), [slope, by_y.sum()]
@@ -215,6 +215,49 @@ def test_every_question(case):
         assert same(gradients(kept, leaves), expected_of_half)
         asked += 1
     assert same(found, expected_of_half) and 0 < asked < 60
+
+
+def test_ctrl_c_in_an_evaluation():
+    w = Tensor(0.5 * np.eye(64) + 0.01)
+    v = Value(2.0)
+
+    def f(x):
+        for _ in range(12):
+            x = (w @ x).tanh()
+        return x.sum() * v.log()
+
+    both = flatgrad.value_and_grad(flatgrad.compile(f), parameters=[w, v], in_axes=0)
+    rows = np.sin(np.arange(300.0 * 64)).reshape(300, 64)
+    expected, asked = both(rows), 0
+    while (found := pressed(lambda: both(rows), asked)) is None:
+        assert same_tree(both(rows), expected)
+        asked += 1
+    assert same_tree(found, expected) and asked > 1
+    v.data = -1.0
+    with pytest.raises(ValueError, match=r"log\(-1.0\)"):
+        both(rows)
+    v.data = 2.0
+    assert same_tree(both(rows), expected)
+
+
+def timed_product():
+    x = Tensor(np.full((SIDE, SIDE), 0.001))
+    return record(lambda x: (x @ x).sum(), x), [x]
+
+
+def timed_lanes():
+    x, y = Tensor(np.linspace(0.1, 0.9, 2048)), Value(0.5)
+    return record(lambda x, y: slow(y, 5) * slow(x, 300), Value(0.5), y).mapped(2048, [True, False], 1024), [x, y]
+
+
+@pytest.mark.parametrize("case", [timed_product, timed_lanes])
+def test_ctrl_c_while_a_program_is_timed(case):
+    program, leaves = case()
+    y, = program(leaves)
+    before = np.array(y.data)
+    heard = [pressed(lambda: _core._timed(program, 0.0), after) for after in range(14)]
+    assert heard[0] is None
+    assert np.array_equal(program(leaves)[0].data, before)
 
 
 @pytest.mark.parametrize("case", [chain, lanes, lanes_with_a_uniform_part, lanes_of_a_scan])
