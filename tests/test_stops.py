@@ -2,7 +2,6 @@
 
 `_core._testing(stop_after=k)` presses it at the question after k others, so that each question of a call is met."""
 import math
-import signal
 
 import numpy as np
 import pytest

@@ -93,6 +93,7 @@ DAMAGE = {
     "operands of another node": lambda g: (g.a(g.id_more), g.a(g.id_pooled).value),
     "operands of no node": lambda g: (g.cell("npool"), g.cell("npool").value + 1),
     "a part of nothing": lambda g: (g.a(g.id_block - 1), MANY - g.id_block),
+    "a part of a part": lambda g: (g.a(g.id_block - 3), 2),
     "a part of a leaf": lambda g: (g.op(g.id_x), g.op(g.id_block - 1).value),
     "a part too far below": lambda g: (g.b(g.id_block), 2),
     "a part more than there are nodes": lambda g: (g.b(g.id_single), g.id_single),
@@ -129,9 +130,10 @@ def test_damage_is_found(what):
     assert _core._check()
 
 
-def parts_that_point_elsewhere(graph):
-    """Two of an instruction, each consistent with the node that it points at and not with its own."""
-    return [(graph.a(graph.id_block - 3), 2)]
+def a_part_that_points_elsewhere(graph):
+    """At an instruction above its own, which has that many."""
+    part, above = graph.id_block - 1, graph.id_single
+    return [(graph.a(part), above - part), (graph.b(above), above - part)]
 
 
 def a_call_of_one_result(graph):
@@ -140,7 +142,7 @@ def a_call_of_one_result(graph):
             *((graph.op(graph.id_called - k), 0) for k in (1, 2))]
 
 
-@pytest.mark.parametrize("damage", [parts_that_point_elsewhere, a_call_of_one_result])
+@pytest.mark.parametrize("damage", [a_part_that_points_elsewhere, a_call_of_one_result])
 def test_damage_in_several_places_is_found(damage):
     graph = checked_graph()
     cells = damage(graph)
