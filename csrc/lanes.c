@@ -158,9 +158,7 @@ static void clear_units(fg_lanes *l)
     l->unit_ready = 0;
     memset(l->units, 0, l->numbers * sizeof *l->units);
     memset(l->unit_total, 0, l->program->body.n * sizeof *l->unit_total);
-    if (l->partial)
-        l->steps->go_by(l->batch, l->of_all);
-    l->partial = 0;
+    assert(!l->partial); /* there is one result */
 }
 
 /* Of samples that are in the lanes, and have been computed. */
@@ -317,10 +315,9 @@ static void visit(fg_tape *t, fg_sweep *s, fg_id i, uint64_t *live)
 static void find_live(fg_lanes *l, fg_id n_outputs, uint64_t *live)
 {
     fg_tape *const t = &l->program->body;
-    fg_sweep *const s = fg_tape_sweep_begin(t, t->n); /* there is always the one that was made with the program */
+    fg_sweep *const s = fg_tape_sweep_begin(t, t->n);
+    assert(s != NULL); /* there is always the one that was made with the program */
     memset(live, 0, FG_MARKS_WORDS(t->n) * sizeof *live);
-    if (!s)
-        return;
     s->marks.lowest = s->marks.highest = (t->n - 1) >> 12;
     for (fg_id k = 0; k < n_outputs; k++)
         fg_marks_add(&s->marks, l->program->outputs[k]);
@@ -418,8 +415,7 @@ static int sweep_uniform(fg_lanes *l)
 {
     fg_tape *const t = &l->program->body;
     fg_sweep *const s = fg_tape_sweep_begin(t, t->n);
-    if (!s) /* there is always the one that was made with the program */
-        return FG_E_MEMORY;
+    assert(s != NULL); /* there is always the one that was made with the program */
     s->marks.lowest = s->marks.highest = (t->n - 1) >> 12;
     memcpy(t->grad, l->total, t->n * sizeof *t->grad);
     for (fg_id k = 0; k < l->n_uniform; k++)
@@ -590,7 +586,8 @@ static fg_stretch samples_of(const fg_lanes *l, fg_id k, fg_id *result)
         *result = j;
         if (s.count == 0 && k == s.first)
             return (fg_stretch){0, l->n_samples};
-        if (s.count > 0 && k >= s.first && (k - s.first) % s.count == 0 && (k - s.first) / s.count < l->n_samples)
+        assert(k >= s.first); /* the results of the program come in order */
+        if (s.count > 0 && (k - s.first) % s.count == 0 && (k - s.first) / s.count < l->n_samples)
             return (fg_stretch){(k - s.first) / s.count, 1};
     }
 }
@@ -696,17 +693,15 @@ void fg_lanes_free(fg_lanes *l)
         release(l, &l->row, l->steps->lanes(l->batch), sizeof *l->row);
         l->steps->free(l->batch);
     }
-    if (l->program) {
-        const size_t n = l->program->body.n, words = FG_MARKS_WORDS(n);
-        release(l, &l->results, l->program->callee.n_results, sizeof *l->results);
-        release(l, &l->total, n, sizeof *l->total);
-        release(l, &l->unit_total, n, sizeof *l->unit_total);
-        release(l, &l->live, words, sizeof *l->live);
-        release(l, &l->any_live, words, sizeof *l->any_live);
-        release(l, &l->of_all, words, sizeof *l->of_all);
-        if (--l->program->callee.holders == 0)
-            fg_program_free(l->program);
-    }
+    const size_t n = l->program->body.n, words = FG_MARKS_WORDS(n);
+    release(l, &l->results, l->program->callee.n_results, sizeof *l->results);
+    release(l, &l->total, n, sizeof *l->total);
+    release(l, &l->unit_total, n, sizeof *l->unit_total);
+    release(l, &l->live, words, sizeof *l->live);
+    release(l, &l->any_live, words, sizeof *l->any_live);
+    release(l, &l->of_all, words, sizeof *l->of_all);
+    if (--l->program->callee.holders == 0)
+        fg_program_free(l->program);
     release(l, &l->callee.segments, n_segments, sizeof *l->callee.segments);
     release(l, &l->varies, n_segments, sizeof *l->varies);
     release(l, &l->place, n_segments, sizeof *l->place);

@@ -466,10 +466,10 @@ static int layer_reverse(fg_batch *b, const step *s)
 
 /* ---- reductions, softmax, cross entropy of x (m, n): along its rows, or over all of it ---- */
 
-/* How many rows there are to reduce, and of how many numbers. */
+/* How many rows there are to reduce, and of how many numbers; of any but FG_CROSS_ENTROPY. */
 static void shape_of_rows(const step *s, size_t *count, size_t *length)
 {
-    const int all = !fg_op_is_softmax(s->op) && s->op != FG_CROSS_ENTROPY && s->rows * s->cols == 1;
+    const int all = !fg_op_is_softmax(s->op) && s->rows * s->cols == 1;
     *count = all ? 1 : s->x[0].rows;
     *length = all ? size_of(s->x) : s->x[0].cols;
 }
@@ -544,9 +544,10 @@ static int max_forward(fg_batch *b, const step *s)
     return FG_OK;
 }
 
+/* With a nan the largest is nan. */
 static int is_largest(real x, real largest)
 {
-    return x == largest || (isnan(x) && isnan(largest));
+    return x == largest || isnan(x);
 }
 
 static int max_reverse(fg_batch *b, const step *s)
@@ -1204,7 +1205,7 @@ static int place_nodes(fg_batch *b, const uint8_t *varying)
 static int set_steps(fg_batch *b, const uint8_t *varying, const uint8_t *needed)
 {
     const fg_tape *const t = b->body;
-    for (int counted = 0; counted < 2; counted++) {
+    for (int counted = 0;; counted++) {
         plan p = {b, needed, b->spots, b->ids, 0, 0};
         step *s = b->steps;
         b->n_spots = b->n_ids = 0;
@@ -1219,7 +1220,6 @@ static int set_steps(fg_batch *b, const uint8_t *varying, const uint8_t *needed)
             return FG_E_MEMORY;
         b->scratch_size = p.most;
     }
-    return FG_OK;
 }
 
 #ifndef FG_SINGLE

@@ -56,16 +56,16 @@ static fg_id place_of(const fg_scan *scan, fg_id step)
 
 /* ---- forward ---- */
 
-/* The places of a step: its row, and which half of the pairs has its carry. */
+/* The places of a step whose carry is in the first half of the pairs. */
 typedef struct places {
     double *base[FG_LANE_BASES];
 } places;
 
-static places places_at(const fg_lanes_scan *s, fg_id row, int half)
+static places places_at(const fg_lanes_scan *s, fg_id row)
 {
     const size_t pairs = s->code->pairs * s->lanes, width = s->code->width * s->lanes;
     double *const at = s->rows + row * width;
-    return (places){{s->fixed, at, at + width, s->pairs + (half ? pairs : 0), s->pairs + (half ? 0 : pairs), NULL}};
+    return (places){{s->fixed, at, at + width, s->pairs, s->pairs + pairs, NULL}};
 }
 
 static double *number_at(const fg_lanes_scan *s, const places *p, fg_place place)
@@ -77,7 +77,7 @@ static double *number_at(const fg_lanes_scan *s, const places *p, fg_place place
 static int run_once(const fg_lanes_scan *s, const fg_lane_code *code, size_t count, int lenient)
 {
     static const ptrdiff_t advance[FG_LANE_BASES];
-    places p = places_at(s, 0, 0);
+    places p = places_at(s, 0);
     return s->scan->step->body.kernels->run_code(code, count, p.base, advance, 1, s->lanes, lenient) == 1 ? FG_OK
                                                                                                          : FG_E_DOMAIN;
 }
@@ -108,7 +108,7 @@ static void take_x(const fg_lanes_scan *s, const places *p, fg_id step)
 static int take_same(fg_lanes_scan *s, int lenient)
 {
     const fg_scan *const scan = s->scan;
-    const places p = places_at(s, 0, 0);
+    const places p = places_at(s, 0);
     fg_code_put_numbers(s->code, s->fixed);
     for (fg_id k = scan->carries + scan->xs; k < scan->callee.n_segments; k++) {
         const fg_stretch same = scan->step->callee.segments[k];
@@ -143,7 +143,7 @@ static int run_stretch(fg_lanes_scan *s, fg_id k, int lenient, int (*stop)(void)
     const fg_id begin = k * s->every, count = scan->length - begin < s->every ? scan->length - begin : s->every;
     const ptrdiff_t width = (ptrdiff_t)(code->width * s->lanes), advance[FG_LANE_BASES] = {0, width, width, 0, 0, 0};
     const double *const start = s->starts + (size_t)k * scan->n_carry * s->lanes;
-    *end = places_at(s, 0, 0);
+    *end = places_at(s, 0);
     s->kept = s->stretches;
     for (fg_id c = 0; c < scan->n_carry; c++)
         memcpy(number_at(s, end, code->carry[c]), start + c * s->lanes, s->lanes * sizeof *start);
@@ -288,7 +288,7 @@ int fg_lanes_scan_reverse(fg_lanes_scan *s, size_t used, int (*stop)(void), cons
                 s->touched[i] |= back->touched[i];
         }
         const int steady = memcmp(back->flows, s->wanted, scan->n_carry) == 0; /* the step before goes alike */
-        places p = places_at(s, row, 0); /* pairs are not read */
+        places p = places_at(s, row); /* pairs are not read */
         steps = steady ? (fg_id)steps_at_once(s, row + 1u, back->count) : 1;
         (void)kernels->run_code(back->code, back->count, p.base, advance, steps, lanes, 1);
         if (scan->n_x > 0)

@@ -164,12 +164,11 @@ static int forward(fg_callee *c, const fg_slots *t, fg_record *r, double *z)
 fg_id fg_program_order(fg_program *p, fg_id count, fg_id **order)
 {
     void *nodes = NULL;
-    fg_id found = FG_MAX_ID;
     *order = NULL;
     if (fg_mem_resize(&p->body.mem, &nodes, 0, p->body.n, sizeof **order) < 0)
         return FG_MAX_ID;
-    if (count > 0)
-        found = fg_sweep_order(&p->body, p->outputs, count, nodes);
+    assert(count > 0);
+    const fg_id found = fg_sweep_order(&p->body, p->outputs, count, nodes);
     const fg_id kept = found == FG_MAX_ID ? 0 : found; /* to get smaller never fails */
     (void)fg_mem_resize(&p->body.mem, &nodes, p->body.n, kept, sizeof **order);
     *order = nodes;
@@ -225,8 +224,7 @@ static int sweep(fg_program *p, fg_id count, const double *const *seeds)
     for (fg_id k = 0; k < count; k++)
         highest = p->outputs[k] > highest ? p->outputs[k] : highest;
     fg_sweep *const s = fg_tape_sweep_begin(t, highest + 1);
-    if (!s) /* there is always the one that was made with the program */
-        return FG_E_MEMORY;
+    assert(s != NULL); /* there is always the one that was made with the program */
     s->marks.lowest = s->marks.highest = highest >> 12;
     for (fg_id k = 0; k < count; k++) {
         const fg_id i = p->outputs[k];

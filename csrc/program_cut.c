@@ -123,10 +123,11 @@ static void find_dependent(cut *c)
 
 /* ---- what is needed ---- */
 
-/* Whether the node is computed anew at each run. */
+/* Whether node i, not below the floor, is computed anew at each run. */
 static int is_computed(const cut *c, fg_id i)
 {
-    return i >= c->floor && fg_bits_has(c->need, i) && fg_bits_has(c->depends, i) && !input_place(c, i);
+    assert(i >= c->floor);
+    return fg_bits_has(c->need, i) && fg_bits_has(c->depends, i) && !input_place(c, i);
 }
 
 static void need_record(cut *c, fg_id block)
@@ -715,8 +716,7 @@ int fg_program_set_rule(fg_program *p, fg_program *rule, const fg_id *gives)
     p->is_deep = !rule;
     if (rule) {
         rule->callee.holders++;
-        if (n > 0)
-            memcpy(p->gives, gives, n * sizeof *gives);
+        memcpy(p->gives, gives, n * sizeof *gives);
     }
     fg_program_find_used(p);
     return FG_OK;

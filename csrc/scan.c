@@ -461,8 +461,9 @@ static void find_reached(fg_scan *s, const asked *of, int with_x, uint64_t *bits
                     fg_bits_put(bits, s->callee.segments[k].first + place_of(s, step) * p->callee.segments[k].count
                                           + e);
     }
+    assert(plan); /* there is a step */
     for (fg_id c = 0; c < s->n_carry; c++)
-        if (plan && fg_bits_has(plan->seen, 1 + c))
+        if (fg_bits_has(plan->seen, 1 + c))
             fg_bits_put(bits, 1 + c);
 }
 

@@ -161,7 +161,8 @@ static int same_node(const work *w, fg_id i, fg_id j)
         return memcmp(t->data + i, t->data + j, sizeof *t->data) == 0;
     fg_id count, n;
     const fg_id *const a = fg_tape_operands(t, i, &count), *const b = fg_tape_operands(t, j, &n);
-    if (count != n || immediate(t, i) != immediate(t, j))
+    assert(count == n); /* an operation of a program has as many as its row says */
+    if (immediate(t, i) != immediate(t, j))
         return 0;
     for (fg_id k = 0; k < count; k++)
         if (same(w, a[k]) != same(w, b[k]))
@@ -487,8 +488,8 @@ typedef struct terms {
 
 static int is_inner(const work *w, fg_id i, int op)
 {
-    return i >= w->first && i < w->from->n && same(w, i) == i && w->value[i].uses == 1
-           && fg_tape_op(w->from, i) == op;
+    assert(i < w->from->n && same(w, i) == i); /* the operands of the old tape's nodes, each by the one that stands for it */
+    return i >= w->first && w->value[i].uses == 1 && fg_tape_op(w->from, i) == op;
 }
 
 /* The terms of the sum whose last addition is node i, from left to right. */
@@ -527,11 +528,11 @@ static int is_worthwhile(const terms *s)
     return s->x.n >= 2 || s->rest.n + s->x.n >= 3;
 }
 
-/* The only user of value i if a layer can do that within its own instruction; else i. */
+/* The only user of value i, of which `user` has those that a layer can do within its own instruction; else i. */
 static fg_id activated(const work *w, fg_id i, const fg_id *user)
 {
     const fg_id u = user[i];
-    return w->value[i].uses == 1 && u != 0 && fg_op_table[fg_tape_op(w->from, u)].fused ? u : i;
+    return w->value[i].uses == 1 && u != 0 ? u : i;
 }
 
 /* The product of the only two factors, as a term like the others. */
@@ -585,7 +586,7 @@ static int find_sums(work *w, terms *s, uint8_t *inside)
 {
     const fg_tape *const t = w->from;
     for (fg_id i = t->n; i-- > w->first;) {
-        if (fg_tape_op(t, i) != FG_ADD || !w->needed[i] || same(w, i) != i)
+        if (fg_tape_op(t, i) != FG_ADD || !w->needed[i]) /* what is needed stands for itself */
             continue;
         if (inside[i] == OUTSIDE) {
             if (find_terms(w, i, s) < 0)
@@ -607,7 +608,7 @@ static int list_instructions(work *w, terms *s, fg_id *user, uint8_t *inside)
     int status = FG_OK;
     for (fg_id i = w->first; i < t->n; i++) {
         const int op = fg_tape_op(t, i);
-        if (is_row(op) && fg_op_table[op].fused && w->needed[i] && same(w, i) == i)
+        if (is_row(op) && fg_op_table[op].fused && w->needed[i])
             user[same(w, t->args[i].a)] = i;
     }
     if (w->steps & FG_SIMPLIFY_DOTS)
@@ -617,9 +618,10 @@ static int list_instructions(work *w, terms *s, fg_id *user, uint8_t *inside)
         if (!w->needed[i] || inside[i] == INSIDE)
             continue;
         if (fg_op_is_block(op)) {
-            if (!is_copy(w, i))
-                status = copy_block(w, i);
-        } else if (is_row(op) && same(w, i) == i) {
+            assert(!is_copy(w, i)); /* others stand for its results */
+            status = copy_block(w, i);
+        } else if (is_row(op)) {
+            assert(same(w, i) == i);
             status = inside[i] == LAST ? copy_sum(w, i, s, user, inside) : copy_node(w, i);
         }
     }

@@ -968,7 +968,7 @@ int fg_tape_check(const fg_tape *t)
         fg_tape_views(t, i, &o);
         if (uses(t, i, i - parts_of(t, i), FG_MAX_ID))
             return 0;
-        for (fg_id k = 0; k < o.count && o.view == &o.list && k < o.list.cols; k++)
+        for (fg_id k = 0; o.count > 0 && o.view == &o.list && k < o.list.cols; k++)
             if (t->op[o.words[k]] == FG_RUN)
                 return 0;
         if (pool_end(t, i)) {

@@ -71,9 +71,10 @@ static void clear(fg_loop *l, const fg_lesson *s)
     double *const grad = s->program->body.grad;
     for (size_t k = 0; k < s->n_kept; k++) {
         const fg_kept *const e = &s->kept[k];
+        assert(e->slot > 0 || e->learner != FG_MAX_ID); /* else nobody has to do with it */
         if (e->learner != FG_MAX_ID)
             memset(e->slot ? grad + e->slot : l->grad + e->at, 0, e->count * sizeof *grad);
-        else if (e->slot > 0)
+        else
             memcpy(l->grad + e->at, grad + e->slot, e->count * sizeof *grad);
     }
 }
@@ -83,7 +84,7 @@ static void restore(fg_loop *l, const fg_lesson *s)
 {
     for (size_t k = 0; k < s->n_kept; k++) {
         const fg_kept *const e = &s->kept[k];
-        if (e->slot > 0 && e->learner == FG_MAX_ID)
+        if (e->learner == FG_MAX_ID)
             memcpy(s->program->body.grad + e->slot, l->grad + e->at, e->count * sizeof(double));
     }
 }
@@ -185,11 +186,10 @@ void fg_loop_prepare(fg_loop *l)
 
 void fg_loop_free(fg_loop *l)
 {
-    for (int k = 0; k < l->n_lessons; k++)
-        if (l->lessons[k].program) {
-            fg_program_release_order(l->lessons[k].program, l->lessons[k].order, l->lessons[k].n_order);
-            fg_program_release_plan(l->lessons[k].program, &l->lessons[k].plan);
-        }
+    for (int k = 0; k < l->n_lessons; k++) { /* none until all have a program */
+        fg_program_release_order(l->lessons[k].program, l->lessons[k].order, l->lessons[k].n_order);
+        fg_program_release_plan(l->lessons[k].program, &l->lessons[k].plan);
+    }
 }
 
 fg_id *fg_loop_labels(fg_program *p, fg_id rows, size_t *classes)

@@ -34,7 +34,7 @@ def nothing_left_behind():
     """The tape is sound after the test, and holds no more than before."""
     before = living()
     yield
-    _core._testing(fail_after=-1, limit=0xFFFFFFF0, sweep_chunk=1 << 18, collect_floor=131072)
+    _core._testing(fail_after=-1, limit=0xFFFFFFF0, sweep_chunk=1 << 18, collect_floor=131072, stop_after=-1)
     assert _core._check()
     if living() > before:
         gc.collect()

@@ -623,3 +623,27 @@ def test_one_part_that_is_held_keeps_its_instruction(k):
     assert x.grad.tolist() == [2.0 * (j == k) for j in range(200)] and other.data == 7.0
     del other, part
     assert flatgrad.stats()["nodes"] == before
+
+
+def test_numbers_of_nodes_go_with_the_tape():
+    """Where blocks of detect_anomaly() keep one for each node: no memory for them, and memory that goes back."""
+    nodes = _core.stats()["nodes"]
+    _core._testing(fail_after=0)
+    try:
+        with pytest.raises(MemoryError):
+            with flatgrad.detect_anomaly():
+                pass
+    finally:
+        _core._testing(fail_after=-1)
+    x = Value(1.0)
+    with flatgrad.detect_anomaly():
+        t = flatgrad.Tensor([1.0] * 300_000)
+        large = _core.stats()["bytes"]
+        del t
+        flatgrad.collect()
+        assert _core.stats()["bytes"] < 0.6 * large and _core._check()
+        y = x * 2.0 * x
+        y.backward()
+    assert x.grad == 4.0
+    del x, y
+    assert _core.stats()["nodes"] <= nodes

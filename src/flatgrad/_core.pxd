@@ -156,6 +156,7 @@ cdef extern from "tape.h" nogil:
 
     ctypedef struct fg_marks:
         uint64_t *word
+        uint64_t *summary
         fg_id lowest
         fg_id highest
 
@@ -217,6 +218,9 @@ cdef extern from "tape.h" nogil:
         uint64_t collections
         uint64_t writes
         uint32_t *origin
+        fg_id sentinel
+        fg_marks marks
+        fg_sweep *spare
         fg_mem mem
         double *scratch
         const fg_kernels *kernels

@@ -316,6 +316,7 @@ CASES = {
     "collect": "fg.collect()", "collect cycles": "x = a * 2.0; x._backward = lambda x=x: None; del x; fg.collect()",
     "stats": "fg.stats()", "_apply": "_core._apply('POW', a, 2.0)", "_check": "_core._check()",
     "_operations": "_core._operations()", "_kernel_levels": "_core._kernel_levels()", "_testing": "_core._testing()",
+    "_memory": "_core._memory()",
     "_restore": "saved_leaf[0](*saved_leaf[1])", "_member": "saved_value[0](*saved_value[1])",
     "_restore_graph": "saved_graph[0](*saved_graph[1])", "_Graph": "_core._Graph()",
     "_Graph.__reduce__": "saved_run[1][0].__reduce__()", "_Graph.__setstate__": "restored.__setstate__([])",

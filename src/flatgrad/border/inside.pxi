@@ -139,15 +139,25 @@ def _declare(name, *, default=MISSING, factory=None):
     setattr(Value, name, _Attribute(name, default, factory))
 
 
-def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None):
+def _memory():
+    """Where the tape's own memory is: the addresses of its fields, arrays and spare sweep, for tests that damage it."""
+    return {"n": <size_t>&tape.n, "room": <size_t>&tape.room, "capacity": <size_t>&tape.capacity,
+            "npool": <size_t>&tape.npool, "sentinel": <size_t>&tape.sentinel, "op": <size_t>tape.op,
+            "args": <size_t>tape.args, "owner": <size_t>tape.owner, "pool": <size_t>tape.pool,
+            "marks": <size_t>tape.marks.word, "summary": <size_t>tape.marks.summary,
+            "spare": <size_t>tape.spare}
+
+
+def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None, stop_after=None):
     """Make rare things common, for tests.
 
     fail_after: let that many allocations of the core succeed and fail all others; negative: none.
     limit: how many ids there are. sweep_chunk: words of 64 nodes between checks for interrupts.
     collect_floor: nodes below which nothing is collected; 0: collect before every operation.
+    stop_after: let the core ask so often whether to stop, and press Ctrl-C at the next question; negative: never.
     Returns how many checks for interrupts there have been.
     """
-    global sweep_words, chosen_words
+    global sweep_words, chosen_words, questions_left
     if limit is not None and limit > <fg_id>FG_MAX_ID:
         raise ArgumentError(f"limit: expected at most {<fg_id>FG_MAX_ID}, got {limit}")
     if sweep_chunk is not None and sweep_chunk < 1:
@@ -163,4 +173,6 @@ def _testing(fail_after=None, limit=None, sweep_chunk=None, collect_floor=None):
     if collect_floor is not None:
         tape.collect_floor = collect_floor
         collect()   # sets the next threshold
+    if stop_after is not None:
+        questions_left = stop_after
     return sweep_pauses
