@@ -6,7 +6,7 @@ from test_stops import pressed, record, slow
 
 from flatgrad import Tensor, Value, _core
 
-pytestmark = pytest.mark.usefixtures("nothing_left_behind", "interruptible")
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def both(x, t, g, h):

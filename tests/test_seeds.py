@@ -156,7 +156,7 @@ def test_another_thread_waits_for_a_pass_that_puts_all_gradients_aside():
 
 @pytest.mark.skipif(os.name == "nt", reason="no kill")
 @pytest.mark.parametrize("kind", ["body", "lanes"])
-def test_programs_that_are_timed_hear_ctrl_c(kind, interruptible):
+def test_programs_that_are_timed_hear_ctrl_c(kind):
     """They pause within a step: it has more nodes than are computed without."""
     def chain(x):
         for _ in range(70_000):

@@ -11,7 +11,7 @@ import flatgrad
 from flatgrad import Tensor, Value, _core
 from flatgrad.loops import Step
 
-pytestmark = pytest.mark.usefixtures("nothing_left_behind", "interruptible")
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 LONG = 66_000   # nodes of a chain: more than 2**16, after which a program asks
 SIDE = 590      # of a square product: it takes more than 2 * 10**8 multiply-adds, and so two parts

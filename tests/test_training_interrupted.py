@@ -9,7 +9,7 @@ import flatgrad
 from flatgrad import Tensor, Value, _core
 from flatgrad.optim import SGD
 
-pytestmark = pytest.mark.usefixtures("nothing_left_behind", "interruptible")
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def loop_of(program, n_samples, parameters, labels=None, width=1):
