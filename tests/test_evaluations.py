@@ -1,5 +1,6 @@
 """Values and gradients of compiled functions off the tape: those of the functions themselves, the same for any number
 of threads, and safe from several threads at once."""
+import math
 import os
 import random
 import signal
@@ -584,6 +585,19 @@ def test_other_threads_run_meanwhile():
         wakes += 1
     thread.join()
     assert wakes >= 8
+
+
+def test_what_all_samples_have_in_common_is_computed_anew():
+    a, b = Value(2.0), Value(0.25)
+    f = flatgrad.compile(lambda x: (a * b).tanh() * x)
+    g = value_and_grad(f, parameters=[a, b], in_axes=0)
+    x = np.array([1.0, 2.0, 6.0])
+    for data in (2.0, -1.0, 0.5):
+        a.data = data
+        value, gradient = g(x)
+        common = math.tanh(data * 0.25)
+        slope = 3.0 * (1.0 - common**2)
+        assert close(value, 3.0 * common) and close(gradient, np.array([slope * 0.25, slope * data]))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no timer")

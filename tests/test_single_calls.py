@@ -40,6 +40,9 @@ WHOLE = r"inputs\[0\]: expected a leaf Value or a whole leaf Tensor"
 
 REFUSED = [
     (lambda: fg.sum(LARGE), MemoryError, r"sum\(\): x: 1073741824 elements do not fit on the tape"),
+    (lambda: T + 10**400, ValueError, r"operand of \+: expected a number that float64 holds exactly, got "),
+    (lambda: (2**53 + 1) / T, ValueError, "operand of /: expected a number that float64 holds exactly, got the int 900"),
+    (lambda: T ** (2**53 + 1), ValueError, r"operand of \*\*: expected a number that float64 holds exactly"),
     (lambda: T * LARGE, MemoryError, "1073741824 elements do not fit on the tape"),
     (lambda: fg.sum([[1.0], 2.0]), TypeError, "x" + ROW_LIKE_FIRST),
     (lambda: Tensor([[Value(1.0)], 2.0]), TypeError, "data" + ROW_LIKE_FIRST),
@@ -88,6 +91,8 @@ def test_what_is_refused(k):
 
 TAKEN = [
     (lambda: T.sum(0, keepdims=np.True_).tolist(), [[4.0, 6.0]]),
+    (lambda: CONSTANT.__array__(np.float32).dtype.name, "float32"), (lambda: CONSTANT.__array__(int).tolist(), [1, 2]),
+    (lambda: CONSTANT.__array__().dtype.name, "float64"),
     (lambda: fg.argmax(iter([1.0, 3.0, 2.0])), 1),
     (lambda: copy.copy(T * 2.0).tolist(), [[2.0, 4.0], [6.0, 8.0]]),
     (lambda: A.__array_ufunc__(np.negative, "__call__", T), NotImplemented),
