@@ -268,3 +268,11 @@ def test_a_gradient_that_is_kept_on_an_element():
     assert x.grad.data == 6.0
     x.grad = 1.0
     assert x.grad == 1.0 and np.isscalar(x.grad)
+
+
+def test_a_part_is_restored_as_its_class():
+    t = Tensor([1.0, 2.0, 3.0])
+    restore, (cls, run, number) = t[0].__reduce_ex__(4)[:2]
+    assert (cls, number) == (Value, 0)
+    part = restore(Reduced, run, 1)
+    assert type(part) is Reduced and part.data == 2.0 and t[1] is part and type(t[2]) is Value
