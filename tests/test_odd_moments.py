@@ -239,3 +239,46 @@ def test_allocations_that_fail(name):
     assert np.allclose(found, (first.data, float(second)), rtol=1e-12) and points > 3
     data, points = failing(fresh(f), saved)
     assert pickle.loads(data).data == pytest.approx(f(x, t).data, rel=1e-12) and points > 3 and sys.getrefcount(x) > 0
+
+
+# ---- the tape ----
+
+def test_nodes_of_a_tensor_that_die_below_the_top():
+    """They are collected at once where that frees much, and where it has not, the next ones wait."""
+    keep, large, top = Tensor(np.ones(150_000)), Tensor(np.ones(150_000)), Value(1.0)
+    before = flatgrad.stats()
+    del large
+    after = flatgrad.stats()
+    assert after["nodes"] <= before["nodes"] - 150_000 and after["collections"] == before["collections"] + 1
+    counts = []
+    for _ in range(3):
+        small, top = Tensor(np.ones(4)), Value(2.0)
+        del small
+        counts.append(flatgrad.stats()["collections"])
+    assert counts == [counts[0]] * 3 and keep.numpy().sum() == 150_000.0 and top.data == 2.0 and _core._check()
+
+
+def test_a_tape_that_shrinks_while_it_is_watched():
+    with detect_anomaly():
+        x = Value(2.0)
+        many = [Value(1.0) for _ in range(300_000)]
+        capacity = flatgrad.stats()["capacity"]
+        del many
+        assert flatgrad.stats()["capacity"] < capacity
+        y = x * 3.0
+        y.backward()
+    assert x.grad == 3.0 and _core._check()
+
+
+def test_an_instruction_without_operands_is_kept_by_a_collection():
+    many, biases = [Value(1.0) for _ in range(1000)], [Value(1.0), Value(2.0)]
+    outputs, more = flatgrad.linear([], [[], []], biases), Value(0.0)
+    _core._testing(collect_floor=0)
+    del many
+    for _ in range(10):
+        more = more + 1.0
+    _core._testing(collect_floor=131072)
+    (outputs[0] * 3.0 + outputs[1]).backward()
+    assert [b.grad for b in biases] == [3.0, 1.0] and _core._check()
+    double = compile(lambda b: flatgrad.stack(flatgrad.linear([], [[], []], [b, b * 2.0])).sum())
+    assert flatgrad.value_and_grad(double)(3.0) == (9.0, 3.0)
