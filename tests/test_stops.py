@@ -2,6 +2,7 @@
 
 `_core._testing(stop_after=k)` presses it at the question after k others, so that each question of a call is met."""
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -273,3 +274,42 @@ def test_local_derivatives_are_not_interrupted(case):
     assert pressed(lambda: y._local_grads, 0) == expected
     if case is chain:
         assert expected == pytest.approx(tuple(slopes))
+
+
+def test_measurements_and_tables_of_gradients():
+    """A measurement is broken off, of instructions of one kind that lie apart as well; a table goes on where it was."""
+    apart, slow_part = record(lambda x: (slow(x) * 2.0).sin(), Value(0.5)), Value(0.5)
+    uniform = record(lambda x, y: x.sin() * slow(y), Value(0.5), slow_part).mapped(2, [True, False])
+    apart([0.5]), uniform([[0.5, 0.25], slow_part])
+    for program in (apart, uniform):
+        found = [pressed(lambda program=program: _core._timed(program, 0.0), k) is None for k in range(12)]
+        assert found[0] and not found[-1] and found == sorted(found, reverse=True) and _core._check()
+    table = _core._Evaluator(record(lambda x, y: [slow(x) * y, x * y], Value(0.5), Value(2.0)), [0, 1]).table
+    value, slope = by_hand(0.5)
+    heard = []
+    old = signal.signal(signal.SIGINT, lambda *args: heard.append(1))
+    try:
+        for k in range(4):
+            _core._testing(stop_after=k)
+            values, rows = table([0.5, 2.0])
+            np.testing.assert_allclose(values, [value * 2.0, 1.0], rtol=1e-9)
+            np.testing.assert_allclose(rows, [[slope * 2.0, value], [2.0, 0.5]], rtol=1e-9)
+    finally:
+        _core._testing(stop_after=-1)
+        signal.signal(signal.SIGINT, old)
+    assert heard
+
+
+def test_lanes_whose_gradients_for_one_are_not_there_yet():
+    """After calls from which nobody has asked for a gradient, the backward pass computes all."""
+    x = Tensor(np.linspace(0.1, 0.9, 2048))
+    program, want = record(lambda x: slow(x, 300), Value(0.5)).mapped(2048, [True], 1024, False), by_hand(x.numpy(), 300)[1]
+    for after in range(8):
+        program([x]), program([x])
+        z, = program([x])
+        total, x.grad = z.sum(), 0.0
+        if pressed(lambda total=total: total.backward() or True, after):
+            break
+        assert not x.grad.any()
+    assert after > 0
+    np.testing.assert_allclose(x.grad, want, rtol=1e-9)
