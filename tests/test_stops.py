@@ -29,6 +29,18 @@ def pressed(work, after):
         _core._testing(stop_after=-1)
 
 
+def heard(work, after):
+    """What work returns though Ctrl-C is pressed at the question after so many, and whether it was."""
+    found = []
+    old = signal.signal(signal.SIGINT, lambda *args: found.append(1))
+    try:
+        _core._testing(stop_after=after)
+        return work(), bool(found)
+    finally:
+        _core._testing(stop_after=-1)
+        signal.signal(signal.SIGINT, old)
+
+
 def record(f, *inputs):
     recording = _core._Recording(list(inputs))
     with recording:
@@ -286,18 +298,13 @@ def test_measurements_and_tables_of_gradients():
         assert found[0] and not found[-1] and found == sorted(found, reverse=True) and _core._check()
     table = _core._Evaluator(record(lambda x, y: [slow(x) * y, x * y], Value(0.5), Value(2.0)), [0, 1]).table
     value, slope = by_hand(0.5)
-    heard = []
-    old = signal.signal(signal.SIGINT, lambda *args: heard.append(1))
-    try:
-        for k in range(4):
-            _core._testing(stop_after=k)
-            values, rows = table([0.5, 2.0])
-            np.testing.assert_allclose(values, [value * 2.0, 1.0], rtol=1e-9)
-            np.testing.assert_allclose(rows, [[slope * 2.0, value], [2.0, 0.5]], rtol=1e-9)
-    finally:
-        _core._testing(stop_after=-1)
-        signal.signal(signal.SIGINT, old)
-    assert heard
+    found = []
+    for k in range(4):
+        (values, rows), pressed_there = heard(lambda: table([0.5, 2.0]), k)
+        found.append(pressed_there)
+        np.testing.assert_allclose(values, [value * 2.0, 1.0], rtol=1e-9)
+        np.testing.assert_allclose(rows, [[slope * 2.0, value], [2.0, 0.5]], rtol=1e-9)
+    assert found[0] and not found[-1]
 
 
 def test_lanes_whose_gradients_for_one_are_not_there_yet():
@@ -313,3 +320,24 @@ def test_lanes_whose_gradients_for_one_are_not_there_yet():
         assert not x.grad.any()
     assert after > 0
     np.testing.assert_allclose(x.grad, want, rtol=1e-9)
+
+
+def test_products_that_go_on_after_ctrl_c():
+    """Nothing is added twice: the gradients of a bias, and rows of a table that are there already."""
+    a = np.linspace(-1.0, 1.0, SIDE * SIDE).reshape(SIDE, SIDE)
+    w, seed = np.cos(a), np.ones((SIDE, SIDE))
+    seed[0, 0] = 0.0
+    for part, after in ((False, 0), (False, 1), (True, 0), (True, 1)):
+        x, weights, bias = Tensor(a), Tensor(w), Tensor(np.ones(SIDE))
+        y = flatgrad.linear(x, weights, bias)
+        total, of = (y[1:].sum() + y[0, 1:].sum(), seed) if part else (y.sum(), np.ones((SIDE, SIDE)))
+        assert heard(total.backward, after) == (None, True)
+        for t, expected in ((x, of @ w), (weights, of.T @ a), (bias, of.sum(0))):
+            np.testing.assert_allclose(t.grad, expected, rtol=1e-9, atol=1e-9)
+    x = Tensor(a)
+    table = _core._Evaluator(record(lambda x: [(x @ x.T).sum(), x.sum()], x), [0]).table
+    for after in (1, 2):
+        (values, rows), found = heard(lambda: table([x]), after)
+        np.testing.assert_allclose(values, [(a @ a.T).sum(), a.sum()], rtol=1e-9, atol=1e-6)
+        np.testing.assert_allclose(rows[0], (2.0 * np.ones((SIDE, SIDE)) @ a).ravel(), rtol=1e-9, atol=1e-6)
+        assert found and rows[1].tolist() == [1.0] * (SIDE * SIDE)
