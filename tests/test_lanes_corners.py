@@ -8,6 +8,8 @@ from flatgrad import Tensor, Value, _core, nn
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
+FROZEN = Value(7.0)
+FROZEN.requires_grad = False
 SAMPLES = 5   # of 8 lanes, so that some have none
 U = Tensor(np.linspace(0.5, 1.5, 6).reshape(2, 3))
 C = Tensor(np.arange(1.0, 7.0).reshape(2, 3) / 4.0, requires_grad=False)
@@ -41,6 +43,8 @@ CASES = {
         [U[0, 0], t[1, 2], t[0, 0]]),
     "cross entropy of listed logits": lambda t: flatgrad.losses.cross_entropy(
         [[t[0, 0], U[0, 0], U[0, 1]], [U[1, 1], t[1, 2], t[0, 1]]], [2, 0]),
+    "a column and a matrix": lambda t: t[:, :1] * t + flatgrad.where(t[:, :1], t, 2.0),
+    "taken from what has a gradient and what has none": lambda t: flatgrad.take([t[0, 0], FROZEN, t[0, 1]], [1, 2, 0]) * t[0],
     "a layer without operands": lambda t: flatgrad.linear([], [[], []], [t[0, 0], t[1, 1]])[0] * t,
     "a layer": lambda t: flatgrad.linear(t[:, ::-1], U, [U[0, 0], t[0, 1]]).relu(),
 }

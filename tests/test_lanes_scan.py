@@ -405,3 +405,18 @@ def test_scans_whose_steps_call_batches_and_scans():
             seen.append((out.numpy(), x.grad))
         close(seen[0][0], seen[1][0])
         close(seen[0][1], seen[1][1])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_of_more_nodes_than_are_computed_in_lanes(bias):
+    """It has more products and sums than there may be: the samples are computed one by one."""
+    n = 129
+    w, b = np.cos(np.arange(n * n)).reshape(n, n) / n, np.linspace(0.1, 0.5, n) * bias
+    weights, offsets, start = Tensor(w), Tensor(b), Tensor(np.ones((2, n)) * [[1.0], [2.0]])
+
+    def final(c):
+        return flatgrad.scan(lambda c, _: (flatgrad.linear(c, weights, offsets if bias else None), None), c, length=2)[0]
+    found, = record(final, Tensor(np.ones(n))).mapped(2, [True])([start])
+    found.sum().backward()
+    np.testing.assert_allclose(found.numpy(), (start.numpy() @ w.T + b) @ w.T + b, rtol=1e-10)
+    np.testing.assert_allclose(start.grad, [np.ones(n) @ w @ w] * 2, rtol=1e-10, atol=1e-14)

@@ -10,6 +10,9 @@ import pytest
 
 import flatgrad
 from flatgrad import Tensor, Value, _core, compile, detect_anomaly
+from flatgrad.errors import DataError
+from flatgrad.loops import Step
+from test_program_core import record
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -239,3 +242,104 @@ def test_allocations_that_fail(name):
     assert np.allclose(found, (first.data, float(second)), rtol=1e-12) and points > 3
     data, points = failing(fresh(f), saved)
     assert pickle.loads(data).data == pytest.approx(f(x, t).data, rel=1e-12) and points > 3 and sys.getrefcount(x) > 0
+
+
+# ---- the tape ----
+
+def test_nodes_of_a_tensor_that_die_below_the_top():
+    """They are collected at once where that frees much, and where it has not, the next ones wait."""
+    keep, large, top = Tensor(np.ones(150_000)), Tensor(np.ones(150_000)), Value(1.0)
+    before = flatgrad.stats()
+    del large
+    after = flatgrad.stats()
+    assert after["nodes"] <= before["nodes"] - 150_000 and after["collections"] == before["collections"] + 1
+    counts = []
+    for _ in range(3):
+        small, top = Tensor(np.ones(4)), Value(2.0)
+        del small
+        counts.append(flatgrad.stats()["collections"])
+    assert counts == [counts[0]] * 3 and keep.numpy().sum() == 150_000.0 and top.data == 2.0 and _core._check()
+
+
+def test_a_tape_that_shrinks_while_it_is_watched():
+    with detect_anomaly():
+        x = Value(2.0)
+        many = [Value(1.0) for _ in range(300_000)]
+        capacity = flatgrad.stats()["capacity"]
+        del many
+        assert flatgrad.stats()["capacity"] < capacity
+        y = x * 3.0
+        y.backward()
+    assert x.grad == 3.0 and _core._check()
+
+
+def test_an_instruction_without_operands_is_kept_by_a_collection():
+    many, biases = [Value(1.0) for _ in range(1000)], [Value(1.0), Value(2.0)]
+    outputs, more = flatgrad.linear([], [[], []], biases), Value(0.0)
+    _core._testing(collect_floor=0)
+    del many
+    for _ in range(10):
+        more = more + 1.0
+    _core._testing(collect_floor=131072)
+    (outputs[0] * 3.0 + outputs[1]).backward()
+    assert [b.grad for b in biases] == [3.0, 1.0] and _core._check()
+    double = compile(lambda b: flatgrad.stack(flatgrad.linear([], [[], []], [b, b * 2.0])).sum())
+    assert flatgrad.value_and_grad(double)(3.0) == (9.0, 3.0)
+
+
+# ---- programs ----
+
+def test_a_program_of_programs_that_is_not_copied():
+    x = Value(0.5)
+    sine, cosine = record(lambda x: x.sin() * 2.0, x), record(lambda x: x.cos() * 2.0, x)
+    outer = record(lambda x: sine([x])[0] * cosine([x])[0], x)
+    for k in range(1000):
+        _core._testing(fail_after=k)
+        try:
+            evaluator = _core._Evaluator(outer, [0])
+            break
+        except MemoryError:
+            continue
+        finally:
+            _core._testing(fail_after=-1)
+    value, gradient = evaluator([0.25])
+    assert k > 20 and np.allclose([value, *gradient], [2.0 * np.sin(0.5), 4.0 * np.cos(0.5)], rtol=1e-12)
+
+
+def test_operands_from_both_sides_of_where_a_recording_begins():
+    """They lie in a row before, and not in the program."""
+    x = Tensor([3.0, 4.0])
+    known, recording = Tensor([1.0, 2.0]), _core._Recording([x])
+    with recording:
+        y = x * 2.0
+        z = flatgrad.stack([known, y])
+        both = [(z * 3.0).tanh(), z * 2.0]
+    first, second = recording.program(both)([Tensor([0.5, 1.0])])
+    expected = np.array([[1.0, 2.0], [1.0, 2.0]])
+    assert np.allclose(first.numpy(), np.tanh(expected * 3.0), rtol=1e-12) and np.allclose(second.numpy(), expected * 2.0)
+
+
+def test_some_results_of_what_is_taken_from_a_constant_or_in_a_scan():
+    table, t = Tensor(np.arange(12.0).reshape(4, 3), requires_grad=False), Tensor(np.ones((2, 3)))
+    made = record(lambda i, t: [flatgrad.take(table, i) * t], Tensor([0.0, 0.0]), t)
+    result, = made([Tensor([1.0, 2.0]), t])
+    result[0].sum().backward()
+    assert t.grad.tolist() == [[3.0, 4.0, 5.0], [0.0, 0.0, 0.0]]
+    t.grad = 0.0
+    made = record(lambda i, t, c: [flatgrad.take(c, i) * t], Tensor([0.0, 0.0]), t, Tensor(np.ones((4, 3))))
+    result, = made([Tensor([1.0, 2.0]), t, table])
+    result[0].sum().backward()
+    assert t.grad.tolist() == [[3.0, 4.0, 5.0], [0.0, 0.0, 0.0]]
+    step = Step("scan", lambda c, x: (c * 0.5, flatgrad.take(c, [x, 1])[0]), Tensor([1.0, 2.0, 3.0]), Value(1.0))
+    carry = Tensor([1.0, 2.0, 3.0])
+    _, found = step.program.scanned(3, 1, 1)([carry, Tensor([2.0, 0.0, 1.0])])
+    (found * [1.0, 10.0, 100.0]).sum().backward()
+    assert found.tolist() == [3.0, 0.5, 0.5] and carry.grad.tolist() == [5.0, 25.0, 1.0]
+
+
+def test_signs_that_are_the_same_for_all_samples():
+    program = record(flatgrad.losses.hinge, Tensor([0.5, 0.25]), Tensor([1.0, -1.0])).mapped(2, [True, False])
+    x = Tensor([[0.5, 0.25], [1.0, 2.0]])
+    assert program([x, Tensor([1.0, -1.0])])[0].tolist() == [0.875, 1.5]
+    with pytest.raises(DataError, match="target: expected -1 or 1, got -2.0"):
+        program([x, Tensor([1.0, -2.0])])

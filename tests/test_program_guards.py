@@ -263,3 +263,46 @@ def test_a_damaged_program_that_captures_too_much():
     values = (W, Value(1.0))
     refused(lambda: _core._restore_program(BODY, values, ((0, 0, 1), (1, 0, 1)), (0, 2), SHAPES, RESULTS, SIGNS),
             ValueError, "has captured another number of Values")
+
+
+# ---- programs of few nodes ----
+
+def test_a_program_without_operands():
+    """It is copied and evaluated like another one; by what it has no gradient is told."""
+    program = record(lambda: [Value(2.0).exp(), Value(3.0) * 1.0])
+    evaluator = _core._Evaluator(program, [])
+    assert evaluator.values([]).tolist() == [np.exp(2.0), 3.0]
+    refused(lambda: evaluator.table([]), ValueError, "wanted: expected inputs")
+    caller = record(lambda x: x * program([])[0], Value(1.0))
+    value, gradient = _core._Evaluator(caller, [0])([2.0])
+    assert value == 2.0 * np.exp(2.0) and gradient.tolist() == [np.exp(2.0)]
+
+
+def test_a_scan_that_neither_carries_nor_computes():
+    program = record(lambda x: [x], W)
+    assert program.scanned(3, 0, 1)([[1.0, 2.0, 3.0]])[0].tolist() == [1.0, 2.0, 3.0]
+    assert program.scanned(3, 0, 0)([1.5])[0].tolist() == [1.5, 1.5, 1.5]
+
+
+def test_a_program_of_as_many_nodes_as_there_may_be():
+    x, made = Value(0.5), []
+    recording = _core._Recording([x])
+    with recording:
+        y = x
+        for _ in range(100):
+            y = y.sin()
+    for limit in (10, 50, 102, 103):
+        _core._testing(limit=limit)
+        try:
+            made.append(recording.program([y]))
+        except MemoryError:
+            made.append(None)
+        finally:
+            _core._testing(limit=0xFFFFFFF0)
+    assert made[:3] == [None] * 3 and made[3]([0.5])[0].data == y.data and _core._check()
+
+
+@pytest.mark.parametrize("slopes", [(), ((2.0,),)], ids=["a rule", "derivatives"])
+def test_a_node_of_a_user_is_no_part_of_a_program(slopes):
+    refused(lambda: record(lambda x: Value(3.0, (x,), *slopes, "own"), W), ArgumentTypeError,
+            "a Value with a rule of its own")

@@ -239,6 +239,23 @@ def test_tensors():
     assert [v.requires_grad for v in [*again[0], *again[1]]] == [True, False, True, True]
 
 
+def test_a_frozen_leaf_that_has_a_rule():
+    """Alone in a row, with others, and the first of a column of a matrix."""
+    x, values = Tensor(np.arange(6.0).reshape(2, 3)), [Value(1.0), Value(2.0), Value(3.0)]
+    values[0]._backward = lambda: None
+    values[0].requires_grad = False
+    fg.dot(values, [x[0, 0], x[0, 1], x[1, 2]]).backward()
+    assert x.grad.tolist() == [[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]] and [v.grad for v in values] == [0.0, 1.0, 5.0]
+    w = Tensor(np.arange(6.0).reshape(2, 3))
+    w[0, 0].requires_grad = False
+    (w.T @ Tensor(np.ones((2, 2)))).sum().backward()
+    assert w.grad.tolist() == [[0.0, 2.0, 2.0], [2.0, 2.0, 2.0]]
+    w.grad = 0.0
+    (w[:, 0] * 2.0).sum().backward()
+    w[:, 0].sum().backward()
+    assert w.grad.tolist() == [[0.0, 0.0, 0.0], [3.0, 0.0, 0.0]]
+
+
 def test_tensors_that_refuse():
     W = Tensor([[1.0, 2.0], [3.0, 4.0]])
     for t, wrong in (W[0], "whole leaf Tensor, got a view"), (W * 2.0, r"leaf Tensor, got the result.*\.detach\(\)"):

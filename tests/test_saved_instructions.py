@@ -140,3 +140,26 @@ def test_shapes_that_there_are_not(kind):
         check_result(kind, graph, end, (rows, cols), constant or not sum(m * n for m, n in views))
         assert _core._check()
     assert accepted > 100 and refused > 100
+
+
+def test_the_lowest_exponent():
+    """Operators keep to those above it; a saved power may have it."""
+    x = Tensor([1.0, -1.0, 1.0])
+    own, lowest = integers(1 - 2**31), integers(-2**31)
+
+    def changed(made):
+        data = pickle.dumps(made)
+        assert data.count(own) == 1
+        return pickle.loads(data.replace(own, lowest))
+
+    x, y = changed((x, x ** (1 - 2**31)))
+    y.sum().backward()
+    assert x.grad.tolist() == [-2.0**31, 2.0**31, -2.0**31]
+    recording = _core._Recording([x])
+    with recording:
+        y = x ** (1 - 2**31)
+    program = changed(recording.program([y]))
+    for single in (False, True):
+        batch = Tensor(np.ones((4, 3)))
+        program.mapped(4, [True], 0, single)([batch])[0].sum().backward()
+        assert batch.grad.tolist() == [[-2.0**31] * 3] * 4

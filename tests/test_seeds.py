@@ -190,3 +190,13 @@ def test_what_is_timed():
     assert _core._timed(constant, 0.0)["backward"] is None
     with pytest.raises(TypeError, match="_timed.*: expected a program of one sample or of a batch"):
         _core._timed(record(lambda c: c * 2.0, Value(0.5)).scanned(3, 1, 0))
+
+
+def test_numbers_without_a_last_bit_to_turn_stay_as_they_are():
+    """Those that are large or not finite are timed as they are, and all are there again after it."""
+    program = record(lambda x: x * 2.0, Value(0.5))
+    for x in (float("inf"), float("nan"), -1e300, 3.0, 0.3):
+        program([x])
+        assert _core._timed(program, 0.0)["forward"] >= 0.0
+        y, = program([x])
+        assert np.array_equal(y.data, 2.0 * x, equal_nan=True)

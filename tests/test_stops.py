@@ -2,6 +2,7 @@
 
 `_core._testing(stop_after=k)` presses it at the question after k others, so that each question of a call is met."""
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -26,6 +27,18 @@ def pressed(work, after):
         return None
     finally:
         _core._testing(stop_after=-1)
+
+
+def heard(work, after):
+    """What work returns though Ctrl-C is pressed at the question after so many, and whether it was."""
+    found = []
+    old = signal.signal(signal.SIGINT, lambda *args: found.append(1))
+    try:
+        _core._testing(stop_after=after)
+        return work(), bool(found)
+    finally:
+        _core._testing(stop_after=-1)
+        signal.signal(signal.SIGINT, old)
 
 
 def record(f, *inputs):
@@ -273,3 +286,58 @@ def test_local_derivatives_are_not_interrupted(case):
     assert pressed(lambda: y._local_grads, 0) == expected
     if case is chain:
         assert expected == pytest.approx(tuple(slopes))
+
+
+def test_measurements_and_tables_of_gradients():
+    """A measurement is broken off, of instructions of one kind that lie apart as well; a table goes on where it was."""
+    apart, slow_part = record(lambda x: (slow(x) * 2.0).sin(), Value(0.5)), Value(0.5)
+    uniform = record(lambda x, y: x.sin() * slow(y), Value(0.5), slow_part).mapped(2, [True, False])
+    apart([0.5]), uniform([[0.5, 0.25], slow_part])
+    for program in (apart, uniform):
+        found = [pressed(lambda program=program: _core._timed(program, 0.0), k) is None for k in range(12)]
+        assert found[0] and not found[-1] and found == sorted(found, reverse=True) and _core._check()
+    table = _core._Evaluator(record(lambda x, y: [slow(x) * y, x * y], Value(0.5), Value(2.0)), [0, 1]).table
+    value, slope = by_hand(0.5)
+    found = []
+    for k in range(4):
+        (values, rows), pressed_there = heard(lambda: table([0.5, 2.0]), k)
+        found.append(pressed_there)
+        np.testing.assert_allclose(values, [value * 2.0, 1.0], rtol=1e-9)
+        np.testing.assert_allclose(rows, [[slope * 2.0, value], [2.0, 0.5]], rtol=1e-9)
+    assert found[0] and not found[-1]
+
+
+def test_lanes_whose_gradients_for_one_are_not_there_yet():
+    """After calls from which nobody has asked for a gradient, the backward pass computes all."""
+    x = Tensor(np.linspace(0.1, 0.9, 2048))
+    program, want = record(lambda x: slow(x, 300), Value(0.5)).mapped(2048, [True], 1024, False), by_hand(x.numpy(), 300)[1]
+    for after in range(8):
+        program([x]), program([x])
+        z, = program([x])
+        total, x.grad = z.sum(), 0.0
+        if pressed(lambda total=total: total.backward() or True, after):
+            break
+        assert not x.grad.any()
+    assert after > 0
+    np.testing.assert_allclose(x.grad, want, rtol=1e-9)
+
+
+def test_products_that_go_on_after_ctrl_c():
+    """Nothing is added twice: the gradients of a bias, and rows of a table that are there already."""
+    a = np.linspace(-1.0, 1.0, SIDE * SIDE).reshape(SIDE, SIDE)
+    w, seed = np.cos(a), np.ones((SIDE, SIDE))
+    seed[0, 0] = 0.0
+    for part, after in ((False, 0), (False, 1), (True, 0), (True, 1)):
+        x, weights, bias = Tensor(a), Tensor(w), Tensor(np.ones(SIDE))
+        y = flatgrad.linear(x, weights, bias)
+        total, of = (y[1:].sum() + y[0, 1:].sum(), seed) if part else (y.sum(), np.ones((SIDE, SIDE)))
+        assert heard(total.backward, after) == (None, True)
+        for t, expected in ((x, of @ w), (weights, of.T @ a), (bias, of.sum(0))):
+            np.testing.assert_allclose(t.grad, expected, rtol=1e-9, atol=1e-9)
+    x = Tensor(a)
+    table = _core._Evaluator(record(lambda x: [(x @ x.T).sum(), x.sum()], x), [0]).table
+    for after in (1, 2):
+        (values, rows), found = heard(lambda: table([x]), after)
+        np.testing.assert_allclose(values, [(a @ a.T).sum(), a.sum()], rtol=1e-9, atol=1e-6)
+        np.testing.assert_allclose(rows[0], (2.0 * np.ones((SIDE, SIDE)) @ a).ravel(), rtol=1e-9, atol=1e-6)
+        assert found and rows[1].tolist() == [1.0] * (SIDE * SIDE)

@@ -72,6 +72,32 @@ def descent(x, w, moving):
     return w, total, found
 
 
+M, N = np.linspace(-0.5, 0.5, 24).reshape(4, 6), Tensor(np.cos(np.arange(30.0)).reshape(5, 6), requires_grad=False)
+LAYOUTS = {
+    "sums of rows": lambda t, x: ((t * x).sum(1) ** 2).sum(),
+    "a sum of some columns": lambda t, x: t[:, ::2].sum() * x.sum(),
+    "a mean of some columns": lambda t, x: t[:, 1:3].mean() ** 2 * x.sum(),
+    "every other number of a row": lambda t, x: (t[1, ::2].exp() * 2.0).sum() * x[0, 0],
+    "weights of a layer that stay": lambda t, x: flatgrad.linear(t, N).tanh().sum(),
+    "a product with weights that stay": lambda t, x: (flatgrad.linear(t, N) ** 2).sum() * 0.1}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_operands_of_other_layouts(name):
+    """Against steps of gradient descent on the tape."""
+    x, f, found = np.linspace(0.5, 1.5, 6).reshape(1, 6), LAYOUTS[name], np.zeros(3)
+    t, other = Tensor(M), Tensor(M)
+    program = record(lambda x: f(t, x), Tensor(x, requires_grad=False))
+    assert _core._Loop([program], [1], 1, [learners([t])], [x], [[0]], [[]]).run(3, [0.1], None, found) == (3, None)
+    for k in range(3):
+        other.grad = 0.0
+        y = f(other, Tensor(x, requires_grad=False))
+        y.backward()
+        np.testing.assert_allclose(found[k], y.data, rtol=1e-12)
+        other.data = other.numpy() - 0.1 * other.grad
+    np.testing.assert_allclose(t.numpy(), other.numpy(), rtol=1e-12)
+
+
 def test_values_that_do_not_lie_in_order():
     values = [Value(0.25 * k) for k in range(7)]
     x, found = of_point(lambda x: flatgrad.dot(values[::2], x), 4, values[::2])
