@@ -1,9 +1,11 @@
 """A short form of `python tests/checks memory`: every case of our own code, and some of its allocations."""
 import gc
+import itertools
 import pickle
 import sys
 
 from checks import memory
+import numpy as np
 import pytest
 
 import flatgrad
@@ -112,9 +114,55 @@ def test_what_is_made_without_memory_is_not_there():
 
 @needs_testcapi
 def test_a_graph_of_many_ends_is_packed_or_memory_has_ended():
-    total = flatgrad.sum([Value(float(k)) for k in range(150)])
+    leaves = [Value(float(k)) for k in range(150)]   # whose objects are what is at an end
+    total = flatgrad.sum(leaves)
     graph = total.__reduce_ex__(4)[1][0]
     n, expected = 0, pickle.dumps(graph.__reduce__()[1][1])
     while (found := failing(graph.__reduce__, first=n, last=n)) is MemoryError:
         n += 1
-    assert n > 100 and pickle.dumps(found[1][1]) == expected
+    assert n > 100 and pickle.dumps(found[1][1]) == expected and len(found[1][2]) == len(leaves)
+
+
+def errors_until_it_passes(prepared):
+    """How many calls failed, each for another allocation of the core: the first, the second, and so on."""
+    for n in itertools.count():
+        call = prepared()
+        flatgrad.collect()   # which gives scratch memory back
+        before = flatgrad.stats()["nodes"]
+        _core._testing(fail_after=n)
+        try:
+            call()
+            return n
+        except MemoryError:
+            pass
+        finally:
+            _core._testing(fail_after=-1)
+        assert _core._check() and living() == before
+
+
+def recorded(results):
+    recording = _core._Recording([x := Value(0.5), t := Tensor(np.ones(3000))])
+    with recording:
+        found = results(x, t)
+    return recording.program(found)
+
+
+def test_memory_for_copies_of_many_results_and_for_saved_instructions():
+    x, t = Value(0.5), Tensor(np.ones(3000))
+    scattered = [item for pair in zip((Value(1.0) for _ in range(3000)), (Value(2.0) for _ in range(3000)))
+                 for item in pair]
+
+    def reduced():
+        return recorded(lambda x, t: [t, t, t]).__reduce__()[1][0].__reduce__
+
+    def restored():
+        restore, arguments, *_ = (Tensor(np.ones(3000)) * 2.0).__reduce__()[1][0].__reduce__()[1][0].__reduce__()
+        return lambda: restore(*arguments)
+
+    def written(operand, results):
+        found = recorded(results)([x, operand])
+        return lambda: _core.written(found, [None] * len(found), [x, scattered[0], t])
+    assert errors_until_it_passes(reduced) > 0
+    assert errors_until_it_passes(restored) > 0
+    assert errors_until_it_passes(lambda: written(scattered[::2], lambda x, t: [t * x])) > 20
+    assert errors_until_it_passes(lambda: written(t, lambda x, t: [t * x, t, t, t])) > 20

@@ -177,3 +177,11 @@ def test_a_table_that_is_not_of_doubles():
     assert _core._taken(Sub(1.0), 0, False, False) is None
     with pytest.raises((OverflowError, ValueError, TypeError)):
         _core._taken(big, 0, False, False)
+
+
+def test_an_int_whose_conversion_fails():
+    class Own(int):
+        def __float__(self):
+            raise ZeroDivisionError("own")
+    with pytest.raises(ZeroDivisionError, match="own"):
+        flatgrad.sum(Own(2**60))
