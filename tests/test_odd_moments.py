@@ -239,3 +239,23 @@ def test_allocations_that_fail(name):
     assert np.allclose(found, (first.data, float(second)), rtol=1e-12) and points > 3
     data, points = failing(fresh(f), saved)
     assert pickle.loads(data).data == pytest.approx(f(x, t).data, rel=1e-12) and points > 3 and sys.getrefcount(x) > 0
+
+
+def test_a_finalizer_gives_attributes_while_the_first_is_given():
+    """Python's collector runs where the dict for them is made; from 3.12 on, later."""
+    kept = [{} for _ in range(200)]   # those that Python keeps for later are in use
+
+    class Late:
+        def __del__(self):
+            x.other = 2
+    old = gc.get_threshold()
+    for count in range(1, 12):
+        x = Value(1.0)
+        late = Late()
+        late.itself = late
+        del late
+        gc.set_threshold(count, 1, 1)
+        x.note = 1
+        gc.set_threshold(*old)
+        gc.collect()
+        assert (x.note, x.other) == (1, 2) and kept
