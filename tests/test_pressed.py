@@ -251,7 +251,19 @@ def test_backward_of_one_number_of_a_large_product():
     np.testing.assert_array_equal(x.grad, expected)
 
 
-def test_timed_goes_on_after_signals(program):
+@pytest.fixture(scope="module")
+def products():
+    recording = _core._Recording([x := Value(1.0)])
+    with recording:
+        y = x
+        for _ in range(2 * STEPS):
+            y = y * x
+    return recording.program([y])
+
+
+@pytest.mark.parametrize("which", ["program", "products"])
+def test_timed_goes_on_after_signals(which, request):
+    program = request.getfixturevalue(which)
     heard = []
     old = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
     signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
