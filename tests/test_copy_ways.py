@@ -276,3 +276,30 @@ def test_a_part_is_restored_as_its_class():
     assert (cls, number) == (Value, 0)
     part = restore(Reduced, run, 1)
     assert type(part) is Reduced and part.data == 2.0 and t[1] is part and type(t[2]) is Value
+
+
+def test_a_graph_that_needs_another_twice():
+    c = Value(1.0) * 2.0
+    d, e = c * 2.0, c * 3.0
+    total, product = d + e, d * e
+    below = total.__reduce_ex__(4)[1][0]
+    assert product.__reduce_ex__(4)[1][0].__reduce__()[1][0] == [below]
+    assert pickle.loads(pickle.dumps([total, product]))[1].data == product.data == 24.0
+
+
+def test_a_saved_call_says_that_a_gradient_flows_where_none_does():
+    recording = _core._Recording([x := Value(0.5), Value(2.0)])
+    with recording:
+        results = [x * 2.0]
+    a, b = Value(0.5), Value(3.0)
+    out, = recording.program(results)([a, b])
+    graph = out.__reduce_ex__(4)[1][1].__reduce__()[1][0]
+    restore, (below, saved, ends, classes), *_ = graph.__reduce__()
+    assert saved[5].endswith(b"\1\0\0\0")
+    saved = (*saved[:5], saved[5][:-4] + bytes(4), *saved[6:])
+    again = _core._restore_part(Value, _core._member(restore(below, saved, ends, classes), 0), 0)
+    assert again.data == 1.0
+    assert [g and g.data for g in _core.written([again], [None], [a, b])] == [2.0, None]
+    assert _core.written([again], [None], [b]) == [None]
+    again.backward()
+    assert (a.grad, b.grad) == (2.0, 0.0)

@@ -343,3 +343,23 @@ def test_signs_that_are_the_same_for_all_samples():
     assert program([x, Tensor([1.0, -1.0])])[0].tolist() == [0.875, 1.5]
     with pytest.raises(DataError, match="target: expected -1 or 1, got -2.0"):
         program([x, Tensor([1.0, -2.0])])
+
+
+def test_a_finalizer_gives_attributes_while_the_first_is_given():
+    """Python's collector runs where the dict for them is made; from 3.12 on, later."""
+    kept = [{} for _ in range(200)]   # those that Python keeps for later are in use
+
+    class Late:
+        def __del__(self):
+            x.other = 2
+    old = gc.get_threshold()
+    for count in range(1, 12):
+        x = Value(1.0)
+        late = Late()
+        late.itself = late
+        del late
+        gc.set_threshold(count, 1, 1)
+        x.note = 1
+        gc.set_threshold(*old)
+        gc.collect()
+        assert (x.note, x.other) == (1, 2) and kept

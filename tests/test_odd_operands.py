@@ -177,3 +177,58 @@ def test_a_table_that_is_not_of_doubles():
     assert _core._taken(Sub(1.0), 0, False, False) is None
     with pytest.raises((OverflowError, ValueError, TypeError)):
         _core._taken(big, 0, False, False)
+
+
+def test_an_int_whose_conversion_fails():
+    class Own(int):
+        def __float__(self):
+            raise ZeroDivisionError("own")
+    with pytest.raises(ZeroDivisionError, match="own"):
+        flatgrad.sum(Own(2**60))
+
+
+def test_a_matrix_of_another_height():
+    recording = _core._Recording([x := Tensor([0.0, 0.0]), m := Tensor([[1.0, 2.0], [3.0, 4.0]])])
+    with recording:
+        results = [(m @ x).sum()]
+    evaluator = _core._Evaluator(recording.program(results), [])
+    for shape in ((3, 2), (2, 3)):
+        with pytest.raises(ShapeError, match=r"operands\[1\]: expected the shape \(2, 2\)"):
+            evaluator.values([np.ones(2), np.ones(shape)], np.zeros(0))
+
+
+def test_arrays_of_state_that_are_too_short():
+    parameters, three = _core.Parameters([p := Value(1.0), Tensor([1.0, 2.0])]), np.zeros(3)
+    for wrong in ((three[:2], three), (three, three[:2])):
+        with pytest.raises(ValueError, match=r"state: expected arrays of shape \(3,\)"):
+            parameters.adadelta({}, *wrong, 0.9, 1e-6, 0.0, False)
+    assert _core.Parameters.step([parameters], []) is False and p.data == 1.0
+    assert _core.Parameters([]).get_grad(np.zeros(0)) == 0.0
+
+
+@pytest.mark.parametrize("of", [object(), int, 5.0])
+def test_the_largest_of_what_has_no_elements(of):
+    with pytest.raises(ArgumentTypeError, match=r"argmax\(\): x: expected a Tensor, an array or a list"):
+        flatgrad.argmax(of)
+
+
+OWN_INIT = """
+from flatgrad import Value, nn, scalar_graph
+
+init, times = Value.__init__, Value.__mul__
+Value.__init__ = lambda self, x: init(self, x + 1.0)
+assert Value(1.0).data == 2.0
+Value.__init__ = init
+assert Value(1.0).data == 1.0
+neuron, x = nn.Neuron(2, nonlin=False), [Value(2.0), Value(3.0)]
+with scalar_graph():
+    expected = neuron(x).data
+    calls = []
+    Value.__mul__ = lambda self, other: calls.append(other) or times(self, other)
+    assert neuron(x).data == expected and len(calls) == 2
+"""
+
+
+def test_where_a_user_has_replaced_methods_of_value():
+    ran = subprocess.run([sys.executable, "-c", OWN_INIT], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr

@@ -214,3 +214,62 @@ def test_while_cycles_are_emptied(no_collector, goes_on):
     for _ in range(5):
         gc.collect()
     assert alive(found) == 0
+
+
+def test_a_collection_that_is_interrupted_while_it_follows_what_is_needed():
+    kept = [Value(0.0) for _ in range(40_000)]
+    node = Value(1.0) * 2.0
+    node.kept = kept
+    garbage = Value(1.0) * 2.0
+    garbage.itself = [garbage, kept]
+    gone = weakref.ref(garbage)
+    del garbage
+    with pytest.raises(KeyboardInterrupt):
+        after_press(flatgrad.collect)
+    assert _core._check() and len(node.kept) == 40_000
+    after_press_with_handler(flatgrad.collect)
+    assert gone() is None and node.kept is kept and kept[-1].data == 0.0
+
+
+def test_gradients_as_nodes_are_interrupted():
+    y = chain(x := Value(1.25))
+    before = flatgrad.stats()["nodes"]
+    with pytest.raises(KeyboardInterrupt):
+        after_press(functools.partial(_core.written, [y], [None], [x]))
+    assert _core._check()
+    flatgrad.collect()
+    assert flatgrad.stats()["nodes"] <= before
+
+
+def test_backward_of_one_number_of_a_large_product():
+    x, w = flatgrad.Tensor(np.full((700, 700), 0.5)), flatgrad.Tensor(np.ones((700, 700)))
+    number = (x @ w)[0, 0]
+    number.grad = 1.0
+    after_press_with_handler(number._backward)
+    expected = np.zeros((700, 700))
+    expected[0, :] = 1.0
+    np.testing.assert_array_equal(x.grad, expected)
+
+
+@pytest.fixture(scope="module")
+def products():
+    recording = _core._Recording([x := Value(1.0)])
+    with recording:
+        y = x
+        for _ in range(2 * STEPS):
+            y = y * x
+    return recording.program([y])
+
+
+@pytest.mark.parametrize("which", ["program", "products"])
+def test_timed_goes_on_after_signals(which, request):
+    program = request.getfixturevalue(which)
+    heard = []
+    old = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+    try:
+        found = _core._timed(program, 0.02)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, old)
+    assert heard and found["backward"] > 0.0 and all(seconds > 0.0 for seconds in found["kinds"].values())
