@@ -8,6 +8,7 @@ import math
 import operator
 import os
 import signal
+import sys
 import weakref
 
 import numpy as np
@@ -207,10 +208,11 @@ def test_a_tape_that_is_full(no_collector):
 
 
 def test_while_cycles_are_emptied(no_collector, goes_on):
-    """It ends early, and the rest goes the next time."""
+    """It ends early, and the rest goes the next time; from Python 3.12 on at once, where asking for signals may run
+    Python's collector."""
     found = garbage(5_000, Presses)
     gc.collect()
-    assert 0 < alive(found) < 5_000
+    assert alive(found) < 5_000 and (alive(found) > 0 or sys.version_info >= (3, 12))
     for _ in range(5):
         gc.collect()
     assert alive(found) == 0

@@ -45,9 +45,6 @@ cdef class Parameters:
     cdef object number          # and what it writes
     cdef double[::1] a, b, c    # the rule's arrays, in its kernel's order; None: it goes without
 
-    def __cinit__(self, *args, **options):
-        self.a = self.b = self.c = None   # a step without a rule asks as well
-
     def __init__(self, values, name="params"):
         cdef set seen = set()   # slots
         cdef list kept = []
@@ -283,9 +280,11 @@ cdef class Parameters:
         cdef fg_id i
         cdef int k
         cdef double *state[3]
-        state[0] = &self.a[0] if self.a is not None and self.count else NULL
-        state[1] = &self.b[0] if self.b is not None and self.count else NULL
-        state[2] = &self.c[0] if self.c is not None and self.count else NULL
+        memset(state, 0, sizeof(state))
+        if self.rule != FG_NO_RULE and self.count > 0:   # else there may be no arrays
+            state[0] = &self.a[0] if self.a is not None else NULL
+            state[1] = &self.b[0] if self.b is not None else NULL
+            state[2] = &self.c[0] if self.c is not None else NULL
         tape.writes += 1
         for first, offset, length, frozen in self.stretches:
             i = first_slot(first) + <fg_id>offset
