@@ -306,3 +306,16 @@ def test_a_program_of_as_many_nodes_as_there_may_be():
 def test_a_node_of_a_user_is_no_part_of_a_program(slopes):
     refused(lambda: record(lambda x: Value(3.0, (x,), *slopes, "own"), W), ArgumentTypeError,
             "a Value with a rule of its own")
+
+
+@pytest.mark.parametrize("wide", ["operands", "results"])
+def test_a_saved_scan_of_more_numbers_than_there_may_be(wide):
+    """So many steps that the operands, or the results, of all of them are more than 2**32."""
+    program = (record(lambda c, x: [c + x.sum(), c * 2.0], W, Tensor(np.ones(4))) if wide == "operands" else
+               record(lambda c, x: [c + x, Tensor(np.ones(4)) * c], W, Value(2.0)))
+    body = program.scanned(3, 1, 1).__reduce__()[1][0]
+    restore, (step, length, *others) = body.__reduce__()[:2]
+    before = nodes()
+    with pytest.raises(MemoryError, match="the tape is full"):
+        restore(step, 2**30 - 1, *others)
+    assert length == 3 and nodes() == before and _core._check()
