@@ -210,6 +210,21 @@ class Finalizer:
 
 
 @contextlib.contextmanager
+def acting_when_room_is_made(act):
+    """Garbage whose finalizer acts: it goes when room is made for the next node."""
+    garbage = Value(1.0) * 2.0
+    garbage.finalizer = Finalizer(act)
+    above = Value(1.0)
+    _core._testing(collect_floor=0)
+    del garbage
+    try:
+        yield
+    finally:
+        _core._testing(collect_floor=131072)
+    assert _core._check() and above.data == 1.0
+
+
+@contextlib.contextmanager
 def every_collection(function, thorough=True):
     """Run the function whenever Python's collector runs, and that almost wherever an object is made."""
     busy = []

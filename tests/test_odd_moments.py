@@ -2,7 +2,6 @@
 too long, an allocation of the core that fails while a call or its derivative is made, lines whose names are none."""
 import gc
 import pickle
-import sys
 import weakref
 
 import numpy as np
@@ -241,7 +240,7 @@ def test_allocations_that_fail(name):
     found, points = failing(fresh(f), derivatives)
     assert np.allclose(found, (first.data, float(second)), rtol=1e-12) and points > 3
     data, points = failing(fresh(f), saved)
-    assert pickle.loads(data).data == pytest.approx(f(x, t).data, rel=1e-12) and points > 3 and sys.getrefcount(x) > 0
+    assert pickle.loads(data).data == pytest.approx(f(x, t).data, rel=1e-12) and points > 3
 
 
 # ---- the tape ----

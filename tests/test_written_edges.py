@@ -7,7 +7,7 @@ import pytest
 
 import flatgrad
 from flatgrad import Tensor, Value, _core
-from test_written_blocks import Tower, arrays_of, close, taken
+from test_written_blocks import arrays_of, compare_parts, taken
 
 R, C, K = 12, 10, 3
 HELD = []   # positions, which would be constants if nobody held them
@@ -25,14 +25,7 @@ def at(*numbers):
 
 
 def check(function, shapes, flavour="dense"):
-    """The first derivative is the sweep's, the second that of the graph of single operations."""
-    arrays = arrays_of(shapes)
-    levels = Tower(function, arrays, flavour, 2).levels
-    close(levels[0], Tower(function, arrays, flavour, 0).numeric(), 4e-15)
-    close(levels[1], Tower(function, arrays, flavour, 1).numeric(), 1e-13)
-    single = Tower(function, arrays, flavour, 1, scalars=True)
-    close(levels[0], single.levels[0], 1e-12)
-    close(levels[1], single.numeric(), 1e-11)
+    compare_parts(function, arrays_of(shapes), flavour)
 
 
 CASES = {
