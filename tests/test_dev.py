@@ -18,7 +18,7 @@ needs_ci = pytest.mark.skipif(os.name == "nt" or not CI.exists() or not shutil.w
 
 
 def run(*command):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("asked, near", [("mons", "moons"), ("tests", "test"), ("Wheels", "wheels"), ("xyzzy", None)])
@@ -91,10 +91,10 @@ def test_a_copy_follows_the_checkout_and_keeps_what_builds_made(dev, tmp_path):
 def test_a_step_is_told_with_its_seconds(dev, capsys):
     with dev.step("making tea"):
         pass
-    assert capsys.readouterr().out == "dev.py: making tea: 0 s\n"
+    assert re.fullmatch(r"dev\.py: making tea: \d+ s\n", capsys.readouterr().out)
     with pytest.raises(ZeroDivisionError), dev.step("spilling it"):
         1 / 0
-    assert capsys.readouterr().out == "dev.py: spilling it: 0 s\n"
+    assert re.fullmatch(r"dev\.py: spilling it: \d+ s\n", capsys.readouterr().out)
 
 
 

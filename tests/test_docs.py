@@ -99,7 +99,7 @@ def test_page(page, tmp_path):
         return
     environ = {**os.environ, "MPLBACKEND": "Agg", "PYTHONUTF8": "1"}
     done = subprocess.run([sys.executable, "-W", "error", __file__, page], cwd=tmp_path, env=environ,
-                          capture_output=True, text=True, encoding="utf-8", timeout=240)
+                          capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.match(r"\d+ blocks? ran", done.stdout)
 

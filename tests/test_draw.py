@@ -227,10 +227,10 @@ def test_max_nodes_is_the_last_size_that_is_drawn():
 
 def test_a_large_graph_is_refused_at_once():
     root = chain(100_000)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="a graph of 100001 values is more than max_nodes=500"):
         draw_dot(root)
-    assert time.perf_counter() - start < 5  # a tenth of a second, on a machine with nothing else to do
+    assert time.process_time() - start < 5  # a tenth of a second, on a machine with nothing else to do
 
 
 def test_counting_has_an_end(monkeypatch):
@@ -443,10 +443,10 @@ def test_a_large_expanded_graph_is_refused_at_once(monkeypatch):
     rows = [w]
     for _ in range(3):
         rows.append(flatgrad.matvec([w] * 100, rows[-1]))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match="a graph of more than 20000 values is more than max_nodes=500"):
         draw_dot(flatgrad.sum(rows[-1]), expand=True)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_numbers_of_now_are_expanded():
@@ -575,7 +575,7 @@ def test_examples(tmp_path, monkeypatch, name, values, has_dot):
         monkeypatch.setenv("PATH", str(tmp_path))
     for arguments, path in ([], f"{name}.svg"), ([str(tmp_path / "x.svg")], str(tmp_path / "x.svg")):
         process = subprocess.run([sys.executable, str(EXAMPLES / f"draw_{name}.py"), *arguments],
-                                 cwd=tmp_path, capture_output=True, text=True, timeout=60)
+                                 cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert process.returncode == 0, process.stderr
         path = path if has_dot else path.replace(".svg", ".dot")
         assert process.stdout.startswith(f"{path}: {values} values") and process.stdout.count("\n") == 1

@@ -46,7 +46,7 @@ def run(command, folder):
     """A command of the README, in another folder, with warnings as errors."""
     words = [str(EXAMPLES.parent / word) if word.startswith("examples/") else word for word in command.split()]
     return subprocess.run([sys.executable, "-W", "error", *words], cwd=folder, capture_output=True, text=True,
-                          timeout=120)
+                          timeout=300)
 
 
 @pytest.mark.parametrize("command", entries())

@@ -346,7 +346,7 @@ def browsed(path, address, tmp_path, script=""):
     done = subprocess.run(
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}",
          "--window-size=1200,800", "--virtual-time-budget=1000", "--dump-dom", f"{path.as_uri()}#{address}"],
-        capture_output=True, text=True, timeout=60, encoding="utf-8")
+        capture_output=True, text=True, timeout=300, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-500:]
     return Shapes(done.stdout)
 

@@ -332,9 +332,9 @@ def test_deep_and_long_structures():
     data = [[float(i)] for i in range(10_000)]
     fn = flatgrad.compile(lambda x: x * w + next(iter(keys.values())) + len(data) + len(deep))
     fn(1.0)
-    began = time.perf_counter()
+    began = time.process_time()
     found = Exported(fn).names
-    assert time.perf_counter() - began < 5.0
+    assert time.process_time() - began < 5.0
     assert found[0] == "w" and len(found[1]) < 200
     while deep:   # or Python frees it by recursion
         deep = deep[0] if type(deep[0]) is list else None
@@ -347,10 +347,10 @@ def test_many_numbers_in_linear_time():
         fn = flatgrad.compile(lambda x: (t * x).sum() + sum([p for row in rows for p in row], Value(0.0)))
         fn(1.0)
         exported = Exported(fn)
-        began = time.perf_counter()
+        began = time.process_time()
         assert exported.names[n - 1] == f"t[{n - 1}]"
         assert [g.shape for g in exported.groups] == [(n,), (n // 100, 10)]
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     seconds(1000)
     assert min(seconds(20_000) for _ in range(3)) < 30 * min(seconds(2000) for _ in range(3)) + 0.05

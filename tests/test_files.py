@@ -160,7 +160,7 @@ def test_permissions(path, mask):
 def run(code, *arguments, check=True, **options):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     process = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True,
-                             timeout=120, **options)
+                             timeout=300, **options)
     assert not check or process.returncode == 0, process.stderr.decode()
     return process
 

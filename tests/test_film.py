@@ -194,7 +194,7 @@ def test_steps_in_a_browser(tmp_path):
         done = subprocess.run(
             [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}",
              "--virtual-time-budget=1000", "--dump-dom", f"{page.as_uri()}#{address}"],
-            capture_output=True, text=True, timeout=60, encoding="utf-8")
+            capture_output=True, text=True, timeout=300, encoding="utf-8")
         assert f'data-step="{step}"' in done.stdout
         assert re.search(r'href="data:image/png;base64,([^"]*)"', done.stdout)[1] == data["pictures"][step]["image"]
         told = re.search(r'id="told"[^>]*>([^<]*)<', done.stdout)[1]

@@ -72,27 +72,27 @@ def test_heard_at_once(make):
     work = make()
 
     def press(number, frame):
-        pressed.append(time.perf_counter())
+        pressed.append(time.process_time())
         raise KeyboardInterrupt
 
-    begin = time.perf_counter()
+    begin = time.process_time()
     work()
-    whole = time.perf_counter() - begin
-    old = signal.signal(signal.SIGALRM, press)
+    whole = time.process_time() - begin
+    old = signal.signal(signal.SIGPROF, press)
     late = []
     try:
-        for part in (0.05, 0.1, 0.2, 0.3, 0.05, 0.1, 0.2, 0.3):   # the machine may be slower or faster than it was
+        for part in (0.05, 0.1, 0.2, 0.3, 0.05, 0.1, 0.2, 0.3):   # of the time of the processor
             pressed = []
             try:
-                signal.setitimer(signal.ITIMER_REAL, part * whole)
+                signal.setitimer(signal.ITIMER_PROF, part * whole)
                 work()
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
             except KeyboardInterrupt:
-                late.append(time.perf_counter() - pressed[0])
+                late.append(time.process_time() - pressed[0])
             assert _core._check()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, old)
     assert late and min(late) < 0.1 + 0.1 * whole
     work()
 
@@ -204,12 +204,12 @@ def test_a_handler_of_ctrl_c_does_not_change_what_a_derivative_is(derive, around
     press = subprocess.Popen(["sh", "-c", f"for k in 1 2 3 4 5 6 7 8; do sleep 0.02; kill -INT {os.getpid()}; done"])
     _core._testing(sweep_chunk=1)
     try:
-        until = time.monotonic() + 20.0
+        until = time.process_time() + 20.0
         with around():
             while press.poll() is None or not heard:
                 assert derive(y, x) == 20_001.0
                 assert x.grad == 5.0 * len(heard)
-                assert time.monotonic() < until
+                assert time.process_time() < until
     finally:
         press.wait()
         signal.signal(signal.SIGINT, old)

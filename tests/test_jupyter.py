@@ -172,7 +172,7 @@ def shell():
 
 
 def in_shell(code, tmp_path, fine=True):
-    done = subprocess.run([sys.executable, "-c", shell() + code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", shell() + code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (done.returncode == 0) is fine, done.stdout + done.stderr
     return done.stdout + done.stderr
 

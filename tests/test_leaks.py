@@ -74,7 +74,7 @@ def test_other_reports_are_kept_whole(leaks, report):
 @pytest.mark.parametrize("forgets", [[], ["forget"]], ids=["all freed", "forgotten"])
 def test_a_forgotten_array_is_a_leak(leaks, forgets, tmp_path):
     options = [part for part in os.environ["ASAN_OPTIONS"].split(":") if not part.startswith("log_path=")]
-    subprocess.run([sys.executable, "-c", FORGETS, *forgets], check=True, timeout=120,
+    subprocess.run([sys.executable, "-c", FORGETS, *forgets], check=True, timeout=300,
                    env={**os.environ, "ASAN_OPTIONS": ":".join([*options, f"log_path={tmp_path}/report"])})
     found = [leak for path in tmp_path.iterdir() for leak in leaks(path.read_text("utf-8"))]
     assert bool(found) == bool(forgets)

@@ -340,3 +340,15 @@ def test_no_file_names_a_place_of_one_machine():
     place = re.compile(r"(?<![\w.])/(?:home|root|work|Users|opt|tmp)/|pypi\.org|pythonhosted\.org")
     assert [(str(path.relative_to(ROOT)), found[0]) for path in sources()
             for found in [place.search(read(path))] if found] == []
+
+
+# The files of tests in which a clock of the wall may stand, and for what.
+CLOCKS = {"test_anomaly_edges.py": "an end for a wait", "test_simplify.py": "an end for a wait",
+          "test_train.py": "the trainer's own clock"}
+
+
+def test_no_test_depends_on_how_busy_the_machine_is():
+    """A bound on time is one of the processor's (`time.process_time`), which other programs do not use up."""
+    files = [path for path in sorted((ROOT / "tests").glob("test_*.py"))
+             if re.search(r"\b(perf_counter|monotonic|time\.time)(_ns)?\(", path.read_text("utf-8"))]
+    assert {path.name for path in files} == set(CLOCKS)

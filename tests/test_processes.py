@@ -22,7 +22,7 @@ forking = pytest.mark.skipif(not hasattr(os, "fork") or "tsan" in os.environ.get
 
 def program(text, **options):
     """Run a program of its own: the tests' process has threads, of which Python warns when it forks."""
-    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(text)], timeout=240, text=True,
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(text)], timeout=300, text=True,
                           capture_output=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, **options)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -221,20 +221,20 @@ def test_ctrl_c_in_the_child_of_another_thread():
     f = flatgrad.compile(lambda x: flatgrad.scan(lambda s, _: (s - 1e-9 * k * s.sin(), None), x, length=3_000_000)[0])
     g = flatgrad.value_and_grad(f, parameters=[k])
     g(1.0)
-    began = time.perf_counter()
+    began = time.process_time()
     g(1.0)
-    whole = time.perf_counter() - began
+    whole = time.process_time() - began
 
     def check():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         press = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             press.start()
             g(1.0)
             press.join()
         except KeyboardInterrupt:
-            assert time.perf_counter() - began < 0.7 * whole, "it ran on"
+            assert time.process_time() - began < 0.7 * whole, "it ran on"
         else:
             raise AssertionError("it was not heard")
         assert g(1.0) == g(1.0)

@@ -255,7 +255,7 @@ def run(tmp_path, watched):
         try:
             results = {}
             for way, process in processes.items():
-                printed, errors = process.communicate(timeout=60)
+                printed, errors = process.communicate(timeout=300)
                 report = tmp_path / f"{way}.json"
                 classes = json.loads(report.read_text()) if report.exists() else {}
                 results[way] = Result(process.returncode, printed, errors, classes)

@@ -21,7 +21,7 @@ NAMES = ["abba", "bo", "cab", "ada"]
 
 def run(*arguments):
     return subprocess.run([sys.executable, str(EXAMPLES / "scalar_gpt.py"), *map(str, arguments)],
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture

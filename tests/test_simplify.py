@@ -244,7 +244,7 @@ def test_an_interrupted_call_changes_nothing():
     expected = f(1.0).data
     timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
     interrupted = False
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     timer.start()
     try:
         while time.monotonic() < end:

@@ -317,7 +317,7 @@ def test_a_node_whose_rule_has_gone():
 # ---- in a process of its own ----
 
 def alone(code):
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_numbers_of_python_without_numpy():

@@ -49,7 +49,7 @@ SCRIPT = ["-c", "import sys; from flatgrad.cli import script; sys.exit(script())
 
 def modules(folder, *arguments):
     """The names of the modules that Python, run with these arguments, has in the end."""
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, ""), done
     heading, *names = done.stdout.splitlines()[-1].split(" ")
     assert heading == "modules"
@@ -93,7 +93,7 @@ def test_a_command_imports_its_own_module(tmp_path):
     for arguments, own in {("xor", "--help"): {"flatgrad.cli.problems"}, ("run", "--help"): set(),
                            ("run", "--replace-class", "V", "missing.py"): set(), ("--version",): set()}.items():
         done = subprocess.run([sys.executable, *run, *arguments], cwd=tmp_path, capture_output=True, text=True,
-                              timeout=60)
+                              timeout=300)
         names = set(done.stdout.splitlines()[-1].split(" "))
         assert "modules" in names and names & families == own, arguments
         assert "numpy" not in names
@@ -141,7 +141,7 @@ def test_a_program_that_cannot_be_run_is_told_as_argparse_tells_it(tmp_path):
     told = []
     for argv in ["missing.py"], ["--", "missing.py"]:
         done = subprocess.run([sys.executable, "-m", "flatgrad", "run", *argv], cwd=tmp_path, capture_output=True,
-                              text=True, timeout=60)
+                              text=True, timeout=300)
         told.append((done.returncode, done.stdout, done.stderr))
     assert told[0] == told[1]
     assert told[0][:2] == (2, "") and told[0][2].startswith("flatgrad run: error: cannot read missing.py: ")
@@ -185,6 +185,6 @@ print(json.dumps([first, outside, inside, once, again, after, found[0].grad, x.g
 
 
 def test_contextlib_may_come_after_us(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LATE], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", LATE], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.stderr == ""
     assert json.loads(done.stdout) == ["", "*", "", "", "", "*", 6.0, 0.0, "double", "Twice x."]
