@@ -48,11 +48,11 @@ static double reduced(const fg_kernels *kernels, int op, size_t n, const double 
     }
 }
 
-/* The largest share the gradient, or, if there is a nan, that and its like. By the present data, as for
- * FG_MAXIMUM: it may have been assigned to since. */
+/* The largest share the gradient, or, if there is a nan, that and its like: then the largest is nan. By the present data,
+ * as for FG_MAXIMUM: it may have been assigned to since. */
 static int is_largest(double x, double largest)
 {
-    return x == largest || (isnan(x) && isnan(largest));
+    return x == largest || isnan(x);
 }
 
 static void max_reverse(size_t n, const double *x, double largest, double dz, double *dx)

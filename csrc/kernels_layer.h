@@ -73,8 +73,10 @@ FG_INLINE void sums_strip(int row, int vecs, size_t part, size_t m, size_t n, co
                 v_store(dsums + at, s);
         }
     }
+    if (!db)
+        return;
     FG_UNROLL(4)
-    for (int v = 0; v < vecs && db; v++) {
+    for (int v = 0; v < vecs; v++) {
         if (part)
             v_store_part(db + (size_t)v * FG_W, part, total[v]);
         else

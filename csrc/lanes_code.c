@@ -376,7 +376,8 @@ static void place_values(fg_code *c)
             v->slope = v->wanted ? (fg_place){FG_CODE_ROW, c->width++} : (fg_place){FG_CODE_FIXED, spare_slot(c)};
         for (uint32_t k = 0; k < v->count; k++) {
             fg_code_value *const x = c->values + v->x[k];
-            if (x->last == i && x->moving && is_computed(x) && !x->kept && x->data.base == FG_CODE_FIXED) {
+            if (x->last == i && x->moving && is_computed(x) && !x->kept) {
+                assert(x->data.base == FG_CODE_FIXED); /* no result, whose last use is nowhere */
                 x->last = FG_NOWHERE; /* it may be an operand twice */
                 c->spare[c->n_spare++] = x->data.slot;
             }

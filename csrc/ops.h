@@ -125,7 +125,8 @@ static inline int fg_op_is_softmax(int op)
 /* The instruction works along the rows of its only view. */
 static inline int fg_op_is_along_rows(int op)
 {
-    return fg_op_is_block(op) && op != FG_LAYER && op != FG_MAP && op != FG_TAKE && op != FG_CALL;
+    assert(fg_op_is_block(op));
+    return op != FG_LAYER && op != FG_MAP && op != FG_TAKE && op != FG_CALL;
 }
 
 /* How many pool entries a pooled opcode has for `count` operands: their ids, and for FG_LOCAL then as
