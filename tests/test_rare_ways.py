@@ -1,0 +1,404 @@
+"""Ways through the core that hardly anybody goes: what is computed there is what NumPy, or the usual way, computes."""
+import gc
+import pickle
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+import flatgrad
+from flatgrad import Tensor, Value, _core, nn
+from flatgrad.errors import AnomalyError
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
+
+# ---- attributes, rules, graphs ----
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="a dict that is made collects no garbage")
+def test_a_finalizer_gives_a_node_its_first_attribute_before_its_user_does():
+    class Garbage:
+        def __del__(self):
+            v.first = "finalizer"
+
+    v = Value(1.0)
+    garbage = Garbage()
+    garbage.itself = garbage
+    old = gc.get_threshold()
+    try:
+        gc.collect()
+        del garbage
+        kept = [{} for _ in range(1000)]   # so that no dict lies ready
+        gc.set_threshold(1)
+        v.second = "user"
+    finally:
+        gc.set_threshold(*old)
+    gc.collect()
+    assert (v.first, v.second, len(kept)) == ("finalizer", "user", 1000)
+
+
+def test_a_node_of_no_operands_and_no_gradients():
+    v = Value(2.0, (), ())
+    y = v * 3.0
+    y.backward()
+    assert (y.data, v.grad, v._prev) == (6.0, 3.0, set())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_node_with_a_rule_beside_the_one_to_blame(first):
+    x = Value(0.0)
+    a = x * 2.0
+    with flatgrad.detect_anomaly(), pytest.raises(AnomalyError, match="sqrt"):
+        b = x.sqrt()
+        if not first:
+            a = x * 2.0
+        a._backward = lambda: None
+        (a + b).backward()
+
+
+@pytest.mark.parametrize("label", [None, "", "mine", 3])
+def test_a_gradient_without_a_derivative_names_its_node(label):
+    x = Value(0.5)
+    rule = x * 2.0
+    rule._backward = lambda: None
+    for node in (Value(0.25, (x,), (1.0,)), rule):
+        if label is not None:
+            node.label = label
+        with pytest.raises(TypeError, match=r"of Value\(data=\S+, _op='.*'" + (", label='mine'" if label == "mine" else "")
+                           + r"\) is not known"):
+            flatgrad.gradients(node * 3.0, [x], create_graph=True)
+
+
+def test_inputs_that_become_fewer_while_room_is_made():
+    class Garbage:
+        def __del__(self):
+            x.pop()
+
+    def cycle():
+        v = Value(0.0)
+        v.garbage = Garbage()
+        v.garbage.v = v
+
+    w = [Value(1.0), Value(2.0)]
+    x, b = [1.0, 2.0], Value(1.0)
+    _core._testing(collect_floor=0)
+    try:
+        cycle()
+        with pytest.raises(IndexError):
+            _core.weighted_sum(w, x, b)
+    finally:
+        _core._testing(collect_floor=131072)
+    assert x == [1.0] and _core._check()
+
+
+def test_a_graph_that_is_saved_again_while_it_is_being_saved():
+    v = Value(1.5)
+    w = v * v
+    first = w.__reduce_ex__(4)
+    second = w.__reduce_ex__(4)
+    again = pickle.loads(pickle.dumps(w))
+    assert again.data == 2.25 and first[0] is second[0]
+    del first
+    assert pickle.loads(pickle.dumps(w)).data == 2.25
+    del second
+
+
+def test_argmin_of_what_holds_numbers():
+    class Holds:
+        def __array__(self, dtype=None, copy=None):
+            return np.array([3.0, 1.0, 2.0])
+
+        def __iter__(self):
+            return iter([1.0])
+
+    for function, k in ((flatgrad.argmin, 1), (flatgrad.argmax, 0)):
+        for x in ((3.0, 1.0, 2.0), [3.0, 1.0, 2.0], iter([3.0, 1.0, 2.0]), Tensor([3.0, 1.0, 2.0]),
+                  np.array([3.0, 1.0, 2.0]), Holds(), range(3, 0, -1)):
+            expected = k if not isinstance(x, range) else (2 if k else 0)
+            assert function(x) == expected
+    for x in (Value(1.0), list, 1.0, "ab"):
+        with pytest.raises(TypeError, match="argmin"):
+            flatgrad.argmin(x)
+
+
+# ---- restored parts ----
+
+def run_of(*numbers):
+    return _core._restore_graph([], (3, ("RUN",), b"\0", b"", b"", np.array([len(numbers)], "<i4").tobytes(), b"",
+                                     np.array(numbers).tobytes(), bytes(8 * len(numbers)), bytes(4), b""), (), None)
+
+
+def test_a_part_of_a_restored_run_is_one_object():
+    run = _core._member(run_of(1.0, 2.0, 3.0), 0)
+    part = _core._restore_part(Value, run, 1)
+    assert part.data == 2.0 and _core._restore_part(Value, run, 1) is part
+    for index in (-1, 3, 2**70, 1.0, True, "1", None):
+        with pytest.raises(ValueError, match="expected a position below 3, got"):
+            _core._restore_part(Value, run, index)
+
+
+@pytest.mark.parametrize("length", [0, -1, -2**31, 2**30, 2**31 - 1])
+def test_a_saved_run_has_a_length(length):
+    state = (3, ("RUN",), b"\0", b"", b"", np.array([length], "<i4").tobytes(), b"", bytes(8), bytes(8), bytes(4), b"")
+    with pytest.raises(ValueError, match=f"a run has the length {length}"):
+        _core._restore_graph([], state, (), None)
+
+
+@pytest.mark.parametrize("programs", [[], None, (1,), (_core._Body.__new__(_core._Body),)])
+def test_saved_programs_are_programs(programs):
+    state = (3, ("RUN",), b"\0", b"", b"", np.array([1], "<i4").tobytes(), b"", bytes(8), bytes(8), bytes(4), b"",
+             programs)
+    with pytest.raises(ValueError, match="expected programs, got"):
+        _core._restore_graph([], state, (), None)
+
+
+# ---- what users put in the place of ours ----
+
+def test_operators_of_a_user_in_a_neuron():
+    model, called = nn.Neuron(2), []
+    w = [Value(0.5), Value(0.25)]
+    ours = Value.__add__
+    Value.__add__ = lambda a, b: called.append(1) or ours(a, b)
+    try:
+        assert _core.weighted_sum(w, [2.0, 4.0], Value(1.0)).data == 3.0
+        assert len(called) == 2 and isinstance(model([1.0, 2.0]), Value)
+    finally:
+        Value.__add__ = ours
+    assert _core.weighted_sum(w, [2.0, 4.0], Value(1.0)).data == 3.0
+
+
+def test_an_init_of_a_user():
+    ours = Value.__init__
+
+    def init(self, *arguments, **named):
+        ours(self, *arguments, **named)
+        self.seen = True
+
+    Value.__init__ = init
+    try:
+        assert Value(2.0).seen and Value(3.0).data == 3.0
+    finally:
+        Value.__init__ = ours
+    assert Value(2.0).data == 2.0 and not hasattr(Value(2.0), "seen")
+
+
+def test_neurons_of_a_user_take_rows():
+    class Twice(nn.Neuron):
+        def __call__(self, x):
+            return 2.0 * super().__call__(x)
+
+    layer = nn.Layer(2, 3)
+    plain = layer([[1.0, 2.0], (3.0, 4.0)]).data
+    for neuron in layer.neurons:
+        neuron.__class__ = Twice
+    for x in ([[1.0, 2.0], (3.0, 4.0)], ([1.0, 2.0], [3.0, 4.0]), np.array([[1.0, 2.0], [3.0, 4.0]]),
+              Tensor([[1.0, 2.0], [3.0, 4.0]])):
+        np.testing.assert_array_equal(layer(x).data, 2.0 * plain)
+    with pytest.raises((TypeError, ValueError)):
+        layer([[1.0, 2.0], 3.0])
+
+
+def test_a_backward_pass_from_a_node_without_operands():
+    for v in (Value(2.0, (), ()), Value(2.0, (), "made"), Value(2.0, (), "made") * 2.0):
+        v.backward()
+        assert v.grad == 1.0
+
+
+# ---- programs ----
+
+def test_instructions_of_one_kind_side_by_side_and_apart():
+    recording = _core._Recording([x := Value(0.5), y := Value(0.25)])
+    with recording:
+        z = (x.sin().sin().sin() * y.cos()).sin()
+    kinds = _core._timed(recording.program([z]), 1e-5)["kinds"]
+    assert set(kinds) == {"sin", "*", "cos"} and all(seconds > 0.0 for seconds in kinds.values())
+
+
+# ---- Ctrl-C at each question ----
+
+def at_each_question(function, same):
+    """`function` is asked to stop at each of its pauses, by a handler that goes on. How many there are."""
+    heard, expected = [], function()
+    old = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        for k in range(200):
+            del heard[:]
+            _core._testing(stop_after=k)
+            try:
+                found = function()
+            finally:
+                _core._testing(stop_after=-1)
+            same(found, expected)
+            if not heard:
+                break
+    finally:
+        signal.signal(signal.SIGINT, old)
+    return k
+
+
+def test_a_table_of_gradients_goes_on_between_its_rows():
+    def f(x):
+        y = [x * k for k in range(1, 4)]
+        for _ in range(40_000):
+            y = [v.sin() for v in y]
+        return flatgrad.stack(y)
+
+    jacobian = flatgrad.jacobian(flatgrad.compile(f))
+    assert at_each_question(lambda: jacobian(0.5), np.testing.assert_array_equal) > 0
+
+
+def test_a_written_derivative_of_a_large_product_is_interrupted():
+    rng = np.random.default_rng(1)
+    x, w = (Tensor(rng.integers(-3, 4, size=(900, 250)).astype(float)) for _ in range(2))
+    y = (flatgrad.linear(x, w)**2).sum()
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    nodes = flatgrad.stats()["nodes"]
+    try:
+        _core._testing(stop_after=0)
+        with pytest.raises(KeyboardInterrupt):
+            flatgrad.gradients(y, [x], create_graph=True)
+    finally:
+        _core._testing(stop_after=-1)
+        signal.signal(signal.SIGINT, old)
+    flatgrad.collect()
+    assert flatgrad.stats()["nodes"] == nodes
+    slope, = flatgrad.gradients(y, [x], create_graph=True)
+    np.testing.assert_array_equal(slope.data, 2.0 * x.data @ w.data.T @ w.data)
+
+
+# ---- kl_div of nothing ----
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_a_share_of_zero(rows):
+    x, y = np.full((rows, 2), -0.5), np.tile([0.0, 1.0], (rows, 1))
+    t = Tensor(x)
+    z = flatgrad.losses.kl_div(t, Tensor(y, requires_grad=False), reduction="none")
+    np.testing.assert_array_equal(z.data, np.tile([0.0, 0.5], (rows, 1)))
+    z.sum().backward()
+    np.testing.assert_array_equal(t.grad, -y)
+    a, b = Value(-0.5), Value(0.0)
+    loss = flatgrad.losses.kl_div(a, b)
+    assert loss.data == 0.0
+
+
+# ---- memory that is not there, in a backward pass ----
+
+@pytest.mark.parametrize("fail_after", range(4))
+def test_most_results_of_a_layer_without_scratch_memory(fail_after):
+    rng = np.random.default_rng(2)
+    x, w = (rng.integers(-3, 4, size=shape).astype(float) for shape in ((150, 130), (140, 130)))
+    tx, tw = Tensor(x), Tensor(w)
+    z = flatgrad.linear(tx, tw)
+    total = z[:149, ::2].sum()
+    _core._testing(fail_after=fail_after)
+    try:
+        total.backward()
+    except MemoryError:
+        assert not tx.grad.any() and not tw.grad.any()
+        _core._testing(fail_after=-1)
+        total.backward()
+    finally:
+        _core._testing(fail_after=-1)
+    g = np.zeros((150, 140))
+    g[:149, ::2] = 1.0
+    np.testing.assert_array_equal(tx.grad, g @ w)
+    np.testing.assert_array_equal(tw.grad, g.T @ x)
+
+
+# ---- batches, and scans in them ----
+
+def slopes(f, rows, **options):
+    return flatgrad.value_and_grad(flatgrad.compile(f, **options), in_axes=0)(rows)
+
+
+def one_by_one(f, rows):
+    pairs = [flatgrad.value_and_grad(f)(row) for row in rows]
+    return np.mean([float(v) for v, _ in pairs]), np.array([g for _, g in pairs], dtype=float) / len(pairs)
+
+
+def test_a_long_scan_of_many_numbers():
+    size, length = 100, 1000
+    weights = np.linspace(0.9, 1.1, size)
+
+    def f(x):
+        last, _ = flatgrad.scan(lambda c, _: (((c * weights).sin() + c) * 0.5, None), x * np.ones(size), length=length)
+        return last.sum()
+
+    rows = np.linspace(0.1, 1.0, 40)
+    value, gradient = slopes(f, rows)
+    expected = one_by_one(flatgrad.compile(f), rows)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-9)
+
+
+def test_a_scan_of_one_step_that_fills_a_cache():
+    def step(c, _):
+        for _ in range(9000):
+            c = c.sin() + 0.5
+        return c, None
+
+    def f(x):
+        return flatgrad.scan(step, x, length=4)[0]
+
+    rows = np.linspace(0.1, 1.0, 40)
+    value, gradient = slopes(f, rows)
+    expected = one_by_one(flatgrad.compile(f), rows)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_scan_with_a_product_of_too_many_terms_for_lanes(before):
+    size = 140
+    matrix = Tensor(np.cos(np.arange(size * size)).reshape(size, size) / size, requires_grad=False)
+
+    def step(c, _):
+        if before:
+            c = c * c[0].sin()
+        return matrix @ c, None
+
+    def f(x):
+        return flatgrad.scan(step, x * np.ones(size), length=3)[0].sum()
+
+    rows = np.linspace(0.1, 1.0, 8)
+    value, gradient = slopes(f, rows)
+    expected = one_by_one(flatgrad.compile(f), rows)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-9)
+
+
+def test_elements_of_constants_and_others_in_a_batch():
+    a, constant = Value(2.0), Value(3.0)
+    constant.requires_grad = False
+
+    def f(x, k):
+        return flatgrad.pick([[x, constant, a * x]], [k]).sum() * x
+
+    compiled = flatgrad.compile(f)
+    rows, places = np.linspace(0.1, 1.0, 70), np.arange(70) % 3
+    _, gradient = flatgrad.value_and_grad(compiled, in_axes=(0, 0))(rows, places)
+    u = np.array([2.0 * rows, 3.0 * np.ones(70), 4.0 * rows])[places, np.arange(70)]
+    np.testing.assert_allclose(gradient, u / 70, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_share_below_zero_in_a_batch(dtype):
+    f = flatgrad.compile(lambda x, y: flatgrad.losses.kl_div(x, y), dtype=dtype)
+    rows = np.full(20, -0.5)
+    with pytest.raises(ValueError, match="y >= 0|kl_div"):
+        flatgrad.value_and_grad(f, in_axes=(0, 0))(rows, -rows * np.where(np.arange(20) == 7, -1.0, 1.0))
+
+
+def test_a_batch_without_a_logarithm_after_one_with_it():
+    w = Value(2.0)
+    f = flatgrad.compile(flatgrad.vmap(lambda x: w.log() * x * x))
+    x = Tensor(np.linspace(0.1, 1.0, 70))
+    for _ in range(3):
+        f(x).sum().backward()
+    w.data = -1.0
+    with pytest.raises(ValueError, match="log"):
+        f(x)
+    w.data, w.grad, x.grad = 2.0, 0.0, 0.0
+    f(x).sum().backward()
+    assert w.grad == pytest.approx((x.data**2).sum() / 2.0)
