@@ -154,6 +154,16 @@ def test_gradients_that_are_not_there(wanted, seeds, match):
     refused(lambda: _core._with_gradients(_core._callee(program), wanted, seeds), ArgumentError, match)
 
 
+def test_calls_are_computed_once_a_program_with_gradients_is_made():
+    """While it is made they are not."""
+    program, x = record(lambda x: x * x * 3.0, Value(2.0)), Value(1.5)
+    for _ in range(2):
+        y, = program([x])
+        slope, = _core.written([y], [None], [x])
+        assert (slope.data, _core.written([slope], [None], [x])[0].data) == (9.0, 6.0)
+        _core._with_gradients(_core._callee(program), [True])
+
+
 def test_gradients_of_a_program_without_operands():
     program = record(lambda: Value(2.0) * 3.0)
     refused(lambda: _core._with_gradients(_core._callee(program), [], True), ArgumentError, "expected 0 bools, at least")
