@@ -188,7 +188,9 @@ DECLARES = re.compile(r"(?:const|static|unsigned|struct|enum|union|typedef|exter
 
 def places_in_c(path, text):
     tokens = tokens_of(C_TOKEN, text)
-    yield from in_expressions(path, text, tokens, True)
+    enums = [found.span() for found in re.finditer(r"\benum\b[^;{}]*\{[^}]*\}", text)]   # which are of constants
+    yield from (mutant for mutant in in_expressions(path, text, tokens, True)
+                if not any(start < mutant.start < end for start, end in enums))
     for k, (_, word, _, _) in enumerate(tokens[:-1]):   # if (condition)
         if word == "if" and tokens[k + 1][1] == "(":
             last = region(tokens, k + 2, ())[1]
