@@ -207,6 +207,20 @@ def test_ints_that_float64_does_not_hold(number):
     assert program([2**53])[0].data == 2.0**54
 
 
+def test_columns_of_values_at_equal_distances():
+    """They take no ids of their own on the tape, as many as lie at other distances do."""
+    values, x = [Value(0.5 * k) for k in range(40)], Value(2.0)
+
+    def operands(chosen):
+        flatgrad.collect()
+        before = _core.stats()["operands"]
+        y = flatgrad.linear([x], [[values[k]] for k in chosen])
+        assert [v.data for v in y] == [float(k) for k in chosen]
+        return _core.stats()["operands"] - before
+    least = operands([0, 1, 2])
+    assert [operands(chosen) - least for chosen in ([0, 2, 4], [3, 13, 23], [0, 11, 22], [0, 1, 3], [2, 1, 0])] == [0, 0, 3, 3, 3]
+
+
 def test_a_matrix_of_another_height():
     recording = _core._Recording([x := Tensor([0.0, 0.0]), m := Tensor([[1.0, 2.0], [3.0, 4.0]])])
     with recording:

@@ -1,6 +1,8 @@
 """Bad arguments of what our modules alone call about programs, and damaged programs: the error, and that nothing has come
 of it."""
 import contextvars
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -162,6 +164,17 @@ def test_calls_are_computed_once_a_program_with_gradients_is_made():
         slope, = _core.written([y], [None], [x])
         assert (slope.data, _core.written([slope], [None], [x])[0].data) == (9.0, 6.0)
         _core._with_gradients(_core._callee(program), [True])
+
+
+def test_what_is_captured_may_be_the_second_number_of_the_tape():
+    code = """
+from flatgrad import Value, compile
+a, b = Value(1.0), Value(3.0)
+f = compile(lambda x: x * b)
+f(2.0).backward()
+assert (b.grad, a.grad) == (2.0, 0.0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_gradients_of_a_program_without_operands():
