@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from acting import acting_when_room_is_made
-from flatgrad import Tensor, Value, _core, losses
+from flatgrad import Tensor, Value, _core, dot, losses
 from flatgrad._core import _Program
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 from leaks import nodes
@@ -175,6 +175,18 @@ f(2.0).backward()
 assert (b.grad, a.grad) == (2.0, 0.0)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_number_that_lies_behind_the_inputs():
+    """A row of the last input and of what was computed next is no part of the inputs."""
+    recording = _core._Recording([x := Value(0.5)])
+    with recording:
+        _core._add_input(recording, last := Value(1.0))
+        program = recording.program([dot([last, last.exp()], [2.0, 3.0]) * x])
+    x, last = Value(0.5), Value(0.0)
+    y, = program([x, last])
+    y.backward()
+    assert (y.data, last.grad, x.grad) == (1.5, 2.5, 3.0)
 
 
 def test_gradients_of_a_program_without_operands():
