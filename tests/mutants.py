@@ -574,9 +574,8 @@ def serve(folder, mutants, seconds, files, again):
 
 def explained():
     if not EXPLAINED.exists():
-        return set()
-    lines = [line for line in EXPLAINED.read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")]
-    return {tuple(part.strip() for part in line.split(" | ")[:3]) for line in lines}
+        return []
+    return [line for line in EXPLAINED.read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")]
 
 
 def report(folder, mutants, dropped):
@@ -587,7 +586,7 @@ def report(folder, mutants, dropped):
         part = "csrc" if mutant.path.startswith("csrc/") else "border"
         word = "killed" if how.startswith("killed") else how
         if word in ("survived", "not reached"):
-            if mutant.key() in known:
+            if any(line.startswith(" | ".join([*mutant.key(), ""])) for line in known):   # which may have a | themselves
                 word = "explained"
             else:
                 bad.append(f"{word}: {mutant}")
