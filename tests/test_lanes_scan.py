@@ -413,7 +413,8 @@ def test_how_many_carries_are_kept():
         scanned = record(lambda c: c * 1.001 + 0.1, Value(0.5)).scanned(1000, 1, 0, False, checkpoint)
         return record(lambda x: scanned([x])[0], Value(0.5)).mapped(8, [True]).stats()["bytes"]
     least = memory(1000)
-    assert [memory(every) - least for every in (0, 1, 2, 10, 100)] == [8 * 8 * (k - 1) for k in (1, 1000, 500, 100, 10)]
+    more = [memory(every) - least for every in (1, 0, 2, 10, 100)]
+    assert more[0] >= 8 * 999 and [999 * x for x in more] == [more[0] * (k - 1) for k in (1000, 1, 500, 100, 10)]
 
 
 @pytest.mark.parametrize("bias", [False, True])
