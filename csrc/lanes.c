@@ -137,7 +137,6 @@ static int run_uniform(fg_lanes *l, int lenient)
 
 static int run_lanes(fg_lanes *l, const fg_id *samples, size_t used, int lenient)
 {
-    l->filled = 0;
     fill_lanes(l, samples, used);
     const int status = l->steps->forward(l->batch, used, lenient);
     if (status != FG_OK)

@@ -188,7 +188,9 @@ DECLARES = re.compile(r"(?:const|static|unsigned|struct|enum|union|typedef|exter
 
 def places_in_c(path, text):
     tokens = tokens_of(C_TOKEN, text)
-    yield from in_expressions(path, text, tokens, True)
+    enums = [found.span() for found in re.finditer(r"\benum\b[^;{}]*\{[^}]*\}", text)]   # which are of constants
+    yield from (mutant for mutant in in_expressions(path, text, tokens, True)
+                if not any(start < mutant.start < end for start, end in enums))
     for k, (_, word, _, _) in enumerate(tokens[:-1]):   # if (condition)
         if word == "if" and tokens[k + 1][1] == "(":
             last = region(tokens, k + 2, ())[1]
@@ -572,9 +574,8 @@ def serve(folder, mutants, seconds, files, again):
 
 def explained():
     if not EXPLAINED.exists():
-        return set()
-    lines = [line for line in EXPLAINED.read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")]
-    return {tuple(part.strip() for part in line.split(" | ")[:3]) for line in lines}
+        return []
+    return [line for line in EXPLAINED.read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")]
 
 
 def report(folder, mutants, dropped):
@@ -585,7 +586,7 @@ def report(folder, mutants, dropped):
         part = "csrc" if mutant.path.startswith("csrc/") else "border"
         word = "killed" if how.startswith("killed") else how
         if word in ("survived", "not reached"):
-            if mutant.key() in known:
+            if any(line.startswith(" | ".join([*mutant.key(), ""])) for line in known):   # which may have a | themselves
                 word = "explained"
             else:
                 bad.append(f"{word}: {mutant}")

@@ -103,6 +103,16 @@ def test_a_block_that_was_left_elsewhere_does_not_count():
         assert inner.run(operator.mul, Value(2.0), 3.0)._op == "*"
 
 
+def test_memory_of_places_is_given_back():
+    x = Value(2.0)
+    before = flatgrad.stats()["bytes"]
+    for _ in range(3):
+        with detect_anomaly():
+            assert flatgrad.stats()["bytes"] > before and (x * 3.0).data == 6.0
+        flatgrad.collect()
+        assert flatgrad.stats()["bytes"] == before
+
+
 def test_begin_without_memory():
     for k in range(20):
         _core._testing(fail_after=k)

@@ -247,6 +247,8 @@ def test_comparisons_and_other_values_may_be_read():
     f = made(lambda x: abs(x), lambda x: (abs(x) * scale.data, x), lambda x, g: (g * scale.data if x > 0 else -g * x * x,))
     assert orders(f, 2.0, 2) == [6.0, 3.0, 0.0]
     assert orders(f, -2.0, 3) == [6.0, -4.0, 4.0, -2.0]
+    f = made(lambda x: x * 3.0, lambda x: (x * Value(3.0).data, None), lambda r, g: (g * Value(3.0).data,))   # newer ones
+    assert orders(f, 2.0, 2) == [6.0, 3.0, 0.0]
 
 
 def test_a_rule_may_use_other_such_functions():

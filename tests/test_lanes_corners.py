@@ -1,4 +1,8 @@
 """Programs of batches against one program call for each sample: operands of every layout, faults, and positions."""
+import os
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_stops import record, slow
@@ -94,6 +98,20 @@ def test_the_fault_is_told(f, at, single):
     assert str(found.value) == str(expected.value)
     numbers[at] = 1.0
     program.mapped(SAMPLES, [True], 0, single)([Tensor(numbers)])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or "PYTHONMALLOC" in os.environ,
+                    reason="asks Linux how large the process is, in which sanitizers keep what is free")
+def test_memory_of_samples_is_given_back():
+    def f(t):
+        for _ in range(20):
+            t = t.sin()
+        return t.sum()
+    program, t, pages = record(f, Tensor(np.ones(1000))), Tensor(np.ones((16, 1000))), []
+    for _ in range(60):
+        program.mapped(16, [True])([t])   # of more than a megabyte
+        pages.append(int(Path("/proc/self/statm").read_text().split()[0]))
+    assert (pages[-1] - pages[9]) * os.sysconf("SC_PAGE_SIZE") < 25e6
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["doubles", "floats"])

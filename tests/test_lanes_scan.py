@@ -407,6 +407,16 @@ def test_scans_whose_steps_call_batches_and_scans():
         close(seen[0][1], seen[1][1])
 
 
+def test_how_many_carries_are_kept():
+    """As many as the steps have stretches; in one stretch, where that needs little, unless `checkpoint` says how long."""
+    def memory(checkpoint):
+        scanned = record(lambda c: c * 1.001 + 0.1, Value(0.5)).scanned(1000, 1, 0, False, checkpoint)
+        return record(lambda x: scanned([x])[0], Value(0.5)).mapped(8, [True]).stats()["bytes"]
+    least = memory(1000)
+    more = [memory(every) - least for every in (1, 0, 2, 10, 100)]
+    assert more[0] >= 8 * 999 and [999 * x for x in more] == [more[0] * (k - 1) for k in (1000, 1, 500, 100, 10)]
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_layer_of_more_nodes_than_are_computed_in_lanes(bias):
     """It has more products and sums than there may be: the samples are computed one by one."""

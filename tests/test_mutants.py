@@ -30,6 +30,7 @@ C = textwrap.dedent("""\
         count = count + (n >> 1);
         return count;
     }
+    enum sizes { SMALL = 4, LARGE = 1 << 16 };
     """)
 
 

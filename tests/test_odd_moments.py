@@ -11,6 +11,7 @@ import flatgrad
 from flatgrad import Tensor, Value, _core, compile, detect_anomaly
 from flatgrad.errors import DataError
 from flatgrad.loops import Step
+from leaks import living
 from test_program_core import record
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -71,6 +72,14 @@ def test_derivatives_with_a_rule_that_lets_go():
 
 class Told:
     __slots__ = ("__weakref__",)
+
+
+def test_how_many_nodes_a_collection_frees():
+    x = Value(1.0)
+    y = [x * k for k in range(1, 6)]   # of each a constant and a product
+    before = living()
+    y[1] = y[3] = None
+    assert flatgrad.collect() == 4 == before - living() and flatgrad.collect() == 0
 
 
 def test_a_collection_within_a_collection():

@@ -10,6 +10,7 @@ import pytest
 import flatgrad
 from flatgrad import Tensor, Value, _core, scalar_graph
 from flatgrad.errors import ArgumentTypeError, ShapeError
+from test_program_core import record
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -161,6 +162,14 @@ def test_what_a_cross_entropy_is_made_of():
     assert [[v.data for v in row] for row in operands[0]] == x.tolist()
 
 
+def test_what_other_instructions_are_made_of():
+    """`k`, a whole exponent, belongs to operations by element alone."""
+    x = Tensor([1.5, 2.0])
+    assert _core.instruction((x ** 3)[0])[2] == {"operation": "powi", "k": 3}
+    assert _core.instruction((x * 2.0)[0])[2] == {"operation": "mul", "k": 0}
+    assert _core.instruction(flatgrad.dot([x[0], x[1]], [1.0, 2.0]))[2] == {"operation": None}
+
+
 class Sub(Value):
     pass
 
@@ -185,6 +194,31 @@ def test_an_int_whose_conversion_fails():
             raise ZeroDivisionError("own")
     with pytest.raises(ZeroDivisionError, match="own"):
         flatgrad.sum(Own(2**60))
+
+
+@pytest.mark.parametrize("number", [10**30, -10**30, 10**400, -10**400, 2**53 + 1])
+def test_ints_that_float64_does_not_hold(number):
+    """As exponents of a Tensor, and as operands of a recorded program, which looks at numbers by itself."""
+    program = record(lambda x: x * 2.0, Value(1.0))
+    with pytest.raises(ValueError, match=r"operands\[0\]: expected a number that float64 holds exactly, got the int"):
+        program([number])
+    with pytest.raises(ValueError, match=r"operand of \*\*: expected a number that float64 holds exactly, got the int"):
+        Tensor([1.0, 2.0]) ** number
+    assert program([2**53])[0].data == 2.0**54
+
+
+def test_columns_of_values_at_equal_distances():
+    """They take no ids of their own on the tape, as many as lie at other distances do."""
+    values, x = [Value(0.5 * k) for k in range(40)], Value(2.0)
+
+    def operands(chosen):
+        flatgrad.collect()
+        before = _core.stats()["operands"]
+        y = flatgrad.linear([x], [[values[k]] for k in chosen])
+        assert [v.data for v in y] == [float(k) for k in chosen]
+        return _core.stats()["operands"] - before
+    least = operands([0, 1, 2])
+    assert [operands(chosen) - least for chosen in ([0, 2, 4], [3, 13, 23], [0, 11, 22], [0, 1, 3], [2, 1, 0])] == [0, 0, 3, 3, 3]
 
 
 def test_a_matrix_of_another_height():

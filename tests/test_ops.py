@@ -465,6 +465,7 @@ def test_row_is_described(op):
     if row["public"]:
         function = getattr(flatgrad, row["name"])
         assert row["formula"] in function.__doc__ and row["edge"] in function.__doc__
+        assert f">>> z = flatgrad.{row['name']}(" in function.__doc__   # which test_package.py runs
         assert function.__text_signature__ == (
             f"({row['operands']}, /)" if row["default"] is None else f"({row['operands']}={row['default']})")
         assert hasattr(Value, row["name"]) == (row["arity"] == 1 or row["default"] is not None)

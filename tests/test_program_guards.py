@@ -1,12 +1,14 @@
 """Bad arguments of what our modules alone call about programs, and damaged programs: the error, and that nothing has come
 of it."""
 import contextvars
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from acting import acting_when_room_is_made
-from flatgrad import Tensor, Value, _core, losses
+from flatgrad import Tensor, Value, _core, dot, losses
 from flatgrad._core import _Program
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 from leaks import nodes
@@ -152,6 +154,39 @@ def test_a_program_that_was_not_made():
 def test_gradients_that_are_not_there(wanted, seeds, match):
     program = record(lambda x: [x * W, x + W], Value(1.0))
     refused(lambda: _core._with_gradients(_core._callee(program), wanted, seeds), ArgumentError, match)
+
+
+def test_calls_are_computed_once_a_program_with_gradients_is_made():
+    """While it is made they are not."""
+    program, x = record(lambda x: x * x * 3.0, Value(2.0)), Value(1.5)
+    for _ in range(2):
+        y, = program([x])
+        slope, = _core.written([y], [None], [x])
+        assert (slope.data, _core.written([slope], [None], [x])[0].data) == (9.0, 6.0)
+        _core._with_gradients(_core._callee(program), [True])
+
+
+def test_what_is_captured_may_be_the_second_number_of_the_tape():
+    code = """
+from flatgrad import Value, compile
+a, b = Value(1.0), Value(3.0)
+f = compile(lambda x: x * b)
+f(2.0).backward()
+assert (b.grad, a.grad) == (2.0, 0.0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_number_that_lies_behind_the_inputs():
+    """A row of the last input and of what was computed next is no part of the inputs."""
+    recording = _core._Recording([x := Value(0.5)])
+    with recording:
+        _core._add_input(recording, last := Value(1.0))
+        program = recording.program([dot([last, last.exp()], [2.0, 3.0]) * x])
+    x, last = Value(0.5), Value(0.0)
+    y, = program([x, last])
+    y.backward()
+    assert (y.data, last.grad, x.grad) == (1.5, 2.5, 3.0)
 
 
 def test_gradients_of_a_program_without_operands():

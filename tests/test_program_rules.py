@@ -76,6 +76,17 @@ def test_only_some_operands_have_a_gradient():
     assert [w.data for w in u[0]._children] == [1.0, 2.0]
     (y + u[0] + u[1] * 2.0).backward()
     assert (x.grad, t.grad.tolist(), v.grad) == (0.0, [0.5, 1.0], 0.0)
+    for of in [x, t, v], [x, v], [v, t], [x]:   # as nodes
+        found = _core.written([y, u], [Value(3.0), Tensor([1.0, 2.0])], of)
+        assert [None if g is None else g.data.tolist() for g in found] == [[0.5, 1.0] if w is t else None for w in of]
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_a_gradient_of_the_rule_that_nobody_asks_for(k):
+    x, t = Value(0.5), Tensor([1.0, 2.0])
+    y, u = ruled()([x, t])
+    found, = _core.written([y, u], [Value(2.0), Tensor([5.0, 7.0])], [(x, t)[k]])
+    assert (found.data if k == 0 else found.tolist()) == (2.0 * 1.5 + 5.0 * 1.0 + 7.0 * 2.0, [2.5, 3.5])[k]
 
 
 def test_without_a_rule_nothing_gets_a_gradient():

@@ -416,6 +416,19 @@ def test_the_same_object_in_a_key():
     assert same != _core._Same(b) and same != a and same.x is a and same != 3
 
 
+def test_every_call_goes_the_long_way_within_detect_anomaly():
+    """Whether it is on there or not, and no longer."""
+    calls = replay_of(NUMBER)
+    for switch in (None, True, False):
+        assert calls(1.0) == [1.0]
+        with flatgrad.detect_anomaly():
+            assert calls(1.0) == "missed"
+            if switch is not None:
+                flatgrad.set_detect_anomaly(switch)
+            assert calls(1.0) == "missed"
+    assert calls(1.0) == [1.0]
+
+
 def test_numbers_without_numpy():
     """Programs of micrograd's kind do without it."""
     code = """

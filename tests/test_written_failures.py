@@ -21,6 +21,16 @@ def numbers(found):
     return [None if x is None else np.array(x.data, copy=True) for x in found]
 
 
+def test_memory_is_given_back():
+    x = Value(2.0)
+    memory = []
+    for _ in range(6):
+        assert _core.written([x * x * x], [None], [x])[0].data == 12.0
+        flatgrad.collect()
+        memory.append(flatgrad.stats()["bytes"])
+    assert memory[1:] == memory[1:2] * 5
+
+
 def assert_same(found, expected):
     for x, y in zip(found, expected, strict=True):
         assert (x is None) == (y is None)

@@ -257,7 +257,6 @@ cdef list rebuild(object saved, object ends, object classes):
         damaged(f"expected Values, got {describe(ends)}")
     if classes is not None and type(classes) is not dict:
         damaged(f"expected classes, got {describe(classes)}")
-    memset(&e_, 0, sizeof(Ends))
     e_.count = len(<tuple>ends)
     e_.first = <Py_ssize_t *>PyMem_Malloc((e_.count + 1) * sizeof(Py_ssize_t))
     e_.slot = <fg_id *>PyMem_Malloc((e_.count + 1) * sizeof(fg_id))
