@@ -172,6 +172,15 @@ def test_the_compiler_reads_no_other_file(included):
         assert read <= {os.path.normpath(name) for name, _ in included(source, ["csrc"])[0]}
 
 
+def test_one_command_compiles_what_knows_no_python(setup_py):
+    commands = [["gcc", *flags.split(), "-O3", "-Wp,-D_FORTIFY_SOURCE=2", "-fPIC"] for flags in (
+        "-Wno-unused-result -Wsign-compare -DNDEBUG -fwrapv", "-fno-strict-overflow -Wsign-compare -DNDEBUG -Wall",
+        "-fno-strict-overflow -DNDEBUG -fwrapv")]
+    for command in commands:
+        assert setup_py["without_python_s"](command) == ["gcc", "-DNDEBUG", "-O3", "-Wp,-D_FORTIFY_SOURCE=2", "-fPIC", "-fwrapv"]
+    assert setup_py["without_python_s"](["cc", "-O2"]) == ["cc", "-O2"]
+
+
 def test_a_release_s_links_lead_to_its_tag(setup_py, monkeypatch):
     assert "project_urls" not in setup_py["shown"]() or Path("PKG-INFO").is_file()
     monkeypatch.setenv("FLATGRAD_REPOSITORY", "https://example.org/someone/flatgrad/")
