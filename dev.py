@@ -1,21 +1,24 @@
 """Run flatgrad's jobs in environments of their own. All you need is Python and a C compiler.
 
     python3 dev.py moons [ARG ...]      python -m flatgrad moons ARG ...
-    python3 dev.py test [ARG ...]       pytest ARG ..., run in the checkout; without ARG every test, on all
-                                        processors
+    python3 dev.py test [ARG ...]       pytest ARG ..., run in the checkout; without ARG every test but the slow
+                                        ones, on all processors; these are run by: python3 dev.py test -m slow
     python3 dev.py python [ARG ...]     python ARG ..., for example: python -m bench --quick
     python3 dev.py sanitize [JOB ...]   test ... or python ... as above, with the core built for the
                                         address, leak and undefined-behaviour sanitizers; without JOB
-                                        all tests that reach it but the slow ones
+                                        all tests that reach it but the slow ones; with `short` as the JOB
+                                        those that take seconds
     python3 dev.py races [JOB ...]      likewise with the thread sanitizer; without JOB the tests of
                                         what runs without the GIL
     python3 dev.py valgrind [ARG ...]   python -m pytest ARG ... under valgrind's memcheck, which follows
                                         every byte of Python and of the core; without ARG the smoke tests
-    python3 dev.py wheels [PYTHON ...]  the sdist, and from it a wheel for each Python given or found,
+    python3 dev.py wheels [short] [PYTHON ...]
+                                        the sdist, and from it a wheel for each Python given or found,
                                         tested as installed, on the first by more of the tests than on
                                         the others; the sdist and the first wheel are built twice, and
                                         have the same bytes; all are checked as package indexes do, and
-                                        left in wheelhouse/
+                                        left in wheelhouse/. `short` compiles less well for the Pythons
+                                        but this one, and takes half a minute of tests for each
     python3 dev.py types [ARG ...]      pytest ARG ... tests/test_typing.py with mypy and pyright: whether the
                                         package's types and the programs in tests/typed are right
     python3 dev.py docs [ARG ...]       sphinx-build ARG ..., which builds the pages in docs/_build/html;
@@ -24,7 +27,7 @@
 
 Each job runs against the package as installed from a copy of this checkout, never against src/. Its
 environment, .venv-dev, .venv-sanitize, .venv-races, .venv-types or .venv-wheels, is made when there is none and brought up to
-date when a source of the package has changed since.
+date when a source of the package has changed since. DEV_ENVIRONMENT=NAME is for another one than .venv-dev: .venv-NAME.
 """
 import contextlib
 import difflib
@@ -281,7 +284,7 @@ def environment(name, *packages, extras=None, switches=None):
 
 def ordinary(extras="test,viz,train"):
     """A Python that has flatgrad as users get it, and what to add to its environment."""
-    return environment("dev", extras=extras), {}
+    return environment(os.environ.get("DEV_ENVIRONMENT") or "dev", extras=extras), {}
 
 
 def for_pictures():
@@ -361,8 +364,8 @@ def python(arguments, kind=ordinary, **options):
 
 
 def test(arguments, kind=ordinary):
-    if not arguments:  # all of them
-        return python([SIDE_BY_SIDE], kind, cwd=ROOT)
+    if not arguments:
+        return python([SIDE_BY_SIDE, "-m", "not slow"], kind, cwd=ROOT)
     return python(["-m", "pytest", *arguments], kind, cwd=ROOT)
 
 
@@ -378,10 +381,22 @@ OUTSIDE = ("bench", "bench_compare", "bench_counts", "bench_report", "cli", "cli
            "startup", "surface", "typing", "viz", "viz_confidence", "viz_diagnosis", "viz_estimators", "viz_weights")
 
 
+# These take most of the time in a build for the sanitizers. `short` leaves them out: what they reach, the others, or the
+# checks that CI runs besides, reach once at least.
+LONG_INSIDE = ("anomaly", "cycles", "checks", "copy", "custom", "estimators_fits", "evaluations", "explore", "export_c",
+               "export_c_body", "export_formulas", "export_fuzz", "export_names", "export_training", "float32", "fused",
+               "interrupts", "kernels", "lanes", "lanes_scan", "large_products", "losses", "micrograd", "nomemory",
+               "numpy_sweep", "optim", "package", "platforms", "pressed", "processes", "replays", "saved_instructions",
+               "scalar_gpt", "seeds", "shrink", "simplify", "simplify_memory", "slices", "special", "stops", "sweeps", "tape",
+               "tensor", "training_interrupted", "value", "written_blocks", "written_rows")
+
+
 def sanitize(arguments):
-    if not arguments:
-        inside = {path for path in ROOT.glob("tests/test_*.py") if path.stem.removeprefix("test_") not in OUTSIDE}
-        return watched(lambda kind: python([SIDE_BY_SIDE, "--capture=sys", "-m", "not slow", "-k", "not the_checker",
+    if arguments in ([], ["short"]):
+        left_out = OUTSIDE + LONG_INSIDE if arguments else OUTSIDE
+        inside = {path for path in ROOT.glob("tests/test_*.py") if path.stem.removeprefix("test_") not in left_out}
+        names = "not the_checker and not acts_in_every_call" if arguments else "not the_checker"
+        return watched(lambda kind: python([SIDE_BY_SIDE, "--capture=sys", "-m", "not slow", "-k", names,
                                             *sorted(inside)], kind, cwd=ROOT))
     return watched(lambda kind: instrumented(arguments, kind))
 
@@ -415,15 +430,31 @@ def valgrind(arguments):
                environ={**environ, "PYTHONMALLOC": "malloc"})
 
 
-# Tests of what may differ from one Python to another, and of what an sdist may lack; `test` runs them all.
+# Tests of what may differ from one Python to another, and of what a platform or the sdist may change; `test` runs them
+# all. `wheels short` has tests/side_by_side.py --short instead.
 EVERY_PYTHON = ("smoke", "package", "math", "value", "tape", "sweeps", "custom", "cycles", "references", "copy", "context",
                 "trace", "hostile", "interpreters", "processes", "nomemory", "anomaly", "compat", "cli", "startup")
 ONE_PYTHON = ("ops", "tensor", "tensor_numpy", "numpy_sweep", "fused", "kernels", "files", "docs", "examples", "bench",
               "bench_compare", "bench_counts", "bench_report", "programs")
 
 
+MADE = ("docs/_build/", "docs/api/", "docs/notebooks/")   # in the folders that an sdist has whole
+
+
 def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def same_files(unpacked, checkout):
+    """The sdist has nothing but what the checkout has, and all that MANIFEST.in says."""
+    there, wanted = files(unpacked), files(checkout)
+    surplus = {name for name in there - wanted - {"PKG-INFO", "setup.cfg"} if ".egg-info/" not in name}
+    if surplus:
+        stop(f"the sdist holds what the checkout does not: {' '.join(sorted(surplus))}")
+    whole = re.findall("^graft (.+)$", (checkout / "MANIFEST.in").read_text("utf-8"), re.MULTILINE)
+    missing = {name for name in wanted - there if name.split("/")[0] in (*whole, "src") and not name.startswith(MADE)}
+    if missing:
+        stop(f"the sdist lacks what the checkout holds: {' '.join(sorted(missing))}")
 
 
 CHECKS = ("check-wheel-contents", "twine", "validate-pyproject[all]")
@@ -459,7 +490,15 @@ def repaired(tools, wheel, folder):
     return wheel
 
 
+def only_c(objects, copy):
+    """Copy the objects that are kept, but for those that know Python and what they are made from."""
+    for folder in objects.glob("*/"):
+        if (folder / "done").is_file() and "_core" not in (folder / "done").read_text("utf-8"):
+            shutil.copytree(folder, copy / folder.name)
+
+
 def wheels(arguments):
+    short, arguments = arguments[:1] == ["short"], arguments[arguments[:1] == ["short"]:]
     for argument in arguments:
         if not supported(argument):
             stop(f"PYTHON: expected a CPython >= {OLDEST[0]}.{OLDEST[1]} with headers, got {argument!r}")
@@ -481,21 +520,25 @@ def wheels(arguments):
         with tarfile.open(sdist) as archive:
             archive.extractall(scratch, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         unpacked = scratch / sdist.name[:-len(".tar.gz")]
-        surplus = {name for name in files(unpacked) - files(checkout) - {"PKG-INFO", "setup.cfg"}
-                   if ".egg-info/" not in name}
-        if surplus:
-            stop(f"the sdist holds what the checkout does not: {' '.join(sorted(surplus))}")
-        source = shutil.copytree(unpacked, scratch / "source")   # builds leave what knows no Python to the next
+        same_files(unpacked, checkout)
+        source = shutil.copytree(unpacked, scratch / "source")
         again = shutil.copytree(unpacked, scratch / "source-again", copy_function=shutil.copyfile)
+        objects = Path(os.environ.get("FLATGRAD_OBJECTS") or scratch / "objects")   # builds leave what knows no Python to the next
         for place, base in enumerate(arguments or interpreters()):
             name = "python%d.%d" % supported(base)
             say(f"{name}: building")
             target = create(scratch / name, base)
             made = []
+            quick = {"FLATGRAD_QUICK": "1"} if short and supported(base) != sys.version_info[:2] else {}
             for tree in (source, again)[:1 if place else 2]:
                 folder = scratch / f"{name}-{tree.name}"
+                kept = objects
+                if tree == again:
+                    kept = scratch / "objects-again"
+                    if short:
+                        only_c(objects, kept)
                 must(target, "-m", "pip", "wheel", "-qq", "--disable-pip-version-check", "--no-deps",
-                     "--wheel-dir", folder, tree)
+                     "--wheel-dir", folder, tree, environ={**quick, "FLATGRAD_OBJECTS": os.fspath(kept)})
                 wheel = next(folder.glob("*.whl"))
                 made.append(repaired(tools, wheel, folder / "repaired") if linux else wheel)
             if not place:
@@ -507,8 +550,8 @@ def wheels(arguments):
             pip_install(target, f"{wheel}[test]")
             say(f"{name}: testing {wheel.name}, {wheel.stat().st_size:,} bytes")
             chosen = EVERY_PYTHON if place else (*EVERY_PYTHON, *ONE_PYTHON)
-            must(target, unpacked / "tests" / SIDE_BY_SIDE.name, "-m", "not slow",
-                 *(unpacked / "tests" / f"test_{name}.py" for name in chosen), cwd=scratch)
+            options = ["-m", "not slow", *(unpacked / "tests" / f"test_{name}.py" for name in chosen)]
+            must(target, unpacked / "tests" / SIDE_BY_SIDE.name, *(["--short"] if short else options), cwd=scratch)
             must(target, "-m", "flatgrad", "moons", "--steps", "2", cwd=scratch)
         must(tools, "-m", "twine", "check", "--strict", *sorted(house.iterdir()))
     return 0
@@ -516,7 +559,7 @@ def wheels(arguments):
 
 def docs(arguments):
     pages = ROOT / "docs" / "_build" / "html"
-    executable, other = environment("dev", extras="docs"), "-b" in arguments
+    executable, other = ordinary("docs")[0], "-b" in arguments
     code = run(executable, "-m", "sphinx", *([] if other else ["-b", "html"]), "-q", "-E", "-W", "--keep-going",
                "-d", pages.with_name("doctrees"), *arguments, ROOT / "docs", pages.with_name("other") if other else pages)
     if code == 0 and not other:

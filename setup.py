@@ -5,14 +5,17 @@ FLATGRAD_DEBUG=1     assertions on, no optimisation, C line numbers
 FLATGRAD_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer (gcc or clang); =thread: ThreadSanitizer
 FLATGRAD_COVERAGE=1  counts of lines and branches for gcov: no optimisation, no assertions; tests/branches.py reads them
 FLATGRAD_WERROR=1    warnings of the C compiler are errors
+FLATGRAD_QUICK=1     the border is compiled in less time, and takes more: to see that it compiles and works
 FLATGRAD_32BIT=1     a build for a 32-bit Python, refused otherwise: Cython takes int64_t for a long, and cuts sums of
                      it and a Py_ssize_t to 32 bits
+FLATGRAD_OBJECTS=FOLDER  where object files are kept, and what Cython generates; builds of several trees share it
 
 And two for a release:
 SOURCE_DATE_EPOCH=N  the bytes of the sdist, and of the wheel, follow from their sources: all files are of that second
 FLATGRAD_REPOSITORY=https://...  where the repository is: the project's links, and those in README.md, lead there. An
                      sdist remembers it
 """
+import copy
 import gzip
 import hashlib
 import os
@@ -36,20 +39,21 @@ GNU = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra"]
 MSVC = ["/std:c11", "/fp:precise", "/W3"]
 EXTRA = []
 LINK = []
+QUICK = ["-O1"] if switched_on("QUICK") and os.name != "nt" else []
 if switched_on("WERROR"):
     GNU += ["-Werror"]
 if os.environ.get("FLATGRAD_SANITIZE") == "thread":
-    EXTRA += ["-fsanitize=thread", "-fno-omit-frame-pointer", "-g"]
+    EXTRA += ["-fsanitize=thread", "-fno-omit-frame-pointer"]
     LINK += ["-fsanitize=thread"]
 elif switched_on("SANITIZE"):
     EXTRA += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-              "-fno-wrapv", "-fno-omit-frame-pointer", "-g"]  # Python's own flags have -fwrapv
+              "-fno-wrapv", "-fno-omit-frame-pointer"]  # Python's own flags have -fwrapv
     LINK += ["-fsanitize=address,undefined"]
 if switched_on("COVERAGE"):
     EXTRA += ["--coverage", "-O0", "-DNDEBUG", "-DFG_UNINLINED"]  # last, so they win
     LINK += ["--coverage"]
 if switched_on("DEBUG") or switched_on("SANITIZE"):
-    EXTRA += ["-O1", "-g", "-UNDEBUG"]
+    EXTRA += ["-O1", "-g" if switched_on("DEBUG") else "-g1", "-UNDEBUG"]   # -g1: the lines of a report, and no more
 else:
     GNU += ["-O3", "-g0"]  # Python's own flags may have -g: nine tenths of the file, and a quarter of the time
     MSVC += ["/O2"]
@@ -143,6 +147,14 @@ def included(source, folders):
     return sorted(texts.items()), of_others
 
 
+def without_python_s(command):
+    """A compiler's command without the warnings that a Python asks for, as ours are others, and with one way to say that
+    integers wrap: so there is one for all Pythons."""
+    wraps = {"-fwrapv", "-fno-strict-overflow"}
+    kept = [part for part in command if part not in wraps and (not part.startswith("-W") or "," in part)]
+    return [*kept, "-fwrapv"] if wraps & set(command) else kept
+
+
 class build(build_ext):
     """build_ext with the flags that the compiler at hand understands, and with all processors.
 
@@ -168,9 +180,11 @@ class build(build_ext):
                 units += [(source, flags, []) for source in extension.sources if source not in generated]
                 # C first: it is compiled while Cython translates, and what that makes takes longest.
                 waiting = [pool.submit(self.compile, extension, *unit) for unit in units]
-                for source in cythonize([extension], compiler_directives=CYTHON)[0].sources:
+                kept = os.environ.get("FLATGRAD_OBJECTS")
+                for source in cythonize([extension], compiler_directives=CYTHON,
+                                        cache=kept and os.path.join(kept, "generated"))[0].sources:
                     if source not in extension.sources:
-                        waiting.append(pool.submit(self.compile, extension, source, flags, []))
+                        waiting.append(pool.submit(self.compile, extension, source, flags + QUICK, []))
                 extension.extra_objects += [made for done in waiting for made in done.result()]
                 extension.extra_link_args = LINK
                 extension.sources = []
@@ -219,14 +233,20 @@ class build(build_ext):
         macros = [*extension.define_macros, *macros]
         command = getattr(self.compiler, "compiler_so", None)
         texts, of_others = included(source, extension.include_dirs)
-        folders = self.compiler.include_dirs if "Python.h" in of_others else []
+        compiler, folders = self.compiler, []
+        if "Python.h" in of_others:   # of a virtual environment's folders, most have nothing
+            folders = [folder for folder in compiler.include_dirs if Path(folder, "Python.h").is_file()]
+        elif command:
+            compiler = copy.copy(compiler)   # one object for all Pythons, whatever flags these were made with
+            compiler.compiler_so = command = without_python_s(command)
         parts = (self.plat_name, command, flags, macros, folders, texts)
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-        folder = Path(self.get_finalized_command("build").build_base, "objects", digest)
+        kept = os.environ.get("FLATGRAD_OBJECTS") or Path(self.get_finalized_command("build").build_base, "objects")
+        folder = Path(kept, digest)
         done = folder / "done"
         if done.exists():
             return [str(folder / name) for name in done.read_text("utf-8").split("\n")]
-        made = self.compiler.compile([source], output_dir=str(folder), macros=macros,
+        made = compiler.compile([source], output_dir=str(folder), macros=macros,
                                      include_dirs=extension.include_dirs, extra_postargs=flags)
         done.write_text("\n".join(os.path.relpath(path, folder) for path in made), "utf-8")
         return made

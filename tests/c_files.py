@@ -19,7 +19,7 @@ def library(folder, sources, *flags, compiler=None):
         paths.append(folder / f"{made.name}.c")
         paths[-1].write_text(made.source)
     out = folder / "all.so"
-    run(compiler or COMPILERS[0], *WARNINGS, *(flags or ["-O1"]), "-fPIC", "-shared", "-o", out, *paths, "-lm")
+    run(compiler or COMPILERS[0], *WARNINGS, *(flags or ["-O0"]), "-fPIC", "-shared", "-o", out, *paths, "-lm")
     return ctypes.CDLL(str(out))
 
 

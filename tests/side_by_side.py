@@ -3,8 +3,8 @@
     python tests/side_by_side.py [--short] [OPTION ...] [FILE ...]
 
 A process runs pytest, with the options, for one file after another, whichever is next; without FILE for all of them.
---short takes the files, and those of their tests that are not slow, by which a wheel is seen to work on a machine where
-there is no time for all: less than a minute.
+--short takes the files, and those of their tests that are not slow, by which a wheel is seen to work with a Python where
+there is no time for all, what may differ from one Python to another: less than a minute.
 pytest-xdist hands out single tests, and spends a fifth of all the time on twenty thousand reports.
 """
 import contextlib
@@ -19,9 +19,12 @@ from collections import Counter
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-LONGEST = ("kernels", "micrograd", "programs", "micrograd_code", "compat", "files", "cli", "fused", "examples",
-           "tensor", "cycles", "bench", "tape")   # these first: one left for the end would run alone
-SHORT = ("functional", "losses", "math", "micrograd", "modules", "nn", "optim", "package", "references", "smoke", "value")
+LONGEST = ("kernels", "bench", "export_c_body", "simplify", "files", "examples", "hostile", "export_training", "export_c",
+           "float32", "tensor", "programs", "lanes_scan", "cli", "written_blocks", "fused", "stops", "micrograd", "cycles",
+           "tape", "nomemory", "docs", "copy", "export_fuzz", "written_rows")   # these first: one left for the end would run alone
+SHORT = ("anomaly", "attributes", "called_back", "context", "copy_ways", "custom", "functional", "interpreters", "math",
+         "module_cycles", "modules", "nn", "odd_moments", "package", "pressed", "references", "smoke", "startup", "sweeps",
+         "trace", "value")
 DONE = "\0done "   # and pytest's exit code: the line after what it printed for a file
 NOTHING_RAN = 5    # pytest's exit code where a file has no test that the options leave
 RAN = re.compile(r"\d+ (?:passed|failed|errors?|skipped|xfailed|warnings?)\b")

@@ -44,6 +44,14 @@ def test_an_unknown_part_of_ci():
 
 
 @needs_ci
+def test_both_workers_of_ci_have_every_part():
+    """In their lists, but for the first part of the other one, which nobody else can take before it."""
+    text = CI.read_text("utf-8")
+    lists = [set(re.search(f'^{name}="(.+)"$', text, re.MULTILINE)[1].split()) for name in ("parts", "first", "second")]
+    assert lists[1] | lists[2] == lists[0] and lists[1] - {"sanitize"} >= lists[0] - {"sanitize"}
+
+
+@needs_ci
 def test_the_files_of_ci_s_parts_are_there():
     text = CI.read_text("utf-8")
     groups = re.findall(r"tests/test_\{(.+?)\}\.py", text)
@@ -86,6 +94,39 @@ def test_a_copy_follows_the_checkout_and_keeps_what_builds_made(dev, tmp_path):
     left = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
     assert left == ["build/temp/a.o", "src/_core.c", "src/b.py", "src/c.py"]
     assert not (tree / "build" / "lib.linux").exists()
+
+
+def test_an_sdist_has_what_the_checkout_has(dev, tmp_path, capsys):
+    (dev.ROOT / "MANIFEST.in").write_text("graft docs\nprune docs/_build\n")
+    for name in "docs/a.md", "docs/_build/a.html", "notes.txt":   # which is in no folder that the sdist has whole
+        (dev.ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (dev.ROOT / name).write_text("text")
+    unpacked = shutil.copytree(dev.ROOT, tmp_path / "unpacked", ignore=shutil.ignore_patterns("_build", "notes.txt"))
+    (unpacked / "PKG-INFO").write_text("Name: flatgrad")
+    dev.same_files(unpacked, dev.ROOT)
+    (unpacked / "docs" / "a.md").rename(unpacked / "docs" / "b.md")
+    with pytest.raises(SystemExit):
+        dev.same_files(unpacked, dev.ROOT)
+    assert capsys.readouterr().err == "dev.py: the sdist holds what the checkout does not: docs/b.md\n"
+    (unpacked / "docs" / "b.md").unlink()
+    with pytest.raises(SystemExit):
+        dev.same_files(unpacked, dev.ROOT)
+    assert capsys.readouterr().err == "dev.py: the sdist lacks what the checkout holds: docs/a.md\n"
+
+
+def test_a_second_build_shares_no_object_that_knows_python(dev, tmp_path):
+    for folder, made in ("a1", "csrc/tape.o"), ("b2", "src/flatgrad/_core.o"), ("c3", None):
+        (tmp_path / "objects" / folder).mkdir(parents=True)
+        if made:
+            (tmp_path / "objects" / folder / "done").write_text(made)
+    dev.only_c(tmp_path / "objects", tmp_path / "copy")
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["a1"]
+
+
+def test_lists_of_tests_are_of_tests_that_there_are(dev):
+    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    assert {*dev.OUTSIDE, *dev.LONG_INSIDE, *dev.EVERY_PYTHON, *dev.ONE_PYTHON, *dev.THREADED} <= tests
+    assert not set(dev.OUTSIDE) & set(dev.LONG_INSIDE)
 
 
 def test_a_step_is_told_with_its_seconds(dev, capsys):
@@ -170,6 +211,15 @@ def test_the_compiler_reads_no_other_file(included):
         assert done.returncode == 0, done.stderr
         read = {os.path.normpath(name) for name in done.stdout.partition(":")[2].replace("\\\n", " ").split()}
         assert read <= {os.path.normpath(name) for name, _ in included(source, ["csrc"])[0]}
+
+
+def test_one_command_compiles_what_knows_no_python(setup_py):
+    commands = [["gcc", *flags.split(), "-O3", "-Wp,-D_FORTIFY_SOURCE=2", "-fPIC"] for flags in (
+        "-Wno-unused-result -Wsign-compare -DNDEBUG -fwrapv", "-fno-strict-overflow -Wsign-compare -DNDEBUG -Wall",
+        "-fno-strict-overflow -DNDEBUG -fwrapv")]
+    for command in commands:
+        assert setup_py["without_python_s"](command) == ["gcc", "-DNDEBUG", "-O3", "-Wp,-D_FORTIFY_SOURCE=2", "-fPIC", "-fwrapv"]
+    assert setup_py["without_python_s"](["cc", "-O2"]) == ["cc", "-O2"]
 
 
 def test_a_release_s_links_lead_to_its_tag(setup_py, monkeypatch):

@@ -40,7 +40,7 @@ def compiled_c(folder, source, *flags, compiler=None, name="made"):
     path = folder / f"{name}.c"
     path.write_text(source)
     out = folder / f"{name}.so"
-    run(compiler or COMPILERS[0], *WARNINGS, *(flags or ["-O2"]), "-fPIC", "-shared", "-o", out, path, "-lm")
+    run(compiler or COMPILERS[0], *WARNINGS, *(flags or ["-O0"]), "-fPIC", "-shared", "-o", out, path, "-lm")
     return ctypes.CDLL(str(out))
 
 

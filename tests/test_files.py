@@ -456,7 +456,7 @@ def test_an_interrupt_at_every_line_of_loading(path, kind, monkeypatch):
 
 def test_files_damaged_at_random(tmp_path):
     subjects = files.Subjects(str(tmp_path))
-    for seed in range(300):
+    for seed in range(80):
         subjects.round(seed)
 
 

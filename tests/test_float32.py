@@ -452,7 +452,7 @@ def test_names_of_the_type(dtype):
 
 # ---- random functions ----
 
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", [0, 1, 2, *(pytest.param(part, marks=pytest.mark.slow) for part in range(3, 6))])
 def test_random_functions(part):
     """A short form of `python tests/checks compiled`."""
     compared = batches = 0
@@ -464,6 +464,7 @@ def test_random_functions(part):
     assert compared > 100 and batches > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [level for level in _core._kernel_levels() if level != flatgrad.stats()["isa"]])
 def test_other_levels(level):
     environment = os.environ | {"FLATGRAD_ISA": level}

@@ -515,7 +515,13 @@ def test_a_collector_that_acts(operation, moving):
         assert _core._check() and world.tensor.tolist() == [1.0, 2.0, 3.0]
 
 
-@pytest.mark.parametrize("action", [create, drop, collect, renumber, compute], ids=lambda action: action.__name__)
+ACTIONS = (create, drop, collect, renumber, compute)
+
+
+@pytest.mark.parametrize("action, moving", [
+    *((action, "as it is") for action in ACTIONS),
+    *(pytest.param(action, "collecting all the time", marks=[] if action in (drop, compute) else pytest.mark.slow)
+      for action in ACTIONS)], indirect=["moving"], ids=lambda part: getattr(part, "__name__", part))
 def test_a_collector_that_acts_in_every_call(action, moving):
     """The calls that `python tests/checks memory` has one or more of for every function and member."""
     # One namespace for all: what they change they change for the worse only for each other.

@@ -144,6 +144,7 @@ print(flatgrad.stats()["isa"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["baseline", "neon", "avx2", "avx512"])
 def test_random_programs_on_every_level(level):
     script = IN_LEVEL.format(tests=os.path.dirname(os.path.abspath(__file__)))

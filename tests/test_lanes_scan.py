@@ -155,7 +155,7 @@ def compare(seed):
             w.data = rng.uniform(-1, 1)
 
 
-@pytest.mark.parametrize("part", range(20))
+@pytest.mark.parametrize("part", [*range(8), *(pytest.param(part, marks=pytest.mark.slow) for part in range(8, 20))])
 def test_random_steps(part, nothing_left_behind):
     for seed in range(20 * part, 20 * part + 20):
         compare(seed)
@@ -172,6 +172,7 @@ print(flatgrad.stats()["isa"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["baseline", "neon", "avx2", "avx512"])
 def test_random_steps_on_every_level(level):
     script = IN_LEVEL.format(tests=os.path.dirname(os.path.abspath(__file__)))

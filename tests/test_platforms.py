@@ -55,7 +55,7 @@ def built(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(setuptools, "setup", lambda **given: None)
     monkeypatch.setattr(build_ext, "build_extensions", lambda self: None)
-    for name in ("DEBUG", "SANITIZE", "COVERAGE", "WERROR"):
+    for name in ("DEBUG", "SANITIZE", "COVERAGE", "WERROR", "QUICK", "OBJECTS"):
         monkeypatch.delenv(f"FLATGRAD_{name}", raising=False)
     names = runpy.run_path("setup.py")
 

@@ -332,7 +332,7 @@ def test_explain_tells_steps_and_times():
 
 # ---- random functions ----
 
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", [*range(4), *(pytest.param(part, marks=pytest.mark.slow) for part in range(4, 10))])
 def test_random_functions(part):
     """A short form of `python tests/checks compiled`."""
     compared = 0
@@ -341,6 +341,7 @@ def test_random_functions(part):
     assert compared > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [level for level in _core._kernel_levels()
                                    if level != flatgrad.stats()["isa"]])
 def test_random_functions_on_other_levels(level):

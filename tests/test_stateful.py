@@ -11,7 +11,7 @@ def test_some_runs():
 
 
 def test_a_wrong_model_is_found(monkeypatch):
-    monkeypatch.setitem(stateful.OPERATIONS, "relu", (stateful.OPERATIONS["relu"][0], lambda z, x: (1.0,)))
+    monkeypatch.setitem(stateful.OPERATIONS, "+", (stateful.OPERATIONS["+"][0], lambda z, x, y: (1.0, 2.0)))
     with pytest.raises(AssertionError):
-        for seed in range(40):   # which runs hypothesis thinks of depends on its version
-            stateful.check(seed, examples=100, shrink=False)
+        for seed in range(20):   # which runs hypothesis thinks of depends on its version
+            stateful.check(seed, examples=20, shrink=False)

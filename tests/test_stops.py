@@ -234,7 +234,7 @@ def test_ctrl_c_in_an_evaluation():
     v = Value(2.0)
 
     def f(x):
-        for _ in range(12):
+        for _ in range(5):
             x = (w @ x).tanh()
         return x.sum() * v.log()
 
@@ -244,7 +244,7 @@ def test_ctrl_c_in_an_evaluation():
     while (found := pressed(lambda: both(rows), asked)) is None:
         assert same_tree(both(rows), expected)
         asked += 1
-    assert same_tree(found, expected) and asked > 1
+    assert same_tree(found, expected) and asked > 3
     v.data = -1.0
     with pytest.raises(ValueError, match=r"log\(-1.0\)"):
         both(rows)

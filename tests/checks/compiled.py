@@ -22,7 +22,7 @@ from checks.shrink import Calls, script
 import flatgrad
 from flatgrad import Tensor, Value, _core
 
-SHORT = 10.0   # seconds
+SHORT = 8.0   # seconds
 
 STEPS = ("shared", "dots", "layers", "together")
 SUBSETS = [subset for n in range(5) for subset in itertools.combinations(STEPS, n)]

@@ -23,7 +23,7 @@ from checks.limits import Unavailable
 import flatgrad
 from flatgrad import Tensor, Value, _core
 
-SHORT = 10.0   # seconds
+SHORT = 6.0   # seconds
 
 FAULTS = (ValueError, ZeroDivisionError, OverflowError, IndexError, Unfit)
 INTO = ("c", "jax", "torch")

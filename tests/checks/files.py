@@ -27,7 +27,7 @@ from flatgrad.optim import SGD, Adam, lr_scheduler
 from flatgrad.train import Checkpoint, EarlyStopping, Trainer
 from flatgrad.train.saved import state_of_trainer
 
-SHORT = 10.0   # seconds
+SHORT = 5.0   # seconds
 
 X = np.random.default_rng(0).normal(size=(12, 2))
 Y = np.where(X[:, 0] > X[:, 1], 1.0, -1.0)

@@ -23,7 +23,7 @@ import flatgrad
 from flatgrad import nn, optim, storage
 from flatgrad.train import Checkpoint, Trainer
 
-SHORT = 10.0   # seconds
+SHORT = 6.0   # seconds
 
 OLD = {"a": np.arange(5.0), "b/c": np.array("old")}
 NEW = {"a": np.arange(40000.0), "text": np.array(["new", "er"]), "empty": np.zeros((0, 3)), "flag": np.array(True)}

@@ -31,7 +31,7 @@ from test_ops import INTEGERS, ORACLE, ROWS, outcome, same, split
 import flatgrad
 from flatgrad import Tensor, Value, losses
 
-SHORT = 12.0   # seconds
+SHORT = 8.0   # seconds
 
 INF, NAN = math.inf, math.nan
 NUMBERS = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 5e-324, -5e-324, 2.225073858507201e-308, 2.2250738585072014e-308,

@@ -20,7 +20,7 @@ import flatgrad
 from flatgrad import Tensor, Value, _core
 from flatgrad.nn import Layer
 
-SHORT = 20.0   # seconds
+SHORT = 10.0   # seconds
 
 # Not the row whose slope next to 0 and 1 is 1e12 times what its operand is rounded by.
 IDS = [i for i in IDS if i != "BINARY_CROSS_ENTROPY"]
