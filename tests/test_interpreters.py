@@ -123,8 +123,10 @@ def test_a_python_whose_gil_stays_off_is_refused(options, gil, pretended):
     environ = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
     if gil is not None:
         environ["PYTHON_GIL"] = gil
-    done = subprocess.run([sys.executable, *options, "-c", REFUSED.format(pretended=pretended)], capture_output=True,
-                          text=True, timeout=60, env={**environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    program = REFUSED.format(pretended=pretended)
+    done = subprocess.run([sys.executable, "-W", "ignore", *options, "-c", program], capture_output=True, text=True,
+                          timeout=60, env=environ)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [FORBIDDEN] * 4 + ["False"]
 
