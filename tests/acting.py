@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import math
+import sysconfig
 
 import flatgrad as fg
 import numpy as np
@@ -242,7 +243,8 @@ def every_collection(function, thorough=True):
     # What CPython keeps for reuse is used up: only new memory makes it collect.
     used = [([], {}, (k,), (k, k), (k, k, k)) for k in range(2100 if thorough else 0)]
     gc.callbacks.append(callback)
-    gc.set_threshold(1, 1, 1)
+    # A Python without the GIL waits for garbage in proportion to what is alive, unless the second number is 0.
+    gc.set_threshold(1, 0 if sysconfig.get_config_var("Py_GIL_DISABLED") else 1, 1)
     try:
         yield used
     finally:

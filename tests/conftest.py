@@ -1,6 +1,8 @@
 """What the tests share: fixtures, and a collector that keeps up with some thousand tests."""
 import gc
+import os
 import signal
+import sysconfig
 
 import pytest
 from leaks import living
@@ -11,7 +13,10 @@ FREEZE_EVERY = 250   # tests
 
 
 def pytest_configure(config):
-    """SIGINT is a KeyboardInterrupt, in the background job of a shell as well, which is born without."""
+    """SIGINT is a KeyboardInterrupt, in the background job of a shell as well, which is born without. Processes that tests
+    start do not say that a Python without the GIL turns it on."""
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        os.environ["PYTHONWARNINGS"] = "ignore:The global interpreter lock:RuntimeWarning"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

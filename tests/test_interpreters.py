@@ -97,6 +97,40 @@ def test_a_python_without_the_gil_turns_it_on():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300, env=environ)
 
 
+REFUSED = """if True:
+    import sys
+    if {pretended}:
+        sys._is_gil_enabled = lambda: False
+    for name in "flatgrad", "flatgrad", "flatgrad._core", "flatgrad.nn":
+        try:
+            __import__(name)
+        except ImportError as error:
+            print(error)
+        else:
+            print("imported", name)
+    print("flatgrad" in sys.modules)
+"""
+FORBIDDEN = ("flatgrad: cannot be imported while PYTHON_GIL=0 or -X gil=0 keeps the GIL off: threads would share one tape "
+             "without a lock; leave it out, and Python turns the GIL on to import flatgrad")
+
+
+@pytest.mark.parametrize("options, gil, pretended", [
+    ([], "0", False), (["-X", "gil=0"], None, False), ([], None, True)], ids=["PYTHON_GIL", "-X gil", "pretended"])
+def test_a_python_whose_gil_stays_off_is_refused(options, gil, pretended):
+    """Where somebody forbids it; a Python that has the GIL always is told that it has not."""
+    if not FREE_THREADED and not pretended:
+        pytest.skip("needs a Python that was built without the GIL")
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
+    if gil is not None:
+        environ["PYTHON_GIL"] = gil
+    environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    program = REFUSED.format(pretended=pretended)
+    done = subprocess.run([sys.executable, "-W", "ignore", *options, "-c", program], capture_output=True, text=True,
+                          timeout=60, env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [FORBIDDEN] * 4 + ["False"]
+
+
 class Definition(ctypes.Structure):
     """PyModuleDef, after the head of its object."""
     _fields_ = [(name, ctypes.c_void_p)

@@ -126,7 +126,7 @@ class Told:
 class Presses:
     """Presses Ctrl-C when it is finalized."""
     __slots__ = ()
-    __del__ = press() if os.name == "posix" else None
+    __del__ = staticmethod(press()) if os.name == "posix" else None   # a partial is a method from Python 3.14 on
 
 
 def garbage(count, *more):

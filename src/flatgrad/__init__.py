@@ -4,6 +4,7 @@
     from flatgrad.nn import MLP
 """
 import builtins
+import sys
 
 try:
     from flatgrad import _core
@@ -13,6 +14,9 @@ except ImportError as _error:
     # A class of its own would have to be imported first.
     raise ImportError("flatgrad: cannot be imported in a subinterpreter: the graphs of a process lie on one tape, which "
                       "belongs to its main interpreter; use threads or processes instead") from _error
+if not getattr(sys, "_is_gil_enabled", lambda: True)():   # the core has asked for it, and somebody forbids it
+    raise ImportError("flatgrad: cannot be imported while PYTHON_GIL=0 or -X gil=0 keeps the GIL off: threads would share "
+                      "one tape without a lock; leave it out, and Python turns the GIL on to import flatgrad")
 from flatgrad._core import *  # noqa: F403  (Value, stats, collect and every function of ops.def)
 
 # What type checkers read: they know nothing of names that are loaded later, and do not compute `__all__`.
@@ -75,8 +79,6 @@ if not TYPE_CHECKING:
     def __getattr__(name):
         """The submodules and the version, imported at their first use: each takes longer to import than the core."""
         if name in SUBMODULES:
-            import sys
-
             __import__(f"flatgrad.{name}")   # importlib would have to be imported first
             return sys.modules[f"flatgrad.{name}"]
         if name in LATER:
@@ -89,7 +91,7 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    hidden = {"LATER", "SUBMODULES", "TYPE_CHECKING", "builtins"}
+    hidden = {"LATER", "SUBMODULES", "TYPE_CHECKING", "builtins", "sys"}
     return sorted({*globals(), *SUBMODULES, *LATER, "__version__"} - hidden)
 
 
