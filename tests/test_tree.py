@@ -203,15 +203,38 @@ def test_rules_of_a_program():
         flatgrad.grad(lambda p: product(p).sum())(LINE)
 
 
+def test_jacobians():
+    """Of each leaf by each leaf: as those of the functions that have one leaf alone."""
+    def several(p, x):
+        return Pair(p.w * x * p.b, {"b": p.b * x, "list": [p.w.sum() * p.b, p.w]})
+
+    parts = {"a": lambda p: p.a, "b": lambda p: p.b["b"], "list 0": lambda p: p.b["list"][0], "list 1": lambda p: p.b["list"][1]}
+    leaves = {"w": (lambda w: (Line(w, 3.0), 2.0), W), "b": (lambda b: (Line(W, b), 2.0), 3.0),
+              "x": (lambda x: (Line(W, 3.0), x), 2.0)}
+    for transform in (flatgrad.jacobian, flatgrad.jacfwd):
+        for f in (several, flatgrad.compile(several)):
+            both = transform(f, (0, 1))(Line(W, 3.0, "n"), 2.0)
+            alone, by_x = transform(f)(Line(W, 3.0, "n"), 2.0), transform(f, 1)(Line(W, 3.0), 2.0)
+            assert type(both) is type(alone) is type(by_x) is Pair
+            for name, part in parts.items():
+                line, x = part(both)
+                assert type(line) is type(part(alone)) is Line and line.name == "n"
+                for leaf, (given, at) in leaves.items():
+                    expected = transform(lambda y: part(several(*given(y))))(at)
+                    for found in (x, part(by_x)) if leaf == "x" else (getattr(line, leaf), getattr(part(alone), leaf)):
+                        assert found.shape == expected.shape and found.tolist() == expected.tolist(), (name, leaf)
+    twice = flatgrad.jacobian(flatgrad.jacobian(lambda p: {"z": p.w * p.b}))(Line(W, 3.0))["z"]
+    assert twice.w.b.tolist() == twice.b.w.tolist() == [[1.0, 0.0], [0.0, 1.0]] and not twice.w.w.any()
+
+
 def test_what_is_refused():
     with pytest.raises(ArgumentTypeError, match=r"grad: argument 0\.b: expected a real number"):
         flatgrad.grad(lambda p: p.w.sum())(Line(W, "three"))
-    with pytest.raises(ArgumentTypeError, match="jacobian: argument 0: .* got a Line, which has no shape"):
-        flatgrad.jacobian(lambda p: p.w)(LINE)
-    with pytest.raises(ArgumentTypeError, match="jacobian: the result of f"):
-        flatgrad.jacobian(lambda x: Pair(x, x))(1.0)
-    with pytest.raises(ArgumentTypeError, match="jacobian: the result of f"):
-        flatgrad.jacobian(flatgrad.compile(lambda x: Pair(x, x)))(1.0)
+    for wrapped in (lambda f: f, flatgrad.compile):
+        with pytest.raises(ArgumentTypeError, match=r"jacobian: argument 0\.b: expected a real number"):
+            flatgrad.jacobian(wrapped(lambda p: p.w))(Line(W, "three"))
+        with pytest.raises(ArgumentTypeError, match=r"jacobian: the result of f\[1\]: .* got .*None"):
+            flatgrad.jacobian(wrapped(lambda x: Pair(x, None)))(1.0)
 
     @dataclass
     class Unknown:
