@@ -246,10 +246,42 @@ def test_what_is_refused():
     for kind in (Counter, type("Row", (tuple,), {}), type("Column", (list,), {})):   # whether or not there are such classes
         with pytest.raises(ArgumentTypeError, match=f"the result: expected a list, .* got one of the subclass {kind.__name__}"):
             flatgrad.compile(lambda x: kind(a=1) if kind is Counter else kind([x]))(1.0)
-    compiled = flatgrad.compile(of_line)
-    compiled(LINE, X)
-    with pytest.raises(ArgumentTypeError, match="to_c: of_line: .* the class Line that flatgrad.tree has registered"):
-        compiled.to_c()
+
+
+# ---- exports ----
+
+def exported_line():
+    f = flatgrad.compile(of_line)
+    f(LINE, X)
+    return f
+
+
+def test_c_of_objects_is_that_of_dicts():
+    def of_line(line, x):
+        return of_dict(line, x)
+
+    of_dicts = flatgrad.compile(of_line)
+    of_dicts({"w": LINE.w, "b": LINE.b}, X)
+    text = str(exported_line().to_c(gradient="arguments", arguments=(LINE, X)))
+    assert "line.w" in text and (text.replace("line.w", "line['w']").replace("line.b", "line['b']")
+                                 == str(of_dicts.to_c(gradient="arguments", arguments=({"w": LINE.w, "b": LINE.b}, X))))
+    results = flatgrad.compile(lambda x: (Line(x * x, x + 1.0), Pair(x, 2.0 * x)))
+    results(2.0)
+    assert all(name in str(results.to_c(gradient=False)) for name in ("*result_0_w", "*result_0_b", "*result_1_0", "*result_1_1"))
+
+
+def test_functions_of_pytorch_take_objects():
+    torch = pytest.importorskip("torch")
+    f = exported_line().to_torch()
+    w = torch.tensor(LINE.w, requires_grad=True)
+    y = f(torch.zeros(0, dtype=torch.float64), Line(w, LINE.b, LINE.name), X)
+    assert y.item() == pytest.approx(flatgrad.compile(of_line)(LINE, X).data, rel=1e-12)
+    np.testing.assert_allclose(torch.autograd.grad(y, w)[0], flatgrad.grad(of_line)(LINE, X).w, rtol=1e-12)
+    for bad, error, said in ((Line(w, LINE.b, "other"), ArgumentError, "argument 0: what is constant of it: expected the static"),
+                             ({"w": w, "b": LINE.b}, ArgumentTypeError, "argument 0: expected a Line, got"),
+                             (Line(X[:1], LINE.b, LINE.name), ShapeError, r"argument 0\.w: expected an array of shape \(2,\)")):
+        with pytest.raises(error, match=said):
+            f(torch.zeros(0, dtype=torch.float64), bad, X)
 
 
 # ---- flatgrad.tree ----
