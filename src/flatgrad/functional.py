@@ -813,8 +813,8 @@ def output_shapes(name: str, output: Any) -> tuple[Any, Any]:
 
 
 def blocks(point: Point, table: Table, output: Any, outputs: list[Any], args: list[Any], inputs: list[Any]) -> list[Any]:
-    """The parts of a table, in the structure of the output those of the arguments; a list, of an entry for each argument
-    where the output has one shape. Then `outputs` has it alone; `inputs` are the shapes of the arguments' parts."""
+    """The parts of a table in the structure of the output, each in the structures of the arguments; where the output has
+    one shape, a list with an entry for each argument. outputs, inputs: the shapes of their parts, in order."""
     shapes, after_row = iter(outputs), 0
 
     def of_row(part):
