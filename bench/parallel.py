@@ -3,7 +3,7 @@
 The engines are those of `examples/engines.py`. A ratio is the time of a step in one process, divided by that of an
 engine: the speed-up. Before the timing, losses and gradients are compared. All times are by the clock on the wall, for
 the work is done elsewhere. The engines' own time, the bytes of a step and the time of a sample are figures as well:
-`docs/out-into-the-world.md` computes from these what many machines would do.
+`docs/many-machines.md` computes from these what many machines would do.
 """
 import contextlib
 import functools

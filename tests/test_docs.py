@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -204,8 +205,14 @@ def test_links_lead_somewhere():
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    count, lacking, wrong = run_page(path.read_text("utf-8"), path.name)
+    path, before = Path(sys.argv[1]), os.getcwd()
+    text = path.read_text("utf-8")
+    with tempfile.TemporaryDirectory() as folder:   # pages write files
+        os.chdir(folder)
+        try:
+            count, lacking, wrong = run_page(text, path.name)
+        finally:
+            os.chdir(before)
     print(f"{count} block{'s' * (count != 1)} ran", *(f"skipped: no {name}" for name in lacking), sep="\n")
     print(wrong, end="")
     sys.exit(bool(wrong))

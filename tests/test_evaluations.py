@@ -441,8 +441,7 @@ def test_signs_are_checked():
      "expected f to return"),
     (lambda f, w: value_and_grad(flatgrad.compile(lambda x: x * 1.0, static_argnums=0))(1.0), ArgumentTypeError,
      "static"),
-    (lambda f, w: jacobian(flatgrad.compile(lambda x: {"a": x}))(1.0), ArgumentTypeError, "expected a Value"),
-    (lambda f, w: jacobian(f)({"a": 1.0}), ArgumentTypeError, "which has no shape"),
+    (lambda f, w: jacobian(flatgrad.compile(lambda x: {"a": x, "b": None}))(1.0), ArgumentTypeError, "result of f.'b'.: expected"),
 ])
 def test_wrong_arguments(arguments, error, said):
     w = Value(2.0)

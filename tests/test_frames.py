@@ -158,6 +158,9 @@ def test_a_column_that_is_no_numbers(library, column, message):
                  lambda: alone.Regressor().fit(wrong, Y)):
         with pytest.raises(ArgumentTypeError, match=message):
             call()
+    if library != "polars" or "Rome" in column:   # Polars makes numbers of dates in an array with floats
+        with pytest.raises(ArgumentTypeError, match=message.replace("X:", "data:")):
+            Tensor(wrong)
     with pytest.raises(ArgumentTypeError, match="y: expected columns of numbers, got the column 'city'"):
         trainer().fit(X, table(library, {"city": column}), epochs=1)
 

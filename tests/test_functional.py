@@ -744,9 +744,9 @@ def test_shapes_that_do_not_fit():
         jacobian(lambda x: [[x], x])(1.0)
     with pytest.raises(ShapeError, match=r"jacobian: argument 0: expected parts of one shape"):
         jacobian(lambda x: x[0])([1.0, [2.0]])
-    with pytest.raises(ArgumentTypeError, match="argument 1: .*got a dict"):
-        jacobian(lambda x, y: x, argnums=1)(1.0, {"a": 1.0})
-    for bad in ({"a": Value(1.0)}, None, "ab", [Value(1.0), None], {1.0}, np.array(["a"])):
+    with pytest.raises(ArgumentTypeError, match=r"jacobian: argument 1\['a'\]: expected a real number, .*got str"):
+        jacobian(lambda x, y: x, argnums=1)(1.0, {"a": "one"})
+    for bad in ({"a": "one"}, None, "ab", [Value(1.0), None], {1.0}, np.array(["a"])):
         with pytest.raises(ArgumentTypeError, match=r"jacobian: the result of f.*: expected a Value, a Tensor"):
             jacobian(lambda x: bad)(1.0)
 

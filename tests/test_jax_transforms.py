@@ -151,6 +151,16 @@ def test_products_with_results_of_any_structure(name):
     assert same(again, jax.jacobian(lambda y: jnp.sum(pull_of(jax, f, x, y, weights)))(y))
 
 
+@pytest.mark.parametrize("name", [name for name in OUTPUTS if "dict" in name])
+def test_jacobians_of_any_structure(name):
+    f, args = OUTPUTS[name], (1.5, RNG.normal(size=2))
+    for transform in ("jacobian", "jacfwd"):
+        for argnums in (0, 1, (0, 1)):
+            assert same(getattr(flatgrad, transform)(f, argnums)(*args), getattr(jax, transform)(f, argnums)(*args))
+    x = {"y": args[1], "x": [1.5]}
+    assert same(flatgrad.jacobian(lambda p: f(p["x"][0], p["y"]))(x), jax.jacobian(lambda p: f(p["x"][0], p["y"]))(x))
+
+
 def pull_of(module, f, x, y, weights):
     return module.vjp(f, x, y)[1](weights)[1]
 

@@ -567,7 +567,9 @@ X = np.zeros((4, 3))
 @pytest.mark.parametrize("make", [Tensor, values_of])
 @pytest.mark.parametrize("logits, target, error, message", [
     (X, [0, 1, 3, 0], ValueError, r"target\[2\]: expected an integer from 0 to 2, got 3"),
-    (X, np.array([0, 1, 2, 3]), ValueError, r"target\[3\]: expected an integer from 0 to 2, got 3"),
+    (X, np.array([0, 1, 2, 3]), ValueError,
+     r"target\[3\]: expected an integer from 0 to 2, got 3; there are 3 predictions for each sample"),
+    (X[:, :1], [0, 1, 0, 0], ValueError, r"got 1; there is one prediction for each sample, as bce_with_logits"),
     (X, np.array([0, -1, 2, 3]), ValueError, r"target\[1\]: expected an integer from 0 to 2, got -1"),
     (X, [-100, 0, 1, 2], ValueError, r"target\[0\]: expected an integer from 0 to 2, got -100"),
     (X, np.array([0, 1, 2, 200], dtype=np.uint8), ValueError, r"target\[3\]: expected an integer from 0 to 2, got 200"),

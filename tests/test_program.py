@@ -1402,7 +1402,7 @@ def test_check_finds_a_replaced_leaf_that_nothing_else_finds():
         f(1.0)
 
 
-# ---- what docs/programs.md says of backward passes ----
+# ---- what docs/programs-in-detail.md says of backward passes ----
 
 def test_data_that_change_between_forward_and_backward():
     w = Value(2.0)

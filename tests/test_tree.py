@@ -203,15 +203,38 @@ def test_rules_of_a_program():
         flatgrad.grad(lambda p: product(p).sum())(LINE)
 
 
+def test_jacobians():
+    """Of each leaf by each leaf: as those of the functions that have one leaf alone."""
+    def several(p, x):
+        return Pair(p.w * x * p.b, {"b": p.b * x, "list": [p.w.sum() * p.b, p.w]})
+
+    parts = {"a": lambda p: p.a, "b": lambda p: p.b["b"], "list 0": lambda p: p.b["list"][0], "list 1": lambda p: p.b["list"][1]}
+    leaves = {"w": (lambda w: (Line(w, 3.0), 2.0), W), "b": (lambda b: (Line(W, b), 2.0), 3.0),
+              "x": (lambda x: (Line(W, 3.0), x), 2.0)}
+    for transform in (flatgrad.jacobian, flatgrad.jacfwd):
+        for f in (several, flatgrad.compile(several)):
+            both = transform(f, (0, 1))(Line(W, 3.0, "n"), 2.0)
+            alone, by_x = transform(f)(Line(W, 3.0, "n"), 2.0), transform(f, 1)(Line(W, 3.0), 2.0)
+            assert type(both) is type(alone) is type(by_x) is Pair
+            for name, part in parts.items():
+                line, x = part(both)
+                assert type(line) is type(part(alone)) is Line and line.name == "n"
+                for leaf, (given, at) in leaves.items():
+                    expected = transform(lambda y: part(several(*given(y))))(at)
+                    for found in (x, part(by_x)) if leaf == "x" else (getattr(line, leaf), getattr(part(alone), leaf)):
+                        assert found.shape == expected.shape and found.tolist() == expected.tolist(), (name, leaf)
+    twice = flatgrad.jacobian(flatgrad.jacobian(lambda p: {"z": p.w * p.b}))(Line(W, 3.0))["z"]
+    assert twice.w.b.tolist() == twice.b.w.tolist() == [[1.0, 0.0], [0.0, 1.0]] and not twice.w.w.any()
+
+
 def test_what_is_refused():
     with pytest.raises(ArgumentTypeError, match=r"grad: argument 0\.b: expected a real number"):
         flatgrad.grad(lambda p: p.w.sum())(Line(W, "three"))
-    with pytest.raises(ArgumentTypeError, match="jacobian: argument 0: .* got a Line, which has no shape"):
-        flatgrad.jacobian(lambda p: p.w)(LINE)
-    with pytest.raises(ArgumentTypeError, match="jacobian: the result of f"):
-        flatgrad.jacobian(lambda x: Pair(x, x))(1.0)
-    with pytest.raises(ArgumentTypeError, match="jacobian: the result of f"):
-        flatgrad.jacobian(flatgrad.compile(lambda x: Pair(x, x)))(1.0)
+    for wrapped in (lambda f: f, flatgrad.compile):
+        with pytest.raises(ArgumentTypeError, match=r"jacobian: argument 0\.b: expected a real number"):
+            flatgrad.jacobian(wrapped(lambda p: p.w))(Line(W, "three"))
+        with pytest.raises(ArgumentTypeError, match=r"jacobian: the result of f\[1\]: .* got .*None"):
+            flatgrad.jacobian(wrapped(lambda x: Pair(x, None)))(1.0)
 
     @dataclass
     class Unknown:
@@ -223,10 +246,42 @@ def test_what_is_refused():
     for kind in (Counter, type("Row", (tuple,), {}), type("Column", (list,), {})):   # whether or not there are such classes
         with pytest.raises(ArgumentTypeError, match=f"the result: expected a list, .* got one of the subclass {kind.__name__}"):
             flatgrad.compile(lambda x: kind(a=1) if kind is Counter else kind([x]))(1.0)
-    compiled = flatgrad.compile(of_line)
-    compiled(LINE, X)
-    with pytest.raises(ArgumentTypeError, match="to_c: of_line: .* the class Line that flatgrad.tree has registered"):
-        compiled.to_c()
+
+
+# ---- exports ----
+
+def exported_line():
+    f = flatgrad.compile(of_line)
+    f(LINE, X)
+    return f
+
+
+def test_c_of_objects_is_that_of_dicts():
+    def of_line(line, x):
+        return of_dict(line, x)
+
+    of_dicts = flatgrad.compile(of_line)
+    of_dicts({"w": LINE.w, "b": LINE.b}, X)
+    text = str(exported_line().to_c(gradient="arguments", arguments=(LINE, X)))
+    assert "line.w" in text and (text.replace("line.w", "line['w']").replace("line.b", "line['b']")
+                                 == str(of_dicts.to_c(gradient="arguments", arguments=({"w": LINE.w, "b": LINE.b}, X))))
+    results = flatgrad.compile(lambda x: (Line(x * x, x + 1.0), Pair(x, 2.0 * x)))
+    results(2.0)
+    assert all(name in str(results.to_c(gradient=False)) for name in ("*result_0_w", "*result_0_b", "*result_1_0", "*result_1_1"))
+
+
+def test_functions_of_pytorch_take_objects():
+    torch = pytest.importorskip("torch")
+    f = exported_line().to_torch()
+    w = torch.tensor(LINE.w, requires_grad=True)
+    y = f(torch.zeros(0, dtype=torch.float64), Line(w, LINE.b, LINE.name), X)
+    assert y.item() == pytest.approx(flatgrad.compile(of_line)(LINE, X).data, rel=1e-12)
+    np.testing.assert_allclose(torch.autograd.grad(y, w)[0], flatgrad.grad(of_line)(LINE, X).w, rtol=1e-12)
+    for bad, error, said in ((Line(w, LINE.b, "other"), ArgumentError, "argument 0: what is constant of it: expected the static"),
+                             ({"w": w, "b": LINE.b}, ArgumentTypeError, "argument 0: expected a Line, got"),
+                             (Line(X[:1], LINE.b, LINE.name), ShapeError, r"argument 0\.w: expected an array of shape \(2,\)")):
+        with pytest.raises(error, match=said):
+            f(torch.zeros(0, dtype=torch.float64), bad, X)
 
 
 # ---- flatgrad.tree ----

@@ -29,7 +29,7 @@ import time
 from contextvars import ContextVar
 from time import perf_counter
 
-from flatgrad.arguments import flag, one_of, shortened
+from flatgrad.arguments import check_columns, flag, one_of, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
 

@@ -23,9 +23,10 @@ from flatgrad.lost import are_lost, mark
 from flatgrad.program import Compiled
 from flatgrad.structures import leaves_of, map_leaves
 from flatgrad.transforms import (NODES, Named, Point, Reader, Table, are_linked, argument_numbers, as_nodes, as_numbers,
-                                 as_value, callable_, described, elements, flattened, inner, input_shape, is_constant,
-                                 is_outermost, joined, node_or_zeros, nodes_in, one_number, positions_of, running,
-                                 seed_leaves, shape_of, table_of, with_shapes_of, written_by)
+                                 as_value, callable_, described, elements, flattened, has_names, inner, input_shape,
+                                 is_constant, is_outermost, joined, map_shaped, node_or_zeros, nodes_in, one_number,
+                                 positions_of, running, seed_leaves, shape_of, shaped_parts, table_of, with_shapes_of,
+                                 written_by)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -174,8 +175,8 @@ def jacobian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_a
     Parameters
     ----------
     f : callable
-        A function that returns a Tensor, an array, one Value or number, or a (nested) list or tuple of Values, numbers
-        and Tensors whose shapes fit each other. The rest is as for `grad`.
+        A function that returns a Tensor, an array, one Value or number, a (nested) list or tuple of Values, numbers
+        and Tensors whose shapes fit each other, or a dict or registered object of these. The rest is as for `grad`.
     argnums, has_aux
         As for `grad`.
 
@@ -185,11 +186,13 @@ def jacobian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_a
         A function that takes the arguments of `f` and returns an ndarray of shape ``output.shape + input.shape``, or a
         tuple of such arrays for a tuple `argnums`. A Value or number has the shape (), a list of n numbers (n,). Where
         `grad` has Values and Tensors, so has this function; for more than two dimensions it is an array of Values.
+        For a result with a dict or a registered object in it the function returns such a structure, with the array or
+        the tuple in place of each leaf. For such an input it has, in place of each array, a structure of arrays.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        As `grad`; an input cannot be a dict.
+        As `grad`.
     ShapeError
         If the rows of a nested list differ in shape.
 
@@ -207,6 +210,8 @@ def jacobian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_a
            [1., 3.]])
     >>> flatgrad.jacobian(lambda x: x.softmax())(np.zeros(2)).tolist()
     [[0.25, -0.25], [-0.25, 0.25]]
+    >>> flatgrad.jacobian(lambda p: [p["w"] * p["b"], p["b"]])({"w": 3.0, "b": 2.0})
+    {'w': array([2., 0.]), 'b': array([3., 1.])}
     """
     by_tape = differentiated("jacobian", f, argnums, has_aux, full_jacobian, without_value)
     if not isinstance(f, Compiled) or f.check or has_aux:
@@ -219,6 +224,8 @@ def jacobian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_a
         if running.get() or _is_recording() or _detects_anomaly():
             return by_tape(*args, **kwargs)
         positions = positions_of(argnums, args, kwargs)
+        if any(has_names(args[n]) for n in positions):
+            return by_tape(*args, **kwargs)
         shapes = [input_shape("jacobian", f"argument {n}", args[n]) for n in positions]
         found = evaluations.table(args, kwargs, positions)
         if found is None:
@@ -587,9 +594,8 @@ def differentiated(name: str, f: Callable[..., Any], argnums: int | tuple[int, .
         output = point.call(called, kwargs, has_aux)
         value, gradients = compute(point, output, args, positions)
         gradients = [point.marked(gradient) for gradient in gradients]
-        if has_aux:
-            return result(value, gradients[0] if single else tuple(gradients), point.auxiliary())
-        return result(value, gradients[0] if single else tuple(gradients))
+        found = gradients[0] if point.single else tuple(gradients)
+        return result(value, found, point.auxiliary()) if has_aux else result(value, found)
 
     return transformed
 
@@ -768,20 +774,20 @@ def gradient_by(point: Point, output: Value) -> tuple[Any, Any]:
 
 def full_jacobian(point: Point, output: Any, args: tuple[Any, ...], positions: tuple[Any, ...]) -> tuple[Any, Any]:
     """None and, for each argument, the derivatives of all outputs by the argument."""
-    shapes = [input_shape(point.name, f"argument {n}", args[n]) for n in positions]
-    items, output_shape = flattened(point.name, "the result of f", output)
+    inputs = input_shapes(point.name, args, positions)
+    items, outputs = output_shapes(point.name, output)
     point.link(items)
     if not point.linked:
         table = Table(derivatives(items, point.leaves), None, point.leaves)
     else:
         table = table_of([x for item in items for x in elements(item)], point.leaves)
-    return None, blocks(table, output_shape, shapes, [args[n] for n in positions])
+    return None, blocks(point, table, output, outputs, [args[n] for n in positions], inputs)
 
 
 def jacobian_by_columns(point: Any, output: Any, args: Any, positions: Any) -> Any:
     """The same by one pass for each input."""
-    shapes = [input_shape(point.name, f"argument {n}", args[n]) for n in positions]
-    items, output_shape = flattened(point.name, "the result of f", output)
+    inputs = input_shapes(point.name, args, positions)
+    items, outputs = output_shapes(point.name, output)
     point.link(items)
     seeds = seed_leaves(items)
     gradients = point.filled(written_by(items, seeds, point.leaves))
@@ -792,17 +798,42 @@ def jacobian_by_columns(point: Any, output: Any, args: Any, positions: Any) -> A
         columns = [[x for pair in zip(seeds, column) for x in elements(node_or_zeros(*pair))] for column in columns]
         table = Table(None, list(zip(*columns)), [x for leaf in point.leaves for x in elements(leaf)])
         point.leaves = table.leaves
-    return None, blocks(table, output_shape, shapes, [args[n] for n in positions])
+    return None, blocks(point, table, output, outputs, [args[n] for n in positions], inputs)
 
 
-def blocks(table: Table, output_shape: tuple[Any, ...], shapes: list[Any], args: list[Any]) -> list[Any]:
-    """The parts of a table that belong to the arguments."""
-    count, found, first = math.prod(output_shape), [], 0
-    for shape, x in zip(shapes, args):
-        after = table.after(first, math.prod(shape))
-        found.append(table.block(0, count, first, after, output_shape + shape))
-        first = after
-    return found
+def input_shapes(name: str, args: tuple[Any, ...], positions: tuple[Any, ...]) -> list[Any]:
+    """The shapes of the arguments' parts that have one."""
+    return [input_shape(name, path, part) for n in positions for path, part in shaped_parts(args[n], f"argument {n}")]
+
+
+def output_shapes(name: str, output: Any) -> tuple[Any, Any]:
+    """The result of a function as a flat list of Values and Tensors, and the shapes of its parts that have one."""
+    found = [flattened(name, path, part) for path, part in shaped_parts(output, "the result of f")]
+    return [item for items, _ in found for item in items], [shape for _, shape in found]
+
+
+def blocks(point: Point, table: Table, output: Any, outputs: list[Any], args: list[Any], inputs: list[Any]) -> list[Any]:
+    """The parts of a table in the structure of the output, each in the structures of the arguments; where the output has
+    one shape, a list with an entry for each argument. outputs, inputs: the shapes of their parts, in order."""
+    shapes, after_row = iter(outputs), 0
+
+    def of_row(part):
+        nonlocal after_row
+        shape, first, columns, after = next(shapes), after_row, iter(inputs), 0
+        after_row += math.prod(shape)
+
+        def of_column(part):
+            nonlocal after
+            column, begin = next(columns), after
+            after = table.after(begin, math.prod(column))
+            return table.block(first, after_row, begin, after, shape + column)
+
+        return [map_shaped(of_column, x) for x in args]
+
+    if not has_names(output):
+        return of_row(output)
+    point.single, single = True, point.single   # the arguments are within
+    return [map_shaped(lambda part: of_row(part)[0] if single else tuple(of_row(part)), output)]
 
 
 def second_derivatives(point: Point, output: Value | float) -> Table:
@@ -850,7 +881,8 @@ def hessian_blocks(name: str, table: Table, args: list[Any], single: bool) -> li
 
 def is_list_of_numbers(x: Any) -> bool:
     """Whether it is a list of numbers, or a nested one with a shape: jax.hessian's nested lists are an array then."""
-    if type(x) not in (list, tuple) or any(isinstance(leaf, (np.ndarray, Tensor)) for leaf in leaves_of(x)):
+    if type(x) not in (list, tuple) or has_names(x) or any(
+            isinstance(leaf, (np.ndarray, Tensor)) for leaf in leaves_of(x)):
         return False
     try:
         input_shape("", "", x)

@@ -1126,7 +1126,9 @@ def check_labels(labels: NDArray[Any] | np.int64, n_classes: int, ignore_index: 
         except TypeError:
             raise ArgumentTypeError(f"{name}: {expected}, got {label!r}") from None
         if not 0 <= index < n_classes and index != ignore_index:
-            raise DataError(f"{name}: {expected}, got {index}")
+            there = ("is one prediction for each sample, as bce_with_logits and hinge take it" if n_classes == 1 else
+                     f"are {n_classes} predictions for each sample, one for each class")
+            raise DataError(f"{name}: {expected}, got {index}; there {there}")
 
 
 def vectors_of(parameters: list[Value]) -> list[list[Value]]:

@@ -391,11 +391,24 @@ def shape_of(x: Any) -> tuple[Any, ...]:
     return tuple(x.shape) if isinstance(x, (np.ndarray, Tensor)) else ()
 
 
+def has_names(x: Any) -> bool:
+    """Whether a dict or a registered object is in a structure: then its leaves have shapes. Lists of numbers have one."""
+    return (isinstance(x, dict) or type(x) in REGISTERED
+            or isinstance(x, (list, tuple)) and any(map(has_names, x)))
+
+
+def map_shaped(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The structure with ``function(part)`` in place of each part that has a shape."""
+    return map_leaves(lambda name, x: function(x), tree) if has_names(tree) else function(tree)
+
+
+def shaped_parts(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The parts that have a shape, in order, each after its path."""
+    return paths_in_order(tree, tree, name) if has_names(tree) else iter([(name, tree)])
+
+
 def input_shape(transform: str, name: str, x: Any) -> tuple[Any, ...]:
-    """The shape of an argument that Point has accepted."""
-    if isinstance(x, dict) or type(x) in REGISTERED:
-        raise ArgumentTypeError(f"{transform}: {name}: expected a number, an array or a list, got a {type(x).__name__}, "
-                                "which has no shape")
+    """The shape of a part of an argument that Point has accepted."""
     if isinstance(x, (list, tuple)):
         return stacked(f"{transform}: {name}",
                        [input_shape(transform, f"{name}[{k}]", part) for k, part in enumerate(x)])
@@ -498,7 +511,7 @@ def flattened(transform: str, name: str, output: Any) -> tuple[Any, Any]:
         return [item for items, _ in parts for item in items], stacked(f"{transform}: {name}",
                                                                        [shape for _, shape in parts])
     raise ArgumentTypeError(f"{transform}: {name}: expected a Value, a Tensor, a number or a list of them, got "
-                            f"{described(output)}")
+                            f"{described(output)}{advice(output)}")
 
 
 def as_nodes(transform: str, name: str, output: Value) -> Value:

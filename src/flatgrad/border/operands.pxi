@@ -3,8 +3,7 @@
 # An instruction is made in four steps, for the sake of the three rules. Every operand is looked at and what can run
 # Python code is converted (take). Room is made for all of it. The operands' ids are written into the pool and
 # constants onto the tape, which runs no Python code (fill). Then the core computes and appends. The first and the
-# third are here, the others in instructions.pxi. A list that has changed between take and fill is an error, and not
-# read.
+# third are here, the others in instructions.pxi. A list that has changed between take and fill is refused unread.
 #
 # Uses handles, messages, numbers, python, tape.
 
@@ -162,14 +161,18 @@ cdef int take_converted(str name, object x, Operand *a, list keep) except -1:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if has_array(x):
-        array = np_asarray(x)
-        if array.dtype != object:
-            return take_array(name, array, a, keep)
-        keep.append(array.tolist())
-        if array.ndim > 0 or not has_array(keep[-1]):   # else it may have made an array of itself
-            take_converted(name, keep[-1], a, keep)
-            a.flat = False
-            return 0
+        try:
+            array = np_asarray(x)
+            if array.dtype != object:
+                return take_array(name, array, a, keep)
+            keep.append(array.tolist())
+            if array.ndim > 0 or not has_array(keep[-1]):   # else it may have made an array of itself
+                take_converted(name, keep[-1], a, keep)
+                a.flat = False
+                return 0
+        except TypeError:
+            check_columns(name, x)   # of a table: the columns' names
+            raise
     if isinstance(x, (str, bytes, dict, type)) or has_array(x) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name}: expected a Value, a number, a Tensor, an array or a list of them, got "
                         f"{describe(x)}")

@@ -19,6 +19,7 @@ from flatgrad.export.listing import listing
 from flatgrad.export.names import groups_of, names_of
 from flatgrad.export.names import name_at as name_of_number
 from flatgrad.signatures import name_of, parameters_of
+from flatgrad.structures import REGISTERED, Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,9 +206,7 @@ class Exported:
             pairs = part[1:] if kind is dict else part[2:]
             return {key: self.tree_of(x, places) for key, x in pairs}
         if not issubclass(kind, (list, tuple)):   # Registered, of program.py
-            raise ArgumentTypeError(f"{self.what}: {self.name}: expected arguments of numbers, arrays, lists, tuples and "
-                                    f"dicts, got one of the class {part[1][-1].x.__name__} that flatgrad.tree has registered, "
-                                    "which other languages do not have; give it a dict of its children")
+            return Node(REGISTERED[part[1][-1].x], None, [self.tree_of(x, places) for x in part[3:]])
         parts = [self.tree_of(x, places) for x in part[1:]]
         return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
 

@@ -13,7 +13,7 @@ from flatgrad.export.arrays import Plan, vector
 from flatgrad.export.exported import Exported
 from flatgrad.export.listing import listing
 from flatgrad.signatures import parameters_of
-from flatgrad.structures import map_leaves, raised
+from flatgrad.structures import map_leaves, opened, raised
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -260,6 +260,28 @@ class Named:
             tree.collect(f"{name}[{key!r}]", x[key], pieces, engine)
 
 
+class Object:
+    """An object of a class that `flatgrad.tree` has registered, with what is constant of it."""
+
+    shape = None
+
+    def __init__(self, cls: type[Any], fixed: Fixed, parts: list[Any]) -> None:
+        self.cls, self.fixed, self.parts = cls, fixed, parts
+
+    def frozen(self) -> Any:
+        return [flag for part in self.parts for flag in part.frozen()]
+
+    def collect(self, name: Any, x: Any, pieces: Any, engine: Any) -> None:
+        if type(x) is not self.cls:
+            raise ArgumentTypeError(f"{name}: expected a {self.cls.__name__}, got {shortened(x)}")
+        node = opened(x)
+        self.fixed.collect(f"{name}: what is constant of it", node.aux, pieces, engine)
+        if len(node) != len(self.parts):
+            raise ArgumentError(f"{name}: expected a {self.cls.__name__} of {len(self.parts)} parts, got one of {len(node)}")
+        for k, (part, tree) in enumerate(zip(node, self.parts)):
+            tree.collect(node.path(name, k), part, pieces, engine)
+
+
 PLAIN = (float, int)
 NO_NUMBERS = "cSUMm"   # kinds of NumPy's types: complex, text and times
 
@@ -284,6 +306,8 @@ def tree_of(part: Any) -> Any:
     if issubclass(kind, dict):
         pairs = part[1:] if kind is dict else part[2:]
         return Named({plain_key(key): tree_of(x) for key, x in pairs})
+    if not issubclass(kind, (list, tuple)):   # Registered, of program.py
+        return Object(part[1][-1].x, Fixed(part[2]), [tree_of(x) for x in part[3:]])
     return Several(kind.__name__, [tree_of(x) for x in part[1:]])
 
 

@@ -337,7 +337,8 @@ class MLP(Module):
         try:
             sz = [nin, *nouts]
         except TypeError:
-            raise ArgumentTypeError(f"nouts: expected a sequence of layer sizes, got {nouts!r}") from None
+            raise ArgumentTypeError(f"nouts: expected a sequence of layer sizes, got {nouts!r}; "
+                                    f"write {type(self).__name__}({nin!r}, [{nouts!r}])") from None
         last = len(sz) - 2
         if out_activation is not None and not callable(out_activation):
             one_of("out_activation", out_activation, ACTIVATIONS)

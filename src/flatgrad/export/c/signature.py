@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flatgrad._core import _Hole
 from flatgrad.export.exported import Leaf
+from flatgrad.structures import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +112,8 @@ def parts_of(x: Any, path: _Path, name: Any, leaf: Any, whole: bool = True) -> I
         return
     if isinstance(x, dict):
         parts = [(f"[{key!r}]", str(key), part) for key, part in x.items()]
+    elif type(x) is Node:
+        parts = [(x.path("", k), key, part) for k, (key, part) in enumerate(zip(x.kind.names or map(str, range(len(x))), x))]
     elif hasattr(x, "_fields"):
         parts = [(f".{key}", key, part) for key, part in zip(x._fields, x)]
     else:
@@ -126,7 +129,7 @@ def named(name: Any, part: Any) -> Any:
 def array_of(x: Any, leaf: Any) -> Any:
     """The shape and the slots of a number, an array, or a list of those with the same shape; or None."""
     found = leaf(x)
-    if found is not None or not isinstance(x, (list, tuple)) or hasattr(x, "_fields") or not x:
+    if found is not None or type(x) is Node or not isinstance(x, (list, tuple)) or hasattr(x, "_fields") or not x:
         return found
     parts = [array_of(part, leaf) for part in x]
     if None in parts or len({shape for shape, _ in parts}) > 1:
