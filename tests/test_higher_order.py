@@ -477,8 +477,8 @@ def test_errors_of_products():
             (lambda: hessian(cube, 1)(2.0), ArgumentError, "argnums: 1 is out of range"),
             (lambda: hessian(3), ArgumentTypeError, "hessian: f: expected a callable"),
             (lambda: hessian(cube, has_aux="yes"), ArgumentTypeError, "hessian: has_aux"),
-            (lambda: jacfwd(lambda x: {"a": x})(1.0), ArgumentTypeError, "jacfwd: the result of f: expected a Value"),
-            (lambda: jacfwd(lambda x: x["a"])({"a": 1.0}), ArgumentTypeError, "jacfwd: argument 0: .*got a dict"),
+            (lambda: jacfwd(lambda x: {"a": "x"})(1.0), ArgumentTypeError, r"jacfwd: the result of f\['a'\]: expected a"),
+            (lambda: jacfwd(lambda x: x["a"])({"a": "x"}), ArgumentTypeError, r"jacfwd: argument 0\['a'\]: expected"),
             (lambda: grad(cube, has_aux=True, in_axes=0), ArgumentError, "grad: has_aux: expected False with in_axes"),
             (lambda: value_and_grad(lambda x: [x, x], has_aux=True)(1.0), ArgumentTypeError, "return a pair")):
         with pytest.raises(error, match=message):

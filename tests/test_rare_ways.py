@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from acting import acting_when_room_is_made
 
 import flatgrad
 from flatgrad import Tensor, Value, _core, nn
@@ -71,25 +72,10 @@ def test_a_gradient_without_a_derivative_names_its_node(label):
 
 
 def test_inputs_that_become_fewer_while_room_is_made():
-    class Garbage:
-        def __del__(self):
-            x.pop()
-
-    def cycle():
-        v = Value(0.0)
-        v.garbage = Garbage()
-        v.garbage.v = v
-
-    w = [Value(1.0), Value(2.0)]
-    x, b = [1.0, 2.0], Value(1.0)
-    _core._testing(collect_floor=0)
-    try:
-        cycle()
-        with pytest.raises(IndexError):
-            _core.weighted_sum(w, x, b)
-    finally:
-        _core._testing(collect_floor=131072)
-    assert x == [1.0] and _core._check()
+    w, x, b = [Value(1.0), Value(2.0)], [1.0, 2.0], Value(1.0)
+    with acting_when_room_is_made(x.pop), pytest.raises(IndexError):
+        _core.weighted_sum(w, x, b)
+    assert x == [1.0]
 
 
 def test_a_graph_that_is_saved_again_while_it_is_being_saved():
