@@ -147,7 +147,7 @@ class SizedTuple(tuple):
 
 # What writes files, starts programs, replaces parts of flatgrad, or switches the tests' own levers.
 DANGEROUS = {"_testing", "own_calls", "install_as_micrograd", "save", "load", "save_state", "run", "main", "recording",
-             "scalar_graph", "no_grad", "tracing", "_enter_anomaly"}   # the last ones leave a block open
+             "_mark_lost", "scalar_graph", "no_grad", "tracing", "_enter_anomaly"}   # the last ones leave a block open
 
 
 def callables():
