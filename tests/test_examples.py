@@ -284,7 +284,7 @@ print(json.dumps(answers))
 def test_an_example_answers_help_and_takes_no_arguments_that_it_does_not_know(script, tmp_path):
     docstring = (EXAMPLES / script).read_text("utf-8").split('"""')[1]
     done = subprocess.run([sys.executable, "-W", "error", "-c", ASK, str(EXAMPLES / script), "--help", "--stpes 3", "a.xyz more"],
-                          cwd=tmp_path, capture_output=True, text=True, timeout=120)
+                          cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     (code, printed, errors), *several = json.loads(done.stdout)
     assert (code, errors) == (0, "") and printed.startswith(f"usage: {script} [-h]")

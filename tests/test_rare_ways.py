@@ -1,8 +1,5 @@
 """Ways through the core that hardly anybody goes: what is computed there is what NumPy, or the usual way, computes."""
-import gc
-import pickle
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -16,28 +13,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 # ---- attributes, rules, graphs ----
-
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="a dict that is made collects no garbage")
-def test_a_finalizer_gives_a_node_its_first_attribute_before_its_user_does():
-    class Garbage:
-        def __del__(self):
-            v.first = "finalizer"
-
-    v = Value(1.0)
-    garbage = Garbage()
-    garbage.itself = garbage
-    old = gc.get_threshold()
-    try:
-        gc.collect()
-        del garbage
-        kept = [{} for _ in range(1000)]   # so that no dict lies ready
-        gc.set_threshold(1)
-        v.second = "user"
-    finally:
-        gc.set_threshold(*old)
-    gc.collect()
-    assert (v.first, v.second, len(kept)) == ("finalizer", "user", 1000)
-
 
 def test_a_node_of_no_operands_and_no_gradients():
     v = Value(2.0, (), ())
@@ -78,18 +53,6 @@ def test_inputs_that_become_fewer_while_room_is_made():
     assert x == [1.0]
 
 
-def test_a_graph_that_is_saved_again_while_it_is_being_saved():
-    v = Value(1.5)
-    w = v * v
-    first = w.__reduce_ex__(4)
-    second = w.__reduce_ex__(4)
-    again = pickle.loads(pickle.dumps(w))
-    assert again.data == 2.25 and first[0] is second[0]
-    del first
-    assert pickle.loads(pickle.dumps(w)).data == 2.25
-    del second
-
-
 def test_argmin_of_what_holds_numbers():
     class Holds:
         def __array__(self, dtype=None, copy=None):
@@ -110,13 +73,13 @@ def test_argmin_of_what_holds_numbers():
 
 # ---- restored parts ----
 
-def run_of(*numbers):
-    return _core._restore_graph([], (3, ("RUN",), b"\0", b"", b"", np.array([len(numbers)], "<i4").tobytes(), b"",
-                                     np.array(numbers).tobytes(), bytes(8 * len(numbers)), bytes(4), b""), (), None)
+def saved_run(length, numbers, *programs):
+    return (3, ("RUN",), b"\0", b"", b"", np.array([length], "<i4").tobytes(), b"", np.array(numbers).tobytes(),
+            bytes(8 * len(numbers)), bytes(4), b"", *programs)
 
 
 def test_a_part_of_a_restored_run_is_one_object():
-    run = _core._member(run_of(1.0, 2.0, 3.0), 0)
+    run = _core._member(_core._restore_graph([], saved_run(3, [1.0, 2.0, 3.0]), (), None), 0)
     part = _core._restore_part(Value, run, 1)
     assert part.data == 2.0 and _core._restore_part(Value, run, 1) is part
     for index in (-1, 3, 2**70, 1.0, True, "1", None):
@@ -126,17 +89,14 @@ def test_a_part_of_a_restored_run_is_one_object():
 
 @pytest.mark.parametrize("length", [0, -1, -2**31, 2**30, 2**31 - 1])
 def test_a_saved_run_has_a_length(length):
-    state = (3, ("RUN",), b"\0", b"", b"", np.array([length], "<i4").tobytes(), b"", bytes(8), bytes(8), bytes(4), b"")
     with pytest.raises(ValueError, match=f"a run has the length {length}"):
-        _core._restore_graph([], state, (), None)
+        _core._restore_graph([], saved_run(length, [0.0]), (), None)
 
 
 @pytest.mark.parametrize("programs", [[], None, (1,), (_core._Body.__new__(_core._Body),)])
 def test_saved_programs_are_programs(programs):
-    state = (3, ("RUN",), b"\0", b"", b"", np.array([1], "<i4").tobytes(), b"", bytes(8), bytes(8), bytes(4), b"",
-             programs)
     with pytest.raises(ValueError, match="expected programs, got"):
-        _core._restore_graph([], state, (), None)
+        _core._restore_graph([], saved_run(1, [0.0], programs), (), None)
 
 
 # ---- what users put in the place of ours ----
@@ -198,7 +158,7 @@ def test_instructions_of_one_kind_side_by_side_and_apart():
     with recording:
         z = (x.sin().sin().sin() * y.cos()).sin()
     kinds = _core._timed(recording.program([z]), 1e-5)["kinds"]
-    assert set(kinds) == {"sin", "*", "cos"} and all(seconds > 0.0 for seconds in kinds.values())
+    assert set(kinds) == {"sin", "*", "cos"}
 
 
 # ---- Ctrl-C at each question ----
@@ -223,7 +183,7 @@ def at_each_question(function, same):
     return k
 
 
-def test_a_table_of_gradients_goes_on_between_its_rows():
+def test_a_table_of_gradients_is_the_same_after_ctrl_c():
     def f(x):
         y = [x * k for k in range(1, 4)]
         for _ in range(40_000):
@@ -294,13 +254,13 @@ def test_most_results_of_a_layer_without_scratch_memory(fail_after):
 
 # ---- batches, and scans in them ----
 
-def slopes(f, rows, **options):
-    return flatgrad.value_and_grad(flatgrad.compile(f, **options), in_axes=0)(rows)
-
-
-def one_by_one(f, rows):
+def held_in_lanes(f, rows):
+    """The mean and its gradient, in lanes, are those of the rows one by one."""
+    f = flatgrad.compile(f)
+    value, gradient = flatgrad.value_and_grad(f, in_axes=0)(rows)
     pairs = [flatgrad.value_and_grad(f)(row) for row in rows]
-    return np.mean([float(v) for v, _ in pairs]), np.array([g for _, g in pairs], dtype=float) / len(pairs)
+    np.testing.assert_allclose(value, np.mean([float(v) for v, _ in pairs]), rtol=1e-12)
+    np.testing.assert_allclose(gradient, np.array([g for _, g in pairs], dtype=float) / len(pairs), rtol=1e-9)
 
 
 def test_a_long_scan_of_many_numbers():
@@ -311,11 +271,7 @@ def test_a_long_scan_of_many_numbers():
         last, _ = flatgrad.scan(lambda c, _: (((c * weights).sin() + c) * 0.5, None), x * np.ones(size), length=length)
         return last.sum()
 
-    rows = np.linspace(0.1, 1.0, 40)
-    value, gradient = slopes(f, rows)
-    expected = one_by_one(flatgrad.compile(f), rows)
-    np.testing.assert_allclose(value, expected[0], rtol=1e-12)
-    np.testing.assert_allclose(gradient, expected[1], rtol=1e-9)
+    held_in_lanes(f, np.linspace(0.1, 1.0, 40))
 
 
 def test_a_scan_of_one_step_that_fills_a_cache():
@@ -327,11 +283,7 @@ def test_a_scan_of_one_step_that_fills_a_cache():
     def f(x):
         return flatgrad.scan(step, x, length=4)[0]
 
-    rows = np.linspace(0.1, 1.0, 40)
-    value, gradient = slopes(f, rows)
-    expected = one_by_one(flatgrad.compile(f), rows)
-    np.testing.assert_allclose(value, expected[0], rtol=1e-12)
-    np.testing.assert_allclose(gradient, expected[1], rtol=1e-9)
+    held_in_lanes(f, np.linspace(0.1, 1.0, 40))
 
 
 @pytest.mark.parametrize("before", [0, 1])
@@ -347,11 +299,7 @@ def test_a_scan_with_a_product_of_too_many_terms_for_lanes(before):
     def f(x):
         return flatgrad.scan(step, x * np.ones(size), length=3)[0].sum()
 
-    rows = np.linspace(0.1, 1.0, 8)
-    value, gradient = slopes(f, rows)
-    expected = one_by_one(flatgrad.compile(f), rows)
-    np.testing.assert_allclose(value, expected[0], rtol=1e-12)
-    np.testing.assert_allclose(gradient, expected[1], rtol=1e-9)
+    held_in_lanes(f, np.linspace(0.1, 1.0, 8))
 
 
 def test_elements_of_constants_and_others_in_a_batch():
