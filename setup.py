@@ -155,6 +155,16 @@ def without_python_s(command):
     return [*kept, "-fwrapv"] if wraps & set(command) else kept
 
 
+def swallowed(generated):
+    """What functions of the border that cannot fail call that makes an object. Without memory for it Cython prints the
+    exception, and the function goes on with a wrong number."""
+    makes = r"\b(?:__Pyx_)?Py(?:Float_FromDouble|Long_From\w+|Long_\w+Obj\w*|Number_\w+)(?=\()"
+    for function in Path(generated).read_text("utf-8").split("\n}\n"):
+        name = re.search(r'__Pyx_WriteUnraisable\("([\w.]+)"', function)
+        if name and (called := sorted(set(re.findall(makes, function)))):
+            yield f"{name[1]}: {', '.join(called)}"
+
+
 class build(build_ext):
     """build_ext with the flags that the compiler at hand understands, and with all processors.
 
@@ -184,6 +194,8 @@ class build(build_ext):
                 for source in cythonize([extension], compiler_directives=CYTHON,
                                         cache=kept and os.path.join(kept, "generated"))[0].sources:
                     if source not in extension.sources:
+                        if switched_on("WERROR") and (found := list(swallowed(source))):
+                            raise CompileError("noexcept, and makes objects: " + "; ".join(found))
                         waiting.append(pool.submit(self.compile, extension, source, flags + QUICK, []))
                 extension.extra_objects += [made for done in waiting for made in done.result()]
                 extension.extra_link_args = LINK

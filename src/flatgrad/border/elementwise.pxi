@@ -32,7 +32,7 @@ cdef object tensor_binary(int op, object left, object right):
         except ValueError as error:
             raise ValueError(f"operand of {fg_op_table[op].symbol.decode()}: {error}") from None
         if op == FG_POW and other is right:
-            if (fabs(number) < 1 << 31
+            if (is_int32(number)
                     and (PyLong_Check(right) or (numpy_is_there() and isinstance(right, np_integer)))):
                 return map_tensors(FG_POWI, <int32_t>number, (left,), ())
             op = FG_POWC

@@ -164,11 +164,11 @@ cdef object gathered(str name, list tensors, object taken, list sizes):
     places = taken.reshape(-1)
     limits = np.array([1 if own[0] is not None else 0, *sizes], np.int64)
     for k in range(places.shape[0]):   # `function` may have returned anything
-        if not 0 <= places[k] >> 32 < limits.shape[0] or places[k] & 0xFFFFFFFF >= limits[places[k] >> 32]:
+        if not 0 <= places[k] >> 32 < limits.shape[0] or <uint32_t>places[k] >= limits[places[k] >> 32]:
             raise IndexError(f"{name}: place {places[k]} is in none of the parts")
     if taken.ndim == 0:
         t = own[places[0] >> 32]
-        return element(t, <fg_id>((places[0] & 0xFFFFFFFF) // t.cols), <fg_id>((places[0] & 0xFFFFFFFF) % t.cols))
+        return element(t, <uint32_t>places[0] // t.cols, <uint32_t>places[0] % t.cols)
     pick(&a, JOIN, own, places, taken)
     return instruction_(FG_MAP, FG_COPY, 0, &a, 1, a.rows, a.cols, GIVE_TENSOR, a.ndim)
 

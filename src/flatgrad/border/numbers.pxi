@@ -59,6 +59,11 @@ cdef bint longer_int(object x, double *out) noexcept:
     return overflow == 0 and -(1LL << 53) <= small <= (1LL << 53)
 
 
+cdef inline bint is_int32(double number) noexcept:
+    """Whether an integer is an exponent of FG_POWI. (To compare with 1 << 31, Cython would make two Python objects.)"""
+    return -2147483648.0 < number < 2147483648.0
+
+
 cdef int int_to_double(object x, double *out) except -1:
     """1, or ValueError if float64 does not hold the int exactly."""
     if small_int(x, out):

@@ -401,7 +401,7 @@ cdef int fill(fg_record *r, fg_id v, const Operand *a) noexcept:
             for k in range(a.rows * a.cols):
                 if k == 0 or a.pick[k] >> 32 != a.pick[k - 1] >> 32:
                     source = view_of(<Tensor>rows[a.pick[k] >> 32])
-                ids[k] = pick_slot(&source, a.pick[k] & 0xFFFFFFFF)
+                ids[k] = pick_slot(&source, <uint32_t>a.pick[k])
         elif a.kind == LIST:
             if fill_list(a.o, a.cols, ids, 1) < 0:
                 return -1
@@ -430,16 +430,9 @@ cdef uint64_t elements_of(const Operand *a) noexcept:
 
 cdef inline bint take_number(object x, Operand *a) noexcept:
     """Look at a float, or an int that a float holds. No Python code; 0 for anything else."""
-    cdef int overflow = 0
-    cdef long long whole
     if type(x) is float:
         a.number = PyFloat_AS_DOUBLE(x)
-    elif type(x) is int:
-        whole = PyLong_AsLongLongAndOverflow(x, &overflow)
-        if overflow != 0 or not -(1 << 53) < whole < 1 << 53:
-            return False
-        a.number = <double>whole
-    else:
+    elif type(x) is not int or not small_int(x, &a.number):
         return False
     a.kind = NUMBER
     a.turned = a.flat = False

@@ -147,7 +147,7 @@ cdef object binary_slow(int op, object left, object right):
         return number_value(op, number, right)
     if op != FG_POW:
         return value_number(op, left, number)
-    if (fabs(number) < 1 << 31
+    if (is_int32(number)
             and (PyLong_Check(other) or (numpy_is_there() and isinstance(other, np_integer)))):
         return unary(FG_POWI, left, <int32_t>number)
     return value_number(FG_POWC, left, number)
@@ -164,7 +164,7 @@ cdef inline object binary(int op, object left, object right):
                 return value_number(op, left, PyFloat_AS_DOUBLE(right))
             if type(right) is int and small_int(right, &number):
                 return value_number(op, left, number)
-        elif type(right) is int and small_int(right, &number) and fabs(number) < 1 << 31:
+        elif type(right) is int and small_int(right, &number) and is_int32(number):
             return unary(FG_POWI, left, <int32_t>number)
     elif type(right) is Value:
         if type(left) is float:

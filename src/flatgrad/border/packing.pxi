@@ -175,14 +175,15 @@ cdef Py_ssize_t[BUFFERS] ITEM_SIZE = [1, 4, 4, 4, 8, 8, 8, 4, 4]
 
 cdef void turn(char *bytes, Py_ssize_t size, Py_ssize_t item) noexcept:
     """On a big-endian machine: the bytes of each item in the order that a saved graph has, or back."""
-    cdef Py_ssize_t at, k
+    cdef Py_ssize_t n, k
     cdef char kept
     if PY_BIG_ENDIAN:
-        for at in range(0, size, item):
+        for n in range(size // item):
             for k in range(item // 2):
-                kept = bytes[at + k]
-                bytes[at + k] = bytes[at + item - 1 - k]
-                bytes[at + item - 1 - k] = kept
+                kept = bytes[k]
+                bytes[k] = bytes[item - 1 - k]
+                bytes[item - 1 - k] = kept
+            bytes += item
 
 
 cdef object turned(object saved):
