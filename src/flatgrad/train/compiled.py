@@ -79,7 +79,8 @@ class Code:
     """What recorded code has been found to depend on, besides Values and Tensors."""
 
     seen: set[int]
-    kept: list[MLP | type[Any]]
+    kept: list[Any]
+    classes: dict[int, type[Any]]
     dicts: list[tuple[dict[Any, Any], list[Any]]]
     names: list[tuple[Any, Any, Any]]
     objects: list[Any]
@@ -89,6 +90,7 @@ class Code:
     def __init__(self):
         self.seen = set()
         self.kept = []        # alive, for their ids to mean something
+        self.classes = {}     # by their ids, with those that they inherit from
         self.dicts = []       # (dict, its keys and values)
         self.names = []       # (dict, name, object)
         self.objects = []     # (object, its class)
@@ -172,15 +174,15 @@ class Code:
 
     def enter_class(self, kind: type[Any], what: str) -> None:
         """A class: ours, or one whose methods are looked at."""
-        if any(kind is pure for pure in PURE) or kind.__module__ == "builtins" and issubclass(kind, Exception):
+        if id(kind) in self.classes or any(kind is pure for pure in PURE) or (
+                kind.__module__ == "builtins" and issubclass(kind, Exception)):
             return
         if not (type(kind) is type or is_ours(type(kind))):
             raise NotCompiled(f"{what} has the class {kind.__name__}, which has a metaclass of its own")
         for c in kind.__mro__:
-            if c is object or id(c) in self.seen and c is not kind:
+            if c is object or id(c) in self.classes:
                 continue
-            self.seen.add(id(c))
-            self.kept.append(c)
+            self.classes[id(c)] = c
             self.places.lists.append((vars(c), tuple(vars(c).values())))
             ours = is_ours(c)
             for name, x in list(vars(c).items()):
@@ -194,23 +196,26 @@ class Code:
                     self.enter(x, f"{what}, {c.__name__}.{name}")
 
     def enter_function(self, function: Callable[..., Any], what: str) -> None:
-        code = function.__code__
+        code, around = function.__code__, {}
         for name, x in zip(code.co_freevars, function.__closure__ or ()):
             try:
-                self.enter(x.cell_contents, what)
+                around[name] = x.cell_contents
             except ValueError:   # not set yet
                 raise NotCompiled(f"{what} reads {name!r}, which is not set") from None
-            self.names.append((Cell(x), "cell_contents", x.cell_contents))
+            if not isinstance(around[name], ModuleType):
+                self.enter(around[name], what)
+            self.names.append((Cell(x), "cell_contents", around[name]))
         for x in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self.enter(x, what)
         if function.__kwdefaults__:
             self.enter_container(function.__kwdefaults__, what)
-        self.enter_code(code, function.__globals__, what)
+        self.enter_code(code, function.__globals__, around, what)
 
-    def enter_code(self, code: CodeType, names: dict[str, Any], what: str) -> None:
+    def enter_code(self, code: CodeType, names: dict[str, Any], around: dict[str, Any], what: str) -> None:
+        """Code, which reads globals from `names`; `around` has the variables of the functions around it."""
         operations = list(dis.get_instructions(code))
         for k, op in enumerate(operations):
-            if op.opname in WRITES:
+            if op.opname in WRITES and not (op.opname == "YIELD_VALUE" and code.co_name == "<genexpr>"):
                 raise NotCompiled(f"{what} writes {op.argval!r}" if isinstance(op.argval, str)
                                   else f"{what} writes to something")
             if op.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
@@ -223,11 +228,14 @@ class Code:
                     raise NotCompiled(f"{what} reads {name!r}, which is not there")
                 else:
                     self.enter(x, what)
+            elif "DEREF" in op.opname and isinstance(around.get(op.argval), ModuleType):
+                self.enter_attributes(around[op.argval], op.argval, operations[k + 1:], what)
             elif op.opname in ("LOAD_ATTR", "LOAD_METHOD") and op.argval in CHANGES:
                 raise NotCompiled(f"{what} uses {op.argval!r}")
         for constant_ in code.co_consts:
             if isinstance(constant_, CodeType):
-                self.enter_code(constant_, names, what)
+                free = {name: x for name, x in around.items() if name in constant_.co_freevars}
+                self.enter_code(constant_, names, free, what)
 
     def enter_attributes(self, x: ModuleType, name: str, operations: list[Any], what: str) -> None:
         """What code takes from a module, by the operations that follow."""
