@@ -55,7 +55,7 @@ MISTAKES = {
                           "X: the model does not take samples of 3 features: x: expected 2 inputs"),
     "too few features": ("hinge", 1, X[:, :1], Y, errors.ShapeError,
                          "X: the model does not take samples of 1 feature:"),
-    "one axis": ("hinge", 1, X[:, 0], Y, errors.ShapeError, r"X: expected 2 dimensions, got the shape \(12,\)"),
+    "one axis": ("hinge", 1, X[:, 0], Y, errors.ShapeError, r"got the shape \(12,\); numpy.reshape\(X, \(-1, 1\)\)"),
     "no samples": ("hinge", 1, np.empty((0, 2)), [], errors.DataError, r"X: expected one sample .* the shape \(0, 2\)"),
     "no features": ("hinge", 1, np.empty((12, 0)), Y, errors.DataError,
                     r"one feature at least, got the shape \(12, 0\)"),

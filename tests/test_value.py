@@ -1257,6 +1257,7 @@ def test_wrong_inputs(x):
 
 @pytest.mark.parametrize("make, error, words", [
     (lambda: MLP(2, 3), TypeError, r"nouts: expected a sequence of .*sizes, got 3; write MLP\(2, \[3\]\)"),
+    (lambda: MLP(2, None), TypeError, "nouts: expected a sequence of .*sizes, got None$"),
     (lambda: MLP(2, None), TypeError, "nouts: .* got None"),
     (lambda: MLP(2, [3, "1"]), ArgumentTypeError, "expected an int, got '1'"),
     (lambda: MLP(2, [3, 1.0]), ArgumentTypeError, r"expected an int, got 1\.0"),

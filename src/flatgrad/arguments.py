@@ -224,7 +224,9 @@ def finite_array(name: str, x: Any, ndim: Any = None) -> Any:
     except (TypeError, ValueError, OverflowError):
         raise ArgumentTypeError(f"{name}: expected an array of real numbers, got {shortened(x)}") from None
     if ndim is not None and array.ndim != ndim:
-        raise ShapeError(f"{name}: expected {ndim} dimension{'s' * (ndim != 1)}, got the shape {array.shape}")
+        advice = f"; numpy.reshape({name}, (-1, 1)) has one feature for each sample, (1, -1) one sample"
+        raise ShapeError(f"{name}: expected {ndim} dimension{'s' * (ndim != 1)}, got the shape {array.shape}"
+                         + advice * ((array.ndim, ndim) == (1, 2)))
     if np.ma.is_masked(x):   # np.asarray ignores the mask
         raise DataError(f"{name}: expected numbers, got an array with {np.ma.count_masked(x)} of them masked")
     array = np.ascontiguousarray(array, np.float64)

@@ -337,8 +337,8 @@ class MLP(Module):
         try:
             sz = [nin, *nouts]
         except TypeError:
-            raise ArgumentTypeError(f"nouts: expected a sequence of layer sizes, got {nouts!r}; "
-                                    f"write {type(self).__name__}({nin!r}, [{nouts!r}])") from None
+            advice = f"; write {type(self).__name__}({nin!r}, [{nouts!r}])" if type(nouts) is int else ""
+            raise ArgumentTypeError(f"nouts: expected a sequence of layer sizes, got {nouts!r}{advice}") from None
         last = len(sz) - 2
         if out_activation is not None and not callable(out_activation):
             one_of("out_activation", out_activation, ACTIVATIONS)
