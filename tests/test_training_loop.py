@@ -7,7 +7,6 @@ import random
 import signal
 import threading
 import time
-import types
 
 import numpy as np
 import pytest
@@ -694,50 +693,6 @@ def test_what_a_recording_depends_on_may_change_between_epochs(change, monkeypat
         trainer.kept = model
         trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine, callbacks=change)
         assert trainer.engine.startswith("compiled" if engine == "auto" and change is not rule else "python")
-        found.append([without_time(trainer.history), [p.data for p in model.parameters()]])
-    same(found)
-
-
-def with_a_module_around(what):
-    """A penalty that reads a module from a variable of the function around it, and a function that changes that."""
-    module = np if what == "numpy" else losses
-
-    def read(parameters):
-        return 0.01 * module.l2(parameters)
-
-    def read_within(parameters):
-        return sum(0.01 * module.l2([p]) for p in parameters)
-
-    def read_in_a_list(parameters):
-        return sum([0.01 * module.l2([p]) for p in parameters])
-
-    def hand_on(parameters):
-        functions = module
-        return 0.01 * functions.l2(parameters)
-
-    def use_numpy(parameters):
-        return losses.l2(parameters) * module.exp(1.0)
-
-    def change():
-        nonlocal module
-        module = types.SimpleNamespace(l2=lambda parameters: 3.0 * losses.l2(parameters))
-
-    return {"read": read, "within": read_within, "list": read_in_a_list, "hands on": hand_on, "numpy": use_numpy,
-            "changes": read}[what], change
-
-
-@pytest.mark.parametrize("what, reason", [("read", "compiled"), ("within", "compiled"), ("list", "compiled"),
-                                          ("changes", "has a SimpleNamespace"), ("hands on", "uses the module 'module'"),
-                                          ("numpy", "uses the module 'module'")])
-def test_a_penalty_that_reads_a_module_around(what, reason):
-    found = []
-    for engine in "python", "auto":
-        given, change = with_a_module_around(what)
-        model = mlp()
-        trainer = Trainer(model, SGD(model.parameters(), lr=0.01), "mse", penalty=given)
-        trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine,
-                    callbacks=lambda *_: change() if what == "changes" else None)
-        assert reason in trainer.engine or engine == "python"
         found.append([without_time(trainer.history), [p.data for p in model.parameters()]])
     same(found)
 

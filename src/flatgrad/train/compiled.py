@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from operator import is_
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +46,7 @@ PURE = {getattr(builtins, name) for name in ("abs", "all", "any", "bool", "dict"
                                              "tuple", "type", "zip")}
 
 # What does not change, or is read at each step.
-PLAIN: set[type[Any]] = {Value, Tensor, float, int, bool, complex, str, bytes, type(None)}
+PLAIN: set[type[Any]] = {Value, Tensor, float, int, bool, complex, str, bytes, type(None), type(NotImplemented)}
 
 # Functions of this package that tell what the engine is doing.
 IMPURE = {"stats", "collect", "scalar_graph"}
@@ -54,11 +54,13 @@ IMPURE = {"stats", "collect", "scalar_graph"}
 # What each class has and a step does not read.
 NOT_READ = {"__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__annotate__",
             "__annotate_func__", "__annotations_cache__", "__firstlineno__", "__static_attributes__",
-            "__abstractmethods__", "_abc_impl"}
+            "__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__", "__match_args__"}
 
 # Schedules that call functions of a user's, or other schedules.
 CALLING = (lr_scheduler.LambdaLR, lr_scheduler.MultiplicativeLR, lr_scheduler.CyclicLR, lr_scheduler.SequentialLR,
            lr_scheduler.ChainedScheduler)
+
+HEAP_TYPE = 1 << 9   # of __flags__: made at run time
 
 # Operations of the interpreter that change more than local variables.
 WRITES = ("STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_DEREF", "STORE_SUBSCR", "STORE_SLICE", "DELETE_ATTR",
@@ -143,6 +145,11 @@ class Code:
             self.enter_class(x, what)
         elif kind.__module__ == "flatgrad.loops":   # what vmap has made
             self.enter_all([x.fn, x.in_axes, x.out_axes], what)
+        elif is_namespace(kind) or is_plain(kind):
+            if not is_namespace(kind):
+                self.enter_class(kind, what)
+            self.note_attributes(x)
+            self.enter_all(attributes_of(x), what)
         elif is_compiled(x):
             raise NotCompiled(f"{what} is or calls a function of flatgrad.compile, which looks at each call whether to "
                               "record again; pass the function itself")
@@ -215,7 +222,8 @@ class Code:
         """Code, which reads globals from `names`; `around` has the variables of the functions around it."""
         operations = list(dis.get_instructions(code))
         for k, op in enumerate(operations):
-            if op.opname in WRITES and not (op.opname == "YIELD_VALUE" and code.co_name == "<genexpr>"):
+            local = op.opname.endswith("_DEREF") and op.argval not in around
+            if op.opname in WRITES and not local and (op.opname, code.co_name) != ("YIELD_VALUE", "<genexpr>"):
                 raise NotCompiled(f"{what} writes {op.argval!r}" if isinstance(op.argval, str)
                                   else f"{what} writes to something")
             if op.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
@@ -295,6 +303,17 @@ def attributes_of(x: MLP | Layer | Neuron) -> list[Any]:
 
 def is_same(now: list[Any], then: list[Any]) -> bool:
     return len(now) == len(then) and all(map(is_, now, then))
+
+
+def is_namespace(kind: type[Any]) -> bool:
+    """Whether objects of a class have attributes and nothing else; argparse is not imported for that."""
+    return kind is SimpleNamespace or (kind.__module__, kind.__qualname__) == ("argparse", "Namespace")
+
+
+def is_plain(kind: type[Any]) -> bool:
+    """Whether a class is a user's, written in Python from the bottom up: its objects have their attributes in a dict."""
+    return type(kind) is type and kind.__dictoffset__ != 0 and all(
+        c is object or c.__flags__ & HEAP_TYPE and not is_ours(c) and "__slots__" not in vars(c) for c in kind.__mro__)
 
 
 def is_compiled(x: Callable[..., Any]) -> bool:
