@@ -17,8 +17,9 @@
                                         tested as installed, on the first by more of the tests than on
                                         the others; the sdist and the first wheel are built twice, and
                                         have the same bytes; all are checked as package indexes do, and
-                                        left in wheelhouse/. `short` compiles less well for the Pythons
-                                        but this one, and takes half a minute of tests for each
+                                        left in wheelhouse/. `short` finds the oldest Python, this one and
+                                        the newest, compiles less well for the two others, and takes half
+                                        a minute of tests for each
     python3 dev.py types [ARG ...]      pytest ARG ... tests/test_typing.py with mypy and pyright: whether the
                                         package's types and the programs in tests/typed are right
     python3 dev.py docs [ARG ...]       sphinx-build ARG ..., which builds the pages in docs/_build/html;
@@ -167,6 +168,12 @@ def interpreters():
         found.setdefault(supported(python), python)
     found.pop(None, None)
     return [found[version] for version in sorted(found)]
+
+
+def some(pythons):
+    """Of Pythons in order the oldest, this one and the newest."""
+    return [python for place, python in enumerate(pythons)
+            if place in (0, len(pythons) - 1) or supported(python) == sys.version_info[:2]]
 
 
 # ---- environments ----
@@ -525,7 +532,7 @@ def wheels(arguments):
         source = shutil.copytree(unpacked, scratch / "source")
         again = shutil.copytree(unpacked, scratch / "source-again", copy_function=shutil.copyfile)
         objects = Path(os.environ.get("FLATGRAD_OBJECTS") or scratch / "objects")   # builds leave what knows no Python to the next
-        for place, base in enumerate(arguments or interpreters()):
+        for place, base in enumerate(arguments or (some if short else list)(interpreters())):
             name = "python%d.%d" % supported(base)
             say(f"{name}: building")
             target = create(scratch / name, base)

@@ -123,6 +123,13 @@ def test_a_second_build_shares_no_object_that_knows_python(dev, tmp_path):
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["a1"]
 
 
+def test_short_wheels_are_of_three_pythons(dev, monkeypatch):
+    minor = sys.version_info[1]
+    monkeypatch.setattr(dev, "supported", lambda python: (3, int(python)))
+    assert dev.some(["1", "2", str(minor), "100", "101"]) == ["1", str(minor), "101"]
+    assert dev.some(["1", "2", "3"]) == ["1", "3"] and dev.some([str(minor)]) == [str(minor)]
+
+
 def test_lists_of_tests_are_of_tests_that_there_are(dev):
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert {*dev.OUTSIDE, *dev.LONG_INSIDE, *dev.EVERY_PYTHON, *dev.ONE_PYTHON, *dev.THREADED} <= tests
@@ -211,6 +218,18 @@ def test_the_compiler_reads_no_other_file(included):
         assert done.returncode == 0, done.stderr
         read = {os.path.normpath(name) for name in done.stdout.partition(":")[2].replace("\\\n", " ").split()}
         assert read <= {os.path.normpath(name) for name, _ in included(source, ["csrc"])[0]}
+
+
+def test_what_cannot_fail_makes_no_object(setup_py, tmp_path):
+    function = "static void f(void) {\n  x = %s;\n  %s\n  return;\n}\n"
+    silent, told = '__Pyx_WriteUnraisable("flatgrad._core.f", 1);', '__Pyx_AddTraceback("flatgrad._core.f");'
+    generated = tmp_path / "core.c"
+    for made in "PyFloat_FromDouble(y)", "__Pyx_PyLong_From_int64_t((y))", "PyNumber_And(y, z)", "PyLong_FromSsize_t(y)":
+        for end, expected in (silent, ["flatgrad._core.f: " + made.partition("(")[0]]), (told, []):
+            generated.write_text("int x;\n" + function % ("y", silent) + function % (made, end), "utf-8")
+            assert list(setup_py["swallowed"](generated)) == expected
+    generated.write_text(function % ("PyFloat_AS_DOUBLE(y) + PyLong_AsLong(y)", silent), "utf-8")
+    assert list(setup_py["swallowed"](generated)) == []
 
 
 def test_one_command_compiles_what_knows_no_python(setup_py):
