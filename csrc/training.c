@@ -89,6 +89,90 @@ static void restore(fg_loop *l, const fg_lesson *s)
     }
 }
 
+/* The sum of |gradient / divisor|**power over a learner's rows, the first of which is *row; the largest for INFINITY. */
+static double power_sum(const fg_loop *l, const fg_kernels *kernels, const fg_learner *e, const size_t *row, double power,
+                        double divisor)
+{
+    double total = 0.0;
+    for (size_t at = e->at; at < e->at + e->count; at += *row++) {
+        const double part = kernels->power_sum(*row, l->grad + at, power, divisor);
+        if (!isinf(power))
+            total += part;
+        else if (part > total || isnan(part))
+            total = part;
+    }
+    return total;
+}
+
+/* As Parameters.grad_norm has it, of the order 2. */
+static double norm(const fg_loop *l, const fg_kernels *kernels, const fg_learner *e, const size_t *row)
+{
+    const double total = power_sum(l, kernels, e, row, 2.0, 1.0);
+    if (isnan(total))
+        return total;
+    if (1e-280 < total && total < 1e280)
+        return sqrt(total);
+    const double largest = power_sum(l, kernels, e, row, INFINITY, 1.0);
+    if (!(0.0 < largest && largest < INFINITY))
+        return largest;
+    return largest * pow(power_sum(l, kernels, e, row, 2.0, largest), 0.5);
+}
+
+/* The norm of all gradients, as norm_of() has it in src/flatgrad/optim/clip.py. */
+static double whole_norm(const fg_loop *l, const fg_kernels *kernels)
+{
+    double largest = 0.0, total = 0.0;
+    for (int pass = 0; pass < 2; pass++) { /* no room for the norms is needed, as one learner is the rule */
+        const size_t *row = l->rows;
+        for (fg_id k = 0; k < l->n_learners; k++) {
+            const fg_learner *const e = &l->learners[k];
+            const double part = norm(l, kernels, e, row);
+            if (isnan(part) || l->n_learners == 1)
+                return part;
+            if (pass == 0)
+                largest = part > largest ? part : largest;
+            else
+                total += pow(part / largest, 2.0);
+            for (size_t at = 0; at < e->count; at += *row++) {
+            }
+        }
+        if (!(0.0 < largest && largest < INFINITY))
+            return largest;
+    }
+    return largest * pow(total, 0.5);
+}
+
+static void clip(fg_loop *l, const fg_lesson *s)
+{
+    const fg_kernels *const kernels = s->program->body.kernels;
+    double *const grad = s->program->body.grad;
+    double factor = 1.0;
+    if (l->clip == FG_CLIP_NORM) { /* in the store the gradients lie as the optimizer has them */
+        for (size_t k = 0; k < s->n_kept; k++) {
+            const fg_kept *const e = &s->kept[k];
+            if (e->learner == FG_MAX_ID || e->slot == 0)
+                continue;
+            if (e->frozen) /* whatever the sweep of a whole layer has added there */
+                memset(l->grad + e->at, 0, e->count * sizeof *grad);
+            else
+                memcpy(l->grad + e->at, grad + e->slot, e->count * sizeof *grad);
+        }
+        factor = l->bound / (whole_norm(l, kernels) + 1e-6);
+        if (factor >= 1.0)
+            return;
+    }
+    for (size_t k = 0; k < s->n_kept; k++) {
+        const fg_kept *const e = &s->kept[k];
+        double *const of = e->slot ? grad + e->slot : l->grad + e->at;
+        if (e->learner == FG_MAX_ID)
+            continue;
+        if (l->clip == FG_CLIP_NORM)
+            kernels->scale(e->count, factor, of);
+        else
+            kernels->clip(e->count, l->bound, of);
+    }
+}
+
 /* As Parameters.step has it, in src/flatgrad/border/parameters.pxi. */
 static void update(fg_loop *l, const fg_lesson *s)
 {
@@ -145,6 +229,8 @@ static int step(fg_loop *l, int which)
         restore(l, s);
         return status;
     }
+    if (l->clip != FG_CLIP_NOT)
+        clip(l, s);
     update(l, s);
     p->ready = l->ready = 0;
     l->losses[l->done++] = loss;

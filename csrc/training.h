@@ -58,6 +58,9 @@ typedef struct fg_column {
     size_t width;
 } fg_column;
 
+/* How gradients are clipped before an update: scaled if their norm is above the bound, or each by itself. */
+typedef enum { FG_CLIP_NOT, FG_CLIP_NORM, FG_CLIP_VALUE } fg_clip;
+
 typedef struct fg_loop {
     fg_lesson lessons[2]; /* of the larger batches, and of the last one of an epoch if that is smaller */
     int n_lessons;
@@ -70,6 +73,10 @@ typedef struct fg_loop {
     const int64_t *label; /* [n_samples], or NULL */
     const int64_t *order; /* [epochs of this run][n_samples] which sample comes where; NULL: as they are */
     size_t n_samples;
+    fg_clip clip;
+    double bound;         /* of that, above 0 and finite */
+    size_t *rows;         /* how many numbers lie in a row on the tape, of what is updated; in the order of the store,
+                           * and no row has those of two learners. A norm is the sum of theirs. Or NULL */
     int picky;            /* stop at a loss that is not finite, before its step */
 
     int at;               /* the lesson whose program has the numbers; -1: the store has them */

@@ -1,5 +1,5 @@
-"""What a penalty may read and call, and its training runs in compiled code all the same: with the numbers of the loop in
-Python, also after somebody has changed what it reads."""
+"""Training in compiled code with gradients that are clipped, and with penalties that read a user's settings: the numbers of
+the loop in Python bit for bit, also after somebody has changed what is read."""
 import argparse
 import dataclasses
 import random
@@ -9,10 +9,87 @@ import numpy as np
 import pytest
 from test_training_loop import REAL, X, mlp, same, without_time
 
-from flatgrad import losses
-from flatgrad.optim import SGD
+from flatgrad import Tensor, Value, losses, nn
+from flatgrad.errors import DivergedError
+from flatgrad.optim import SGD, Adam
 from flatgrad.train import Trainer
 
+
+# ---- clipping ----
+
+def scattered():
+    """A network whose weights do not lie in a row, one of them frozen, and a Tensor."""
+    random.seed(3)
+    apart, model = [], nn.MLP(2, [5, 2])
+    for neuron in model.layers[0].neurons:
+        apart += [Value(0.0), Value(1.0)]
+        neuron.w[1] = Value(neuron.w[1].data)
+    model.layers[0].neurons[2].w[0].requires_grad = False
+    model.scale, model.apart = Tensor([[1.5, 0.5]]), apart
+    return model
+
+
+class Scaled(nn.Module):
+    def __init__(self, inner):
+        self.inner, self.scale = inner, inner.scale
+
+    def __call__(self, x):
+        return self.inner(x) * self.scale
+
+
+def one_group(model, size):
+    return SGD(model.parameters(), lr=0.05 / size, momentum=0.5)
+
+
+def three_groups(model, size):
+    parameters = model.parameters()
+    return Adam([{"params": parameters[:4]}, {"params": parameters[4:9], "lr": 0.1}, {"params": parameters[9:]}], lr=0.01)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-170, 1e170], ids=["usual", "squares underflow", "squares overflow"])
+@pytest.mark.parametrize("clip", ["clip_grad_norm", "clip_grad_value"])
+@pytest.mark.parametrize("optimizer", [one_group, three_groups])
+def test_clipped_steps_are_those_of_python(optimizer, clip, size):
+    found = []
+    for engine, bound in ("python", 0.02 * size), ("compiled", 0.02 * size), ("compiled", None):
+        model = Scaled(scattered())
+        trainer = Trainer(model, optimizer(model, size), lambda p, y: losses.mse(p, y) * size, **{clip: bound})
+        trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine)
+        found.append([without_time(trainer.history), [np.asarray(p.data).tolist() for p in model.parameters()],
+                      [np.asarray(p.grad).tolist() for p in model.parameters()]])
+    same(found)
+    assert repr(found[1]) != repr(found[2])   # the bound is one that binds
+
+
+def test_a_bound_is_that_of_the_beginning_of_a_fit():
+    found = []
+    for engine in "python", "compiled":
+        model = mlp()
+
+        def change(trainer, epoch, logs):
+            trainer.clip_grad_norm = 1e-6
+            model.layers[0].neurons[0].w[0] = Value(0.25)   # it is recorded again
+
+        trainer = Trainer(model, SGD(model.parameters(), lr=0.05), "mse", clip_grad_norm=0.02)
+        trainer.fit(X, REAL, 4, batch_size=20, seed=1, progress=False, engine=engine, callbacks=change)
+        found.append([without_time(trainer.history), [p.data for p in model.parameters()]])
+    same(found)
+
+
+@pytest.mark.parametrize("clip", ["clip_grad_norm", "clip_grad_value"])
+def test_gradients_that_are_not_finite_are_clipped_alike(clip):
+    found = []
+    for engine in "python", "compiled":
+        model = mlp((1,))
+        trainer = Trainer(model, SGD(model.parameters(), lr=0.05), lambda p, y: (losses.mse(p, y) * 0.0).sqrt(),
+                          **{clip: 0.5})
+        with pytest.raises(DivergedError):
+            trainer.fit(X, REAL[:, :1], 4, progress=False, engine=engine)
+        found.append([without_time(trainer.history), [(p.data, p.grad) for p in model.parameters()]])
+    same(found)
+
+
+# ---- penalties ----
 
 def with_a_module_around(what):
     """A penalty that reads a module from a variable of the function around it, and a function that changes that."""

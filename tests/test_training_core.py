@@ -29,10 +29,11 @@ def learners(values=(W, B)):
     return made
 
 
+INF = float("inf")
 TWO, ONE, LEARNERS = squares(2), squares(1), learners()
 SCANNED = record(lambda c: c * 2.0, Value(0.5)).scanned(3, 1, 0)
 GIVEN = {"programs": [TWO, ONE], "rows": [2, 1], "n_samples": 5, "parameters": [LEARNERS], "columns": [COLUMN],
-         "starts": [[0], [0]], "fixed": [[], []], "labels": None, "picky": False, "draws": None, "begin": 0}
+         "starts": [[0], [0]], "fixed": [[], []], "labels": None, "picky": False, "draws": None, "begin": 0, "most_norm": INF, "most": INF}
 
 
 def loop(**options):

@@ -500,6 +500,9 @@ cdef extern from "training.h" nogil:
         const double *from_ "from"
         size_t width
 
+    ctypedef enum fg_clip:
+        FG_CLIP_NOT, FG_CLIP_NORM, FG_CLIP_VALUE
+
     ctypedef struct fg_loop:
         fg_lesson lessons[2]
         int n_lessons
@@ -513,6 +516,9 @@ cdef extern from "training.h" nogil:
         const int64_t *label
         const int64_t *order
         size_t n_samples
+        fg_clip clip
+        double bound
+        size_t *rows
         int picky
         int at, filled, ready
         size_t begin, epoch, done

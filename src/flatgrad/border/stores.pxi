@@ -36,6 +36,7 @@ cdef class _Store:
             PyMem_Free(self.loop.lessons[k].kept)
             PyMem_Free(self.loop.lessons[k].slots)
         PyMem_Free(self.loop.learners)
+        PyMem_Free(self.loop.rows)
         PyMem_Free(self.loop.columns)
         PyMem_Free(self.loop.data)
 
@@ -81,12 +82,26 @@ cdef class _Store:
                 raise MemoryError()
             self.room = self.loop.count
         self.loop.grad = self.loop.data + self.room
+        self.note_rows()
         for first, at in self.constants:
             copy_numbers(self.loop.data + at, first)
         self.moves = handle_moves
         for one in self.several:
             if one.moves != self.moves:
                 self.moves = -1
+        return 0
+
+    cdef int note_rows(self) except -1:
+        """How much of what is updated lies in a row: sums over gradients go by that, here and in clip_grad_norm_."""
+        cdef Py_ssize_t n = 0
+        PyMem_Free(self.loop.rows)
+        self.loop.rows = <size_t *>PyMem_Calloc(len(self.sources) + 1, sizeof(size_t))
+        if self.loop.rows == NULL:
+            raise MemoryError()
+        for _, _, length, _, learner, _ in self.sources:
+            if learner is not None:   # these come first
+                self.loop.rows[n] = length
+                n += 1
         return 0
 
     cdef int expect_leaves(self, fg_id first, fg_id count, object of) except -1:

@@ -42,6 +42,10 @@ cdef class _Loop(_Store):
         Whether to stop before the step of a loss that is not finite.
     draws : list of _Draws or None, optional
         What each program draws at random at each step.
+    begin : int, optional
+        The sample in an epoch with which the first batch begins.
+    most_norm, most : float, optional
+        The largest norm of the gradients of a step, or the largest size of each of them: see flatgrad.optim.clip.
 
     Notes
     -----
@@ -59,7 +63,7 @@ cdef class _Loop(_Store):
 
     def __init__(self, list programs not None, list rows not None, Py_ssize_t n_samples, list parameters not None,
                  list columns not None, list starts not None, list fixed not None, labels=None, bint picky=False,
-                 list draws=None, Py_ssize_t begin=0):
+                 list draws=None, Py_ssize_t begin=0, double most_norm=INFINITY, double most=INFINITY):
         cdef fg_lesson *lesson
         cdef _Program program
         cdef const double[:, ::1] numbers
@@ -93,6 +97,12 @@ cdef class _Loop(_Store):
         self.columns = [memoryview(column) for column in self.columns]   # nobody gives their memory back
         self.loop.n_columns = <fg_id>len(self.columns)
         self.loop.n_samples, self.loop.picky, self.loop.begin = n_samples, picky, <size_t>begin
+        if not (most_norm > 0.0 and most > 0.0 and (most_norm == INFINITY or most == INFINITY)):
+            raise ValueError("most_norm and most: expected numbers above 0, and one of them at most")
+        if most_norm < INFINITY:
+            self.loop.clip, self.loop.bound = FG_CLIP_NORM, most_norm
+        elif most < INFINITY:
+            self.loop.clip, self.loop.bound = FG_CLIP_VALUE, most
         self.alone = True
         for k in range(len(programs)):
             if type(programs[k]) is not _Program or (<_Program>programs[k]).body is None or type(

@@ -149,7 +149,10 @@ def norm_of(norms: list[float], norm_type: float) -> float:
     if norm_type == math.inf or not 0.0 < largest < math.inf:
         return largest
     try:
-        return largest * sum((norm / largest) ** norm_type for norm in norms) ** (1.0 / norm_type)
+        total = 0.0
+        for norm in norms:   # as compiled steps do it; sum() rounds in another way from CPython 3.12 on
+            total += (norm / largest) ** norm_type
+        return largest * total ** (1.0 / norm_type)
     except OverflowError:
         return math.inf
 

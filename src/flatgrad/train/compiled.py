@@ -396,6 +396,8 @@ class CompiledSteps:
     size : int
         The number of samples in a batch.
     shuffle : bool
+    bounds : tuple
+        ``clip_grad_norm`` and ``clip_grad_value`` of the trainer, as the fit began.
     trusted : bool
         Whether the caller says that the code of model, loss and penalty does the same at each step.
 
@@ -431,7 +433,7 @@ class CompiledSteps:
     shape: tuple[int]
 
     def __init__(self, trainer: Trainer, parts: tuple[Any, Any, Any, Any], X: NDArray[Any], y: NDArray[Any], size: int,
-                 shuffle: bool, trusted: bool) -> None:
+                 shuffle: bool, bounds: tuple[float | None, float | None], trusted: bool) -> None:
         self.model, self.loss, self.penalty, self.optimizer = parts
         self.trusted = trusted
         self.measured = bool(trainer.metrics)
@@ -462,7 +464,8 @@ class CompiledSteps:
         programs = [self.record(n) for n in rows]
         try:
             self.loop = _Loop(programs, rows, self.n_samples, self.parameters, columns, places, [[] for _ in rows],
-                              y if by_label else None, True, self.draws)
+                              y if by_label else None, True, self.draws, 0,
+                              *(math.inf if bound is None else bound for bound in bounds))
             self.trained = self.loop.look()
         except (ArgumentError, ArgumentTypeError) as error:
             if str(error).startswith("labels:"):

@@ -331,6 +331,7 @@ class Trainer:
         parameters = model.parameters()
         by_parameters = differentiating(parameters)   # a gradient in the loss is a node
         clip = self._clipping(parameters)
+        bounds = self.clip_grad_norm, self.clip_grad_value   # for this fit, whatever callbacks set
         batch_ends, epoch_begins = self._callbacks.on_batch_end, self._callbacks.on_epoch_begin
         measured = bool(self.metrics)
         by_batch = self.scheduler is not None and self.scheduler_interval == "batch"
@@ -342,7 +343,7 @@ class Trainer:
         modes.set(True)
         seed = self.seed   # a callback may load another seed
         parts = model, loss, penalty, self.optimizer   # whatever callbacks put in their places
-        steps = self._compiled(engine, parts, epochs, data)
+        steps = self._compiled(engine, parts, epochs, data, bounds)
         if steps is not None and not (data.shuffle or measured or validation or self.scheduler is not None
                                       or epoch_begins or self._callbacks.on_epoch_end):
             yield from self._epochs_alone(steps, epochs, bar, interrupts)
@@ -357,7 +358,7 @@ class Trainer:
             mean = 0.0
             predictions = []
             if steps is not None and not steps.is_current():
-                steps = self._compiled(engine, parts, epochs, data)
+                steps = self._compiled(engine, parts, epochs, data, bounds)
             if steps is not None:
                 mean = self._compiled_epoch(steps, epoch, data.order, [share for _, share in batches], by_batch, bar,
                                             interrupts)
@@ -455,7 +456,7 @@ class Trainer:
             error.epoch, error.history = place[0], self.history
             raise
 
-    def _compiled(self, engine, parts, epochs, data):
+    def _compiled(self, engine, parts, epochs, data, bounds):
         """The steps as compiled code takes them, or None; `engine` says so, and why."""
         if engine == "python":
             reason = "engine='python'"
@@ -463,8 +464,6 @@ class Trainer:
             engine, reason = "python", "detect_anomaly() is on"
         elif isinstance(data, Stream):
             reason = "the batches come from an iterable"
-        elif self.clip_grad_norm is not None or self.clip_grad_value is not None:
-            reason = "gradients are clipped before each step"
         else:
             reason = reason_of(parts[-1], self._callbacks)
             if reason is None and engine == "auto":   # a recording has to pay
@@ -473,7 +472,7 @@ class Trainer:
                     reason = f"fewer than {few} steps"
         if reason is None:
             try:
-                steps = CompiledSteps(self, parts, data.X, data.y, data.size, data.shuffle, engine == "compiled")
+                steps = CompiledSteps(self, parts, data.X, data.y, data.size, data.shuffle, bounds, engine == "compiled")
             except NotCompiled as error:
                 reason = str(error)
             else:
