@@ -151,6 +151,21 @@ def test_a_backward_pass_from_a_node_without_operands():
         assert v.grad == 1.0
 
 
+# ---- layers of which some results are wanted ----
+
+@pytest.mark.parametrize("way", ["matvec", "row", "second row"])
+@pytest.mark.parametrize("n, reached", [(40, 24), (50, 14), (63, 1), (33, 31), (100, 72)])
+def test_results_that_nobody_wants_reach_no_weight(n, reached, way):
+    u = [Value(0.0) for _ in range(n)]
+    w = [[x + 1.0] if j < reached else [x.sqrt()] for j, x in enumerate(u)]   # whose derivative is inf
+    if way == "matvec":
+        out = flatgrad.matvec(w, [2.0])
+    else:
+        out = list(flatgrad.linear(Tensor([[2.0], [2.0]]), Tensor(w))[0 if way == "row" else 1])
+    sum(out[:reached]).backward()
+    assert [x.grad for x in u] == [2.0] * reached + [0.0] * (n - reached)
+
+
 # ---- programs ----
 
 def test_instructions_of_one_kind_side_by_side_and_apart():
