@@ -33,6 +33,14 @@ typedef enum fg_status {
 #define FG_UNLIKELY(c) (c)
 #endif
 
+/* Inline, whatever the compiler thinks: what is folded where an operation is known, and what is in registers. (Not for
+ * counts of branches: these are once for each function, and not for each place that calls it.) */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(FG_UNINLINED)
+#define FG_ALWAYS inline __attribute__((always_inline))
+#else
+#define FG_ALWAYS inline
+#endif
+
 /* The wheels run with every glibc since 2.17. Newer ones have these functions twice: the newer version leaves out a
  * wrapper that sets errno, and both compute by the same code, so that results equal those of Python's math, bit for bit
  * but for the sign of a nan. The older version is in every glibc. `dev.py wheels` finds what is missing here. */

@@ -180,7 +180,7 @@ static inline int fg_pow_status(double x, double y, double z)
 
 /* ---- forward: *out and the row's status. With a constant op these fold to the one expression ---- */
 
-static inline int fg_op_unary(int op, double x, int32_t k, double *out)
+static FG_ALWAYS int fg_op_unary_known(int op, double x, int32_t k, double *out)
 {
     double z;
     (void)k;
@@ -197,7 +197,12 @@ static inline int fg_op_unary(int op, double x, int32_t k, double *out)
     }
 }
 
-static inline int fg_op_binary(int op, double x, double y, double *out)
+static inline int fg_op_unary(int op, double x, int32_t k, double *out)
+{
+    return fg_op_unary_known(op, x, k, out);
+}
+
+static FG_ALWAYS int fg_op_binary_known(int op, double x, double y, double *out)
 {
     double z;
     switch (op) {
@@ -212,6 +217,11 @@ static inline int fg_op_binary(int op, double x, double y, double *out)
         assert(0 && "fg_op_binary: not a binary opcode");
         return FG_E_DOMAIN;
     }
+}
+
+static inline int fg_op_binary(int op, double x, double y, double *out)
+{
+    return fg_op_binary_known(op, x, y, out);
 }
 
 static inline int fg_op_ternary(int op, double x, double y, double w, double *out)

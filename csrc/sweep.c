@@ -14,12 +14,6 @@
 #define NOINLINE
 #endif
 
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(FG_UNINLINED)
-#define INLINED inline __attribute__((always_inline))
-#else
-#define INLINED inline
-#endif
-
 static double pool_partial(const fg_tape *t, fg_args args, fg_id k)
 {
     double partial;
@@ -28,7 +22,7 @@ static double pool_partial(const fg_tape *t, fg_args args, fg_id k)
 }
 
 /* The rule of node i's operation. */
-static INLINED void apply(fg_tape *t, fg_id i)
+static FG_ALWAYS void apply(fg_tape *t, fg_id i)
 {
     const double *const data = t->data;
     double *const grad = t->grad;
@@ -119,7 +113,7 @@ static int visit_parts(fg_tape *t, fg_sweep *s, fg_id i)
 }
 
 /* Mark the operands of node i, which is no part; which: of an instruction. */
-static INLINED void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which)
+static FG_ALWAYS void mark_operands(const fg_tape *t, fg_id i, fg_marks *marks, fg_which which)
 {
     fg_id count;
     const fg_id *const ids = fg_tape_operands(t, i, &count);

@@ -84,7 +84,7 @@ def defined(statement):
         return [name for line in lines for name in declared(pointer(line) or line.partition("(")[0].replace('""', ""))]
     if pointer(head):
         return [pointer(head)]
-    match = re.match(r"cdef (?:inline )?[\w\[\], *]*?[ *](\w+)\(", head)
+    match = re.match(r'cdef (?:inline )?[\w\[\], *]*?[ *](\w+)(?: "")?\(', head)   # with a name in C, which is blank here
     if match and "=" not in head[:match.end()]:
         return [match[1]]
     if head.startswith("cdef "):
@@ -95,7 +95,7 @@ def defined(statement):
 def local(statement):
     """The names that a statement gives a meaning of their own: parameters, variables, fields."""
     names = set()
-    for parameters in re.findall(r"(?:\bdef \w+|^cdef [^\n(=]*?\w+)\(((?:[^()]|\([^()]*\))*)\)", statement, re.MULTILINE):
+    for parameters in re.findall(r'(?:\bdef \w+|^cdef [^\n(=]*?\w+(?: "")?)\(((?:[^()]|\([^()]*\))*)\)', statement, re.MULTILINE):
         names |= {name.removesuffix(" not None").split()[-1] for part in parameters.split(",")
                   for name in [part.split("=")[0].strip().lstrip("*")] if name}
     names = {re.sub(r"\W", "", name) for name in names}

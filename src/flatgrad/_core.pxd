@@ -88,7 +88,9 @@ cdef extern from "tape.h" nogil:
     bint fg_op_is_block(int op)
     fg_id fg_op_pool_size(int op, fg_id count)
     int fg_op_unary(int op, double x, int32_t k, double *out)
+    int fg_op_unary_known(int op, double x, int32_t k, double *out)
     int fg_op_binary(int op, double x, double y, double *out)
+    int fg_op_binary_known(int op, double x, double y, double *out)
     int fg_op_ternary(int op, double x, double y, double w, double *out)
 
     ctypedef struct fg_args:
@@ -501,7 +503,7 @@ cdef extern from "training.h" nogil:
         size_t width
 
     ctypedef enum fg_clip:
-        FG_CLIP_NOT, FG_CLIP_NORM, FG_CLIP_VALUE
+        FG_CLIP_NORM, FG_CLIP_VALUE
 
     ctypedef struct fg_loop:
         fg_lesson lessons[2]

@@ -42,12 +42,8 @@ cdef extern from *:
     """
     #if defined(__GNUC__)
     #define FG_COLD __attribute__((cold, noinline))
-    #define FG_ALWAYS inline __attribute__((always_inline))
-    #define FG_INLINED inline __attribute__((always_inline))
     #else
     #define FG_COLD
-    #define FG_ALWAYS inline
-    #define FG_INLINED inline
     #endif
     #if defined(_MSC_VER)
     static __declspec(thread) Py_ssize_t fg_rules; /* users' backward rules that are running, in this thread */
@@ -123,7 +119,7 @@ cdef extern from *:
 
     /* Tie a new handle to node i, which is on top and has none and no box. In C for the sake of its inlining:
      * every operator ends with it. */
-    static FG_INLINED PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
+    static FG_ALWAYS PyObject *fg_give(fg_tape *t, fg_handle *handle, fg_id i)
     {
         if (FG_UNLIKELY(fg_no_grads != 0))
             return fg_give_looked_at(t, handle, i);
@@ -141,7 +137,7 @@ cdef extern from *:
     /* A node and its handle. Precondition: fg_is_quick. An operator whose operands are Values does nothing else: so it
      * calls no function and keeps no register. All is read before anything is written: a byte that is written may be
      * part of anything. */
-    static FG_INLINED PyObject *fg_append(fg_tape *t, int op, fg_id a, fg_id b, double z)
+    static FG_ALWAYS PyObject *fg_append(fg_tape *t, int op, fg_id a, fg_id b, double z)
     {
         const fg_id i = t->n;
         uint8_t *const ops = t->op;

@@ -264,7 +264,7 @@ class Code:
 
 # Methods that a step does not call.
 UNUSED = {"__init__", "__init_subclass__", "__repr__", "__str__", "_repr_html_", "__new__", "train", "eval", "named_values", "__del__",
-          "__getstate__", "__setstate__", "__reduce__", "state_dict", "load_state_dict", "zero_grad"}
+          "__getstate__", "__setstate__", "__reduce__", "state_dict", "load_state_dict", "zero_grad", "__replace__"}
 
 
 class Cell:

@@ -68,13 +68,12 @@ def load_state(trainer: Trainer, tree: Any, own: dict[str, Any]) -> None:
              if part is not None]
     parts += [(partial(set_state, rng), tree["generators"][name], own["generators"][name])
               for name, rng in rngs.items()]
-    begun = []
+    begun, callbacks = [], Callbacks(())
     try:
         for load, state, before in parts:
             begun.append((load, before))
             load(state)
-        (trainer.history, trainer.epoch, trainer.seed, trainer._callbacks,
-         trainer._counted) = history, epoch, seed, Callbacks(()), counted
+        vars(trainer).update(history=history, epoch=epoch, seed=seed, _callbacks=callbacks, _counted=counted)   # all or none
     except BaseException:
         for load, before in begun:   # in this order, because a scheduler reads its optimizer
             with contextlib.suppress(BaseException):   # the first error is the one to raise
