@@ -739,7 +739,7 @@ NAN_Y[7] = math.nan
     ("hinge", (8, 1), (X, np.ones((60, 2)), 3), ShapeError, r"^y: expected the shape \(60, 1\)"),
     ("mse", (8, 3), (X, Y, 3), ShapeError, r"^y: expected the shape \(60, 3\), which is that of the model's outputs"),
     ("mse", (8, 1), (X, np.ones((60, 1, 1)), 3), ShapeError, r"^y: expected the shape \(n_samples,\)"),
-    ("mse", (8, 1), (X, Tensor(Y), 3), ArgumentTypeError, r"^y: expected an array of numbers, got a Tensor"),
+    ("mse", (8, 1), (X, Value(1.0), 3), ArgumentTypeError, r"^y: expected an array of numbers, got a Value"),
     ("cross_entropy", (8, 2), (X, LABELS * 2, 3), DataError, r"^y\[\d+\]: expected an integer from 0 to 1, .*got 2"),
     ("cross_entropy", (8, 2), (X, LABELS - 1, 3), DataError, r"^y\[\d+\]: expected an integer from 0 to 1, .*got -1"),
     ("cross_entropy", (8, 2), (X, Y, 3), ArgumentTypeError, r"^y\[0\]: expected an integer from 0 to 1"),

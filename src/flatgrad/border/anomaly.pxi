@@ -101,9 +101,8 @@ cdef bint is_users(str name):
 cdef fg_id line_here() except? <fg_id>0xFFFFFFFF:
     """Where the innermost line of a user's is in `noted`; the innermost of all if there is none. May run any code."""
     cdef Py_ssize_t place
-    try:
-        first = frame = sys._getframe()
-    except ValueError:   # no Python code is running
+    first = frame = innermost_frame()
+    if frame is None:
         return 0
     while frame is not None:
         name = frame.f_code.co_filename

@@ -213,6 +213,15 @@ cdef inline bint in_scalar_graph() noexcept:
                                                 or innermost(<PyObject *>scalar_block) == SCALAR_GRAPH)
 
 
+cdef object innermost_frame():
+    """The frame of the Python code that runs, or None. In a thread without one CPython 3.15 has a frame of no code."""
+    try:
+        frame = sys._getframe()
+    except ValueError:
+        return None
+    return None if frame.f_code is None else frame
+
+
 cdef object entering_generator():
     """The generator that a block entered now is in, or None.
 
@@ -224,10 +233,7 @@ cdef object entering_generator():
         from contextlib import ContextDecorator
 
         contextlib_file = ContextDecorator.__call__.__code__.co_filename
-    try:
-        frame = sys._getframe()
-    except ValueError:   # no Python code is running
-        return None
+    frame = innermost_frame()
     while frame is not None:
         code = frame.f_code
         if code.co_flags & 0x220:   # CO_GENERATOR, CO_ASYNC_GENERATOR

@@ -788,8 +788,17 @@ def is_list_of_values(value: Any, above: tuple[Any, ...] = ()) -> bool:
 
 def own_values(module: Any) -> list[Any]:
     """(name, values) of the attributes that are parameters."""
-    return [(name, value) for name, value in vars(module).items()
-            if is_parameter(value) or is_list_of_values(value)]
+    return [found for name, value in vars(module).items() for found in values_in(name, value)]
+
+
+def values_in(name: str, value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(path, values) of the parameters in an attribute. Of a list with other things, and of a dict, these are leaves: a
+    result that is kept there is none."""
+    if is_parameter(value) and not (above and value._op) or is_list_of_values(value):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)) and id(value) not in above:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from values_in(f"{name}.{key}", item, (*above, id(value)))
 
 
 def modules_in(name: str, value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any]]:

@@ -11,6 +11,7 @@ from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad
 from flatgrad.arguments import array_of_numbers, check_columns, columns_of, finite_array, samples, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+from flatgrad.train.generators import undrawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ class Task:
         if names is not None and self.names is not None and names != self.names:
             raise DataError(f"{name}: expected the columns that this Trainer was given first, {shortened(self.names)}, got "
                             f"{shortened(names)}; arrays have no names")
-        with no_grad():
+        with no_grad(), undrawn(self.model):
             try:
                 prediction = self.model(constant(X[:1]))
                 shape = np.shape(array_of(prediction)) if not isinstance(prediction, Tensor) else prediction.shape
@@ -100,8 +101,10 @@ class Task:
 
     def targets(self, y: NDArray[Any] | list[Any], n_samples: int, shape: tuple[int], name: str = "y") -> NDArray[Any]:
         """The targets of `n_samples` samples with outputs of this shape: int64 labels, or an array of floats."""
-        if isinstance(y, (Tensor, Value)):
-            raise ArgumentTypeError(f"{name}: expected an array of numbers, got a {type(y).__name__}")
+        if isinstance(y, Value):
+            raise ArgumentTypeError(f"{name}: expected an array of numbers, got a Value")
+        if isinstance(y, Tensor):
+            y = y.numpy()
         check_columns(name, y)
         y = array_of_numbers(y) if not isinstance(y, (list, tuple)) else finite_or_whole(name, y)
         if y.dtype.kind not in "biu":
@@ -172,7 +175,7 @@ class Task:
 
     def try_loss(self, X: NDArray[Any], y: NDArray[Any]) -> None:
         """Call the loss once, so that it raises its errors before training."""
-        with no_grad():
+        with no_grad(), undrawn(self.model):
             X, y = self.batch(X[:1], y[:1])
             loss = self.loss(self.model(X), y)
         if not isinstance(loss, Value):

@@ -10,13 +10,11 @@ import numpy as np
 
 from flatgrad.arguments import shortened, whole
 from flatgrad.errors import ArgumentTypeError, StateError
-from flatgrad.nn.module import Module
-from flatgrad.randomness import Random
 from flatgrad.train.callbacks import Callbacks, checked, checked_states, epoch_number
+from flatgrad.train.generators import generators, set_state, state_of
 from flatgrad.train.history import History
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     from numpy.typing import NDArray
@@ -83,28 +81,6 @@ def load_state(trainer: Trainer, tree: Any, own: dict[str, Any]) -> None:
 
 def article(name: Any) -> Any:
     return "none" if name == "NoneType" else f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
-
-
-def generators(model: Any) -> Iterator[tuple[str, Any]]:
-    """(path, generator) of the random generators in the attributes of a model's modules."""
-    if isinstance(model, Module):
-        for path, module in model.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Random):
-                    name, value = f"{name}.rng", value.rng
-                if isinstance(value, (np.random.Generator, random.Random)):
-                    yield f"{path}.{name}" if path else name, value
-
-
-def state_of(rng: Any) -> Any:
-    return rng.getstate() if isinstance(rng, random.Random) else rng.bit_generator.state
-
-
-def set_state(rng: Any, state: Any) -> None:
-    if isinstance(rng, random.Random):
-        rng.setstate(state)
-    else:
-        rng.bit_generator.state = state
 
 
 # ---- checks of a checkpoint ----
