@@ -280,7 +280,7 @@ def test_a_compiled_function_in_a_scan():
 
 
 def test_models_and_optimizers():
-    model = nn.MLP(2, [4, 2])
+    model = nn.MLP(2, [4, 2], rng=1)
     optimizer = flatgrad.optim.SGD(model.parameters(), lr=0.1)
     losses = []
     for _ in range(5):
