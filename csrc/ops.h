@@ -178,7 +178,7 @@ static inline int fg_pow_status(double x, double y, double z)
     return x == 0.0 ? FG_E_ZERO_DIVISION : FG_E_OVERFLOW;
 }
 
-/* ---- forward: *out and the row's status. With a constant op these fold to the one expression ---- */
+/* ---- forward: *out and the row's status. With a constant op those that are `known` fold to the one expression ---- */
 
 static FG_ALWAYS int fg_op_unary_known(int op, double x, int32_t k, double *out)
 {

@@ -9,7 +9,7 @@
 cdef extern from *:
     """
     /* What is inlined into each operator, with the operation folded in: gcc 16 would rather have one function of them,
-     * which finds out the operation and takes a tenth more of the operator's instructions. */
+     * which finds out the operation: 314 instructions for an operation of a chain instead of 291. */
     static FG_ALWAYS PyObject *fg_binary_values(int op, PyObject *left, PyObject *right);
     static FG_ALWAYS PyObject *fg_value_number(int op, PyObject *left, double y);
     static FG_ALWAYS PyObject *fg_number_value(int op, double x, PyObject *right);
