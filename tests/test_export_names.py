@@ -179,7 +179,7 @@ class Model(Module):
         self.heads = {"left": MLP(2, [1]), "right": [MLP(2, [2]), Neuron(2)]}
         self.scale = Value(2.0)
         self.table = [[Value(1.0), Value(2.0)], [Value(3.0), Value(4.0)]]
-        self.loose = {"a": Value(5.0)}
+        self.loose = {"a": Value(5.0), 3: [Value(6.0), {"b": Tensor([7.0, 8.0])}, [[Value(9.0)], [Value(10.0)]]]}
         self.matrix = Tensor([[1.0, 2.0]])
         self.parent = self
 
@@ -187,7 +187,8 @@ class Model(Module):
         h = self.body(x)
         left, right = self.heads["left"](h), self.heads["right"]
         return (left + sum(right[0](h)) + right[1](h) + self.scale * self.table[0][1] * self.table[0][0] * self.table[1][0]
-                * self.table[1][1] + self.loose["a"] + self.matrix.sum())
+                * self.table[1][1] + self.loose["a"] + self.loose[3][0] + self.loose[3][1]["b"].sum()
+                + self.loose[3][2][0][0] * self.loose[3][2][1][0] + self.matrix.sum())
 
 
 def test_modules_as_named_parameters():
@@ -197,7 +198,7 @@ def test_modules_as_named_parameters():
     exported = Exported(compiled)
     known = {name: value.data for name, value in model.named_parameters()}
     got = {name.removeprefix("model."): x for name, x in zip(exported.names, exported.parameters)}
-    assert got.pop("loose['a']") == 5.0   # no parameter of the Module
+    assert {"loose.a", "loose.3.0", "loose.3.1.b[1]", "loose.3.2[1, 0]"} <= set(got)
     assert got == known
     keys = {re.sub(r"\[.*", "", name) for name in known}
     assert keys == set(model.state_dict())

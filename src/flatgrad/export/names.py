@@ -231,15 +231,19 @@ class Walk:
         if not is_tensor:
             while pending and pending[-1][0] == AT:
                 index, pending = (pending[-1][1], *index), pending[:-1]
+        if inside:
+            pending = as_children(pending)
         self.found.append((x, parts + pending, index, inside or is_tensor))
 
     def visit_container(self, x: Any, container: type[Any], parts: tuple[Any, ...], pending: tuple[Any, ...],
                         inside: bool) -> None:
+        inside = inside and container is not deque   # where a Module looks for parameters
         if container is dict:
-            items = [((AT if type(key) is int and 0 <= key < 2**31 else KEY, key), item)
+            items = [((AT if not inside and type(key) is int and 0 <= key < 2**31 else KEY, key), item)
                      for key, item in list(dict.items(x))]
         else:
-            items = [((AT, k), item) for k, item in enumerate(ITERATE[container](x))]
+            kind = KEY if inside and not is_list_of_values(x) else AT
+            items = [((kind, k), item) for k, item in enumerate(ITERATE[container](x))]
             if inside and not pending and parts[-1] == (ATTRIBUTE, "neurons") and self.visit_neurons(items, parts[:-1]):
                 return
         for place, item in items:
@@ -262,7 +266,7 @@ class Walk:
                      inside: bool) -> None:
         is_module = any(is_of(base, "flatgrad.nn.module") for base in bases)
         if inside and is_module:   # as in its state dict
-            pending = tuple([(CHILD, key) for _, key in pending])
+            pending = as_children(pending)
         parts += pending
         neuron = neuron_of(x)
         if neuron is not None:
@@ -374,7 +378,20 @@ def shown(key: str | tuple[int, int] | int) -> str:
     return shortened(key) if id(type(key)) in SHOWN else "key"
 
 
+def as_children(places: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Indices and keys as a state dict has them, with dots."""
+    return tuple([(CHILD, key) for _, key in places])
+
+
 # ---- looking at objects ----
+
+def is_list_of_values(x: Any, depth: int = 0) -> bool:
+    """Whether the state dict knows this as one array: as in flatgrad.nn.module, without code of users."""
+    container = next((base for base in (list, tuple) if has(bases_of(type(x)), base)), None)
+    items = list(ITERATE[container](x)) if container is not None and depth < DEEPEST else []
+    return bool(items) and all([has(bases_of(type(item)), Value) or is_list_of_values(item, depth + 1)
+                                for item in items])
+
 
 def has(classes: tuple[Any, ...], kind: type[Any]) -> bool:
     """Whether that class is there; `in` might compare it by code of a user."""
