@@ -130,6 +130,22 @@ def test_a_scalar_graph_gives_the_same(name, rng):
         np.testing.assert_allclose(ours, scalars, rtol=1e-12, atol=1e-12)
 
 
+class Array:
+    """A column of another library: a sequence that NumPy can read."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __array__(self, dtype=None, copy=None):
+        return self.data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, k):
+        return self.data[k]
+
+
 @pytest.mark.parametrize("name", FROM_SAMPLES)
 def test_samples_are_rows_of_a_batch(name, rng):
     make, width, n_out = MODULES[name]
@@ -147,14 +163,16 @@ def test_samples_are_rows_of_a_batch(name, rng):
         np.testing.assert_allclose(out.data, batch.data, rtol=1e-14, atol=1e-15)
     if name == "Dropout":
         return
-    for sample in (data[1], data[1].tolist(), tuple(data[1]), [Value(v) for v in data[1]], iter(data[1]),
+    for sample in (data[1].tolist(), tuple(data[1]), [Value(v) for v in data[1]], iter(data[1]),
                    [Value(data[1, 0]), *data[1, 1:]]):
         out = first(module(sample))
         assert isinstance(out, list) and all(isinstance(y, Value) for y in out)
         np.testing.assert_allclose([y.data for y in out], batch.data[1], rtol=1e-14, atol=1e-15)
-    out = first(module(Tensor(data[1])))
-    assert isinstance(out, Tensor) and out.shape == (n_out,)
-    np.testing.assert_allclose(out.data, batch.data[1], rtol=1e-14, atol=1e-15)
+    for sample in (Tensor(data[1]), data[1], np.array([Value(v) for v in data[1]]), Array(data[1])):
+        out = first(module(sample))
+        assert isinstance(out, Tensor) and out.shape == (n_out,)
+        np.testing.assert_allclose(out.data, batch.data[1], rtol=1e-14, atol=1e-15)
+        np.testing.assert_array_equal((out + out).data, 2 * out.data)   # two lists would be joined
     view = first(module(Tensor(np.ascontiguousarray(data.T)).T))   # whose rows do not lie in order
     np.testing.assert_allclose(view.data, batch.data, rtol=1e-14, atol=1e-15)
 

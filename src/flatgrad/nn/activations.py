@@ -22,8 +22,8 @@ __all__ = ["ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softplus", "Tanh", "Sigm
 class Activation(Module):
     """A function of each number; the base class of activations.
 
-    For a list of Values and numbers, or an array of one dimension, the result is a list of Value. For a Value it is
-    a Value. For a batch (a list of rows, an array, a Tensor) it is a Tensor.
+    For a list of Values and numbers the result is a list of Value. For a Value it is a Value. For an array, a Tensor
+    or a list of rows it is a Tensor.
     """
 
     def __call__(self, x: Any) -> Any:

@@ -269,8 +269,8 @@ class Conv1d(Convolution):
 
         Returns
         -------
-        list of Value, of length `out_features`, or a Value if `out_features` is 1; or Tensor, shape
-        (n_samples, out_features)
+        list of Value, of length `out_features`, or a Value if `out_features` is 1, for a list; Tensor, shape
+        (out_features,), for an array of one dimension; or Tensor, shape (n_samples, out_features)
 
         Raises
         ------
@@ -341,8 +341,8 @@ class Conv2d(Convolution):
 
         Returns
         -------
-        list of Value, of length `out_features`, or a Value if `out_features` is 1; or Tensor, shape
-        (n_samples, out_features)
+        list of Value, of length `out_features`, or a Value if `out_features` is 1, for a list; Tensor, shape
+        (out_features,), for an array of one dimension; or Tensor, shape (n_samples, out_features)
 
         Raises
         ------
@@ -388,8 +388,8 @@ class Pooling(Spatial):
 
         Returns
         -------
-        list of Value, of length `out_features`, or a Value if `out_features` is 1; or Tensor, shape
-        (n_samples, out_features)
+        list of Value, of length `out_features`, or a Value if `out_features` is 1, for a list; Tensor, shape
+        (out_features,), for an array of one dimension; or Tensor, shape (n_samples, out_features)
 
         Raises
         ------

@@ -80,7 +80,7 @@ class Dropout(Module):
 
         Returns
         -------
-        The type of `x`: list of Value, Value, Tensor
+        Of a Value a Value, of a list of numbers a list of Value, of an array or a list of rows a Tensor
         """
         if not self.training:
             return x

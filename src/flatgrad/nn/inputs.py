@@ -36,8 +36,8 @@ def as_rows(x: Any, width: int | None = None, name: str = "x",
         A constant if `x` contains only numbers. For a list of Values a copy, made by one instruction.
     give : callable
         Turns a Tensor of shape ``(n_samples, n_outputs)`` into the result of the module: a list of Value for a
-        sample, a Value for a single Value, a Tensor of one dimension for a Tensor of one dimension, and the Tensor
-        itself for several samples.
+        sample that is a list, a Tensor of one dimension for one that is an array or a Tensor, a Value for a single
+        Value, and the Tensor itself for several samples.
 
     Raises
     ------
@@ -55,7 +55,8 @@ def as_rows(x: Any, width: int | None = None, name: str = "x",
         rows = tensor_of(name, x)
         if rows.ndim == 1:
             rows = rows.reshape(1, -1)
-            give = given_value if give is given_value else given_sample
+            if give is not given_value:   # an array for an array: what + does to it is not what + does to a list
+                give = given_vector if hasattr(x, "__array__") else given_sample
     if width is not None and rows.shape[1] != width:
         shape = rows.shape if give is given_rows else rows.shape[1:]
         raise ShapeError(f"{name}: expected {width} {what} in a sample, got the shape {shape}")
@@ -100,7 +101,7 @@ def given_rows(out: Tensor) -> Tensor:
 
 
 def given_vector(out: Tensor) -> Tensor:
-    """The output for a Tensor of one dimension."""
+    """The output for an array or a Tensor of one dimension."""
     return out.reshape(-1)
 
 

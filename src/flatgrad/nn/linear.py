@@ -73,8 +73,8 @@ class Linear(Module):
 
         Returns
         -------
-        list of Value, length `out_features`, or a Value if it is one; Tensor of one dimension; for a batch a Tensor
-        of shape (n_samples, out_features)
+        list of Value, length `out_features`, or a Value if it is one, for a list; Tensor of one dimension for an array
+        or a Tensor of one; for a batch a Tensor of shape (n_samples, out_features)
 
         Raises
         ------

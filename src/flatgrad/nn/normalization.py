@@ -114,7 +114,8 @@ class BatchNorm(Module):
 
         Returns
         -------
-        Tensor, shape (n_samples, num_features); for a sample after `eval`, list of Value
+        Tensor, shape (n_samples, num_features); for a sample after `eval`, list of Value, or for an
+        array Tensor, shape (num_features,)
 
         Raises
         ------
@@ -228,7 +229,8 @@ class LayerNorm(Module):
 
         Returns
         -------
-        list of Value; or Tensor, shape (n_samples, normalized_shape)
+        list of Value for a list; Tensor of the shape of an array or a Tensor; for a list of rows Tensor, shape
+        (n_samples, normalized_shape)
 
         Raises
         ------

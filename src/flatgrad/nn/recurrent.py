@@ -131,7 +131,8 @@ class RNNCell(Cell):
 
         Returns
         -------
-        list of Value, length `hidden_size`; or Tensor, shape (n_samples, hidden_size)
+        list of Value, length `hidden_size`, for a list; Tensor, shape (hidden_size,), for an array or a Tensor of one
+        dimension; or Tensor, shape (n_samples, hidden_size)
 
         Raises
         ------
@@ -204,7 +205,8 @@ class LSTMCell(Cell):
 
         Returns
         -------
-        h, c : list of Value, length `hidden_size`; or Tensor, shape (n_samples, hidden_size)
+        h, c : list of Value, length `hidden_size`, for a list; Tensor, shape (hidden_size,), for an array or a Tensor of one
+        dimension; or Tensor, shape (n_samples, hidden_size)
 
         Raises
         ------
