@@ -1,5 +1,8 @@
 """What belongs to a model and its training: parameters in dicts and lists of any kind, and draws from its generators."""
+import copy
+import pickle
 import random
+import re
 
 import numpy as np
 import pytest
@@ -130,3 +133,44 @@ def test_targets_may_be_a_tensor():
         trainer.fit(Tensor(X, requires_grad=False), y, 3, seed=1, progress=False, validation=(X, y))
         found.append((trainer.history.loss, trainer.history.r2, trainer.evaluate(X, y)))
     assert found[0] == found[1] == found[2]
+
+
+# ---- parameters of layers ----
+
+LAYERS = {"Linear": lambda: nn.Linear(2, 3), "Conv1d": lambda: nn.Conv1d(1, 2, 3, length=6),
+          "LayerNorm": lambda: nn.LayerNorm(4), "Conv2d": lambda: nn.Conv2d(1, 2, 3, size=6),
+          "BatchNorm": lambda: nn.BatchNorm(4),
+          "Embedding": lambda: nn.Embedding(5, 2), "RNNCell": lambda: nn.RNNCell(2, 3),
+          "LSTMCell": lambda: nn.LSTMCell(2, 3), "GRUCell": lambda: nn.GRUCell(2, 3)}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_is_put_in_the_place_of_a_parameter_is_one(name):
+    layer = LAYERS[name]()
+    tensors = {key: x for key, x in vars(layer).items() if isinstance(x, Tensor)}
+    assert set(tensors) == set(layer.state_dict()) - set(layer.buffer_names)
+    for key, tensor in tensors.items():
+        for wrong, said in [(np.array(tensor.data), "ndarray"), (tensor.tolist(), "list"), (2.0, "float 2.0"),
+                            (Value(2.0), "Value"), (tensor - 0.1 * tensor, "the result of '-'"), (tensor.sum(), "the result of 'sum'"),
+                            (Tensor(tensor.data, requires_grad=False), "a constant; write")]:
+            start = re.escape(f"{key}: expected a parameter of the {name}, Tensor(numbers), or None, got {said}")
+            with pytest.raises(TypeError, match=f"(?s)^{start}.*{key}"):
+                setattr(layer, key, wrong)
+            assert getattr(layer, key) is tensor
+        other = Tensor(tensor.data)
+        setattr(layer, key, other)
+        assert getattr(layer, key) is other and layer.state_dict().keys() >= tensors.keys()
+        again = pickle.loads(pickle.dumps(layer))
+        np.testing.assert_array_equal(getattr(copy.deepcopy(again), key).data, other.data)
+    with pytest.raises(AttributeError):
+        layer.never   # noqa: B018
+
+
+def test_a_layer_without_bias_and_one_that_loses_it():
+    layer = nn.Linear(2, 3)
+    layer.bias = None
+    assert set(layer.state_dict()) == {"weight"}
+    np.testing.assert_array_equal(layer([[1.0, 2.0]]).data, [[1.0, 2.0]] @ layer.weight.data.T)
+    del layer.bias
+    with pytest.raises(AttributeError):
+        del layer.bias

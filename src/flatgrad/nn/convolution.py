@@ -16,7 +16,7 @@ from flatgrad.arguments import flag, whole
 from flatgrad.errors import ArgumentTypeError, ShapeError
 from flatgrad.nn.initialization import source, uniform, weights
 from flatgrad.nn.inputs import as_rows, given_sample, given_value, shown
-from flatgrad.nn.module import Module
+from flatgrad.nn.module import Module, parameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,8 +131,8 @@ class Convolution(Spatial):
     output_size: tuple[int, ...]
     in_features: int
     out_features: int
-    weight: Tensor
-    bias: Tensor | None
+    weight: Tensor = parameter()
+    bias: Tensor | None = parameter()
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
                  bias: bool, size: Any, init: Any, rng: _Rng) -> None:

@@ -10,7 +10,7 @@ from flatgrad.arguments import array_of_numbers, is_bool, shortened, whole
 from flatgrad.errors import ArgumentTypeError, DataError, ShapeError
 from flatgrad.nn.initialization import weights
 from flatgrad.nn.inputs import shown
-from flatgrad.nn.module import Module
+from flatgrad.nn.module import Module, parameter
 
 if TYPE_CHECKING:
     from typing import Any
@@ -60,7 +60,7 @@ class Embedding(Module):
 
     num_embeddings: int
     embedding_dim: int
-    weight: Tensor
+    weight: Tensor = parameter()
 
     def __init__(self, num_embeddings: int, embedding_dim: int, init: _Init = "normal", rng: _Rng = None) -> None:
         self.num_embeddings = whole("num_embeddings", num_embeddings, 1)

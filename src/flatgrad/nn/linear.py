@@ -10,7 +10,7 @@ from flatgrad._core import Tensor, linear
 from flatgrad.arguments import flag, whole
 from flatgrad.nn.initialization import source, uniform
 from flatgrad.nn.inputs import as_rows, given_sample, shown
-from flatgrad.nn.module import Module
+from flatgrad.nn.module import Module, parameter
 
 __all__ = ["Linear", "Identity"]
 
@@ -54,6 +54,9 @@ class Linear(Module):
     >>> {key: array.shape for key, array in Linear(2, 8).state_dict().items()}
     {'weight': (8, 2), 'bias': (8,)}
     """
+
+    weight: Tensor = parameter()
+    bias: Tensor | None = parameter()
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: Any = None) -> None:
         self.in_features = whole("in_features", in_features, 1)

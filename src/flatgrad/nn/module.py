@@ -84,6 +84,38 @@ class Buffer:   # see also Registered, below
         del vars(module)[self.name]
 
 
+class Parameter:
+    """A parameter of a layer, kept in the layer's `__dict__`. What is none, and so would neither be trained nor saved, is
+    refused: a list, an array, a result, a constant."""
+
+    # Without __get__, so that Python reads it as an attribute like any other.
+    name: str
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self.name = name
+
+    def __set__(self, module: Any, parameter: Any) -> None:
+        if parameter is not None and not (isinstance(parameter, Tensor) and is_parameter(parameter)):
+            got, advice = f"{type(parameter).__name__} {shortened(parameter)}", "data = array for other numbers"
+            if isinstance(parameter, (Tensor, Value)) and parameter._op:
+                got = f"the result of {parameter._op!r}"
+            elif isinstance(parameter, Tensor):
+                got, advice = "a constant", "requires_grad = False to keep its numbers"
+            raise ArgumentTypeError(f"{self.name}: expected a parameter of the {type(module).__name__}, Tensor(numbers), "
+                                    f"or None, got {got}; write {self.name}.{advice}")
+        vars(module)[self.name] = parameter
+
+    def __delete__(self, module: Any) -> None:
+        if self.name not in vars(module):
+            raise AttributeError(self.name)
+        del vars(module)[self.name]
+
+
+def parameter() -> Any:
+    """A Parameter, in the body of a class; Any, as an annotation says what an object has there."""
+    return Parameter()
+
+
 MISSING = object()
 
 

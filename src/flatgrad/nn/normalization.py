@@ -9,7 +9,7 @@ from flatgrad._core import Tensor, _refuse_recording
 from flatgrad.arguments import finite, flag, non_negative, whole
 from flatgrad.errors import ArgumentError, DataError
 from flatgrad.nn.inputs import as_rows, shown
-from flatgrad.nn.module import Module
+from flatgrad.nn.module import Module, parameter
 
 if TYPE_CHECKING:
     from typing import Any
@@ -78,8 +78,8 @@ class BatchNorm(Module):
     momentum: float
     affine: bool
     track_running_stats: bool
-    weight: Tensor | None
-    bias: Tensor | None
+    weight: Tensor | None = parameter()
+    bias: Tensor | None = parameter()
     running_mean: NDArray[Any] | None
     running_var: NDArray[Any] | None
     num_batches_tracked: NDArray[Any] | None
@@ -207,8 +207,8 @@ class LayerNorm(Module):
     normalized_shape: int
     eps: float
     elementwise_affine: bool
-    weight: Tensor | None
-    bias: Tensor | None
+    weight: Tensor | None = parameter()
+    bias: Tensor | None = parameter()
 
     def __init__(self, normalized_shape: int, eps: float = 1e-5, elementwise_affine: bool = True,
                  bias: bool = True) -> None:

@@ -11,7 +11,7 @@ from flatgrad.arguments import flag, one_of, shortened, whole
 from flatgrad.errors import ArgumentTypeError, ShapeError
 from flatgrad.nn.initialization import source, uniform
 from flatgrad.nn.inputs import as_rows, shown
-from flatgrad.nn.module import Module
+from flatgrad.nn.module import Module, parameter
 
 if TYPE_CHECKING:
     from typing import Any, Literal
@@ -26,10 +26,10 @@ class Cell(Module):
 
     input_size: int
     hidden_size: int
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
+    weight_ih: Tensor = parameter()
+    weight_hh: Tensor = parameter()
+    bias_ih: Tensor | None = parameter()
+    bias_hh: Tensor | None = parameter()
 
     gates = 1
 
