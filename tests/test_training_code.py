@@ -195,3 +195,52 @@ def test_a_penalty_that_reads_settings(make, read, reason):
         assert reason in trainer.engine or engine == "python"
         found.append([without_time(trainer.history), [p.data for p in model.parameters()]])
     same(found)
+
+
+# ---- buffers of some objects of a class ----
+
+class Sometimes(nn.Module):
+    def __init__(self, scale=None):
+        self.out = nn.Linear(2, 2, rng=0)
+        if scale is not None:
+            self.register_buffer("scale", scale)
+        else:
+            self.scale = 0.5
+
+    def forward(self, x):
+        return self.out(x) * self.scale
+
+
+def test_a_buffer_of_another_object_of_the_class():
+    other = Sometimes([2.0])
+    other.scale.flags.writeable = False
+    found = []
+    of_its_own = "python: the model, Sometimes, has buffers of its own, from register_buffer()"
+    for engine, make, changes, said in [("python", Sometimes, True, "python: engine='python'"),
+                                        ("auto", Sometimes, True, of_its_own), ("auto", Sometimes, False, "compiled"),
+                                        ("auto", lambda: other, False, of_its_own)]:
+        model = make()
+
+        def change(trainer, epoch, logs):
+            if changes and epoch == 3:
+                del model.scale
+                model.register_buffer("scale", [1.5])
+
+        trainer = Trainer(model, SGD(model.parameters(), lr=0.1), "mse")
+        trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine, callbacks=change)
+        assert trainer.engine == said
+        found.append([without_time(trainer.history), [p.data for p in model.parameters()]])
+    same(found[:2])
+
+
+def test_what_is_no_property_of_the_shape_is_not_called_so():
+    class Log(nn.Module):
+        def __init__(self):
+            self.out = nn.Linear(2, 2, rng=0)
+
+        def forward(self, x):
+            return self.out(x).log()
+
+    model = Log()
+    with pytest.raises(ValueError, match=r"^math domain error: log\(-.* at element"):
+        Trainer(model, SGD(model.parameters()), "mse").fit(-X, REAL, 6, progress=False)

@@ -21,7 +21,7 @@ from flatgrad._core import Parameters, Tensor, Value, Weights, _Loop, _Places, _
 from flatgrad.descent import no_gradient
 from flatgrad.errors import ArgumentError, ArgumentTypeError
 from flatgrad.nn.dropout import Dropout
-from flatgrad.nn.module import Module
+from flatgrad.nn.module import REGISTERED, Module, Registered
 from flatgrad.optim import LBFGS, OPTIMIZERS, lr_scheduler
 from flatgrad.randomness import Random
 from flatgrad.train.samples import constant
@@ -116,6 +116,8 @@ class Code:
         self.kept.append(x)
         if isinstance(x, Module):
             what = f"{what.split(', ')[0]}, {kind.__name__},"
+            if vars(x).get(REGISTERED):
+                raise NotCompiled(f"{what} has buffers of its own, from register_buffer()")
             self.enter_class(kind, what)
             self.note_module(x)
             self.enter_all(attributes_of(x), what)
@@ -186,6 +188,7 @@ class Code:
             return
         if not (type(kind) is type or is_ours(type(kind))):
             raise NotCompiled(f"{what} has the class {kind.__name__}, which has a metaclass of its own")
+        inside = what.rstrip(",")
         for c in kind.__mro__:
             if c is object or id(c) in self.classes:
                 continue
@@ -196,11 +199,11 @@ class Code:
                 if ours and not (type(x) is FunctionType and not is_ours(x)):   # nobody has put it there
                     continue
                 if isinstance(x, property):
-                    self.enter(x.fget, f"{what}, {c.__name__}.{name}")
+                    self.enter(x.fget, f"{inside}, {c.__name__}.{name}")
                 elif isinstance(x, (staticmethod, classmethod)):
-                    self.enter(x.__func__, f"{what}, {c.__name__}.{name}")
-                elif name not in NOT_READ and name not in UNUSED:
-                    self.enter(x, f"{what}, {c.__name__}.{name}")
+                    self.enter(x.__func__, f"{inside}, {c.__name__}.{name}")
+                elif name not in NOT_READ and name not in UNUSED and type(x) is not Registered:
+                    self.enter(x, f"{inside}, {c.__name__}.{name}")
 
     def enter_function(self, function: Callable[..., Any], what: str) -> None:
         code, around = function.__code__, {}

@@ -90,7 +90,7 @@ class Task:
                 shape = np.shape(array_of(prediction)) if not isinstance(prediction, Tensor) else prediction.shape
             except DataError:
                 raise
-            except ValueError as error:
+            except ShapeError as error:
                 raise ShapeError(f"{name}: the model does not take samples of {X.shape[1]} "
                                  f"feature{'s' * (X.shape[1] != 1)}: {error}") from error
         if not shape or shape[0] != 1:
