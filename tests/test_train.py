@@ -814,6 +814,10 @@ def test_a_loss_that_diverges():
     assert np.isfinite(error.history.loss).all()
     with pytest.raises(DivergedError, match="batch 1 of 3"):
         trainer.fit(X * 10, Y, 500, batch_size=20, progress=False)
+    trainer = trainer_of("mse")
+    trainer.model.layers[0].neurons[1].w[0].data = math.inf
+    with pytest.raises(DivergedError, match=r"in epoch 1; .* There its parameter layers\.0\.weight\[1, 0\] is inf$"):
+        trainer.fit(X, Y, 5, progress=False)
 
 
 def test_an_error_in_the_middle_leaves_whole_epochs():

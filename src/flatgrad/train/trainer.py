@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -639,10 +640,13 @@ class Trainer:
         place = f"epoch {epoch}"
         if n_batches != 1:
             place += f", batch {batch}" + (f" of {n_batches}" if n_batches is not None else "")
-        rate = self._learning_rate()
+        advice = f"A learning rate below {self._learning_rate():g}, scaled features or clipped gradients may help"
+        if isinstance(self.model, Module):
+            with suppress(StateError):   # two parameters of one name
+                named = ((name, p.data) for name, p in self.model.named_parameters() if not math.isfinite(p.data))
+                advice = next((f"There its parameter {name} is {x}" for name, x in named), advice)
         error = DivergedError(
-            f"loss: expected a finite number, got {number} in {place}; the model is as the step before left it. A "
-            f"learning rate below {rate:g}, scaled features or clipped gradients may help")
+            f"loss: expected a finite number, got {number} in {place}; the model is as the step before left it. {advice}")
         error.epoch, error.history = epoch, self.history
         return error
 
