@@ -351,3 +351,22 @@ def test_a_batch_without_a_logarithm_after_one_with_it():
     w.data, w.grad, x.grad = 2.0, 0.0, 0.0
     f(x).sum().backward()
     assert w.grad == pytest.approx((x.data**2).sum() / 2.0)
+
+
+def test_weights_in_a_column_of_which_the_program_computes_the_second():
+    a = np.linspace(-1.0, 2.0, 30)
+    rows, layer = Tensor(a[:, None]), nn.Layer(1, 2, activation="linear", bias=False)
+    w = Value(3.0)   # two slots below the first number of the program, so that the two are a view with a step
+    layer.neurons[0].w = [w]
+
+    @flatgrad.compile
+    def f():
+        layer.neurons[1].w = [w * w]
+        return layer(rows).sum()
+
+    for w.data in (3.0, 4.0):
+        w.grad = 0.0
+        out = f()
+        out.backward()
+        assert out.data == pytest.approx((w.data + w.data**2) * a.sum())
+        assert w.grad == pytest.approx((1.0 + 2.0 * w.data) * a.sum())
