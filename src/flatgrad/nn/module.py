@@ -472,7 +472,8 @@ class Module:
         child : Module
         """
         for name, value in list(vars(self).items()):
-            yield from modules_in(name, value)
+            if not has_no_modules(value):
+                yield from modules_in(name, value)
 
     def children(self) -> list[Module]:
         """The Modules of `named_children`, in a new list."""
@@ -489,7 +490,11 @@ class Module:
         """
         yield prefix, self
         for name, child in below(self):
-            yield from within(self, child.named_modules, f"{prefix}.{name}" if prefix else name)
+            path = f"{prefix}.{name}" if prefix else name
+            if is_innermost(child):
+                yield path, child
+            else:
+                yield from within(self, child.named_modules, path)
 
     def modules(self) -> list[Module]:
         """The Modules of `named_modules`, in a new list."""
@@ -831,6 +836,22 @@ def values_in(name: str, value: Any, above: tuple[Any, ...] = ()) -> Iterator[tu
     elif isinstance(value, (list, tuple, dict)) and id(value) not in above:
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from values_in(f"{name}.{key}", item, (*above, id(value)))
+
+
+SCALARS = frozenset([Value, Tensor, float, int, bool, str, type(None)])
+
+
+def has_no_modules(value: Any) -> bool:
+    """Whether it is one of these, or a list of them, which takes no time to see."""
+    kind = type(value)
+    return kind in SCALARS or (kind is list or kind is tuple) and SCALARS.issuperset(map(type, value))
+
+
+def is_innermost(module: Any) -> bool:
+    """Whether it is like a Neuron: without Modules in it, and without methods of its own for that."""
+    kind = type(module)
+    return (kind.named_modules is Module.named_modules and kind.named_children is Module.named_children
+            and all(map(has_no_modules, vars(module).values())))
 
 
 def modules_in(name: str, value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any]]:

@@ -21,11 +21,17 @@ def generators(model: Any) -> Iterator[tuple[str, Any]]:
     """(path, generator) of the random generators in the attributes of a model's modules."""
     if isinstance(model, Module):
         for path, module in model.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Random):
-                    name, value = f"{name}.rng", value.rng
-                if isinstance(value, (np.random.Generator, random.Random)):
-                    yield f"{path}.{name}" if path else name, value
+            for name, rng in own_generators(module):
+                yield f"{path}.{name}" if path else name, rng
+
+
+def own_generators(module: Module) -> Iterator[tuple[str, Any]]:
+    """(name, generator) of those in the attributes of one module."""
+    for name, value in vars(module).items():
+        if isinstance(value, Random):
+            name, value = f"{name}.rng", value.rng
+        if isinstance(value, (np.random.Generator, random.Random)):
+            yield name, value
 
 
 def state_of(rng: Any) -> Any:
@@ -40,9 +46,9 @@ def set_state(rng: Any, state: Any) -> None:
 
 
 @contextlib.contextmanager
-def undrawn(model: Any) -> Iterator[None]:
-    """A block, after which the generators of a model are as they were before: for a trial call."""
-    states = [(rng, state_of(rng)) for _, rng in generators(model)]
+def undrawn(modules: list[Module]) -> Iterator[None]:
+    """A block, after which the generators of these modules are as they were before: for a trial call."""
+    states = [(rng, state_of(rng)) for module in modules for _, rng in own_generators(module)]
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from flatgrad import losses
 from flatgrad._core import Tensor, Value, no_grad
 from flatgrad.arguments import array_of_numbers, check_columns, columns_of, finite_array, samples, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
+from flatgrad.nn.module import Module
 from flatgrad.train.generators import undrawn
 
 if TYPE_CHECKING:
@@ -77,14 +78,28 @@ class Task:
     def __init__(self, model: Any, loss: Callable[..., Any] | BCEWithLogitsLoss | MSELoss) -> None:
         self.model, self.loss, self.kind, self.names = model, loss, kind_of(loss), None
 
+    def modules(self) -> list[Any]:
+        """The Modules in the model."""
+        return self.model.modules() if isinstance(self.model, Module) else []
+
     def inputs(self, X: NDArray[Any] | list[list[float]], name: str = "X",
-               n_features: int | None = None) -> tuple[NDArray[Any], tuple[int]]:
-        """The samples as an array, after a trial call of the model; and the shape of one output."""
+               n_features: int | None = None, modules: list[Any] | None = None) -> tuple[NDArray[Any], tuple[int]]:
+        """The samples as an array, after a trial call of the model; and the shape of one output.
+
+        Parameters
+        ----------
+        X : array_like
+        name : str, optional
+        n_features : int, optional
+            How many are expected.
+        modules : list of Module, optional
+            Those in the model, where they are known: to look for them takes longer than a small model's call.
+        """
         names, X = columns_of(X), samples(name, X, n_features)
         if names is not None and self.names is not None and names != self.names:
             raise DataError(f"{name}: expected the columns that this Trainer was given first, {shortened(self.names)}, got "
                             f"{shortened(names)}; arrays have no names")
-        with no_grad(), undrawn(self.model):
+        with no_grad(), undrawn(self.modules() if modules is None else modules):
             try:
                 prediction = self.model(constant(X[:1]))
                 shape = np.shape(array_of(prediction)) if not isinstance(prediction, Tensor) else prediction.shape
@@ -175,7 +190,7 @@ class Task:
 
     def try_loss(self, X: NDArray[Any], y: NDArray[Any]) -> None:
         """Call the loss once, so that it raises its errors before training."""
-        with no_grad(), undrawn(self.model):
+        with no_grad(), undrawn(self.modules()):
             X, y = self.batch(X[:1], y[:1])
             loss = self.loss(self.model(X), y)
         if not isinstance(loss, Value):

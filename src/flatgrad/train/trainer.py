@@ -670,8 +670,8 @@ class Trainer:
         TypeError, ValueError
             If `X` is not as described, or the model does not accept it.
         """
-        with Modes(self.model), no_grad():
-            X, shape = self._task.inputs(X)
+        with Modes(self.model) as modes, no_grad():
+            X, shape = self._task.inputs(X, modules=modes.modules)
             result = [array_of(self.model(constant(X[k:k + CHUNK]))) for k in range(0, len(X), CHUNK)]
         return result[0] if len(result) == 1 else np.concatenate(result)
 
@@ -696,8 +696,8 @@ class Trainer:
         x = finite_array("x", x, 1)
         if len(x) == 0:
             raise DataError("x: expected one feature at least, got none")
-        with Modes(self.model), no_grad():
-            X, _ = self._task.inputs(x[None, :], "x")
+        with Modes(self.model) as modes, no_grad():
+            X, _ = self._task.inputs(x[None, :], "x", modules=modes.modules)
             result = array_of(self.model(constant(X)))[0]
         return float(result) if np.ndim(result) == 0 else result
 
@@ -722,8 +722,8 @@ class Trainer:
         """
         if y is None:
             X, y = gathered(X)
-        with Modes(self.model):
-            X, shape = self._task.inputs(X)
+        with Modes(self.model) as modes:
+            X, shape = self._task.inputs(X, modules=modes.modules)
             y = self._task.targets(y, len(X), shape)
             self._task.try_loss(X, y)
             return self._measure(cut(self._task.batch(X, y), CHUNK, len(X)), y)
