@@ -413,7 +413,7 @@ LOADERS = [module.__file__ for module in (nn.module, trainer_module, saved_modul
 
 
 @quiet
-@pytest.mark.parametrize("kind", ["adam", "sequence", "plateau"])
+@pytest.mark.parametrize("kind", ["adam", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sequence", "plateau"))])
 def test_an_interrupt_at_every_line_of_loading(path, kind, monkeypatch):
     """All of a Trainer is what it was, or what was saved: at each line when it comes there first, and a second time,
     and at every 61st of the thousands of lines that it takes."""
