@@ -153,7 +153,7 @@ def test_what_is_put_in_the_place_of_a_parameter_is_one(name):
         for wrong, said in [(np.array(tensor.data), "ndarray"), (tensor.tolist(), "list"), (2.0, "float 2.0"),
                             (Value(2.0), "Value"), (tensor - 0.1 * tensor, "the result of '-'"), (tensor.sum(), "the result of 'sum'"),
                             (Tensor(tensor.data, requires_grad=False), "a constant; write")]:
-            start = re.escape(f"{key}: expected a parameter of the {name}, Tensor(numbers), or None, got {said}")
+            start = re.escape(f"{key}: expected a parameter of the {name}, nn.Parameter(array), or None, got {said}")
             with pytest.raises(TypeError, match=f"(?s)^{start}.*{key}"):
                 setattr(layer, key, wrong)
             assert getattr(layer, key) is tensor

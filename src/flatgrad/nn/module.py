@@ -84,7 +84,7 @@ class Buffer:   # see also Registered, below
         del vars(module)[self.name]
 
 
-class Parameter:
+class ParameterSlot:
     """A parameter of a layer, kept in the layer's `__dict__`. What is none, and so would neither be trained nor saved, is
     refused: a list, an array, a result, a constant."""
 
@@ -101,7 +101,7 @@ class Parameter:
                 got = f"the result of {parameter._op!r}"
             elif isinstance(parameter, Tensor):
                 got, advice = "a constant", "requires_grad = False to keep its numbers"
-            raise ArgumentTypeError(f"{self.name}: expected a parameter of the {type(module).__name__}, Tensor(numbers), "
+            raise ArgumentTypeError(f"{self.name}: expected a parameter of the {type(module).__name__}, nn.Parameter(array), "
                                     f"or None, got {got}; write {self.name}.{advice}")
         vars(module)[self.name] = parameter
 
@@ -112,8 +112,8 @@ class Parameter:
 
 
 def parameter() -> Any:
-    """A Parameter, in the body of a class; Any, as an annotation says what an object has there."""
-    return Parameter()
+    """A ParameterSlot, in the body of a class; Any, as an annotation says what an object has there."""
+    return ParameterSlot()
 
 
 MISSING = object()
