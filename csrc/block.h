@@ -42,7 +42,8 @@ typedef struct fg_slots {
     size_t room;
     const fg_kernels *kernels;
     int (*stop)(void);   /* asked between the blocks of a long step; NULL: never to stop */
-    int lenient;         /* FG_MAP: numbers outside of a row's domain are no fault; their results are C's */
+    int lenient;         /* FG_MAP: numbers outside of a row's domain are no fault; their results are C's. FG_TAKE: nor
+                          * are positions that are none; their results are nan */
     const fg_called *programs; /* which FG_CALL's param counts */
     uint64_t *marks;     /* a bit for each slot, clear but for results that are reached: scratch for sets of operands */
     const fg_outside *outside; /* where views with a number for that have their slots; NULL: here, all */

@@ -333,15 +333,21 @@ def test_every_row_alone_and_as_a_loop(compiled, dtype):
             np.testing.assert_allclose(run[id(body)](operands), expected, rtol=tolerance, atol=tolerance, err_msg=op)
 
 
-def test_positions_outside_are_the_nearest(compiled):
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_what_is_at_a_position_that_is_none_is_nan(compiled, dtype):
     table, numbers = View(3, 2, 1, 2, 1, None), View(1, 5, 7, 0, 1, None)
     rows = ("TAKE", 12, 5, 2, "", 0, (table, numbers), (), None)
-    body = body_of([6, 5], [rows], range(12, 22))
-    functions = Functions()
+    each = ("TAKE", 22, 1, 3, "", 1, (View(3, 2, 1, 2, 1, None), View(1, 3, 7, 0, 1, None)), (), None)
+    body = body_of([6, 5], [rows, each], range(12, 25))
+    functions = Functions(dtype)
     functions.of(body)
     run = compiled(functions)[id(body)]
-    found = run([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, -3.0, 1e300, -1e300, np.nan, -1.0])
-    assert found.reshape(5, 2).tolist() == [[0.0, 1.0], [4.0, 5.0], [0.0, 1.0], [0.0, 1.0], [4.0, 5.0]]
+    table, none = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [np.nan, np.nan]
+    for wrong in (1e30, -1e30, np.nan, np.inf, -np.inf, 3.0, -4.0, 0.5, -0.25):
+        found = run([*table, -3.0, wrong, 2.0, wrong, -1.0])
+        np.testing.assert_array_equal(found[:10].reshape(5, 2), [[0.0, 1.0], none, [4.0, 5.0], none, [4.0, 5.0]])
+        assert np.isnan(found[10:]).all()
+    assert run([*table, 1.0, -2.0, 0.0, 0.0, 0.0])[10:].tolist() == [1.0, 2.0, 4.0]
 
 
 def test_numbers_are_exact(compiled):

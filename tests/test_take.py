@@ -172,3 +172,45 @@ def test_grad_and_collection():
     for out in keep:
         out.sum().backward()
     assert t.grad.sum() == 15.0 * len(keep)
+
+
+# ---- where errors are numbers ----
+
+def scanned(t, k):
+    return flatgrad.scan(lambda c, p: (c + take(t, p).sum(), c), Value(0.0), k)[0]
+
+
+LENIENT = {
+    "a row": lambda t, k: (take(t, k[1]) * k[0]).sum(),
+    "rows": lambda t, k: (take(t, k) * [[1.0, 2.0, 3.0]]).sum(),
+    "an element": lambda t, k: take(t[:, 1], k[1]) * k[0] + 0.0 * t.sum(),
+    "of each row": lambda t, k: pick(t, k).sum(),
+    "twice": lambda t, k: (take(take(t, k) * 2.0, [Value(1.0), k[1]])).sum() + pick(t * t, k).sum(),
+    "lanes": lambda t, k: flatgrad.vmap(lambda p: take(t, p).sum())(k).sum(),
+    "elements in lanes": lambda t, k: flatgrad.vmap(lambda p: pick(t, [p, 0, p, 0]).sum())(k).sum(),
+    "a scan": scanned,
+    "scans in lanes": lambda t, k: flatgrad.vmap(lambda p: scanned(t, flatgrad.stack([p, 0.0 * p])))(k).sum(),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", LENIENT)
+def test_a_position_that_is_none_is_nan(name, dtype):
+    t, fn = Tensor(A), LENIENT[name]
+    good, other = [1.0, -1.0, 2.0, 0.0], [0.0, 1.0, 1.0, -2.0]
+    compiled = flatgrad.compile(lambda k: fn(t, k), dtype=dtype)
+    compiled(np.array(good))
+    free, theta = compiled.flat.lenient, A.ravel()
+    for wrong in (9.0, 0.5, math.nan, -5.0, math.inf, -1e300):
+        for k in (good, [1.0, wrong, 2.0, 0.0], other):
+            value, gradient = free(theta, np.array(k))
+            if k in (good, other):
+                want = flatgrad.grad(lambda t, k=k: fn(t, Tensor(k, requires_grad=False)))(A)
+                assert value == pytest.approx(fn(t, Tensor(k, requires_grad=False)).data, rel=1e-6)
+                np.testing.assert_allclose(gradient.reshape(A.shape), want, rtol=1e-6)
+            else:
+                assert math.isnan(value) and math.isnan(gradient.sum()), (wrong, value, gradient)
+                again = pickle.loads(pickle.dumps(free))
+                assert again(theta, np.array(good))[0] == free(theta, np.array(good))[0]
+                with pytest.raises(IndexError):
+                    compiled(np.array(k))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -449,24 +449,18 @@ class Writer:
         def position(row):
             number = self.element(p.store, p.first, ((row, p.across),)) if isinstance(p, Grid) else self.number(p)
             return self.call("fg_position", number, n if each else m)
-        if each:
-            def body(row, col, indent):
-                at = position(col)
-                self.assign(self.element(store, first, ((col, 1),)),
-                            self.element(x.store, x.first, ((col, x.down), (at, x.across))), indent)
-            self.loops(1, count, body)
-            return
         row = "i" if count > 1 else ""
         self.put(f"for (int i = 0; i < {count}; i++) {{" if row else "{")
-        if x.down:   # else all rows are one
-            self.put(f"    const int at = {position(row)};")
-        inner = "    "
-        col = ""
-        if n > 1:
-            self.put("    for (int j = 0; j < %d; j++)" % n)
-            inner, col = "        ", "j"
-        self.assign(self.element(store, first, ((row, n), (col, 1))),
-                    self.element(x.store, x.first, (("at", x.down), (col, x.across))), inner)
+        self.put(f"    const int at = {position(row)};")
+        inner, col = "    ", ""
+        if each:
+            to, of = ((row, 1),), ((row, x.down), ("at", x.across))
+        else:
+            if n > 1:
+                self.put("    for (int j = 0; j < %d; j++)" % n)
+                inner, col = "        ", "j"
+            to, of = ((row, n), (col, 1)), (("at", x.down), (col, x.across))
+        self.assign(self.element(store, first, to), f"at < 0 ? {literal(nan, self.dtype)} : {self.element(x.store, x.first, of)}", inner)
         self.put("}")
 
     def write_call(self, k: Any, step: Any) -> None:

@@ -277,11 +277,12 @@ static inline real fg_cross_entropy(int m, int n, const real *x, int down, const
 """, "fg_largest", "fg_sum_of_exp")
 
 helper("fg_position", """
-/* A position from -n to n - 1, counted from the end if it is negative; what lies beyond is the nearest, and nan 0. */
+/* A position from -n to n - 1, counted from the end if it is negative; -1: it is none. */
 static inline int fg_position(real x, int n)
 {
-    const real at = x < 0.0 ? x + (real)n : x;
-    return !(at > 0.0) ? 0 : at < (real)n ? (int)at : n - 1;
+    if (!(x >= -(real)n && x < (real)n) || x != (real)(int)x)
+        return -1;
+    return x < 0.0 ? (int)x + n : (int)x;
 }
 """)
 
