@@ -162,8 +162,8 @@ class Random:
         [0.0, 0.0, 1.0, 0.0, 1.0, 1.0]
         """
         if isinstance(p, (Value, Tensor)):
-            raise ArgumentTypeError(f"p: expected a number, got {shortened(p)}; write flatgrad.where(p - "
-                                    "source.uniform(), 1.0, 0.0)")
+            raise ArgumentTypeError(f"p: expected a number, got {shortened(p)}; write "
+                                    "flatgrad.where(flatgrad.relu(p - source.uniform()), 1.0, 0.0)")
         p = finite("p", p, "a number from 0 to 1")
         if not 0.0 <= p <= 1.0:
             raise ArgumentError(f"p: expected a number from 0 to 1, got {p!r}")
