@@ -16,7 +16,7 @@ import numpy as np
 
 from flatgrad import arguments
 from flatgrad._core import (
-    Tensor, Value, _is_recording, _refuse_lost, abs, all_signs, are_values, dot, log_softmax, pairwise, sum, where)
+    Tensor, Value, _is_recording, _refuse_lost, _refuse_masked, abs, all_signs, are_values, dot, log_softmax, pairwise, sum, where)
 from flatgrad._core import cross_entropy as mean_cross_entropy
 from flatgrad.errors import ArgumentError, ArgumentTypeError, DataError, ShapeError
 
@@ -1101,6 +1101,7 @@ def labels_of(target: _Matrix | _Operand, n_classes: int) -> NDArray[Any]:
             "-flatgrad.pick(log_probabilities, labels).mean() with labels from 0 on")
     if isinstance(target, (Tensor, Value)):
         raise ArgumentTypeError(f"target: expected integer labels, got a {type(target).__name__}")
+    _refuse_masked("target", target)
     try:
         labels = np.asarray(target)
     except ValueError:   # because of rows of different lengths

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flatgrad._core import (Tensor, Value, _apply, _held_below, _Within, _is_recorded, _is_recording, _is_unrecorded, cat, depends,
-                            derivatives, dot, recording, stack, tracing, written)
+from flatgrad._core import (Tensor, Value, _apply, _held_below, _Within, _is_recorded, _is_recording, _is_unrecorded,
+                            _refuse_masked, cat, depends, derivatives, dot, recording, stack, tracing, written)
 from flatgrad.arguments import shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from flatgrad.lost import are_lost, mark, plain
@@ -378,6 +378,7 @@ def advice(x: Any) -> str:
 
 
 def check_array(transform: str, name: str, x: Any, kinds: str = "iuf", what: str = "real numbers") -> None:
+    _refuse_masked(f"{transform}: {name}", x)
     if x.dtype.kind not in kinds:
         raise ArgumentTypeError(f"{transform}: {name}: expected an array of {what}, got one of dtype {x.dtype} and "
                                 f"shape {x.shape}")

@@ -357,6 +357,7 @@ CASES = {
     "_with_gradients": "_core._with_gradients(_core._callee(program), [True] * 4, True)",
     "_takes_gradients": "_core._takes_gradients(program)", "_held_below": "_core._held_below([chain, t.sum()], [a])",
     "_mark_lost": "_core._mark_lost(*lost)", "_refuse_lost": "raises(_core._refuse_lost, 'x', lost[0](0.5))",
+    "_refuse_masked": "raises(_core._refuse_masked, 'x', np.ma.array([1.0, 2.0], mask=[0, 1]))",
     "_Program.__reduce__": "program.__reduce__()", "_restore_program": "saved_program[0](*saved_program[1])",
     "_Body": "_core._Body()", "_Body.__copy__": "body.__copy__()", "_Body.__deepcopy__": "body.__deepcopy__({})",
     "_Body.__reduce__": "body.__reduce__()", "_restore_body": "saved_body[0](*saved_body[1])",
@@ -459,7 +460,7 @@ FOREIGN = {"Value.__add__ array", "Value.backward create_graph", "Tensor.backwar
            "Tensor.__gt__", "Tensor.__ge__", "Tensor.__getitem__ mask", "pickle", "deepcopy",
            "Tensor.__array_function__", "Tensor.__array_ufunc__", "Value.__array_ufunc__ loop",
            "Value.__array_ufunc__ in place", "Value.__array_ufunc__ out", "Value.__array_ufunc__ compare",
-           "Value.__array_ufunc__", "cat", "stack", "_moved"}
+           "Value.__array_ufunc__", "cat", "stack", "_moved", "_refuse_masked"}
 
 # Contexts, for CPython's ContextVar.set crashes; members of every class; Tensor.__repr__, for NumPy's array2string
 # crashes; and pictures and tables for notebooks, which are made in Python.

@@ -78,6 +78,8 @@ cdef object numbers_in(object x, int depth=0):
         parts = [numbers_in(part, depth + 1) for part in plain_sequence(x)]
         return NotImplemented if any([part is NotImplemented for part in parts]) else np_asarray(parts)
     if isinstance(x, (np_array, np_generic)):
+        if is_other_array(x):
+            refuse_masked("operand", x)
         if x.dtype == object:   # without dimensions it gives the object, which may be the array
             inner = x.tolist()
             return numbers_in(inner, depth) if x.ndim > 0 or isinstance(inner, (Value, float, int)) else NotImplemented

@@ -131,9 +131,27 @@ cdef inline bint is_lost(object x) noexcept:
 
 
 cdef int refuse_lost(str name, object x) except -1:
-    """An error if an operand is such a number: what is computed from it would have no gradient through it."""
+    """An error if an operand is such a number: what is computed from it would have no gradient through it. And one if
+    it is an array of which something is masked: what is behind the mask would be computed with."""
     if is_lost(x):
         raise_lost(name, repr(x))
+    if is_other_array(x):
+        refuse_masked(name, x)
+    return 0
+
+
+cdef inline bint is_other_array(object x) noexcept:
+    """Whether an array is of a subclass of ndarray."""
+    return (np is not None and <PyObject *>Py_TYPE(<PyObject *>x) != <PyObject *>np_array
+            and PyObject_TypeCheck(<PyObject *>x, <PyTypeObject *>np_array))
+
+
+cdef int refuse_masked(str name, object x) except -1:
+    """DataError if it is a masked array with masked elements. np.asarray ignores the mask."""
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and isinstance(x, ma.MaskedArray) and ma.is_masked(x):
+        raise DataError(f"{name}: expected numbers, got an array with {ma.count_masked(x)} of them masked; write "
+                        "x.filled(number) for one with a number in their place")
     return 0
 
 
@@ -150,6 +168,12 @@ def _mark_lost(number not None, array not None):
     """For lost.py: its classes of numbers and arrays."""
     global lost_float, lost_array
     lost_float, lost_array = number, array
+
+
+def _refuse_masked(str name not None, x):
+    """For our modules: an error if something in an array is masked."""
+    if is_other_array(x):
+        refuse_masked(name, x)
 
 
 def _refuse_lost(str name not None, x):

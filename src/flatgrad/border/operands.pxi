@@ -128,6 +128,8 @@ cdef int take_converted(str name, object x, Operand *a, list keep) except -1:
     cdef Py_ssize_t count
     if take_plain(x, a) or np is not None and type(x) is np_array and take_doubles(x, a, keep):
         return 0
+    if is_other_array(x):
+        refuse_masked(name, x)
     a.o = NULL
     a.ndim = 0
     a.flat = False

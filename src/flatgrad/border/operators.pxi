@@ -145,8 +145,8 @@ cdef object binary_slow(int op, object left, object right):
     if left_is_value and isinstance(right, Value):
         return binary_values_apart(op, left, right)
     other = right if left_is_value else left
-    if is_lost(other):
-        raise_lost(f"operand of {fg_op_table[op].symbol.decode()}", repr(other))
+    if is_lost(other) or is_other_array(other):
+        refuse_lost(f"operand of {fg_op_table[op].symbol.decode()}", other)
     try:
         known = to_double(other, &number)
     except ValueError as error:

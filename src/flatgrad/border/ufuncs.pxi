@@ -87,8 +87,8 @@ cdef int refuse_operand(str name, object x) except -1:
     """An error if NumPy would make a number of a time: it gives those in nanoseconds as ints. And if x is an array of
     dimension 0 with an array in it: NumPy does without the count of its own that ends the recursion into it. And for a
     derivative of lost.py, whose elements would be plain floats."""
-    if is_lost(x):
-        raise_lost(f"operand of {name}", repr(x))
+    if is_lost(x) or is_other_array(x):
+        refuse_lost(f"operand of {name}", x)
     if isinstance(x, (np_array, np_generic)) and x.dtype.kind in "mM":
         raise ArgumentTypeError(f"operand of {name}: expected numbers and Values, got times: {describe(x)}")
     if isinstance(x, np_array) and x.ndim == 0 and isinstance(x[()], np_array):

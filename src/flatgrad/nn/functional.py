@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flatgrad import _core, losses
-from flatgrad._core import Tensor, linear, relu, sigmoid, silu, softplus, tanh
+from flatgrad._core import Tensor, _refuse_masked, linear, relu, sigmoid, silu, softplus, tanh
 from flatgrad.arguments import finite, flag, no_attribute, one_of, positive, whole
 from flatgrad.errors import ArgumentTypeError, DataError
 from flatgrad.nn.dropout import Dropout
@@ -199,6 +199,7 @@ def one_hot(tensor: Any, num_classes: int = -1) -> np.ndarray[Any, np.dtype[np.i
     >>> one_hot([0, 2]).tolist()
     [[1, 0, 0], [0, 0, 1]]
     """
+    _refuse_masked("tensor", tensor)
     labels = np.asarray(tensor.data if isinstance(tensor, Tensor) else tensor)
     if labels.dtype.kind not in "iu":
         raise ArgumentTypeError(f"tensor: expected integer labels, got {tensor!r}")

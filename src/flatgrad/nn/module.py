@@ -6,7 +6,7 @@ import sys
 import threading
 from collections import namedtuple
 
-from flatgrad._core import Tensor, Value, _buffer_input, _note_read, _refuse_recording
+from flatgrad._core import Tensor, Value, _buffer_input, _note_read, _refuse_masked, _refuse_recording
 from flatgrad.arguments import array_of_numbers, flag, shortened
 from flatgrad.errors import ArgumentError, ArgumentTypeError, ShapeError, StateError
 
@@ -616,6 +616,8 @@ class Module:
             except (TypeError, ValueError):
                 raise ArgumentTypeError(f"state: expected a dict of arrays, got {shortened(state)}") from None
             # Do first all steps that may run users' code, so that the model does not change after it has been read.
+            for key, value in state.items():
+                _refuse_masked(f"state[{key!r}]", value)
             state = {key: as_array(value) for key, value in state.items()}
         parameters, buffers = {}, {}
         for key, values in self.named_values():
