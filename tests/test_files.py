@@ -1005,3 +1005,12 @@ def test_write_file_takes_bytes_or_parts_of_them(path):
     assert Path(path).read_bytes() == b"abc\0"
     with pytest.raises(TypeError, match="^path: expected a str or path-like object, got 5"):
         write_file(5, b"")
+
+
+def test_an_error_names_the_path_that_was_given_alone(tmp_path):
+    nowhere = str(tmp_path / "none" / "x.npz")
+    compiled = flatgrad.compile(lambda x: x * x)
+    compiled(1.0)
+    for write in nn.MLP(2, [1]).save, lambda path: compiled.to_c(path.replace(".npz", ".c"), gradient=False):
+        with pytest.raises(FileNotFoundError, match=r": '[^']*none.x\.(npz|c)'$"):
+            write(nowhere)

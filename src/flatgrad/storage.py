@@ -419,7 +419,8 @@ def write_file(path: _Path, parts: bytes | Iterable[bytes]) -> None:
             os.fsync(new.file.fileno())
             new.rename(target)
     except OSError as error:
-        error.filename, error.filename2 = path, None   # not the temporary path, which the user does not know
+        error.filename = path   # not the temporary path, which the user does not know
+        del error.filename2     # None would be told
         raise
 
 
@@ -441,7 +442,8 @@ def check_writable(path: _Path) -> None:
         elif not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        error.filename, error.filename2 = path, None
+        error.filename = path
+        del error.filename2
         raise
 
 
