@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from flatgrad import Value
+from flatgrad.errors import ArgumentError
 from flatgrad.nn import MLP, Dropout, Layer, Neuron, Sequential
 from flatgrad.viz import draw_dot, draw_network, draw_svg
 from flatgrad.viz.drawing import MINUS, PLUS
@@ -147,3 +148,5 @@ def test_networks_that_are_refused(model, options, message):
 def test_save_refuses_what_is_no_path():
     with pytest.raises(TypeError, match="^path: expected a str or path-like object, got 3"):
         draw_network(MLP(1, [1])).save(3)
+    with pytest.raises(ArgumentError, match=r"path: expected a file that ends in '\.svg', got .*png"):
+        draw_network(MLP(1, [1])).save("network.png")

@@ -124,6 +124,7 @@ def test_special_numbers_are_kept_to_the_bit():
 @pytest.mark.parametrize("source", [
     1.0, np.array(1.0), np.zeros((2, 2, 2)), [[[1.0]]], [1.0, [2.0]], [[1.0, 2.0], [3.0]], ["1", "2"], "12",
     b"12", None, [None], [1j], np.array([1j]), {1: 2}, [2**53 + 1], np.array(["a"]), object(),
+    {1.0, 2.0}, frozenset([1.0]), bytearray(b"12"),
     np.array([None]), np.array(["2020-01-01"], dtype="datetime64[D]"), [Value(1.0), "a"],
     [[Value(1.0)], [2.0, 3.0]], [Value(1.0), [2.0]], Value(1.0), [2**2000], [object()],
 ], ids=lambda x: re.sub(" at 0x.*", "", ascii(x))[:40])

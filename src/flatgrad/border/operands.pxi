@@ -175,7 +175,7 @@ cdef int take_converted(str name, object x, Operand *a, list keep) except -1:
         except TypeError:
             check_columns(name, x)   # of a table: the columns' names
             raise
-    if isinstance(x, (str, bytes, dict, type)) or has_array(x) or not hasattr(x, "__iter__"):
+    if isinstance(x, (str, bytes, bytearray, dict, set, frozenset, type)) or has_array(x) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name}: expected a Value, a number, a Tensor, an array or a list of them, got "
                         f"{describe(x)}")
     keep.append(list(x))

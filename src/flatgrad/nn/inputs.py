@@ -67,7 +67,7 @@ def tensor_of(name: str, x: Any) -> Tensor:
     """A list or an array as a Tensor; a constant if it contains no Value."""
     import numpy as np
 
-    if isinstance(x, (str, bytes, dict, set)):
+    if isinstance(x, (str, bytes, bytearray, dict, set, frozenset)):
         raise ArgumentTypeError(f"{name}: expected a list or an array of numbers and Values, got {x!r}")
     if hasattr(x, "__array__"):
         _refuse_lost(name, x)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import html
 import math
+import os
 import re
 
 from flatgrad.arguments import path_of, shortened, whole
@@ -68,11 +69,14 @@ class Picture:
         Raises
         ------
         ArgumentTypeError, ArgumentError
-            If `path` is not a path.
+            If `path` is not a path that ends in ``.svg``.
         OSError
             If the file cannot be written.
         """
-        write_file(path_of("path", path), self.svg.encode())
+        path = path_of("path", path)
+        if os.path.splitext(path)[1].lower() != ".svg":
+            raise ArgumentError(f"path: expected a file that ends in '.svg', got {path!r}; viz.draw_dot writes other kinds")
+        write_file(path, self.svg.encode())
 
 
 def frame(width: float, height: float, parts: list[str]) -> str:
