@@ -61,6 +61,37 @@ def test_clipped_steps_are_those_of_python(optimizer, clip, size):
     assert repr(found[1]) != repr(found[2])   # the bound is one that binds
 
 
+class Rooted(Scaled):
+    """One parameter has an infinite gradient in the first step, and nan comes of it, or all gradients are 0."""
+
+    def __init__(self, inner, factor):
+        super().__init__(inner)
+        self.root, self.factor = Value(0.0), factor
+
+    def __call__(self, x):
+        return super().__call__(x) * self.factor + self.root.sqrt() * (1.0 - self.factor)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+@pytest.mark.parametrize("optimizer", [one_group, three_groups])
+def test_norms_of_gradients_that_are_0_or_infinite(optimizer, factor):
+    found = []
+    for engine in "python", "compiled":
+        model = Rooted(scattered(), factor)
+        if factor == 0.0:
+            model.root = Value(4.0)
+            model.root.requires_grad = False
+        trainer = Trainer(model, optimizer(model, 1.0), "mse", clip_grad_norm=0.1)
+        try:
+            trainer.fit(X, REAL, 6, batch_size=20, seed=1, progress=False, engine=engine)
+        except DivergedError as error:
+            found.append(["diverged in", error.epoch])
+        found.append([without_time(trainer.history), [np.asarray(p.data).tolist() for p in model.parameters()],
+                      [np.asarray(p.grad).tolist() for p in model.parameters()]])
+    assert repr(found[:len(found) // 2]) == repr(found[len(found) // 2:])   # nan as well
+    assert ("diverged in" in repr(found)) == (factor > 0.0)
+
+
 def test_a_bound_is_that_of_the_beginning_of_a_fit():
     found = []
     for engine in "python", "compiled":

@@ -193,6 +193,8 @@ BATCHES = "rows: expected those of the batches"
     (dict(begin=-2), ValueError, "begin: expected a sample"),
     (dict(begin=6), ValueError, "begin: expected a sample"),
     (dict(begin=1), ValueError, "begin: expected a sample"),
+    *((bounds, ValueError, "most_norm and most: expected numbers above 0, and one of them at most")
+      for bounds in (dict(most_norm=0.0), dict(most_norm=float("nan")), dict(most=-1.0), dict(most_norm=1.0, most=1.0))),
     (dict(parameters=[LEARNERS, [W]]), ArgumentTypeError, r"parameters: expected Parameters, got list \[Value"),
     (dict(columns=[COLUMN[:4]]), ValueError, r"columns\[0\]: expected 5 rows, got 4"),
     (dict(columns=[COLUMN, COLUMN[:, :0]]), ValueError, r"columns\[1\]: expected 5 rows"),
