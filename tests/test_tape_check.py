@@ -26,8 +26,10 @@ class Graph:
     def __init__(self):
         first = Value(0.5)
         gone = flatgrad.compile(lambda x: [x * 2.0, x.cos()])(first)
+        self.at = _core._memory()
+        self.gone = self.record(top(), 1).value   # the place of a program
         self.called = flatgrad.compile(lambda x: [x * 3.0, x.sin()])(first)
-        del gone   # and there is a free place below that of the other program
+        del gone
         gc.collect()
         _core.collect()
         self.id_called = top()
@@ -102,7 +104,7 @@ DAMAGE = {
     "a part that is none": lambda g: (g.op(g.id_block - 2), g.op(g.id_x).value),
     "a view of its own parts": lambda g: (g.record(g.id_block, RECORD + 1), g.id_block - 3),
     "a call of no program": lambda g: (g.record(g.id_called, 1), MANY),
-    "a call of a program that is gone": lambda g: (g.record(g.id_called, 1), g.record(g.id_called, 1).value - 1),
+    "a call of a program that is gone": lambda g: (g.record(g.id_called, 1), g.gone),
     "a word of marks": lambda g: (g.cell("marks"), 1),
     "a summary of marks": lambda g: (g.cell("summary"), 1),
     "a mark of a sweep that is over": lambda g: (g.of_spare(0), 2),
