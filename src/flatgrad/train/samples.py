@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flatgrad.losses import BCEWithLogitsLoss, MSELoss
 
-__all__ = ["Task", "array_of", "constant", "kind_of"]
+__all__ = ["Task", "array_of", "constant", "kind_of", "modules_of"]
 
 CLASSES = {"MSELoss": "mse", "L1Loss": "mae", "HuberLoss": "huber", "HingeLoss": "hinge",
            "BCELoss": "binary_cross_entropy", "BCEWithLogitsLoss": "bce_with_logits",
@@ -66,6 +66,11 @@ def numbers(x: Any) -> Any:
     return [numbers(item) for item in x] if isinstance(x, (list, tuple, Tensor)) else x
 
 
+def modules_of(model: Any) -> list[Any]:
+    """The Modules in a model; none if it is another callable."""
+    return model.modules() if isinstance(model, Module) else []
+
+
 class Task:
     """A model and its loss: checks samples and targets, and makes batches of them."""
 
@@ -77,10 +82,6 @@ class Task:
 
     def __init__(self, model: Any, loss: Callable[..., Any] | BCEWithLogitsLoss | MSELoss) -> None:
         self.model, self.loss, self.kind, self.names = model, loss, kind_of(loss), None
-
-    def modules(self) -> list[Any]:
-        """The Modules in the model."""
-        return self.model.modules() if isinstance(self.model, Module) else []
 
     def inputs(self, X: NDArray[Any] | list[list[float]], name: str = "X",
                n_features: int | None = None, modules: list[Any] | None = None) -> tuple[NDArray[Any], tuple[int]]:
@@ -99,7 +100,7 @@ class Task:
         if names is not None and self.names is not None and names != self.names:
             raise DataError(f"{name}: expected the columns that this Trainer was given first, {shortened(self.names)}, got "
                             f"{shortened(names)}; arrays have no names")
-        with no_grad(), undrawn(self.modules() if modules is None else modules):
+        with no_grad(), undrawn(modules_of(self.model) if modules is None else modules):
             try:
                 prediction = self.model(constant(X[:1]))
                 shape = np.shape(array_of(prediction)) if not isinstance(prediction, Tensor) else prediction.shape
@@ -190,7 +191,7 @@ class Task:
 
     def try_loss(self, X: NDArray[Any], y: NDArray[Any]) -> None:
         """Call the loss once, so that it raises its errors before training."""
-        with no_grad(), undrawn(self.modules()):
+        with no_grad(), undrawn(modules_of(self.model)):
             X, y = self.batch(X[:1], y[:1])
             loss = self.loss(self.model(X), y)
         if not isinstance(loss, Value):

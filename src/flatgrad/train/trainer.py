@@ -27,7 +27,7 @@ from flatgrad.train.compiled import CompiledSteps, NotCompiled, reason_of
 from flatgrad.train.history import History
 from flatgrad.train.metrics import column, metrics_by_name, with_threshold
 from flatgrad.train.progress import Interrupts, progress_of
-from flatgrad.train.samples import Task, array_of, constant
+from flatgrad.train.samples import Task, array_of, constant, modules_of
 from flatgrad.train.saved import load_state, state_of_trainer
 from flatgrad.transforms import differentiating
 
@@ -811,7 +811,7 @@ class Modes:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.modules = model.modules() if isinstance(model, Module) else []
+        self.modules = modules_of(model)
         self.before = []
         # The search for the modules takes longer than a small model's step, so it is done once, unless the model
         # defines `train` or `eval` itself.
