@@ -100,7 +100,7 @@ class Debian:
                       f"{shutil.which(self.emulator)}:FP' >/proc/sys/fs/binfmt_misc/register"]
         lines += [f"mount --rbind /{part} {shlex.quote(str(root / part))}" for part in ("proc", "dev")]
         lines.append("exec " + shlex.join(["chroot", str(root), "/usr/bin/env", "-i", "HOME=/root", "LANG=C.UTF-8",
-                                           "PATH=/usr/bin:/bin", "PYTHONPATH=/srv/flatgrad:/srv/site",
+                                           "PATH=/usr/bin:/bin", "PYTHONPATH=/srv/flatgrad:/srv/site-packages",
                                            "PYTHONDONTWRITEBYTECODE=1", "sh", "-c", 'cd "$0" && exec "$@"', "/work",
                                            *command]))
         return subprocess.run(["unshare", "-Urm", "sh", "-c", "\n".join(lines)]).returncode
@@ -120,7 +120,7 @@ class Debian:
         for name in ("blas", "lapack"):   # which a package's own script would do
             (libraries / f"lib{name}.so.3").unlink(missing_ok=True)
             (libraries / f"lib{name}.so.3").symlink_to(f"{name}/lib{name}.so.3")
-        site = root / "srv" / "site"
+        site = root / "srv" / "site-packages"   # by which a package is told from a program of the user
         pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps",
                "--target", site, "--only-binary=:all:", f"--python-version={self.python(root)}"]
         run(*pip, "--platform=any", *PURE)

@@ -145,3 +145,17 @@ def test_more_nodes_than_there_are_ids():
         _core.written([z * z], [None], [x])
     flatgrad.collect()
     assert flatgrad.stats()["nodes"] == before + 0 and _core._check()
+
+
+@pytest.mark.parametrize("part", [0, 1, 3, None])
+def test_what_a_gradient_was_chosen_by_has_no_gradient(part):
+    """max's own gradient chooses by comparing: no sweep goes on to what was compared, where 0 times inf would be nan,
+    be it of all numbers or of one."""
+    t = Tensor([[0.0, 4.0, 9.0, 9.0]])
+    k = Value(2.0)
+    x = t.sqrt()
+    slopes, = flatgrad.gradients(x.max() * k, x, create_graph=True)
+    assert slopes.numpy().tolist() == [[0.0, 0.0, 1.0, 1.0]]
+    (slopes.sum() if part is None else slopes[0, part] * 1.0).backward()
+    assert t.grad.tolist() == [[0.0, 0.0, 0.0, 0.0]]
+    assert k.grad == {None: 1.0, 3: 0.5}.get(part, 0.0)
