@@ -1,6 +1,7 @@
 """The package as a whole: what is installed, the type stub, the docstrings' examples, and those rules
 of the house that a machine can check. Rules about sources are skipped where there are none."""
 import ast
+import builtins
 import doctest
 import importlib
 import importlib.metadata
@@ -323,6 +324,19 @@ def test_only_the_core_names_c_headers():
     headers = re.compile("|".join(rf"\b{path.stem}\.h\b" for path in CSRC.glob("*.h")))
     assert {path.name for path in PYTHON.rglob("*") if path.suffix in (".py", ".pyx", ".pxi", ".pxd", ".pyi")
             and headers.search(read(path))} <= {"_core.pyx", "_core.pxd"}
+
+
+def test_the_border_calls_no_function_of_ours_for_one_of_python_s():
+    """The module has a sum(), a max() and a min() of Values, and in its own files these are what the names mean."""
+    ours = [name for name, thing in vars(_core).items() if callable(thing) and hasattr(builtins, name) and name != "abs"]
+    assert "sum" in ours   # abs() of a number is Python's: Cython knows it, as no file of the border defines another
+    called = re.compile(rf"(?<![\w.`\"'])({'|'.join(ours)})\(")
+    found = []
+    for path in sorted((PYTHON / "border").glob("*.pxi")):
+        code = re.sub(r'""".*?"""|"[^"\n]*"|\bc?p?def [^:]*', "", read(path), flags=re.DOTALL)
+        code = "\n".join(line.partition("#")[0] for line in code.split("\n"))
+        found += [(path.name, name) for name in called.findall(code)]
+    assert found == []
 
 
 def sources():

@@ -94,7 +94,7 @@ def _timed(_Program program not None, double budget=0.005):
             if op != FG_LEAF and op != FG_FROZEN and op != FG_PART and op != FG_RUN:
                 first = i - p.body.args[i].b if fg_op_is_block(op) else i
                 several = nodes.setdefault(symbol_of(p, i), [])
-                if several and sum(several[-1]) == first:
+                if several and several[-1][0] + several[-1][1] == first:
                     several[-1] = (several[-1][0], i + 1 - several[-1][0])
                 else:
                     several.append((first, i + 1 - first))
