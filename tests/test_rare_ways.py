@@ -1,4 +1,5 @@
 """Ways through the core that hardly anybody goes: what is computed there is what NumPy, or the usual way, computes."""
+import gc
 import signal
 
 import numpy as np
@@ -19,6 +20,60 @@ def test_a_node_of_no_operands_and_no_gradients():
     y = v * 3.0
     y.backward()
     assert (y.data, v.grad, v._prev) == (6.0, 3.0, set())
+
+
+def test_what_has_no_operands_takes_a_gradient_all_the_same():
+    """Beside a leaf that takes none, so that somebody has to look."""
+    frozen = Value(3.0)
+    frozen.requires_grad = False
+    named = Value(2.0, (), "in")
+    anew = Value(2.0) * 5.0
+    anew.__init__(2.0, (), local_grads=())
+    for v in named, anew:
+        (v * frozen).backward()
+        assert (v.grad, v._prev, v._local_grads) == (3.0, set(), ())
+
+
+def test_attributes_that_a_finalizer_has_made_first():
+    class Late:
+        def __del__(self):
+            self.v.name = "theirs"
+
+    v, old = Value(1.0), gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        late = Late()
+        late.v, late.me = v, late
+        del late
+        rooms = [{} for _ in range(1000)]   # so that the next dict is one too many
+        gc.set_threshold(1)
+        gc.enable()
+        v._op = "mine"   # before Python 3.12 the collector runs in there
+    finally:
+        gc.enable()
+        gc.set_threshold(*old)
+    gc.collect()
+    assert (v._op, v.name, len(rooms)) == ("mine", "theirs", 1000)
+
+
+def test_rows_that_become_fewer_while_room_is_made():
+    rows = [[Value(1.0), Value(2.0)], [Value(3.0), Value(4.0)]]
+
+    class Popping:
+        def __array__(self, dtype=None, copy=None):
+            rows[1].pop()
+            return np.ones((2, 2))
+
+    with flatgrad.scalar_graph(), pytest.raises(RuntimeError, match="a list changed while it was read"):
+        flatgrad.linear(rows, Popping())
+
+
+def test_what_is_drawn_of_a_constant_has_no_visit():
+    a, b = Value(2.0), Value(3.0)
+    a.requires_grad = False
+    (node, operands, slopes), = _core._visits(a * b)
+    assert node.data == 6.0 and [x.data for x in operands] == [2.0, 3.0] and slopes[1] == 2.0
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -176,6 +231,50 @@ def test_instructions_of_one_kind_side_by_side_and_apart():
     assert set(kinds) == {"sin", "*", "cos"}
 
 
+def test_a_saved_program_whose_segments_leave_operands_out():
+    x = Tensor([1.0, 2.0, 3.0])
+    recording = _core._Recording([x])
+    with recording:
+        y = x * x
+    make, (operands, results, segments) = _core._callee(recording.program([y])).__reduce__()
+    assert segments == ((1, 3),)
+    assert _core._with_gradients(make(operands, results, ((1, 2),)), [True], True)[1] == [(0, 3)]
+    with pytest.raises(ValueError, match="the step of a scan has other operands"):
+        _core._restore_scan(make(operands, results, ((2, 2),)), 3, 1, 0, (), False, 0)
+
+
+def test_the_second_element_is_out_of_the_domain():
+    f = flatgrad.compile(lambda p, t: flatgrad.losses.binary_cross_entropy(p, t))
+    p, t = Tensor([0.5] * 7), Tensor([1.0] * 7)
+    assert f(p, t).data == pytest.approx(np.log(2.0))
+    p.data = [0.5, 1.5] + [0.5] * 5
+    with pytest.raises(ValueError, match="1.5 binary_cross_entropy 1.0"):
+        f(p, t)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_the_gradient_of_one_element_that_was_taken(at):
+    a, c = Value(2.0), Value(3.0)
+    y = flatgrad.take([a * 1.0, c], [Value(at)]).sum() * a   # a constant, as nobody holds it
+    slope, = flatgrad.gradients(y, a, create_graph=True)
+    assert slope.data == (4.0, 3.0)[at]
+    again, = flatgrad.gradients(slope, c if at else a)
+    assert again.data == (2.0, 1.0)[at]
+
+
+def test_a_gradient_that_a_rule_keeps():
+    kept = []
+    twice = flatgrad.custom_derivative(lambda x: x * 2.0)
+    twice.defvjp(lambda x: (x * 2.0, None), lambda _, g: (kept.append(g * 2.0) or kept[-1],))
+    x = Tensor([1.0, 2.0, 3.0])
+    slopes, = flatgrad.gradients((twice(x) * twice(x)).sum(), x, create_graph=True)
+    assert slopes.numpy().tolist() == [8.0, 16.0, 24.0]
+    again, = flatgrad.gradients(slopes.sum(), x)
+    assert again.numpy().tolist() == [8.0] * 3
+    slopes, = flatgrad.gradients(twice(x).sum(), x, create_graph=True)
+    assert slopes is not kept[-1] and slopes.numpy().tolist() == [2.0] * 3
+
+
 # ---- Ctrl-C at each question ----
 
 def at_each_question(function, same):
@@ -276,6 +375,15 @@ def held_in_lanes(f, rows):
     pairs = [flatgrad.value_and_grad(f)(row) for row in rows]
     np.testing.assert_allclose(value, np.mean([float(v) for v, _ in pairs]), rtol=1e-12)
     np.testing.assert_allclose(gradient, np.array([g for _, g in pairs], dtype=float) / len(pairs), rtol=1e-9)
+
+
+def test_a_scan_of_more_numbers_than_a_cache_has_room_for():
+    size, w = 3000, Value(0.5)
+
+    def f(x):
+        return flatgrad.scan(lambda c, _: ((c * w).sin().cos(), None), x * np.ones(size), length=2)[0].sum()
+
+    held_in_lanes(f, np.linspace(0.1, 1.0, 65))
 
 
 def test_a_long_scan_of_many_numbers():

@@ -199,8 +199,8 @@ cdef _Program recorded_program(_Recorder recorder, list outputs, int steps):
                 slot, after = captured[k], captured[k] + body.callee.segments[k].count
                 while slot < after:
                     entry = entry_near(slot, &first, &end)
-                    if has_parts(entry):   # several segments may have parts of it
-                        start, numbers = entry - tape.args[entry].b, (entry if entry < after else after) - slot
+                    if has_parts(entry):   # several segments may have parts of it, and none has more: it is no number
+                        start, numbers = entry - tape.args[entry].b, after - slot
                         if entry not in known:
                             known[entry] = len(objects)
                             objects.append(run_object(entry))

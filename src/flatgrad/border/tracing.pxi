@@ -399,8 +399,8 @@ cdef int refuse_traced(fg_id i, str call) except -1:
 
 
 cdef int takes_gradient(fg_id i) except -1:
-    """Whether a leaf that may take a gradient, or a node with a rule of a user's, is reached from node i. A constant
-    of scalar operations, such as the 2 of x * 2, is such a leaf. No Python code."""
+    """Whether a leaf that may take a gradient, or a node with a rule of a user's, is reached from node i, which is no
+    leaf. A constant of scalar operations, such as the 2 of x * 2, is such a leaf. No Python code."""
     cdef fg_id w, words = (i >> 6) + 1, last = 0, k
     cdef uint64_t *marks
     cdef int op
@@ -414,7 +414,7 @@ cdef int takes_gradient(fg_id i) except -1:
             k = (w << 6) + fg_bits_top(marks[w])
             marks[w] ^= <uint64_t>1 << (k & 63)
             op = fg_tape_op(&tape, k)
-            found = (op == FG_LEAF or (op == FG_CUSTOM or op == FG_LOCAL) and tape.args[k].b == 0
+            found = ((op == FG_CUSTOM or op == FG_LOCAL) and tape.args[k].b == 0
                      or tape.op[k] & FG_HOOK or (op == FG_PART and tape.op[k + tape.args[k].a] & FG_HOOK)
                      or mark_operands(marks, 0, k, &last))
         if found:

@@ -33,8 +33,7 @@ cdef int (*answer_callback)(fg_writing *w, fg_id block) except -1   # of a call 
 cdef str shown_node(fg_id i):
     """A node as an error names it."""
     cdef Value node = handle_of(i)
-    cdef dict extra = extra_of(node)
-    label = (extra or {}).get("label", "")
+    label = make_extra(node).get("label", "")
     return (f"Value(data={tape.data[node.id]}, _op={node._op!r}"
             + (f", label={label!r})" if type(label) is str and label else ")"))
 
