@@ -2,7 +2,7 @@
 #
 # Promises that gradients and the tape stay as they are. Python's share of a call is not in it.
 #
-# Uses callees, programs, reductions.
+# Uses callees, programs.
 
 cdef int rehearse(_Callee body, int step) except -1:
     """A step forward or backward; Ctrl-C raises."""
